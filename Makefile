@@ -1,0 +1,43 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+# A second call installs nothing: the stamps below depend on the two files that say what to install.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
+PINS := pyproject.toml constraints.txt
+
+.PHONY: demo test lint docs bench clean
+
+demo: $(VENV)/.demo
+	$(BIN)/embedtune launch --data builtin:aws-docs --model builtin:minilm \
+	  --set data.limit=1500 --set training.epochs=2 \
+	  --output demo --name demo-$$(date -u +%Y%m%d-%H%M%S)
+
+test: $(VENV)/.dev
+	$(BIN)/pytest -n 2 $(ARGS)
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+docs: $(VENV)/.dev
+	$(BIN)/python -m launcher.reference README.md
+
+bench: $(VENV)/.demo
+	$(BIN)/python tests/benchmarks/evaluation.py
+
+clean:
+	rm -rf $(VENV) demo build dist .mypy_cache .pytest_cache .ruff_cache
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit("embedtune needs Python 3.11 or newer; try: make PYTHON=python3.11") if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: $(VENV)/bin/python $(PINS)
+	$(INSTALL) --editable '.[train,demo]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.demo $(PINS)
+	$(INSTALL) --editable '.[dev]'
+	@touch $@

@@ -1,0 +1,157 @@
+"""Run the job: `python -m job train [--workspace DIR]`; whatever happens becomes an exit code.
+
+The reason of a failure goes to stderr and to `output/failure`, in one line. A traceback means a
+bug of ours.
+"""
+
+import errno
+import shutil
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from job.errors import (
+    EmbedtuneError,
+    Interrupted,
+    MachineError,
+    OutOfMemory,
+)
+from job.spec import build_spec, parse_assignments
+from job.workspace import DEFAULT_ROOT, Workspace
+
+# With less than this left on the disk, a failed write needs no other explanation.
+DISK_FULL_BYTES = 1024 * 1024
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Fine-tune an embedding model and prove that it helped."""
+
+
+@main.command()
+@click.option(
+    "--workspace",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=DEFAULT_ROOT,
+    show_default=True,
+    help="The run's /opt/ml tree.",
+)
+@click.option(
+    "--name",
+    envvar="TRAINING_JOB_NAME",
+    default="run",
+    show_default=True,
+    help="Name of the run.  [env: TRAINING_JOB_NAME]",
+)
+@click.option(
+    "--device",
+    envvar="EMBEDTUNE_DEVICE",
+    default="auto",
+    type=click.Choice(["auto", "cuda", "mps", "cpu"]),
+    show_default=True,
+    help="What to compute on.  [env: EMBEDTUNE_DEVICE]",
+)
+@click.option(
+    "--price-per-hour",
+    envvar="EMBEDTUNE_PRICE_PER_HOUR",
+    type=click.FloatRange(min=0),
+    help="The machine's price in USD, for the report.  [env: EMBEDTUNE_PRICE_PER_HOUR]",
+)
+def train(workspace: Path, name: str, device: str, price_per_hour: float | None) -> None:
+    """Train, compare and report, as the workspace's spec says."""
+    place = Workspace(workspace)
+    sys.exit(exit_code(lambda: _train(place, name, device, price_per_hour), place))
+
+
+@main.command()
+@click.argument("data")
+@click.option("--model", default=None, help="Base model, for token counts.")
+@click.option("--set", "settings", multiple=True, help="A field of the spec: data.limit=2000.")
+def check(data: str, model: str | None, settings: tuple[str, ...]) -> None:
+    """Judge pairs without training: what would be used, dropped, split and provable."""
+    sys.exit(exit_code(lambda: _check(data, model, settings), None, extra="data"))
+
+
+def _train(workspace: Workspace, name: str, device: str, price_per_hour: float | None) -> None:
+    from job.progress import start_logging
+
+    spec = workspace.read_spec()
+    with workspace.locked():
+        workspace.failure.unlink(missing_ok=True)
+        from job.interruption import StopSignal
+
+        stop = StopSignal()
+        stop.install()
+        start_logging(workspace.logs)
+        from job.pipeline import Circumstances, run
+
+        run(spec, workspace, Circumstances(name, device, price_per_hour), stop)
+
+
+def _check(data: str, model: str | None, settings: tuple[str, ...]) -> None:
+    from job.check import check_data
+
+    spec = build_spec({"data": {"source": data}}, parse_assignments(settings))
+    check_data(spec.data, model, click.echo)
+
+
+def exit_code(work: Callable[[], None], workspace: Workspace | None, extra: str = "train") -> int:
+    """Do the work; turn every failure into its exit code and its one line."""
+    try:
+        work()
+    except BaseException as error:  # noqa: BLE001  this is the one place that catches all
+        expected = explain(error, workspace, extra)
+        if expected is None:
+            traceback.print_exc()
+            line, code = f"{type(error).__name__}: {error}", 1
+        else:
+            line, code = str(expected), expected.exit_code
+            click.echo(f"Error: {line}", err=True)
+        if workspace is not None:
+            _note_failure(workspace, line)
+        return code
+    return 0
+
+
+def explain(error: BaseException, workspace: Workspace | None, extra: str) -> EmbedtuneError | None:
+    """Return the expected failure that an exception stands for; nothing for a bug of ours."""
+    if isinstance(error, EmbedtuneError):
+        return error
+    if isinstance(error, KeyboardInterrupt):
+        return Interrupted("The run was interrupted; nothing of it is lost that was written.")
+    if isinstance(error, ModuleNotFoundError):
+        msg = f"The package `{error.name}` is missing here: `pip install 'embedtune[{extra}]'`."
+        return MachineError(msg)
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        reason = next(iter(str(error).splitlines()), "no details")
+        msg = (
+            f"Memory ran out ({reason[:200]}). Set `training.mini_batch_size`, for instance to 16."
+        )
+        return OutOfMemory(msg)
+    if _is_disk_full(error, workspace):
+        return MachineError("The disk is full; free some space and launch the run again.")
+    return None
+
+
+def _is_disk_full(error: BaseException, workspace: Workspace | None) -> bool:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    # torch and safetensors report a failed write without its cause.
+    if workspace is None or not isinstance(error, Exception) or not workspace.root.is_dir():
+        return False
+    return shutil.disk_usage(workspace.root).free < DISK_FULL_BYTES
+
+
+def _note_failure(workspace: Workspace, line: str) -> None:
+    try:
+        workspace.write_failure(line)
+    except OSError:
+        # A workspace that cannot be written is what has just been reported.
+        return
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""What the tuned model must beat: BM25, and the base model with or without its prompts."""
+
+from dataclasses import dataclass
+
+from job.data import Dataset
+from job.evaluate import (
+    Dimensions,
+    Validation,
+    bound_corpus,
+    encode_documents,
+    score,
+    score_bm25,
+)
+from job.model import Model, Prompts
+from job.ranking import METRIC, Scores
+from job.spec import JobSpec
+
+
+@dataclass(frozen=True)
+class PromptChoice:
+    """The base model with its prompts and without: validation nDCG@10 at the main dimension.
+
+    Prompts can weaken a model; a weak baseline would flatter the tuned one.
+    """
+
+    documented: Prompts
+    used: Prompts
+    with_prompts: float
+    without_prompts: float
+
+    def sentence(self) -> str:
+        if self.documented == Prompts():
+            return "No prompts are used; the model documents none, or the spec says so."
+        used = "with" if self.used == self.documented else "without"
+        return (
+            f"The base model is scored {used} its prompts, where it is stronger on validation "
+            f"({METRIC} {self.with_prompts:.3f} with, {self.without_prompts:.3f} without)."
+        )
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """The untuned scores on the test set, and what checkpoints will be judged on."""
+
+    bm25: Scores
+    test: dict[int, Scores]
+    prompts: PromptChoice
+    tuned_prompts: Prompts
+    validation: Validation
+
+
+def score_base(model: Model, dataset: Dataset, dimensions: Dimensions, spec: JobSpec) -> Baseline:
+    """Choose the base model's stronger prompts on validation, then score it on the test set."""
+    evaluation = spec.evaluation
+    search = bound_corpus(
+        dataset.validation, dataset.corpus, evaluation.validation_corpus_limit, spec.data.seed
+    )
+    documented = Prompts() if evaluation.protocol == "article" else model.prompts
+    vectors = {}
+    reached = {}
+    for prompts in dict.fromkeys((documented, Prompts())):
+        candidate = model.with_prompts(prompts)
+        if prompts.document not in vectors:
+            vectors[prompts.document] = encode_documents(
+                candidate, dataset.corpus, evaluation.batch_size
+            )
+        reached[prompts] = score(
+            candidate,
+            search.queries,
+            search.corpus,
+            [dimensions.main],
+            evaluation.batch_size,
+            vectors[prompts.document][search.positions],
+        )[dimensions.main].mean(METRIC)
+    used = max(reached, key=lambda prompts: reached[prompts])
+    # Prompts that the spec names are wanted whatever the base model makes of them.
+    explicit = "auto" not in (spec.model.query_prompt, spec.model.document_prompt)
+    return Baseline(
+        bm25=score_bm25(dataset.test, dataset.corpus),
+        test=score(
+            model.with_prompts(used),
+            dataset.test,
+            dataset.corpus,
+            dimensions.all,
+            evaluation.batch_size,
+            vectors[used.document],
+        ),
+        prompts=PromptChoice(documented, used, reached[documented], reached[Prompts()]),
+        tuned_prompts=documented if explicit else used,
+        validation=Validation(search, dimensions, evaluation.batch_size, reached[used]),
+    )

@@ -1,0 +1,90 @@
+"""The model's card: what the Hub and its search show of a tuned model."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from job.model import locate_model
+from job.report import score_table
+from job.spec import ModelSpec
+
+HUB_METRICS = ("ndcg@10", "mrr@10", "map@100", "recall@10", "accuracy@1")
+
+
+def write_card(folder: Path, spec: ModelSpec, report: Mapping[str, Any]) -> None:
+    """Write README.md into a saved model's folder."""
+    from huggingface_hub import EvalResult, ModelCardData
+
+    name = spec.name or f"{spec.base.rsplit('/', 1)[-1]}, tuned"
+    results = [
+        EvalResult(
+            task_type="information-retrieval",
+            dataset_type="embedtune-test",
+            dataset_name=f"test split of {report['data']['source']} ({dimension} dimensions)",
+            metric_type=f"dim_{dimension}_cosine_{metric}",
+            metric_value=round(values["float32"][metric], 4),
+        )
+        for dimension, values in report["scores"]["tuned"].items()
+        for metric in HUB_METRICS
+    ]
+    metadata = ModelCardData(
+        base_model=spec.base if "/" in spec.base and not Path(spec.base).exists() else None,
+        language=spec.language,
+        license=spec.license or base_license(spec.base),
+        library_name="sentence-transformers",
+        pipeline_tag="sentence-similarity",
+        tags=["sentence-transformers", "feature-extraction", "matryoshka", "embedtune"],
+        model_name=name,
+        eval_results=results,
+    )
+    text = f"---\n{metadata.to_yaml()}\n---\n\n{_body(name, spec, report)}"
+    (folder / "README.md").write_text(text, "utf-8")
+
+
+def base_license(base: str) -> str | None:
+    """Read the licence from the base model's own card, where there is one."""
+    from huggingface_hub import ModelCard
+    from huggingface_hub.errors import HfHubHTTPError
+
+    path = locate_model(base)
+    card = Path(path) / "README.md"
+    try:
+        if Path(path).is_dir() and not card.is_file():
+            return None
+        found = ModelCard.load(card if card.is_file() else path).data.license
+        return str(found) if found else None
+    except (HfHubHTTPError, OSError, ValueError):
+        # A card that cannot be had or read costs a line in ours, not the run.
+        return None
+
+
+def _body(name: str, spec: ModelSpec, report: Mapping[str, Any]) -> str:
+    data = report["data"]
+    return f"""# {name}
+
+`{spec.base}`, fine-tuned with embedtune on {data["splits"]["train"]} question-context pairs of \
+`{data["source"]}`.
+
+{report["verdict"]["sentence"]}
+
+{score_table(report)}
+
+nDCG@10 on {data["queries"]["test"]} test queries among {data["corpus"]} documents; \
+no test question or context was trained on.
+Lift is tuned minus base, with its 95 % interval.
+
+## How to use it
+
+```python
+from sentence_transformers import SentenceTransformer
+
+model = SentenceTransformer("path/to/model", truncate_dim={report["recommendation"]["dimension"]})
+queries = model.encode_query(["…"])
+documents = model.encode_document(["…", "…"])
+scores = model.similarity(queries, documents)
+```
+
+The prompts (query: `{report["prompts"]["tuned"]["query"]}`, document: \
+`{report["prompts"]["tuned"]["document"]}`) are part of the model: `encode_query` and \
+`encode_document` apply them.
+"""

@@ -1,0 +1,122 @@
+"""`check`: what a job would make of the pairs, before anything is paid for; without torch."""
+
+import json
+from collections.abc import Callable, Iterable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from job.compare import detectable_lift
+from job.data import Dataset, inspect_dataset, require_enough
+from job.model import locate_model
+from job.pairs import column_texts
+from job.spec import DataSpec
+
+# Standard deviation of a query's lift; measured: 0.29 on builtin:aws-docs, 0.25-0.30 on the
+# article's data (job/LOG.md).
+LIFT_DEVIATION = 0.28
+WORD_EDGES = (0, 8, 16, 32, 64, 128, 256, 512, 10**9)
+BAR = 40
+
+
+def check_data(spec: DataSpec, model: str | None, echo: Callable[[str], object]) -> None:
+    """Tell through `echo` what was found; raises `DataError` where a job would."""
+    dataset = inspect_dataset(spec, {})
+    for line in describe(dataset):
+        echo(line)
+    if model:
+        echo(describe_truncation(dataset, model))
+    require_enough(dataset, spec)
+    echo("Ready to train.")
+
+
+def describe(dataset: Dataset) -> Iterable[str]:
+    facts = dataset.facts
+    columns = facts["columns"]
+    yield f"Source     {facts['source']}: {facts['rows']} rows, {facts['used']} usable"
+    yield (
+        f"Columns    question `{columns['anchor']}`, context `{columns['positive']}`, "
+        f"negatives {', '.join(f'`{name}`' for name in columns['negatives']) or 'none'}"
+    )
+    for reason, dropped in facts["dropped"].items():
+        yield f"Dropped    {dropped['rows']} × {reason} ({', '.join(dropped['first'])}, …)"
+    if not facts["dropped"]:
+        yield "Dropped    nothing"
+    duplicates, leakage = facts["duplicates"], facts["leakage"]
+    yield (
+        f"Duplicates {duplicates['rows_sharing_a_context']} rows share a context, "
+        f"{duplicates['near_duplicate_pairs']} near-duplicate pairs; {duplicates['groups']} "
+        f"groups, the largest of {duplicates['largest_group']} rows"
+    )
+    yield (
+        f"Leakage    {leakage['under_a_random_split']:.1%} of a random split's test rows would "
+        f"have their context in training; ours: {leakage['test_contexts_in_train']:.1%}"
+    )
+    splits = ", ".join(f"{name} {size}" for name, size in facts["splits"].items())
+    yield f"Splits     {splits}; corpus {facts['corpus']} documents"
+    yield from _histogram("Questions", _texts(dataset, "anchor"))
+    yield from _histogram("Contexts", _texts(dataset, "positive"))
+    if len(dataset.test):
+        groups = len(np.unique(dataset.test.groups))
+        yield (
+            f"Proof      {len(dataset.test)} test queries in {groups} groups show a lift of "
+            f"{detectable_lift(LIFT_DEVIATION / groups**0.5):.3f} nDCG@10 or more (80 % chance; "
+            f"assumes that lifts vary by {LIFT_DEVIATION} between queries)"
+        )
+
+
+def describe_truncation(dataset: Dataset, model: str) -> str:
+    """Say how many texts the model would cut; needs its tokenizer and the package `tokenizers`."""
+    try:
+        from tokenizers import Tokenizer
+    except ModuleNotFoundError:
+        return "Truncation not counted: `pip install tokenizers` to count tokens"
+    tokenizer_file = _model_file(model, "tokenizer.json")
+    if tokenizer_file is None:
+        return f"Truncation not counted: no tokenizer of `{model}` can be had"
+    tokenizer = Tokenizer.from_file(str(tokenizer_file))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    limit = _max_length(model)
+    parts = []
+    for name, column in (("questions", "anchor"), ("contexts", "positive")):
+        counts = np.array([len(tokenizer.encode(text).ids) for text in _texts(dataset, column)])
+        parts.append(f"{(counts > limit).mean():.1%} of the {name} (longest {counts.max()})")
+    return f"Truncation at {limit} tokens: {' and '.join(parts)}"
+
+
+def _model_file(model: str, name: str) -> Path | None:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    folder = Path(locate_model(model))
+    if folder.is_dir():
+        return folder / name if (folder / name).is_file() else None
+    try:
+        return Path(hf_hub_download(model, name))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError):
+        return None
+
+
+def _max_length(model: str) -> int:
+    """Read sentence-transformers' limit, 512 (BERT's) where the model states none."""
+    path = _model_file(model, "sentence_bert_config.json")
+    settings: dict[str, Any] = json.loads(path.read_text("utf-8")) if path else {}
+    return int(settings.get("max_seq_length") or 512)
+
+
+def _texts(dataset: Dataset, column: str) -> list[str]:
+    tables = (dataset.train.table, dataset.validation_pairs, dataset.test_pairs)
+    return [text for table in tables for text in column_texts(table, column)]
+
+
+def _histogram(name: str, texts: list[str]) -> Iterable[str]:
+    lengths = np.array([len(text.split()) for text in texts])
+    counts = np.histogram(lengths, WORD_EDGES)[0]
+    yield f"{name:<10} words: median {int(np.median(lengths))}, longest {lengths.max()}"
+    for (low, high), count in zip(pairwise(WORD_EDGES), counts, strict=True):
+        if count:
+            label = f"{low}-{high - 1}" if high < WORD_EDGES[-1] else f"{low} or more"
+            yield f"  {label:>11} {'█' * max(1, round(BAR * count / len(texts)))} {count}"

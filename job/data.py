@@ -1,0 +1,410 @@
+"""The data of a run: a corpus, pairs to train on, and queries to validate and to test on."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from job import splits
+from job.errors import DataError, SpecError
+from job.groups import Groups, group_rows
+from job.pairs import (
+    DOCUMENT_SCHEMA,
+    JudgedPairs,
+    column_array,
+    column_texts,
+    judge_documents,
+    judge_rows,
+    text_key,
+)
+from job.sources import open_documents, open_source
+from job.spec import DataSpec
+
+IntArray = np.ndarray[Any, np.dtype[np.int64]]
+KeyArray = np.ndarray[Any, np.dtype[np.uint64]]
+Channels = Mapping[str, Path]
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """All documents, sorted by id (compared as strings): a position is also a tie-break."""
+
+    ids: pa.Array
+    texts: pa.Array
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def take(self, positions: IntArray) -> "Corpus":
+        return Corpus(self.ids.take(positions), self.texts.take(positions))
+
+
+@dataclass(frozen=True)
+class Queries:
+    """Questions, each once, and the documents that answer them.
+
+    `documents[offsets[i]:offsets[i + 1]]` are the corpus positions relevant to query i.
+    """
+
+    ids: pa.Array
+    texts: pa.Array
+    offsets: IntArray
+    documents: IntArray
+    groups: IntArray
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def relevant(self, query: int) -> IntArray:
+        return self.documents[self.offsets[query] : self.offsets[query + 1]]
+
+
+@dataclass(frozen=True)
+class TrainingPairs:
+    """`table` has id, anchor, positive, negatives; the arrays number each row's texts."""
+
+    table: pa.Table
+    questions: IntArray
+    documents: IntArray
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What training may see: there is no test split in it."""
+
+    train: TrainingPairs
+    validation: Queries
+    corpus: Corpus
+
+
+@dataclass(frozen=True)
+class Dataset:
+    corpus: Corpus
+    train: TrainingPairs
+    validation: Queries
+    test: Queries
+    validation_pairs: pa.Table
+    test_pairs: pa.Table
+    rejected: pa.Table
+    # The `data` section of report.json.
+    facts: dict[str, Any]
+
+    @property
+    def training(self) -> TrainingData:
+        return TrainingData(self.train, self.validation, self.corpus)
+
+
+def load_dataset(spec: DataSpec, channels: Channels, protocol: str = "grouped") -> Dataset:
+    """Read, judge, group and split; raises `DataError` where too little is left."""
+    dataset = inspect_dataset(spec, channels, protocol)
+    require_enough(dataset, spec)
+    return dataset
+
+
+def inspect_dataset(spec: DataSpec, channels: Channels, protocol: str = "grouped") -> Dataset:
+    """Do the same with however little there is."""
+    rows = collect_rows(spec, channels)
+    rows = sample_rows(rows, spec)
+    grouping = _grouping(rows, spec, protocol)
+    codes = split_codes(rows, grouping, spec)
+    facts = _facts(rows, grouping, codes, spec)
+    return _build(rows, grouping, codes, facts)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """All usable rows of all sources, with their documents; `numbers` count them from 0."""
+
+    source: str
+    columns: dict[str, Any]
+    judged: JudgedPairs
+    documents: pa.Table
+    numbers: IntArray
+
+
+def collect_rows(spec: DataSpec, channels: Channels) -> Rows:
+    """Read every source; a channel wins over the spec's source of the same name."""
+    names = {
+        "data": spec.source,
+        "validation": spec.validation,
+        "test": spec.test,
+        "corpus": spec.corpus,
+    }
+    typed = spec.source or "channel `data`"
+    names |= {key: str(folder) for key, folder in channels.items() if key in names}
+    if names["data"] is None:
+        msg = "`data.source` is missing, and there is no channel `data`: nothing to train on."
+        raise SpecError(msg)
+    main = open_source(names["data"], spec)
+    documents = [judge_documents(main.documents)]
+    if names["corpus"]:
+        documents.append(judge_documents(open_documents(names["corpus"])))
+    parts = [judge_rows(main.rows, spec.min_characters)]
+    for split in ("validation", "test"):
+        if name := names[split]:
+            more = open_source(name, spec)
+            parts.append(judge_rows(more.rows, spec.min_characters, split))
+    judged = JudgedPairs(
+        sum(part.rows for part in parts),
+        pa.concat_tables([part.pairs for part in parts]).combine_chunks(),
+        pa.concat_tables([part.rejected for part in parts]),
+    )
+    if not len(judged.pairs):
+        why = "; ".join(f"{reason}: {d['rows']}" for reason, d in judged.dropped().items())
+        msg = f"`{typed}` has {judged.rows} rows and none can be used ({why})."
+        raise DataError(msg)
+    numbers = np.arange(len(judged.pairs), dtype=np.int64)
+    return Rows(typed, main.columns, judged, pa.concat_tables(documents), numbers)
+
+
+def sample_rows(rows: Rows, spec: DataSpec) -> Rows:
+    """Draw `data.limit` of the rows that are not of a given test or validation set."""
+    pairs = rows.judged.pairs
+    drawable = np.flatnonzero(~np.isin(decided_codes(pairs), (splits.VALIDATION, splits.TEST)))
+    if spec.limit is None or spec.limit >= len(drawable):
+        return rows
+    drawn = np.random.default_rng(spec.seed).permutation(drawable)[: spec.limit]
+    kept = np.sort(np.concatenate([drawn, np.setdiff1d(rows.numbers, drawable)]))
+    judged = JudgedPairs(rows.judged.rows, pairs.take(kept), rows.judged.rejected)
+    return Rows(rows.source, rows.columns, judged, rows.documents, rows.numbers[kept])
+
+
+def decided_codes(pairs: pa.Table) -> IntArray:
+    """Give the split that the source decided for each row; its "train" is ours to divide."""
+    codes = {"validation": splits.VALIDATION, "test": splits.TEST}
+    return np.array(
+        [codes.get(name, splits.UNDECIDED) for name in pairs["split"].to_pylist()], dtype=np.int64
+    )
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """Each row's question and document by key (equal keys: the same text), and its group."""
+
+    question_keys: KeyArray
+    document_keys: KeyArray
+    groups: Groups
+
+
+def _grouping(rows: Rows, spec: DataSpec, protocol: str) -> Grouping:
+    pairs = rows.judged.pairs
+    if protocol == "article":
+        # Every row stands for itself: its own question, its own document, its own group.
+        own = np.arange(len(pairs), dtype=np.uint64)
+        return Grouping(own, own, Groups(own.astype(np.int64), 0, 0))
+    keys = [column_array(pairs, "anchor_key"), column_array(pairs, "positive_key")]
+    texts: dict[int, str] = {}
+    for column, name in zip(keys, ("anchor", "positive"), strict=True):
+        texts |= dict(zip(column.tolist(), column_texts(pairs, name), strict=True))
+    groups = group_rows(keys, texts, spec.near_duplicate_threshold)
+    return Grouping(keys[0], keys[1], groups)
+
+
+def split_codes(rows: Rows, grouping: Grouping, spec: DataSpec) -> IntArray:
+    """Split the rows; those of `-1` are left out since their question is in a given test set."""
+    decided = decided_codes(rows.judged.pairs)
+    fractions = (spec.validation_fraction, spec.test_fraction)
+    codes = splits.split_rows(grouping.groups.labels, decided, fractions, spec.seed)
+    codes[splits.leaked_rows(codes, grouping.question_keys)] = splits.UNDECIDED
+    return codes
+
+
+def _facts(rows: Rows, grouping: Grouping, codes: IntArray, spec: DataSpec) -> dict[str, Any]:
+    used = codes != splits.UNDECIDED
+    contexts = column_array(rows.judged.pairs, "positive_key")
+    counts = np.bincount(_numbered(contexts[used]))
+    return {
+        "source": rows.source,
+        "columns": rows.columns,
+        "rows": rows.judged.rows,
+        "used": int(used.sum()),
+        "dropped": rows.judged.dropped(),
+        "splits": {
+            name: int((codes == code).sum()) for code, name in enumerate(splits.SPLIT_NAMES)
+        },
+        "duplicates": {
+            "rows_sharing_a_context": int(counts[counts > 1].sum()),
+            "near_duplicate_pairs": grouping.groups.near_duplicate_pairs,
+            "groups": len(np.unique(grouping.groups.labels)),
+            "largest_group": int(np.bincount(grouping.groups.labels).max()),
+            "oversized_groups": grouping.groups.oversized,
+        },
+        "leakage": {
+            "test_contexts_in_train": splits.shared_share(codes, contexts),
+            "under_a_random_split": splits.random_split_share(
+                contexts, spec.test_fraction, spec.seed
+            ),
+            "removed_rows": int((~used).sum()),
+        },
+    }
+
+
+def _build(rows: Rows, grouping: Grouping, codes: IntArray, facts: dict[str, Any]) -> Dataset:
+    pairs = rows.judged.pairs
+    corpus, positions = _corpus(rows, grouping.document_keys)
+    ids = pa.array(_query_ids(pairs, rows.numbers), pa.large_string())
+    table = pairs.select(["anchor", "positive", "negatives"]).add_column(0, "id", ids)
+    parts = [np.flatnonzero(codes == code) for code in range(3)]
+    train, validation, test = parts
+    evaluated = [_queries(rows, grouping, positions, part) for part in (validation, test)]
+    facts = facts | {
+        "queries": {"validation": len(evaluated[0]), "test": len(evaluated[1])},
+        "corpus": len(corpus),
+        "fingerprint": {
+            name: _fingerprint([*column_texts(table.take(part), "anchor")], [])
+            for name, part in zip(("train", "validation"), parts[:2], strict=True)
+        }
+        | {"test": _fingerprint(column_texts(table.take(test), "anchor"), corpus.texts)},
+    }
+    return Dataset(
+        corpus=corpus,
+        train=TrainingPairs(
+            table.take(train), _numbered(grouping.question_keys[train]), positions[train]
+        ),
+        validation=evaluated[0],
+        test=evaluated[1],
+        validation_pairs=table.take(validation),
+        test_pairs=table.take(test),
+        rejected=rows.judged.rejected,
+        facts=facts,
+    )
+
+
+def _corpus(rows: Rows, keys: KeyArray) -> tuple[Corpus, IntArray]:
+    """Build the corpus of all documents; the second value gives each row's document position."""
+    ids = pa.array([f"d{number:08d}" for number in rows.numbers], pa.large_string())
+    own = pa.table(
+        [ids, rows.judged.pairs["positive"], pa.array(keys, pa.uint64())], schema=DOCUMENT_SCHEMA
+    )
+    everything = pa.concat_tables([rows.documents, own, _negatives(rows)])
+    # Equal texts are one document; it is known by the id it was first seen with.
+    distinct, first = np.unique(column_array(everything, "key"), return_index=True)
+    kept = everything.take(first).combine_chunks()
+    identifiers = _unique_ids(kept["id"].to_pylist())
+    order = np.argsort(np.array(identifiers, dtype=object), kind="stable")
+    position = np.empty(len(order), dtype=np.int64)
+    position[order] = np.arange(len(order))
+    corpus = Corpus(
+        pa.array([identifiers[i] for i in order], pa.large_string()),
+        kept["text"].combine_chunks().take(order),
+    )
+    return corpus, position[np.searchsorted(distinct, keys)]
+
+
+def _unique_ids(ids: list[str]) -> list[str]:
+    """Rename the second bearer of an id: a given corpus may use the names that we generate."""
+    used: set[str] = set()
+    unique = []
+    for identifier in ids:
+        name, copies = identifier, 1
+        while name in used:
+            copies += 1
+            name = f"{identifier}~{copies}"
+        used.add(name)
+        unique.append(name)
+    return unique
+
+
+def _negatives(rows: Rows) -> pa.Table:
+    texts, ids = [], []
+    for number, negatives in zip(
+        rows.numbers.tolist(), rows.judged.pairs["negatives"].to_pylist(), strict=True
+    ):
+        for position, text in enumerate(negatives):
+            texts.append(text)
+            ids.append(f"n{number:08d}-{position}")
+    return pa.table([ids, texts, [text_key(text) for text in texts]], schema=DOCUMENT_SCHEMA)
+
+
+def _queries(rows: Rows, grouping: Grouping, positions: IntArray, part: IntArray) -> Queries:
+    """Gather one split's rows into queries: rows with the same question are one query."""
+    numbers, first, inverse = np.unique(
+        grouping.question_keys[part], return_index=True, return_inverse=True
+    )
+    order = np.argsort(first)
+    rank = np.empty(len(order), dtype=np.int64)
+    rank[order] = np.arange(len(order))
+    relevant = np.unique(np.stack([rank[inverse], positions[part]]), axis=1)
+    rows_of_queries = part[first[order]]
+    pairs = rows.judged.pairs.take(rows_of_queries)
+    return Queries(
+        ids=pa.array(_query_ids(pairs, rows.numbers[rows_of_queries]), pa.large_string()),
+        texts=pairs["anchor"].combine_chunks(),
+        offsets=np.searchsorted(relevant[0], np.arange(len(numbers) + 1)),
+        documents=relevant[1],
+        groups=grouping.groups.labels[rows_of_queries],
+    )
+
+
+def _query_ids(pairs: pa.Table, numbers: IntArray) -> list[str]:
+    given = pairs["query_id"].to_pylist()
+    return [name or f"q{number:08d}" for name, number in zip(given, numbers, strict=True)]
+
+
+def require_enough(dataset: Dataset, spec: DataSpec) -> None:
+    """Refuse splits that cannot train, select or prove anything."""
+    facts = dataset.facts
+    if len(dataset.test) < spec.min_test_queries:
+        msg = (
+            f"`{facts['source']}` leaves {len(dataset.test)} test queries of {facts['used']} usable"
+            f" rows ({facts['rows']} read); at least {spec.min_test_queries} are needed to prove "
+            "anything. Bring more rows, or set `data.test_fraction` or `data.min_test_queries`."
+        )
+        raise DataError(msg)
+    for name, size in (("validation", len(dataset.validation)), ("train", len(dataset.train))):
+        if size < 2:
+            msg = (
+                f"`{facts['source']}` leaves {size} rows for the split `{name}` of {facts['used']} "
+                "usable rows; at least 2 are needed. See `embedtune check`."
+            )
+            raise DataError(msg)
+
+
+def write_splits(dataset: Dataset, folder: Path) -> None:
+    """Write the splits as other tools read them: JSON lines and TREC-style judgements."""
+    folder.mkdir(parents=True, exist_ok=True)
+    named = {
+        "train": dataset.train.table,
+        "validation": dataset.validation_pairs,
+        "test": dataset.test_pairs,
+    }
+    for name, table in named.items():
+        _write_jsonl(folder / f"{name}.jsonl", table.select(["id", "anchor", "positive"]))
+    corpus = pa.table([dataset.corpus.ids, dataset.corpus.texts], names=["id", "text"])
+    _write_jsonl(folder / "corpus.jsonl", corpus)
+    _write_jsonl(folder / "rejected.jsonl", dataset.rejected)
+    with (folder / "qrels.tsv").open("w", encoding="utf-8") as handle:
+        handle.write("query-id\tcorpus-id\tscore\n")
+        for queries in (dataset.validation, dataset.test):
+            for number, query in enumerate(queries.ids.to_pylist()):
+                for document in dataset.corpus.ids.take(queries.relevant(number)).to_pylist():
+                    handle.write(f"{query}\t{document}\t1\n")
+
+
+def _write_jsonl(path: Path, table: pa.Table) -> None:
+    with path.open("w", encoding="utf-8") as handle:
+        for batch in table.to_batches(max_chunksize=10_000):
+            for row in batch.to_pylist():
+                handle.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def _numbered(keys: KeyArray) -> IntArray:
+    numbers: IntArray = np.unique(keys, return_inverse=True)[1].astype(np.int64)
+    return numbers
+
+
+def _fingerprint(*texts: Iterable[object]) -> str:
+    """Digest texts in their order; equal digests mean equal splits."""
+    digest = hashlib.sha256()
+    for part in texts:
+        for text in part:
+            digest.update(str(text).encode("utf-8") + b"\0")
+    return digest.hexdigest()[:16]

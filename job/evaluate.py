@@ -1,0 +1,135 @@
+"""One ruler for base and tuned model: encode once, score every dimension."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from job.data import Corpus, Queries
+from job.errors import SpecError
+from job.model import Model
+from job.ranking import METRIC, IntArray, Scores, judge, rank_bm25, rank_vectors
+from job.spec import EvaluationSpec
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import torch
+
+USUAL_DIMENSIONS = (512, 256, 128, 64)
+
+
+@dataclass(frozen=True)
+class Dimensions:
+    """Dimensions to score, large to small; `main` carries the verdict."""
+
+    all: tuple[int, ...]
+    main: int
+
+    @property
+    def full(self) -> int:
+        return self.all[0]
+
+
+def choose_dimensions(spec: EvaluationSpec, width: int) -> Dimensions:
+    """Fit the wanted dimensions to the model's width."""
+    wanted = spec.dimensions or (width, *(d for d in USUAL_DIMENSIONS if d < width))
+    too_large = [d for d in wanted if d > width]
+    if too_large:
+        msg = f"`evaluation.dimensions` has {too_large[0]}; the model's embeddings have {width}."
+        raise SpecError(msg)
+    ordered = tuple(sorted(wanted, reverse=True))
+    main = next((d for d in ordered if d <= spec.main_dimension), ordered[-1])
+    return Dimensions(ordered, main)
+
+
+def encode_documents(model: Model, corpus: Corpus, batch_size: int) -> "torch.Tensor":
+    """Embed the corpus with the document prompt: (n_documents, width), float32."""
+    return _encode(model, corpus.texts, model.prompts.document, batch_size)
+
+
+def encode_queries(model: Model, queries: Queries, batch_size: int) -> "torch.Tensor":
+    """Embed queries with the query prompt: (n_queries, width), float32."""
+    return _encode(model, queries.texts, model.prompts.query, batch_size)
+
+
+def _encode(model: Model, texts: "pa.Array", prompt: str, batch_size: int) -> "torch.Tensor":
+    import torch
+
+    with torch.inference_mode(), model.machine.autocast():
+        vectors = model.encoder.encode(
+            texts.to_pylist(),
+            prompt=prompt,
+            batch_size=batch_size,
+            convert_to_tensor=True,
+            show_progress_bar=False,
+        )
+    return vectors.float()
+
+
+def score(
+    model: Model,
+    queries: Queries,
+    corpus: Corpus,
+    dimensions: Iterable[int],
+    batch_size: int,
+    corpus_vectors: "torch.Tensor | None" = None,
+) -> dict[int, Scores]:
+    """Score a model's retrieval at each dimension; `corpus_vectors` saves encoding them again."""
+    if corpus_vectors is None:
+        corpus_vectors = encode_documents(model, corpus, batch_size)
+    query_vectors = encode_queries(model, queries, batch_size)
+    return {
+        dimension: judge(rank_vectors(query_vectors, corpus_vectors, dimension), queries)
+        for dimension in dimensions
+    }
+
+
+def score_bm25(queries: Queries, corpus: Corpus) -> Scores:
+    return judge(rank_bm25(corpus.texts.to_pylist(), queries.texts.to_pylist()), queries)
+
+
+@dataclass(frozen=True)
+class Bounded:
+    """A smaller search: some documents (`positions` in the whole corpus) with all the answers."""
+
+    queries: Queries
+    corpus: Corpus
+    positions: IntArray
+
+
+def bound_corpus(queries: Queries, corpus: Corpus, limit: int, seed: int) -> Bounded:
+    """Draw `limit` documents to search among; the relevant ones always stay."""
+    relevant = np.unique(queries.documents)
+    others = np.setdiff1d(np.arange(len(corpus)), relevant)
+    drawn = np.random.default_rng(seed).permutation(others)[: max(0, limit - len(relevant))]
+    positions = np.sort(np.concatenate([relevant, drawn]))
+    moved = Queries(
+        queries.ids,
+        queries.texts,
+        queries.offsets,
+        np.searchsorted(positions, queries.documents),
+        queries.groups,
+    )
+    return Bounded(moved, corpus.take(positions), positions)
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What checkpoints are judged on; `base` is the base model's nDCG@10 at the main dimension."""
+
+    search: Bounded
+    dimensions: Dimensions
+    batch_size: int
+    base: float
+
+    def score(self, model: Model) -> dict[str, float]:
+        """Return nDCG@10 under the article's key of each dimension."""
+        search = self.search
+        scores = score(model, search.queries, search.corpus, self.dimensions.all, self.batch_size)
+        return {metric_key(d): scores[d].mean(METRIC) for d in self.dimensions.all}
+
+
+def metric_key(dimension: int, metric: str = METRIC) -> str:
+    """Name a metric as the article does."""
+    return f"dim_{dimension}_cosine_{metric}"

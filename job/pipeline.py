@@ -1,0 +1,104 @@
+"""The story of a run on one page: data → score → train → score → compare → report → store."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from job import store
+from job.baseline import score_base
+from job.card import write_card
+from job.compare import compare
+from job.data import load_dataset, write_splits
+from job.evaluate import choose_dimensions, score
+from job.interruption import StopSignal
+from job.model import choose_machine, load_model
+from job.progress import Progress, log, log_scores, quieten_libraries
+from job.report import Results, build_report
+from job.spec import JobSpec
+from job.train import train
+from job.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Circumstances:
+    """What a run is told beside its spec: its name, the device, the machine's price."""
+
+    name: str
+    device: str = "auto"
+    price_per_hour: float | None = None
+
+
+def run(spec: JobSpec, workspace: Workspace, where: Circumstances, stop: StopSignal) -> None:
+    """Do the whole job; the results lie in the workspace and, published, in `output.uri`/name."""
+    destination = Path(spec.output.uri) / where.name
+    store.check_destination(destination, spec)
+    if store.is_complete(destination):
+        log.info("run: `%s` is finished already; nothing to do", destination)
+        return
+    workspace.write_spec(spec)
+    quieten_libraries()
+    evaluation, progress = spec.evaluation, Progress()
+
+    with progress.stage("data") as facts:
+        dataset = load_dataset(spec.data, workspace.channels(), evaluation.protocol)
+        write_splits(dataset, workspace.splits)
+        facts.update(dataset.facts["splits"], corpus=len(dataset.corpus))
+    with progress.stage("model") as facts:
+        machine = choose_machine(where.device, spec.model.precision)
+        base_model = load_model(spec.model, machine)
+        dimensions = choose_dimensions(evaluation, base_model.width)
+        facts.update(vars(machine))
+    with progress.stage("score base"):
+        base = score_base(base_model, dataset, dimensions, spec)
+        log_scores("bm25", {0: base.bm25.means()})
+        log_scores("base", {d: scores.means() for d, scores in base.test.items()})
+    with progress.stage("train"):
+        model = base_model.with_prompts(base.tuned_prompts)
+        training = train(model, dataset.training, base.validation, spec.training, workspace, stop)
+    with progress.stage("score tuned"):
+        if training.improved_on_validation:
+            model, corpus = training.model, dataset.corpus
+            tuned = score(model, dataset.test, corpus, dimensions.all, evaluation.batch_size)
+        else:
+            # The trained weights lost to the untuned ones, which are the result then.
+            model = load_model(spec.model, machine).with_prompts(base.prompts.used)
+            tuned = base.test
+        log_scores("tuned", {d: scores.means() for d, scores in tuned.items()})
+    with progress.stage("compare"):
+        comparison = compare(
+            base.test,
+            tuned,
+            dataset.test.groups,
+            dimensions,
+            retention=evaluation.retention,
+            samples=evaluation.bootstrap_samples,
+            seed=spec.data.seed,
+        )
+    with progress.stage("store"):
+        store.save_model(model, workspace.model, dataset)
+        every_query = {"bm25": {0: base.bm25}, "base": base.test, "tuned": tuned}
+        store.write_per_query(workspace.per_query, dataset, every_query)
+    report = build_report(
+        Results(
+            job_name=where.name,
+            spec=spec,
+            machine=machine,
+            dataset=dataset,
+            prompts=base.prompts,
+            tuned_prompts=model.prompts,
+            training=training,
+            bm25=base.bm25,
+            base=base.test,
+            tuned=tuned,
+            comparison=comparison,
+            seconds=progress.seconds,
+            price_per_hour=where.price_per_hour,
+        )
+    )
+    write_card(workspace.model, spec.model, report)
+    store.write_report(report, workspace.report)
+    log.info("verdict: %s", report["verdict"]["sentence"])
+    store.write_manifest(workspace)
+    store.publish(workspace, destination)
+    # They served to take the run up again, which is over, and are several times the model's size.
+    shutil.rmtree(workspace.checkpoints, ignore_errors=True)

@@ -1,0 +1,71 @@
+"""What a run says while it works: one line at the start and end of a stage, and its seconds."""
+
+import logging
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+log = logging.getLogger("embedtune")
+
+
+class Progress:
+    """Times the stages of a run; `seconds` maps each stage to what it took."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[dict[str, object]]:
+        """Log start and end of a stage; facts put into the yielded dict end the last line."""
+        facts: dict[str, object] = {}
+        log.info("%s: start", name)
+        started = time.perf_counter()
+        try:
+            yield facts
+        finally:
+            self.seconds[name] = round(
+                self.seconds.get(name, 0.0) + time.perf_counter() - started, 3
+            )
+        log.info("%s: done %s", name, join_facts({"seconds": self.seconds[name], **facts}))
+
+
+def log_scores(model: str, means: Mapping[int, Mapping[str, float]]) -> None:
+    """Log nDCG@10 under the article's keys, which SageMaker's metric definitions look for.
+
+    Dimension 0 stands for a ranking without vectors.
+    """
+    for dimension, metrics in means.items():
+        key = f"dim_{dimension}_cosine_ndcg@10" if dimension else "ndcg@10"
+        log.info("%s %s: %.4f", model, key, metrics["ndcg@10"])
+
+
+def join_facts(facts: dict[str, object]) -> str:
+    return " ".join(f"{key}={value}" for key, value in facts.items())
+
+
+def start_logging(folder: Path) -> None:
+    """Send our lines to stderr and to `logs/job.log`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    formatter = logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%dT%H:%M:%SZ")
+    formatter.converter = time.gmtime
+    for handler in (
+        logging.StreamHandler(sys.stderr),
+        logging.FileHandler(folder / "job.log", encoding="utf-8"),
+    ):
+        handler.setFormatter(formatter)
+        log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False
+
+
+def quieten_libraries() -> None:
+    """Turn off the libraries' own bars: in a log file each redraw is a line."""
+    import datasets
+    import huggingface_hub.utils
+    import transformers
+
+    datasets.disable_progress_bars()
+    huggingface_hub.utils.disable_progress_bars()  # type: ignore[attr-defined]
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]

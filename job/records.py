@@ -1,0 +1,193 @@
+"""Rows out of files: JSONL, JSON, CSV, TSV and Parquet, compressed or not, a row at a time.
+
+Nothing is judged here beyond "is this file what its name says": a broken file is a `DataError`
+that names the file and the line.
+"""
+
+import csv
+import gzip
+import json
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from job.errors import DataError
+
+TEXT_FORMATS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
+FORMATS = (*TEXT_FORMATS, ".parquet")
+# Python's default limit of 128 KiB is below what exported documents reach.
+csv.field_size_limit(64 * 1024 * 1024)
+# Key under which csv puts the fields that the header has no name for.
+SURPLUS = "\0surplus"
+
+
+@dataclass(frozen=True)
+class Record:
+    file: str
+    # The line in text files (a CSV's header is line 1), else the row, from 1.
+    row: int
+    fields: dict[str, Any]
+
+
+def file_format(path: Path) -> str | None:
+    """Suffix that decides how a file is read, below a `.gz` if there is one."""
+    suffixes = path.suffixes[-2:]
+    if suffixes and suffixes[-1] == ".gz":
+        return suffixes[0] if len(suffixes) == 2 and suffixes[0] in TEXT_FORMATS else None
+    return path.suffix if path.suffix in FORMATS else None
+
+
+def list_files(path: Path) -> list[Path]:
+    """List the data files at a path: itself, or what a folder holds, in the order of names."""
+    if path.is_file():
+        if file_format(path) is None:
+            msg = f"`{path}` has a suffix that says no format; expected {_suffixes()}."
+            raise DataError(msg)
+        return [path]
+    files = sorted(
+        file
+        for file in path.rglob("*")
+        if file.is_file() and file_format(file) and not file.name.startswith(".")
+    )
+    if not files:
+        msg = f"The folder `{path}` holds no data file; expected {_suffixes()}."
+        raise DataError(msg)
+    return files
+
+
+def read_records(path: Path) -> Iterator[Record]:
+    """Yield the rows of a file or of each file in a folder."""
+    for file in list_files(path):
+        read = {
+            ".json": _read_json,
+            ".csv": _read_csv,
+            ".tsv": _read_csv,
+            ".parquet": _read_parquet,
+        }.get(file_format(file) or "", _read_jsonl)
+        try:
+            yield from read(file)
+        except OSError as error:
+            # gzip and Parquet report broken content as operating system errors without a number.
+            reason = error.strerror or str(error)
+            msg = f"`{file}` cannot be read: {reason.rstrip('.')}."
+            raise DataError(msg) from None
+
+
+def _suffixes() -> str:
+    return ", ".join(f"`{suffix}`" for suffix in FORMATS) + " (text formats also with `.gz`)"
+
+
+def _read_lines(file: Path) -> Iterator[str]:
+    """Decode line by line, so that a wrong byte is reported with its line."""
+    opener = gzip.open if file.suffix == ".gz" else open
+    line = 0
+    try:
+        with opener(file, "rb") as handle:
+            for line, raw in enumerate(handle, start=1):
+                text = raw.decode("utf-8")
+                yield text.removeprefix("\ufeff") if line == 1 else text
+    except UnicodeDecodeError as error:
+        msg = (
+            f"`{file}` is not UTF-8: byte 0x{error.object[error.start]:02x} in line {line}. "
+            "Save it as UTF-8."
+        )
+        raise DataError(msg) from None
+    except (EOFError, zlib.error):
+        msg = f"`{file}` is a damaged or cut-off gzip file (after line {line}). Fetch it again."
+        raise DataError(msg) from None
+
+
+def _read_jsonl(file: Path) -> Iterator[Record]:
+    for number, line in enumerate(_read_lines(file), start=1):
+        if line.strip():
+            yield Record(str(file), number, _json_object(_parse_json(line, file, number), file))
+
+
+def _parse_json(line: str, file: Path, number: int) -> tuple[Any, int]:
+    try:
+        return json.loads(line), number
+    except (json.JSONDecodeError, RecursionError) as error:
+        reason = error.msg if isinstance(error, json.JSONDecodeError) else "nested too deeply"
+        msg = f"`{file}` line {number} is not valid JSON: {reason}. Found {line.strip()[:60]!r}."
+        raise DataError(msg) from None
+
+
+def _json_object(parsed: tuple[Any, int], file: Path) -> dict[str, Any]:
+    value, number = parsed
+    if not isinstance(value, dict):
+        msg = (
+            f"`{file}` row {number} is a {type(value).__name__}; "
+            'expected an object such as {"question": …, "context": …}.'
+        )
+        raise DataError(msg)
+    return value
+
+
+def _read_json(file: Path) -> Iterator[Record]:
+    text = "".join(_read_lines(file))
+    try:
+        document = json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:
+        if getattr(error, "msg", "") == "Extra data":
+            # Many tools write JSON lines under the name `.json`.
+            yield from _read_jsonl(file)
+            return
+        where = f"line {error.lineno}: {error.msg}" if isinstance(error, ValueError) else "too deep"
+        msg = f"`{file}` is not valid JSON, {where}."
+        raise DataError(msg) from None
+    lists = [document] if isinstance(document, list) else _inner_lists(document)
+    if len(lists) != 1:
+        msg = f"`{file}` holds no list of rows; expected a list of objects or JSON lines."
+        raise DataError(msg)
+    for number, value in enumerate(lists[0], start=1):
+        yield Record(str(file), number, _json_object((value, number), file))
+
+
+def _inner_lists(document: object) -> list[list[Any]]:
+    if not isinstance(document, dict):
+        return []
+    return [
+        value
+        for value in document.values()
+        if isinstance(value, list) and value and isinstance(value[0], dict)
+    ]
+
+
+def _read_csv(file: Path) -> Iterator[Record]:
+    lines = _read_lines(file)
+    header = next(lines, "")
+    delimiter = "\t" if file_format(file) == ".tsv" else _delimiter(header)
+    reader = csv.DictReader(_chain(header, lines), restkey=SURPLUS, delimiter=delimiter)
+    try:
+        for fields in reader:
+            yield Record(str(file), reader.line_num, fields)
+    except csv.Error as error:
+        msg = f"`{file}` line {reader.line_num} is not valid CSV: {error}."
+        raise DataError(msg) from None
+
+
+def _chain(first: str, rest: Iterator[str]) -> Iterator[str]:
+    yield first
+    yield from rest
+
+
+def _delimiter(header: str) -> str:
+    # Spreadsheets in half of Europe write semicolons and call it CSV.
+    return ";" if header.count(";") > header.count(",") else ","
+
+
+def _read_parquet(file: Path) -> Iterator[Record]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        number = 0
+        for batch in pq.ParquetFile(file).iter_batches(batch_size=8192):
+            for fields in batch.to_pylist():
+                number += 1
+                yield Record(str(file), number, fields)
+    except pa.ArrowException as error:
+        msg = f"`{file}` is not a readable Parquet file: {str(error).splitlines()[0]}"
+        raise DataError(msg) from None

@@ -1,0 +1,150 @@
+"""Results on disk: model, report and per-query table; published with the manifest last."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from job.data import Dataset
+from job.errors import StorageError, TrainingError
+from job.model import Model
+from job.ranking import METRICS, Scores
+from job.report import to_json, to_markdown
+from job.spec import JobSpec
+from job.workspace import MANIFEST, Workspace, check_same_spec, write_atomically
+
+# Texts of the sample that the saved model must embed as the one in memory does.
+SAMPLE = 32
+# Cosine similarity below which two embeddings of one text are not the same.
+SAME = 0.999
+
+
+def write_report(report: Mapping[str, Any], folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / "report.md", to_markdown(report))
+    write_atomically(folder / "report.json", to_json(report))
+
+
+def write_per_query(
+    path: Path, dataset: Dataset, scores: Mapping[str, Mapping[int, Scores]]
+) -> None:
+    """Write one row a query, model and dimension: its metrics, best rank and first ten documents.
+
+    `rank` is that of the best relevant document, null beyond 100; BM25 has dimension 0.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    tables = []
+    for model, by_dimension in scores.items():
+        for dimension, result in by_dimension.items():
+            count = len(dataset.test)
+            columns: dict[str, Any] = {
+                "query_id": dataset.test.ids,
+                "model": [model] * count,
+                "dimension": [dimension] * count,
+                "precision": ["float32"] * count,
+                "rank": [rank or None for rank in result.rank.tolist()],
+                **{metric: result.metrics[metric] for metric in METRICS},
+                "top_ids": [dataset.corpus.ids.take(top).to_pylist() for top in result.top],
+            }
+            tables.append(pa.table(columns))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.concat_tables(tables, promote_options="permissive"), path)
+
+
+def save_model(model: Model, folder: Path, dataset: Dataset) -> None:
+    """Save the model and prove that what was saved is what was scored."""
+    from sentence_transformers import SentenceTransformer
+
+    shutil.rmtree(folder, ignore_errors=True)
+    # What `encode_query` and `encode_document` apply, here and wherever the model is loaded.
+    model.encoder.prompts = asdict(model.prompts)
+    model.encoder.save_pretrained(str(folder), create_model_card=False)
+    for path in folder.rglob("*.safetensors"):
+        # Written 0600 by default: nobody but the job's user could read the result.
+        path.chmod(0o644)
+    stored = SentenceTransformer(
+        str(folder), device=model.machine.device, model_kwargs={"dtype": "float32"}
+    )
+    for texts, encode in (
+        (dataset.test.texts, "encode_query"),
+        (dataset.corpus.texts, "encode_document"),
+    ):
+        sample = texts[:SAMPLE].to_pylist()
+        with model.machine.autocast():
+            kept, loaded = (
+                getattr(encoder, encode)(sample, convert_to_tensor=True, show_progress_bar=False)
+                for encoder in (model.encoder, stored)
+            )
+        closest = float((kept * loaded).sum(1).div(kept.norm(dim=1) * loaded.norm(dim=1)).min())
+        if not closest >= SAME:
+            msg = (
+                f"The saved model embeds a text differently ({encode}: cosine {closest:.4f} to the "
+                "model that was scored); it was not published."
+            )
+            raise TrainingError(msg)
+
+
+def write_manifest(workspace: Workspace) -> None:
+    """List every file of the result with its size and digest; its presence says "complete"."""
+    entries = {
+        name: {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+        for name, path in result_files(workspace)
+    }
+    write_atomically(workspace.results / MANIFEST, json.dumps(entries, indent=2) + "\n")
+
+
+def result_files(workspace: Workspace) -> Iterator[tuple[str, Path]]:
+    """Yield the name in the result folder and the place in the workspace of each result."""
+    for root, prefix in ((workspace.results, ""), (workspace.model, "model/")):
+        for path in sorted(root.rglob("*")):
+            if path.is_file() and path.name != MANIFEST:
+                yield prefix + path.relative_to(root).as_posix(), path
+
+
+def publish(workspace: Workspace, destination: Path) -> None:
+    """Put the results into a local folder, the manifest last."""
+    try:
+        for name, path in result_files(workspace):
+            target = destination / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.unlink(missing_ok=True)
+            _link_or_copy(path, target)
+        manifest = (workspace.results / MANIFEST).read_text("utf-8")
+        write_atomically(destination / MANIFEST, manifest)
+    except OSError as error:
+        msg = f"The results cannot be written to `{destination}`: {error.strerror}."
+        raise StorageError(msg) from None
+
+
+def check_destination(destination: Path, spec: JobSpec) -> None:
+    """Refuse, before any work is done, a folder of another job or one that cannot be written."""
+    if (destination / "spec.json").is_file():
+        check_same_spec(destination / "spec.json", spec)
+    try:
+        destination.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        msg = f"The output folder `{destination}` cannot be made: {error.strerror}."
+        raise StorageError(msg) from None
+
+
+def is_complete(destination: Path) -> bool:
+    return (destination / MANIFEST).is_file()
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    """Hard links cost no space; across file systems there are none."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -1,0 +1,159 @@
+"""The workspace: SageMaker's /opt/ml tree, and the only file that knows where things lie in it."""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from job.errors import MachineError, SpecError, StorageError
+from job.spec import JobSpec, build_spec, parse_document
+
+DEFAULT_ROOT = Path("/opt/ml")
+# SageMaker shows so many characters of output/failure and cuts the rest.
+FAILURE_CHARACTERS = 1024
+MANIFEST = "manifest.json"
+DATA_CHANNELS = ("data", "validation", "test", "corpus")
+
+
+class Workspace:
+    """One run's `/opt/ml` tree.
+
+    input/config/*.json, input/data/<channel>/ come in; checkpoints/ survives interruptions;
+    model/ and output/data/ (the results) go out; output/failure holds the reason of a failure.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    @property
+    def model(self) -> Path:
+        return self.root / "model"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.root / "checkpoints"
+
+    @property
+    def results(self) -> Path:
+        return self.root / "output" / "data"
+
+    @property
+    def report(self) -> Path:
+        return self.results / "report"
+
+    @property
+    def splits(self) -> Path:
+        return self.results / "data"
+
+    @property
+    def logs(self) -> Path:
+        return self.results / "logs"
+
+    @property
+    def spec(self) -> Path:
+        return self.results / "spec.json"
+
+    @property
+    def per_query(self) -> Path:
+        return self.results / "per_query.parquet"
+
+    @property
+    def failure(self) -> Path:
+        return self.root / "output" / "failure"
+
+    @property
+    def job_spec(self) -> Path:
+        """Where a launcher puts the spec: the file `job.json` of the channel `spec`."""
+        return self.channel_folder("spec") / "job.json"
+
+    def channel_folder(self, name: str) -> Path:
+        return self.root / "input" / "data" / name
+
+    def channel(self, name: str) -> Path | None:
+        """Folder of an input channel, or nothing where the channel was not given."""
+        folder = self.channel_folder(name)
+        return folder if folder.is_dir() and any(folder.iterdir()) else None
+
+    def channels(self) -> dict[str, Path]:
+        """Return the input channels with data, by name."""
+        found = {name: self.channel(name) for name in DATA_CHANNELS}
+        return {name: folder for name, folder in found.items() if folder}
+
+    def read_spec(self) -> JobSpec:
+        """Merge defaults ← channel `spec` ← hyperparameters.json, later ones winning."""
+        document: dict[str, Any] = {}
+        if self.job_spec.is_file():
+            document = parse_document(self.job_spec.read_text("utf-8"), "job.json")
+        path = self.root / "input" / "config" / "hyperparameters.json"
+        hyperparameters = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+        return build_spec(document, {key: str(value) for key, value in hyperparameters.items()})
+
+    def write_spec(self, spec: JobSpec) -> None:
+        """Keep the merged spec; a workspace that holds another spec's run is refused."""
+        if self.spec.is_file():
+            check_same_spec(self.spec, spec)
+        self.results.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.spec, spec.to_json())
+
+    def write_failure(self, text: str) -> None:
+        self.failure.parent.mkdir(parents=True, exist_ok=True)
+        self.failure.write_text(text[:FAILURE_CHARACTERS] + "\n", "utf-8")
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep a second process off this run; the lock ends with the process, however it ends."""
+        path = self.root / "lock"
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            handle = path.open("a+")
+        except OSError as error:
+            msg = f"The workspace `{self.root}` cannot be written: {error.strerror}."
+            raise MachineError(msg) from None
+        with handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                msg = f"Another process is working on `{self.root}`; wait for it or stop it."
+                raise MachineError(msg) from None
+            yield
+
+    def is_locked(self) -> bool:
+        path = self.root / "lock"
+        if not path.is_file():
+            return False
+        with path.open("a+") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
+
+
+def check_same_spec(path: Path, spec: JobSpec) -> None:
+    """Refuse to mix two jobs: `path` is the spec.json of a run, `spec` what is asked for now."""
+    from job.spec import differing_fields
+
+    try:
+        earlier = build_spec(parse_document(path.read_text("utf-8"), path.name))
+    except SpecError as error:
+        msg = f"`{path}` is not the spec of this version ({error}) Use another `--name`."
+        raise SpecError(msg) from None
+    if fields := differing_fields(earlier, spec):
+        names = ", ".join(f"`{field}`" for field in fields)
+        msg = f"`{path.parent}` belongs to a run with another spec; these differ: {names}. "
+        raise SpecError(msg + "Use another `--name`, or the same values.")
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write beside and rename, so that a reader never sees half a file."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        beside.write_text(text, "utf-8")
+        beside.replace(path)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        msg = f"`{path}` cannot be written: {error.strerror}."
+        raise StorageError(msg) from None

@@ -1,0 +1,1 @@
+"""The laptop's side: submits jobs, follows them and shows their reports."""

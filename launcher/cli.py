@@ -1,0 +1,206 @@
+"""The command `embedtune`: thin commands; every failure ends in `main` with its exit code."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import click
+
+from job.errors import EmbedtuneError, Interrupted, SpecError, StorageError
+from job.spec import JobSpec, build_spec, parse_assignments, parse_document
+from job.workspace import check_same_spec, write_atomically
+from launcher.backends import BACKENDS
+from launcher.job_name import check_name, new_name
+from launcher.machine import MachineOptions
+from launcher.plan import Plan
+from launcher.runs import Run, find_run, list_runs
+
+DEFAULT_OUTPUT = str(JobSpec().output.uri)
+output_option = click.option(
+    "--output", default=DEFAULT_OUTPUT, show_default=True, help="Folder of the runs."
+)
+
+
+class _Group(click.Group):
+    """Turns expected failures into one line and their exit code, in one place."""
+
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401  click's signature
+        try:
+            return super().invoke(ctx)
+        except EmbedtuneError as error:
+            click.echo(f"Error: {error}", err=True)
+            ctx.exit(error.exit_code)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="embedtune")
+def main() -> None:
+    """Fine-tune an embedding model on your question-context pairs, and prove that it helped."""
+
+
+@main.command()
+@click.argument("path", type=click.Path(path_type=Path, dir_okay=False), default="job.yaml")
+def init(path: Path) -> None:
+    """Write a commented job file, the article's own job, to PATH."""
+    if path.exists():
+        msg = f"`{path}` exists already; it was left as it is. Name another file."
+        raise StorageError(msg)
+    write_atomically(path, resources.files("launcher").joinpath("job.yaml").read_text("utf-8"))
+    click.echo(f"Wrote {path}. Next: embedtune launch {path}")
+
+
+@main.command()
+def schema() -> None:
+    """Print the JSON Schema of the job file."""
+    click.echo(json.dumps(JobSpec.model_json_schema(), indent=2))
+
+
+@main.command()
+@click.argument("data")
+@click.option("--model", help="Base model: counts the texts that it would cut.")
+@click.option("--set", "settings", multiple=True, metavar="FIELD=VALUE", help="A spec field.")
+def check(data: str, model: str | None, settings: tuple[str, ...]) -> None:
+    """Judge DATA (a path, a Hub id, builtin:aws-docs) before anything is trained or paid for."""
+    command = [sys.executable, "-P", "-m", "job", "check", data]
+    command += ["--model", model] if model else []
+    for setting in settings:
+        command += ["--set", setting]
+    sys.exit(subprocess.run(command, check=False).returncode)
+
+
+@main.command()
+@click.argument(
+    "job_file", required=False, type=click.Path(path_type=Path, exists=True, dir_okay=False)
+)
+@click.option("--data", help="Pairs: a path, a Hub id or builtin:aws-docs.")
+@click.option("--model", help="Base model: a Hub id, a folder or builtin:minilm.")
+@click.option("--output", help="Folder that receives the results.  [default: runs]")
+@click.option("--name", help="Name of the run; that of an unfinished run takes it up again.")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="FIELD=VALUE",
+    help="Any field of the spec, as in --set training.epochs=3.",
+)
+@click.option(
+    "--backend",
+    type=click.Choice(list(BACKENDS)),
+    default="process",
+    show_default=True,
+    help="Where the job runs.",
+)
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cuda", "mps", "cpu"]),
+    default="auto",
+    show_default=True,
+    help="What it computes on.",
+)
+@click.option(
+    "--price-per-hour",
+    type=click.FloatRange(min=0),
+    help="The machine's price in USD: puts a cost into the report.",
+)
+@click.option("--dry-run", is_flag=True, help="Print what would be submitted, as JSON.")
+def launch(
+    job_file: Path | None,
+    data: str | None,
+    model: str | None,
+    output: str | None,
+    name: str | None,
+    settings: tuple[str, ...],
+    backend: str,
+    device: str,
+    price_per_hour: float | None,
+    *,
+    dry_run: bool,
+) -> None:
+    """Run a job: JOB_FILE, options, or both (options win)."""
+    given = {"data.source": data, "model.base": model, "output.uri": output}
+    spec = _wanted_spec(job_file, given, settings, name)
+    machine = MachineOptions(backend, device, price_per_hour)
+    plan = Plan(check_name(name or new_name(spec.model.base)), spec, machine)
+    request = BACKENDS[backend].request(plan)
+    if dry_run:
+        click.echo(json.dumps({"spec": spec.model_dump(mode="json"), "request": request}, indent=2))
+        return
+    run = Run(plan.result_folder)
+    if run.workspace.job_spec.is_file():
+        check_same_spec(run.workspace.job_spec, spec)
+    if run.is_finished:
+        click.echo(f"The run {run.name} is finished already; nothing was changed.", err=True)
+    else:
+        click.echo(f"Run {run.name}; results will be in {run.folder}", err=True)
+        _follow(plan, lambda: BACKENDS[backend].submit(plan, request))
+    _print_report(run)
+
+
+@main.command()
+@click.argument("name", required=False)
+@output_option
+def report(name: str | None, output: str) -> None:
+    """Show the report of the run NAME, or of the latest finished one."""
+    _print_report(find_run(Path(output), name))
+
+
+@main.command()
+@output_option
+def ls(output: str) -> None:
+    """List the runs, the latest first."""
+    from rich.console import Console
+
+    from launcher.show import runs_table
+
+    runs = list_runs(Path(output))
+    if runs:
+        Console().print(runs_table(runs))
+    else:
+        click.echo(f"No runs in {output} yet. Start one with: embedtune launch", err=True)
+
+
+def _wanted_spec(
+    job_file: Path | None,
+    given: dict[str, str | None],
+    settings: tuple[str, ...],
+    name: str | None,
+) -> JobSpec:
+    """Merge the job file with the options; with a run's name alone, take that run's own spec."""
+    options = {key: json.dumps(value) for key, value in given.items() if value is not None}
+    path = job_file
+    if name and not job_file and set(options) <= {"output.uri"} and not settings:
+        kept = Run(Path(given["output.uri"] or DEFAULT_OUTPUT) / name).workspace.job_spec
+        path = kept if kept.is_file() else None
+    document = parse_document(path.read_text("utf-8"), str(path)) if path else {}
+    spec = build_spec(document, parse_assignments(settings) | options)
+    if spec.data.source is None:
+        msg = "No data: give `--data`, or a job file with `data.source` (`embedtune init`)."
+        raise SpecError(msg)
+    return spec
+
+
+def _follow(plan: Plan, submit: Callable[[], int]) -> None:
+    """Run the job to its end; a failed job's exit code becomes ours."""
+    code = submit()
+    if code == Interrupted.exit_code:
+        output = plan.spec.output.uri
+        elsewhere = f" --output {output}" if output != DEFAULT_OUTPUT else ""
+        click.echo(f"To resume: embedtune launch --name {plan.name}{elsewhere}", err=True)
+    if code:
+        sys.exit(code)
+
+
+def _print_report(run: Run) -> None:
+    from rich.console import Console
+
+    from launcher.show import show_report
+
+    show_report(Console(), run.report(), run.folder)
+
+
+if __name__ == "__main__":
+    main()

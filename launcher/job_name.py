@@ -1,0 +1,28 @@
+"""Names of runs: readable, sortable by time, legal wherever a job can run."""
+
+import re
+import secrets
+from datetime import UTC, datetime
+
+from job.errors import SpecError
+
+# SageMaker's rule for training jobs; a suffix for taken-up runs (`-12`) must fit as well.
+PATTERN = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9])*")
+MAX_CHARACTERS = 60
+
+
+def new_name(base_model: str) -> str:
+    """Make a name from the model, the time and chance: `bge-base-en-v1-5-20261123-101500-3fa2`."""
+    stem = re.sub(r"[^a-z0-9]+", "-", re.split("[/:]", base_model.rstrip("/"))[-1].lower()).strip("-")
+    now = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    return f"{stem[:30].strip('-') or 'run'}-{now}-{secrets.token_hex(2)}"
+
+
+def check_name(name: str) -> str:
+    if len(name) > MAX_CHARACTERS or not PATTERN.fullmatch(name):
+        msg = (
+            f"`--name {name}` is not legal: letters, digits and inner hyphens, at most "
+            f"{MAX_CHARACTERS} characters."
+        )
+        raise SpecError(msg)
+    return name

@@ -1,0 +1,39 @@
+"""Local inputs become channels of a workspace."""
+
+import os
+import shutil
+from pathlib import Path
+
+from job.errors import StorageError
+from job.spec import JobSpec
+from job.workspace import Workspace, write_atomically
+
+
+def stage(workspace: Workspace, spec: JobSpec, inputs: dict[str, Path]) -> None:
+    """Fill the channels and the job's spec."""
+    for name, source in inputs.items():
+        fill_channel(source, workspace.channel_folder(name))
+    workspace.job_spec.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(workspace.job_spec, spec.to_json())
+
+
+def fill_channel(source: Path, folder: Path) -> None:
+    """Put a file, or what a folder holds, into a channel, replacing what was there."""
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        if source.is_file():
+            _link_or_copy(source, folder / source.name)
+        else:
+            shutil.copytree(source, folder, copy_function=_link_or_copy, dirs_exist_ok=True)
+    except OSError as error:
+        msg = f"`{source}` cannot be staged to `{folder}`: {error.strerror or error}."
+        raise StorageError(msg) from None
+
+
+def _link_or_copy(source: str | Path, target: str | Path) -> None:
+    """Link where that is possible: staging a large file then takes no time and no space."""
+    try:
+        os.link(Path(source).resolve(), target)
+    except OSError:
+        shutil.copyfile(source, target)
