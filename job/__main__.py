@@ -76,7 +76,7 @@ def check(data: str, model: str | None, settings: tuple[str, ...]) -> None:
 
 
 def _train(workspace: Workspace, name: str, device: str, price_per_hour: float | None) -> None:
-    from job.progress import start_logging
+    from job.progress import log_to_stderr
 
     spec = workspace.read_spec()
     with workspace.locked():
@@ -85,7 +85,7 @@ def _train(workspace: Workspace, name: str, device: str, price_per_hour: float |
 
         stop = StopSignal()
         stop.install()
-        start_logging(workspace.logs)
+        log_to_stderr()
         from job.pipeline import Circumstances, run
 
         run(spec, workspace, Circumstances(name, device, price_per_hour), stop)

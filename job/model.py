@@ -122,8 +122,9 @@ def load_model(spec: ModelSpec, machine: Machine) -> Model:
         # RuntimeError: safetensors and torch report damaged weights so.
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
         msg = (
-            f"The model `{spec.base}` cannot be loaded: {reason[:300]}. It must be a Hub id, a "
-            "local folder or `builtin:minilm`, with weights as safetensors."
+            f"The model `{spec.base}` cannot be loaded: {reason[:300]}. It must be a local folder, "
+            "`builtin:minilm` or a Hub id, with weights as safetensors; for the Hub, check the "
+            "network and `HF_TOKEN`."
         )
         raise ModelError(msg) from None
     width = encoder.get_embedding_dimension()

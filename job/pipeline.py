@@ -12,8 +12,8 @@ from job.data import load_dataset, write_splits
 from job.evaluate import choose_dimensions, score
 from job.interruption import StopSignal
 from job.model import choose_machine, load_model
-from job.progress import Progress, log, log_scores, quieten_libraries
-from job.report import Results, build_report
+from job.progress import Progress, log, log_scores, logged_to, quieten_libraries
+from job.report import Results, build_report, job_cost
 from job.spec import JobSpec
 from job.train import train
 from job.workspace import Workspace
@@ -37,6 +37,16 @@ def run(spec: JobSpec, workspace: Workspace, where: Circumstances, stop: StopSig
         return
     workspace.write_spec(spec)
     quieten_libraries()
+    with logged_to(workspace.logs):
+        produce(spec, workspace, where, stop)
+    store.write_manifest(workspace)
+    store.publish(workspace, destination)
+    # They served to take the run up again, which is over, and are several times the model's size.
+    shutil.rmtree(workspace.checkpoints, ignore_errors=True)
+
+
+def produce(spec: JobSpec, workspace: Workspace, where: Circumstances, stop: StopSignal) -> None:
+    """Make everything that a run leaves, in the workspace."""
     evaluation, progress = spec.evaluation, Progress()
 
     with progress.stage("data") as facts:
@@ -78,27 +88,9 @@ def run(spec: JobSpec, workspace: Workspace, where: Circumstances, stop: StopSig
         store.save_model(model, workspace.model, dataset)
         every_query = {"bm25": {0: base.bm25}, "base": base.test, "tuned": tuned}
         store.write_per_query(workspace.per_query, dataset, every_query)
-    report = build_report(
-        Results(
-            job_name=where.name,
-            spec=spec,
-            machine=machine,
-            dataset=dataset,
-            prompts=base.prompts,
-            tuned_prompts=model.prompts,
-            training=training,
-            bm25=base.bm25,
-            base=base.test,
-            tuned=tuned,
-            comparison=comparison,
-            seconds=progress.seconds,
-            price_per_hour=where.price_per_hour,
-        )
-    )
+    results = Results(machine, dataset, base, training, model.prompts, tuned, comparison)
+    cost = job_cost(progress.seconds, where.price_per_hour)
+    report = build_report(where.name, spec, results, progress.seconds, cost)
     write_card(workspace.model, spec.model, report)
     store.write_report(report, workspace.report)
     log.info("verdict: %s", report["verdict"]["sentence"])
-    store.write_manifest(workspace)
-    store.publish(workspace, destination)
-    # They served to take the run up again, which is over, and are several times the model's size.
-    shutil.rmtree(workspace.checkpoints, ignore_errors=True)

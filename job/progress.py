@@ -42,22 +42,37 @@ def log_scores(model: str, means: Mapping[int, Mapping[str, float]]) -> None:
 
 
 def join_facts(facts: dict[str, object]) -> str:
-    return " ".join(f"{key}={value}" for key, value in facts.items())
+    """Write facts as `key=value`; a value with spaces stands in quotes."""
+    texts = {key: str(value) for key, value in facts.items()}
+    return " ".join(
+        f'{key}="{text}"' if " " in text else f"{key}={text}" for key, text in texts.items()
+    )
 
 
-def start_logging(folder: Path) -> None:
-    """Send our lines to stderr and to `logs/job.log`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    formatter = logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%dT%H:%M:%SZ")
-    formatter.converter = time.gmtime
-    for handler in (
-        logging.StreamHandler(sys.stderr),
-        logging.FileHandler(folder / "job.log", encoding="utf-8"),
-    ):
-        handler.setFormatter(formatter)
-        log.addHandler(handler)
+def log_to_stderr() -> None:
+    _add_handler(logging.StreamHandler(sys.stderr))
     log.setLevel(logging.INFO)
     log.propagate = False
+
+
+@contextmanager
+def logged_to(folder: Path) -> Iterator[None]:
+    """Write our lines to `job.log` in a folder as well; afterwards the file is closed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(folder / "job.log", encoding="utf-8")
+    _add_handler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        handler.close()
+
+
+def _add_handler(handler: logging.Handler) -> None:
+    formatter = logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%dT%H:%M:%SZ")
+    formatter.converter = time.gmtime
+    handler.setFormatter(formatter)
+    log.addHandler(handler)
 
 
 def quieten_libraries() -> None:

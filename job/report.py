@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from importlib import metadata
 from typing import Any
 
-from job.baseline import PromptChoice
+from job.baseline import Baseline
 from job.compare import Comparison, Lift
 from job.data import Dataset
 from job.model import Machine, Prompts
@@ -29,59 +29,59 @@ PACKAGES = (
 
 @dataclass(frozen=True)
 class Results:
-    """All that a run found out."""
+    """What a run found out."""
 
-    job_name: str
-    spec: JobSpec
     machine: Machine
     dataset: Dataset
-    prompts: PromptChoice
-    tuned_prompts: Prompts
+    base: Baseline
     training: Training
-    bm25: Scores
-    base: Mapping[int, Scores]
+    tuned_prompts: Prompts
     tuned: Mapping[int, Scores]
     comparison: Comparison
-    seconds: dict[str, float]
-    price_per_hour: float | None
 
     @property
     def improved(self) -> bool:
         return self.comparison.improved and self.training.improved_on_validation
 
 
-def build_report(results: Results) -> dict[str, Any]:
+def build_report(
+    job_name: str,
+    spec: JobSpec,
+    results: Results,
+    seconds: dict[str, float],
+    cost: dict[str, Any],
+) -> dict[str, Any]:
     """Assemble the document that every other view is made from."""
     comparison = results.comparison
     return {
         "version": REPORT_VERSION,
-        "job_name": results.job_name,
+        "job_name": job_name,
         "verdict": verdict(results),
         "recommendation": {
             "dimension": comparison.recommended,
             "precision": "float32",
-            "reason": recommendation(comparison, results.spec.evaluation.retention),
+            "reason": recommendation(comparison, spec.evaluation.retention),
         },
         "scores": {
-            "bm25": results.bm25.means(),
-            "base": {str(d): {"float32": s.means()} for d, s in results.base.items()},
+            "bm25": results.base.bm25.means(),
+            "base": {str(d): {"float32": s.means()} for d, s in results.base.test.items()},
             "tuned": {str(d): {"float32": s.means()} for d, s in results.tuned.items()},
         },
         "comparison": comparison.to_dict(),
         "data": results.dataset.facts,
         "prompts": {
-            "sentence": results.prompts.sentence(),
-            "base": asdict(results.prompts.used),
+            "sentence": results.base.prompts.sentence(),
+            "base": asdict(results.base.prompts.used),
             "tuned": asdict(results.tuned_prompts),
         },
         "training": results.training.facts(),
-        "seconds": results.seconds,
-        "cost": cost(sum(results.seconds.values()), results.price_per_hour),
+        "seconds": seconds,
+        "cost": cost,
         "environment": {
             "versions": {"python": platform.python_version(), **_versions()},
             **asdict(results.machine),
         },
-        "spec": results.spec.model_dump(mode="json"),
+        "spec": spec.model_dump(mode="json"),
     }
 
 
@@ -105,7 +105,7 @@ def verdict(results: Results) -> dict[str, Any]:
 def _sentence(results: Results, lift: Lift) -> str:
     dimensions = results.comparison.dimensions
     before, after = (
-        scores[dimensions.main].mean(METRIC) for scores in (results.base, results.tuned)
+        scores[dimensions.main].mean(METRIC) for scores in (results.base.test, results.tuned)
     )
     numbers = (
         f"nDCG@10 at {dimensions.main} dimensions: {before:.3f} → {after:.3f}, "
@@ -147,7 +147,9 @@ def recommendation(comparison: Comparison, wanted: float) -> str:
     )
 
 
-def cost(seconds: float, price_per_hour: float | None) -> dict[str, Any]:
+def job_cost(seconds_by_stage: Mapping[str, float], price_per_hour: float | None) -> dict[str, Any]:
+    """Price the measured seconds; without a price the cost stays unknown, not zero."""
+    seconds = sum(seconds_by_stage.values())
     if price_per_hour is None:
         return {"usd": None, "basis": "no `--price-per-hour` was given"}
     return {

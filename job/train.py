@@ -238,6 +238,8 @@ def _trainer(
     )
     # It prints to stdout, where results belong; the recorder logs the same.
     trainer.remove_callback(PrinterCallback)
+    # It collects what the library's own card shows; ours is made from the report.
+    trainer.remove_callback(trainer.model_card_callback_class)
     return trainer
 
 

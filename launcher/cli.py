@@ -1,4 +1,7 @@
-"""The command `embedtune`: thin commands; every failure ends in `main` with its exit code."""
+"""The command `embedtune`: thin commands; every failure ends in `main` with its exit code.
+
+Commands import what they need when they run: `--help` answers as fast as Click itself.
+"""
 
 import json
 import subprocess
@@ -6,20 +9,19 @@ import sys
 from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from job.errors import EmbedtuneError, Interrupted, SpecError, StorageError
-from job.spec import JobSpec, build_spec, parse_assignments, parse_document
-from job.workspace import check_same_spec, write_atomically
-from launcher.backends import BACKENDS
-from launcher.job_name import check_name, new_name
-from launcher.machine import MachineOptions
-from launcher.plan import Plan
-from launcher.runs import Run, find_run, list_runs
+from launcher.backends import BACKENDS, load_backend
 
-DEFAULT_OUTPUT = str(JobSpec().output.uri)
+if TYPE_CHECKING:
+    from job.spec import JobSpec
+    from launcher.plan import Plan
+    from launcher.runs import Run
+
+DEFAULT_OUTPUT = "runs"
 output_option = click.option(
     "--output", default=DEFAULT_OUTPUT, show_default=True, help="Folder of the runs."
 )
@@ -46,6 +48,8 @@ def main() -> None:
 @click.argument("path", type=click.Path(path_type=Path, dir_okay=False), default="job.yaml")
 def init(path: Path) -> None:
     """Write a commented job file, the article's own job, to PATH."""
+    from job.workspace import write_atomically
+
     if path.exists():
         msg = f"`{path}` exists already; it was left as it is. Name another file."
         raise StorageError(msg)
@@ -56,6 +60,8 @@ def init(path: Path) -> None:
 @main.command()
 def schema() -> None:
     """Print the JSON Schema of the job file."""
+    from job.spec import JobSpec
+
     click.echo(json.dumps(JobSpec.model_json_schema(), indent=2))
 
 
@@ -121,11 +127,18 @@ def launch(
     dry_run: bool,
 ) -> None:
     """Run a job: JOB_FILE, options, or both (options win)."""
+    from job.workspace import check_same_spec
+    from launcher.job_name import check_name, new_name
+    from launcher.machine import MachineOptions
+    from launcher.plan import Plan
+    from launcher.runs import Run
+
     given = {"data.source": data, "model.base": model, "output.uri": output}
     spec = _wanted_spec(job_file, given, settings, name)
     machine = MachineOptions(backend, device, price_per_hour)
     plan = Plan(check_name(name or new_name(spec.model.base)), spec, machine)
-    request = BACKENDS[backend].request(plan)
+    where = load_backend(backend)
+    request = where.request(plan)
     if dry_run:
         click.echo(json.dumps({"spec": spec.model_dump(mode="json"), "request": request}, indent=2))
         return
@@ -136,7 +149,7 @@ def launch(
         click.echo(f"The run {run.name} is finished already; nothing was changed.", err=True)
     else:
         click.echo(f"Run {run.name}; results will be in {run.folder}", err=True)
-        _follow(plan, lambda: BACKENDS[backend].submit(plan, request))
+        _follow(plan, lambda: where.submit(plan, request))
     _print_report(run)
 
 
@@ -145,6 +158,8 @@ def launch(
 @output_option
 def report(name: str | None, output: str) -> None:
     """Show the report of the run NAME, or of the latest finished one."""
+    from launcher.runs import find_run
+
     _print_report(find_run(Path(output), name))
 
 
@@ -154,6 +169,7 @@ def ls(output: str) -> None:
     """List the runs, the latest first."""
     from rich.console import Console
 
+    from launcher.runs import list_runs
     from launcher.show import runs_table
 
     runs = list_runs(Path(output))
@@ -168,8 +184,11 @@ def _wanted_spec(
     given: dict[str, str | None],
     settings: tuple[str, ...],
     name: str | None,
-) -> JobSpec:
+) -> "JobSpec":
     """Merge the job file with the options; with a run's name alone, take that run's own spec."""
+    from job.spec import build_spec, parse_assignments, parse_document
+    from launcher.runs import Run
+
     options = {key: json.dumps(value) for key, value in given.items() if value is not None}
     path = job_file
     if name and not job_file and set(options) <= {"output.uri"} and not settings:
@@ -183,7 +202,7 @@ def _wanted_spec(
     return spec
 
 
-def _follow(plan: Plan, submit: Callable[[], int]) -> None:
+def _follow(plan: "Plan", submit: Callable[[], int]) -> None:
     """Run the job to its end; a failed job's exit code becomes ours."""
     code = submit()
     if code == Interrupted.exit_code:
@@ -194,7 +213,7 @@ def _follow(plan: Plan, submit: Callable[[], int]) -> None:
         sys.exit(code)
 
 
-def _print_report(run: Run) -> None:
+def _print_report(run: "Run") -> None:
     from rich.console import Console
 
     from launcher.show import show_report

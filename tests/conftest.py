@@ -1,0 +1,120 @@
+"""A tiny real encoder and data that it can learn from: whole jobs in seconds on one core."""
+
+import json
+import os
+import random
+
+import pytest
+
+# Before torch is imported: two workers with two threads each would fight for two cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+# Every concept has a word that asks for it and another that tells of it: an untrained encoder
+# cannot know which belong together, a trained one can.
+CONCEPTS = 24
+FILLERS = ("the", "a", "of", "and", "in", "is")
+
+
+def make_pairs(count, seed=0):
+    """Make distinct question-context pairs that share no word but fillers."""
+    draw = random.Random(seed)
+    pairs = {}
+    while len(pairs) < count:
+        concepts = draw.sample(range(CONCEPTS), 4)
+        question = " ".join(f"ask{i}" for i in concepts) + f" {draw.choice(FILLERS)}"
+        told = draw.sample(concepts, 4)
+        context = " ".join(f"tell{i} {draw.choice(FILLERS)}" for i in told)
+        pairs[frozenset(concepts)] = {"question": question, "context": context}
+    return list(pairs.values())
+
+
+def write_jsonl(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return path
+
+
+def build_encoder(folder, width=64):
+    """Save a sentence-transformers model of two layers with random weights and a small vocabulary."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer import modules
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    words = [f"{stem}{i}" for stem in ("ask", "tell") for i in range(CONCEPTS)]
+    specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    vocabulary = {word: i for i, word in enumerate([*specials, *FILLERS, *words])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    torch.manual_seed(7)
+    encoder = BertModel(
+        BertConfig(
+            vocab_size=len(vocabulary),
+            hidden_size=width,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=width,
+            max_position_embeddings=64,
+        )
+    )
+    source = folder.with_name(f"{folder.name}-transformer")
+    encoder.save_pretrained(source)
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+        model_max_length=64,
+    ).save_pretrained(source)
+    transformer = modules.Transformer(str(source))
+    pooling = modules.Pooling(transformer.get_embedding_dimension(), pooling_mode="mean")
+    SentenceTransformer(modules=[transformer, pooling], device="cpu").save_pretrained(
+        str(folder), create_model_card=False
+    )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder(tmp_path_factory):
+    """Folder of an encoder, 64 wide."""
+    return build_encoder(tmp_path_factory.mktemp("encoder") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def pairs_file(tmp_path_factory):
+    """File of 400 pairs that the tiny encoder can learn."""
+    return write_jsonl(tmp_path_factory.mktemp("pairs") / "pairs.jsonl", make_pairs(400))
+
+
+# What makes the tiny encoder learn in a second or two.
+TINY = {
+    "training.epochs": "3",
+    "training.batch_size": "32",
+    "training.learning_rate": "3e-3",
+    "evaluation.dimensions": "[64, 32, 16]",
+    "evaluation.main_dimension": "32",
+    "evaluation.bootstrap_samples": "1000",
+    "model.precision": "float32",
+}
+
+
+@pytest.fixture
+def tiny_spec(tiny_encoder, pairs_file, tmp_path):
+    """Make a spec of a job in `tmp_path`, with any field overridden."""
+    from job.spec import build_spec
+
+    def make(**fields):
+        given = {
+            "data.source": str(pairs_file),
+            "model.base": str(tiny_encoder),
+            "output.uri": str(tmp_path / "runs"),
+        }
+        settings = given | TINY | {k.replace("__", "."): v for k, v in fields.items()}
+        return build_spec({}, settings)
+
+    return make

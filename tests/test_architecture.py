@@ -1,0 +1,75 @@
+"""The direction of imports, what importing costs, and that the README's tree is the disk's."""
+
+import ast
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+MODULES = sorted(p for top in ("job", "launcher") for p in (ROOT / top).rglob("*.py"))
+
+
+def imported_modules(path):
+    """Name every module that a file imports, at its top or inside a function."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return names
+
+
+def loaded_by(statement):
+    """Name the modules that a fresh interpreter has loaded after a statement."""
+    code = f"import sys, json; {statement}; print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_point_one_way(path):
+    """`job/` knows nothing of `launcher/`, and `launcher/` only the light part of `job/`."""
+    ours = {name for name in imported_modules(path) if name.split(".")[0] in ("job", "launcher")}
+    if path.is_relative_to(ROOT / "job"):
+        assert not [name for name in ours if name.startswith("launcher")]
+    else:
+        light = ("job.spec", "job.workspace", "job.errors")
+        assert not [n for n in ours if n.startswith("job") and not n.startswith(light)]
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["launch", "--help"], ["schema"]])
+def test_help_needs_nothing_heavy(arguments):
+    """`embedtune --help` loads none of the packages that take seconds to import."""
+    heavy = {"torch", "sentence_transformers", "transformers", "datasets", "sagemaker", "boto3"}
+    run = f"from click.testing import CliRunner as R; R().invoke(m, {arguments})"
+    assert not heavy & loaded_by(f"from launcher.cli import main as m; {run}")
+
+
+def test_importing_a_job_module_does_nothing():
+    """Importing the entry point leaves torch, handlers and folders alone."""
+    assert "torch" not in loaded_by("import job.__main__")
+
+
+def test_the_readme_names_every_source_file():
+    """The annotated tree in the README and the disk agree, both ways."""
+    text = (ROOT / "README.md").read_text("utf-8")
+    tree = re.search(r"## The source\n\n```text\n(.*?)```", text, re.DOTALL)[1]
+    listed, folder = set(), ""
+    for line in tree.splitlines():
+        name = line.split()[0]
+        folder = folder if line.startswith(" ") else (name if name.endswith("/") else "")
+        if line.startswith(" "):
+            listed.add(f"{folder}{name}")
+    ignored = ("__pycache__", ".pyc")
+    present = {
+        str(path.relative_to(ROOT))
+        for top in ("job", "launcher")
+        for path in (ROOT / top).rglob("*")
+        if path.is_file() and not any(part in str(path) for part in ignored)
+    }
+    assert listed == present
