@@ -60,9 +60,10 @@ def describe(dataset: Dataset) -> Iterable[str]:
     yield from _histogram("Contexts", _texts(dataset, "positive"))
     if len(dataset.test):
         groups = len(np.unique(dataset.test.groups))
+        lift = detectable_lift(LIFT_DEVIATION / groups**0.5, groups)
         yield (
             f"Proof      {len(dataset.test)} test queries in {groups} groups show a lift of "
-            f"{detectable_lift(LIFT_DEVIATION / groups**0.5):.3f} nDCG@10 or more (80 % chance; "
+            f"{lift:.3f} nDCG@10 or more (80 % chance; "
             f"assumes that lifts vary by {LIFT_DEVIATION} between queries)"
         )
 

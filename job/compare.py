@@ -1,4 +1,4 @@
-"""Is the gain real, and which dimension suffices? Paired by query, resampled by group."""
+"""Is the gain real, and which dimension suffices? Paired by query, judged by group."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -75,40 +75,38 @@ def compare(
     dimensions: Dimensions,
     *,
     retention: float,
-    samples: int,
+    permutations: int,
     seed: int,
 ) -> Comparison:
-    """Compare two sets of scores of the same queries; `groups` are resampled together."""
-    resampler = Resampler(groups, samples, seed)
+    """Compare two sets of scores of the same queries; `groups` numbers each query's group."""
+    by_group = GroupedQueries(groups, permutations, seed)
     old = {d: base[d].metrics[METRIC] for d in dimensions.all}
     new = {d: tuned[d].metrics[METRIC] for d in dimensions.all}
-    lifts = {d: resampler.lift(new[d] - old[d]) for d in dimensions.all}
-    kept = {d: resampler.retention(new[d], new[dimensions.full]) for d in dimensions.all}
+    lifts = {d: by_group.lift(new[d] - old[d]) for d in dimensions.all}
+    kept = {d: by_group.retention(new[d], new[dimensions.full]) for d in dimensions.all}
     sufficient = [d for d in dimensions.all if kept[d].ci[0] >= retention]
     return Comparison(
         dimensions=dimensions,
         lifts=lifts,
-        against_full_base={
-            d: resampler.lift(new[d] - old[dimensions.full]) for d in dimensions.all
-        },
+        against_full_base={d: by_group.lift(new[d] - old[dimensions.full]) for d in dimensions.all},
         retention=kept,
-        minimum_detectable_effect=resampler.detectable(new[dimensions.main] - old[dimensions.main]),
+        minimum_detectable_effect=by_group.detectable(new[dimensions.main] - old[dimensions.main]),
         recommended=min(sufficient, default=dimensions.full),
         improved=lifts[dimensions.main].is_gain,
     )
 
 
-class Resampler:
-    """Bootstrap and permutation over groups of queries.
+class GroupedQueries:
+    """Intervals and p-values from groups of queries.
 
-    Queries of one group share a context, so they are not independent: drawing them apart would
-    make intervals too narrow.
+    Queries of one group share a context, so they are not independent: taking them as such would
+    make intervals too narrow (measured: 84 % coverage where ours cover 95 %).
     """
 
-    def __init__(self, groups: IntArray, samples: int, seed: int) -> None:
+    def __init__(self, groups: IntArray, permutations: int, seed: int) -> None:
         self._members = np.unique(groups, return_inverse=True)[1]
         self._sizes = np.bincount(self._members).astype(float)
-        self._samples = samples
+        self._permutations = permutations
         self._seed = seed
 
     def lift(self, differences: FloatArray) -> Lift:
@@ -116,7 +114,7 @@ class Resampler:
         losses = int((differences < -EPSILON).sum())
         return Lift(
             lift=float(differences.mean()),
-            ci=self._interval(self._means(differences)),
+            ci=self._interval(self._sums(differences), self._sizes),
             p_value=self._p_value(differences),
             wins=wins,
             ties=len(differences) - wins - losses,
@@ -125,14 +123,13 @@ class Resampler:
 
     def retention(self, values: FloatArray, full: FloatArray) -> Retention:
         """Compare means as a ratio; 1 where both are 0."""
-        share = values.mean() / full.mean() if full.mean() else 1.0
-        below = self._means(full)
-        ratios = np.where(below > 0, self._means(values) / np.maximum(below, EPSILON), 1.0)
-        return Retention(float(share), self._interval(ratios))
+        above, below = self._sums(values), self._sums(full)
+        share = float(_ratio(above.sum(), below.sum()))
+        return Retention(share, self._interval(above, below))
 
     def detectable(self, differences: FloatArray) -> float:
         """Compute the smallest true lift that this test set would show with 80 % chance."""
-        return detectable_lift(self._standard_error(differences))
+        return detectable_lift(self._standard_error(differences), len(self._sizes))
 
     def _standard_error(self, differences: FloatArray) -> float:
         residuals = self._sums(differences - differences.mean())
@@ -141,32 +138,24 @@ class Resampler:
     def _sums(self, values: FloatArray) -> FloatArray:
         return np.bincount(self._members, weights=values).astype(np.float64)
 
-    def _means(self, values: FloatArray) -> FloatArray:
-        """Means of `values` over resampled groups; every call draws the same resamples."""
-        sums = self._sums(values)
-        return np.concatenate([(drawn @ sums) / (drawn @ self._sizes) for drawn in self._draws()])
+    def _interval(self, values: FloatArray, weights: FloatArray) -> tuple[float, float]:
+        """Jackknife a ratio of sums: leave each group out once, and take Student's t.
 
-    def _draws(self) -> Iterator[FloatArray]:
-        random = np.random.default_rng(self._seed)
-        count = len(self._sizes)
-        for size in _blocks(self._samples):
-            yield random.multinomial(count, np.full(count, 1 / count), size=size).astype(float)
-
-    def _interval(self, means: FloatArray) -> tuple[float, float]:
-        """Take percentiles, spread as Student's t asks (Hesterberg 2015, section 5.3.2).
-
-        Plain percentiles are too narrow for few groups.
+        A bootstrap's percentiles are too narrow where groups are few or uneven, or where few
+        queries differ (job/LOG.md has both methods' measured coverage).
         """
-        from scipy.stats import norm, t
+        from scipy.stats import t
 
-        groups = len(self._sizes)
+        groups = len(values)
         if groups < 2:
             # A single group says nothing about others: no effect can be excluded.
             return (-1.0, 1.0)
-        stretch = math.sqrt(groups / (groups - 1)) * t.ppf((1 + CONFIDENCE) / 2, groups - 1)
-        tail = norm.cdf(-stretch)
-        low, high = np.quantile(means, [tail, 1 - tail])
-        return (float(low), float(high))
+        without = _ratio(values.sum() - values, weights.sum() - weights)
+        deviations = without - without.mean()
+        error = math.sqrt((groups - 1) / groups * float((deviations**2).sum()))
+        half = float(t.ppf((1 + CONFIDENCE) / 2, groups - 1)) * error
+        ratio = float(_ratio(values.sum(), weights.sum()))
+        return (ratio - half, ratio + half)
 
     def _p_value(self, differences: FloatArray) -> float:
         """Flip signs by group: how often is chance as far from zero as what was observed?"""
@@ -174,19 +163,29 @@ class Resampler:
         observed = abs(sums.sum()) - EPSILON
         random = np.random.default_rng(self._seed + 1)
         extreme = 0
-        for size in _blocks(self._samples):
+        for size in _blocks(self._permutations):
             signs = random.integers(0, 2, size=(size, len(sums))) * 2.0 - 1.0
             extreme += int((np.abs(signs @ sums) >= observed).sum())
-        return (1 + extreme) / (1 + self._samples)
+        return (1 + extreme) / (1 + self._permutations)
 
 
-def detectable_lift(standard_error: float) -> float:
-    """Return the lift found significant (95 %, two-sided) with 80 % chance."""
-    from scipy.stats import norm
+def detectable_lift(standard_error: float, groups: int) -> float:
+    """Return the lift found significant (95 %, two-sided) with 80 % chance; at most 1."""
+    from scipy.stats import t
 
-    return float((norm.ppf((1 + CONFIDENCE) / 2) + norm.ppf(POWER)) * standard_error)
+    if 2.0 ** (1 - groups) >= 1 - CONFIDENCE:
+        # All signs alike is what chance gives so often: nothing can be significant.
+        return 1.0
+    spread = math.sqrt(groups / (groups - 1)) * standard_error
+    quantiles = t.ppf((1 + CONFIDENCE) / 2, groups - 1) + t.ppf(POWER, groups - 1)
+    return min(1.0, float(quantiles * spread))
 
 
-def _blocks(samples: int) -> Iterator[int]:
-    for start in range(0, samples, BLOCK):
-        yield min(BLOCK, samples - start)
+def _ratio(above: FloatArray, below: FloatArray) -> FloatArray:
+    """Divide; 1 where the divisor is 0."""
+    return np.where(below > EPSILON, above / np.maximum(below, EPSILON), 1.0)
+
+
+def _blocks(count: int) -> Iterator[int]:
+    for start in range(0, count, BLOCK):
+        yield min(BLOCK, count - start)

@@ -81,7 +81,7 @@ def produce(spec: JobSpec, workspace: Workspace, where: Circumstances, stop: Sto
             dataset.test.groups,
             dimensions,
             retention=evaluation.retention,
-            samples=evaluation.bootstrap_samples,
+            permutations=evaluation.permutations,
             seed=spec.data.seed,
         )
     with progress.stage("store"):

@@ -77,7 +77,6 @@ def rank_scores(scores: "torch.Tensor") -> IntArray:
         candidates = (scores[row] >= values[row, -1]).nonzero()[:, 0]
         order = scores[row][candidates].argsort(descending=True, stable=True)[:depth]
         positions[row] = candidates[order]
-        values[row] = scores[row][positions[row]]
     by_position = positions.argsort(dim=1)
     positions, values = positions.gather(1, by_position), values.gather(1, by_position)
     order = values.argsort(dim=1, descending=True, stable=True)
@@ -117,7 +116,10 @@ def _hits(ranked: IntArray, queries: Queries) -> np.ndarray[Any, np.dtype[np.boo
 
 
 def rank_bm25(corpus_texts: list[str], query_texts: list[str]) -> IntArray:
-    """Rank with BM25 (k1 1.2, b 0.75, lower-cased words, no stop words: any language)."""
+    """Rank with BM25 (k1 1.2, b 0.75, lower-cased words, no stop words).
+
+    For languages that put spaces between words; elsewhere a whole run is one word.
+    """
     import bm25s
     import torch
 
@@ -129,14 +131,22 @@ def rank_bm25(corpus_texts: list[str], query_texts: list[str]) -> IntArray:
         )
         return words
 
+    documents, unmatched = tokens(corpus_texts), np.zeros(len(corpus_texts), np.float32)
+    if not any(documents):
+        # bm25s refuses a corpus without words as well; then nothing tells documents apart.
+        return rank_scores(torch.zeros(len(query_texts), len(corpus_texts)))
     index = bm25s.BM25(k1=1.2, b=0.75)
-    index.index(tokens(corpus_texts), show_progress=False)
+    index.index(documents, show_progress=False)
 
     def blocks() -> Iterator[IntArray]:
         rows = max(1, CHUNK // max(1, len(corpus_texts)))
         questions = tokens(query_texts)
         for start in range(0, len(questions), rows):
-            scores = [index.get_scores(words) for words in questions[start : start + rows]]
+            scores = [
+                # bm25s refuses a question without words.
+                index.get_scores(words) if words else unmatched
+                for words in questions[start : start + rows]
+            ]
             yield rank_scores(torch.from_numpy(np.stack(scores)))
 
     return np.concatenate(list(blocks()))

@@ -175,8 +175,8 @@ Deploy {report["recommendation"]["dimension"]} dimensions: {report["recommendati
 {score_table(report)}
 
 BM25, without any model: nDCG@10 {report["scores"]["bm25"]["ndcg@10"]:.3f}.
-Lift is tuned minus base, with its 95 % interval (bootstrap by group of queries) and p-value \
-(permutation), each query paired with itself.
+Lift is tuned minus base, with its 95 % interval (jackknife over groups of queries) and p-value \
+(sign flips), each query paired with itself.
 
 ## Data
 

@@ -151,8 +151,8 @@ class EvaluationSpec(Section):
         le=1.0,
         description="The recommended dimension keeps this share of the full one's nDCG@10.",
     )
-    bootstrap_samples: int = Field(
-        10_000, ge=100, le=1_000_000, description="Resamples of the interval and of the p-value."
+    permutations: int = Field(
+        10_000, ge=100, le=1_000_000, description="Sign flips behind the p-values."
     )
     validation_corpus_limit: int = Field(
         5_000, ge=1, description="Documents searched when validating; the test searches all."

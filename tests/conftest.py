@@ -36,7 +36,7 @@ def write_jsonl(path, rows):
 
 
 def build_encoder(folder, width=64):
-    """Save a sentence-transformers model of two layers with random weights and a small vocabulary."""
+    """Save a sentence-transformers model: two layers, random weights, a small vocabulary."""
     import torch
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer import modules
@@ -98,7 +98,7 @@ TINY = {
     "training.learning_rate": "3e-3",
     "evaluation.dimensions": "[64, 32, 16]",
     "evaluation.main_dimension": "32",
-    "evaluation.bootstrap_samples": "1000",
+    "evaluation.permutations": "1000",
     "model.precision": "float32",
 }
 

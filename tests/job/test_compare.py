@@ -1,0 +1,432 @@
+"""The verdict can be trusted: intervals cover, chance is no gain, and groups are respected."""
+
+import itertools
+import json
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from job import compare as comparison
+from job.compare import METRIC, GroupedQueries, Lift, Retention, compare, detectable_lift
+from job.evaluate import Dimensions
+from job.ranking import Scores
+
+ONE = Dimensions((8,), 8)
+FOUR = Dimensions((512, 256, 128, 64), 128)
+
+
+def scores_of(values):
+    values = np.asarray(values, dtype=float)
+    nothing = np.zeros(len(values), dtype=np.int64)
+    return Scores({METRIC: values}, nothing, nothing[:, None])
+
+
+def compare_values(base, tuned, groups=None, *, dimensions=ONE, retention=0.99, seed=0):
+    """Compare nDCG values, one list a dimension; every query is a group unless others are given."""
+    groups = np.arange(len(base[dimensions.full])) if groups is None else groups
+    base, tuned = ({d: scores_of(v) for d, v in side.items()} for side in (base, tuned))
+    return compare(
+        base, tuned, groups, dimensions, retention=retention, permutations=1_000, seed=seed
+    )
+
+
+def random_values(queries=60, seed=0):
+    return np.random.default_rng(seed).choice(GAINS, queries)
+
+
+# nDCG@10 of a query with one right document, by its rank; the first entry: not among the ten.
+GAINS = np.array([0.0, *(1 / np.log2(np.arange(2, 12)))])
+
+
+# --- Examples that one can check by eye ---
+
+
+def test_a_model_compared_with_itself_shows_nothing():
+    """No lift, no doubt about that, and no verdict of improvement."""
+    values = random_values()
+
+    result = compare_values({8: values}, {8: values.copy()})
+
+    assert result.lifts[8] == Lift(0.0, (0.0, 0.0), 1.0, wins=0, ties=60, losses=0)
+    assert not result.lifts[8].is_gain
+    assert not result.improved
+
+
+@pytest.mark.parametrize("sizes", [[1] * 40, [1, 3] * 20], ids=["alone", "uneven groups"])
+def test_winning_every_query_is_an_improvement(sizes):
+    """All wins by the same amount leave no doubt about that amount, whoever belongs together."""
+    groups = np.repeat(np.arange(40), sizes)
+    count = len(groups)
+
+    result = compare_values({8: [0.25] * count}, {8: [0.75] * count}, groups)
+
+    assert result.lifts[8] == Lift(0.5, (0.5, 0.5), 1 / 1_001, wins=count, ties=0, losses=0)
+    assert result.improved
+
+
+def test_losing_most_queries_is_no_improvement():
+    """A clear loss has an interval below zero; significance alone is no gain."""
+    base = random_values()
+    tuned = np.where(np.arange(60) % 3, base * 0.5, base)
+
+    lift = compare_values({8: base}, {8: tuned}).lifts[8]
+
+    assert lift.lift == pytest.approx((tuned - base).mean())
+    assert lift.ci[0] < lift.lift < lift.ci[1] < 0
+    assert lift.p_value == 1 / 1_001
+    assert not lift.is_gain
+    assert (lift.wins, lift.ties, lift.losses) == (
+        0,
+        int((tuned == base).sum()),
+        int((tuned < base).sum()),
+    )
+
+
+def test_a_single_group_proves_nothing():
+    """Queries about one context say nothing about other contexts, however much they gain."""
+    groups = np.full(50, 7)
+
+    result = compare_values({8: [0.1] * 50}, {8: [0.9] * 50}, groups)
+
+    assert result.lifts[8] == Lift(pytest.approx(0.8), (-1.0, 1.0), 1.0, wins=50, ties=0, losses=0)
+    assert not result.improved
+
+
+def test_a_single_group_detects_nothing():
+    """Where no effect can be excluded, no effect can be detected either."""
+    result = compare_values({8: [0.1, 0.3]}, {8: [0.9, 0.5]}, np.zeros(2, dtype=np.int64))
+
+    assert result.minimum_detectable_effect >= 1
+
+
+@pytest.mark.parametrize(("groups", "is_gain"), [(2, False), (5, False), (6, True)])
+def test_too_few_groups_cannot_be_a_gain(groups, is_gain):
+    """Five coins fall alike in one of sixteen throws: that many wins may be chance."""
+    members = np.repeat(np.arange(groups), 10)
+
+    result = compare_values({8: [0.1] * len(members)}, {8: [0.9] * len(members)}, members)
+
+    assert result.lifts[8].ci == pytest.approx((0.8, 0.8))
+    assert result.improved == is_gain
+
+
+def test_the_main_dimension_carries_the_verdict():
+    """Gains elsewhere do not make up for the dimension that is to be deployed."""
+    base = dict.fromkeys(FOUR.all, np.full(40, 0.5))
+    worse, better = np.full(40, 0.4), np.full(40, 0.6)
+
+    elsewhere = compare_values(
+        base, {512: better, 256: better, 128: worse, 64: better}, dimensions=FOUR
+    )
+    here = compare_values(base, {512: worse, 256: worse, 128: better, 64: worse}, dimensions=FOUR)
+
+    assert (elsewhere.improved, here.improved) == (False, True)
+
+
+def test_each_dimension_is_also_held_against_the_full_base_model():
+    """A short tuned vector may replace a long untuned one: that lift is reported too."""
+    dimensions = Dimensions((16, 8), 8)
+    base = {16: random_values(seed=1), 8: random_values(seed=2)}
+    tuned = {16: random_values(seed=3), 8: random_values(seed=4)}
+
+    result = compare_values(base, tuned, dimensions=dimensions)
+
+    swapped = compare_values({8: base[16]}, {8: tuned[8]})
+    assert result.against_full_base == {16: result.lifts[16], 8: swapped.lifts[8]}
+
+
+@given(st.lists(st.sampled_from([-0.5, -1e-8, -1e-12, 0.0, 1e-12, 1e-8, 0.5]), min_size=2))
+@settings(deadline=None, max_examples=50)
+def test_every_query_is_a_win_a_tie_or_a_loss(differences):
+    """The three counts add up to the queries; noise of floating point is a tie."""
+    lift = GroupedQueries(np.arange(len(differences)), 100, 0).lift(np.array(differences))
+
+    assert lift.wins == sum(d >= 1e-8 for d in differences)
+    assert lift.losses == sum(d <= -1e-8 for d in differences)
+    assert lift.wins + lift.ties + lift.losses == len(differences)
+
+
+def test_the_same_seed_gives_the_same_numbers():
+    """A comparison is repeatable to the last bit, and its seed matters."""
+    values = {d: random_values(seed=d) for d in FOUR.all}, {d: random_values() for d in FOUR.all}
+
+    first, again, other = (compare_values(*values, dimensions=FOUR, seed=s) for s in (3, 3, 4))
+
+    assert first == again
+    assert first.lifts[128] != other.lifts[128]
+
+
+def test_names_and_order_of_groups_do_not_matter():
+    """Groups are who belongs together, not how the splitter numbered them."""
+    differences = random_values(seed=1) - random_values(seed=2)
+    groups = np.repeat(np.arange(20), 3)
+
+    lifts = [
+        GroupedQueries(names, 500, 0).lift(differences) for names in (groups, 1_000 + 7 * groups)
+    ]
+
+    assert lifts[0] == lifts[1]
+
+
+@pytest.mark.parametrize("block", [1, 7, 10_000])
+def test_blocks_do_not_change_a_result(monkeypatch, block):
+    """How many resamples are held at once is a matter of memory only."""
+    differences = random_values(seed=1) - random_values(seed=2)
+    whole = GroupedQueries(np.arange(60), 2_500, 0).lift(differences)
+
+    monkeypatch.setattr(comparison, "BLOCK", block)
+
+    lift = GroupedQueries(np.arange(60), 2_500, 0).lift(differences)
+    assert lift.ci == pytest.approx(whole.ci, abs=1e-12)
+    assert lift.p_value == whole.p_value
+
+
+def test_the_report_gets_what_it_promises():
+    """Each dimension has its lift, the one against the full base model, and its retention."""
+    dimensions = Dimensions((16, 8), 8)
+    base = {16: [0.5] * 30, 8: [0.25] * 30}
+    tuned = {16: [0.5] * 30, 8: [0.5] * 30}
+
+    result = compare_values(base, tuned, dimensions=dimensions)
+
+    nothing = asdict(Lift(0.0, (0.0, 0.0), 1.0, wins=0, ties=30, losses=0))
+    gain = asdict(Lift(0.25, (0.25, 0.25), 1 / 1_001, wins=30, ties=0, losses=0))
+    whole = asdict(Retention(1.0, (1.0, 1.0)))
+    assert set(gain) == {"lift", "ci", "p_value", "wins", "ties", "losses"}
+    assert result.to_dict() == {
+        "16": {"float32": {**nothing, "against_full_base": nothing, "retention": whole}},
+        "8": {"float32": {**gain, "against_full_base": nothing, "retention": whole}},
+    }
+    assert json.loads(json.dumps(result.to_dict()))["8"]["float32"]["ci"] == [0.25, 0.25]
+
+
+# --- Which dimension suffices ---
+
+
+@pytest.mark.parametrize(
+    ("kept", "recommended"), [(0.5, 64), (0.51, 128), (0.97, 128), (0.98, 256), (0.999, 512)]
+)
+def test_the_smallest_dimension_that_keeps_enough_is_recommended(kept, recommended):
+    """Each dimension keeps a fixed share of every query here, so there is no doubt about it."""
+    full = random_values()
+    tuned = {512: full, 256: full * 0.99, 128: full * 0.975, 64: full * 0.505}
+
+    result = compare_values(tuned, tuned, dimensions=FOUR, retention=kept)
+
+    assert result.recommended == recommended
+    assert {d: r.share for d, r in result.retention.items()} == pytest.approx(
+        {512: 1.0, 256: 0.99, 128: 0.975, 64: 0.505}
+    )
+
+
+def test_a_smaller_dimension_may_suffice_where_a_larger_one_does_not():
+    """Quality need not fall with the dimension; the smallest sufficient one is meant."""
+    full = random_values()
+    tuned = {512: full, 256: full * 0.9, 128: full, 64: full * 0.9}
+
+    assert compare_values(tuned, tuned, dimensions=FOUR).recommended == 128
+
+
+def test_doubt_counts_against_a_dimension():
+    """A share above the bound is not enough while its interval reaches below it."""
+    full = random_values()
+    # On average nothing is lost, but which queries are hit varies.
+    noisy = np.clip(full + np.tile([0.1, -0.1], 30), 0, 1)
+    noisy *= full.mean() / noisy.mean()
+    tuned = {512: full, 256: full, 128: full, 64: noisy}
+
+    result = compare_values(tuned, tuned, dimensions=FOUR)
+
+    assert result.retention[64].share == pytest.approx(1.0)
+    assert result.retention[64].ci[0] < 0.99
+    assert result.recommended == 128
+
+
+@given(st.integers(0, 1_000), st.sampled_from([0.8, 0.9, 0.95, 1.0]))
+@settings(deadline=None, max_examples=40)
+def test_a_recommendation_follows_from_the_intervals(seed, retention):
+    """It is the smallest dimension whose lower bound keeps the share, else the full one."""
+    random = np.random.default_rng(seed)
+    full = random.choice(GAINS, 30)
+    tuned = {
+        d: np.where(random.random(30) < loss, random.choice(GAINS, 30), full)
+        for d, loss in zip(FOUR.all, (0.0, 0.02, 0.05, 0.2), strict=True)
+    }
+
+    result = compare_values(tuned, tuned, dimensions=FOUR, retention=retention)
+
+    sufficient = [d for d in FOUR.all if result.retention[d].ci[0] >= retention]
+    assert result.recommended == min(sufficient)
+    assert 512 in sufficient
+
+
+def test_the_full_dimension_is_recommended_where_none_other_suffices():
+    """Also where nothing at all can be said, as with a single group."""
+    full = random_values()
+    worse = {512: full} | dict.fromkeys((256, 128, 64), full * 0.5)
+    alike = dict.fromkeys(FOUR.all, full)
+
+    assert compare_values(worse, worse, dimensions=FOUR).recommended == 512
+    assert compare_values(alike, alike, np.zeros(60, dtype=int), dimensions=FOUR).recommended == 512
+
+
+def test_equal_dimensions_recommend_the_smallest():
+    """What costs nothing is taken, even when everything has to be kept."""
+    tuned = dict.fromkeys(FOUR.all, random_values())
+
+    assert compare_values(tuned, tuned, dimensions=FOUR, retention=1.0).recommended == 64
+
+
+@pytest.mark.parametrize("found", [0, 1])
+def test_a_quality_of_zero_divides_nothing(found):
+    """A model that finds nothing, or nothing in some resamples, has shares all the same."""
+    base = dict.fromkeys(FOUR.all, np.zeros(30))
+    tuned = dict.fromkeys(FOUR.all, np.eye(30)[0] * found)
+
+    result = compare_values(base, tuned, dimensions=FOUR)
+
+    assert result.retention == dict.fromkeys(FOUR.all, Retention(1.0, (1.0, 1.0)))
+    assert result.recommended == 64
+    assert result.lifts[128].lift == pytest.approx(found / 30)
+    assert not result.improved
+
+
+# --- The p-value ---
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_p_value_is_that_of_all_sign_flips(seed):
+    """Drawn flips estimate the share of all 2^9 flips that lie as far out as what was observed."""
+    random = np.random.default_rng(seed)
+    groups = np.repeat(np.arange(9), [1, 1, 1, 2, 2, 3, 3, 4, 5])
+    differences = random.choice(GAINS, len(groups)) - random.choice(GAINS, len(groups)) * 0.5
+    sums = np.bincount(groups, differences)
+    flips = np.array(list(itertools.product([-1, 1], repeat=9))) @ sums
+    exact = (np.abs(flips) >= abs(sums.sum()) - 1e-9).mean()
+
+    drawn = GroupedQueries(groups, 20_000, seed).lift(differences).p_value
+
+    # Four standard errors of 20,000 draws.
+    assert drawn == pytest.approx(exact, abs=4 * np.sqrt(exact * (1 - exact) / 20_000) + 1 / 20_001)
+
+
+@given(st.lists(st.sampled_from([-0.5, 0.0, 0.25, 1.0]), min_size=1, max_size=20))
+@settings(deadline=None, max_examples=50)
+def test_what_was_observed_counts_among_the_flips(differences):
+    """A p-value is (1 + k) / (1 + n): never zero, at most one."""
+    p_value = (
+        GroupedQueries(np.arange(len(differences)), 150, 0).lift(np.array(differences)).p_value
+    )
+
+    extreme = p_value * 151 - 1
+    assert extreme == pytest.approx(round(extreme))
+    assert 0 <= round(extreme) <= 150
+
+
+# --- Simulated test sets, whose truth is known ---
+
+RUNS = 600
+# Before tuning a query's document is missed in 25 % and first in 35 % of the cases.
+BEFORE = np.array([0.25, 0.35, *[0.4 / 9] * 9])
+AFTER = np.array([0.10, 0.50, *[0.4 / 9] * 9])
+# So often a query of a group does what its group does.
+TOGETHER = 0.6
+# 100 queries each.
+ALONE = np.arange(100)
+GROUPED = np.repeat(np.arange(40), [1, 2, 3, 4] * 10)
+
+
+class World:
+    """Queries of which a share is answered anew: most differences are zero, the others skewed."""
+
+    def __init__(self, changed):
+        self.changed = changed
+        self.lift = changed * float(AFTER @ GAINS - BEFORE @ GAINS)
+        squares = float(AFTER @ GAINS**2 + BEFORE @ GAINS**2)
+        product = float(AFTER @ GAINS) * float(BEFORE @ GAINS)
+        self.variance = changed * (squares - 2 * product) - self.lift**2
+
+    def standard_error(self, groups):
+        sizes = np.bincount(groups)
+        pairs = (sizes * (sizes - 1)).sum()
+        return np.sqrt(self.variance * (len(groups) + TOGETHER**2 * pairs)) / len(groups)
+
+    def test_sets(self, groups, seed):
+        """Draw (RUNS, n_queries) differences of nDCG@10."""
+        random = np.random.default_rng(seed)
+        own = self._draw(random, len(groups))
+        shared = self._draw(random, groups.max() + 1)[:, groups]
+        return np.where(random.random(own.shape) < TOGETHER, shared, own)
+
+    def _draw(self, random, count):
+        before = random.choice(GAINS, p=BEFORE, size=(RUNS, count))
+        after = random.choice(GAINS, p=AFTER, size=(RUNS, count))
+        return np.where(random.random((RUNS, count)) < self.changed, after - before, 0.0)
+
+
+def lifts_of(test_sets, groups):
+    # Another seed a run: equal draws would make the runs' errors alike.
+    return [GroupedQueries(groups, 500, run).lift(row) for run, row in enumerate(test_sets)]
+
+
+def coverage(lifts, truth):
+    return np.mean([lift.ci[0] <= truth <= lift.ci[1] for lift in lifts])
+
+
+def gains(lifts):
+    return np.mean([lift.is_gain for lift in lifts])
+
+
+@pytest.mark.parametrize("groups", [ALONE, GROUPED], ids=["alone", "grouped"])
+@pytest.mark.parametrize("changed", [0.35, 0.6])
+def test_intervals_cover_the_truth_at_their_rate(changed, groups):
+    """95 % intervals of 100 queries hold the true lift in about 95 % of the test sets."""
+    world = World(changed)
+
+    lifts = lifts_of(world.test_sets(groups, seed=0), groups)
+
+    assert 0.92 <= coverage(lifts, world.lift) <= 0.98
+
+
+def test_intervals_that_ignore_groups_would_be_too_narrow():
+    """Queries of one group are not independent; taken for it, they promise too much."""
+    world = World(0.35)
+    test_sets = world.test_sets(GROUPED, seed=0)
+
+    respecting, ignoring = lifts_of(test_sets, GROUPED), lifts_of(test_sets, ALONE)
+
+    assert coverage(ignoring, world.lift) < 0.89
+    assert coverage(respecting, world.lift) >= 0.92
+
+
+@pytest.mark.parametrize("groups", [ALONE, GROUPED], ids=["alone", "grouped"])
+def test_chance_is_seldom_called_a_gain(groups):
+    """Where base and tuned are swapped at random, less than 5 % of the verdicts are "improved"."""
+    swaps = np.random.default_rng(1).choice([-1, 1], size=(RUNS, groups.max() + 1))[:, groups]
+
+    lifts = lifts_of(World(0.35).test_sets(groups, seed=1) * swaps, groups)
+
+    assert gains(lifts) < 0.05
+    # Two-sided, so of the falsely significant ones only half are gains; four standard errors.
+    assert np.mean([lift.p_value < 0.05 for lift in lifts]) < 0.05 + 4 * np.sqrt(0.0475 / RUNS)
+
+
+@pytest.mark.parametrize("unit", [ALONE[:10], GROUPED[:10]], ids=["alone", "grouped"])
+def test_the_detectable_lift_is_found_four_times_in_five(unit):
+    """Test sets just large enough for the true lift show it in about 80 % of the cases."""
+    world = World(0.35)
+    # The error falls with the root of the number of units.
+    units = round((detectable_lift(world.standard_error(unit), 1000) / world.lift) ** 2)
+    groups = np.concatenate([unit + number * (unit.max() + 1) for number in range(units)])
+    assert detectable_lift(world.standard_error(groups), groups.max() + 1) == pytest.approx(
+        world.lift, rel=0.05
+    )
+
+    test_sets = world.test_sets(groups, seed=2)
+
+    assert 0.7 <= gains(lifts_of(test_sets, groups)) <= 0.9
+    estimates = [GroupedQueries(groups, 100, 0).detectable(row) for row in test_sets]
+    assert np.mean(estimates) == pytest.approx(world.lift, rel=0.05)

@@ -1,0 +1,157 @@
+"""Which dimensions are scored, and which documents a bounded search keeps."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from job.data import Corpus, Queries
+from job.errors import SpecError
+from job.evaluate import Dimensions, bound_corpus, choose_dimensions
+from job.spec import EvaluationSpec
+
+
+@pytest.mark.parametrize(
+    ("width", "expected"),
+    [
+        (1024, Dimensions((1024, 512, 256, 128, 64), 128)),
+        (768, Dimensions((768, 512, 256, 128, 64), 128)),
+        (512, Dimensions((512, 256, 128, 64), 128)),
+        (384, Dimensions((384, 256, 128, 64), 128)),
+        (128, Dimensions((128, 64), 128)),
+        (100, Dimensions((100, 64), 100)),
+        (64, Dimensions((64,), 64)),
+        (48, Dimensions((48,), 48)),
+    ],
+)
+def test_dimensions_are_by_default_the_width_and_the_usual_ones_below_it(width, expected):
+    """Large to small, each once, and the main one is 128 where the model has it."""
+    assert choose_dimensions(EvaluationSpec(), width) == expected
+
+
+def test_wanted_dimensions_are_ordered_large_to_small():
+    """The order in which they were typed does not matter."""
+    spec = EvaluationSpec(dimensions=(64, 384, 128))
+
+    chosen = choose_dimensions(spec, 384)
+
+    assert chosen == Dimensions((384, 128, 64), 128)
+    assert chosen.full == 384
+
+
+def test_a_model_may_be_scored_below_its_width_only():
+    """The full dimension is the largest one wanted, not always the model's width."""
+    assert choose_dimensions(EvaluationSpec(dimensions=(128, 32)), 768).full == 128
+
+
+@pytest.mark.parametrize(
+    ("wanted", "main", "expected"),
+    [
+        ((256, 128, 64), 128, 128),
+        ((256, 128, 64), 200, 128),
+        ((256, 128, 64), 4096, 256),
+        ((256, 128, 64), 32, 64),
+        ((768,), 128, 768),
+    ],
+)
+def test_the_main_dimension_falls_to_the_nearest_one_below(wanted, main, expected):
+    """Where every dimension lies above the main one, the smallest takes its place."""
+    spec = EvaluationSpec(dimensions=wanted, main_dimension=main)
+
+    assert choose_dimensions(spec, 768).main == expected
+
+
+def test_a_dimension_above_the_width_is_refused():
+    """The message names the field, what it holds and what the model has."""
+    spec = EvaluationSpec(dimensions=(128, 1024, 2048))
+
+    with pytest.raises(SpecError) as refusal:
+        choose_dimensions(spec, 768)
+
+    assert str(refusal.value) == (
+        "`evaluation.dimensions` has 1024; the model's embeddings have 768."
+    )
+
+
+@st.composite
+def searches(draw):
+    """Draw a corpus and queries, each with at least one relevant document."""
+    size = draw(st.integers(1, 60))
+    relevant = draw(st.lists(st.sets(st.integers(0, size - 1), min_size=1, max_size=5), min_size=1))
+    names = sorted(str(number) for number in range(size))
+    corpus = Corpus(
+        pa.array(names, pa.large_string()),
+        pa.array([f"text {name}" for name in names], pa.large_string()),
+    )
+    numbers = pa.array([f"q{number}" for number in range(len(relevant))], pa.large_string())
+    queries = Queries(
+        ids=numbers,
+        texts=numbers,
+        offsets=np.cumsum([0, *map(len, relevant)]),
+        documents=np.array([p for ps in relevant for p in sorted(ps)], dtype=np.int64),
+        groups=np.arange(len(relevant)) // 2,
+    )
+    return queries, corpus
+
+
+def answers(queries, corpus):
+    """List the ids of each query's relevant documents."""
+    return [corpus.ids.take(queries.relevant(i)).to_pylist() for i in range(len(queries))]
+
+
+@given(searches(), st.integers(1, 80), st.integers(0, 3))
+@settings(deadline=None)
+def test_a_bounded_search_keeps_every_answer(search, limit, seed):
+    """Documents are left out until `limit` remain, but no relevant one, and positions follow."""
+    queries, corpus = search
+    answered = len(set(queries.documents.tolist()))
+
+    bounded = bound_corpus(queries, corpus, limit, seed)
+
+    assert answers(bounded.queries, bounded.corpus) == answers(queries, corpus)
+    assert len(bounded.corpus) == min(len(corpus), max(limit, answered))
+    # Ascending, so the smaller corpus is sorted by id as well and ties break as before.
+    assert (np.diff(bounded.positions) > 0).all()
+    assert bounded.corpus == corpus.take(bounded.positions)
+
+
+@given(searches(), st.integers(1, 80))
+@settings(deadline=None, max_examples=30)
+def test_a_bounded_search_asks_the_same_questions(search, limit):
+    """Of the queries only the positions of documents change."""
+    queries, corpus = search
+
+    bounded = bound_corpus(queries, corpus, limit, 0).queries
+
+    assert (bounded.ids, bounded.texts) == (queries.ids, queries.texts)
+    assert bounded.offsets.tolist() == queries.offsets.tolist()
+    assert bounded.groups.tolist() == queries.groups.tolist()
+
+
+@given(searches())
+@settings(deadline=None, max_examples=30)
+def test_a_generous_bound_changes_nothing(search):
+    """A limit that the corpus keeps anyway leaves it whole."""
+    queries, corpus = search
+
+    bounded = bound_corpus(queries, corpus, len(corpus), 0)
+
+    assert bounded.positions.tolist() == list(range(len(corpus)))
+    assert bounded.queries.documents.tolist() == queries.documents.tolist()
+
+
+def test_the_seed_decides_which_documents_are_drawn():
+    """The same seed draws the same documents, another one others."""
+    names = pa.array([f"{number:04}" for number in range(1_000)], pa.large_string())
+    queries = Queries(names[:1], names[:1], np.array([0, 1]), np.array([500]), np.array([0]))
+
+    first, again, other = (
+        bound_corpus(queries, Corpus(names, names), 100, seed).positions.tolist()
+        for seed in (1, 1, 2)
+    )
+
+    assert first == again
+    assert first != other
+    assert 500 in first
+    assert 500 in other

@@ -1,0 +1,405 @@
+"""Ranks and metrics are those of sentence-transformers, of trec_eval and of a plain sort."""
+
+import math
+from collections import Counter
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from job import ranking
+from job.data import Queries
+from job.ranking import METRICS, judge, rank_bm25, rank_scores, rank_vectors
+
+
+def queries_of(relevant):
+    """Make queries whose relevant corpus positions are given, query by query."""
+    numbers = pa.array([str(number) for number in range(len(relevant))], pa.large_string())
+    return Queries(
+        ids=numbers,
+        texts=numbers,
+        offsets=np.cumsum([0, *map(len, relevant)]),
+        documents=np.array([p for positions in relevant for p in positions], dtype=np.int64),
+        groups=np.arange(len(relevant)),
+    )
+
+
+@dataclass(frozen=True)
+class Search:
+    """A retrieval task in vectors; some relevant documents may be missing from the corpus."""
+
+    queries: np.ndarray
+    corpus: np.ndarray
+    relevant: list[list[int]]
+    missing: np.ndarray
+
+    @property
+    def document_ids(self):
+        # Sorted as strings ("10" before "9"), as the data stage sorts a corpus.
+        return sorted(str(number) for number in range(len(self.corpus)))
+
+    def relevant_ids(self, query):
+        absent = {f"absent-{number}" for number in range(self.missing[query])}
+        return {self.document_ids[position] for position in self.relevant[query]} | absent
+
+    def ranked_at(self, dimension):
+        import torch
+
+        vectors = torch.from_numpy(self.queries), torch.from_numpy(self.corpus)
+        return rank_vectors(*vectors, dimension)
+
+    def scores_at(self, dimension):
+        return judge(self.ranked_at(dimension), queries_of(self.relevant), self.missing)
+
+
+def signs(random, rows, width):
+    # Entries of one size: at 64, 16 and 4 dimensions the norms are 8, 4 and 2, so cosines are
+    # computed without any rounding and equal scores are equal in every bit.
+    return random.choice([-1.0, 1.0], size=(rows, width))
+
+
+def copies(random, rows, width):
+    # Each vector about four times.
+    return random.normal(size=(1 + rows // 4, width))[random.integers(0, 1 + rows // 4, size=rows)]
+
+
+def normals(random, rows, width):
+    return random.normal(size=(rows, width))
+
+
+def random_search(vectors, documents, *, queries=25, width=64, seed=0):
+    """Draw a task in which every query has at least one relevant document, in the corpus or not."""
+    random = np.random.default_rng([seed, documents])
+    missing = random.choice([0, 0, 0, 1, 30], size=queries)
+    most = min(documents, 15)
+    present = [random.integers(0 if absent else 1, most + 1) for absent in missing]
+    return Search(
+        queries=vectors(random, queries, width).astype(np.float32),
+        corpus=vectors(random, documents, width).astype(np.float32),
+        relevant=[sorted(random.choice(documents, count, replace=False)) for count in present],
+        missing=missing,
+    )
+
+
+@pytest.fixture(scope="module")
+def evaluate():
+    """Run sentence-transformers' own evaluator with a real model that looks its vectors up."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.base.modules import InputModule
+    from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
+
+    class Lookup(InputModule):
+        def __init__(self, vectors):
+            super().__init__()
+            self.vectors = vectors
+
+        def preprocess(self, inputs, **_):
+            return {"row": torch.tensor([int(text) for text in inputs])}
+
+        def forward(self, features, **_):
+            return {**features, "sentence_embedding": self.vectors[features["row"]]}
+
+        def save(self, *_, **__):
+            raise NotImplementedError
+
+    def run(search, dimension, *, order=None):
+        table = torch.from_numpy(np.concatenate([search.corpus, search.queries]))
+        named = list(zip(search.document_ids, map(str, range(len(search.corpus))), strict=True))
+        count = len(search.queries)
+        evaluator = InformationRetrievalEvaluator(
+            queries={f"q{i}": str(len(search.corpus) + i) for i in range(count)},
+            corpus=dict(named if order is None else [named[i] for i in order]),
+            relevant_docs={f"q{i}": search.relevant_ids(i) for i in range(count)},
+            precision_recall_at_k=list(ranking.RECALL_AT),
+            truncate_dim=dimension,
+            write_csv=False,
+        )
+        values = evaluator(SentenceTransformer(modules=[Lookup(table)], device="cpu"))
+        return {metric: values[f"cosine_{metric}"] for metric in METRICS}
+
+    return run
+
+
+@pytest.mark.parametrize("documents", [1, 7, 60, 100, 101, 250])
+@pytest.mark.parametrize("vectors", [signs, copies, normals])
+@pytest.mark.parametrize("dimension", [64, 33, 16, 4])
+def test_metrics_equal_those_of_sentence_transformers(evaluate, vectors, documents, dimension):
+    """Every metric at every dimension is what the article's evaluator prints for these vectors."""
+    search = random_search(vectors, documents)
+
+    ours = search.scores_at(dimension).means()
+
+    assert ours == pytest.approx(evaluate(search, dimension), abs=1e-12)
+
+
+def test_more_answers_than_ranks_are_counted_as_sentence_transformers_counts_them(evaluate):
+    """Of 150 relevant documents 100 can be found at most; which metrics mind is the evaluator's."""
+    search = random_search(signs, 250, queries=2)
+    search = replace(search, relevant=[list(range(150)), list(range(100, 250))])
+
+    assert search.scores_at(16).means() == pytest.approx(evaluate(search, 16), abs=1e-12)
+
+
+@pytest.mark.parametrize("dimension", [64, 16, 4])
+def test_the_order_of_the_corpus_does_not_matter_to_the_comparison(evaluate, dimension):
+    """Ties are broken by document id, not by the order in which the evaluator saw documents."""
+    search = random_search(signs, 250, seed=1)
+    order = np.random.default_rng(1).permutation(250)
+
+    assert search.scores_at(dimension).means() == pytest.approx(
+        evaluate(search, dimension, order=order), abs=1e-12
+    )
+
+
+def test_the_exact_vectors_tie_across_every_cut():
+    """The comparison above is about ties: scores at ranks 1, 10 and 100 are shared with others."""
+    import torch
+
+    search = random_search(signs, 250)
+    scores = torch.from_numpy(search.queries[:, :4] @ search.corpus[:, :4].T).sort(descending=True)
+
+    for rank in (1, 10, 100):
+        assert (scores.values[:, rank - 1] == scores.values[:, rank]).any()
+
+
+@pytest.mark.parametrize("documents", [1, 7, 60, 100, 250])
+def test_metrics_equal_those_of_trec_eval(documents):
+    """Query by query, trec_eval gives our numbers for our ranking."""
+    import pytrec_eval
+
+    search = random_search(signs, documents, queries=60, seed=2)
+    ranked, scores = search.ranked_at(16), search.scores_at(16)
+    qrels = {str(i): dict.fromkeys(search.relevant_ids(i), 1) for i in range(60)}
+    # Its own rule for ties is another one, so it is given scores without any.
+    found = {
+        str(i): {search.document_ids[p]: float(-place) for place, p in enumerate(row)}
+        for i, row in enumerate(ranked.tolist())
+    }
+    first_ten = {q: dict(list(documents.items())[:10]) for q, documents in found.items()}
+    measures = {"ndcg_cut.10", "map_cut.100", "recall.1,5,10,100", "success.1,3,5,10"}
+    theirs = pytrec_eval.RelevanceEvaluator(qrels, measures).evaluate(found)
+    reciprocal = pytrec_eval.RelevanceEvaluator(qrels, {"recip_rank"}).evaluate(first_ten)
+
+    expected = {"ndcg@10": "ndcg_cut_10", "map@100": "map_cut_100"}
+    expected |= {f"recall@{k}": f"recall_{k}" for k in ranking.RECALL_AT}
+    expected |= {f"accuracy@{k}": f"success_{k}" for k in ranking.ACCURACY_AT}
+    assert {*expected, "mrr@10"} == set(METRICS)
+    for ours, name in expected.items():
+        assert scores.metrics[ours].tolist() == pytest.approx(
+            [theirs[str(i)][name] for i in range(60)], abs=1e-12
+        )
+    assert scores.metrics["mrr@10"].tolist() == pytest.approx(
+        [reciprocal[str(i)]["recip_rank"] for i in range(60)], abs=1e-12
+    )
+
+
+@given(
+    arrays(
+        np.float32,
+        st.tuples(st.integers(1, 4), st.integers(1, 250)),
+        elements=st.sampled_from([-2.0, -1.0, -0.0, 0.0, 1.0, 2.0]),
+    )
+)
+@settings(deadline=None, max_examples=300)
+def test_ranking_is_a_plain_sort_by_score_and_position(scores):
+    """However many scores are equal, wherever they lie, the fast way gives what sorting gives."""
+    import torch
+
+    expected = [
+        sorted(range(len(row)), key=lambda position: (-row[position], position))[:100]
+        for row in scores.tolist()
+    ]
+
+    assert rank_scores(torch.from_numpy(scores)).tolist() == expected
+
+
+@pytest.mark.parametrize("better", [0, 40, 99, 100, 101])
+def test_ties_that_straddle_the_last_rank_are_cut_by_position(better):
+    """Of the documents that share the lowest score within reach, the first ones stay."""
+    import torch
+
+    scores = torch.zeros(1, 250)
+    scores[0, 250 - better :] = 1.0
+
+    leaders = list(range(250 - better, 250))
+    expected = (leaders + list(range(250 - better)))[:100]
+    assert rank_scores(scores).tolist() == [expected]
+
+
+@pytest.mark.parametrize("chunk", [1, 250, 251, 1_000, 6_249])
+def test_chunks_do_not_change_a_result(monkeypatch, chunk):
+    """How many scores are held at once is a matter of memory only."""
+    search = random_search(signs, 250)
+    texts = [" ".join("abcdefgh"[: 1 + i % 8]) for i in range(250)]
+    questions = ["a h", "b c", "h g f", "d"]
+    whole = [search.ranked_at(16).tolist(), rank_bm25(texts, questions).tolist()]
+
+    monkeypatch.setattr(ranking, "CHUNK", chunk)
+
+    assert [search.ranked_at(16).tolist(), rank_bm25(texts, questions).tolist()] == whole
+
+
+@pytest.mark.parametrize("documents", [1, 9, 10, 11, 99, 100, 101])
+def test_a_ranking_is_as_deep_as_the_corpus_but_at_most_100(documents):
+    """A corpus smaller than the cut-offs is ranked whole; `top` holds its first ten."""
+    search = random_search(normals, documents)
+
+    ranked, scores = search.ranked_at(64), search.scores_at(64)
+
+    assert ranked.shape == (25, min(documents, 100))
+    assert all(len(set(row)) == len(row) for row in ranked.tolist())
+    assert scores.top.tolist() == ranked[:, :10].tolist()
+    assert {name: len(values) for name, values in scores.metrics.items()} == dict.fromkeys(
+        METRICS, 25
+    )
+
+
+def test_results_of_each_query_are_those_of_its_best_documents():
+    """A rank counts from 1 and is 0 where nothing is found; metrics are what one works out."""
+    ranked = np.stack([np.arange(100), np.arange(100), np.arange(100)])
+
+    scores = judge(ranked, queries_of([[2, 11], [10], [150]]))
+
+    assert scores.rank.tolist() == [3, 11, 0]
+    assert scores.top.tolist() == [list(range(10))] * 3
+    assert {name: values.tolist() for name, values in scores.metrics.items()} == {
+        "ndcg@10": pytest.approx([0.5 / (1 + 1 / math.log2(3)), 0, 0]),
+        "mrr@10": pytest.approx([1 / 3, 0, 0]),
+        "map@100": pytest.approx([(1 / 3 + 2 / 12) / 2, 1 / 11, 0]),
+        "recall@1": [0, 0, 0],
+        "recall@5": [0.5, 0, 0],
+        "recall@10": [0.5, 0, 0],
+        "recall@100": [1, 1, 0],
+        "accuracy@1": [0, 0, 0],
+        "accuracy@3": [1, 0, 0],
+        "accuracy@5": [1, 0, 0],
+        "accuracy@10": [1, 0, 0],
+    }
+    assert scores.mean("mrr@10") == pytest.approx(1 / 9)
+
+
+def test_documents_missing_from_the_corpus_count_but_cannot_be_found():
+    """With one of two answers missing, a perfect search recalls one half."""
+    ranked = np.array([[0, 1], [0, 1]])
+
+    scores = judge(ranked, queries_of([[0], [0]]), np.array([0, 1]))
+
+    assert scores.metrics["recall@100"].tolist() == [1.0, 0.5]
+    assert scores.metrics["map@100"].tolist() == [1.0, 0.5]
+    assert scores.metrics["ndcg@10"].tolist() == pytest.approx([1.0, 1 / (1 + 1 / math.log2(3))])
+    assert scores.metrics["accuracy@1"].tolist() == [1.0, 1.0]
+
+
+def test_the_length_of_a_vector_does_not_matter():
+    """Vectors are compared by direction, and again so after they were cut."""
+    import torch
+
+    corpus = torch.tensor([[1.0, 0.0, 9.0], [50.0, 50.0, 0.0], [0.0, 0.1, 0.0]])
+    queries = torch.tensor([[3.0, 0.2, -5.0], [0.1, 7.0, 0.0]])
+
+    assert rank_vectors(queries, corpus, 2).tolist() == [[0, 1, 2], [2, 1, 0]]
+    assert rank_vectors(queries, corpus, 3).tolist() == [[1, 2, 0], [2, 1, 0]]
+
+
+def test_bm25_puts_the_better_document_first():
+    """More matching words, a shorter text and a rarer word each count in its favour."""
+    corpus = [
+        "The cat sat on the mat and looked at the dog for a long while",
+        "A dog ran",
+        "Cat, cat and dog!",
+        "Nothing of interest",
+    ]
+
+    ranked = rank_bm25(corpus, ["cat", "DOG", "dog ran", "interest"])
+
+    assert ranked.tolist() == [[2, 0, 1, 3], [1, 2, 0, 3], [1, 2, 0, 3], [3, 0, 1, 2]]
+
+
+def test_bm25_reads_words_of_any_alphabet():
+    """Umlauts, ß and Cyrillic are letters, and their case does not matter."""
+    corpus = [
+        "Der Bäcker wohnt in der Größenwahnstraße",
+        "Die Katze schläft auf dem Sofa",
+        "Собака бежит по улице",
+        "Кошка спит на диване",
+    ]
+
+    ranked = rank_bm25(corpus, ["BÄCKER", "größenwahnstraße", "wo schläft die Katze", "КОШКА"])
+
+    assert ranked[:, 0].tolist() == [0, 0, 1, 3]
+
+
+def test_bm25_ranks_by_position_where_no_word_is_known():
+    """A question without any known word finds every document equally bad."""
+    corpus = [f"text number{i}" for i in range(120)]
+
+    assert rank_bm25(corpus, ["zebra"]).tolist() == [list(range(100))]
+
+
+def test_bm25_ranks_by_position_where_there_are_no_words():
+    """A question of signs only is a question without any known word."""
+    assert rank_bm25(["a cat", "a dog"], ["dog", "?!", "…"]).tolist() == [[1, 0], [0, 1], [0, 1]]
+    assert rank_bm25(["…", "?!"], ["dog"]).tolist() == [[0, 1]]
+
+
+def test_bm25_ranks_a_single_document():
+    """A corpus of one document has one ranking."""
+    assert rank_bm25(["only"], ["only", "other"]).tolist() == [[0], [0]]
+
+
+def bm25_by_hand(corpus, question, k1=1.2, b=0.75):
+    """Score documents, lists of words, as Lucene does (Kamphuis et al. 2020, table 1)."""
+    average = sum(map(len, corpus)) / len(corpus)
+    holders = Counter(word for document in corpus for word in set(document))
+
+    def score(document):
+        norm = k1 * (1 - b + b * len(document) / average)
+        return sum(
+            math.log(1 + (len(corpus) - holders[word] + 0.5) / (holders[word] + 0.5))
+            * document.count(word)
+            / (document.count(word) + norm)
+            for word in question
+        )
+
+    return [score(document) for document in corpus]
+
+
+WORDS = st.lists(st.sampled_from(["ant", "bee", "cow", "dog", "elk"]), min_size=1, max_size=12)
+
+
+@given(st.lists(WORDS, min_size=1, max_size=12), st.lists(WORDS, min_size=1, max_size=3))
+@settings(deadline=None)
+def test_bm25_ranks_as_the_formula_does(corpus, questions):
+    """Along our ranking the scores worked out by hand never rise, and equal texts keep order."""
+    ranked = rank_bm25([" ".join(words) for words in corpus], [" ".join(q) for q in questions])
+
+    for row, question in zip(ranked.tolist(), questions, strict=True):
+        by_hand = bm25_by_hand(corpus, question)
+        assert sorted(row) == list(range(len(corpus)))
+        for better, worse in pairwise(row):
+            # The library adds in float32.
+            assert by_hand[better] > by_hand[worse] - 1e-5
+            assert corpus[better] != corpus[worse] or better < worse
+
+
+@pytest.mark.parametrize(("k1", "b"), [(0.9, 0.75), (1.5, 0.75), (1.2, 0.6), (1.2, 0.9)])
+def test_bm25_uses_its_stated_constants(k1, b):
+    """Neighbouring constants would rank some documents otherwise than we do."""
+    random = np.random.default_rng(0)
+    words = ["ant", "bee", "cow", "dog", "elk"]
+    corpus = [list(random.choice(words, random.integers(1, 30))) for _ in range(60)]
+    question = ["ant", "bee", "cow"]
+
+    ranked = rank_bm25([" ".join(document) for document in corpus], [" ".join(question)])
+
+    def order(scores):
+        return sorted(range(60), key=lambda position: (-round(scores[position], 5), position))
+
+    assert ranked.tolist() == [order(bm25_by_hand(corpus, question))]
+    assert ranked.tolist() != [order(bm25_by_hand(corpus, question, k1, b))]
