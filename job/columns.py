@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from job.errors import DataError
+from job.records import SURPLUS
 from job.spec import Columns
 
 ANCHOR_NAMES = ("anchor", "query", "question")
@@ -23,14 +24,14 @@ class ColumnChoice:
 
 def choose_columns(fields: Mapping[str, Any], wanted: Columns, source: str) -> ColumnChoice:
     """Choose from a first row's fields; explicit names win over found ones."""
-    names = [name for name in fields if isinstance(name, str)]
+    names = [name for name in fields if isinstance(name, str) and name != SURPLUS]
     if not (wanted.anchor and wanted.positive):
         _refuse_scores(fields, source)
     anchor = _choose(names, wanted.anchor, ANCHOR_NAMES, "anchor", source)
     positive = _choose(names, wanted.positive, POSITIVE_NAMES, "positive", source)
     negatives = wanted.negatives
     if negatives is None:
-        negatives = tuple(name for name in names if NEGATIVE_NAME.fullmatch(name.lower()))
+        negatives = tuple(name for name in names if NEGATIVE_NAME.fullmatch(name.lower().strip()))
     for name in negatives:
         _choose(names, name, (), "negatives", source)
     return ColumnChoice(anchor, positive, negatives)
@@ -60,7 +61,7 @@ def _choose(
 
 
 def _refuse_scores(fields: Mapping[str, Any], source: str) -> None:
-    scored = [name for name in fields if str(name).lower() in SCORE_NAMES]
+    scored = [name for name in fields if str(name).lower().strip() in SCORE_NAMES]
     if scored:
         msg = (
             f"`{source}` has a column `{scored[0]}`: pairs with a similarity score or a label are "

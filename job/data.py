@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,23 +12,26 @@ import numpy as np
 import pyarrow as pa
 
 from job import splits
-from job.errors import DataError, SpecError
-from job.groups import Groups, group_rows
+from job.errors import DataError
 from job.pairs import (
     DOCUMENT_SCHEMA,
-    JudgedPairs,
     column_array,
     column_texts,
-    judge_documents,
-    judge_rows,
     text_key,
 )
-from job.sources import open_documents, open_source
+from job.rows import (
+    Channels,
+    Grouping,
+    IntArray,
+    KeyArray,
+    Rows,
+    collect_rows,
+    group_texts,
+    sample_rows,
+    split_codes,
+    stand_alone,
+)
 from job.spec import DataSpec
-
-IntArray = np.ndarray[Any, np.dtype[np.int64]]
-KeyArray = np.ndarray[Any, np.dtype[np.uint64]]
-Channels = Mapping[str, Path]
 
 
 @dataclass(frozen=True)
@@ -111,110 +115,14 @@ def load_dataset(spec: DataSpec, channels: Channels, protocol: str = "grouped") 
 
 def inspect_dataset(spec: DataSpec, channels: Channels, protocol: str = "grouped") -> Dataset:
     """Do the same with however little there is."""
-    rows = collect_rows(spec, channels)
-    rows = sample_rows(rows, spec)
-    grouping = _grouping(rows, spec, protocol)
+    rows = sample_rows(collect_rows(spec, channels), spec)
+    if protocol == "article":
+        rows, grouping = stand_alone(rows)
+    else:
+        grouping = group_texts(rows, spec.near_duplicate_threshold)
     codes = split_codes(rows, grouping, spec)
     facts = _facts(rows, grouping, codes, spec)
     return _build(rows, grouping, codes, facts)
-
-
-@dataclass(frozen=True)
-class Rows:
-    """All usable rows of all sources, with their documents; `numbers` count them from 0."""
-
-    source: str
-    columns: dict[str, Any]
-    judged: JudgedPairs
-    documents: pa.Table
-    numbers: IntArray
-
-
-def collect_rows(spec: DataSpec, channels: Channels) -> Rows:
-    """Read every source; a channel wins over the spec's source of the same name."""
-    names = {
-        "data": spec.source,
-        "validation": spec.validation,
-        "test": spec.test,
-        "corpus": spec.corpus,
-    }
-    typed = spec.source or "channel `data`"
-    names |= {key: str(folder) for key, folder in channels.items() if key in names}
-    if names["data"] is None:
-        msg = "`data.source` is missing, and there is no channel `data`: nothing to train on."
-        raise SpecError(msg)
-    main = open_source(names["data"], spec)
-    documents = [judge_documents(main.documents)]
-    if names["corpus"]:
-        documents.append(judge_documents(open_documents(names["corpus"])))
-    parts = [judge_rows(main.rows, spec.min_characters)]
-    for split in ("validation", "test"):
-        if name := names[split]:
-            more = open_source(name, spec)
-            parts.append(judge_rows(more.rows, spec.min_characters, split))
-    judged = JudgedPairs(
-        sum(part.rows for part in parts),
-        pa.concat_tables([part.pairs for part in parts]).combine_chunks(),
-        pa.concat_tables([part.rejected for part in parts]),
-    )
-    if not len(judged.pairs):
-        why = "; ".join(f"{reason}: {d['rows']}" for reason, d in judged.dropped().items())
-        msg = f"`{typed}` has {judged.rows} rows and none can be used ({why})."
-        raise DataError(msg)
-    numbers = np.arange(len(judged.pairs), dtype=np.int64)
-    return Rows(typed, main.columns, judged, pa.concat_tables(documents), numbers)
-
-
-def sample_rows(rows: Rows, spec: DataSpec) -> Rows:
-    """Draw `data.limit` of the rows that are not of a given test or validation set."""
-    pairs = rows.judged.pairs
-    drawable = np.flatnonzero(~np.isin(decided_codes(pairs), (splits.VALIDATION, splits.TEST)))
-    if spec.limit is None or spec.limit >= len(drawable):
-        return rows
-    drawn = np.random.default_rng(spec.seed).permutation(drawable)[: spec.limit]
-    kept = np.sort(np.concatenate([drawn, np.setdiff1d(rows.numbers, drawable)]))
-    judged = JudgedPairs(rows.judged.rows, pairs.take(kept), rows.judged.rejected)
-    return Rows(rows.source, rows.columns, judged, rows.documents, rows.numbers[kept])
-
-
-def decided_codes(pairs: pa.Table) -> IntArray:
-    """Give the split that the source decided for each row; its "train" is ours to divide."""
-    codes = {"validation": splits.VALIDATION, "test": splits.TEST}
-    return np.array(
-        [codes.get(name, splits.UNDECIDED) for name in pairs["split"].to_pylist()], dtype=np.int64
-    )
-
-
-@dataclass(frozen=True)
-class Grouping:
-    """Each row's question and document by key (equal keys: the same text), and its group."""
-
-    question_keys: KeyArray
-    document_keys: KeyArray
-    groups: Groups
-
-
-def _grouping(rows: Rows, spec: DataSpec, protocol: str) -> Grouping:
-    pairs = rows.judged.pairs
-    if protocol == "article":
-        # Every row stands for itself: its own question, its own document, its own group.
-        own = np.arange(len(pairs), dtype=np.uint64)
-        return Grouping(own, own, Groups(own.astype(np.int64), 0, 0))
-    keys = [column_array(pairs, "anchor_key"), column_array(pairs, "positive_key")]
-    texts: dict[int, str] = {}
-    for column, name in zip(keys, ("anchor", "positive"), strict=True):
-        texts |= dict(zip(column.tolist(), column_texts(pairs, name), strict=True))
-    groups = group_rows(keys, texts, spec.near_duplicate_threshold)
-    return Grouping(keys[0], keys[1], groups)
-
-
-def split_codes(rows: Rows, grouping: Grouping, spec: DataSpec) -> IntArray:
-    """Split the rows; those of `-1` are left out since their question is in a given test set."""
-    decided = decided_codes(rows.judged.pairs)
-    fractions = (spec.validation_fraction, spec.test_fraction)
-    codes = splits.split_rows(grouping.groups.labels, decided, fractions, spec.seed)
-    codes[splits.leaked_rows(codes, grouping.question_keys)] = splits.UNDECIDED
-    return codes
 
 
 def _facts(rows: Rows, grouping: Grouping, codes: IntArray, spec: DataSpec) -> dict[str, Any]:
@@ -259,7 +167,9 @@ def _build(rows: Rows, grouping: Grouping, codes: IntArray, facts: dict[str, Any
         "queries": {"validation": len(evaluated[0]), "test": len(evaluated[1])},
         "corpus": len(corpus),
         "fingerprint": {
-            name: _fingerprint([*column_texts(table.take(part), "anchor")], [])
+            name: _fingerprint(
+                column_texts(table.take(part), "anchor"), column_texts(table.take(part), "positive")
+            )
             for name, part in zip(("train", "validation"), parts[:2], strict=True)
         }
         | {"test": _fingerprint(column_texts(table.take(test), "anchor"), corpus.texts)},
@@ -288,7 +198,11 @@ def _corpus(rows: Rows, keys: KeyArray) -> tuple[Corpus, IntArray]:
     # Equal texts are one document; it is known by the id it was first seen with.
     distinct, first = np.unique(column_array(everything, "key"), return_index=True)
     kept = everything.take(first).combine_chunks()
-    identifiers = _unique_ids(kept["id"].to_pylist())
+    # Given documents come first and keep their ids.
+    seen = np.argsort(first)
+    identifiers = [""] * len(first)
+    for position_, name in zip(seen, _unique_ids(kept["id"].take(seen).to_pylist()), strict=True):
+        identifiers[position_] = name
     order = np.argsort(np.array(identifiers, dtype=object), kind="stable")
     position = np.empty(len(order), dtype=np.int64)
     position[order] = np.arange(len(order))
@@ -302,12 +216,14 @@ def _corpus(rows: Rows, keys: KeyArray) -> tuple[Corpus, IntArray]:
 def _unique_ids(ids: list[str]) -> list[str]:
     """Rename the second bearer of an id: a given corpus may use the names that we generate."""
     used: set[str] = set()
+    # Counted on, as a corpus may give all its documents one id.
+    copies: Counter[str] = Counter()
     unique = []
     for identifier in ids:
-        name, copies = identifier, 1
+        name = identifier
         while name in used:
-            copies += 1
-            name = f"{identifier}~{copies}"
+            copies[identifier] += 1
+            name = f"{identifier}~{copies[identifier] + 1}"
         used.add(name)
         unique.append(name)
     return unique

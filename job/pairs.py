@@ -105,7 +105,13 @@ def judge_documents(documents: Iterable[Document]) -> pa.Table:
     """Keep the documents that have text."""
     kept = _Columns(DOCUMENT_SCHEMA)
     for document in documents:
-        if isinstance(document.text, str) and document.text.strip():
+        text = document.text
+        if (
+            isinstance(text, str)
+            and text.strip()
+            and _is_encodable(text)
+            and _is_encodable(document.id)
+        ):
             kept.add(document.id, document.text.strip(), text_key(document.text))
     return kept.table()
 

@@ -33,10 +33,10 @@ class Record:
 
 def file_format(path: Path) -> str | None:
     """Suffix that decides how a file is read, below a `.gz` if there is one."""
-    suffixes = path.suffixes[-2:]
+    suffixes = [suffix.lower() for suffix in path.suffixes[-2:]]
     if suffixes and suffixes[-1] == ".gz":
         return suffixes[0] if len(suffixes) == 2 and suffixes[0] in TEXT_FORMATS else None
-    return path.suffix if path.suffix in FORMATS else None
+    return suffixes[-1] if suffixes and suffixes[-1] in FORMATS else None
 
 
 def list_files(path: Path) -> list[Path]:
@@ -49,7 +49,7 @@ def list_files(path: Path) -> list[Path]:
     files = sorted(
         file
         for file in path.rglob("*")
-        if file.is_file() and file_format(file) and not file.name.startswith(".")
+        if file.is_file() and file_format(file) and not _is_hidden(file.relative_to(path))
     )
     if not files:
         msg = f"The folder `{path}` holds no data file; expected {_suffixes()}."
@@ -75,13 +75,18 @@ def read_records(path: Path) -> Iterator[Record]:
             raise DataError(msg) from None
 
 
+def _is_hidden(file: Path) -> bool:
+    # Notebooks, sync tools and Git keep copies in hidden folders.
+    return any(part.startswith(".") for part in file.parts)
+
+
 def _suffixes() -> str:
     return ", ".join(f"`{suffix}`" for suffix in FORMATS) + " (text formats also with `.gz`)"
 
 
 def _read_lines(file: Path) -> Iterator[str]:
     """Decode line by line, so that a wrong byte is reported with its line."""
-    opener = gzip.open if file.suffix == ".gz" else open
+    opener = gzip.open if file.suffix.lower() == ".gz" else open
     line = 0
     try:
         with opener(file, "rb") as handle:
@@ -108,10 +113,17 @@ def _read_jsonl(file: Path) -> Iterator[Record]:
 def _parse_json(line: str, file: Path, number: int) -> tuple[Any, int]:
     try:
         return json.loads(line), number
-    except (json.JSONDecodeError, RecursionError) as error:
-        reason = error.msg if isinstance(error, json.JSONDecodeError) else "nested too deeply"
+    except (ValueError, RecursionError) as error:
+        reason = _json_fault(error)
         msg = f"`{file}` line {number} is not valid JSON: {reason}. Found {line.strip()[:60]!r}."
         raise DataError(msg) from None
+
+
+def _json_fault(error: Exception) -> str:
+    if isinstance(error, json.JSONDecodeError):
+        return error.msg
+    # Python refuses to read integers of more than 4,300 digits.
+    return "nested too deeply" if isinstance(error, RecursionError) else "a number is too long"
 
 
 def _json_object(parsed: tuple[Any, int], file: Path) -> dict[str, Any]:
@@ -129,13 +141,13 @@ def _read_json(file: Path) -> Iterator[Record]:
     text = "".join(_read_lines(file))
     try:
         document = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         if getattr(error, "msg", "") == "Extra data":
             # Many tools write JSON lines under the name `.json`.
             yield from _read_jsonl(file)
             return
-        where = f"line {error.lineno}: {error.msg}" if isinstance(error, ValueError) else "too deep"
-        msg = f"`{file}` is not valid JSON, {where}."
+        where = f"line {error.lineno}: " if isinstance(error, json.JSONDecodeError) else ""
+        msg = f"`{file}` is not valid JSON, {where}{_json_fault(error)}."
         raise DataError(msg) from None
     lists = [document] if isinstance(document, list) else _inner_lists(document)
     if len(lists) != 1:
@@ -159,10 +171,17 @@ def _read_csv(file: Path) -> Iterator[Record]:
     lines = _read_lines(file)
     header = next(lines, "")
     delimiter = "\t" if file_format(file) == ".tsv" else _delimiter(header)
-    reader = csv.DictReader(_chain(header, lines), restkey=SURPLUS, delimiter=delimiter)
+    # Strict: a quote that never closes would swallow the rest of the file.
+    reader = csv.reader(_chain(header, lines), delimiter=delimiter, strict=True)
     try:
-        for fields in reader:
-            yield Record(str(file), reader.line_num, fields)
+        names = next(reader, [])
+        line = reader.line_num + 1
+        for values in reader:
+            if values:
+                fields = dict.fromkeys(names) | dict(zip(names, values, strict=False))
+                surplus = {SURPLUS: values[len(names) :]} if len(values) > len(names) else {}
+                yield Record(str(file), line, fields | surplus)
+            line = reader.line_num + 1
     except csv.Error as error:
         msg = f"`{file}` line {reader.line_num} is not valid CSV: {error}."
         raise DataError(msg) from None

@@ -13,10 +13,12 @@ from typing import Any
 from job.aws_docs import mine_pairs
 from job.columns import ColumnChoice, choose_columns
 from job.errors import DataError
-from job.records import FORMATS, SURPLUS, Record, read_records
+from job.records import SURPLUS, Record, file_format, read_records
 from job.spec import Columns, DataSpec
 
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
+# Rows that say which columns there are: JSON lines may leave out what they have no value for.
+FIRST_ROWS = 100
 BUILTIN_DOCS = "builtin:aws-docs"
 
 
@@ -60,7 +62,7 @@ def open_source(name: str, spec: DataSpec) -> Source:
         if is_beir(path):
             return _from_beir(name, path)
         return _from_records(name, read_records(path), spec.columns)
-    if HUB_ID.fullmatch(name) and not name.endswith(FORMATS):
+    if HUB_ID.fullmatch(name) and file_format(path) is None:
         return _from_records(name, _hub_records(name, spec), spec.columns)
     msg = f"`{name}` does not exist (as a path), nor does it look like a Hub id (`owner/name`)."
     raise DataError(msg)
@@ -76,8 +78,8 @@ def open_documents(name: str) -> Iterator[Document]:
         if "text" not in record.fields:
             msg = f"`{record.file}` row {record.row} has no `text`; a corpus has `id` and `text`."
             raise DataError(msg)
-        identifier = record.fields.get("id", record.fields.get("_id", f"c{number:08d}"))
-        yield Document(str(identifier), _joined(record.fields))
+        given = [record.fields[key] for key in ("id", "_id") if record.fields.get(key) is not None]
+        yield Document(str(given[0]) if given else f"c{number:08d}", _joined(record.fields))
 
 
 def is_beir(path: Path) -> bool:
@@ -110,12 +112,13 @@ def _hub_records(name: str, spec: DataSpec) -> Iterator[Record]:
 
 
 def _from_records(name: str, records: Iterator[Record], wanted: Columns) -> Source:
-    first = next(records, None)
-    if first is None:
+    first = list(itertools.islice(records, FIRST_ROWS))
+    if not first:
         msg = f"`{name}` holds no rows."
         raise DataError(msg)
-    choice = choose_columns(first.fields, wanted, name)
-    rows = (_raw_row(record, choice) for record in itertools.chain([first], records))
+    fields = {key: value for record in reversed(first) for key, value in record.fields.items()}
+    choice = choose_columns(fields, wanted, name)
+    rows = (_raw_row(record, choice) for record in itertools.chain(first, records))
     found = {
         "anchor": choice.anchor,
         "positive": choice.positive,

@@ -1,0 +1,176 @@
+"""All usable rows of all sources, grouped and given their splits."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from job import splits
+from job.errors import DataError, SpecError
+from job.groups import Groups, group_rows
+from job.pairs import (
+    JudgedPairs,
+    column_array,
+    column_texts,
+    judge_documents,
+    judge_rows,
+    text_key,
+)
+from job.sources import open_documents, open_source
+from job.spec import DataSpec
+
+IntArray = np.ndarray[Any, np.dtype[np.int64]]
+KeyArray = np.ndarray[Any, np.dtype[np.uint64]]
+Channels = Mapping[str, Path]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """All usable rows of all sources, with their documents; `numbers` count them from 0."""
+
+    source: str
+    columns: dict[str, Any]
+    judged: JudgedPairs
+    documents: pa.Table
+    numbers: IntArray
+
+
+def collect_rows(spec: DataSpec, channels: Channels) -> Rows:
+    """Read every source; a channel wins over the spec's source of the same name."""
+    names = {
+        "data": spec.source,
+        "validation": spec.validation,
+        "test": spec.test,
+        "corpus": spec.corpus,
+    }
+    typed = spec.source or "channel data"
+    names |= {key: str(folder) for key, folder in channels.items() if key in names}
+    if names["data"] is None:
+        msg = "`data.source` is missing, and there is no channel `data`: nothing to train on."
+        raise SpecError(msg)
+    main = open_source(names["data"], spec)
+    documents = [judge_documents(main.documents)]
+    if names["corpus"]:
+        documents.append(judge_documents(open_documents(names["corpus"])))
+    parts = [judge_rows(main.rows, spec.min_characters)]
+    for split in ("validation", "test"):
+        if name := names[split]:
+            more = open_source(name, spec)
+            documents.append(judge_documents(more.documents))
+            rows = (row for row in more.rows if row.split in (None, split))
+            parts.append(judge_rows(rows, spec.min_characters, split))
+    judged = JudgedPairs(
+        sum(part.rows for part in parts),
+        pa.concat_tables([part.pairs for part in parts]).combine_chunks(),
+        pa.concat_tables([part.rejected for part in parts]),
+    )
+    if not len(judged.pairs):
+        why = "; ".join(f"{reason}: {d['rows']}" for reason, d in judged.dropped().items())
+        msg = f"`{typed}` has {judged.rows} rows and none can be used ({why})."
+        raise DataError(msg)
+    judged = dataclasses.replace(judged, pairs=_distinct_query_ids(_true_negatives(judged.pairs)))
+    numbers = np.arange(len(judged.pairs), dtype=np.int64)
+    return Rows(typed, main.columns, judged, pa.concat_tables(documents), numbers)
+
+
+def _true_negatives(pairs: pa.Table) -> pa.Table:
+    """Drop negatives that answer the same question in another row."""
+    questions = pairs["anchor_key"].to_pylist()
+    answers = set(zip(questions, pairs["positive_key"].to_pylist(), strict=True))
+    kept = [
+        [text for text in negatives if (question, text_key(text)) not in answers]
+        for question, negatives in zip(questions, pairs["negatives"].to_pylist(), strict=True)
+    ]
+    return _with_column(pairs, "negatives", kept)
+
+
+def _distinct_query_ids(pairs: pa.Table) -> pa.Table:
+    """Rename a given id that names another question already: two BEIR folders may both count."""
+    bearers: dict[str, int] = {}
+    names = []
+    for name, question in zip(
+        pairs["query_id"].to_pylist(), pairs["anchor_key"].to_pylist(), strict=True
+    ):
+        distinct = name
+        while distinct is not None and bearers.setdefault(distinct, question) != question:
+            distinct += "~"
+        names.append(distinct)
+    return _with_column(pairs, "query_id", names)
+
+
+def _with_column(table: pa.Table, name: str, values: list[Any]) -> pa.Table:
+    column = pa.array(values, table.schema.field(name).type)
+    return table.set_column(table.schema.get_field_index(name), name, column)
+
+
+def sample_rows(rows: Rows, spec: DataSpec) -> Rows:
+    """Draw `data.limit` of the rows that are not of a given test or validation set."""
+    pairs = rows.judged.pairs
+    drawable = np.flatnonzero(~np.isin(decided_codes(pairs), (splits.VALIDATION, splits.TEST)))
+    if spec.limit is None or spec.limit >= len(drawable):
+        return rows
+    drawn = np.random.default_rng(spec.seed).permutation(drawable)[: spec.limit]
+    kept = np.sort(np.concatenate([drawn, np.setdiff1d(rows.numbers, drawable)]))
+    judged = JudgedPairs(rows.judged.rows, pairs.take(kept), rows.judged.rejected)
+    return Rows(rows.source, rows.columns, judged, rows.documents, rows.numbers[kept])
+
+
+def decided_codes(pairs: pa.Table) -> IntArray:
+    """Give the split that the source decided for each row; its "train" is ours to divide."""
+    codes = {"validation": splits.VALIDATION, "test": splits.TEST}
+    return np.array(
+        [codes.get(name, splits.UNDECIDED) for name in pairs["split"].to_pylist()], dtype=np.int64
+    )
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """Each row's question and document by key (equal keys: the same text), and its group."""
+
+    question_keys: KeyArray
+    document_keys: KeyArray
+    groups: Groups
+
+
+def group_texts(rows: Rows, threshold: float | None) -> Grouping:
+    """Group rows by what their texts share."""
+    pairs = rows.judged.pairs
+    keys = [column_array(pairs, "anchor_key"), column_array(pairs, "positive_key")]
+    texts: dict[int, str] = {}
+    for column, name in zip(keys, ("anchor", "positive"), strict=True):
+        texts |= dict(zip(column.tolist(), column_texts(pairs, name), strict=True))
+    groups = group_rows(keys, texts, threshold)
+    return Grouping(keys[0], keys[1], groups)
+
+
+def stand_alone(rows: Rows) -> tuple[Rows, Grouping]:
+    """Follow the article: each row is its own question, its own document and its own group.
+
+    What several rows would share is dropped: their source's query ids and documents.
+    """
+    pairs, documents = rows.judged.pairs, rows.documents
+    pairs = _with_column(pairs, "query_id", [None] * len(pairs))
+    judged = dataclasses.replace(rows.judged, pairs=pairs)
+    others = ~np.isin(column_array(documents, "key"), column_array(pairs, "positive_key"))
+    own = np.arange(len(pairs), dtype=np.uint64)
+    return (
+        dataclasses.replace(rows, judged=judged, documents=documents.filter(pa.array(others))),
+        Grouping(own, own, Groups(own.astype(np.int64), 0, 0)),
+    )
+
+
+def split_codes(rows: Rows, grouping: Grouping, spec: DataSpec) -> IntArray:
+    """Split the rows; those of `-1` are left out since their question is in a given test set."""
+    decided = decided_codes(rows.judged.pairs)
+    fractions = (spec.validation_fraction, spec.test_fraction)
+    # Before dividing, so that the shares are those of the rows that stay.
+    trained = np.where(decided == splits.UNDECIDED, splits.TRAIN, decided)
+    kept = ~splits.leaked_rows(trained, grouping.question_keys)
+    codes = np.full(len(decided), splits.UNDECIDED, dtype=np.int64)
+    labels = grouping.groups.labels[kept]
+    codes[kept] = splits.split_rows(labels, decided[kept], fractions, spec.seed)
+    return codes

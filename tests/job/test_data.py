@@ -1,0 +1,948 @@
+"""The data of a run: from any source to leak-free splits, one corpus, and the facts about both."""
+
+import collections
+import hashlib
+import json
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from job.data import inspect_dataset, load_dataset, write_splits
+from job.errors import DataError, SpecError
+from job.pairs import normalize
+from job.spec import DataSpec
+
+HEADER = "query-id\tcorpus-id\tscore\n"
+
+
+def write_jsonl(path, rows):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
+    return path
+
+
+def write_pairs(path, pairs):
+    """Write (question, context) tuples."""
+    return write_jsonl(path, [{"question": q, "context": c} for q, c in pairs])
+
+
+def write_beir(folder, documents, queries, qrels):
+    """Write a BEIR folder; `qrels` maps a split to (query id, document id) tuples."""
+    write_jsonl(folder / "corpus.jsonl", [{"_id": i, "text": t} for i, t in documents.items()])
+    write_jsonl(folder / "queries.jsonl", [{"_id": i, "text": t} for i, t in queries.items()])
+    for split, judgements in qrels.items():
+        path = folder / "qrels" / f"{split}.tsv"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(HEADER + "".join(f"{q}\t{d}\t1\n" for q, d in judgements))
+    return folder
+
+
+def plain_pairs(count, word="word"):
+    """Give pairs of which no two texts are alike."""
+    return [(f"{word}{n} asks{n} this{n}?", f"{word}{n} says{n} that{n}.") for n in range(count)]
+
+
+def settle(source=None, **spec):
+    """Make a spec in which a handful of rows is enough."""
+    return DataSpec(**{"source": source and str(source), "min_test_queries": 1} | spec)
+
+
+def load(source=None, channels=None, protocol="grouped", **spec):
+    return load_dataset(settle(source, **spec), channels or {}, protocol)
+
+
+def refusal(source=None, channels=None, **spec):
+    with pytest.raises(DataError) as caught:
+        load(source, channels, **spec)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def tables(dataset):
+    """Rows of each split, as they would be written."""
+    named = {
+        "train": dataset.train.table,
+        "validation": dataset.validation_pairs,
+        "test": dataset.test_pairs,
+    }
+    return {name: table.to_pylist() for name, table in named.items()}
+
+
+def pairs_of(rows):
+    return [(row["anchor"], row["positive"]) for row in rows]
+
+
+def relevant_texts(queries, corpus):
+    """Map each query's text to the texts of its documents."""
+    return {
+        text: set(corpus.texts.take(queries.relevant(number)).to_pylist())
+        for number, text in enumerate(queries.texts.to_pylist())
+    }
+
+
+def documents_of(dataset):
+    ids, texts = dataset.corpus.ids.to_pylist(), dataset.corpus.texts.to_pylist()
+    return dict(zip(ids, texts, strict=True))
+
+
+def comparable(dataset):
+    """Everything of a data set in values that `==` compares."""
+    queries = [
+        (q.ids.to_pylist(), q.texts.to_pylist(), q.offsets.tolist(), q.documents.tolist())
+        for q in (dataset.validation, dataset.test)
+    ]
+    numbers = (dataset.train.questions.tolist(), dataset.train.documents.tolist())
+    return tables(dataset), queries, numbers, documents_of(dataset), dataset.facts
+
+
+# --- properties -------------------------------------------------------------------------------
+
+QUESTIONS = ["aaa", "AAA ", "bbb", "b  bb", "ccc", "ﬀf", "fff", "ｇgg", "ggg", "xyz", "?"]
+CONTEXTS = ["rrr", "RRR", "sss", "s ss", "ttt", "T\tTT", "t tt", "uuu", "xyz", "", "AAA"]
+# Rows of their own, so that there is always something for each split.
+FILLERS = [{"question": q, "context": c} for q, c in plain_pairs(14)]
+
+generated_rows = st.lists(
+    st.fixed_dictionaries(
+        {
+            "question": st.sampled_from(QUESTIONS),
+            "context": st.one_of(
+                st.sampled_from(CONTEXTS), st.lists(st.sampled_from(CONTEXTS), max_size=3)
+            ),
+        },
+        optional={"negative": st.sampled_from([*CONTEXTS, "vvv", "VVV"])},
+    ),
+    max_size=20,
+)
+shares = st.floats(0.15, 0.3)
+seeds = st.integers(0, 2**32 - 1)
+thresholds = st.sampled_from([None, 0.8])
+thorough = settings(max_examples=100, deadline=None)
+
+
+def load_rows(rows, test_rows=(), **spec):
+    """Load generated rows behind the fillers; the first row has all columns."""
+    spec = {"near_duplicate_threshold": None} | spec
+    first = {"question": "the first question", "context": "the first context", "negative": "neg"}
+    with tempfile.TemporaryDirectory() as folder:
+        source = write_jsonl(Path(folder) / "a.jsonl", [first, *FILLERS, *rows])
+        if test_rows:
+            spec["test"] = str(write_jsonl(Path(folder) / "test.jsonl", test_rows))
+        # Not `load_dataset`: rows that share a question may leave one query where two are needed.
+        return inspect_dataset(settle(source, **spec), {})
+
+
+def usable(rows):
+    """Which normalized pairs of the rows can be used, written down once more and plainly."""
+    found = set()
+    for row in [*FILLERS, *rows]:
+        contexts = row["context"] if isinstance(row["context"], list) else [row["context"]]
+        for context in contexts:
+            pair = (normalize(row["question"]), normalize(context))
+            if len(row["question"].strip()) >= 3 and len(context) >= 3 and pair[0] != pair[1]:
+                found.add(pair)
+    return found | {("the first question", "the first context")}
+
+
+def normalized(rows):
+    return [(normalize(row["anchor"]), normalize(row["positive"])) for row in rows]
+
+
+@thorough
+@given(generated_rows, shares, shares, seeds, thresholds)
+def test_no_text_is_in_two_splits(rows, validation, test, seed, threshold):
+    """Neither as question nor as context, after normalization, does a text cross a split."""
+    dataset = load_rows(
+        rows,
+        validation_fraction=validation,
+        test_fraction=test,
+        seed=seed,
+        near_duplicate_threshold=threshold,
+    )
+    texts = [
+        {text for pair in normalized(part) for text in pair} for part in tables(dataset).values()
+    ]
+    assert sum(len(part) for part in texts) == len(set().union(*texts))
+
+
+@thorough
+@given(generated_rows, shares, shares, seeds)
+def test_every_usable_pair_is_in_exactly_one_split(rows, validation, test, seed):
+    """Nothing usable is lost, nothing is there twice, and nothing else is there."""
+    dataset = load_rows(rows, validation_fraction=validation, test_fraction=test, seed=seed)
+    parts = tables(dataset)
+    found = [pair for part in parts.values() for pair in normalized(part)]
+    assert collections.Counter(found) == collections.Counter(usable(rows))
+    assert dataset.facts["used"] == len(found)
+    assert dataset.facts["splits"] == {name: len(part) for name, part in parts.items()}
+
+
+@thorough
+@given(generated_rows, shares, shares, seeds)
+def test_no_split_exceeds_its_share_of_the_rows(rows, validation, test, seed):
+    """Validation and test have at most their rounded shares."""
+    dataset = load_rows(rows, validation_fraction=validation, test_fraction=test, seed=seed)
+    count = dataset.facts["used"]
+    assert len(dataset.test_pairs) <= round(test * count)
+    assert len(dataset.validation_pairs) <= round(validation * count)
+
+
+@thorough
+@given(generated_rows, seeds)
+def test_the_same_seed_gives_the_same_data_set(rows, seed):
+    """Splits, ids, corpus, facts: all is as it was, but for the folder's name."""
+    first, second = (load_rows(rows, seed=seed, test_fraction=0.2) for _ in range(2))
+    ignored = {"source": None, "dropped": None}
+    *values, facts = comparable(first)
+    *others, other_facts = comparable(second)
+    assert (values, facts | ignored) == (others, other_facts | ignored)
+
+
+@thorough
+@given(generated_rows, seeds)
+def test_relevant_are_exactly_the_documents_of_the_querys_rows(rows, seed):
+    """All answers of a question count, and nothing else does; each question is asked once."""
+    dataset = load_rows(rows, seed=seed, validation_fraction=0.2, test_fraction=0.2)
+    answers = collections.defaultdict(set)
+    for question, context in usable(rows):
+        answers[question].add(context)
+    for queries, part in (
+        (dataset.validation, dataset.validation_pairs),
+        (dataset.test, dataset.test_pairs),
+    ):
+        questions = [question for question, _ in normalized(part.to_pylist())]
+        found = [
+            (normalize(text), {normalize(document) for document in documents})
+            for text, documents in relevant_texts(queries, dataset.corpus).items()
+        ]
+        # Queries stand in the order in which their questions come first.
+        assert found == [(question, answers[question]) for question in dict.fromkeys(questions)]
+        assert len(set(queries.ids.to_pylist())) == len(queries)
+
+
+@thorough
+@given(generated_rows, seeds)
+def test_the_corpus_has_every_text_once_and_is_sorted_by_id(rows, seed):
+    """Contexts and negatives of all splits, no two the same, ids unique and in string order."""
+    dataset = load_rows(rows, seed=seed, test_fraction=0.2)
+    ids, texts = dataset.corpus.ids.to_pylist(), dataset.corpus.texts.to_pylist()
+    parts = [row for part in tables(dataset).values() for row in part]
+    expected = {normalize(row["positive"]) for row in parts}
+    expected |= {normalize(negative) for row in parts for negative in row["negatives"]}
+    assert ids == sorted(set(ids))
+    assert sorted(normalize(text) for text in texts) == sorted(expected)
+    assert len(dataset.corpus) == dataset.facts["corpus"] == len(ids)
+
+
+@thorough
+@given(generated_rows, seeds)
+def test_training_pairs_number_their_texts(rows, seed):
+    """Rows with the same question have the same number; documents are corpus positions."""
+    train = (dataset := load_rows(rows, seed=seed)).train
+    texts = dataset.corpus.texts.to_pylist()
+    pairs = normalized(train.table.to_pylist())
+    assert [normalize(texts[position]) for position in train.documents] == [c for _, c in pairs]
+    numbers = dict(zip((q for q, _ in pairs), train.questions.tolist(), strict=True))
+    assert train.questions.tolist() == [numbers[question] for question, _ in pairs]
+    assert sorted(numbers.values()) == list(range(len(numbers)))
+
+
+@thorough
+@given(generated_rows, generated_rows.filter(bool), seeds)
+def test_what_a_given_test_set_asks_is_never_trained_on(rows, test_rows, seed):
+    """Given test rows are all tested; other rows with their questions are removed and counted."""
+    test_rows = [{"question": "given question", "context": "given context"}, *test_rows]
+    dataset = load_rows(rows, test_rows, seed=seed, validation_fraction=0.3)
+    tested = usable(test_rows) - usable([]) | {("given question", "given context")}
+    asked = {question for question, _ in tested}
+    parts = {name: normalized(part) for name, part in tables(dataset).items()}
+    assert collections.Counter(parts["test"]) == collections.Counter(tested)
+    assert collections.Counter(parts["train"] + parts["validation"]) == collections.Counter(
+        pair for pair in usable(rows) if pair[0] not in asked
+    )
+    removed = sum(question in asked for question, _ in usable(rows))
+    assert dataset.facts["leakage"]["removed_rows"] == removed
+
+
+@settings(max_examples=50, deadline=None)
+@given(generated_rows, seeds)
+def test_written_ids_agree_with_each_other(rows, seed):
+    """Each judgement names a row of the validation or test file and one of the corpus."""
+    dataset = load_rows(rows, seed=seed, validation_fraction=0.2, test_fraction=0.2)
+    with tempfile.TemporaryDirectory() as folder:
+        write_splits(dataset, Path(folder))
+        parts = {path.stem: read_jsonl(path) for path in Path(folder).glob("*.jsonl")}
+        judgements = read_qrels(Path(folder) / "qrels.tsv")
+    texts = {row["id"]: row["text"] for row in parts["corpus"]}
+    asked = {row["id"]: row["anchor"] for row in parts["validation"] + parts["test"]}
+    found = {
+        (normalize(asked[query]), normalize(texts[document])) for query, document in judgements
+    }
+    assert found == set(normalized(parts["validation"] + parts["test"]))
+    assert len(judgements) == len(set(judgements)) == len(found)
+
+
+def read_jsonl(path):
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+
+def read_qrels(path):
+    header, *lines = path.read_text("utf-8").splitlines()
+    assert header + "\n" == HEADER
+    judgements = [line.split("\t") for line in lines]
+    assert all(score == "1" for *_, score in judgements)
+    return [(query, document) for query, document, _ in judgements]
+
+
+# --- a small data set by hand -----------------------------------------------------------------
+
+GIVEN = {
+    "data": [
+        {"question": "Was kostet Öl?", "context": "Öl kostet 2 €.", "negative": "Gas ist billig."},
+        {"question": "Is oil dear?", "context": "ÖL kostet  2 €.", "negative": "ÖL KOSTET 2 €."},
+        {"question": "WAS KOSTET ÖL?", "context": "öl kostet 2 €.", "negative": None},
+        {"question": "Why is it empty?", "context": " ", "negative": None},
+        {"question": "asked in TEST?", "context": "Nothing else.", "negative": "No!"},
+        {"question": "What else?", "context": "nothing else.", "negative": "gas ist billig."},
+    ],
+    "validation": [
+        {"question": "validated 1?", "context": "The first of two."},
+        {"question": "validated 2?", "context": "The second of two."},
+    ],
+    "test": [
+        {"question": "Asked in test?", "context": "One answer."},
+        {"question": "asked in  test?", "context": "Another answer."},
+        {"question": "Asked, too?", "context": "Öl kostet 2 €."},
+        {"question": "no", "context": "Two letters ask nothing."},
+    ],
+    "corpus": [{"id": "x1", "text": "Nobody asks."}, {"id": "x2", "text": "ONE ANSWER."}],
+}
+
+
+@pytest.fixture
+def by_hand(tmp_path):
+    """A data set whose every row was thought about; all its splits are given."""
+    paths = {
+        name: str(write_jsonl(tmp_path / f"{name}.jsonl", rows)) for name, rows in GIVEN.items()
+    }
+    return load(paths.pop("data"), **paths, test_fraction=0.1, validation_fraction=0.0, seed=5)
+
+
+def digest(*texts):
+    return hashlib.sha256("".join(f"{text}\0" for text in texts).encode()).hexdigest()[:16]
+
+
+CORPUS_BY_HAND = {
+    "d00000000": "Öl kostet 2 €.",
+    "d00000002": "Nothing else.",
+    "d00000004": "The first of two.",
+    "d00000005": "The second of two.",
+    "d00000007": "Another answer.",
+    "n00000000-0": "Gas ist billig.",
+    "n00000002-0": "No!",
+    "x1": "Nobody asks.",
+    "x2": "ONE ANSWER.",
+}
+
+
+def test_the_facts_of_a_small_data_set_are_complete(by_hand, tmp_path):
+    """All that the report says about the data, compared as a whole."""
+    assert by_hand.facts == {
+        "source": str(tmp_path / "data.jsonl"),
+        "columns": {"anchor": "question", "positive": "context", "negatives": ["negative"]},
+        "rows": 12,
+        "used": 8,
+        "dropped": {
+            "exact duplicate": {"rows": 1, "first": [f"{tmp_path / 'data.jsonl'}:3"]},
+            "empty context": {"rows": 1, "first": [f"{tmp_path / 'data.jsonl'}:4"]},
+            "question is too short": {"rows": 1, "first": [f"{tmp_path / 'test.jsonl'}:4"]},
+        },
+        "splits": {"train": 3, "validation": 2, "test": 3},
+        "duplicates": {
+            "rows_sharing_a_context": 3,
+            "near_duplicate_pairs": 0,
+            "groups": 4,
+            "largest_group": 4,
+            "oversized_groups": 0,
+        },
+        "leakage": {
+            "test_contexts_in_train": 1 / 3,
+            # Seed 5 draws row 1 of nine, whose context two others have.
+            "under_a_random_split": 1.0,
+            "removed_rows": 1,
+        },
+        "queries": {"validation": 2, "test": 2},
+        "corpus": 9,
+        "fingerprint": {
+            "train": digest(
+                *("Was kostet Öl?", "Is oil dear?", "What else?"),
+                *("Öl kostet 2 €.", "ÖL kostet  2 €.", "nothing else."),
+            ),
+            "validation": digest(
+                *("validated 1?", "validated 2?"),
+                *("The first of two.", "The second of two."),
+            ),
+            "test": digest(
+                *("Asked in test?", "asked in  test?", "Asked, too?"), *CORPUS_BY_HAND.values()
+            ),
+        },
+    }
+
+
+def test_a_document_is_known_by_the_id_it_was_first_seen_with(by_hand):
+    """Given ids win over ours; equal texts are one document; negatives are searched, too."""
+    assert documents_of(by_hand) == CORPUS_BY_HAND
+
+
+def test_queries_gather_the_answers_of_all_their_rows(by_hand):
+    """Two rows of one question are one query with two relevant documents."""
+    assert by_hand.test.ids.to_pylist() == ["q00000006", "q00000008"]
+    assert relevant_texts(by_hand.test, by_hand.corpus) == {
+        "Asked in test?": {"ONE ANSWER.", "Another answer."},
+        "Asked, too?": {"Öl kostet 2 €."},
+    }
+    assert by_hand.validation.ids.to_pylist() == ["q00000004", "q00000005"]
+    assert relevant_texts(by_hand.validation, by_hand.corpus) == {
+        "validated 1?": {"The first of two."},
+        "validated 2?": {"The second of two."},
+    }
+
+
+def test_training_sees_its_rows_and_no_test_split(by_hand):
+    """What training gets has the cleaned negatives, and no way to the test queries."""
+    training = by_hand.training
+    assert training.train.table.to_pylist() == [
+        {
+            "id": "q00000000",
+            "anchor": "Was kostet Öl?",
+            "positive": "Öl kostet 2 €.",
+            "negatives": ["Gas ist billig."],
+        },
+        {
+            "id": "q00000001",
+            "anchor": "Is oil dear?",
+            "positive": "ÖL kostet  2 €.",
+            "negatives": [],
+        },
+        {
+            "id": "q00000003",
+            "anchor": "What else?",
+            "positive": "nothing else.",
+            "negatives": ["gas ist billig."],
+        },
+    ]
+    assert training.train.documents.tolist() == [0, 0, 1]
+    assert sorted(vars(training)) == ["corpus", "train", "validation"]
+
+
+def test_groups_of_queries_are_those_of_their_rows(by_hand):
+    """Queries that are connected share a group, which the statistics resample as one."""
+    groups = [*by_hand.validation.groups.tolist(), *by_hand.test.groups.tolist()]
+    assert len(set(groups)) == 4
+
+
+def test_splits_are_written_as_other_tools_read_them(by_hand, tmp_path):
+    """Every file as a whole: ids that agree, UTF-8 kept as it is, one row a line."""
+    folder = tmp_path / "made" / "here"
+    write_splits(by_hand, folder)
+    written = {path.name: path.read_text("utf-8") for path in folder.iterdir()}
+    corpus = CORPUS_BY_HAND.items()
+    assert written == {
+        "train.jsonl": (
+            '{"id": "q00000000", "anchor": "Was kostet Öl?", "positive": "Öl kostet 2 €."}\n'
+            '{"id": "q00000001", "anchor": "Is oil dear?", "positive": "ÖL kostet  2 €."}\n'
+            '{"id": "q00000003", "anchor": "What else?", "positive": "nothing else."}\n'
+        ),
+        "validation.jsonl": (
+            '{"id": "q00000004", "anchor": "validated 1?", "positive": "The first of two."}\n'
+            '{"id": "q00000005", "anchor": "validated 2?", "positive": "The second of two."}\n'
+        ),
+        "test.jsonl": (
+            '{"id": "q00000006", "anchor": "Asked in test?", "positive": "One answer."}\n'
+            '{"id": "q00000007", "anchor": "asked in  test?", "positive": "Another answer."}\n'
+            '{"id": "q00000008", "anchor": "Asked, too?", "positive": "Öl kostet 2 €."}\n'
+        ),
+        "corpus.jsonl": "".join(f'{{"id": "{i}", "text": "{text}"}}\n' for i, text in corpus),
+        "qrels.tsv": HEADER
+        + "q00000004\td00000004\t1\n"
+        + "q00000005\td00000005\t1\n"
+        + "q00000006\td00000007\t1\n"
+        + "q00000006\tx2\t1\n"
+        + "q00000008\td00000000\t1\n",
+        "rejected.jsonl": "".join(
+            json.dumps(
+                {"file": str(tmp_path / file), "row": row, "reason": reason}
+                | {"anchor": question, "positive": context},
+                ensure_ascii=False,
+            )
+            + "\n"
+            for file, row, reason, question, context in [
+                ("data.jsonl", 3, "exact duplicate", "WAS KOSTET ÖL?", "öl kostet 2 €."),
+                ("data.jsonl", 4, "empty context", "Why is it empty?", " "),
+                ("test.jsonl", 4, "question is too short", "no", "Two letters ask nothing."),
+            ]
+        ),
+    }
+
+
+# --- sources, channels, limits ----------------------------------------------------------------
+
+
+def test_channels_win_over_the_sources_of_the_spec(tmp_path):
+    """Each channel replaces the spec's field of its name; the report keeps what was typed."""
+    channels = {
+        "data": write_pairs(tmp_path / "in" / "data" / "a.jsonl", plain_pairs(9, "channel")).parent,
+        "validation": write_pairs(tmp_path / "in" / "val" / "a.jsonl", plain_pairs(3, "v")).parent,
+        "test": write_pairs(tmp_path / "in" / "test" / "a.jsonl", plain_pairs(4, "t")).parent,
+        "corpus": write_jsonl(tmp_path / "in" / "c" / "a.jsonl", [{"id": 1, "text": "c"}]).parent,
+        "spec": tmp_path,
+    }
+    fields = {name: str(tmp_path / "missing.jsonl") for name in ("validation", "test", "corpus")}
+    dataset = load(tmp_path / "missing.jsonl", channels, **fields)
+    assert {name: pairs_of(rows) for name, rows in tables(dataset).items()} == {
+        "train": plain_pairs(9, "channel"),
+        "validation": plain_pairs(3, "v"),
+        "test": plain_pairs(4, "t"),
+    }
+    assert documents_of(dataset)["1"] == "c"
+    assert dataset.facts["source"] == str(tmp_path / "missing.jsonl")
+
+
+def test_a_channel_alone_is_enough(tmp_path):
+    """Without `data.source` the channel `data` is the source, and is called so."""
+    channel = write_pairs(tmp_path / "a.jsonl", plain_pairs(20)).parent
+    assert load(None, {"data": channel}).facts["source"] == "channel data"
+
+
+def test_no_source_at_all_is_an_error_of_the_spec():
+    """There is nothing to train on, and no file to blame."""
+    with pytest.raises(SpecError) as caught:
+        load_dataset(DataSpec(), {})
+    assert str(caught.value) == (
+        "`data.source` is missing, and there is no channel `data`: nothing to train on."
+    )
+
+
+def test_a_given_validation_set_leaves_only_the_test_set_to_divide(tmp_path):
+    """The test share is one of the other rows, and what validation asks is not trained on."""
+    pairs = plain_pairs(20)
+    source = write_pairs(tmp_path / "a.jsonl", pairs)
+    given = write_pairs(
+        tmp_path / "v.jsonl", [(pairs[0][0].upper(), "Own answer."), ("why?", "so")]
+    )
+    dataset = load(source, validation=str(given), test_fraction=0.2, min_characters=2)
+    assert pairs_of(dataset.validation_pairs.to_pylist())[-1] == ("why?", "so")
+    assert len(dataset.test_pairs) == 4
+    assert pairs[0] not in pairs_of(dataset.train.table.to_pylist())
+
+
+def test_shares_are_those_of_the_rows_that_stay(tmp_path):
+    """Rows that are removed for the test set's sake do not make validation smaller."""
+    pairs = plain_pairs(20)
+    source = write_pairs(tmp_path / "a.jsonl", pairs)
+    asked = [(question, f"another answer{n}") for n, (question, _) in enumerate(pairs[:10])]
+    given = write_pairs(tmp_path / "t.jsonl", asked)
+    for seed in range(10):
+        spec = settle(source, test=str(given), seed=seed, validation_fraction=0.2)
+        assert inspect_dataset(spec, {}).facts["splits"] == {
+            "train": 8,
+            "validation": 2,
+            "test": 10,
+        }
+
+
+def test_columns_of_the_spec_hold_for_every_given_set(tmp_path):
+    """One naming of columns serves data, validation and test."""
+    columns = {"anchor": "q", "positive": "a"}
+    paths = {
+        name: str(
+            write_jsonl(
+                tmp_path / f"{name}.jsonl", [{"q": q, "a": a} for q, a in plain_pairs(9, name)]
+            )
+        )
+        for name in ("data", "validation", "test")
+    }
+    dataset = load(paths.pop("data"), columns=columns, **paths)
+    assert dataset.facts["splits"] == {"train": 9, "validation": 9, "test": 9}
+
+
+def test_a_limit_draws_the_same_rows_every_time(tmp_path):
+    """`data.limit` draws with the seed, keeps the order, and numbers rows as without it."""
+    source = write_pairs(tmp_path / "a.jsonl", plain_pairs(100))
+    first, second = (load(source, limit=30, test_fraction=0.2) for _ in range(2))
+    assert comparable(first) == comparable(second)
+    assert (first.facts["rows"], first.facts["used"], first.facts["corpus"]) == (100, 30, 30)
+    drawn = sorted(row["id"] for rows in tables(first).values() for row in rows)
+    others = load(source, limit=30, test_fraction=0.2, seed=7)
+    assert drawn != sorted(row["id"] for rows in tables(others).values() for row in rows)
+    everything = {row["id"]: row for rows in tables(load(source)).values() for row in rows}
+    for rows in tables(first).values():
+        assert [row["id"] for row in rows] == sorted(row["id"] for row in rows)
+        assert rows == [everything[row["id"]] for row in rows]
+
+
+@pytest.mark.parametrize("limit", [100, 1000])
+def test_a_limit_of_all_rows_changes_nothing(tmp_path, limit):
+    """A limit that does not bind is no sample."""
+    source = write_pairs(tmp_path / "a.jsonl", plain_pairs(100))
+    assert comparable(load(source, limit=limit)) == comparable(load(source))
+
+
+def test_a_limit_never_touches_given_validation_and_test_rows(tmp_path):
+    """Only rows to train on are drawn; what is measured is not made smaller."""
+    source = write_pairs(tmp_path / "a.jsonl", plain_pairs(50))
+    given = {
+        "validation": str(write_pairs(tmp_path / "v.jsonl", plain_pairs(12, "v"))),
+        "test": str(write_pairs(tmp_path / "t.jsonl", plain_pairs(14, "t"))),
+    }
+    dataset = load(source, limit=5, **given)
+    assert dataset.facts["splits"] == {"train": 5, "validation": 12, "test": 14}
+    assert pairs_of(dataset.test_pairs.to_pylist()) == plain_pairs(14, "t")
+
+
+@pytest.mark.parametrize("field", ["anchor", "positive"])
+def test_near_duplicates_stay_in_one_split(tmp_path, field):
+    """Each question, or context, has a twin with one more word in its own split, with any seed."""
+    texts = [" ".join(f"w{n}x{k}" for k in range(100)) for n in range(40)]
+    texts += [f"{text} more" for text in texts]
+    pairs = [(text, f"other{n} text{n}") for n, text in enumerate(texts)]
+    pairs = pairs if field == "anchor" else [(other, text) for text, other in pairs]
+    source = write_pairs(tmp_path / "a.jsonl", pairs)
+    for seed in range(5):
+        dataset = load(source, seed=seed, test_fraction=0.2)
+        for rows in tables(dataset).values():
+            cores = collections.Counter(row[field].removesuffix(" more") for row in rows)
+            assert set(cores.values()) == {2}
+        assert dataset.facts["duplicates"] == {
+            "rows_sharing_a_context": 0,
+            "near_duplicate_pairs": 40,
+            "groups": 40,
+            "largest_group": 2,
+            "oversized_groups": 0,
+        }
+
+
+def test_oversized_groups_are_reported(tmp_path):
+    """Where a template chains all rows, the splitter falls back and the facts say so."""
+    template = " ".join(f"word{n}" for n in range(40))
+    pairs = [(f"asks{n} who{n}", f"{template} {n}") for n in range(40)]
+    facts = load(write_pairs(tmp_path / "a.jsonl", pairs)).facts
+    assert facts["duplicates"]["oversized_groups"] == 1
+    assert facts["duplicates"]["groups"] == 40
+    assert facts["splits"] == {"train": 32, "validation": 4, "test": 4}
+
+
+def test_more_documents_are_searched_under_their_own_ids(tmp_path):
+    """`data.corpus` adds documents; one that a row has as well is there once, by its given id."""
+    pairs = plain_pairs(20)
+    source = write_pairs(tmp_path / "a.jsonl", pairs)
+    rows = [{"_id": "z", "title": "T", "text": "t"}, {"_id": "y", "text": pairs[3][1].upper()}]
+    corpus = write_jsonl(tmp_path / "c.jsonl", [*rows, {"_id": "x", "text": None}])
+    expected = {f"d{n:08d}": context for n, (_, context) in enumerate(pairs) if n != 3}
+    assert documents_of(load(source, corpus=str(corpus))) == expected | {
+        "y": pairs[3][1].upper(),
+        "z": "T t",
+    }
+
+
+def test_documents_that_bear_the_same_id_are_told_apart(tmp_path):
+    """No document is lost to a broken corpus; the second bearer of an id is renamed."""
+    source = write_pairs(tmp_path / "a.jsonl", plain_pairs(20))
+    rows = [{"id": "same", "text": f"text {n}"} for n in range(3)]
+    corpus = write_jsonl(tmp_path / "c.jsonl", rows)
+    given = documents_of(load(source, corpus=str(corpus))).items()
+    assert {i for i, _ in given if not i.startswith("d")} == {"same", "same~2", "same~3"}
+    assert {text for i, text in given if not i.startswith("d")} == {"text 0", "text 1", "text 2"}
+
+
+def test_a_given_id_wins_over_one_that_we_made(tmp_path):
+    """A given corpus may use the names that we generate, as one that we wrote does."""
+    source = write_pairs(tmp_path / "a.jsonl", plain_pairs(20))
+    given = {f"d{n:08d}": f"given {n}" for n in range(20)}
+    rows = [{"id": i, "text": text} for i, text in given.items()]
+    corpus = write_jsonl(tmp_path / "c.jsonl", rows)
+    found = documents_of(load(source, corpus=str(corpus)))
+    assert {i: found[i] for i in given} == given
+
+
+def test_an_answer_in_another_row_is_no_negative(tmp_path):
+    """What answers the same question elsewhere would be punished as wrong."""
+    rows = [
+        {"question": "Which one?", "context": "This one.", "negative": "THAT one."},
+        {"question": "Which one?", "context": "That one.", "negative": "Neither."},
+        *({"question": q, "context": c} for q, c in plain_pairs(20)),
+    ]
+    parts = tables(load(write_jsonl(tmp_path / "a.jsonl", rows)))
+    negatives = {row["id"]: row["negatives"] for part in parts.values() for row in part}
+    assert (negatives["q00000000"], negatives["q00000001"]) == ([], ["Neither."])
+
+
+def test_a_fingerprint_tells_other_training_contexts(tmp_path):
+    """Equal digests mean equal splits: other contexts of the same questions are another split."""
+    given = {
+        name: str(write_pairs(tmp_path / f"{name}.jsonl", plain_pairs(5, name)))
+        for name in ("validation", "test")
+    }
+    prints = []
+    for ending in ("", " Or not."):
+        pairs = [(question, context + ending) for question, context in plain_pairs(20)]
+        source = write_pairs(tmp_path / "a.jsonl", pairs)
+        prints.append(load(source, **given).facts["fingerprint"]["train"])
+    assert prints[0] != prints[1]
+
+
+# --- too little -------------------------------------------------------------------------------
+
+
+def test_data_of_which_nothing_can_be_used_is_an_error(tmp_path):
+    """The message counts the reasons, the commonest first."""
+    rows = [("", "c c c"), ("What?", None), ("", "d d d"), ("a", "e e e")]
+    source = write_pairs(tmp_path / "a.jsonl", rows)
+    assert refusal(source) == (
+        f"`{source}` has 4 rows and none can be used "
+        "(empty question: 2; empty context: 1; question is too short: 1)."
+    )
+
+
+def test_a_channel_of_which_nothing_can_be_used_is_named_readably(tmp_path):
+    """The message names the channel, with no backticks within backticks."""
+    channel = write_pairs(tmp_path / "in" / "a.jsonl", [("", "c c c")]).parent
+    message = refusal(None, {"data": channel})
+    assert message.endswith(" has 1 rows and none can be used (empty question: 1).")
+    assert "``" not in message
+
+
+def test_too_few_test_queries_are_an_error(tmp_path):
+    """Queries count, not rows; the message says how many there are, and what to do."""
+    source = write_pairs(tmp_path / "a.jsonl", [*plain_pairs(50), ("?", "no question")])
+    assert refusal(source, min_test_queries=6) == (
+        f"`{source}` leaves 5 test queries of 50 usable rows (51 read); at least 6 are needed to "
+        "prove anything. Bring more rows, or set `data.test_fraction` or `data.min_test_queries`."
+    )
+    assert len(load(source, min_test_queries=5).test) == 5
+
+
+def test_the_default_asks_for_thirty_test_queries(tmp_path):
+    """A test set that proves nothing is refused before an hour of training."""
+    source = write_pairs(tmp_path / "a.jsonl", plain_pairs(299))
+    assert len(load_dataset(DataSpec(source=str(source)), {}).test) == 30
+    write_pairs(source, plain_pairs(290))
+    with pytest.raises(DataError, match="leaves 29 test queries of 290 usable rows"):
+        load_dataset(DataSpec(source=str(source)), {})
+
+
+@pytest.mark.parametrize(
+    ("fractions", "split", "size"),
+    [
+        ({"validation_fraction": 0.0}, "validation", 0),
+        ({"validation_fraction": 0.05}, "validation", 1),
+        ({"validation_fraction": 0.5, "test_fraction": 0.5}, "train", 0),
+    ],
+)
+def test_a_split_of_less_than_two_rows_is_an_error(tmp_path, fractions, split, size):
+    """Each split needs two rows at least; the message names the split."""
+    source = write_pairs(tmp_path / "a.jsonl", plain_pairs(20))
+    assert refusal(source, **fractions) == (
+        f"`{source}` leaves {size} rows for the split `{split}` of 20 usable rows; "
+        "at least 2 are needed. See `embedtune check`."
+    )
+
+
+def test_too_little_data_can_still_be_inspected(tmp_path):
+    """`inspect_dataset` shows what is there where `load_dataset` refuses it."""
+    source = write_pairs(tmp_path / "a.jsonl", plain_pairs(3))
+    dataset = inspect_dataset(settle(source), {})
+    assert dataset.facts["splits"] == {"train": 3, "validation": 0, "test": 0}
+    assert (len(dataset.train), len(dataset.validation), len(dataset.test)) == (3, 0, 0)
+
+
+# --- BEIR -------------------------------------------------------------------------------------
+
+DOCUMENTS = {f"doc{n}": f"text{n} body{n} here{n}" for n in range(40)}
+QUERIES = {f"query{n}": f"what{n} is{n} it{n}" for n in range(30)}
+JUDGEMENTS = [(f"query{n}", f"doc{n}") for n in range(30)]
+
+
+def test_a_beir_folder_keeps_its_ids_and_all_its_documents(tmp_path):
+    """One judgement file is split by us; documents that no row points to are searched, too."""
+    extra = [("query0", "doc35"), ("query0", "doc1")]
+    folder = write_beir(tmp_path, DOCUMENTS, QUERIES, {"test": [*JUDGEMENTS, *extra]})
+    dataset = load(folder, validation_fraction=0.2, test_fraction=0.2)
+    assert documents_of(dataset) == DOCUMENTS
+    assert sum(dataset.facts["splits"].values()) == 32
+    relevant = {}
+    for queries in (dataset.validation, dataset.test):
+        for number, query in enumerate(queries.ids.to_pylist()):
+            documents = dataset.corpus.ids.take(queries.relevant(number))
+            relevant[query] = documents.to_pylist()
+    # Queries 0 and 1 share a document and with it a split.
+    answers = {query: [document] for query, document in JUDGEMENTS}
+    answers["query0"] = ["doc0", "doc1", "doc35"]
+    assert relevant == {query: answers[query] for query in relevant}
+    assert ("query0" in relevant) == ("query1" in relevant)
+
+
+def test_every_positive_of_a_beir_query_is_relevant(tmp_path):
+    """A query with several positives is one query with a set of relevant documents."""
+    qrels = {
+        "train": JUDGEMENTS[:20],
+        "dev": JUDGEMENTS[20:25],
+        "test": [*JUDGEMENTS[25:], ("query25", "doc35"), ("query25", "doc0")],
+    }
+    dataset = load(write_beir(tmp_path, DOCUMENTS, QUERIES, qrels))
+    assert dataset.test.ids.to_pylist() == [f"query{n}" for n in range(25, 30)]
+    assert dataset.corpus.ids.take(dataset.test.relevant(0)).to_pylist() == [
+        *("doc0", "doc25", "doc35")
+    ]
+    assert len(dataset.test.documents) == 7
+
+
+def test_several_beir_judgement_files_are_honoured_as_splits(tmp_path):
+    """The authors' splits are kept; a training row whose question is tested is removed."""
+    qrels = {
+        "train": [*JUDGEMENTS[:20], ("query29", "doc39")],
+        "dev": JUDGEMENTS[20:25],
+        "test": JUDGEMENTS[25:],
+    }
+    dataset = load(write_beir(tmp_path, DOCUMENTS, QUERIES, qrels))
+    assert {name: [row["id"] for row in rows] for name, rows in tables(dataset).items()} == {
+        "train": [f"query{n}" for n in range(20)],
+        "validation": [f"query{n}" for n in range(20, 25)],
+        "test": [f"query{n}" for n in range(25, 30)],
+    }
+    assert dataset.facts["leakage"]["removed_rows"] == 1
+
+
+def test_a_beir_folder_without_validation_has_it_drawn_from_training(tmp_path):
+    """Only the test split is given; its rows are left alone."""
+    qrels = {"train": JUDGEMENTS[:20], "test": JUDGEMENTS[20:]}
+    dataset = load(write_beir(tmp_path, DOCUMENTS, QUERIES, qrels), validation_fraction=0.2)
+    assert dataset.facts["splits"] == {"train": 16, "validation": 4, "test": 10}
+
+
+def test_a_judgement_of_a_missing_document_is_dropped_with_its_place(tmp_path):
+    """A broken BEIR folder loses the row, not the run, and says which."""
+    judgements = [*JUDGEMENTS, ("query0", "lost"), ("lost", "doc1")]
+    folder = write_beir(tmp_path, DOCUMENTS, QUERIES, {"test": judgements})
+    dataset = load(folder)
+    file = folder / "qrels" / "test.tsv"
+    assert dataset.facts["dropped"] == {
+        "empty context": {"rows": 1, "first": [f"{file}:32"]},
+        "empty question": {"rows": 1, "first": [f"{file}:33"]},
+    }
+    assert dataset.facts["rows"] == 32
+
+
+def test_a_beir_limit_keeps_the_whole_corpus_and_the_test_rows(tmp_path):
+    """A limit makes training smaller, neither the search nor the test."""
+    qrels = {"train": JUDGEMENTS[:20], "test": JUDGEMENTS[20:]}
+    folder = write_beir(tmp_path, DOCUMENTS, QUERIES, qrels)
+    dataset = load(folder, limit=10, validation_fraction=0.2)
+    assert dataset.facts["splits"] == {"train": 8, "validation": 2, "test": 10}
+    assert documents_of(dataset) == DOCUMENTS
+
+
+def beir_beside(tmp_path, qrels):
+    """Give plain pairs to train on, and a BEIR folder."""
+    source = write_pairs(tmp_path / "a.jsonl", plain_pairs(20, "other"))
+    return source, write_beir(tmp_path / "beir", DOCUMENTS, QUERIES, qrels)
+
+
+def test_a_beir_folder_can_be_the_given_test_set(tmp_path):
+    """Its queries keep their ids and are all tested."""
+    source, folder = beir_beside(tmp_path, {"test": JUDGEMENTS})
+    dataset = load(source, test=str(folder))
+    assert dataset.test.ids.to_pylist() == [f"query{n}" for n in range(30)]
+
+
+def test_documents_of_a_given_beir_test_set_are_searched(tmp_path):
+    """A test set without the documents that nobody asks for would flatter the model."""
+    source, folder = beir_beside(tmp_path, {"test": JUDGEMENTS})
+    texts = load(source, test=str(folder)).corpus.texts.to_pylist()
+    assert set(DOCUMENTS.values()) <= set(texts)
+
+
+def test_only_test_rows_of_a_given_beir_test_set_are_tested(tmp_path):
+    """The authors' training queries do not become test queries."""
+    qrels = {"train": JUDGEMENTS[:20], "test": JUDGEMENTS[20:]}
+    source, folder = beir_beside(tmp_path, qrels)
+    dataset = load(source, test=str(folder))
+    assert dataset.test.ids.to_pylist() == [f"query{n}" for n in range(20, 30)]
+
+
+def test_queries_of_two_beir_folders_have_different_ids(tmp_path):
+    """BEIR folders often number their queries from 1; a judgement must name one query."""
+    queries = {query: f"another {text}" for query, text in QUERIES.items()}
+    first = write_beir(tmp_path / "a", DOCUMENTS, QUERIES, {"test": JUDGEMENTS})
+    second = write_beir(tmp_path / "b", DOCUMENTS, queries, {"test": JUDGEMENTS})
+    dataset = load(first, test=str(second), validation_fraction=0.2)
+    assert not set(dataset.validation.ids.to_pylist()) & set(dataset.test.ids.to_pylist())
+
+
+def test_a_beir_folder_can_come_as_a_channel(tmp_path):
+    """A channel is a folder like any other."""
+    folder = write_beir(tmp_path, DOCUMENTS, QUERIES, {"test": JUDGEMENTS})
+    assert documents_of(load(None, {"data": folder})) == DOCUMENTS
+
+
+# --- the article's protocol -------------------------------------------------------------------
+
+
+def test_the_article_protocol_takes_every_row_for_itself(tmp_path):
+    """Equal contexts and questions stay separate documents and queries, split at random."""
+    pairs = [(f"what{n} is{n} it{n}", f"shared{n // 2} text{n // 2}") for n in range(60)]
+    pairs += [("what0 is0 it0", "another answer")]
+    dataset = load(write_pairs(tmp_path / "a.jsonl", pairs), protocol="article")
+    assert documents_of(dataset) == {f"d{n:08d}": context for n, (_, context) in enumerate(pairs)}
+    assert dataset.facts["splits"] == {"train": 49, "validation": 6, "test": 6}
+    assert dataset.facts["queries"] == {"validation": 6, "test": 6}
+    for queries in (dataset.validation, dataset.test):
+        documents = [dataset.corpus.ids.take(queries.relevant(n)).to_pylist() for n in range(6)]
+        assert documents == [[f"d{query[1:]}"] for query in queries.ids.to_pylist()]
+    assert dataset.train.documents.tolist() == [
+        int(row["id"][1:]) for row in dataset.train.table.to_pylist()
+    ]
+    assert dataset.train.questions.tolist() == list(range(49))
+
+
+def test_the_article_protocol_reports_what_it_leaks(tmp_path):
+    """The share of test rows whose context is trained on, as counted from the written splits."""
+    pairs = [(f"what{n} is{n} it{n}", f"shared{n // 2} text{n // 2}") for n in range(200)]
+    source = write_pairs(tmp_path / "a.jsonl", pairs)
+    article, grouped = load(source, protocol="article"), load(source)
+    parts = tables(article)
+    trained = {row["positive"] for row in parts["train"]}
+    share = float(np.mean([row["positive"] in trained for row in parts["test"]]))
+    assert share > 0.5
+    assert article.facts["leakage"]["test_contexts_in_train"] == pytest.approx(share)
+    assert article.facts["leakage"]["removed_rows"] == 0
+    assert article.facts["duplicates"] == {
+        "rows_sharing_a_context": 200,
+        "near_duplicate_pairs": 0,
+        "groups": 200,
+        "largest_group": 1,
+        "oversized_groups": 0,
+    }
+    assert grouped.facts["leakage"]["test_contexts_in_train"] == 0.0
+    assert grouped.facts["leakage"]["under_a_random_split"] > 0.5
+    assert grouped.facts["duplicates"]["groups"] == 100
+
+
+def test_queries_of_the_article_protocol_have_ids_of_their_own(tmp_path):
+    """A BEIR query with two positives is two queries there, which need two ids."""
+    judgements = [(f"query{n // 2}", f"doc{n}") for n in range(40)]
+    folder = write_beir(tmp_path, DOCUMENTS, QUERIES, {"test": judgements})
+    dataset = load(folder, protocol="article", test_fraction=0.5)
+    assert len(set(dataset.test.ids.to_pylist())) == len(dataset.test) == 20
+
+
+def test_the_article_protocol_has_every_document_of_a_beir_folder_once(tmp_path):
+    """A relevant document must not stand in the corpus again as a wrong answer."""
+    folder = write_beir(tmp_path, DOCUMENTS, QUERIES, {"test": JUDGEMENTS})
+    texts = load(folder, protocol="article").corpus.texts.to_pylist()
+    assert sorted(texts) == sorted(DOCUMENTS.values())

@@ -1,0 +1,219 @@
+"""Grouping: rows that share a text, or nearly so, are one group, and nothing else is."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from job.groups import group_rows, jaccard, near_duplicates, shingles
+
+# One word of 30 changed in the last place leaves 27 of 29 shingles in common.
+WORDS = [f"word{n}" for n in range(30)]
+
+
+def near_text(number):
+    """Texts of different numbers differ in the last word only."""
+    return " ".join([*WORDS[:-1], f"end{number}"])
+
+
+def far_text(number):
+    return " ".join(f"{word}of{number}" for word in WORDS)
+
+
+def group(rows, texts=None, threshold=None):
+    """Group rows of (question key, context key); texts that are not given are all different."""
+    keys = [np.array(column, dtype=np.uint64) for column in zip(*rows, strict=True)]
+    known = {key: far_text(key) for row in rows for key in row} | (texts or {})
+    return group_rows(keys, known, threshold)
+
+
+def partition(labels):
+    """Sets of the row numbers that have the same label."""
+    order = sorted(range(len(labels)), key=lambda row: labels[row])
+    return {frozenset(rows) for _, rows in itertools.groupby(order, key=lambda row: labels[row])}
+
+
+def parts(*groups):
+    return {frozenset(rows) for rows in groups}
+
+
+def components(rows):
+    """Merge sets of keys until none overlap: slow, and plainly right."""
+    merged: list[tuple[set, set]] = []
+    for number, row in enumerate(rows):
+        keys, numbers = set(row), {number}
+        for other in [pair for pair in merged if pair[0] & keys]:
+            merged.remove(other)
+            keys, numbers = keys | other[0], numbers | other[1]
+        merged.append((keys, numbers))
+    return {frozenset(numbers) for _, numbers in merged}
+
+
+@pytest.mark.parametrize("threshold", [None, 0.8])
+def test_rows_that_share_a_question_or_a_context_are_one_group(threshold):
+    """Sharing is passed on: rows 0 and 2 share nothing but their neighbour in row 1."""
+    rows = [(1, 11), (1, 12), (2, 12), (3, 13), (4, 14), (5, 14)]
+    groups = group(rows, threshold=threshold)
+    assert partition(groups.labels) == parts({0, 1, 2}, {3}, {4, 5})
+    assert (groups.near_duplicate_pairs, groups.oversized) == (0, 0)
+
+
+def test_a_text_is_the_same_as_question_and_as_context():
+    """A question that is elsewhere a context connects the two rows."""
+    assert partition(group([(1, 11), (11, 2), (3, 13)]).labels) == parts({0, 1}, {2})
+
+
+def test_labels_count_the_groups_from_zero():
+    """Labels can be used as positions: there are as many as groups, and none is missing."""
+    labels = group([(9, 99), (8, 88), (9, 77), (6, 66)]).labels
+    assert labels.dtype == np.int64
+    assert sorted(set(labels.tolist())) == [0, 1, 2]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 12), st.integers(6, 20)), min_size=1, max_size=25))
+def test_without_a_threshold_groups_are_the_components_of_equal_texts(rows):
+    """Against a plain merging of sets: nothing is split that is connected, nothing is joined."""
+    groups = group(rows)
+    assert partition(groups.labels) == components(rows)
+    assert (groups.near_duplicate_pairs, groups.oversized) == (0, 0)
+
+
+@pytest.mark.parametrize("near", [(1, 2), (11, 12), (1, 12)], ids=["questions", "contexts", "both"])
+def test_near_duplicates_are_one_group(near):
+    """Questions, contexts, and a question and a context that nearly agree connect their rows."""
+    texts = {key: near_text(key) for key in near}
+    groups = group([(1, 11), (2, 12), (3, 13)], texts, 0.8)
+    assert partition(groups.labels) == parts({0, 1}, {2})
+    assert (groups.near_duplicate_pairs, groups.oversized) == (1, 0)
+
+
+def test_a_threshold_of_null_compares_equal_texts_only():
+    """Without a threshold near-duplicates are as different as any two texts."""
+    groups = group([(1, 11), (2, 12)], {11: near_text(1), 12: near_text(2)}, None)
+    assert partition(groups.labels) == parts({0}, {1})
+    assert groups.near_duplicate_pairs == 0
+
+
+@pytest.mark.parametrize(("threshold", "expected"), [(0.92, 1), (0.94, 0)])
+def test_only_texts_of_at_least_the_threshold_are_near(threshold, expected):
+    """28 shingles each, 27 in common: a similarity of 27 in 29, which is 0.931."""
+    groups = group([(1, 11), (2, 12)], {11: near_text(1), 12: near_text(2)}, threshold)
+    assert groups.near_duplicate_pairs == expected
+
+
+@pytest.mark.parametrize("threshold", [0.01, 0.3, 0.5, 0.8, 0.9, 0.96])
+def test_confirmed_near_duplicates_are_as_similar_as_they_must_be(threshold):
+    """The index only proposes; each pair is confirmed by its exact similarity, and named once."""
+    texts = {n: " ".join([*WORDS[:n], *far_text(n).split()[n:]]) for n in range(30)}
+    texts |= {100 + n: near_text(n) for n in range(5)}
+    found = list(near_duplicates(texts, threshold))
+    similarities = [jaccard(shingles(texts[a]), shingles(texts[b])) for a, b in found]
+    assert min(similarities, default=1.0) >= threshold
+    assert len({frozenset(pair) for pair in found}) == len(found)
+
+
+def test_nearly_all_pairs_above_the_threshold_are_found():
+    """Each text has a twin with one word changed, a similarity of 0.806; groups need them."""
+    texts = {}
+    for number in range(0, 400, 2):
+        words = far_text(number).split()
+        texts[number] = " ".join(words)
+        texts[number + 1] = " ".join([*words[:15], "changed", *words[16:]])
+    assert jaccard(shingles(texts[0]), shingles(texts[1])) == pytest.approx(25 / 31)
+    assert len(set(near_duplicates(texts, 0.8))) >= 180
+
+
+@pytest.mark.parametrize("threshold", [0.97, 0.99, 1.0])
+def test_thresholds_near_one_are_accepted(threshold):
+    """The spec allows all up to 1.0, at which texts of equal shingles are still near."""
+    texts = {1: near_text(1), 2: near_text(1).replace(" ", " - "), 3: near_text(3)}
+    assert list(near_duplicates(texts, threshold)) == [(2, 1)]
+
+
+def rows_with_a_chain(chained, count):
+    """Rows of different texts, the first of which have contexts that are near-duplicates."""
+    rows = [(n, 1000 + n) for n in range(count)]
+    return rows, {1000 + n: near_text(n) for n in range(chained)}
+
+
+def test_a_group_up_to_the_cap_stays_together():
+    """Of 60 rows a twentieth is 3: three chained rows are one group."""
+    groups = group(*rows_with_a_chain(3, 60), 0.8)
+    assert partition(groups.labels) == parts({0, 1, 2}, *({n} for n in range(3, 60)))
+    assert groups.oversized == 0
+
+
+def test_a_chain_beyond_the_cap_falls_apart_into_equal_texts():
+    """Templates would put all rows into one group; so only equal texts count, and it shows."""
+    groups = group(*rows_with_a_chain(4, 60), 0.8)
+    assert partition(groups.labels) == parts(*({n} for n in range(60)))
+    assert groups.oversized == 1
+    assert groups.near_duplicate_pairs >= 3
+
+
+def test_equal_texts_in_a_chain_beyond_the_cap_stay_together():
+    """The fallback is to exact groups: rows 0 and 5 share a context and remain one group."""
+    rows, texts = rows_with_a_chain(4, 60)
+    rows[5] = (5, 1000)
+    groups = group(rows, texts, 0.8)
+    others = [{n} for n in range(60) if n not in {0, 5}]
+    assert partition(groups.labels) == parts({0, 5}, *others)
+    assert groups.oversized == 1
+
+
+def test_only_the_chain_beyond_the_cap_falls_apart():
+    """Another pair of near-duplicates keeps together beside it."""
+    rows, texts = rows_with_a_chain(4, 60)
+    texts |= {1050: far_text(5000) + " a", 1051: far_text(5000) + " b"}
+    groups = group(rows, texts, 0.8)
+    others = [{n} for n in range(60) if n not in {50, 51}]
+    assert partition(groups.labels) == parts({50, 51}, *others)
+
+
+def test_a_large_group_of_equal_texts_is_never_taken_apart():
+    """Ten rows with one context belong together, however large their share."""
+    groups = group([(n, 99) for n in range(10)] + [(50, 51)], threshold=0.8)
+    assert partition(groups.labels) == parts(set(range(10)), {10})
+    assert groups.oversized == 0
+
+
+def test_two_near_duplicates_stay_together_in_the_smallest_data():
+    """The cap never falls below two rows."""
+    groups = group([(1, 11), (2, 12)], {11: near_text(1), 12: near_text(2)}, 0.8)
+    assert (partition(groups.labels), groups.oversized) == (parts({0, 1}), 0)
+
+
+def test_grouping_is_the_same_every_time():
+    """Hashing has a fixed seed: the same rows give the same labels."""
+    rows, texts = rows_with_a_chain(3, 60)
+    first, second = group(rows, texts, 0.8), group(rows, texts, 0.8)
+    assert first.labels.tolist() == second.labels.tolist()
+    assert first.near_duplicate_pairs == second.near_duplicate_pairs
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("One two, THREE four!", {"one two three", "two three four"}),
+        ("One two", {"one two"}),
+        ("one  two\nthree", {"one two three"}),
+        ("Größe: 3", {"grösse 3"}),
+    ],
+)
+def test_shingles_are_runs_of_three_words(text, expected):
+    """Case and punctuation are left out; a shorter text is one shingle."""
+    assert shingles(text) == expected
+
+
+def test_similarity_is_the_shared_part_of_all_shingles():
+    """Jaccard: intersection over union."""
+    assert jaccard({"a", "b", "c"}, {"b", "c", "d"}) == pytest.approx(0.5)
+    assert (jaccard({"a"}, {"a"}), jaccard({"a"}, {"b"})) == (1.0, 0.0)
+
+
+def test_texts_without_words_are_not_near_each_other():
+    """Two texts of signs and symbols have no word in common."""
+    assert list(near_duplicates({1: "🙂🙂🙂", 2: "!!!"}, 0.8)) == []

@@ -1,0 +1,246 @@
+"""Judging rows: what is kept is clean, what is dropped says why and where it stands."""
+
+import dataclasses
+
+import pytest
+
+from job.pairs import judge_documents, judge_rows, normalize, text_key
+from job.sources import Document, RawRow
+
+GOOD = RawRow("a.jsonl", 1, "What is it?", ["It is a thing."])
+
+
+def row(number=1, anchor="What is it?", positive="It is a thing.", **more):
+    return RawRow("a.jsonl", number, anchor, [positive], **more)
+
+
+def judge(*rows, min_characters=3, split=None):
+    return judge_rows(rows, min_characters, split)
+
+
+def reasons(judged):
+    return judged.rejected["reason"].to_pylist()
+
+
+def test_a_good_row_is_kept_with_all_that_belongs_to_it():
+    """Texts lose their outer space and nothing else; keys are those of the texts."""
+    judged = judge(
+        RawRow(
+            "qrels.tsv",
+            7,
+            "  Größe des\tHauses?\n",
+            [" 12 m "],
+            [" wrong "],
+            query_id="q7",
+            split="train",
+        )
+    )
+    assert judged.rows == 1
+    assert judged.rejected.to_pylist() == []
+    assert judged.pairs.to_pylist() == [
+        {
+            "file": "qrels.tsv",
+            "row": 7,
+            "anchor": "Größe des\tHauses?",
+            "positive": "12 m",
+            "negatives": ["wrong"],
+            "query_id": "q7",
+            "split": "train",
+            "anchor_key": text_key("größe des hauses?"),
+            "positive_key": text_key("12 m"),
+        }
+    ]
+
+
+def test_each_positive_of_a_row_is_a_pair():
+    """A row with several answers gives several pairs; a bad answer costs only itself."""
+    judged = judge(RawRow("a.jsonl", 4, "What is it?", ["a thing", "", "an object"]))
+    assert judged.rows == 1
+    assert judged.pairs.select(["row", "positive"]).to_pylist() == [
+        {"row": 4, "positive": "a thing"},
+        {"row": 4, "positive": "an object"},
+    ]
+    assert judged.dropped() == {"empty context": {"rows": 1, "first": ["a.jsonl:4"]}}
+
+
+BAD_TEXTS = [
+    (None, "empty {}"),
+    ("", "empty {}"),
+    (" \t\n\u3000", "empty {}"),
+    (5, "{} is not text"),
+    (float("nan"), "{} is not text"),
+    (True, "{} is not text"),
+    (["nested"], "{} is not text"),
+    ({"text": "t"}, "{} is not text"),
+    (b"bytes", "{} is not text"),
+    ("half a \ud83d pair", "{} is not text"),
+    ("ab", "{} is too short"),
+    ("  ab  ", "{} is too short"),
+]
+
+
+@pytest.mark.parametrize(("value", "reason"), BAD_TEXTS, ids=repr)
+@pytest.mark.parametrize(("field", "name"), [("anchor", "question"), ("positive", "context")])
+def test_a_text_that_cannot_be_used_is_dropped_with_its_reason(field, name, value, reason):
+    """Whatever a file can hold is judged without a traceback, on either side of the pair."""
+    judged = judge(row(9, **{field: value}))
+    assert len(judged.pairs) == 0
+    assert judged.dropped() == {reason.format(name): {"rows": 1, "first": ["a.jsonl:9"]}}
+
+
+def test_the_question_is_blamed_first():
+    """A row has one reason; where both texts are bad it is the question's."""
+    assert reasons(judge(row(anchor=None, positive=None))) == ["empty question"]
+
+
+def test_a_row_without_any_positive_has_an_empty_context():
+    """An empty list of positives does not let a row vanish."""
+    assert reasons(judge(RawRow("a.jsonl", 1, "What is it?", []))) == ["empty context"]
+
+
+def test_a_row_with_surplus_fields_is_dropped():
+    """Who knows in which column such a row's texts stand."""
+    assert reasons(judge(row(surplus=True))) == ["more fields than the header names"]
+
+
+@pytest.mark.parametrize(("characters", "kept"), [(4, 2), (5, 1), (6, 0)])
+def test_the_shortest_text_allowed_has_just_so_many_characters(characters, kept):
+    """`min_characters` is the length of the shortest text that is kept."""
+    rows = [row(1, "12345", "1234567"), row(2, "1234", "123456")]
+    assert len(judge(*rows, min_characters=characters).pairs) == kept
+
+
+@pytest.mark.parametrize("context", ["What is it?", "WHAT IS IT?", "  what  is\nit? "])
+def test_a_question_that_is_its_own_context_is_dropped(context):
+    """Such a row teaches nothing and would be found by every model."""
+    assert reasons(judge(row(positive=context))) == ["question equals context"]
+
+
+SAME = [
+    ("What is the FILE?", "what is the file?"),
+    ("What is the file?", "  What\t is\n\nthe  file?  "),
+    ("What is the file?", "What\u00a0is\u3000the\u2003file?"),
+    ("What is the file?", "What is the \ufb01le?"),
+    ("What is the file?", "Ｗｈａｔ is the file？"),
+    ("Größe in cm", "GRÖSSE in ㎝"),
+    ("caf\u00e9 au lait", "cafe\u0301 au lait"),
+]
+
+
+@pytest.mark.parametrize(("text", "other"), SAME)
+def test_texts_that_differ_in_case_width_or_spaces_are_the_same(text, other):
+    """A row whose texts are the same as an earlier row's is dropped, not trained on twice."""
+    assert text_key(text) == text_key(other)
+    judged = judge(row(1, text, "An answer."), row(2, other, "an ANSWER."), row(3, "Z.Z", text))
+    assert judged.pairs["row"].to_pylist() == [1, 3]
+    assert judged.dropped() == {"exact duplicate": {"rows": 1, "first": ["a.jsonl:2"]}}
+
+
+@pytest.mark.parametrize(
+    ("text", "other"), [("a b", "ab"), ("a.", "a"), ("resume", "résumé"), ("1 m", "1 km")]
+)
+def test_other_differences_make_other_texts(text, other):
+    """Punctuation, accents and word boundaries carry meaning."""
+    assert text_key(text) != text_key(other)
+
+
+def test_normalizing_keeps_the_letters():
+    """What is compared is still readable, in whatever script."""
+    assert normalize(" Ｗas\n KOSTET  die Straße？ ") == "was kostet die strasse?"
+    assert normalize("いくら　ですか") == "いくら ですか"
+
+
+def test_rows_that_share_only_one_text_are_no_duplicates():
+    """A second answer to a question, or a second question to an answer, is news."""
+    judged = judge(
+        row(1, "one?", "the first"), row(2, "one?", "the second"), row(3, "two?", "the first")
+    )
+    assert judged.pairs["row"].to_pylist() == [1, 2, 3]
+
+
+def test_the_same_pair_in_two_splits_is_no_duplicate():
+    """A given split keeps its rows; what it shares with training is removed there."""
+    rows = [dataclasses.replace(GOOD, split=split) for split in ("train", "test", None, "test")]
+    assert judge(*rows).pairs["split"].to_pylist() == ["train", "test", None]
+
+
+def test_a_given_split_overrides_that_of_the_rows():
+    """Rows of `data.test` are test rows, whatever their folder calls them."""
+    rows = [dataclasses.replace(GOOD, split=split) for split in ("train", "test", None)]
+    judged = judge(*rows, split="test")
+    assert judged.pairs["split"].to_pylist() == ["test"]
+    assert reasons(judged) == ["exact duplicate", "exact duplicate"]
+
+
+def test_dropped_rows_are_counted_by_reason_with_the_first_three_places():
+    """The commonest reason comes first; three places are enough to find the fault."""
+    empty = [row(n, positive="") for n in range(2, 7)]
+    again = [dataclasses.replace(GOOD, file="b.csv", row=n) for n in (11, 12)]
+    judged = judge(GOOD, row(8, anchor="?"), *again, *empty)
+    assert judged.rows == 9
+    assert list(judged.dropped().items()) == [
+        ("empty context", {"rows": 5, "first": ["a.jsonl:2", "a.jsonl:3", "a.jsonl:4"]}),
+        ("exact duplicate", {"rows": 2, "first": ["b.csv:11", "b.csv:12"]}),
+        ("question is too short", {"rows": 1, "first": ["a.jsonl:8"]}),
+    ]
+
+
+def test_the_rejected_table_shows_each_row_as_it_was_found():
+    """A rejected row can be found again by its place and the start of its texts."""
+    judged = judge(
+        row(1, 5, "x" * 300),
+        row(2, "Why?", None),
+        row(3, "a \ud83d b", "text"),
+        row(4, " padded ", ["list"]),
+    )
+    names = ["file", "row", "reason", "anchor", "positive"]
+    assert judged.rejected.to_pylist() == [
+        dict(zip(names, values, strict=True))
+        for values in [
+            ("a.jsonl", 1, "question is not text", "5", "x" * 200),
+            ("a.jsonl", 2, "empty context", "Why?", None),
+            ("a.jsonl", 3, "question is not text", "a ? b", "text"),
+            ("a.jsonl", 4, "context is not text", " padded ", "['list']"),
+        ]
+    ]
+
+
+def test_negatives_are_texts_that_do_not_answer():
+    """What is no text, or is the question or one of the row's answers, is no negative."""
+    negatives = [None, "", "  ", 3, "bad \udc00", "THE ANSWER", "another answer", "what?", " no "]
+    raw = RawRow("a.jsonl", 1, "What?", ["The answer", "Another  answer"], [*negatives, "nor"])
+    assert judge(raw).pairs["negatives"].to_pylist() == [["no", "nor"], ["no", "nor"]]
+
+
+def test_many_rows_keep_their_order():
+    """Rows are collected in batches; none is lost or moved where a batch ends."""
+    count = 20_001
+    judged = judge_rows((row(n, f"question {n}", f"answer {n}") for n in range(count)), 3)
+    assert judged.rows == count
+    assert judged.pairs["row"].to_pylist() == list(range(count))
+    assert judged.pairs["anchor"].to_pylist() == [f"question {n}" for n in range(count)]
+
+
+@pytest.mark.parametrize("count", [0, 10_000])
+def test_tables_have_their_columns_at_any_size(count):
+    """No rows, or just a batch of them, make the same kind of table."""
+    judged = judge_rows((row(n, f"question {n}", f"answer {n}") for n in range(count)), 3)
+    assert (len(judged.pairs), len(judged.rejected), judged.dropped()) == (count, 0, {})
+    assert judged.pairs.column_names == [
+        *("file", "row", "anchor", "positive", "negatives", "query_id", "split"),
+        *("anchor_key", "positive_key"),
+    ]
+
+
+def test_documents_without_text_are_left_out():
+    """A document that says nothing can answer nothing."""
+    values = ["text ", None, "", " \n", 7, ["a"]]
+    table = judge_documents(Document(str(n), value) for n, value in enumerate(values))
+    assert table.to_pylist() == [{"id": "0", "text": "text", "key": text_key("TEXT")}]
+
+
+@pytest.mark.parametrize("document", [Document("1", "a \ud83d b"), Document("\ud83d", "text")])
+def test_a_document_with_half_a_character_is_left_out(document):
+    """A lone surrogate, which JSON can express, must not end in a traceback."""
+    kept = judge_documents([document, Document("2", "good")])
+    assert "good" in kept["text"].to_pylist()

@@ -1,0 +1,196 @@
+"""Splitting: groups stay whole, shares are kept, decided rows stay where they are."""
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from job.splits import (
+    TEST,
+    TRAIN,
+    UNDECIDED,
+    VALIDATION,
+    leaked_rows,
+    random_split_share,
+    shared_share,
+    split_rows,
+)
+
+thorough = settings(max_examples=100, deadline=None)
+fractions = st.floats(0.0, 0.5)
+seeds = st.integers(0, 2**32 - 1)
+
+
+@st.composite
+def grouped_rows(draw):
+    """Draw groups that collide often, and for each row a split or none."""
+    groups = draw(st.lists(st.integers(0, 12), min_size=1, max_size=60))
+    choices = draw(st.lists(st.sampled_from([UNDECIDED, VALIDATION, TEST]), max_size=3))
+    decided = [draw(st.sampled_from([UNDECIDED, *choices])) for _ in groups]
+    return np.array(groups), np.array(decided)
+
+
+def undecided(groups):
+    return np.full(len(groups), UNDECIDED)
+
+
+@thorough
+@given(grouped_rows(), fractions, fractions, seeds)
+def test_no_group_crosses_a_split(rows, validation, test, seed):
+    """All rows of a group that the source left to us get one and the same split."""
+    groups, decided = rows
+    codes = split_rows(groups, decided, (validation, test), seed)
+    for group in np.unique(groups):
+        assert len(np.unique(codes[(groups == group) & (decided == UNDECIDED)])) <= 1
+
+
+@thorough
+@given(grouped_rows(), fractions, fractions, seeds)
+def test_every_row_is_in_exactly_one_split_and_decided_rows_stay(rows, validation, test, seed):
+    """Each row has a code; those that the source decided keep theirs, and the input its values."""
+    groups, decided = rows
+    before = decided.copy()
+    codes = split_rows(groups, decided, (validation, test), seed)
+    assert len(codes) == len(groups)
+    assert set(codes.tolist()) <= {TRAIN, VALIDATION, TEST}
+    assert codes[decided != UNDECIDED].tolist() == decided[decided != UNDECIDED].tolist()
+    assert decided.tolist() == before.tolist()
+
+
+@thorough
+@given(grouped_rows(), fractions, fractions, seeds)
+def test_no_split_exceeds_its_share(rows, validation, test, seed):
+    """A split has at most its rounded share of the undecided rows, and none if it was given."""
+    groups, decided = rows
+    codes = split_rows(groups, decided, (validation, test), seed)
+    free = decided == UNDECIDED
+    for code, fraction in ((VALIDATION, validation), (TEST, test)):
+        share = 0 if (decided == code).any() else round(fraction * int(free.sum()))
+        assert (codes[free] == code).sum() <= share
+
+
+@thorough
+@given(grouped_rows(), fractions, fractions, seeds)
+def test_a_split_is_filled_as_far_as_groups_allow(rows, validation, test, seed):
+    """A group that is trained on would not have fitted into what the other splits have left."""
+    groups, decided = rows
+    codes = split_rows(groups, decided, (validation, test), seed)
+    free = decided == UNDECIDED
+    sizes = [
+        int((free & (groups == group)).sum())
+        for group in np.unique(groups[free & (codes == TRAIN)])
+    ]
+    for code, fraction in ((VALIDATION, validation), (TEST, test)):
+        if not (decided == code).any():
+            left = round(fraction * int(free.sum())) - int((codes[free] == code).sum())
+            assert all(size > left for size in sizes)
+
+
+@thorough
+@given(grouped_rows(), fractions, fractions, seeds)
+def test_the_same_seed_gives_the_same_split(rows, validation, test, seed):
+    """Nothing but the arguments decides: a second call repeats the first."""
+    groups, decided = rows
+    first, second = (split_rows(groups, decided, (validation, test), seed) for _ in range(2))
+    assert first.tolist() == second.tolist()
+
+
+@pytest.mark.parametrize(
+    ("rows", "validation", "test", "sizes"),
+    [
+        (100, 0.1, 0.1, [80, 10, 10]),
+        (100, 0.05, 0.3, [65, 5, 30]),
+        (7, 0.1, 0.1, [5, 1, 1]),
+        (4, 0.1, 0.1, [4, 0, 0]),
+        (10, 0.0, 0.0, [10, 0, 0]),
+        (10, 0.5, 0.5, [0, 5, 5]),
+        # Both shares are rounded up; the test set is filled first.
+        (3, 0.5, 0.5, [0, 1, 2]),
+    ],
+)
+def test_rows_that_stand_alone_fill_the_splits_exactly(rows, validation, test, sizes):
+    """Without larger groups each split has exactly its rounded share."""
+    groups = np.arange(rows)
+    codes = split_rows(groups, undecided(groups), (validation, test), 42)
+    assert np.bincount(codes, minlength=3).tolist() == sizes
+
+
+def test_another_seed_gives_another_split():
+    """The seed does decide."""
+    groups = np.arange(100)
+    splits = {
+        tuple(split_rows(groups, undecided(groups), (0.1, 0.1), seed).tolist()) for seed in range(5)
+    }
+    assert len(splits) == 5
+
+
+def test_a_group_larger_than_a_share_is_trained_on():
+    """Six rows of one group fit into no tenth of ten; the others fill the splits."""
+    groups = np.array([7] * 6 + [1, 2, 3, 4])
+    for seed in range(10):
+        codes = split_rows(groups, undecided(groups), (0.2, 0.2), seed)
+        assert codes[:6].tolist() == [TRAIN] * 6
+        assert sorted(codes[6:].tolist()) == [VALIDATION] * 2 + [TEST] * 2
+
+
+def test_a_given_test_set_gets_no_further_rows():
+    """Where the test rows are given, only validation is divided, from the undecided ones."""
+    decided = np.array([TEST, TEST] + [UNDECIDED] * 10)
+    codes = split_rows(np.arange(12), decided, (0.2, 0.5), 42)
+    assert codes[:2].tolist() == [TEST, TEST]
+    assert np.bincount(codes[2:], minlength=3).tolist() == [8, 2, 0]
+
+
+def test_training_rows_whose_question_is_evaluated_are_leaked():
+    """Later splits win: what is asked in test is neither validated nor trained on."""
+    questions = np.array([1, 2, 3, 4, 1, 2, 5, 1, 5])
+    codes = np.array([TRAIN] * 4 + [VALIDATION] * 3 + [TEST] * 2)
+    leaked = leaked_rows(codes, questions)
+    assert np.flatnonzero(leaked).tolist() == [0, 1, 4, 6]
+
+
+def test_rows_that_are_left_out_leak_nothing():
+    """A row without a split is nobody's leak, and makes none."""
+    codes = np.array([UNDECIDED, TRAIN, UNDECIDED, TEST])
+    assert not leaked_rows(codes, np.array([1, 2, 2, 1])).any()
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "share"),
+    [
+        ([1, 2, 3], [4, 5], 0.0),
+        ([1, 2, 3], [1, 5], 0.5),
+        ([1, 2, 3], [1, 1, 2, 9], 0.75),
+        ([], [1], 0.0),
+        ([1], [], 0.0),
+    ],
+)
+def test_the_shared_share_is_that_of_test_rows_seen_in_training(train, test, share):
+    """Each test row counts, and only training rows count as seen."""
+    keys = np.array([*train, *test, 4, 5, 9])
+    codes = np.array([TRAIN] * len(train) + [TEST] * len(test) + [VALIDATION] * 3)
+    assert shared_share(codes, keys) == share
+
+
+@pytest.mark.parametrize(
+    ("keys", "share"), [([5] * 40, 1.0), (list(range(40)), 0.0), ([1, 1, 2, 2], 0.0)]
+)
+def test_a_random_split_leaks_all_or_nothing_in_the_clear_cases(keys, share):
+    """One context in all rows is always seen, contexts of one row never; no test row sees none."""
+    assert random_split_share(np.array(keys), 0.1, 42) == share
+
+
+def test_a_random_split_leaks_about_the_share_that_chance_says():
+    """Of a context in two rows, one tested, the other is trained on with probability 0.8."""
+    keys = np.repeat(np.arange(2000), 2)
+    assert random_split_share(keys, 0.2, 42) == pytest.approx(0.8, abs=0.05)
+
+
+@thorough
+@given(st.lists(st.integers(0, 8), min_size=1, max_size=40), fractions, seeds)
+def test_a_random_split_is_repeatable_and_a_share(keys, fraction, seed):
+    """The number in the report can be computed again, and lies between 0 and 1."""
+    assume(round(fraction * len(keys)) > 0)
+    shares = {random_split_share(np.array(keys), fraction, seed) for _ in range(2)}
+    assert len(shares) == 1
+    assert 0.0 <= shares.pop() <= 1.0
