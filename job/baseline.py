@@ -74,7 +74,7 @@ def score_base(model: Model, dataset: Dataset, dimensions: Dimensions, spec: Job
         )[dimensions.main].mean(METRIC)
     used = max(reached, key=lambda prompts: reached[prompts])
     # Prompts that the spec names are wanted whatever the base model makes of them.
-    explicit = "auto" not in (spec.model.query_prompt, spec.model.document_prompt)
+    explicit = {spec.model.query_prompt, spec.model.document_prompt} != {"auto"}
     return Baseline(
         bm25=score_bm25(dataset.test, dataset.corpus),
         test=score(

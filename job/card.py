@@ -15,11 +15,14 @@ def write_card(folder: Path, spec: ModelSpec, report: Mapping[str, Any]) -> None
     """Write README.md into a saved model's folder."""
     from huggingface_hub import EvalResult, ModelCardData
 
-    name = spec.name or f"{spec.base.rsplit('/', 1)[-1]}, tuned"
+    stem = spec.base.rstrip("/").rsplit("/", 1)[-1]
+    name = spec.name or (f"{stem}, tuned" if report["training"]["best_step"] else stem)
     results = [
         EvalResult(
             task_type="information-retrieval",
             dataset_type="embedtune-test",
+            # The Hub gathers results by type and configuration, whatever their names.
+            dataset_config=f"{dimension} dimensions",
             dataset_name=f"test split of {report['data']['source']} ({dimension} dimensions)",
             metric_type=f"dim_{dimension}_cosine_{metric}",
             metric_value=round(values["float32"][metric], 4),
@@ -45,6 +48,7 @@ def base_license(base: str) -> str | None:
     """Read the licence from the base model's own card, where there is one."""
     from huggingface_hub import ModelCard
     from huggingface_hub.errors import HfHubHTTPError
+    from yaml import YAMLError
 
     path = locate_model(base)
     card = Path(path) / "README.md"
@@ -52,25 +56,32 @@ def base_license(base: str) -> str | None:
         if Path(path).is_dir() and not card.is_file():
             return None
         found = ModelCard.load(card if card.is_file() else path).data.license
-        return str(found) if found else None
-    except (HfHubHTTPError, OSError, ValueError):
+        return found if isinstance(found, str) else None
+    except (HfHubHTTPError, OSError, ValueError, YAMLError):
         # A card that cannot be had or read costs a line in ours, not the run.
         return None
 
 
 def _body(name: str, spec: ModelSpec, report: Mapping[str, Any]) -> str:
     data = report["data"]
+    pairs = f"{data['splits']['train']} question-context pairs of `{data['source']}`"
+    made = f"fine-tuned with embedtune on {pairs}."
+    if not report["training"]["best_step"]:
+        made = f"as it was: fine-tuning it with embedtune on {pairs} did not help."
+    leaked = data["leakage"]["test_contexts_in_train"]
+    trained_on = "no test question or context was trained on"
+    if leaked or report["spec"]["evaluation"]["protocol"] != "grouped":
+        trained_on = f"{leaked:.1%} of the test contexts were trained on"
     return f"""# {name}
 
-`{spec.base}`, fine-tuned with embedtune on {data["splits"]["train"]} question-context pairs of \
-`{data["source"]}`.
+`{spec.base}`, {made}
 
 {report["verdict"]["sentence"]}
 
 {score_table(report)}
 
 nDCG@10 on {data["queries"]["test"]} test queries among {data["corpus"]} documents; \
-no test question or context was trained on.
+{trained_on}.
 Lift is tuned minus base, with its 95 % interval.
 
 ## How to use it

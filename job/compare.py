@@ -114,7 +114,7 @@ class GroupedQueries:
         losses = int((differences < -EPSILON).sum())
         return Lift(
             lift=float(differences.mean()),
-            ci=self._interval(self._sums(differences), self._sizes),
+            ci=_clipped(self._interval(self._sums(differences), self._sizes)),
             p_value=self._p_value(differences),
             wins=wins,
             ties=len(differences) - wins - losses,
@@ -179,6 +179,11 @@ def detectable_lift(standard_error: float, groups: int) -> float:
     spread = math.sqrt(groups / (groups - 1)) * standard_error
     quantiles = t.ppf((1 + CONFIDENCE) / 2, groups - 1) + t.ppf(POWER, groups - 1)
     return min(1.0, float(quantiles * spread))
+
+
+def _clipped(ci: tuple[float, float]) -> tuple[float, float]:
+    """Keep a lift's interval where lifts can be."""
+    return (max(-1.0, ci[0]), min(1.0, ci[1]))
 
 
 def _ratio(above: FloatArray, below: FloatArray) -> FloatArray:

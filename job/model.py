@@ -1,12 +1,13 @@
 """The base encoder: where it comes from, on which device and in which arithmetic it runs."""
 
+import math
 import re
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from job.errors import MachineError, ModelError
+from job.errors import MachineError, ModelError, SpecError
 from job.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -103,6 +104,7 @@ def load_model(spec: ModelSpec, machine: Machine) -> Model:
 
     Raises `ModelError` where it cannot be found, loaded or trusted.
     """
+    from safetensors import SafetensorError
     from sentence_transformers import SentenceTransformer
 
     path = locate_model(spec.base)
@@ -118,8 +120,7 @@ def load_model(spec: ModelSpec, machine: Machine) -> Model:
                 "use_safetensors": True,
             },
         )
-    except (OSError, ValueError, ImportError, KeyError, RuntimeError) as error:
-        # RuntimeError: safetensors and torch report damaged weights so.
+    except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
         msg = (
             f"The model `{spec.base}` cannot be loaded: {reason[:300]}. It must be a local folder, "
@@ -132,6 +133,9 @@ def load_model(spec: ModelSpec, machine: Machine) -> Model:
         msg = f"The model `{spec.base}` does not say how wide its embeddings are."
         raise ModelError(msg)
     if spec.max_length is not None:
+        if spec.max_length > (most := positions(encoder)):
+            msg = f"`model.max_length` is {spec.max_length}; `{spec.base}` has {most:g} positions."
+            raise SpecError(msg)
         encoder.max_seq_length = spec.max_length
     documented = documented_prompts(spec.base, encoder.prompts)
     prompts = Prompts(
@@ -163,13 +167,26 @@ def locate_model(base: str) -> str:
     return base
 
 
+def positions(encoder: "SentenceTransformer") -> float:
+    """Count the positions that a model has learned; infinite where it computes them."""
+    from torch.nn import Embedding
+
+    tables = [
+        # RoBERTa's and its descendants' positions begin after the padding's.
+        module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
+        for name, module in encoder.named_modules()
+        if name.endswith("position_embeddings") and isinstance(module, Embedding)
+    ]
+    return min(tables, default=math.inf)
+
+
 def documented_prompts(base: str, own: dict[str, str | None]) -> Prompts:
     """Return the prompts that the model brings along, or those its family documents."""
     query = own.get("query") or ""
     document = own.get("document") or own.get("passage") or ""
     if query or document:
         return Prompts(query, document)
-    name = base.lower()
+    name = base.rstrip("/").rsplit("/", 1)[-1].lower()
     return next((prompts for known, prompts in FAMILY_PROMPTS if known.search(name)), Prompts())
 
 

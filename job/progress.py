@@ -51,8 +51,6 @@ def join_facts(facts: dict[str, object]) -> str:
 
 def log_to_stderr() -> None:
     _add_handler(logging.StreamHandler(sys.stderr))
-    log.setLevel(logging.INFO)
-    log.propagate = False
 
 
 @contextmanager
@@ -73,6 +71,8 @@ def _add_handler(handler: logging.Handler) -> None:
     formatter.converter = time.gmtime
     handler.setFormatter(formatter)
     log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False
 
 
 def quieten_libraries() -> None:

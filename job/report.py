@@ -116,6 +116,8 @@ def _sentence(results: Results, lift: Lift) -> str:
             "Not improved: no checkpoint beat the base model on validation, so `model/` holds the "
             f"base model. {numbers}."
         )
+    if not results.improved and lift.ci[1] < 0:
+        return f"Not improved: the tuned model is worse than the base model. {numbers}."
     if not results.improved:
         return (
             f"Not improved: the gain is not beyond chance. {numbers}; this test set would show "
@@ -134,17 +136,20 @@ def recommendation(comparison: Comparison, wanted: float) -> str:
     """Explain the recommended dimension: the smallest that provably keeps the wanted share."""
     dimension = comparison.recommended
     full = comparison.dimensions.full
+    share = f"{round(100 * wanted, 6):g}%"
     if dimension == full:
         return (
-            f"No smaller dimension provably keeps {wanted:.0%} of the nDCG@10 at {full} "
+            f"No smaller dimension provably keeps {share} of the nDCG@10 at {full} "
             "(the interval's lower bound decides)."
         )
     kept = comparison.retention[dimension]
-    return (
+    kept_share = (
         f"{dimension} dimensions keep {kept.share:.1%} [{kept.ci[0]:.1%}, {kept.ci[1]:.1%}] of the "
-        f"nDCG@10 at {full} in {dimension / full:.0%} of the space; smaller ones do not provably "
-        f"keep {wanted:.0%}."
+        f"nDCG@10 at {full} in {dimension / full:.0%} of the space"
     )
+    if dimension == min(comparison.dimensions.all):
+        return f"{kept_share}."
+    return f"{kept_share}; smaller ones do not provably keep {share}."
 
 
 def job_cost(seconds_by_stage: Mapping[str, float], price_per_hour: float | None) -> dict[str, Any]:
@@ -164,6 +169,8 @@ def to_markdown(report: Mapping[str, Any]) -> str:
     splits = ", ".join(f"{name} {size}" for name, size in data["splits"].items())
     dropped = "; ".join(f"{why} {d['rows']}" for why, d in data["dropped"].items()) or "none"
     leakage = data["leakage"]
+    by_group = report["spec"]["evaluation"]["protocol"] == "grouped"
+    protocol = "by group" if by_group else "random rows, as in the article"
     seconds = ", ".join(f"{name} {value:.1f}" for name, value in report["seconds"].items())
     usd = report["cost"]["usd"]
     return f"""# {report["job_name"]}
@@ -181,7 +188,7 @@ Lift is tuned minus base, with its 95 % interval (jackknife over groups of queri
 ## Data
 
 - Source: `{data["source"]}`, {data["rows"]} rows read, {data["used"]} used; dropped: {dropped}.
-- Splits by group: {splits}; corpus: {data["corpus"]} documents, those of the training included.
+- Splits ({protocol}): {splits}; corpus: {data["corpus"]} documents, those of the training included.
 - Test contexts that are also trained on: {leakage["test_contexts_in_train"]:.1%} \
 (a random split: {leakage["under_a_random_split"]:.1%}).
 - This test set shows a lift of {report["verdict"]["minimum_detectable_effect"]:.3f} or more \

@@ -64,6 +64,8 @@ def save_model(model: Model, folder: Path, dataset: Dataset) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     # What `encode_query` and `encode_document` apply, here and wherever the model is loaded.
     model.encoder.prompts = asdict(model.prompts)
+    # A default of the base model's own would name a prompt that is gone, or apply one unasked.
+    model.encoder.default_prompt_name = None
     model.encoder.save_pretrained(str(folder), create_model_card=False)
     for path in folder.rglob("*.safetensors"):
         # Written 0600 by default: nobody but the job's user could read the result.

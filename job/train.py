@@ -4,12 +4,10 @@ import math
 import os
 import sys
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sentence_transformers import (
-    SentenceTransformer,
     SentenceTransformerTrainer,
     SentenceTransformerTrainingArguments,
 )
@@ -18,6 +16,7 @@ from sentence_transformers.sentence_transformer.evaluation import SentenceEvalua
 from transformers import TrainerCallback, TrainerControl, TrainerState
 from transformers.trainer_callback import PrinterCallback
 
+from job.checkpoints import last_checkpoint, restore, step_of
 from job.data import TrainingData, TrainingPairs
 from job.errors import DataError, Interrupted, SpecError, TrainingError
 from job.evaluate import Validation, metric_key
@@ -32,10 +31,6 @@ if TYPE_CHECKING:
     from datasets import Dataset as ArrowDataset
 
 CHECKPOINTS_KEPT = 3
-# A restored checkpoint must score what it scored before. Devices other than the CPU may add up in
-# another order, which moves a query's rank now and then.
-RESTORED_TOLERANCE = {"cpu": 1e-6}
-OTHER_TOLERANCE = 5e-3
 
 
 @dataclass(frozen=True)
@@ -106,7 +101,7 @@ def train(
     outcome = replace(
         untouched,
         steps=state.global_step,
-        resumed_from_step=_step(checkpoint) if checkpoint else 0,
+        resumed_from_step=step_of(checkpoint) if checkpoint else 0,
         learning_rate=rate,
         history=curves(state),
     )
@@ -130,26 +125,6 @@ def learning_rate(spec: TrainingSpec, model: Model) -> float:
     return rate
 
 
-def last_checkpoint(folder: Path) -> Path | None:
-    """Find the newest complete checkpoint: the trainer writes its state file last."""
-    complete = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json")]
-    return max(complete, key=_step, default=None)
-
-
-def restore(model: Model, checkpoint: Path, validation: Validation, expected: float) -> None:
-    """Load a checkpoint's weights and prove that they score what they scored before."""
-    stored = SentenceTransformer(str(checkpoint), device="cpu", model_kwargs={"dtype": "float32"})
-    model.encoder.load_state_dict(stored.state_dict())
-    found = validation.score(model)[metric_key(validation.dimensions.main)]
-    tolerance = RESTORED_TOLERANCE.get(model.machine.device, OTHER_TOLERANCE)
-    if abs(found - expected) > tolerance:
-        msg = (
-            f"The checkpoint `{checkpoint.name}` scores {found:.6f} after loading, but scored "
-            f"{expected:.6f} in training. Its files are damaged; start the run anew."
-        )
-        raise TrainingError(msg)
-
-
 def training_rows(pairs: TrainingPairs, seed: int) -> "ArrowDataset":
     """Arrange the columns as the trainer takes them: anchor, positive, negatives, row number.
 
@@ -162,21 +137,24 @@ def training_rows(pairs: TrainingPairs, seed: int) -> "ArrowDataset":
     table = pairs.table.select(["anchor", "positive"])
     negatives = pairs.table["negatives"].to_pylist()
     width = max(map(len, negatives), default=0)
-    if width:
-        random = np.random.default_rng(seed)
-        for row, own in enumerate(negatives):
-            while len(own) < width:
-                own.append(pairs.table["positive"][_other_row(row, pairs, random)].as_py())
+    answers: dict[int, set[int]] = {}
+    for question, document in zip(pairs.questions, pairs.documents, strict=True):
+        answers.setdefault(question, set()).add(document)
+    random = np.random.default_rng(seed)
+    for own, question in zip(negatives, pairs.questions, strict=True):
+        while len(own) < width:
+            row = _other_row(pairs, answers[question], random)
+            own.append(pairs.table["positive"][row].as_py())
     for column in range(width):
         texts = pa.array([own[column] for own in negatives], pa.large_string())
         table = table.append_column(f"negative_{column + 1}", texts)
     return ArrowDataset(table.append_column("label", pa.array(np.arange(len(pairs)))))
 
 
-def _other_row(row: int, pairs: TrainingPairs, random: np.random.Generator) -> int:
-    for candidate in random.integers(len(pairs), size=100).tolist():
-        if pairs.documents[candidate] != pairs.documents[row]:
-            return int(candidate)
+def _other_row(pairs: TrainingPairs, known: set[int], random: np.random.Generator) -> int:
+    for row in random.integers(len(pairs), size=100).tolist():
+        if pairs.documents[row] not in known:
+            return int(row)
     msg = "Some rows have negatives and others none, and nearly all rows share one context."
     raise DataError(msg)
 
@@ -277,6 +255,18 @@ class _Recorder(TrainerCallback):
             # Whatever the cadence, the last step is a candidate (the last epoch's end is one).
             control.should_save = control.should_evaluate = True
 
+    def on_epoch_end(
+        self,
+        args: object,  # noqa: ARG002  the trainer's signature
+        state: TrainerState,
+        control: TrainerControl,
+        **_: object,
+    ) -> None:
+        # The trainer ends an epoch that a stop signal cut short as if it were whole. Validating
+        # there would add a candidate, and draw random numbers that an uninterrupted run does not.
+        if self._stop.requested and not float(state.epoch or 0).is_integer():
+            control.should_save = control.should_evaluate = False
+
     def on_log(
         self,
         args: object,  # noqa: ARG002  the trainer's signature
@@ -310,7 +300,3 @@ def curves(state: TrainerState) -> list[dict[str, float]]:
         for entry in state.log_history
         if "loss" in entry or any(key.startswith("eval_dim_") for key in entry)
     ]  # fmt: skip
-
-
-def _step(checkpoint: Path) -> int:
-    return int(checkpoint.name.rsplit("-", 1)[-1])

@@ -1,0 +1,320 @@
+"""Which model and which machine a job uses; what cannot be used is refused in one line."""
+
+import importlib.util
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from job.errors import MachineError, ModelError, SpecError
+from job.model import (
+    BGE_ENGLISH,
+    Machine,
+    Prompts,
+    choose_machine,
+    documented_prompts,
+    load_model,
+    parameters,
+)
+from job.spec import ModelSpec
+
+CPU = Machine("cpu", "float32", "as the spec says")
+E5 = Prompts("query: ", "passage: ")
+
+
+@pytest.fixture
+def copy_encoder(tiny_encoder, tmp_path):
+    """Copy the tiny encoder into a folder of a given name."""
+
+    def copy(name="copy"):
+        return Path(shutil.copytree(tiny_encoder, tmp_path / name))
+
+    return copy
+
+
+def load(base, **fields):
+    return load_model(ModelSpec(base=str(base), **fields), CPU)
+
+
+def refusal(base, **fields):
+    with pytest.raises(ModelError) as caught:
+        load(base, **fields)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize(
+    ("base", "prompts"),
+    [
+        ("BAAI/bge-base-en-v1.5", Prompts(BGE_ENGLISH)),
+        ("BAAI/bge-small-en-v1.5", Prompts(BGE_ENGLISH)),
+        ("BAAI/bge-large-en", Prompts(BGE_ENGLISH)),
+        ("BAAI/bge-base-zh-v1.5", Prompts("为这个句子生成表示以用于检索相关文章：")),
+        ("BAAI/bge-m3", Prompts()),
+        ("intfloat/e5-base-v2", E5),
+        ("intfloat/e5-small", E5),
+        ("intfloat/multilingual-e5-small", E5),
+        ("intfloat/multilingual-e5-large-instruct", Prompts()),
+        ("intfloat/e5-mistral-7b-instruct", Prompts()),
+        ("mixedbread-ai/mxbai-embed-large-v1", Prompts(BGE_ENGLISH)),
+        ("Snowflake/snowflake-arctic-embed-m", Prompts(BGE_ENGLISH)),
+        ("Snowflake/snowflake-arctic-embed-m-v1.5", Prompts(BGE_ENGLISH)),
+        ("Snowflake/snowflake-arctic-embed-l-v2.0", Prompts()),
+        ("nomic-ai/nomic-embed-text-v1.5", Prompts("search_query: ", "search_document: ")),
+        ("sentence-transformers/all-MiniLM-L6-v2", Prompts()),
+        ("thenlper/gte-base", Prompts()),
+        ("builtin:minilm", Prompts()),
+        ("/data/models/bge-small-en-v1.5", Prompts(BGE_ENGLISH)),
+        ("./bge-small-en-v1.5/", Prompts(BGE_ENGLISH)),
+    ],
+)
+def test_a_model_of_a_known_family_gets_its_documented_prompts(base, prompts):
+    """The prompts are those on the families' model cards; by the name, wherever the model lies."""
+    assert documented_prompts(base, {}) == prompts
+
+
+@pytest.mark.parametrize("base", ["/data/bge-base-en-trials/mine", "e5-base-v2/ours"])
+def test_the_name_of_a_folder_around_a_model_says_nothing_about_it(base):
+    """A model is known by its own name, not by where somebody keeps it."""
+    assert documented_prompts(base, {}) == Prompts()
+
+
+@pytest.mark.parametrize(
+    ("own", "prompts"),
+    [
+        ({"query": "ask: ", "document": "tell: "}, Prompts("ask: ", "tell: ")),
+        ({"query": "ask: ", "passage": "tell: "}, Prompts("ask: ", "tell: ")),
+        ({"query": "ask: ", "document": ""}, Prompts("ask: ")),
+        ({"query": "ask: ", "document": None}, Prompts("ask: ")),
+        ({"document": "tell: "}, Prompts("", "tell: ")),
+        ({"query": "", "document": ""}, Prompts(BGE_ENGLISH)),
+        ({"clustering": "group: "}, Prompts(BGE_ENGLISH)),
+    ],
+)
+def test_prompts_that_a_model_brings_along_win(own, prompts):
+    """What a model's own configuration says is nearer to the truth than its family's name."""
+    assert documented_prompts("BAAI/bge-base-en-v1.5", own) == prompts
+
+
+def test_prompts_come_from_the_model_and_the_spec_wins(copy_encoder):
+    """`auto` takes what the model brings; a given prompt replaces it, and an empty one is none."""
+    folder = copy_encoder("bge-small-en-v1.5")
+    assert load(folder).prompts == Prompts(BGE_ENGLISH)
+    settings = folder / "config_sentence_transformers.json"
+    saved = json.loads(settings.read_text("utf-8")) | {"prompts": {"query": "a ", "document": "b "}}
+    settings.write_text(json.dumps(saved), "utf-8")
+
+    assert load(folder).prompts == Prompts("a ", "b ")
+    assert load(folder, query_prompt="c ").prompts == Prompts("c ", "b ")
+    assert load(folder, query_prompt="", document_prompt="").prompts == Prompts()
+
+
+def test_the_cpu_is_always_there():
+    """An explicit device and precision are taken as they are."""
+    assert choose_machine("cpu", "float32") == CPU
+    assert choose_machine("cpu", "bfloat16") == Machine("cpu", "bfloat16", "as the spec says")
+
+
+def test_a_device_that_is_not_there_is_refused_with_those_that_are():
+    """A job asked to run on a missing GPU says so, and what it found, instead of going slow."""
+    import torch
+
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    found = ", ".join([*(name for name, usable in there.items() if usable), "cpu"])
+    missing = [name for name, usable in there.items() if not usable]
+    assert missing
+    for name in missing:
+        with pytest.raises(MachineError) as caught:
+            choose_machine(name, "auto")
+        assert str(caught.value) == (
+            f"The device `{name}` is not usable here (found: {found}). Use `--device cpu`?"
+        )
+
+
+def test_an_automatic_precision_has_a_reason():
+    """bfloat16 is chosen where the CPU computes in it, and the report can say by which units."""
+    import torch
+
+    machine = choose_machine("cpu", "auto")
+
+    units = torch.cpu.get_capabilities()
+    fast = [name for name in ("amx_bf16", "avx512_bf16") if units.get(name)]
+    if fast:
+        assert machine == Machine("cpu", "bfloat16", f"the CPU has {' and '.join(fast)}")
+    else:
+        assert machine == Machine("cpu", "float32", "no faster arithmetic is known of this cpu")
+
+
+def test_an_automatic_device_is_the_fastest_there():
+    """A GPU is used where there is one, and the CPU where there is none."""
+    import torch
+
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+
+    expected = next((name for name, usable in there.items() if usable), "cpu")
+    assert choose_machine("auto", "float32").device == expected
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
+def test_autocast_computes_in_the_chosen_precision(precision):
+    """Products are computed in the machine's precision while the weights stay as they are."""
+    import torch
+
+    one = torch.ones(2, 2)
+    with Machine("cpu", precision, "").autocast():
+        assert (one @ one).dtype == getattr(torch, precision)
+
+
+def test_a_model_loads_with_its_width_and_float32_weights(copy_encoder):
+    """However the weights were stored, training works on float32 ones."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+
+    folder = copy_encoder()
+    half = SentenceTransformer(str(folder), device="cpu", model_kwargs={"dtype": "bfloat16"})
+    half.save_pretrained(str(folder), create_model_card=False)
+
+    model = load(folder)
+
+    assert {weights.dtype for weights in half.parameters()} == {torch.bfloat16}
+    assert {weights.dtype for weights in model.encoder.parameters()} == {torch.float32}
+    assert (model.width, model.machine, model.prompts) == (64, CPU, Prompts())
+    assert parameters(model) == sum(weights.numel() for weights in half.parameters())
+
+
+def test_the_builtin_model_loads(tmp_path):
+    """`builtin:minilm` is a real model out of a package: no hub, 384 wide, 22 M parameters."""
+    model = load("builtin:minilm")
+
+    assert model.width == 384
+    assert round(parameters(model) / 1e6) == 23
+    near, far = model.encoder.similarity(
+        model.encoder.encode(["How do I get my money back?"]),
+        model.encoder.encode(["Refunds take two weeks.", "The cat sleeps."]),
+    )[0].tolist()
+    assert near > far + 0.2
+
+
+def test_texts_are_cut_to_the_given_length(tiny_encoder):
+    """Words beyond `max_length` tokens (with the two special ones) change nothing."""
+    import torch
+
+    model = load(tiny_encoder, max_length=8)
+
+    words = [f"ask{number}" for number in range(20)]
+    exact, longer, shorter = model.encoder.encode(
+        [" ".join(words[:count]) for count in (6, 20, 5)], convert_to_tensor=True
+    )
+    assert model.encoder.max_seq_length == 8
+    torch.testing.assert_close(exact, longer)
+    assert not torch.allclose(exact, shorter)
+
+
+def test_a_length_beyond_the_models_positions_is_refused(tiny_encoder):
+    """64 positions cannot hold 65 tokens: better said at once than by a crash in training."""
+    assert load(tiny_encoder, max_length=64).encoder.max_seq_length == 64
+    with pytest.raises(SpecError, match=r"`model.max_length` is 65; .* 64 "):
+        load(tiny_encoder, max_length=65)
+
+
+@pytest.mark.parametrize("base", ["./nowhere", "/no/where", "a/b/c", "~/x", "builtin:maxilm"])
+def test_a_missing_folder_is_named(base):
+    """What looks like a path is not looked for on the Hub."""
+    assert refusal(base) == f"There is no model folder `{base}`."
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path):
+    """An empty folder is no model."""
+    assert refusal(tmp_path).startswith(f"The model `{tmp_path}` cannot be loaded: Unrecognized")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: content[: len(content) // 2],
+        lambda _: b"",
+        lambda content: b"\0" * len(content),
+        lambda _: b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
+    ],
+    ids=["cut", "empty", "zeros", "lfs-pointer"],
+)
+def test_damaged_weights_are_refused(copy_encoder, damage):
+    """A download that broke off is a wrong model, not a bug of ours."""
+    folder = copy_encoder()
+    weights = folder / "model.safetensors"
+    weights.write_bytes(damage(weights.read_bytes()))
+
+    message = refusal(folder)
+
+    assert message.startswith(f"The model `{folder}` cannot be loaded: ")
+    assert "safetensors" in message
+
+
+def test_missing_weights_are_refused(copy_encoder):
+    """A folder with a configuration and no weights does not become a random model."""
+    folder = copy_encoder()
+    (folder / "model.safetensors").unlink()
+
+    assert "no file named model.safetensors" in refusal(folder)
+
+
+@pytest.mark.parametrize("name", ["config.json", "modules.json", "tokenizer_config.json"])
+def test_a_damaged_configuration_is_refused(copy_encoder, name):
+    """Half a JSON file is said to be no JSON file, in one line."""
+    folder = copy_encoder()
+    (folder / name).write_text('{"half": ', "utf-8")
+
+    assert refusal(folder).startswith(f"The model `{folder}` cannot be loaded: ")
+
+
+def test_pickled_weights_are_refused(copy_encoder):
+    """A pickle may run code when it is loaded, so it is not loaded."""
+    import torch
+
+    folder = copy_encoder()
+    (folder / "model.safetensors").unlink()
+    pickled = folder / "pytorch_model.bin"
+    torch.save({}, pickled)
+
+    assert refusal(folder) == (
+        f"`{pickled}` is a pickle, which may run code; save the model as safetensors."
+    )
+
+
+def test_pickled_weights_beside_safetensors_do_not_matter(copy_encoder):
+    """Many models carry both; the safe ones are loaded."""
+    folder = copy_encoder()
+    (folder / "pytorch_model.bin").write_bytes(b"no pickle at all")
+
+    assert load(folder).width == 64
+
+
+def test_an_unknown_hub_model_is_refused_while_offline():
+    """Without a network a Hub id fails at once, in one line that says where models come from."""
+    message = refusal("nobody/no-such-model")
+
+    assert message.startswith("The model `nobody/no-such-model` cannot be loaded: ")
+    assert "`builtin:minilm`" in message
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("flash_attn") is not None, reason="FlashAttention is installed here"
+)
+def test_an_attention_that_is_not_installed_is_refused(tiny_encoder):
+    """FlashAttention needs a package and a GPU; its absence is one line."""
+    message = refusal(tiny_encoder, attention="flash_attention_2")
+
+    assert "FlashAttention2" in message
+
+
+def test_code_of_a_model_is_not_run_unasked(copy_encoder):
+    """A model that brings Python code is refused unless the spec trusts it."""
+    folder = copy_encoder()
+    modules = json.loads((folder / "modules.json").read_text("utf-8"))
+    modules[1]["type"] = "intruder.Pooling"
+    (folder / "modules.json").write_text(json.dumps(modules), "utf-8")
+    (folder / "intruder.py").write_text("raise SystemExit('it ran')", "utf-8")
+
+    assert "intruder.Pooling" in refusal(folder)

@@ -1,0 +1,557 @@
+"""The whole job, on the tiny encoder: what it finds, what it leaves behind."""
+
+import hashlib
+import json
+import logging
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from job.errors import Interrupted, SpecError, StorageError
+from job.interruption import StopSignal
+from job.pipeline import Circumstances, run
+from job.ranking import METRICS
+from job.spec import build_spec
+from job.workspace import Workspace
+
+SETTINGS = {
+    "training.epochs": "3",
+    "training.batch_size": "32",
+    "training.learning_rate": "3e-3",
+    "evaluation.dimensions": "[64, 32, 16]",
+    "evaluation.main_dimension": "32",
+    "evaluation.permutations": "1000",
+    "model.precision": "float32",
+}
+DIMENSIONS = ("64", "32", "16")
+PROMPTS = {"query": "ask1 ask2 ", "document": "tell3 tell4 "}
+NO_PROMPTS = {"query": "", "document": ""}
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """A finished job: its result folder, its report, and how to run it once more."""
+
+    folder: Path
+    report: dict
+    workspace: Workspace
+    spec: object
+
+    @property
+    def model(self):
+        return self.folder / "model"
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory, pairs_file):
+    """Write pairs where questions have two answers and contexts two questions; some are bad."""
+    rows = [json.loads(line) for line in pairs_file.read_text("utf-8").splitlines()]
+
+    def backwards(text):
+        return " ".join(reversed(text.split()))
+
+    rows += [{**row, "context": backwards(row["context"])} for row in rows[:40]]
+    rows += [{**row, "question": backwards(row["question"])} for row in rows[40:80]]
+    rows += [rows[100], {"question": "", "context": "tell1"}]
+    return write_jsonl(tmp_path_factory.mktemp("data") / "pairs.jsonl", rows)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Folder of all runs of this module, with progress lines switched on as a job does."""
+    log = logging.getLogger("embedtune")
+    level = log.level
+    log.setLevel(logging.INFO)
+    yield tmp_path_factory.mktemp("jobs")
+    log.setLevel(level)
+
+
+@pytest.fixture(scope="module")
+def run_job(place, tiny_encoder, pairs):
+    """Run a job in-process, with any field of the spec given."""
+
+    def work(name, *, stop=None, price=None, **fields):
+        given = {
+            "data.source": str(pairs),
+            "model.base": str(tiny_encoder),
+            "output.uri": str(place / "runs"),
+        }
+        fields = {key.replace("__", "."): value for key, value in fields.items()}
+        spec = build_spec({}, given | SETTINGS | fields)
+        workspace = Workspace(place / "work" / name)
+        run(spec, workspace, Circumstances(name, "cpu", price), stop or StopSignal())
+        folder = place / "runs" / name
+        report = json.loads((folder / "report" / "report.json").read_text("utf-8"))
+        return Job(folder, report, workspace, spec)
+
+    return work
+
+
+@pytest.fixture(scope="module")
+def reference(run_job):
+    """Run the job as it is meant."""
+    return run_job("reference", price=3.6)
+
+
+@pytest.fixture(scope="module")
+def half_trained(run_job):
+    """Train for one epoch: a model that knows something and can learn more."""
+    return run_job("half-trained", training__epochs="1")
+
+
+@pytest.fixture(scope="module")
+def prompted(run_job, half_trained):
+    """Train on from a model that knows no prompts, with prompts."""
+    return run_job(
+        "prompted",
+        training__epochs="1",
+        model__base=str(half_trained.model),
+        model__query_prompt=json.dumps(PROMPTS["query"]),
+        model__document_prompt=json.dumps(PROMPTS["document"]),
+    )
+
+
+def read_jsonl(path):
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+
+def write_jsonl(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return path
+
+
+def sha256(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def files_of(folder):
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def ndcg(scores):
+    return {dimension: scores[dimension]["float32"]["ndcg@10"] for dimension in DIMENSIONS}
+
+
+# What a job finds
+
+
+def test_a_job_improves_a_model_that_can_learn_and_says_so(reference):
+    """A real run ends with an improvement whose interval excludes zero, at every dimension."""
+    report = reference.report
+    assert report["verdict"]["improved"]
+    assert report["verdict"]["dimension"] == 32
+    assert report["verdict"]["sentence"].startswith("Improved. nDCG@10 at 32 dimensions: ")
+    assert all(d["float32"]["ci"][0] > 0 for d in report["comparison"].values())
+    assert report["cost"]["usd"] == pytest.approx(sum(report["seconds"].values()) / 1000, abs=1e-4)
+
+
+@pytest.mark.parametrize("dimension", DIMENSIONS)
+@pytest.mark.parametrize("scores", ["tuned", "base"])
+def test_the_scores_can_be_checked_from_the_published_files(
+    reference, prompted, tiny_encoder, half_trained, scores, dimension
+):
+    """sentence-transformers' evaluator finds the report's numbers in model/ and data/ alone."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
+
+    bases = {reference: tiny_encoder, prompted: half_trained.model}
+    for finished, base in bases.items():
+        data = finished.folder / "data"
+        relevant = {}
+        for line in (data / "qrels.tsv").read_text("utf-8").splitlines()[1:]:
+            query, document, _ = line.split("\t")
+            relevant.setdefault(query, set()).add(document)
+        questions = {row["id"]: row["anchor"] for row in read_jsonl(data / "test.jsonl")}
+        questions = {key: text for key, text in questions.items() if key in relevant}
+        evaluator = InformationRetrievalEvaluator(
+            queries=questions,
+            corpus={row["id"]: row["text"] for row in read_jsonl(data / "corpus.jsonl")},
+            relevant_docs={query: relevant[query] for query in questions},
+            precision_recall_at_k=[1, 5, 10, 100],
+            truncate_dim=int(dimension),
+            write_csv=False,
+        )
+        folder = finished.model if scores == "tuned" else base
+        found = evaluator(SentenceTransformer(str(folder), device="cpu"))
+
+        assert len(questions) == finished.report["data"]["queries"]["test"]
+        assert max(map(len, evaluator.relevant_docs.values())) == 2
+        assert finished.report["scores"][scores][dimension]["float32"] == pytest.approx(
+            {metric: found[f"cosine_{metric}"] for metric in METRICS}, abs=1e-9
+        )
+
+
+def test_the_same_seed_gives_the_same_result_to_the_last_digit(run_job, reference):
+    """Splits, fingerprints, weights, scores and statistics are those of the first run."""
+    again = run_job("again", price=3.6)
+
+    for volatile in ("job_name", "seconds", "cost"):
+        assert volatile in again.report
+    kept = reference.report.keys() - {"job_name", "seconds", "cost"}
+    assert {key: again.report[key] for key in kept} == {key: reference.report[key] for key in kept}
+    same = {name for name in files_of(again.folder) if not name.startswith(("logs", "report"))}
+    differing = {
+        name for name in same if sha256(again.folder / name) != sha256(reference.folder / name)
+    }
+    assert differing == {"manifest.json"}
+
+
+def test_another_seed_gives_other_splits(run_job, reference):
+    """The fingerprint tells splits apart."""
+    other = run_job("other-seed", training__epochs="0", data__seed="7").report["data"]
+
+    for split in ("train", "validation", "test"):
+        assert other["fingerprint"][split] != reference.report["data"]["fingerprint"][split]
+
+
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        ("no-epochs", {"training__epochs": "0"}),
+        ("no-rate", {"training__epochs": "1", "training__learning_rate": "1e-9"}),
+    ],
+)
+def test_a_model_that_cannot_improve_is_the_base_model(run_job, tiny_encoder, name, fields):
+    """Nothing is dressed up: no lift, no certainty, and model/ embeds as the base model does."""
+    import numpy as np
+    from sentence_transformers import SentenceTransformer
+
+    finished = run_job(name, **fields)
+
+    report = finished.report
+    assert not report["verdict"]["improved"]
+    assert report["verdict"]["sentence"].startswith(
+        "Not improved: no checkpoint beat the base model on validation, so `model/` holds the base "
+        "model. "
+    )
+    assert (report["verdict"]["lift"], report["verdict"]["p_value"]) == (0.0, 1.0)
+    assert report["verdict"]["ci"] == [0.0, 0.0]
+    assert report["scores"]["tuned"] == report["scores"]["base"]
+    assert report["training"]["best_step"] == 0
+    texts = [row["text"] for row in read_jsonl(finished.folder / "data" / "corpus.jsonl")][:50]
+    before, after = (
+        SentenceTransformer(str(folder), device="cpu").encode(texts)
+        for folder in (tiny_encoder, finished.model)
+    )
+    np.testing.assert_array_equal(before, after)
+
+
+# What a job leaves behind
+
+
+def test_a_job_leaves_what_it_promises(reference):
+    """The result folder holds these files, and the workspace no checkpoints any more."""
+    names = {re.sub(r"events\.out.*", "events", name) for name in files_of(reference.folder)}
+
+    assert {name for name in names if not name.startswith("model/")} == {
+        "spec.json",
+        "report/report.json",
+        "report/report.md",
+        "per_query.parquet",
+        "data/train.jsonl",
+        "data/validation.jsonl",
+        "data/test.jsonl",
+        "data/corpus.jsonl",
+        "data/qrels.tsv",
+        "data/rejected.jsonl",
+        "logs/job.log",
+        "logs/tensorboard/events",
+        "manifest.json",
+    }
+    assert {"model/README.md", "model/model.safetensors", "model/modules.json"} <= names
+    assert not reference.workspace.checkpoints.exists()
+
+
+LIFT = {"lift", "ci", "p_value", "wins", "ties", "losses"}
+REPORT = {
+    "verdict": {"improved", "metric", "dimension", "lift", "ci", "p_value"}
+    | {"minimum_detectable_effect", "sentence"},
+    "recommendation": {"dimension", "precision", "reason"},
+    "scores": {"bm25", "base", "tuned"},
+    "comparison": set(DIMENSIONS),
+    "data": {"source", "columns", "rows", "used", "dropped", "splits", "duplicates", "leakage"}
+    | {"queries", "corpus", "fingerprint"},
+    "prompts": {"sentence", "base", "tuned"},
+    "training": {"steps", "resumed_from_step", "best_step", "learning_rate", "history"}
+    | {"base_validation", "best_validation"},
+    "seconds": {"data", "model", "score base", "train", "score tuned", "compare", "store"},
+    "cost": {"usd", "basis"},
+    "environment": {"versions", "device", "precision", "reason"},
+    "spec": {"version", "data", "model", "training", "evaluation", "output"},
+}
+
+
+def test_the_report_has_exactly_the_promised_keys(reference):
+    """Version 1 of report.json: other programs read it, so keys are added and never renamed."""
+    report = reference.report
+
+    assert report.keys() == {"version", "job_name", *REPORT}
+    assert {section: set(report[section]) for section in REPORT} == REPORT
+    assert (report["version"], report["job_name"]) == (1, "reference")
+    assert report["verdict"]["metric"] == "ndcg@10"
+    for scores in ("base", "tuned"):
+        assert {d: set(by) for d, by in report["scores"][scores].items()} == {
+            dimension: {"float32"} for dimension in DIMENSIONS
+        }
+        assert all(set(by["float32"]) == set(METRICS) for by in report["scores"][scores].values())
+    assert set(report["scores"]["bm25"]) == set(METRICS)
+    for by in report["comparison"].values():
+        assert set(by) == {"float32"}
+        assert set(by["float32"]) == {*LIFT, "against_full_base", "retention"}
+        assert set(by["float32"]["against_full_base"]) == LIFT
+        assert set(by["float32"]["retention"]) == {"share", "ci"}
+    assert report["spec"] == reference.spec.model_dump(mode="json")
+
+
+def test_the_report_is_json_for_everybody(reference, run_job):
+    """No NaN and no Infinity, which only Python reads."""
+
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    for folder in (reference.folder, run_job("no-epochs", training__epochs="0").folder):
+        json.loads((folder / "report/report.json").read_text("utf-8"), parse_constant=refuse)
+
+
+def test_the_report_describes_the_data(reference, pairs):
+    """Rows are counted from the file to the splits, and none is lost on the way."""
+    data = reference.report["data"]
+
+    assert data["source"] == str(pairs)
+    assert data["rows"] == 482
+    assert {reason: d["rows"] for reason, d in data["dropped"].items()} == {
+        "exact duplicate": 1,
+        "empty question": 1,
+    }
+    assert data["used"] == sum(data["splits"].values()) == 480
+    # 400 contexts, and 40 of them backwards.
+    assert data["corpus"] == 440
+    assert data["duplicates"]["rows_sharing_a_context"] == 80
+    assert data["leakage"]["test_contexts_in_train"] == 0.0
+    assert data["leakage"]["under_a_random_split"] > 0.0
+    written = reference.folder / "data"
+    for split, count in data["splits"].items():
+        assert len(read_jsonl(written / f"{split}.jsonl")) == count
+    assert len(read_jsonl(written / "corpus.jsonl")) == 440
+    assert len(read_jsonl(written / "rejected.jsonl")) == 2
+
+
+def test_the_log_holds_the_articles_keys(reference):
+    """SageMaker's metric definitions find each score in the log, as the article prints it."""
+    lines = (reference.folder / "logs/job.log").read_text("utf-8").splitlines()
+    scored = re.compile(r"\S+Z (bm25|base|tuned) (?:dim_(\d+)_cosine_)?ndcg@10: (\d\.\d{4})")
+    found = {match.group(1, 2): match[3] for line in lines if (match := scored.fullmatch(line))}
+
+    scores = reference.report["scores"]
+    expected = {("bm25", None): f"{scores['bm25']['ndcg@10']:.4f}"}
+    for model in ("base", "tuned"):
+        expected |= {(model, d): f"{score:.4f}" for d, score in ndcg(scores[model]).items()}
+    assert found == expected
+    steps = reference.report["training"]["steps"]
+    last = f"validate: step={steps}/{steps} dim_32_cosine_ndcg@10: "
+    assert [line for line in lines if last in line] != []
+
+
+def test_the_log_tells_each_stage(reference):
+    """A start and an end line for each stage, in the order of the story, and the verdict."""
+    lines = (reference.folder / "logs/job.log").read_text("utf-8").splitlines()
+    told = [match[1] for line in lines if (match := re.search(r"Z ([a-z ]+): (start|done)", line))]
+
+    assert told == [stage for stage in reference.report["seconds"] for _ in ("start", "done")]
+    assert lines[-1].endswith(f"verdict: {reference.report['verdict']['sentence']}")
+
+
+# Prompts
+
+
+def test_without_prompts_the_report_says_so(reference):
+    """The tiny model's family documents none."""
+    assert reference.report["prompts"] == {
+        "sentence": "No prompts are used; the model documents none, or the spec says so.",
+        "base": NO_PROMPTS,
+        "tuned": NO_PROMPTS,
+    }
+
+
+SENTENCE = re.compile(
+    r"The base model is scored (with|without) its prompts, where it is stronger on validation "
+    r"\(ndcg@10 (\d\.\d{3}) with, (\d\.\d{3}) without\)\."
+)
+
+
+def test_explicit_prompts_are_kept_though_the_base_model_is_stronger_without(prompted):
+    """The base model is scored at its best, the tuned one uses what the spec asks for."""
+    from sentence_transformers import SentenceTransformer
+
+    prompts = prompted.report["prompts"]
+    choice, with_prompts, without = SENTENCE.fullmatch(prompts["sentence"]).groups()
+    assert choice == "without"
+    assert float(with_prompts) < float(without)
+    assert prompted.report["training"]["base_validation"] == pytest.approx(float(without), abs=5e-4)
+    assert (prompts["base"], prompts["tuned"]) == (NO_PROMPTS, PROMPTS)
+    assert prompted.report["training"]["best_step"] > 0
+    assert SentenceTransformer(str(prompted.model), device="cpu").prompts == PROMPTS
+
+
+@pytest.mark.parametrize("field", ["query", "document"])
+def test_a_single_explicit_prompt_is_kept_too(run_job, half_trained, field):
+    """Many families have a prompt for queries only; naming it is wanting it."""
+    prompt = {f"model__{field}_prompt": json.dumps(PROMPTS[field])}
+
+    finished = run_job(
+        f"only-{field}", training__epochs="1", model__base=str(half_trained.model), **prompt
+    )
+
+    prompts = finished.report["prompts"]
+    assert SENTENCE.fullmatch(prompts["sentence"])[1] == "without"
+    assert finished.report["training"]["best_step"] > 0
+    assert prompts["tuned"] == NO_PROMPTS | {field: PROMPTS[field]}
+
+
+def test_a_model_is_scored_with_its_prompts_where_it_is_stronger_with(run_job, prompted):
+    """A model that was trained with prompts brings them along, and they make the baseline."""
+    finished = run_job("brings", training__epochs="0", model__base=str(prompted.model))
+
+    prompts = finished.report["prompts"]
+    choice, with_prompts, without = SENTENCE.fullmatch(prompts["sentence"]).groups()
+    assert choice == "with"
+    assert float(with_prompts) > float(without)
+    assert (prompts["base"], prompts["tuned"]) == (PROMPTS, PROMPTS)
+    assert ndcg(finished.report["scores"]["base"]) == ndcg(prompted.report["scores"]["tuned"])
+
+
+def test_prompts_that_weaken_a_model_are_left_out(run_job, half_trained, tmp_path):
+    """Prompts that a model merely brings along are used neither before nor after, if they hurt."""
+    from sentence_transformers import SentenceTransformer
+
+    encoder = SentenceTransformer(str(half_trained.model), device="cpu")
+    encoder.prompts = PROMPTS
+    encoder.save_pretrained(str(tmp_path / "hurt"), create_model_card=False)
+
+    finished = run_job("hurt", training__epochs="1", model__base=str(tmp_path / "hurt"))
+
+    prompts = finished.report["prompts"]
+    assert SENTENCE.fullmatch(prompts["sentence"])[1] == "without"
+    assert (prompts["base"], prompts["tuned"]) == (NO_PROMPTS, NO_PROMPTS)
+    assert finished.report["training"]["best_step"] > 0
+    assert ndcg(finished.report["scores"]["base"]) == ndcg(half_trained.report["scores"]["tuned"])
+    assert SentenceTransformer(str(finished.model), device="cpu").prompts == NO_PROMPTS
+
+
+def test_the_articles_protocol_runs_without_prompts(run_job, prompted):
+    """Every row is its own query and its own document; prompts are left aside."""
+    finished = run_job(
+        "article",
+        training__epochs="1",
+        evaluation__protocol="article",
+        model__base=str(prompted.model),
+    )
+
+    report = finished.report
+    assert report["prompts"]["base"] == report["prompts"]["tuned"] == NO_PROMPTS
+    assert report["prompts"]["sentence"].startswith("No prompts are used")
+    assert report["data"]["corpus"] == report["data"]["used"] == 480
+    assert report["data"]["queries"] == {"validation": 48, "test": 48}
+    qrels = (finished.folder / "data" / "qrels.tsv").read_text("utf-8").splitlines()[1:]
+    assert len({line.split("\t")[0] for line in qrels}) == len(qrels) == 96
+    tested = {row["id"]: row["positive"] for row in read_jsonl(finished.folder / "data/test.jsonl")}
+    corpus = {row["id"]: row["text"] for row in read_jsonl(finished.folder / "data/corpus.jsonl")}
+    for query, document, _ in (line.split("\t") for line in qrels):
+        assert query not in tested or corpus[document] == tested[query]
+
+
+# Ways to train
+
+
+def with_negatives(rows, lacking):
+    """Give two rows of three a negative: half of its own context and half of the one before."""
+    for number, row in enumerate(rows):
+        if number % 3 != lacking:
+            words = [*rows[number - 1]["context"].split()[:4], *row["context"].split()[4:], "is"]
+            row["negative"] = " ".join(words)
+    return rows
+
+
+def test_hard_negatives_are_trained_on_and_searched_among(run_job, pairs, tmp_path):
+    """A column of negatives joins the corpus and the batches; rows may lack theirs."""
+    rows = with_negatives(read_jsonl(pairs)[:400], lacking=1)
+
+    report = run_job("negatives", data__source=str(write_jsonl(tmp_path / "n.jsonl", rows))).report
+
+    assert report["data"]["columns"]["negatives"] == ["negative"]
+    texts = {row[key] for row in rows for key in ("context", "negative") if key in row}
+    assert report["data"]["corpus"] == len(texts) > 600
+    assert report["verdict"]["improved"]
+
+
+def test_hard_negatives_are_found_though_the_first_row_lacks_one(run_job, pairs, tmp_path):
+    """A column is a column wherever it first occurs; losing it silently would cost quality."""
+    source = write_jsonl(tmp_path / "n.jsonl", with_negatives(read_jsonl(pairs)[:400], lacking=0))
+
+    report = run_job("lacking", training__epochs="0", data__source=str(source)).report
+
+    assert report["data"]["columns"]["negatives"] == ["negative"]
+
+
+def test_mini_batches_train_as_well(run_job):
+    """With `mini_batch_size` a job needs less memory and improves all the same."""
+    report = run_job("mini", training__epochs="2", training__mini_batch_size="8").report
+
+    assert report["verdict"]["improved"]
+    assert report["spec"]["training"]["mini_batch_size"] == 8
+
+
+# Ends that are none
+
+
+def test_a_finished_job_is_not_done_again(run_job, reference):
+    """The second launch changes nothing, so the manifest still holds."""
+    before = {name: sha256(reference.folder / name) for name in files_of(reference.folder)}
+
+    again = run_job("reference", price=3.6)
+
+    assert again.report == reference.report
+    assert {name: sha256(reference.folder / name) for name in files_of(reference.folder)} == before
+    manifest = json.loads((reference.folder / "manifest.json").read_text("utf-8"))
+    assert {name: entry["sha256"] for name, entry in manifest.items()} == {
+        name: digest for name, digest in before.items() if name != "manifest.json"
+    }
+
+
+def test_another_job_under_the_same_name_is_refused(run_job, reference):
+    """The folder belongs to a run; another spec is refused with the fields that differ."""
+    with pytest.raises(SpecError, match=r"these differ: `training.scale`\. Use another `--name`"):
+        run_job("reference", training__scale="30")
+
+
+def test_a_job_that_could_not_be_published_is_taken_up_where_it_ended(run_job, place, half_trained):
+    """Without its manifest a run is unfinished; the next launch does not train again."""
+    obstacle = place / "runs" / "obstructed" / "per_query.parquet"
+    obstacle.mkdir(parents=True)
+
+    with pytest.raises(StorageError, match="obstructed"):
+        run_job("obstructed", training__epochs="1")
+    assert not (obstacle.parent / "manifest.json").exists()
+    obstacle.rmdir()
+    finished = run_job("obstructed", training__epochs="1")
+
+    training = finished.report["training"]
+    assert training["resumed_from_step"] == training["steps"] == 12
+    assert finished.report["scores"] == half_trained.report["scores"]
+    assert (finished.folder / "manifest.json").is_file()
+
+
+def test_an_interrupted_job_leaves_no_result_and_goes_on(run_job, place):
+    """A stop signal ends the job after its step; the next launch resumes at that step."""
+    stop = StopSignal()
+    stop.requested = True
+
+    with pytest.raises(Interrupted):
+        run_job("interrupted", training__epochs="1", stop=stop)
+    assert files_of(place / "runs" / "interrupted") == set()
+    finished = run_job("interrupted", training__epochs="1")
+
+    assert finished.report["training"]["resumed_from_step"] == 1
+    assert finished.report["verdict"]["improved"]

@@ -1,0 +1,449 @@
+"""Training: what it sees, which checkpoint it gives back, and that it can be taken up again."""
+
+import inspect
+import logging
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from job.baseline import Baseline, score_base
+from job.checkpoints import last_checkpoint, restore
+from job.data import Dataset, TrainingData, TrainingPairs, load_dataset
+from job.errors import DataError, Interrupted, SpecError, TrainingError
+from job.evaluate import choose_dimensions
+from job.interruption import StopSignal
+from job.model import Machine, Model, Prompts, load_model
+from job.spec import JobSpec, TrainingSpec
+from job.train import learning_rate, train, training_rows
+from job.workspace import Workspace
+
+CPU = Machine("cpu", "float32", "as the spec says")
+MAIN = "dim_32_cosine_ndcg@10"
+
+
+@dataclass
+class Task:
+    """Everything that training is given, ready to be trained once or several times."""
+
+    spec: JobSpec
+    dataset: Dataset
+    base: Baseline
+    workspace: Workspace
+
+    def load(self):
+        return load_model(self.spec.model, CPU)
+
+    def train(self, stop=None, workspace=None, model=None):
+        return train(
+            model or self.load(),
+            self.dataset.training,
+            self.base.validation,
+            self.spec.training,
+            workspace or self.workspace,
+            stop or StopSignal(),
+        )
+
+
+@pytest.fixture
+def task(tiny_spec, tmp_path):
+    """Prepare a training of two epochs of ten steps."""
+
+    def prepare(**settings):
+        spec = tiny_spec(**{"training__epochs": "2", **settings})
+        dataset = load_dataset(spec.data, {})
+        model = load_model(spec.model, CPU)
+        dimensions = choose_dimensions(spec.evaluation, model.width)
+        base = score_base(model, dataset, dimensions, spec)
+        return Task(spec, dataset, base, Workspace(tmp_path / "work"))
+
+    return prepare
+
+
+def validated_steps(training):
+    return [int(entry["step"]) for entry in training.history if MAIN in entry]
+
+
+def weights_of(model):
+    return {name: weights.clone() for name, weights in model.encoder.state_dict().items()}
+
+
+def assert_same_weights(one, other):
+    import torch
+
+    assert one.keys() == other.keys()
+    assert [name for name in one if not torch.equal(one[name], other[name])] == []
+
+
+# What training is given
+
+
+def rows(*table):
+    """Make training pairs out of (question, document, negatives); equal texts are one text."""
+    questions, documents, negatives = zip(*table, strict=True)
+    columns = {
+        "id": pa.array([f"q{number}" for number in range(len(table))]),
+        "anchor": pa.array(questions),
+        "positive": pa.array(documents),
+        "negatives": pa.array(negatives, pa.list_(pa.string())),
+    }
+    numbers = (np.unique(texts, return_inverse=True)[1] for texts in (questions, documents))
+    return TrainingPairs(pa.table(columns), *numbers)
+
+
+def test_rows_without_negatives_have_two_texts_and_their_number():
+    """The label of a row is its number: the loss looks its known answers up with it."""
+    arranged = training_rows(rows(("why", "so", []), ("when", "now", [])), seed=0)
+
+    assert arranged.column_names == ["anchor", "positive", "label"]
+    assert arranged.to_list() == [
+        {"anchor": "why", "positive": "so", "label": 0},
+        {"anchor": "when", "positive": "now", "label": 1},
+    ]
+
+
+def test_missing_negatives_are_filled_with_documents_of_other_rows():
+    """Rows keep their negatives in order; one that has fewer gets what is no answer of its own."""
+    pairs = rows(("a", "A", ["n1", "n2"]), ("b", "B", []), ("c", "C", ["n3"]))
+
+    arranged = training_rows(pairs, seed=0)
+
+    assert arranged.column_names == ["anchor", "positive", "negative_1", "negative_2", "label"]
+    first, second, third = arranged.to_list()
+    assert first == {"anchor": "a", "positive": "A", "negative_1": "n1", "negative_2": "n2"} | {
+        "label": 0
+    }
+    assert {second["negative_1"], second["negative_2"]} <= {"A", "C"}
+    assert third["negative_1"] == "n3"
+    assert third["negative_2"] in {"A", "B"}
+    assert arranged.to_list() == training_rows(pairs, seed=0).to_list()
+
+
+def test_a_filled_negative_never_answers_its_question():
+    """Another row's document may answer this row's question too, as some third row says."""
+    pairs = rows(("a", "A", []), ("a", "B", ["n"]), ("b", "B", ["n"]), ("c", "C", ["n"]))
+
+    assert {training_rows(pairs, seed)[0]["negative_1"] for seed in range(20)} == {"C"}
+
+
+def test_negatives_cannot_be_filled_from_one_context():
+    """Where every row has the same document there is no other one to take."""
+    pairs = rows(("a", "A", ["n"]), ("b", "A", []))
+
+    with pytest.raises(DataError, match="nearly all rows share one context"):
+        training_rows(pairs, seed=0)
+
+
+def test_training_cannot_see_the_test_split():
+    """What `train` is given has no place for a test set, so nothing can be selected on it."""
+    assert [field.name for field in fields(TrainingData)] == ["train", "validation", "corpus"]
+    assert inspect.signature(train).parameters["data"].annotation is TrainingData
+
+
+@pytest.mark.parametrize(
+    ("millions", "rate"),
+    [(22, 1e-4), (50, 1e-4), (109, 5e-5), (200, 5e-5), (335, 2e-5), (7_000, 2e-5)],
+)
+def test_an_automatic_learning_rate_goes_by_size(millions, rate):
+    """Small models bear, and need, a higher rate; a given one is taken as it is."""
+    import torch
+
+    # On the device "meta" weights have a shape and no memory.
+    encoder = torch.nn.Linear(1000, millions * 1000, bias=False, device="meta")
+    model = Model(encoder, CPU, 1000, Prompts())
+
+    assert learning_rate(TrainingSpec(), model) == rate
+    assert learning_rate(TrainingSpec(learning_rate=3e-6), model) == 3e-6
+
+
+@pytest.mark.parametrize("weights", ["[1]", "[1, 1]", "[1, 1, 1, 1]"])
+def test_dimension_weights_of_another_length_are_refused(task, weights):
+    """There is one weight for each dimension, and the message says which dimensions there are."""
+    prepared = task(training__dimension_weights=weights)
+
+    with pytest.raises(SpecError) as caught:
+        prepared.train()
+
+    assert str(caught.value) == (
+        f"`training.dimension_weights` has {weights.count('1')} values for the dimensions "
+        "[64, 32, 16]; one each is needed, large to small."
+    )
+
+
+# What training gives back
+
+
+def test_no_epochs_leave_the_base_model_untouched(task):
+    """With nothing to train the base model itself is the outcome, and nothing is written."""
+    prepared = task(training__epochs="0")
+    model = prepared.load()
+    before = weights_of(model)
+
+    outcome = prepared.train(model=model)
+
+    assert outcome.model is model
+    assert_same_weights(weights_of(model), before)
+    base = prepared.base.validation.base
+    assert outcome.facts() == {
+        "steps": 0,
+        "resumed_from_step": 0,
+        "best_step": 0,
+        "learning_rate": 0.0,
+        "base_validation": base,
+        "best_validation": base,
+        "history": [],
+    }
+    assert not outcome.improved_on_validation
+    assert not prepared.workspace.checkpoints.exists()
+
+
+def test_the_model_given_back_is_the_best_on_validation(task):
+    """The first of the best checkpoints is restored, and scores now what it scored then."""
+    # With eight validation queries the score stops rising long before the training ends.
+    prepared = task(
+        training__epochs="3", training__evaluate_every="3", data__validation_fraction="0.02"
+    )
+
+    outcome = prepared.train()
+
+    scores = {int(entry["step"]): entry[MAIN] for entry in outcome.history if MAIN in entry}
+    assert outcome.best_validation == max(scores.values()) > prepared.base.validation.base
+    assert outcome.best_step == min(s for s in scores if scores[s] == outcome.best_validation)
+    assert outcome.best_step < outcome.steps == max(scores)
+    assert outcome.improved_on_validation
+    assert prepared.base.validation.score(outcome.model) == {
+        key: value
+        for entry in outcome.history
+        if entry["step"] == outcome.best_step
+        for key, value in entry.items()
+        if key.startswith("dim_")
+    }
+
+
+def test_a_model_that_did_not_improve_says_so(task):
+    """Where no checkpoint beats the base model there is no best step; the steps still count."""
+    prepared = task(training__epochs="1", training__learning_rate="1e-9")
+
+    outcome = prepared.train()
+
+    assert (outcome.steps, outcome.best_step) == (10, 0)
+    assert not outcome.improved_on_validation
+    assert outcome.best_validation == outcome.base_validation == prepared.base.validation.base
+
+
+@pytest.mark.parametrize(
+    ("every", "steps"),
+    [("epoch", [10, 20]), ("7", [7, 14, 20]), ("10", [10, 20]), ("1000", [20])],
+)
+def test_the_last_step_is_always_validated_and_once(task, every, steps):
+    """Whatever the cadence, the end of the training is a candidate, and is not counted twice."""
+    prepared = task(training__evaluate_every=every)
+
+    outcome = prepared.train()
+
+    assert validated_steps(outcome) == steps
+    assert outcome.steps == 20
+
+
+def test_the_curves_reach_tensorboard(task):
+    """Loss and validation scores lie among the run's logs, where TensorBoard finds them."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    prepared = task(training__epochs="1")
+
+    outcome = prepared.train()
+
+    folder = prepared.workspace.logs / "tensorboard"
+    assert [path.name[:20] for path in folder.iterdir()] == ["events.out.tfevents."]
+    events = EventAccumulator(str(folder)).Reload()
+    assert {"train/loss", "train/learning_rate", f"eval/{MAIN}"} <= set(events.Tags()["scalars"])
+    shown = [event.value for event in events.Scalars(f"eval/{MAIN}")]
+    assert shown == pytest.approx([outcome.history[-1][MAIN]])
+
+
+def test_no_curves_are_written_where_none_are_wanted(task):
+    """`training.report_to: []` turns the integrations off."""
+    prepared = task(training__epochs="1", training__report_to="[]")
+
+    prepared.train()
+
+    assert not (prepared.workspace.logs / "tensorboard").exists()
+
+
+@pytest.mark.parametrize("mini_batch_size", [None, "8"])
+def test_a_loss_that_is_no_number_ends_the_training(task, mini_batch_size):
+    """Weights that went wrong are noticed at the next log line, and the message says what helps."""
+    import torch
+
+    prepared = task(training__mini_batch_size=mini_batch_size or "null")
+    model = prepared.load()
+    with torch.no_grad():
+        # One word's embedding; the loss is NaN as soon as a batch has the word.
+        next(model.encoder.parameters())[30] = float("nan")
+
+    with pytest.raises(TrainingError) as caught:
+        prepared.train(model=model)
+
+    message = str(caught.value)
+    assert message.startswith("The loss is nan at step ")
+    assert "`training.learning_rate`" in message
+    assert "`model.precision=float32`" in message
+
+
+# Checkpoints
+
+
+FILES = ("model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json")
+
+
+@pytest.fixture
+def trained(task):
+    """Train for two epochs: checkpoints of the steps 10 and 20 are on the disk."""
+    prepared = task()
+    return prepared, prepared.train()
+
+
+def test_there_is_no_last_checkpoint_at_first(tmp_path):
+    """Neither a missing folder nor an empty one has a checkpoint."""
+    assert last_checkpoint(tmp_path / "missing") is None
+    assert last_checkpoint(tmp_path) is None
+
+
+def test_the_last_checkpoint_is_the_one_of_the_highest_step(trained):
+    """Steps are compared as numbers: 100 comes after 20."""
+    folder = trained[0].workspace.checkpoints
+    assert last_checkpoint(folder) == folder / "checkpoint-20"
+    (folder / "checkpoint-10").rename(folder / "checkpoint-100")
+    assert last_checkpoint(folder) == folder / "checkpoint-100"
+
+
+def test_a_checkpoint_that_lacks_a_file_is_ignored(trained):
+    """A run killed while it wrote, or while the checkpoint was copied, goes on from one before."""
+    folder = trained[0].workspace.checkpoints
+    for name in FILES:
+        path = folder / "checkpoint-20" / name
+        aside = path.rename(folder / name)
+        assert last_checkpoint(folder) == folder / "checkpoint-10", name
+        aside.rename(path)
+
+
+def test_a_checkpoint_with_half_a_file_is_ignored(trained):
+    """Half a file is no file: the run is taken up where everything is whole."""
+    folder = trained[0].workspace.checkpoints
+    for name in FILES:
+        path = folder / "checkpoint-20" / name
+        content = path.read_bytes()
+        path.write_bytes(content[: len(content) // 2])
+        assert last_checkpoint(folder) == folder / "checkpoint-10", name
+        path.write_bytes(content)
+
+
+def test_a_checkpoint_that_scores_otherwise_is_not_given_back(task, tmp_path):
+    """The restored model is scored again: weights that changed on the disk are noticed."""
+    import torch
+
+    prepared = task()
+    model = prepared.load()
+    with torch.no_grad():
+        next(model.encoder.parameters()).zero_()
+    model.encoder.save_pretrained(str(tmp_path / "checkpoint-7"), create_model_card=False)
+    expected = prepared.base.validation.base
+
+    with pytest.raises(TrainingError) as caught:
+        restore(model, tmp_path / "checkpoint-7", prepared.base.validation, expected)
+
+    assert str(caught.value) == (
+        f"The checkpoint `checkpoint-7` scores 0.000000 after loading, but scored {expected:.6f} "
+        "in training. Its files are damaged; start the run anew."
+    )
+
+
+@pytest.mark.parametrize("damage", ["cut", "missing", "gone"])
+def test_a_checkpoint_that_cannot_be_read_is_not_given_back(task, tmp_path, damage):
+    """Half a file, no file and no folder end in the same way as wrong weights: in one line."""
+    prepared = task()
+    model = prepared.load()
+    folder = tmp_path / "checkpoint-7"
+    if damage != "gone":
+        model.encoder.save_pretrained(str(folder), create_model_card=False)
+        weights = folder / "model.safetensors"
+        content = weights.read_bytes()
+        weights.unlink()
+        if damage == "cut":
+            weights.write_bytes(content[: len(content) // 2])
+
+    with pytest.raises(TrainingError, match="checkpoint-7"):
+        restore(model, folder, prepared.base.validation, prepared.base.validation.base)
+
+
+# Interruption
+
+
+class AskToStop(logging.Handler):
+    """Reads the progress lines and asks the run to stop after it has logged a given step."""
+
+    def __init__(self, step):
+        super().__init__()
+        self.stop = StopSignal()
+        self._line = f"train: step={step}/"
+
+    def emit(self, record):
+        if record.getMessage().startswith(self._line):
+            self.stop.requested = True
+
+
+@pytest.fixture
+def stop_after():
+    """Make a stop signal that is given when a step has been logged, hence heard at the next."""
+    log = logging.getLogger("embedtune")
+    level = log.level
+    log.setLevel(logging.INFO)
+    watchers = []
+
+    def make(step):
+        watchers.append(AskToStop(step))
+        log.addHandler(watchers[-1])
+        return watchers[-1].stop
+
+    yield make
+    for watcher in watchers:
+        log.removeHandler(watcher)
+    log.setLevel(level)
+
+
+@pytest.mark.parametrize(
+    ("every", "logged"),
+    [("epoch", 4), ("epoch", 9), ("4", 12), ("4", 19)],
+)
+def test_an_interrupted_training_ends_as_if_it_had_not_been(
+    task, stop_after, tmp_path, every, logged
+):
+    """Stopped at any step and taken up again: same weights in every bit, same candidates."""
+    prepared = task(training__evaluate_every=every)
+    whole = prepared.train(workspace=Workspace(tmp_path / "whole"))
+
+    with pytest.raises(Interrupted) as caught:
+        prepared.train(stop_after(logged))
+    stopped = last_checkpoint(prepared.workspace.checkpoints)
+    resumed = prepared.train()
+
+    assert str(caught.value) == f"The run was interrupted after step {logged + 1} of 20."
+    assert stopped.name == f"checkpoint-{logged + 1}"
+    assert resumed.resumed_from_step == logged + 1
+    assert_same_weights(weights_of(resumed.model), weights_of(whole.model))
+    assert validated_steps(resumed) == validated_steps(whole)
+    assert replace(resumed, model=None, history=[], resumed_from_step=0) == replace(
+        whole, model=None, history=[]
+    )
+
+
+def test_a_finished_training_is_not_done_again(trained):
+    """A run that was lost after its training takes the training's outcome from the checkpoints."""
+    prepared, whole = trained
+
+    again = prepared.train()
+
+    assert again.resumed_from_step == again.steps == 20
+    assert_same_weights(weights_of(again.model), weights_of(whole.model))
+    assert replace(again, model=None, resumed_from_step=0) == replace(whole, model=None)
