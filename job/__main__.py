@@ -102,6 +102,9 @@ def exit_code(work: Callable[[], None], workspace: Workspace | None, extra: str 
     """Do the work; turn every failure into its exit code and its one line."""
     try:
         work()
+    except BrokenPipeError:
+        # Whoever reads our output has seen enough (`| head`); Click ends quietly.
+        raise
     except BaseException as error:  # noqa: BLE001  this is the one place that catches all
         expected = explain(error, workspace, extra)
         if expected is None:
@@ -110,7 +113,8 @@ def exit_code(work: Callable[[], None], workspace: Workspace | None, extra: str 
         else:
             line, code = str(expected), expected.exit_code
             click.echo(f"Error: {line}", err=True)
-        if workspace is not None:
+        # A workspace that is still locked belongs to another process's run.
+        if workspace is not None and not workspace.is_locked():
             _note_failure(workspace, line)
         return code
     return 0
@@ -122,7 +126,7 @@ def explain(error: BaseException, workspace: Workspace | None, extra: str) -> Em
         return error
     if isinstance(error, KeyboardInterrupt):
         return Interrupted("The run was interrupted; nothing of it is lost that was written.")
-    if isinstance(error, ModuleNotFoundError):
+    if isinstance(error, ModuleNotFoundError) and not _is_ours(error.name):
         msg = f"The package `{error.name}` is missing here: `pip install 'embedtune[{extra}]'`."
         return MachineError(msg)
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
@@ -134,6 +138,10 @@ def explain(error: BaseException, workspace: Workspace | None, extra: str) -> Em
     if _is_disk_full(error, workspace):
         return MachineError("The disk is full; free some space and launch the run again.")
     return None
+
+
+def _is_ours(module: str | None) -> bool:
+    return module is None or module.partition(".")[0] in ("job", "launcher")
 
 
 def _is_disk_full(error: BaseException, workspace: Workspace | None) -> bool:

@@ -102,10 +102,21 @@ def _model_file(model: str, name: str) -> Path | None:
 
 
 def _max_length(model: str) -> int:
-    """Read sentence-transformers' limit, 512 (BERT's) where the model states none."""
-    path = _model_file(model, "sentence_bert_config.json")
+    """Find the limit that sentence-transformers will use, 512 (BERT's) where none is stated."""
+    own = _settings(model, "sentence_bert_config.json").get("max_seq_length")
+    if own:
+        return int(own)
+    stated = (
+        _settings(model, "tokenizer_config.json").get("model_max_length"),
+        _settings(model, "config.json").get("max_position_embeddings"),
+    )
+    return int(min((limit for limit in stated if limit), default=512))
+
+
+def _settings(model: str, name: str) -> dict[str, Any]:
+    path = _model_file(model, name)
     settings: dict[str, Any] = json.loads(path.read_text("utf-8")) if path else {}
-    return int(settings.get("max_seq_length") or 512)
+    return settings
 
 
 def _texts(dataset: Dataset, column: str) -> list[str]:

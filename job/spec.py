@@ -3,6 +3,7 @@
 import difflib
 import json
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
@@ -190,13 +191,51 @@ def build_spec(
 
     Raises `SpecError` that names each wrong field, and the nearest right one.
     """
-    merged: dict[str, Any] = json.loads(json.dumps(document))
+    merged = _as_json(document)
     for key, text in (assignments or {}).items():
         _assign(merged, key, _parse_value(key, text))
     try:
         return JobSpec.model_validate(merged)
     except ValidationError as error:
         raise SpecError("; ".join(_explain(dict(e)) for e in error.errors()[:3])) from None
+
+
+def _as_json(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Copy a document; sections without any field (all commented out) are left to their defaults.
+
+    YAML knows dates, sets and cycles, which no field takes.
+    """
+    try:
+        copy: dict[str, Any] = json.loads(json.dumps(document))
+    except (TypeError, ValueError, RecursionError) as error:
+        msg = f"The spec holds what is neither text, number nor list: {error}. Put it in quotes."
+        raise SpecError(msg) from None
+    return _without_empty_sections(copy, JobSpec)
+
+
+def _without_empty_sections(document: dict[str, Any], model: type[BaseModel]) -> dict[str, Any]:
+    sections = _sections(model)
+    return {
+        key: _without_empty_sections(value, sections[key])
+        if key in sections and isinstance(value, dict)
+        else value
+        for key, value in document.items()
+        if value is not None or key not in sections
+    }
+
+
+def _sections(model: type[BaseModel]) -> dict[str, type[Section]]:
+    return {
+        name: field.annotation
+        for name, field in model.model_fields.items()
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section)
+    }
+
+
+def _section_names(model: type[BaseModel] = JobSpec, prefix: str = "") -> Iterable[str]:
+    for name, section in _sections(model).items():
+        yield f"{prefix}{name}"
+        yield from _section_names(section, f"{prefix}{name}.")
 
 
 def parse_assignments(texts: Iterable[str]) -> dict[str, str]:
@@ -211,14 +250,28 @@ def parse_assignments(texts: Iterable[str]) -> dict[str, str]:
     return assignments
 
 
+def read_document(path: Path, name: str | None = None) -> dict[str, Any]:
+    """Read a spec's file; `name`, or else its path, stands in errors."""
+    name = name or str(path)
+    try:
+        return parse_document(path.read_text("utf-8"), name)
+    except UnicodeDecodeError as error:
+        msg = f"`{name}` is not UTF-8: byte 0x{error.object[error.start]:02x}. Save it as UTF-8."
+        raise SpecError(msg) from None
+    except OSError as error:
+        msg = f"`{name}` cannot be read: {error.strerror}."
+        raise SpecError(msg) from None
+
+
 def parse_document(text: str, name: str) -> dict[str, Any]:
     """Read a spec from YAML or JSON; `name` says in errors where the text came from."""
     try:
         document = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f" in line {mark.line + 1}" if mark else ""
-        msg = f"`{name}` is not valid YAML{where}: {getattr(error, 'problem', error)}."
+        problem = str(getattr(error, "problem", error)).splitlines()[0]
+        msg = f"`{name}` is not valid YAML{where}: {problem}."
         raise SpecError(msg) from None
     if document is None:
         return {}
@@ -262,12 +315,16 @@ def _assign(document: dict[str, Any], key: str, value: object) -> None:
     for section in sections:
         document = document.setdefault(section, {})
         if not isinstance(document, dict):
-            msg = f"`{key}` cannot be set: `{section}` is not a section. {_nearest(key)}"
+            msg = f"`{key}` cannot be set: `{section}` holds {document!r}, not fields."
             raise SpecError(msg)
     document[field] = value
 
 
 def _parse_value(key: str, text: str) -> object:
+    # What looks like a number, a truth value or a mapping is a text in a field of text: a prompt
+    # ends in `: `, a language is called `no`. Quotes and `null` mean what they do in YAML.
+    if key in _text_fields() and text[:1] not in ("'", '"') and text not in ("", "~", "null"):
+        return text
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError:
@@ -275,9 +332,18 @@ def _parse_value(key: str, text: str) -> object:
         raise SpecError(msg) from None
 
 
+def _text_fields(model: type[BaseModel] = JobSpec, prefix: str = "") -> set[str]:
+    own = {
+        f"{prefix}{name}"
+        for name, field in model.model_fields.items()
+        if field.annotation in (str, str | None)
+    }
+    return own.union(*(_text_fields(s, f"{prefix}{name}.") for name, s in _sections(model).items()))
+
+
 def _explain(error: dict[str, Any]) -> str:
     # The location of a union's member ends in the member's name, which means nothing to a user.
-    known = {name for name, *_ in field_rows()}
+    known = {name for name, *_ in field_rows()} | set(_section_names())
     parts = [str(part) for part in error["loc"]]
     while parts and ".".join(parts) not in known and error["type"] != "extra_forbidden":
         parts.pop()
@@ -289,9 +355,13 @@ def _explain(error: dict[str, Any]) -> str:
 
 
 def _nearest(key: str) -> str:
-    known = [name for name, *_ in field_rows()]
+    known = [*_section_names(), *(name for name, *_ in field_rows())]
     by_leaf = {name.rsplit(".", 1)[-1]: name for name in known}
-    near = difflib.get_close_matches(key, known, 1) or [
-        by_leaf[leaf] for leaf in difflib.get_close_matches(key.rsplit(".", 1)[-1], by_leaf, 1)
-    ]
+    leaf = key.rsplit(".", 1)[-1]
+    near = (
+        [by_leaf[leaf]]
+        if leaf in by_leaf
+        else difflib.get_close_matches(key, known, 1)
+        or [by_leaf[name] for name in difflib.get_close_matches(leaf, by_leaf, 1)]
+    )
     return f"Did you mean `{near[0]}`?" if near else "`embedtune schema` lists the fields."

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from job.data import Dataset
-from job.errors import StorageError, TrainingError
+from job.errors import TrainingError
 from job.model import Model
 from job.ranking import METRICS, Scores
 from job.report import to_json, to_markdown
 from job.spec import JobSpec
-from job.workspace import MANIFEST, Workspace, check_same_spec, write_atomically
+from job.workspace import MANIFEST, Workspace, check_same_spec, write_atomically, write_error
 
 # Texts of the sample that the saved model must embed as the one in memory does.
 SAMPLE = 32
@@ -120,8 +120,8 @@ def publish(workspace: Workspace, destination: Path) -> None:
         manifest = (workspace.results / MANIFEST).read_text("utf-8")
         write_atomically(destination / MANIFEST, manifest)
     except OSError as error:
-        msg = f"The results cannot be written to `{destination}`: {error.strerror}."
-        raise StorageError(msg) from None
+        msg = f"The results cannot be written to `{destination}`"
+        raise write_error(msg, error) from None
 
 
 def check_destination(destination: Path, spec: JobSpec) -> None:
@@ -131,8 +131,8 @@ def check_destination(destination: Path, spec: JobSpec) -> None:
     try:
         destination.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        msg = f"The output folder `{destination}` cannot be made: {error.strerror}."
-        raise StorageError(msg) from None
+        msg = f"The output folder `{destination}` cannot be made"
+        raise write_error(msg, error) from None
 
 
 def is_complete(destination: Path) -> bool:

@@ -1,15 +1,15 @@
 """The workspace: SageMaker's /opt/ml tree, and the only file that knows where things lie in it."""
 
+import errno
 import fcntl
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from job.errors import MachineError, SpecError, StorageError
-from job.spec import JobSpec, build_spec, parse_document
+from job.spec import JobSpec, build_spec, read_document
 
 DEFAULT_ROOT = Path("/opt/ml")
 # SageMaker shows so many characters of output/failure and cuts the rest.
@@ -84,12 +84,18 @@ class Workspace:
 
     def read_spec(self) -> JobSpec:
         """Merge defaults ← channel `spec` ← hyperparameters.json, later ones winning."""
-        document: dict[str, Any] = {}
-        if self.job_spec.is_file():
-            document = parse_document(self.job_spec.read_text("utf-8"), "job.json")
+        document = read_document(self.job_spec, "job.json") if self.job_spec.is_file() else {}
+        return build_spec(document, self._hyperparameters())
+
+    def _hyperparameters(self) -> dict[str, str]:
         path = self.root / "input" / "config" / "hyperparameters.json"
-        hyperparameters = json.loads(path.read_text("utf-8")) if path.is_file() else {}
-        return build_spec(document, {key: str(value) for key, value in hyperparameters.items()})
+        try:
+            given = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+            # SageMaker's automatic tuning adds parameters of its own, whose names begin with `_`.
+            return {key: str(value) for key, value in given.items() if not key.startswith("_")}
+        except (ValueError, AttributeError) as error:
+            msg = f"`{path.name}` is not a JSON object of dotted fields: {error}."
+            raise SpecError(msg) from None
 
     def write_spec(self, spec: JobSpec) -> None:
         """Keep the merged spec; a workspace that holds another spec's run is refused."""
@@ -100,7 +106,8 @@ class Workspace:
 
     def write_failure(self, text: str) -> None:
         self.failure.parent.mkdir(parents=True, exist_ok=True)
-        self.failure.write_text(text[:FAILURE_CHARACTERS] + "\n", "utf-8")
+        line = " ".join(text.split())
+        self.failure.write_text(line[:FAILURE_CHARACTERS] + "\n", "utf-8")
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -116,9 +123,17 @@ class Workspace:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                msg = f"Another process is working on `{self.root}`; wait for it or stop it."
-                raise MachineError(msg) from None
+                raise self._busy() from None
             yield
+
+    def require_unlocked(self) -> None:
+        """Refuse early, before anything in the workspace is touched."""
+        if self.is_locked():
+            raise self._busy()
+
+    def _busy(self) -> MachineError:
+        msg = f"Another process is working on `{self.root}`; wait for it or stop it."
+        return MachineError(msg)
 
     def is_locked(self) -> bool:
         path = self.root / "lock"
@@ -137,7 +152,7 @@ def check_same_spec(path: Path, spec: JobSpec) -> None:
     from job.spec import differing_fields
 
     try:
-        earlier = build_spec(parse_document(path.read_text("utf-8"), path.name))
+        earlier = build_spec(read_document(path, path.name))
     except SpecError as error:
         msg = f"`{path}` is not the spec of this version ({error}) Use another `--name`."
         raise SpecError(msg) from None
@@ -154,6 +169,13 @@ def write_atomically(path: Path, text: str) -> None:
         beside.write_text(text, "utf-8")
         beside.replace(path)
     except OSError as error:
-        beside.unlink(missing_ok=True)
-        msg = f"`{path}` cannot be written: {error.strerror}."
-        raise StorageError(msg) from None
+        with suppress(OSError):
+            beside.unlink()
+        msg = f"`{path}` cannot be written"
+        raise write_error(msg, error) from None
+
+
+def write_error(what: str, error: OSError) -> StorageError | MachineError:
+    """Say that something cannot be written, and whose fault it is: a full disk is the machine's."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return (MachineError if full else StorageError)(f"{what}: {error.strerror or error}.")

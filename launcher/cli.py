@@ -186,15 +186,19 @@ def _wanted_spec(
     name: str | None,
 ) -> "JobSpec":
     """Merge the job file with the options; with a run's name alone, take that run's own spec."""
-    from job.spec import build_spec, parse_assignments, parse_document
+    from job.spec import build_spec, parse_assignments, read_document
     from launcher.runs import Run
 
-    options = {key: json.dumps(value) for key, value in given.items() if value is not None}
+    options = {
+        key: json.dumps(value, ensure_ascii=False)
+        for key, value in given.items()
+        if value is not None
+    }
     path = job_file
     if name and not job_file and set(options) <= {"output.uri"} and not settings:
         kept = Run(Path(given["output.uri"] or DEFAULT_OUTPUT) / name).workspace.job_spec
         path = kept if kept.is_file() else None
-    document = parse_document(path.read_text("utf-8"), str(path)) if path else {}
+    document = read_document(path) if path else {}
     spec = build_spec(document, parse_assignments(settings) | options)
     if spec.data.source is None:
         msg = "No data: give `--data`, or a job file with `data.source` (`embedtune init`)."

@@ -46,10 +46,14 @@ class Run:
         path = self.folder / "receipt.json"
         return json.loads(path.read_text("utf-8"))["exit_code"] if path.is_file() else None
 
+    @property
+    def has_report(self) -> bool:
+        return (self.folder / "report" / "report.json").is_file()
+
     def report(self) -> dict[str, Any]:
         """Read the report; raises `StorageError` where the run has none."""
         path = self.folder / "report" / "report.json"
-        if not path.is_file():
+        if not self.has_report:
             msg = f"The run `{self.name}` is {self.state} and has no report in `{self.folder}`."
             raise StorageError(msg)
         report: dict[str, Any] = json.loads(path.read_text("utf-8"))

@@ -63,7 +63,7 @@ def runs_table(runs: Iterable[Run]) -> Table:
         table.add_column(heading, overflow="fold")
     for run in runs:
         change, improved = "", ""
-        if run.is_finished:
+        if run.is_finished and run.has_report:
             report = run.report()
             dimension = str(report["verdict"]["dimension"])
             base, tuned = (

@@ -4,9 +4,8 @@ import os
 import shutil
 from pathlib import Path
 
-from job.errors import StorageError
 from job.spec import JobSpec
-from job.workspace import Workspace, write_atomically
+from job.workspace import Workspace, write_atomically, write_error
 
 
 def stage(workspace: Workspace, spec: JobSpec, inputs: dict[str, Path]) -> None:
@@ -25,10 +24,21 @@ def fill_channel(source: Path, folder: Path) -> None:
         if source.is_file():
             _link_or_copy(source, folder / source.name)
         else:
-            shutil.copytree(source, folder, copy_function=_link_or_copy, dirs_exist_ok=True)
+            shutil.copytree(
+                source,
+                folder,
+                # `--data .` beside `runs/`: a channel cannot hold itself.
+                ignore=lambda parent, names: {n for n in names if _holds(Path(parent, n), folder)},
+                copy_function=_link_or_copy,
+                dirs_exist_ok=True,
+            )
     except OSError as error:
-        msg = f"`{source}` cannot be staged to `{folder}`: {error.strerror or error}."
-        raise StorageError(msg) from None
+        msg = f"`{source}` cannot be staged to `{folder}`"
+        raise write_error(msg, error) from None
+
+
+def _holds(path: Path, folder: Path) -> bool:
+    return folder.resolve().is_relative_to(path.resolve())
 
 
 def _link_or_copy(source: str | Path, target: str | Path) -> None:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from job.errors import BackendError
+from job.errors import BackendError, Interrupted
 from job.workspace import Workspace, write_atomically
 from launcher.plan import Plan
 from launcher.staging import stage
@@ -36,7 +36,9 @@ def submit(plan: Plan, request: dict[str, Any]) -> int:
 
     Ctrl-C asks the job to stop, and waits while it finishes its step and writes a checkpoint.
     """
-    stage(Workspace(plan.workspace), plan.spec, plan.inputs)
+    workspace = Workspace(plan.workspace)
+    workspace.require_unlocked()
+    stage(workspace, plan.spec, plan.inputs)
     started = time.monotonic()
     job = subprocess.Popen(
         request["argv"],
@@ -62,7 +64,9 @@ def _wait(job: subprocess.Popen[bytes]) -> int:
     except KeyboardInterrupt:
         job.send_signal(signal.SIGTERM)
     try:
-        return job.wait()
+        code = job.wait()
+        # Before it listens for signals the job has nothing to save, and dies of them.
+        return Interrupted.exit_code if code == -signal.SIGTERM else code
     except KeyboardInterrupt:
         job.kill()
         return job.wait()

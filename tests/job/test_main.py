@@ -1,0 +1,247 @@
+"""`python -m job`: whatever happens becomes an exit code, one line and a failure file."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from job.__main__ import exit_code
+from job.errors import EmbedtuneError
+from job.workspace import Workspace
+
+OURS = [pytest.param(e("What is wrong."), e.exit_code, "What is wrong.", id=e.__name__)
+        for e in EmbedtuneError.__subclasses__()]  # fmt: skip
+MINI_BATCH = "Set `training.mini_batch_size`, for instance to 16."
+DISK_FULL = "The disk is full; free some space and launch the run again."
+# What Python, the system and the libraries raise, and what it means here.
+THEIRS = [
+    pytest.param(
+        KeyboardInterrupt(),
+        10,
+        "The run was interrupted; nothing of it is lost that was written.",
+        id="interrupted",
+    ),
+    pytest.param(MemoryError(), 14, f"Memory ran out (no details). {MINI_BATCH}", id="memory"),
+    pytest.param(
+        MemoryError("Unable to allocate 74.5 GiB for an array\nand more"),
+        14,
+        f"Memory ran out (Unable to allocate 74.5 GiB for an array). {MINI_BATCH}",
+        id="memory with details",
+    ),
+    pytest.param(OSError(errno.ENOSPC, "No space left on device"), 6, DISK_FULL, id="disk"),
+    pytest.param(OSError(errno.EDQUOT, "Quota exceeded"), 6, DISK_FULL, id="quota"),
+    pytest.param(
+        ModuleNotFoundError("No module named 'bm25s'", name="bm25s"),
+        6,
+        "The package `bm25s` is missing here: `pip install 'embedtune[train]'`.",
+        id="package",
+    ),
+]
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    return Workspace(tmp_path / "ml")
+
+
+@pytest.fixture
+def memory_disk(tmp_path):
+    """A disk of 1 MiB, where we may mount one."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(folder)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"no tmpfs can be mounted here: {done.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def fail_with(error):
+    def work():
+        raise error
+
+    return work
+
+
+def give_spec(workspace, spec):
+    workspace.job_spec.parent.mkdir(parents=True)
+    workspace.job_spec.write_text(spec.to_json(), "utf-8")
+
+
+def train(workspace):
+    """Run the real job, as a container does."""
+    return subprocess.run(
+        [sys.executable, "-P", "-m", "job", "train", "--workspace", str(workspace.root)],
+        check=False,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"EMBEDTUNE_DEVICE": "cpu"},
+    )
+
+
+def assert_one_line(done, workspace, code, line):
+    """The line ends what the job said, is the whole failure file, and there is no traceback."""
+    assert done.stderr.splitlines()[-1] == f"Error: {line}"
+    assert done.returncode == code
+    assert workspace.failure.read_text("utf-8") == line + "\n"
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize(("error", "code", "line"), OURS + THEIRS)
+def test_an_expected_failure_becomes_its_code_and_one_line(error, code, line, workspace, capsys):
+    """The same line goes to stderr, behind `Error: `, and into the failure file."""
+    assert exit_code(fail_with(error), workspace) == code
+    assert capsys.readouterr() == ("", f"Error: {line}\n")
+    assert workspace.failure.read_text("utf-8") == f"{line}\n"
+
+
+def test_the_devices_memory_is_memory_too(workspace, capsys):
+    """torch's own exception is told from a bug, and its pages of details are cut to one line."""
+    import torch
+
+    details = "CUDA out of memory. Tried to allocate 2.00 GiB."
+    error = torch.OutOfMemoryError(f"{details}\nGPU 0 has a total capacity of 22 GiB")
+    line = f"Memory ran out ({details}). {MINI_BATCH}"
+
+    assert exit_code(fail_with(error), workspace) == 14
+    assert capsys.readouterr().err == f"Error: {line}\n"
+    assert workspace.failure.read_text("utf-8") == f"{line}\n"
+
+
+def test_a_missing_package_names_the_extra_that_brings_it(capsys):
+    """`check` needs less than `train`; either is one line with the pip command."""
+    error = ModuleNotFoundError("No module named 'pyarrow'", name="pyarrow")
+    assert exit_code(fail_with(error), None, extra="data") == 6
+    assert capsys.readouterr().err == (
+        "Error: The package `pyarrow` is missing here: `pip install 'embedtune[data]'`.\n"
+    )
+
+
+def test_an_unexpected_exception_is_a_bug_with_a_traceback(workspace, capsys):
+    """Exit code 1, where it happened, and a failure file that names the exception."""
+    assert exit_code(fail_with(ZeroDivisionError("division by zero")), workspace) == 1
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.startswith("Traceback (most recent call last):\n")
+    assert "in work\n" in told.err
+    assert told.err.endswith("ZeroDivisionError: division by zero\n")
+    assert workspace.failure.read_text("utf-8") == "ZeroDivisionError: division by zero\n"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.EIO, "Input/output error"),
+        ModuleNotFoundError("No module named 'job.x'", name="job.x"),
+    ],
+    ids=["disk", "package"],
+)
+def test_an_error_that_only_resembles_an_expected_one_is_a_bug(error, workspace, capsys):
+    """A disk that fails is not full, and a module that nobody can install is no missing package."""
+    assert exit_code(fail_with(error), workspace) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_work_that_ends_well_is_exit_code_0_and_leaves_no_failure(workspace, capsys):
+    """Nothing is said and nothing is written."""
+    assert exit_code(lambda: None, workspace) == 0
+    assert capsys.readouterr() == ("", "")
+    assert not workspace.root.exists()
+
+
+def test_a_workspace_that_cannot_be_written_does_not_hide_the_failure(tmp_path, capsys):
+    """Without a place for the failure file the line still reaches stderr, with its code."""
+    (tmp_path / "ml").write_text("a file", "utf-8")
+    error = EmbedtuneError.__subclasses__()[0]("What is wrong.")
+    assert exit_code(fail_with(error), Workspace(tmp_path / "ml")) == error.exit_code
+    assert capsys.readouterr().err == "Error: What is wrong.\n"
+
+
+def test_a_job_without_data_is_a_wrong_spec(workspace):
+    """An empty workspace says what is missing."""
+    assert_one_line(
+        train(workspace),
+        workspace,
+        3,
+        "`data.source` is missing, and there is no channel `data`: nothing to train on.",
+    )
+
+
+def test_an_unknown_hyperparameter_is_a_wrong_spec(workspace):
+    """A typing error in the hyperparameters stops the job before it loads anything."""
+    config = workspace.root / "input" / "config"
+    config.mkdir(parents=True)
+    (config / "hyperparameters.json").write_text('{"training.epoch": "3"}', "utf-8")
+    assert_one_line(
+        train(workspace),
+        workspace,
+        3,
+        "`training.epoch` is not a field of the spec. Did you mean `training.epochs`?",
+    )
+
+
+def test_a_second_process_leaves_the_first_ones_run_alone(workspace, tiny_spec):
+    """It is refused with code 6 and writes nothing: a failure file would be the first one's."""
+    give_spec(workspace, tiny_spec())
+    with workspace.locked():
+        before = sorted(workspace.root.rglob("*"))
+        done = train(workspace)
+        assert sorted(workspace.root.rglob("*")) == before
+    assert (done.returncode, done.stderr) == (
+        6,
+        f"Error: Another process is working on `{workspace.root}`; wait for it or stop it.\n",
+    )
+
+
+def test_too_little_data_is_a_data_error(workspace, tiny_spec, tmp_path):
+    """Code 4, and the line says how much there is and how much is needed."""
+    few = tmp_path / "few.jsonl"
+    rows = [{"question": f"What is {n}?", "context": f"A number, {n}"} for n in range(20)]
+    few.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    give_spec(workspace, tiny_spec(data__source=str(few)))
+    assert_one_line(
+        train(workspace),
+        workspace,
+        4,
+        f"`{few}` leaves 2 test queries of 20 usable rows (20 read); at least 30 are needed to "
+        "prove anything. Bring more rows, or set `data.test_fraction` or `data.min_test_queries`.",
+    )
+
+
+def test_a_missing_model_folder_is_a_model_error(workspace, tiny_spec, tmp_path):
+    """Code 5, and the folder that was asked for."""
+    give_spec(workspace, tiny_spec(model__base=str(tmp_path / "nowhere")))
+    line = f"There is no model folder `{tmp_path / 'nowhere'}`."
+    assert_one_line(train(workspace), workspace, 5, line)
+
+
+def test_a_model_of_pickles_is_refused_unread(workspace, tiny_spec, tiny_encoder, tmp_path):
+    """Code 5: unpickling weights may run code, so a folder without safetensors is not opened."""
+    folder = tmp_path / "pickled"
+    folder.mkdir()
+    for path in tiny_encoder.iterdir():
+        if path.suffix == ".json":
+            (folder / path.name).write_bytes(path.read_bytes())
+    weights = folder / "pytorch_model.bin"
+    weights.write_bytes(b"cos\nsystem\n(S'touch ran'\ntR.")
+    give_spec(workspace, tiny_spec(model__base=str(folder)))
+
+    line = f"`{weights}` is a pickle, which may run code; save the model as safetensors."
+    assert_one_line(train(workspace), workspace, 5, line)
+
+
+def test_a_full_disk_is_the_machines_fault_and_leaves_no_result(memory_disk, tiny_spec):
+    """Code 6 wherever the space ends, and no manifest that would pass for a finished run."""
+    workspace = Workspace(memory_disk / "ml")
+    give_spec(workspace, tiny_spec())
+    done = train(workspace)
+
+    assert done.stderr.splitlines()[-1] == f"Error: {DISK_FULL}"
+    assert done.returncode == 6
+    assert "Traceback" not in done.stderr
+    assert not list(memory_disk.parent.rglob("manifest.json"))

@@ -1,0 +1,605 @@
+"""The spec: what it takes, what it refuses, and that a refusal says what to type instead."""
+
+import json
+import re
+from importlib import resources
+
+import pytest
+from pydantic import BaseModel
+
+from job.errors import SpecError
+from job.spec import (
+    JobSpec,
+    Section,
+    build_spec,
+    differing_fields,
+    field_rows,
+    parse_assignments,
+    parse_document,
+)
+
+FIELDS = [name for name, *_ in field_rows()]
+
+DEFAULTS = {
+    "version": 1,
+    "data": {
+        "source": None,
+        "subset": None,
+        "split": "train",
+        "columns": {"anchor": None, "positive": None, "negatives": None},
+        "validation": None,
+        "test": None,
+        "corpus": None,
+        "limit": None,
+        "validation_fraction": 0.1,
+        "test_fraction": 0.1,
+        "near_duplicate_threshold": 0.8,
+        "min_characters": 3,
+        "min_test_queries": 30,
+        "seed": 42,
+    },
+    "model": {
+        "base": "BAAI/bge-base-en-v1.5",
+        "revision": None,
+        "name": None,
+        "language": None,
+        "license": None,
+        "query_prompt": "auto",
+        "document_prompt": "auto",
+        "max_length": None,
+        "attention": "sdpa",
+        "precision": "auto",
+        "trust_remote_code": False,
+    },
+    "training": {
+        "epochs": 4,
+        "batch_size": 128,
+        "mini_batch_size": None,
+        "learning_rate": "auto",
+        "warmup_ratio": 0.1,
+        "schedule": "cosine",
+        "weight_decay": 0.0,
+        "scale": 20.0,
+        "dimension_weights": None,
+        "evaluate_every": "epoch",
+        "report_to": ["tensorboard"],
+        "seed": 42,
+    },
+    "evaluation": {
+        "dimensions": None,
+        "main_dimension": 128,
+        "protocol": "grouped",
+        "retention": 0.99,
+        "permutations": 10_000,
+        "validation_corpus_limit": 5_000,
+        "batch_size": 64,
+    },
+    "output": {"uri": "runs"},
+}
+
+# Another legal value for every field, as a user would type it, and what it is read as.
+OTHERS = {
+    "data.source": ("pairs.jsonl", "pairs.jsonl"),
+    "data.subset": ("en", "en"),
+    "data.split": ("validation[:10%]", "validation[:10%]"),
+    "data.columns.anchor": ("Frage", "Frage"),
+    "data.columns.positive": ("Größe 😀", "Größe 😀"),
+    "data.columns.negatives": ("[neg_1, 'neg 2']", ["neg_1", "neg 2"]),
+    "data.validation": ("s3://bucket/valid", "s3://bucket/valid"),
+    "data.test": ("../test.csv", "../test.csv"),
+    "data.corpus": ("/data/corpus.jsonl", "/data/corpus.jsonl"),
+    "data.limit": ("1_000", 1000),
+    "data.validation_fraction": ("0.2", 0.2),
+    "data.test_fraction": (".5", 0.5),
+    "data.near_duplicate_threshold": ("null", None),
+    "data.min_characters": ("10", 10),
+    "data.min_test_queries": ("5", 5),
+    "data.seed": ("0", 0),
+    "model.base": ("./bge", "./bge"),
+    "model.revision": ("7", "7"),
+    "model.name": ('"BGE: base"', "BGE: base"),
+    "model.language": ("de", "de"),
+    "model.license": ("apache-2.0", "apache-2.0"),
+    "model.query_prompt": ("'query: '", "query: "),
+    "model.document_prompt": ('""', ""),
+    "model.max_length": ("256", 256),
+    "model.attention": ("eager", "eager"),
+    "model.precision": ("float16", "float16"),
+    "model.trust_remote_code": ("true", True),
+    "training.epochs": ("3", 3),
+    "training.batch_size": ("64", 64),
+    "training.mini_batch_size": ("16", 16),
+    "training.learning_rate": ("1e-4", 0.0001),
+    "training.warmup_ratio": ("0", 0.0),
+    "training.schedule": ("linear", "linear"),
+    "training.weight_decay": ("0.01", 0.01),
+    "training.scale": ("50", 50.0),
+    "training.dimension_weights": ("[1, 0.5]", [1.0, 0.5]),
+    "training.evaluate_every": ("25", 25),
+    "training.report_to": ("[]", []),
+    "training.seed": ("4294967295", 4294967295),
+    "evaluation.dimensions": ("[64, 32]", [64, 32]),
+    "evaluation.main_dimension": ("64", 64),
+    "evaluation.protocol": ("article", "article"),
+    "evaluation.retention": ("0.95", 0.95),
+    "evaluation.permutations": ("1000", 1000),
+    "evaluation.validation_corpus_limit": ("100", 100),
+    "evaluation.batch_size": ("8", 8),
+    "output.uri": ("s3://bucket/runs", "s3://bucket/runs"),
+}
+
+# Field: smallest value taken, one below it, largest value taken, one above it.
+BOUNDS = {
+    "data.limit": ("1", "0", None, None),
+    "data.validation_fraction": ("0", "-0.001", "0.5", "0.501"),
+    "data.test_fraction": ("0", "-0.001", "0.5", "0.501"),
+    "data.near_duplicate_threshold": ("0.001", "0", "1", "1.001"),
+    "data.min_characters": ("1", "0", "1000", "1001"),
+    "data.min_test_queries": ("1", "0", None, None),
+    "data.seed": ("0", "-1", "4294967295", "4294967296"),
+    "model.max_length": ("8", "7", "131072", "131073"),
+    "training.epochs": ("0", "-1", "1000", "1001"),
+    "training.batch_size": ("2", "1", "65536", "65537"),
+    "training.mini_batch_size": ("1", "0", None, None),
+    "training.learning_rate": ("0.000001", "0", "1", "1.001"),
+    "training.warmup_ratio": ("0", "-0.001", "0.9", "0.901"),
+    "training.weight_decay": ("0", "-0.001", "1", "1.001"),
+    "training.scale": ("0.001", "0", "1000", "1000.001"),
+    "training.dimension_weights": ("[1, 0.001]", "[1, 0]", None, None),
+    "training.evaluate_every": ("1", "0", None, None),
+    "training.seed": ("0", "-1", "4294967295", "4294967296"),
+    "evaluation.dimensions": ("[8, 1]", "[8, 0]", "[65536, 8]", "[65537, 8]"),
+    "evaluation.main_dimension": ("1", "0", None, None),
+    "evaluation.retention": ("0.001", "0", "1", "1.001"),
+    "evaluation.permutations": ("100", "99", "1000000", "1000001"),
+    "evaluation.validation_corpus_limit": ("1", "0", None, None),
+    "evaluation.batch_size": ("1", "0", "65536", "65537"),
+}
+LOWER, UPPER = {"minimum", "exclusiveMinimum"}, {"maximum", "exclusiveMaximum"}
+
+
+def flat(document, prefix=""):
+    """Flatten sections to dotted fields."""
+    fields = {}
+    for key, value in document.items():
+        nested = flat(value, f"{prefix}{key}.") if isinstance(value, dict) else None
+        fields |= {f"{prefix}{key}": value} if nested is None else nested
+    return fields
+
+
+def values(spec):
+    return flat(spec.model_dump(mode="json"))
+
+
+def assigned(field, text):
+    """Build a spec with one field assigned; return the field's value."""
+    return values(build_spec({}, {field: text}))[field]
+
+
+def refusal(document, assignments=None):
+    with pytest.raises(SpecError) as caught:
+        build_spec(document, assignments)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_the_defaults_are_those_that_are_documented():
+    """A job that says nothing means exactly this; a changed default is seen here."""
+    assert JobSpec().model_dump(mode="json") == DEFAULTS
+    assert build_spec({}) == JobSpec()
+
+
+def test_every_field_is_listed_with_its_default_and_a_description():
+    """`field_rows` has each leaf once, in the spec's order, and no field is left unexplained."""
+    rows = field_rows()
+    assert [(name, json.loads(default)) for name, default, _ in rows] == [*flat(DEFAULTS).items()]
+    assert all(description.endswith((".", ").")) for *_, description in rows)
+
+
+def test_the_schema_describes_every_field_and_allows_no_other():
+    """An editor that reads the JSON Schema shows the descriptions and marks unknown fields."""
+    schema = JobSpec.model_json_schema()
+    sections = {"JobSpec": schema, **schema["$defs"]}
+    assert {name: section["additionalProperties"] for name, section in sections.items()} == (
+        dict.fromkeys(sections, False)
+    )
+    described = {
+        (name, field)
+        for name, section in sections.items()
+        for field, about in section["properties"].items()
+        if "$ref" not in about and not about.get("description")
+    }
+    assert not described
+
+
+def test_a_spec_cannot_be_changed():
+    """A stage that got a spec can rely on it."""
+    with pytest.raises(ValueError, match="frozen"):
+        JobSpec().training.epochs = 1
+    with pytest.raises(ValueError, match="frozen"):
+        JobSpec().training = None
+
+
+# What may stand in a spec.
+
+
+def test_another_value_is_known_here_for_every_field():
+    """A new field must say in these tests what it takes; `version` has one value only."""
+    assert set(OTHERS) == set(FIELDS) - {"version"}
+    assert all(flat(DEFAULTS)[field] != value for field, (_, value) in OTHERS.items())
+
+
+@pytest.mark.parametrize("field", OTHERS)
+def test_a_dotted_assignment_sets_its_field_and_no_other(field):
+    """Values are YAML: numbers, lists, null, quoted texts, `1e-4`; the rest keeps its default."""
+    text, value = OTHERS[field]
+    assert values(build_spec({}, {field: text})) == flat(DEFAULTS) | {field: value}
+
+
+@pytest.mark.parametrize("field", OTHERS)
+def test_an_assignment_wins_over_the_document(field):
+    """What is typed last counts, and the document around it stays."""
+    text, value = OTHERS[field]
+    document = build_spec({}, {"training.seed": "7", "data.seed": "8"}).model_dump(mode="json")
+    expected = flat(DEFAULTS) | {"training.seed": 7, "data.seed": 8, field: value}
+    assert values(build_spec(document, {field: text})) == expected
+
+
+@pytest.mark.parametrize(
+    ("field", "text", "value"),
+    [
+        ("training.epochs", '"3"', 3),
+        ("training.epochs", "3.0", 3),
+        ("training.learning_rate", '"2e-5"', 2e-5),
+        ("training.learning_rate", "1e-05", 1e-5),
+        ("training.learning_rate", "auto", "auto"),
+        ("training.learning_rate", '"auto"', "auto"),
+        ("training.evaluate_every", '"10"', 10),
+        ("evaluation.dimensions", '["64", "32"]', [64, 32]),
+        ("evaluation.protocol", '"article"', "article"),
+        ("model.trust_remote_code", "True", True),
+        ("model.trust_remote_code", '"false"', False),
+    ],
+)
+def test_hyperparameters_are_read_as_sagemaker_sends_them(field, text, value):
+    """SageMaker sends strings, its SDK and its tuner strings in JSON's quotes as well."""
+    assert assigned(field, text) == value
+
+
+@pytest.mark.parametrize(
+    ("field", "text"),
+    [
+        ("model.language", "no"),
+        ("model.revision", "0123"),
+        ("model.revision", "12:30"),
+        ("model.query_prompt", "query: "),
+        ("model.query_prompt", "Represent this: "),
+        ("data.source", "2024-01-01"),
+        ("data.source", "data: 😀.jsonl"),
+    ],
+)
+def test_a_text_arrives_as_it_was_typed(field, text):
+    """Norwegian is no boolean, a commit no octal number, and a prompt keeps its colon and space."""
+    assert assigned(field, text) == text
+
+
+@pytest.mark.parametrize("field", ["data.source", "model.name", "data.near_duplicate_threshold"])
+@pytest.mark.parametrize("text", ["null", "~", ""])
+def test_null_takes_a_value_back(field, text):
+    """A field that may be empty is emptied by `null`, even where the document sets it."""
+    section, name = field.split(".")
+    given = 0.5 if name == "near_duplicate_threshold" else "given"
+    assert values(build_spec({section: {name: given}}, {field: text}))[field] is None
+
+
+def test_an_assignment_does_not_change_the_document_it_is_merged_with():
+    """The caller's document is as it was, so that it can be used again."""
+    document = {"training": {"epochs": 2}}
+    build_spec(document, {"training.epochs": "3", "data.seed": "1"})
+    assert document == {"training": {"epochs": 2}}
+
+
+def test_set_options_are_split_at_their_first_equals_sign():
+    """A value may hold further ones, and the last of two assignments counts."""
+    texts = ["data.source=a=b.jsonl", "model.name=", "training.epochs=1", "training.epochs=2"]
+    assert parse_assignments(texts) == {
+        "data.source": "a=b.jsonl",
+        "model.name": "",
+        "training.epochs": "2",
+    }
+
+
+# What is refused.
+
+
+def test_a_set_option_without_equals_sign_is_refused_with_its_form():
+    """The user reads what was typed and what is expected."""
+    with pytest.raises(SpecError) as caught:
+        parse_assignments(["training.epochs"])
+    assert str(caught.value) == (
+        "`--set training.epochs` has no `=`; expected `--set section.field=value`."
+    )
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_a_misspelt_field_is_named_with_the_right_one(field):
+    """Wherever the field is, a typing error is refused, never ignored, and the cure is named."""
+    wrong = field + field[-1]
+    expected = f"`{wrong}` is not a field of the spec. Did you mean `{field}`?"
+    *sections, name = wrong.split(".")
+    document = {name: None}
+    for section in reversed(sections):
+        document = {section: document}
+    assert refusal(document) == expected
+    assert refusal({}, {wrong: "null"}) == expected
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        ({"epochs": 3}, "`epochs` is not a field of the spec. Did you mean `training.epochs`?"),
+        (
+            {"data": {"epochs": 3}},
+            "`data.epochs` is not a field of the spec. Did you mean `training.epochs`?",
+        ),
+        ({"zzz": 3}, "`zzz` is not a field of the spec. `embedtune schema` lists the fields."),
+    ],
+)
+def test_a_field_in_the_wrong_place_is_named_with_the_right_one(document, message):
+    """A field's own name finds its section; where nothing is near, the list of all is named."""
+    assert refusal(document) == message
+
+
+@pytest.mark.parametrize(
+    ("document", "nearest"),
+    [
+        ({"trainings": {"epochs": 3}}, "`training`"),
+        ({"modle": {"base": "x"}}, "`model`"),
+        ({"data": {"column": {"anchor": "x"}}}, "`data.columns`"),
+    ],
+)
+def test_a_misspelt_section_is_named_with_the_right_one(document, nearest):
+    """What is near a section's name is a section, not one of the fields."""
+    assert refusal(document).endswith(f"is not a field of the spec. Did you mean {nearest}?")
+
+
+def bounded_fields(section=JobSpec, prefix=""):
+    """Find the bounds that the schema states, by dotted field."""
+    schema = JobSpec.model_json_schema()
+    for name, field in section.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            yield from bounded_fields(field.annotation, f"{prefix}{name}.")
+        else:
+            own = schema if section is JobSpec else schema["$defs"][section.__name__]
+            keys = set(re.findall(r'"(\w+)": ', json.dumps(own["properties"][name])))
+            if keys & (LOWER | UPPER):
+                yield f"{prefix}{name}", bool(keys & LOWER), bool(keys & UPPER)
+
+
+def test_the_bounds_below_are_those_of_the_schema():
+    """No bound goes untested, and none is stated here that the spec has not."""
+    stated = {(f, low is not None, high is not None) for f, (low, _, high, _) in BOUNDS.items()}
+    assert stated == set(bounded_fields())
+
+
+@pytest.mark.parametrize("field", BOUNDS)
+def test_a_value_at_its_bound_is_taken(field):
+    """The limits belong to what is allowed."""
+    low, _, high, _ = BOUNDS[field]
+    for text in filter(None, (low, high)):
+        assert assigned(field, text) == json.loads(text)
+
+
+@pytest.mark.parametrize("field", BOUNDS)
+def test_a_value_beyond_its_bound_is_refused_with_what_was_found(field):
+    """The message names the field, the limit and the value."""
+    _, below, _, above = BOUNDS[field]
+    for text in filter(None, (below, above)):
+        beyond = re.sub(r"[\[\]]", "", text).split(", ")
+        found = next(part for part in beyond if f"(found {part})" in refusal({}, {field: text}))
+        pattern = rf"`{field}`: .*Input should be (greater|less) than .* \(found {found}\)"
+        assert re.fullmatch(pattern, refusal({}, {field: text}))
+
+
+@pytest.mark.parametrize(
+    ("field", "taken", "expected"),
+    [
+        ("version", ["1"], "1"),
+        ("model.attention", ["sdpa", "eager", "flash_attention_2"], "'sdpa'"),
+        ("model.precision", ["auto", "float32", "bfloat16", "float16"], "'auto'"),
+        ("training.schedule", ["cosine", "linear", "constant_with_warmup"], "'cosine'"),
+        ("evaluation.protocol", ["grouped", "article"], "'grouped'"),
+        ("training.learning_rate", ["auto"], "'auto'"),
+        ("training.evaluate_every", ["epoch"], "'epoch'"),
+    ],
+)
+def test_a_choice_takes_its_values_and_names_them_when_it_refuses(field, taken, expected):
+    """The user reads the allowed values and what was found instead."""
+    assert [str(assigned(field, text)) for text in taken] == taken
+    message = refusal({}, {field: "other"})
+    assert message.startswith(f"`{field}`: Input should be {expected}")
+    assert "(found 'other')" in message
+
+
+@pytest.mark.parametrize(
+    ("field", "text", "found"),
+    [
+        ("training.epochs", "three", "'three'"),
+        ("training.epochs", "3.5", "3.5"),
+        ("training.epochs", "null", "None"),
+        ("training.scale", ".nan", "nan"),
+        ("evaluation.retention", ".nan", "nan"),
+        ("training.scale", ".inf", "inf"),
+        ("data.columns.negatives", "negative", "'negative'"),
+        ("data.split", "null", "None"),
+        ("output.uri", '""', "''"),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_refused_with_what_was_found(field, text, found):
+    """Numbers are numbers, and not every field may be empty."""
+    message = refusal({}, {field: text})
+    assert message.startswith(f"`{field}`: ")
+    assert message.endswith(f"(found {found})")
+
+
+def test_an_empty_list_of_dimensions_is_refused():
+    """A comparison at no dimension would say nothing."""
+    assert refusal({}, {"evaluation.dimensions": "[]"}).startswith("`evaluation.dimensions`: ")
+
+
+def test_a_dimension_named_twice_is_refused():
+    """Its loss would count twice; the message names the field and shows the list."""
+    message = refusal({}, {"evaluation.dimensions": "[64, 32, 64]"})
+    assert "`evaluation.dimensions` names one twice: [64, 32, 64]" in message
+
+
+def test_the_first_three_of_many_errors_are_named_on_one_line():
+    """More would not be read; one line goes into `output/failure`."""
+    wrong = {"training": {"epochs": -1, "batch_size": 0, "scale": 0, "seed": -1}}
+    assert refusal(wrong) == (
+        "`training.epochs`: Input should be greater than or equal to 0 (found -1); "
+        "`training.batch_size`: Input should be greater than or equal to 2 (found 0); "
+        "`training.scale`: Input should be greater than 0 (found 0)"
+    )
+
+
+@pytest.mark.parametrize("value", [3, "three", [3]])
+def test_a_section_that_is_no_mapping_is_named(value):
+    """The message says which section is wrong, however the value came in."""
+    for document, assignments in (
+        ({"training": value}, {}),
+        ({}, {"training": json.dumps(value)}),
+        ({"training": value}, {"training.epochs": "3"}),
+    ):
+        assert "`training`" in refusal(document, assignments)
+
+
+def test_an_unreadable_value_is_named_with_its_field():
+    """A bracket left open is a typing error of the user's, not ours."""
+    assert refusal({}, {"evaluation.dimensions": "[64, 32"}) == (
+        "`evaluation.dimensions`: the value '[64, 32' is not valid YAML; put it in quotes."
+    )
+
+
+# Documents.
+
+
+def test_a_document_is_yaml_or_json():
+    """Both say the same, comments and an empty file included."""
+    text = "# a job\ntraining:\n  epochs: 3  # few\n  learning_rate: 1e-4\n"
+    as_json = '{"training": {"epochs": 3, "learning_rate": 1e-4}}'
+    assert build_spec(parse_document(text, "a")) == build_spec(parse_document(as_json, "b"))
+    assert parse_document("", "empty") == parse_document("# nothing\n", "comment") == {}
+
+
+def test_a_section_with_all_its_lines_commented_out_has_the_defaults():
+    """Who comments out the last line of a section means its defaults, not an error."""
+    document = parse_document("training:\n  # epochs: 3\ndata:\n  seed: 1\n", "job.yaml")
+    expected = flat(DEFAULTS) | {"data.seed": 1, "training.batch_size": 8}
+    assert values(build_spec(document, {"training.batch_size": "8"})) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "training:\n  epochs: 3\n bad\n",
+            "is not valid YAML in line 3: expected <block end>, but found '<scalar>'.",
+        ),
+        (
+            "training:\n\tepochs: 3\n",
+            "is not valid YAML in line 2: found character '\\t' that cannot start any token.",
+        ),
+        (
+            '{"training": {"epochs": 3}',
+            "is not valid YAML in line 1: expected ',' or '}', but got '<stream end>'.",
+        ),
+        ("- training\n", "holds a list; expected sections such as `data:`."),
+        ("pairs.jsonl\n", "holds a str; expected sections such as `data:`."),
+        ("false\n", "holds a bool; expected sections such as `data:`."),
+    ],
+)
+def test_a_broken_document_is_named_with_its_line(text, message):
+    """The user reads which file, which line and what is wrong with it."""
+    with pytest.raises(SpecError) as caught:
+        parse_document(text, "job.yaml")
+    assert str(caught.value) == f"`job.yaml` {message}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "training: \x00",
+        "model:\n  revision: 2024-01-01\n",
+        "2024-01-01: x\n",
+        "data: !!set {a, b}\n",
+        "model:\n  name: !!binary aGk=\n",
+        "data: &data\n  columns: *data\n",
+        "[" * 5000,
+    ],
+    ids=["nul", "date", "date key", "set", "binary", "recursive", "deep"],
+)
+def test_yaml_that_json_cannot_hold_is_refused_on_one_line(text):
+    """Whatever YAML allows beyond JSON is the user's error with a sentence, not a traceback."""
+    with pytest.raises(SpecError) as caught:
+        build_spec(parse_document(text, "job.yaml"))
+    assert "\n" not in str(caught.value)
+
+
+def test_the_init_file_is_the_articles_job():
+    """`embedtune init` writes a valid spec: the article's data, model, dimensions and card."""
+    text = resources.files("launcher").joinpath("job.yaml").read_text("utf-8")
+    assert values(build_spec(parse_document(text, "job.yaml"))) == flat(DEFAULTS) | {
+        "data.source": "philschmid/finanical-rag-embedding-dataset",
+        "data.columns.anchor": "question",
+        "data.columns.positive": "context",
+        "model.base": "BAAI/bge-base-en-v1.5",
+        "model.name": "BGE base Financial Matryoshka",
+        "model.language": "en",
+        "model.license": "apache-2.0",
+        "training.epochs": 4,
+        "evaluation.dimensions": [768, 512, 256, 128, 64],
+        "evaluation.main_dimension": 128,
+    }
+
+
+def test_what_the_init_file_comments_out_is_legal_too():
+    """Each commented-out field works once its `#` is taken away."""
+    text = resources.files("launcher").joinpath("job.yaml").read_text("utf-8")
+    live = re.sub(r"(?m)^  # (\w+: \S+)$", r"  \1", text)
+    spec = build_spec(parse_document(live, "job.yaml"))
+    assert (spec.data.limit, spec.training.mini_batch_size) == (1000, 32)
+
+
+# Two specs.
+
+
+def test_a_spec_written_and_read_is_the_same():
+    """The resolved spec.json of a run is a valid job.json for another, every field included."""
+    every = build_spec({}, {field: text for field, (text, _) in OTHERS.items()})
+    for spec in (JobSpec(), every, build_spec({}, {"training.learning_rate": "1e-05"})):
+        again = build_spec(parse_document(spec.to_json(), "spec.json"))
+        assert again == spec
+        assert again.to_json() == spec.to_json()
+
+
+@pytest.mark.parametrize("field", OTHERS)
+def test_a_difference_is_named_by_its_field(field):
+    """Exactly the field that differs is named, in either direction."""
+    changed = build_spec({}, {field: OTHERS[field][0]})
+    assert differing_fields(JobSpec(), changed) == differing_fields(changed, JobSpec()) == [field]
+
+
+def test_equal_specs_differ_in_nothing():
+    """How a value was written makes no difference."""
+    written = build_spec({"training": {"scale": 20, "epochs": 4.0}}, {"data.seed": '"42"'})
+    assert differing_fields(written, JobSpec()) == []
+
+
+def test_every_section_refuses_unknown_fields_by_its_class():
+    """A new section that forgot to derive from `Section` would let misspelt fields pass."""
+    annotations = [f.annotation for f in JobSpec.model_fields.values()]
+    models = [a for a in annotations if isinstance(a, type) and issubclass(a, BaseModel)]
+    assert len(models) == 5
+    assert all(issubclass(model, Section) for model in models)

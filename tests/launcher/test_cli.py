@@ -1,0 +1,386 @@
+"""The command line as a shell sees it: exit codes, whole outputs, and what is left on disk."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from importlib import metadata, resources
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from job.spec import build_spec, field_rows
+from launcher.cli import main
+
+HEAVY = ("torch", "sentence_transformers", "transformers", "datasets", "sagemaker", "boto3")
+LEGAL = "letters, digits and inner hyphens, at most 60 characters."
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """The current folder: empty but for a file of pairs, which nothing here reads."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pairs.jsonl").write_text('{"question": "q", "context": "c"}\n', "utf-8")
+    return tmp_path
+
+
+def run(*arguments):
+    """Run a command; returns its exit code, stdout and stderr."""
+    done = CliRunner().invoke(main, arguments)
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exc_info
+    return done.exit_code, done.stdout, done.stderr
+
+
+def dry_run(*arguments):
+    """Run a launch that must only print; returns its one document."""
+    before = sorted(Path().rglob("*"))
+    code, out, err = run("launch", *arguments, "--dry-run")
+    assert (code, err) == (0, "")
+    assert sorted(Path().rglob("*")) == before
+    return json.loads(out)
+
+
+def expected_document(spec, workspace, environment, inputs):
+    argv = [sys.executable, "-P", "-m", "job", "train", "--workspace", workspace]
+    return {
+        "spec": spec,
+        "request": {
+            "backend": "process",
+            "argv": argv,
+            "environment": environment,
+            "inputs": inputs,
+        },
+    }
+
+
+# Help and version.
+
+
+def test_the_installed_command_tells_its_version():
+    """`embedtune` is on the path after `pip install`, and says which version it is."""
+    script = Path(sys.executable).with_name("embedtune")
+    done = subprocess.run([script, "--version"], check=True, capture_output=True, text=True)
+    assert done.stdout == f"embedtune, version {metadata.version('embedtune')}\n"
+
+
+@pytest.mark.parametrize("command", [[], *([name] for name in main.commands)])
+def test_every_command_explains_itself(command):
+    """`--help` and `-h` say the same, on stdout, and every option has its sentence."""
+    code, out, err = run(*command, "--help")
+    assert (code, err) == (0, "")
+    assert run(*command, "-h") == (0, out, "")
+    assert out.startswith(f"Usage: main {' '.join(command)}".rstrip())
+    options = (main.commands[command[0]] if command else main).params
+    assert all(option.help for option in options if option.param_type_name == "option")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["launch", "--help"]])
+def test_help_loads_nothing_heavy(arguments):
+    """Help is for the impatient: no library that takes seconds is imported on the way."""
+    code = (
+        "import sys; from launcher.cli import main\n"
+        f"try: main({arguments}, prog_name='embedtune')\n"
+        f"finally: print('heavy:', [name for name in {HEAVY} if name in sys.modules])"
+    )
+    command = [sys.executable, "-P", "-c", code]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert done.stdout.startswith("Usage: embedtune ")
+    assert done.stdout.splitlines()[-1] == "heavy: []"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["lunch"], "No such command 'lunch'"),
+        (["launch", "--epochs", "3"], "No such option"),
+        (["launch", "nowhere.yaml"], "File 'nowhere.yaml' does not exist."),
+        (["launch", "--backend", "moon"], "'moon' is not "),
+        (["launch", "--device", "tpu"], "'tpu' is not one of 'auto', 'cuda', 'mps', 'cpu'."),
+        (["launch", "--price-per-hour", "-1"], "-1.0 is not in the range x>=0."),
+        (["check"], "Missing argument 'DATA'."),
+    ],
+)
+def test_wrong_usage_is_exit_code_2(folder, arguments, reason):
+    """Click's own code, its usage line, and what was wrong."""
+    code, out, err = run(*arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith("Usage: ")
+    assert reason in err
+
+
+# init and schema.
+
+
+def test_init_writes_the_job_file_and_says_what_comes_next(folder):
+    """The file is the one in the package, comments included."""
+    assert run("init") == (0, "Wrote job.yaml. Next: embedtune launch job.yaml\n", "")
+    packaged = resources.files("launcher").joinpath("job.yaml").read_text("utf-8")
+    assert (folder / "job.yaml").read_text("utf-8") == packaged
+    assert run("init", "other.yaml") == (0, "Wrote other.yaml. Next: embedtune launch other.yaml\n",
+                                         "")  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["job.yaml", "pairs.jsonl"])
+def test_init_never_overwrites(folder, name):
+    """A file that exists is left as it is, with exit code 7 and what to do."""
+    (folder / "job.yaml").write_text("mine", "utf-8")
+    before = (folder / name).read_text("utf-8")
+    message = f"Error: `{name}` exists already; it was left as it is. Name another file.\n"
+    assert run("init", name) == (7, "", message)
+    assert (folder / name).read_text("utf-8") == before
+
+
+def test_init_in_a_missing_folder_is_a_storage_error(folder):
+    """No folder is made on the way."""
+    message = "Error: `no/job.yaml` cannot be written: No such file or directory.\n"
+    assert run("init", "no/job.yaml") == (7, "", message)
+    assert not (folder / "no").exists()
+
+
+def test_the_printed_schema_accepts_the_init_file_and_no_unknown_field(folder):
+    """An editor can check job files with it: it is JSON Schema, and as strict as the job."""
+    jsonschema = pytest.importorskip("jsonschema", reason="comes with moto")
+    code, out, err = run("schema")
+    schema = json.loads(out)
+    assert (code, err) == (0, "")
+    jsonschema.Draft202012Validator.check_schema(schema)
+    validator = jsonschema.Draft202012Validator(schema)
+
+    text = resources.files("launcher").joinpath("job.yaml").read_text("utf-8")
+    document = yaml.safe_load(text)
+    assert list(validator.iter_errors(document)) == []
+    for section in (document, document["data"], document["data"]["columns"], document["training"]):
+        section["epoch"] = 3
+        assert len(list(validator.iter_errors(document))) == 1
+        del section["epoch"]
+    document["training"]["epochs"] = -1
+    assert len(list(validator.iter_errors(document))) == 1
+
+
+# What would be launched.
+
+
+def test_a_dry_run_prints_one_document_and_touches_nothing(folder):
+    """stdout is exactly `{"spec": …, "request": …}`: what would be done, and where."""
+    options = ["--model", "./encoder", "--name", "first", "--set", "training.epochs=2"]
+    document = dry_run("--data", "pairs.jsonl", *options)
+
+    sections = {
+        "data": {"source": "pairs.jsonl"},
+        "model": {"base": "./encoder"},
+        "training": {"epochs": 2},
+    }
+    assert document == expected_document(
+        build_spec(sections).model_dump(mode="json"),
+        "runs/first/.work",
+        {"TRAINING_JOB_NAME": "first", "EMBEDTUNE_DEVICE": "auto"},
+        {"data": "pairs.jsonl"},
+    )
+
+
+def test_machine_options_go_into_the_request_and_not_into_the_spec(folder):
+    """Where a job runs is no part of what it does: the spec is the same on every machine."""
+    options = ["--data", "owner/data", "--name", "n", "--output", str(folder / "out")]
+    machine = ["--backend", "process", "--device", "cpu", "--price-per-hour", "1.212"]
+    spec = build_spec({"data": {"source": "owner/data"}, "output": {"uri": str(folder / "out")}})
+    environment = {
+        "TRAINING_JOB_NAME": "n",
+        "EMBEDTUNE_DEVICE": "cpu",
+        "EMBEDTUNE_PRICE_PER_HOUR": "1.212",
+    }
+    assert dry_run(*options, *machine) == expected_document(
+        spec.model_dump(mode="json"), str(folder / "out" / "n" / ".work"), environment, {}
+    )
+    assert dry_run(*options)["spec"] == spec.model_dump(mode="json")
+
+
+def test_every_local_input_becomes_a_channel(folder):
+    """Files and folders that exist here are brought along; what is elsewhere the job reads."""
+    for name in ("valid.csv", "corpus.jsonl"):
+        (folder / name).touch()
+    (folder / "held-out").mkdir()
+    inputs = {
+        "data": "pairs.jsonl",
+        "validation": str(folder / "valid.csv"),
+        "test": "held-out",
+        "corpus": "./corpus.jsonl",
+    }
+    settings = [f"data.{key}={path}" for key, path in inputs.items() if key != "data"]
+    options = [part for setting in settings for part in ("--set", setting)]
+    request = dry_run("--data", "pairs.jsonl", "--name", "n", *options)["request"]
+    assert request["inputs"] == inputs | {"corpus": "corpus.jsonl"}
+
+
+@pytest.mark.parametrize("name", ["Größe 😀.jsonl", "a: b.jsonl", "no", "2024-01-01", " x ", "'q'"])
+def test_a_path_arrives_as_it_was_typed(folder, name):
+    """Whatever a file is called, it is found and becomes the channel."""
+    (folder / name).touch()
+    document = dry_run("--data", name, "--model", name, "--output", name, "--name", "n")
+    spec = document["spec"]
+    assert [spec["data"]["source"], spec["model"]["base"], spec["output"]["uri"]] == [name] * 3
+    assert document["request"]["inputs"] == {"data": name}
+
+
+def test_options_win_over_set_and_set_wins_over_the_job_file(folder):
+    """The nearer to the command line, the stronger; the rest of the file stays."""
+    (folder / "job.yaml").write_text(
+        "data: {source: file, seed: 1}\n"
+        "model: {base: file, revision: file}\n"
+        "training: {epochs: 1, seed: 1}\n",
+        "utf-8",
+    )
+    settings = ["--set", "training.epochs=2", "--set", "data.source=set", "--set", "model.base=set"]
+    document = dry_run("job.yaml", "--data", "option", *settings)
+    expected = {
+        "data": {"source": "option", "seed": 1},
+        "model": {"base": "set", "revision": "file"},
+        "training": {"epochs": 2, "seed": 1},
+    }
+    assert document["spec"] == build_spec(expected).model_dump(mode="json")
+
+
+def test_a_job_file_may_be_json(folder):
+    """The resolved spec of a run, or of a dry run, is a job file."""
+    spec = dry_run("--data", "pairs.jsonl", "--set", "model.name=Größe 😀")["spec"]
+    (folder / "spec.json").write_text(json.dumps(spec), "utf-8")
+    assert dry_run("spec.json")["spec"] == spec
+
+
+def test_a_run_without_a_name_is_named_after_its_model(folder):
+    """The folder says what was tuned and when."""
+    document = dry_run("--data", "pairs.jsonl", "--model", "BAAI/bge-small-en-v1.5")
+    name = document["request"]["environment"]["TRAINING_JOB_NAME"]
+    assert re.fullmatch(r"bge-small-en-v1-5-\d{8}-\d{6}-[0-9a-f]{4}", name)
+    assert document["request"]["argv"][-1] == f"runs/{name}/.work"
+
+
+# What is refused, before anything is done.
+
+NO_DATA = "No data: give `--data`, or a job file with `data.source` (`embedtune init`)."
+REFUSED = [
+    pytest.param([], NO_DATA, id="nothing given"),
+    pytest.param(["--name", "new"], NO_DATA, id="a name that no run has"),
+    pytest.param(
+        ["--set", "training.epoch=3"],
+        "`training.epoch` is not a field of the spec. Did you mean `training.epochs`?",
+        id="unknown field",
+    ),
+    pytest.param(
+        ["--set", "training.epochs"],
+        "`--set training.epochs` has no `=`; expected `--set section.field=value`.",
+        id="no value",
+    ),
+    pytest.param(
+        ["--set", "training.epochs=-1"],
+        "`training.epochs`: Input should be greater than or equal to 0 (found -1)",
+        id="out of bounds",
+    ),
+    pytest.param(
+        ["--data", "pairs.jsonl", "--name", "my_run"],
+        f"`--name my_run` is not legal: {LEGAL}",
+        id="illegal name",
+    ),
+    pytest.param(
+        ["--data", "pairs.jsonl", "--name", "../up"],
+        f"`--name ../up` is not legal: {LEGAL}",
+        id="name that is a path",
+    ),
+    pytest.param(
+        ["broken.yaml"],
+        "`broken.yaml` is not valid YAML in line 2: expected ',' or ']', but got '<stream end>'.",
+        id="broken job file",
+    ),
+    pytest.param(
+        ["list.yaml"],
+        "`list.yaml` holds a list; expected sections such as `data:`.",
+        id="job file without sections",
+    ),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), REFUSED)
+def test_a_wrong_spec_is_exit_code_3_and_leaves_nothing(folder, arguments, message):
+    """One line that says what to type; no folder of a run that never began."""
+    (folder / "broken.yaml").write_text("data:\n  columns: [a, b", "utf-8")
+    (folder / "list.yaml").write_text("- data\n", "utf-8")
+    before = sorted(folder.rglob("*"))
+    assert run("launch", *arguments) == (3, "", f"Error: {message}\n")
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_a_job_file_in_another_encoding_is_named(folder):
+    """Latin-1 is the user's error in a line, not a traceback."""
+    (folder / "job.yaml").write_bytes("model: {name: Größe}\n".encode("latin-1"))
+    code, out, err = run("launch", "job.yaml", "--data", "pairs.jsonl", "--dry-run")
+    assert (code, out) == (3, "")
+    assert re.fullmatch(r"Error: `job\.yaml` is not UTF-8.*\n", err)
+
+
+# Where there are no runs.
+
+
+@pytest.mark.parametrize("arguments", [[], ["--output", "elsewhere"]])
+def test_listing_no_runs_says_how_to_start_one(folder, arguments):
+    """It is no failure; the hint goes to stderr, so that a script sees an empty list."""
+    output = (arguments or ["runs"])[-1]
+    hint = f"No runs in {output} yet. Start one with: embedtune launch\n"
+    assert run("ls", *arguments) == (0, "", hint)
+    assert not (folder / output).exists()
+
+
+def test_a_report_without_runs_is_a_storage_error(folder):
+    """Exit code 7, with what to do; a name that no run has is told apart."""
+    none = "There is no finished run in `runs`. Start one with `embedtune launch`."
+    assert run("report") == (7, "", f"Error: {none}\n")
+    unknown = "There is no run `first` in `runs`; `embedtune ls` lists the runs."
+    assert run("report", "first") == (7, "", f"Error: {unknown}\n")
+    assert not (folder / "runs").exists()
+
+
+def test_a_damaged_run_does_not_hide_the_others(folder):
+    """A run whose report was lost is listed like any other, without its numbers."""
+    for name in ("damaged", "other"):
+        (folder / "runs" / name / ".work").mkdir(parents=True)
+    (folder / "runs" / "damaged" / "manifest.json").write_text("{}", "utf-8")
+    code, out, _ = run("ls")
+    assert code == 0
+    rows = [[cell.strip() for cell in line.split("│")] for line in out.splitlines()[3:-1]]
+    assert sorted((row[1], row[2]) for row in rows) == [
+        ("damaged", "finished"),
+        ("other", "unfinished"),
+    ]
+
+
+# check.
+
+
+def test_check_is_the_jobs_own_check(folder):
+    """The launcher hands its output and its exit code through, settings and all."""
+    command = [sys.executable, "-P", "-m", "launcher.cli", "check", "pairs.jsonl"]
+    done = subprocess.run(
+        [*command, "--set", "data.min_characters=1", "--set", "data.min_test_queries=1"],
+        check=False,
+        capture_output=True,
+        text=True,
+        env=os.environ,
+    )
+    assert done.returncode == 4
+    assert done.stdout.startswith("Source     pairs.jsonl: 1 rows, 1 usable\n")
+    assert done.stderr == (
+        "Error: `pairs.jsonl` leaves 0 test queries of 1 usable rows (1 read); at least 1 are "
+        "needed to prove anything. Bring more rows, or set `data.test_fraction` or "
+        "`data.min_test_queries`.\n"
+    )
+
+
+def test_every_field_can_be_set_on_the_command_line(folder):
+    """Even the defaults, as the README's table shows them, are taken by `--set`."""
+    settings = [f"{name}={default}" for name, default, _ in field_rows()]
+    options = [part for setting in settings for part in ("--set", setting)]
+    document = dry_run("--data", "pairs.jsonl", *options)
+    assert document["spec"] == build_spec({"data": {"source": "pairs.jsonl"}}).model_dump(
+        mode="json"
+    )

@@ -1,0 +1,414 @@
+"""Real runs through the command line: what they print, what they leave, and how they resume."""
+
+import hashlib
+import json
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+COMMAND = [sys.executable, "-P", "-m", "launcher.cli"]
+# Long enough to be hit in the middle, short enough to be waited for.
+EPOCHS = 8
+JOB = """\
+data:
+  source: {pairs}
+model:
+  base: {encoder}
+  precision: float32
+training:
+  epochs: {epochs}
+  batch_size: 32
+  learning_rate: 3e-3
+evaluation:
+  dimensions: [64, 32, 16]
+  main_dimension: 32
+  permutations: 1000
+"""
+RESULT = {
+    *("spec.json", "per_query.parquet", "report/report.json", "report/report.md"),
+    *("data/train.jsonl", "data/validation.jsonl", "data/test.jsonl"),
+    *("data/corpus.jsonl", "data/qrels.tsv", "data/rejected.jsonl"),
+    *("logs/job.log", "logs/tensorboard/EVENTS"),
+    *("model/README.md", "model/config.json", "model/config_sentence_transformers.json"),
+    *("model/model.safetensors", "model/modules.json", "model/sentence_bert_config.json"),
+    *("model/tokenizer.json", "model/tokenizer_config.json", "model/1_Pooling/config.json"),
+}
+
+
+@dataclass(frozen=True)
+class Halted:
+    """What an interrupted run said and left, and what was seen while it ran."""
+
+    done: subprocess.CompletedProcess
+    files: set[str]
+    receipt: dict
+    listing: dict
+    listing_while_running: dict
+    report: subprocess.CompletedProcess
+    second_launch: subprocess.CompletedProcess
+    files_after_second_launch: set[str]
+
+
+def embedtune(folder, *arguments):
+    return subprocess.run(
+        [*COMMAND, *arguments], check=False, capture_output=True, text=True, cwd=folder
+    )
+
+
+def files(folder):
+    """Name the files of a run's folder; the name of the event file is its writer's own."""
+    names = (p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+    return {re.sub(r"events\.out\.[^/]+$", "EVENTS", name) for name in names}
+
+
+def times(folder):
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
+def rows(text):
+    """Cut a printed table into its rows' cells."""
+    lines = (line for line in text.splitlines() if line.startswith(("┃", "│")))
+    return [[cell.strip() for cell in re.split("[┃│]", line)[1:-1]] for line in lines]
+
+
+def listing(folder):
+    """List the runs: each name with its state, what it changed and whether that is better."""
+    done = embedtune(folder, "ls")
+    assert (done.returncode, done.stderr) == (0, "")
+    heading, *runs = rows(done.stdout)
+    assert heading == ["name", "state", "when (UTC)", "base → tuned", "improved"]
+    assert all(re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d", when) for _, _, when, _, _ in runs)
+    return {name: (state, change, better) for name, state, _, change, better in runs}
+
+
+def load(path):
+    return json.loads(path.read_text("utf-8"))
+
+
+def wait_for(process, path, text=""):
+    """Wait until a file of a living process holds a text."""
+    for _ in range(12_000):
+        if path.is_file() and text in path.read_text("utf-8"):
+            return
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    pytest.fail(f"`{path}` never held {text!r}")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, tiny_encoder, pairs_file):
+    """The current folder of every command here: a job file beside its `runs`."""
+    folder = tmp_path_factory.mktemp("process")
+    job = JOB.format(pairs=pairs_file, encoder=tiny_encoder, epochs=EPOCHS)
+    (folder / "job.yaml").write_text(job, "utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(folder):
+    """Launch a run and let it finish."""
+    options = ("--name", "whole", "--device", "cpu", "--price-per-hour", "3.6")
+    return embedtune(folder, "launch", "job.yaml", *options)
+
+
+@pytest.fixture(scope="module")
+def failed(folder):
+    """Launch a run with too little data."""
+    few = folder / "few.jsonl"
+    few.write_text('{"question": "What is it?", "context": "A number"}\n', "utf-8")
+    return embedtune(folder, "launch", "job.yaml", "--data", few.name, "--name", "failed")
+
+
+@pytest.fixture(scope="module")
+def halted(folder):
+    """Launch a run, look at it while it works, and press Ctrl-C in the middle of its training."""
+    run = folder / "runs" / "halted"
+    arguments = ["launch", "job.yaml", "--name", "halted", "--device", "cpu"]
+    # Where we ourselves were started to ignore SIGINT, our children would ignore it too.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    with subprocess.Popen(
+        [*COMMAND, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=folder,
+    ) as process:
+        try:
+            wait_for(process, run / ".work" / "lock")
+            running = listing(folder)
+            second = embedtune(folder, *arguments)
+            after_second = files(run)
+            wait_for(process, run / ".work/output/data/logs/job.log", "train: step=")
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
+            signal.signal(signal.SIGINT, before)
+    return Halted(
+        done=subprocess.CompletedProcess(arguments, process.returncode, out, err),
+        files=files(run),
+        receipt=load(run / "receipt.json"),
+        listing=listing(folder),
+        listing_while_running=running,
+        report=embedtune(folder, "report", "halted"),
+        second_launch=second,
+        files_after_second_launch=after_second,
+    )
+
+
+@pytest.fixture(scope="module")
+def resumed(folder, halted):
+    """Do what the interrupted run's last line says."""
+    line = halted.done.stderr.splitlines()[-1]
+    command, *arguments = shlex.split(line.removeprefix("To resume: "))
+    assert command == "embedtune"
+    return embedtune(folder, *arguments, "--device", "cpu")
+
+
+# A run that finishes.
+
+
+def test_a_finished_run_leaves_exactly_the_documented_files(folder, whole):
+    """Results, manifest and receipt; in the workspace no checkpoints, which only cost space."""
+    assert whole.returncode == 0, whole.stderr
+    run = folder / "runs" / "whole"
+    own = {name for name in files(run) if not name.startswith(".work/")}
+    assert own == RESULT | {"manifest.json", "receipt.json"}
+    assert not (run / ".work" / "checkpoints").exists()
+    assert not (run / ".work" / "output" / "failure").exists()
+
+
+def test_the_manifest_lists_every_file_with_its_size_and_digest(folder, whole):
+    """Who copied a run can prove that nothing is missing and nothing was changed."""
+    run = folder / "runs" / "whole"
+    manifest = load(run / "manifest.json")
+    assert {re.sub(r"events\.out\.[^/]+$", "EVENTS", name) for name in manifest} == RESULT
+    assert manifest == {
+        name: {
+            "bytes": (run / name).stat().st_size,
+            "sha256": hashlib.sha256((run / name).read_bytes()).hexdigest(),
+        }
+        for name in manifest
+    }
+
+
+def test_a_result_can_be_read_by_those_who_may_read_the_folder(folder, whole):
+    """Weights are saved for their owner only by default, which is root in a container."""
+    modes = {p.stat().st_mode & 0o444 for p in (folder / "runs/whole").rglob("*") if p.is_file()}
+    assert modes == {0o444}
+
+
+def test_the_receipt_says_what_only_the_launcher_knows(folder, whole):
+    """Exit code, seconds from start to end, and their price: $3.6 an hour is 0.1 cent a second."""
+    receipt = load(folder / "runs" / "whole" / "receipt.json")
+    seconds, usd = receipt.pop("seconds"), receipt.pop("usd")
+    assert receipt == {"backend": "process", "exit_code": 0}
+    report = load(folder / "runs" / "whole" / "report" / "report.json")
+    assert seconds > sum(report["seconds"].values())
+    assert usd == pytest.approx(seconds / 1000, abs=1e-4)
+
+
+def test_the_comparison_is_printed_on_stdout(folder, whole):
+    """BM25, base and tuned at every dimension, the verdict, what to deploy, cost and place."""
+    report = load(folder / "runs" / "whole" / "report" / "report.json")
+    lines = whole.stdout.splitlines()
+    assert lines[0].rstrip() == "whole: nDCG@10 on 40 test queries"
+    scores = {
+        model: {d: by["float32"]["ndcg@10"] for d, by in report["scores"][model].items()}
+        for model in ("base", "tuned")
+    }
+    bm25 = report["scores"]["bm25"]["ndcg@10"]
+    expected = [["dim", "BM25", "base", "tuned", "lift", "95 % interval", "p", "kept"]]
+    for d in ("64", "32", "16"):
+        lift = report["comparison"][d]["float32"]
+        low, high = lift["ci"]
+        numbers = [f"{score:.3f}" for score in (bm25, scores["base"][d], scores["tuned"][d])]
+        change = [f"{lift['lift']:+.3f}", f"[{low:+.3f}, {high:+.3f}]"]
+        expected.append([d, *numbers, *change, "<.001", f"{lift['retention']['share']:.1%}"])
+    assert rows(whole.stdout) == expected
+
+    seconds, cost = sum(report["seconds"].values()), report["cost"]
+    deploy = report["recommendation"]
+    assert lines[-4:] == [
+        report["verdict"]["sentence"],
+        f"Deploy {deploy['dimension']} dimensions: {deploy['reason']}",
+        f"Took {seconds:.0f} s, ${cost['usd']:.4f} ({cost['basis']})",
+        "Report: runs/whole/report/report.md",
+    ]
+    assert report["verdict"]["sentence"].startswith("Improved. nDCG@10 at 32 dimensions: ")
+
+
+def test_talk_goes_to_stderr(whole):
+    """First where the results will be, then the stages in their order; nothing redraws itself."""
+    first, *log = whole.stderr.splitlines()
+    assert first == "Run whole; results will be in runs/whole"
+    stages = [m[1] for line in log if (m := re.search(r"Z ([a-z ]+): (?:start|done)", line))]
+    names = ["data", "model", "score base", "train", "score tuned", "compare", "store"]
+    assert stages == [name for name in names for _ in ("start", "done")]
+    assert "Traceback" not in whole.stderr
+    assert "\r" not in whole.stderr
+
+
+def test_the_log_file_holds_what_was_said(folder, whole):
+    """`logs/job.log` is the job's own talk, line by line."""
+    log = (folder / "runs" / "whole" / "logs" / "job.log").read_text("utf-8").splitlines()
+    said = [line for line in whole.stderr.splitlines() if re.match(r"\d{4}-\d\d-\d\dT", line)]
+    assert log == said[: len(log)]
+    assert [line.split("Z ", 1)[1] for line in log][:1] == ["data: start"]
+    assert any("verdict: Improved." in line for line in log)
+
+
+@pytest.mark.parametrize("arguments", [["job.yaml"], []], ids=["with its spec", "by its name"])
+def test_launching_a_finished_run_again_changes_nothing(folder, whole, arguments):
+    """It says so, shows the report once more, and exits 0."""
+    before = times(folder / "runs" / "whole")
+    again = embedtune(folder, "launch", *arguments, "--name", "whole", "--device", "cpu")
+    assert (again.returncode, again.stdout) == (0, whole.stdout)
+    assert again.stderr == "The run whole is finished already; nothing was changed.\n"
+    assert times(folder / "runs" / "whole") == before
+
+
+def test_another_spec_under_the_same_name_is_refused(folder, whole):
+    """Exit code 3 with the fields that differ; the earlier results stay as they are."""
+    before = times(folder / "runs" / "whole")
+    settings = ("--set", "training.epochs=1", "--set", "data.seed=7")
+    done = embedtune(folder, "launch", "job.yaml", "--name", "whole", *settings)
+    assert (done.returncode, done.stdout) == (3, "")
+    assert re.fullmatch(
+        r"Error: `runs/whole[^`]*` belongs to a run with another spec; these differ: `data\.seed`, "
+        r"`training\.epochs`\. Use another `--name`, or the same values\.\n",
+        done.stderr,
+    )
+    assert times(folder / "runs" / "whole") == before
+
+
+# A run that fails.
+
+
+def test_a_failed_run_ends_with_the_jobs_line_and_code(folder, failed):
+    """The job's exit code is the launcher's; the receipt keeps it, and there is no manifest."""
+    line = (
+        "`few.jsonl` leaves 0 test queries of 1 usable rows (1 read); at least 30 are needed to "
+        "prove anything. Bring more rows, or set `data.test_fraction` or `data.min_test_queries`."
+    )
+    run = folder / "runs" / "failed"
+    assert (failed.returncode, failed.stdout) == (4, "")
+    assert failed.stderr.splitlines()[-1] == f"Error: {line}"
+    assert (run / ".work" / "output" / "failure").read_text("utf-8") == line + "\n"
+    receipt = load(run / "receipt.json")
+    assert (receipt["exit_code"], receipt["usd"]) == (4, None)
+    assert not (run / "manifest.json").exists()
+
+
+# A run that is interrupted and taken up again.
+
+
+def test_ctrl_c_ends_the_step_and_leaves_a_checkpoint(halted):
+    """Exit code 10, the step it came to, the way to go on, and a checkpoint of that very step."""
+    assert (halted.done.returncode, halted.done.stdout) == (10, "")
+    *_, reason, how = halted.done.stderr.splitlines()
+    interrupted = r"Error: The run was interrupted after step (\d+) of 80\."
+    step = int(re.fullmatch(interrupted, reason)[1])
+    assert how == "To resume: embedtune launch --name halted"
+    assert 0 < step < 80
+    assert f".work/checkpoints/checkpoint-{step}/trainer_state.json" in halted.files
+    assert f".work/checkpoints/checkpoint-{step}/model.safetensors" in halted.files
+
+
+def test_an_interrupted_run_has_no_result(halted):
+    """Nothing is published that could pass for one, and the receipt says what happened."""
+    assert {name for name in halted.files if not name.startswith(".work/")} == {"receipt.json"}
+    assert not [name for name in halted.files if name.endswith("manifest.json")]
+    assert halted.receipt["exit_code"] == 10
+
+
+def test_a_resumed_run_ends_as_one_that_was_never_interrupted(folder, whole, halted, resumed):
+    """Not about as well: the same splits, the same scores of every query, the same verdict."""
+    assert resumed.returncode == 0, resumed.stderr
+    runs = folder / "runs"
+    one, other = (load(runs / name / "report" / "report.json") for name in ("whole", "halted"))
+    for section in ("scores", "comparison", "verdict", "recommendation", "data", "prompts", "spec"):
+        assert other[section] == one[section], section
+    ranks = [pq.read_table(runs / name / "per_query.parquet") for name in ("whole", "halted")]
+    assert ranks[0].equals(ranks[1])
+
+    step = re.search(r"interrupted after step (\d+)", halted.done.stderr)[1]
+    expected = one["training"] | {"resumed_from_step": int(step)}
+    assert expected["steps"] == 80
+    for field in ("steps", "best_step", "best_validation", "resumed_from_step", "learning_rate"):
+        assert other["training"][field] == expected[field], field
+
+
+def test_a_resumed_run_leaves_what_any_run_leaves(folder, whole, resumed):
+    """The same files as an uninterrupted one, whole weights and all; no checkpoints, no failure."""
+    own = {name for name in files(folder / "runs/halted") if not name.startswith(".work/")}
+    # Each attempt writes a file of events.
+    assert own == RESULT | {"manifest.json", "receipt.json"}
+    assert not (folder / "runs" / "halted" / ".work" / "checkpoints").exists()
+    assert not (folder / "runs" / "halted" / ".work" / "output" / "failure").exists()
+    assert load(folder / "runs" / "halted" / "receipt.json")["exit_code"] == 0
+    digests = [
+        load(folder / "runs" / name / "manifest.json")["model/model.safetensors"]
+        for name in ("whole", "halted")
+    ]
+    assert digests[0] == digests[1]
+
+
+def test_a_run_that_is_being_worked_on_is_left_alone(halted):
+    """A second launch of it ends with code 6 and writes nothing into the first one's folder."""
+    assert (halted.second_launch.returncode, halted.second_launch.stdout) == (6, "")
+    assert "Another process is working on " in halted.second_launch.stderr.splitlines()[-1]
+    assert "receipt.json" not in halted.files_after_second_launch
+    assert ".work/output/failure" not in halted.files_after_second_launch
+
+
+# What `ls` and `report` show of them.
+
+
+def test_the_listing_shows_how_far_each_run_came(folder, whole, failed, halted, resumed):
+    """Running, unfinished, failed and finished; for the finished what they gained."""
+    report = load(folder / "runs" / "whole" / "report" / "report.json")
+    base, tuned = (report["scores"][m]["32"]["float32"]["ndcg@10"] for m in ("base", "tuned"))
+    gained = ("finished", f"{base:.3f} → {tuned:.3f} at 32", "yes")
+
+    assert halted.listing_while_running["halted"] == ("running", "", "")
+    assert halted.listing["halted"] == ("unfinished", "", "")
+    everything = {"whole": gained, "halted": gained, "failed": ("failed", "", "")}
+    assert listing(folder) == everything
+
+
+def test_a_report_is_shown_again_as_it_was_shown_first(folder, whole, resumed):
+    """By its name, or as the latest finished one."""
+    assert embedtune(folder, "report", "whole").stdout == whole.stdout
+    assert embedtune(folder, "report", "halted").stdout == resumed.stdout
+    assert embedtune(folder, "report").stdout == resumed.stdout
+    elsewhere = embedtune(folder.parent, "report", "whole", "--output", str(folder / "runs"))
+    assert elsewhere.stdout == whole.stdout.replace("runs/", f"{folder / 'runs'}/")
+
+
+def test_a_run_without_a_result_has_no_report(folder, failed, halted):
+    """Exit code 7, and the state that says whether to resume or to repair."""
+    message = "Error: The run `{}` is {} and has no report in `runs/{}`.\n"
+    assert halted.report.returncode == 7
+    assert halted.report.stderr == message.format("halted", "unfinished", "halted")
+    done = embedtune(folder, "report", "failed")
+    assert (done.returncode, done.stdout) == (7, "")
+    assert done.stderr == message.format("failed", "failed", "failed")
+
+
+def test_the_tuned_model_loads_where_it_lies(folder, whole):
+    """`SentenceTransformer(path)` is all that a user needs, at any of the dimensions."""
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(
+        str(Path(folder) / "runs" / "whole" / "model"), device="cpu", truncate_dim=16
+    )
+    assert model.encode_query("ask1 ask2 the").shape == (16,)

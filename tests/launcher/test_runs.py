@@ -1,0 +1,142 @@
+"""Runs on disk: which there are, and how far each of them came."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from datetime import UTC, datetime
+
+import pytest
+
+from job.errors import StorageError
+from launcher.runs import Run, find_run, list_runs
+
+
+@pytest.fixture
+def make_run(tmp_path):
+    """Lay out a run's folder as a launch leaves it; `age` counts hours back from noon."""
+
+    def make(name, *, finished=False, exit_code=None, report=None, age=0):
+        folder = tmp_path / "runs" / name
+        (folder / ".work").mkdir(parents=True)
+        if report is not None:
+            (folder / "report").mkdir()
+            (folder / "report" / "report.json").write_text(json.dumps(report), "utf-8")
+        if exit_code is not None:
+            receipt = {"backend": "process", "exit_code": exit_code, "seconds": 1.0, "usd": None}
+            (folder / "receipt.json").write_text(json.dumps(receipt), "utf-8")
+        if finished:
+            (folder / "manifest.json").write_text("{}", "utf-8")
+        for path in (folder, *folder.glob("manifest.json")):
+            os.utime(path, (noon(age).timestamp(),) * 2)
+        return Run(folder)
+
+    return make
+
+
+def noon(hours_before):
+    return datetime(2026, 11, 23, 12 - hours_before, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("finished", "exit_code", "state"),
+    [
+        (True, 0, "finished"),
+        (True, None, "finished"),
+        (True, 13, "finished"),
+        (False, None, "unfinished"),
+        (False, 10, "unfinished"),
+        (False, 1, "failed"),
+        (False, 4, "failed"),
+        (False, 14, "failed"),
+        (False, -9, "failed"),
+    ],
+)
+def test_the_manifest_says_finished_and_the_receipt_what_else(make_run, finished, exit_code, state):
+    """A manifest is a result whatever a receipt says; an interruption is no failure."""
+    assert make_run("name", finished=finished, exit_code=exit_code).state == state
+
+
+def test_a_run_is_running_while_its_process_lives(make_run):
+    """The lock tells, not a note: a process that was killed is running no more."""
+    run = make_run("name", exit_code=10)
+    code = (
+        "import sys, time; from pathlib import Path; from job.workspace import Workspace\n"
+        "with Workspace(Path(sys.argv[1])).locked(): print('locked', flush=True); time.sleep(60)"
+    )
+    command = [sys.executable, "-P", "-c", code, str(run.workspace.root)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+        try:
+            assert holder.stdout.readline() == "locked\n"
+            assert run.state == "running"
+        finally:
+            holder.send_signal(signal.SIGKILL)
+    assert run.state == "unfinished"
+
+
+def test_runs_are_listed_with_the_latest_first(make_run, tmp_path):
+    """What was finished or worked on last stands on top; other folders and files are no runs."""
+    make_run("b", finished=True, age=2)
+    make_run("a", age=1)
+    make_run("c", exit_code=4, age=3)
+    (tmp_path / "runs" / "notes").mkdir()
+    (tmp_path / "runs" / "notes.txt").write_text("", "utf-8")
+    # Fetched from elsewhere: a result without a workspace.
+    fetched = make_run("fetched", finished=True)
+    fetched.workspace.root.rmdir()
+
+    runs = list_runs(tmp_path / "runs")
+    assert [(run.name, run.changed) for run in runs] == [
+        ("fetched", noon(0)),
+        ("a", noon(1)),
+        ("b", noon(2)),
+        ("c", noon(3)),
+    ]
+
+
+def test_an_output_folder_that_is_not_there_holds_no_runs(tmp_path):
+    """Nothing is an empty list, and a file is nothing as well."""
+    (tmp_path / "file").write_text("", "utf-8")
+    assert list_runs(tmp_path / "runs") == list_runs(tmp_path / "file") == []
+
+
+def test_the_run_without_a_name_is_the_latest_finished_one(make_run, tmp_path):
+    """Unfinished and failed runs have nothing to show."""
+    make_run("older", finished=True, age=3)
+    expected = make_run("newer", finished=True, age=2)
+    make_run("unfinished", age=1)
+    make_run("failed", exit_code=4)
+    assert find_run(tmp_path / "runs", None) == expected
+
+
+def test_a_run_is_found_by_its_name_in_any_state(make_run, tmp_path):
+    """Who names a run gets it, to see what became of it."""
+    make_run("first", finished=True)
+    expected = make_run("second", exit_code=4)
+    assert find_run(tmp_path / "runs", "second") == expected
+
+
+def test_without_a_finished_run_the_latest_is_none(make_run, tmp_path):
+    """The message says what to do."""
+    make_run("unfinished")
+    with pytest.raises(StorageError) as caught:
+        find_run(tmp_path / "runs", None)
+    assert str(caught.value) == (
+        f"There is no finished run in `{tmp_path / 'runs'}`. Start one with `embedtune launch`."
+    )
+
+
+def test_a_report_is_read_as_it_was_written(make_run):
+    """The report is there before the manifest, and is shown as soon as it is."""
+    report = {"verdict": {"improved": True, "sentence": "Größe 😀"}}
+    assert make_run("name", report=report).report() == report
+
+
+@pytest.mark.parametrize(("exit_code", "state"), [(4, "failed"), (10, "unfinished")])
+def test_a_run_without_a_report_says_how_far_it_came(make_run, exit_code, state):
+    """The state tells whether to resume or to repair."""
+    run = make_run("name", exit_code=exit_code)
+    with pytest.raises(StorageError) as caught:
+        run.report()
+    assert str(caught.value) == f"The run `name` is {state} and has no report in `{run.folder}`."

@@ -1,0 +1,152 @@
+"""Staging: local inputs become channels, whole, in their shape, and without stale leftovers."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from job.errors import StorageError
+from job.spec import JobSpec, build_spec
+from job.workspace import Workspace
+from launcher.staging import fill_channel, stage
+
+
+@pytest.fixture
+def channel(tmp_path):
+    return tmp_path / "ml" / "input" / "data" / "data"
+
+
+def write(path, text="text"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, "utf-8")
+    return path
+
+
+def tree(folder):
+    """Map every file below a folder to its text."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_text("utf-8") for path in files}
+
+
+BEIR = {
+    "corpus.jsonl": '{"_id": "d1", "text": "t"}\n',
+    "queries.jsonl": '{"_id": "q1", "text": "q"}\n',
+    "qrels/train.tsv": "query-id\tcorpus-id\tscore\nq1\td1\t1\n",
+    "qrels/test.tsv": "query-id\tcorpus-id\tscore\n",
+}
+
+
+@pytest.mark.parametrize("name", ["pairs.jsonl", "Größe 😀.csv.gz", ".hidden.jsonl", "no suffix"])
+def test_a_file_keeps_its_name_in_the_channel(tmp_path, channel, name):
+    """Its suffix says the format, so the name must not change."""
+    fill_channel(write(tmp_path / "in" / name), channel)
+    assert tree(channel) == {name: "text"}
+
+
+def test_a_folder_becomes_the_channel_in_its_own_shape(tmp_path, channel):
+    """A BEIR folder is recognised by its shape; the folder itself is not nested in the channel."""
+    for name, text in BEIR.items():
+        write(tmp_path / "beir" / name, text)
+    fill_channel(tmp_path / "beir", channel)
+    assert tree(channel) == BEIR
+
+
+def test_a_staged_file_takes_no_space_where_links_are_possible(tmp_path, channel):
+    """On one file system a file and the files of a folder are hard links of the originals."""
+    one = write(tmp_path / "one" / "pairs.jsonl")
+    deep = write(tmp_path / "folder" / "deep" / "pairs.jsonl")
+    fill_channel(one, channel)
+    assert (channel / "pairs.jsonl").samefile(one)
+    fill_channel(tmp_path / "folder", channel)
+    assert (channel / "deep" / "pairs.jsonl").samefile(deep)
+
+
+def test_a_file_of_another_file_system_is_copied(tmp_path):
+    """Hard links do not cross file systems; the channel has the content all the same."""
+    memory = Path("/dev/shm")
+    if not memory.is_dir() or memory.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip(f"there is no second file system at {memory}")
+    source = write(tmp_path / "pairs.jsonl")
+    target = memory / f"embedtune-test-{os.getpid()}"
+    try:
+        fill_channel(source, target)
+        assert tree(target) == {"pairs.jsonl": "text"}
+        assert not (target / "pairs.jsonl").samefile(source)
+    finally:
+        shutil.rmtree(target)
+
+
+def test_links_are_followed(tmp_path, channel):
+    """The Hub's cache is a folder of links; a channel that held them would be empty elsewhere."""
+    blob = write(tmp_path / "blobs" / "3fa2", "linked")
+    snapshot = tmp_path / "snapshot"
+    snapshot.mkdir()
+    (snapshot / "pairs.jsonl").symlink_to("../blobs/3fa2")
+    (snapshot / "more").symlink_to(blob.parent, target_is_directory=True)
+
+    fill_channel(snapshot, channel)
+    assert tree(channel) == {"pairs.jsonl": "linked", "more/3fa2": "linked"}
+    fill_channel(snapshot / "pairs.jsonl", channel)
+    assert tree(channel) == {"pairs.jsonl": "linked"}
+    assert not any(path.is_symlink() for path in channel.rglob("*"))
+
+
+def test_staging_again_replaces_what_was_there(tmp_path, channel):
+    """No file of an earlier data set is left to be trained on."""
+    fill_channel(write(tmp_path / "old" / "old.jsonl", "old").parent, channel)
+    fill_channel(write(tmp_path / "new" / "new.jsonl", "new"), channel)
+    assert tree(channel) == {"new.jsonl": "new"}
+    assert tree(tmp_path / "old") == {"old.jsonl": "old"}
+
+
+def test_a_folder_that_holds_the_channel_is_staged_without_it(tmp_path, monkeypatch):
+    """`--data .` beside `runs/` takes the data that lies there, and does not copy without end."""
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "pairs.jsonl")
+    channel = tmp_path / "runs" / "name" / ".work" / "input" / "data" / "data"
+    fill_channel(Path(), channel)
+    assert tree(channel) == {"pairs.jsonl": "text"}
+
+
+def test_a_source_that_vanished_is_named(tmp_path, channel):
+    """The message says what was to be put where, and why it was not."""
+    with pytest.raises(StorageError) as caught:
+        fill_channel(tmp_path / "gone.jsonl", channel)
+    assert str(caught.value) == (
+        f"`{tmp_path / 'gone.jsonl'}` cannot be staged to `{channel}`: No such file or directory."
+    )
+
+
+def test_a_broken_link_in_a_folder_is_named_in_one_line(tmp_path, channel):
+    """A file that is only promised is an error, not a channel with a hole."""
+    folder = write(tmp_path / "in" / "pairs.jsonl").parent
+    (folder / "broken.jsonl").symlink_to("nowhere")
+    with pytest.raises(StorageError) as caught:
+        fill_channel(folder, channel)
+    assert str(caught.value).startswith(f"`{folder}` cannot be staged to `{channel}`: ")
+    assert "broken.jsonl" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_staging_fills_every_channel_and_writes_the_spec(tmp_path):
+    """All that a job needs lies in its workspace, the spec as `job.json` of its own channel."""
+    workspace = Workspace(tmp_path / "ml")
+    pairs = write(tmp_path / "pairs.jsonl", "pairs")
+    test = write(tmp_path / "held-out" / "test.csv", "test").parent
+    spec = build_spec({}, {"data.source": str(pairs), "data.test": str(test)})
+
+    stage(workspace, spec, {"data": pairs, "test": test})
+    assert tree(workspace.root / "input" / "data") == {
+        "data/pairs.jsonl": "pairs",
+        "test/test.csv": "test",
+        "spec/job.json": spec.to_json(),
+    }
+    assert workspace.read_spec() == spec
+
+
+def test_staging_needs_no_inputs(tmp_path):
+    """A job that reads from the Hub has no channel but its spec."""
+    workspace = Workspace(tmp_path / "ml")
+    stage(workspace, JobSpec(), {})
+    assert tree(workspace.root) == {"input/data/spec/job.json": JobSpec().to_json()}
