@@ -19,7 +19,7 @@ from job.errors import (
     MachineError,
     OutOfMemory,
 )
-from job.spec import build_spec, parse_assignments
+from job.spec_document import build_spec, parse_assignments
 from job.workspace import DEFAULT_ROOT, Workspace
 
 # With less than this left on the disk, a failed write needs no other explanation.

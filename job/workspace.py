@@ -9,7 +9,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from job.errors import MachineError, SpecError, StorageError
-from job.spec import JobSpec, build_spec, read_document
+from job.spec import JobSpec
+from job.spec_document import build_spec, read_document
 
 DEFAULT_ROOT = Path("/opt/ml")
 # SageMaker shows so many characters of output/failure and cuts the rest.
@@ -149,7 +150,7 @@ class Workspace:
 
 def check_same_spec(path: Path, spec: JobSpec) -> None:
     """Refuse to mix two jobs: `path` is the spec.json of a run, `spec` what is asked for now."""
-    from job.spec import differing_fields
+    from job.spec_document import differing_fields
 
     try:
         earlier = build_spec(read_document(path, path.name))

@@ -186,7 +186,7 @@ def _wanted_spec(
     name: str | None,
 ) -> "JobSpec":
     """Merge the job file with the options; with a run's name alone, take that run's own spec."""
-    from job.spec import build_spec, parse_assignments, read_document
+    from job.spec_document import build_spec, parse_assignments, read_document
     from launcher.runs import Run
 
     options = {

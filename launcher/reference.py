@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from job.errors import EXIT_CODES
-from job.spec import field_rows
+from job.spec_document import field_rows
 from launcher.cli import main
 
 SECTION = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -44,7 +44,7 @@ def render(text: str) -> str:
 
 
 def _helps(command: click.Command, path: str) -> Iterator[str]:
-    context = click.Context(command, info_name=path, max_content_width=88, terminal_width=88)
+    context = click.Context(command, info_name=path, terminal_width=88, **main.context_settings)
     yield f"```text\n$ {path} --help\n{command.get_help(context)}\n```\n"
     if isinstance(command, click.Group):
         for name in sorted(command.commands):

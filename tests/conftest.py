@@ -106,7 +106,7 @@ TINY = {
 @pytest.fixture
 def tiny_spec(tiny_encoder, pairs_file, tmp_path):
     """Make a spec of a job in `tmp_path`, with any field overridden."""
-    from job.spec import build_spec
+    from job.spec_document import build_spec
 
     def make(**fields):
         given = {

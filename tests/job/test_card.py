@@ -13,7 +13,8 @@ from job.card import HUB_METRICS, base_license, write_card
 from job.interruption import StopSignal
 from job.pipeline import Circumstances, run
 from job.report import score_table
-from job.spec import ModelSpec, build_spec
+from job.spec import ModelSpec
+from job.spec_document import build_spec
 from job.workspace import Workspace
 
 SETTINGS = {

@@ -13,7 +13,7 @@ from job.errors import Interrupted, SpecError, StorageError
 from job.interruption import StopSignal
 from job.pipeline import Circumstances, run
 from job.ranking import METRICS
-from job.spec import build_spec
+from job.spec_document import build_spec
 from job.workspace import Workspace
 
 SETTINGS = {

@@ -167,8 +167,8 @@ Lift is tuned minus base, with its 95 % interval (jackknife over groups of queri
 ## Data
 
 - Source: `{pairs_file}`, 400 rows read, 400 used; dropped: none.
-- Splits (by group): train 320, validation 40, test 40; corpus: 400 documents, those of the training \
-included.
+- Splits (by group): train 320, validation 40, test 40; corpus: 400 documents, those of the \
+training included.
 - Test contexts that are also trained on: 0.0% (a random split: 0.0%).
 - This test set shows a lift of {effect:.3f} or more (with 80 % chance).
 - No prompts are used; the model documents none, or the spec says so.

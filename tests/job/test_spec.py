@@ -8,9 +8,8 @@ import pytest
 from pydantic import BaseModel
 
 from job.errors import SpecError
-from job.spec import (
-    JobSpec,
-    Section,
+from job.spec import JobSpec, Section
+from job.spec_document import (
     build_spec,
     differing_fields,
     field_rows,

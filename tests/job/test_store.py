@@ -15,7 +15,8 @@ from job.errors import SpecError, StorageError, TrainingError
 from job.evaluate import Dimensions
 from job.model import Machine, Prompts, load_model
 from job.ranking import METRICS
-from job.spec import JobSpec, build_spec
+from job.spec import JobSpec
+from job.spec_document import build_spec
 from job.workspace import Workspace
 
 CPU = Machine("cpu", "float32", "as the spec says")

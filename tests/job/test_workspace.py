@@ -11,7 +11,8 @@ from contextlib import contextmanager
 import pytest
 
 from job.errors import EmbedtuneError, MachineError, SpecError, StorageError
-from job.spec import JobSpec, build_spec
+from job.spec import JobSpec
+from job.spec_document import build_spec
 from job.workspace import DEFAULT_ROOT, Workspace, check_same_spec, write_atomically
 
 HOLD_THE_LOCK = """

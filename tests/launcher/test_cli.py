@@ -12,7 +12,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from job.spec import build_spec, field_rows
+from job.spec_document import build_spec, field_rows
 from launcher.cli import main
 
 HEAVY = ("torch", "sentence_transformers", "transformers", "datasets", "sagemaker", "boto3")

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from job.errors import StorageError
-from job.spec import JobSpec, build_spec
+from job.spec import JobSpec
+from job.spec_document import build_spec
 from job.workspace import Workspace
 from launcher.staging import fill_channel, stage
 

@@ -1,0 +1,196 @@
+"""From texts to a JobSpec: job files, dotted assignments, and what is wrong with them."""
+
+import difflib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from job.errors import SpecError
+from job.spec import JobSpec, Section
+
+
+def build_spec(
+    document: Mapping[str, Any], assignments: Mapping[str, str] | None = None
+) -> JobSpec:
+    """Merge a document with dotted assignments (`training.epochs` → `"3"`), which win.
+
+    Raises `SpecError` that names each wrong field, and the nearest right one.
+    """
+    merged = _as_json(document)
+    for key, text in (assignments or {}).items():
+        _assign(merged, key, _parse_value(key, text))
+    try:
+        return JobSpec.model_validate(merged)
+    except ValidationError as error:
+        raise SpecError("; ".join(_explain(dict(e)) for e in error.errors()[:3])) from None
+
+
+def _as_json(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Copy a document; sections without any field (all commented out) are left to their defaults.
+
+    YAML knows dates, sets and cycles, which no field takes.
+    """
+    try:
+        copy: dict[str, Any] = json.loads(json.dumps(document))
+    except (TypeError, ValueError, RecursionError) as error:
+        msg = f"The spec holds what is neither text, number nor list: {error}. Put it in quotes."
+        raise SpecError(msg) from None
+    return _without_empty_sections(copy, JobSpec)
+
+
+def _without_empty_sections(document: dict[str, Any], model: type[BaseModel]) -> dict[str, Any]:
+    sections = _sections(model)
+    return {
+        key: _without_empty_sections(value, sections[key])
+        if key in sections and isinstance(value, dict)
+        else value
+        for key, value in document.items()
+        if value is not None or key not in sections
+    }
+
+
+def _sections(model: type[BaseModel]) -> dict[str, type[Section]]:
+    return {
+        name: field.annotation
+        for name, field in model.model_fields.items()
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section)
+    }
+
+
+def _section_names(model: type[BaseModel] = JobSpec, prefix: str = "") -> Iterable[str]:
+    for name, section in _sections(model).items():
+        yield f"{prefix}{name}"
+        yield from _section_names(section, f"{prefix}{name}.")
+
+
+def parse_assignments(texts: Iterable[str]) -> dict[str, str]:
+    """Split `section.field=value` texts."""
+    assignments = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals:
+            msg = f"`--set {text}` has no `=`; expected `--set section.field=value`."
+            raise SpecError(msg)
+        assignments[key.strip()] = value
+    return assignments
+
+
+def read_document(path: Path, name: str | None = None) -> dict[str, Any]:
+    """Read a spec's file; `name`, or else its path, stands in errors."""
+    name = name or str(path)
+    try:
+        return parse_document(path.read_text("utf-8"), name)
+    except UnicodeDecodeError as error:
+        msg = f"`{name}` is not UTF-8: byte 0x{error.object[error.start]:02x}. Save it as UTF-8."
+        raise SpecError(msg) from None
+    except OSError as error:
+        msg = f"`{name}` cannot be read: {error.strerror}."
+        raise SpecError(msg) from None
+
+
+def parse_document(text: str, name: str) -> dict[str, Any]:
+    """Read a spec from YAML or JSON; `name` says in errors where the text came from."""
+    try:
+        document = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" in line {mark.line + 1}" if mark else ""
+        problem = str(getattr(error, "problem", error)).splitlines()[0]
+        msg = f"`{name}` is not valid YAML{where}: {problem}."
+        raise SpecError(msg) from None
+    if document is None:
+        return {}
+    if not isinstance(document, dict):
+        msg = f"`{name}` holds a {type(document).__name__}; expected sections such as `data:`."
+        raise SpecError(msg)
+    return document
+
+
+def differing_fields(a: JobSpec, b: JobSpec) -> list[str]:
+    """Name the dotted fields whose values differ."""
+    left, right = _flatten(a.model_dump(mode="json")), _flatten(b.model_dump(mode="json"))
+    return [key for key in left | right if left.get(key) != right.get(key)]
+
+
+def field_rows() -> list[tuple[str, str, str]]:
+    """List every field as (dotted name, default, description), in the spec's order."""
+    return list(_rows(JobSpec, ""))
+
+
+def _rows(section: type[BaseModel], prefix: str) -> Iterable[tuple[str, str, str]]:
+    for name, field in section.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            yield from _rows(field.annotation, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", json.dumps(field.default), field.description or ""
+
+
+def _flatten(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in document.items():
+        if isinstance(value, Mapping):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _assign(document: dict[str, Any], key: str, value: object) -> None:
+    *sections, field = key.split(".")
+    for section in sections:
+        document = document.setdefault(section, {})
+        if not isinstance(document, dict):
+            msg = f"`{key}` cannot be set: `{section}` holds {document!r}, not fields."
+            raise SpecError(msg)
+    document[field] = value
+
+
+def _parse_value(key: str, text: str) -> object:
+    # What looks like a number, a truth value or a mapping is a text in a field of text: a prompt
+    # ends in `: `, a language is called `no`. Quotes and `null` mean what they do in YAML.
+    if key in _text_fields() and text[:1] not in ("'", '"') and text not in ("", "~", "null"):
+        return text
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        msg = f"`{key}`: the value {text!r} is not valid YAML; put it in quotes."
+        raise SpecError(msg) from None
+
+
+def _text_fields(model: type[BaseModel] = JobSpec, prefix: str = "") -> set[str]:
+    own = {
+        f"{prefix}{name}"
+        for name, field in model.model_fields.items()
+        if field.annotation in (str, str | None)
+    }
+    return own.union(*(_text_fields(s, f"{prefix}{name}.") for name, s in _sections(model).items()))
+
+
+def _explain(error: dict[str, Any]) -> str:
+    # The location of a union's member ends in the member's name, which means nothing to a user.
+    known = {name for name, *_ in field_rows()} | set(_section_names())
+    parts = [str(part) for part in error["loc"]]
+    while parts and ".".join(parts) not in known and error["type"] != "extra_forbidden":
+        parts.pop()
+    key = ".".join(parts) or "the spec"
+    if error["type"] == "extra_forbidden":
+        return f"`{key}` is not a field of the spec. {_nearest(key)}".rstrip()
+    found = repr(error["input"])
+    return f"`{key}`: {error['msg'].removeprefix('Value error, ')} (found {found[:80]})"
+
+
+def _nearest(key: str) -> str:
+    known = [*_section_names(), *(name for name, *_ in field_rows())]
+    by_leaf = {name.rsplit(".", 1)[-1]: name for name in known}
+    leaf = key.rsplit(".", 1)[-1]
+    near = (
+        [by_leaf[leaf]]
+        if leaf in by_leaf
+        else difflib.get_close_matches(key, known, 1)
+        or [by_leaf[name] for name in difflib.get_close_matches(leaf, by_leaf, 1)]
+    )
+    return f"Did you mean `{near[0]}`?" if near else "`embedtune schema` lists the fields."
