@@ -14,7 +14,7 @@ demo: $(VENV)/.demo
 	  --output demo --name demo-$$(date -u +%Y%m%d-%H%M%S)
 
 test: $(VENV)/.dev
-	$(BIN)/pytest -n 2 $(ARGS)
+	$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .

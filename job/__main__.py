@@ -95,7 +95,7 @@ def _check(data: str, model: str | None, settings: tuple[str, ...]) -> None:
     from job.check import check_data
 
     spec = build_spec({"data": {"source": data}}, parse_assignments(settings))
-    check_data(spec.data, model, click.echo)
+    check_data(spec, model, click.echo)
 
 
 def exit_code(work: Callable[[], None], workspace: Workspace | None, extra: str = "train") -> int:

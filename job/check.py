@@ -12,7 +12,7 @@ from job.compare import detectable_lift
 from job.data import Dataset, inspect_dataset, require_enough
 from job.model import locate_model
 from job.pairs import column_texts
-from job.spec import DataSpec
+from job.spec import JobSpec
 
 # Standard deviation of a query's lift; measured: 0.29 on builtin:aws-docs, 0.25-0.30 on the
 # article's data (job/LOG.md).
@@ -21,14 +21,14 @@ WORD_EDGES = (0, 8, 16, 32, 64, 128, 256, 512, 10**9)
 BAR = 40
 
 
-def check_data(spec: DataSpec, model: str | None, echo: Callable[[str], object]) -> None:
+def check_data(spec: JobSpec, model: str | None, echo: Callable[[str], object]) -> None:
     """Tell through `echo` what was found; raises `DataError` where a job would."""
-    dataset = inspect_dataset(spec, {})
+    dataset = inspect_dataset(spec.data, {}, spec.evaluation.protocol)
     for line in describe(dataset):
         echo(line)
     if model:
-        echo(describe_truncation(dataset, model))
-    require_enough(dataset, spec)
+        echo(describe_truncation(dataset, model, spec.model.max_length))
+    require_enough(dataset, spec.data)
     echo("Ready to train.")
 
 
@@ -41,7 +41,8 @@ def describe(dataset: Dataset) -> Iterable[str]:
         f"negatives {', '.join(f'`{name}`' for name in columns['negatives']) or 'none'}"
     )
     for reason, dropped in facts["dropped"].items():
-        yield f"Dropped    {dropped['rows']} × {reason} ({', '.join(dropped['first'])}, …)"
+        more = ", …" if dropped["rows"] > len(dropped["first"]) else ""
+        yield f"Dropped    {dropped['rows']} × {reason} ({', '.join(dropped['first'])}{more})"
     if not facts["dropped"]:
         yield "Dropped    nothing"
     duplicates, leakage = facts["duplicates"], facts["leakage"]
@@ -68,7 +69,7 @@ def describe(dataset: Dataset) -> Iterable[str]:
         )
 
 
-def describe_truncation(dataset: Dataset, model: str) -> str:
+def describe_truncation(dataset: Dataset, model: str, max_length: int | None) -> str:
     """Say how many texts the model would cut; needs its tokenizer and the package `tokenizers`."""
     try:
         from tokenizers import Tokenizer
@@ -80,7 +81,7 @@ def describe_truncation(dataset: Dataset, model: str) -> str:
     tokenizer = Tokenizer.from_file(str(tokenizer_file))
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    limit = _max_length(model)
+    limit = max_length or _max_length(model)
     parts = []
     for name, column in (("questions", "anchor"), ("contexts", "positive")):
         counts = np.array([len(tokenizer.encode(text).ids) for text in _texts(dataset, column)])

@@ -3,7 +3,9 @@
 Commands import what they need when they run: `--help` answers as fast as Click itself.
 """
 
+import itertools
 import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -210,11 +212,22 @@ def _follow(plan: "Plan", submit: Callable[[], int]) -> None:
     """Run the job to its end; a failed job's exit code becomes ours."""
     code = submit()
     if code == Interrupted.exit_code:
-        output = plan.spec.output.uri
-        elsewhere = f" --output {output}" if output != DEFAULT_OUTPUT else ""
-        click.echo(f"To resume: embedtune launch --name {plan.name}{elsewhere}", err=True)
+        click.echo(f"To resume: {_resume_command(plan)}", err=True)
     if code:
         sys.exit(code)
+
+
+def _resume_command(plan: "Plan") -> str:
+    """Repeat what the run's own spec does not hold: where it lies and what it runs on."""
+    machine = plan.machine
+    options = {
+        "--name": plan.name,
+        "--output": plan.spec.output.uri if plan.spec.output.uri != DEFAULT_OUTPUT else None,
+        "--device": machine.device if machine.device != "auto" else None,
+        "--price-per-hour": machine.price_per_hour,
+    }
+    given = [(name, str(value)) for name, value in options.items() if value is not None]
+    return shlex.join(["embedtune", "launch", *itertools.chain.from_iterable(given)])
 
 
 def _print_report(run: "Run") -> None:

@@ -37,10 +37,10 @@ def hand_made_rows():
 FACTS = """\
 Source     pairs.jsonl: 38 rows, 34 usable
 Columns    question `question`, context `context`, negatives none
-Dropped    1 × empty question (pairs.jsonl:35, …)
-Dropped    1 × exact duplicate (pairs.jsonl:36, …)
-Dropped    1 × context is too short (pairs.jsonl:37, …)
-Dropped    1 × question equals context (pairs.jsonl:38, …)
+Dropped    1 × empty question (pairs.jsonl:35)
+Dropped    1 × exact duplicate (pairs.jsonl:36)
+Dropped    1 × context is too short (pairs.jsonl:37)
+Dropped    1 × question equals context (pairs.jsonl:38)
 Duplicates 3 rows share a context, 1 near-duplicate pairs; 31 groups, the largest of 3 rows
 Leakage    0.0% of a random split's test rows would have their context in training; ours: 0.0%
 Splits     train 28, validation 3, test 3; corpus 32 documents

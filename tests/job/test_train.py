@@ -16,7 +16,8 @@ from job.evaluate import choose_dimensions
 from job.interruption import StopSignal
 from job.model import Machine, Model, Prompts, load_model
 from job.spec import JobSpec, TrainingSpec
-from job.train import learning_rate, train, training_rows
+from job.train import learning_rate, train
+from job.trainer import training_rows
 from job.workspace import Workspace
 
 CPU = Machine("cpu", "float32", "as the spec says")
@@ -155,6 +156,12 @@ def test_an_automatic_learning_rate_goes_by_size(millions, rate):
 
     assert learning_rate(TrainingSpec(), model) == rate
     assert learning_rate(TrainingSpec(learning_rate=3e-6), model) == 3e-6
+
+
+def test_an_unknown_integration_is_refused(task):
+    """A misspelt integration is named before anything is trained."""
+    with pytest.raises(SpecError, match=r"`training.report_to` has `tensorbord`, which is none"):
+        task(training__report_to="[tensorbord]").train()
 
 
 @pytest.mark.parametrize("weights", ["[1]", "[1, 1]", "[1, 1, 1, 1]"])

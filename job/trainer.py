@@ -1,0 +1,218 @@
+"""The library's trainer, set up for pairs: arguments, columns, validation and what it logs."""
+
+import math
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from sentence_transformers import (
+    SentenceTransformerTrainer,
+    SentenceTransformerTrainingArguments,
+)
+from sentence_transformers.base.sampler import BatchSamplers
+from sentence_transformers.sentence_transformer.evaluation import SentenceEvaluator
+from transformers import TrainerCallback, TrainerControl, TrainerState
+from transformers.trainer_callback import PrinterCallback
+
+from job.data import TrainingPairs
+from job.errors import DataError, TrainingError
+from job.evaluate import Validation, metric_key
+from job.interruption import StopSignal
+from job.losses import matryoshka_loss
+from job.model import Model
+from job.progress import join_facts, log
+from job.spec import TrainingSpec
+from job.workspace import Workspace
+
+if TYPE_CHECKING:
+    from datasets import Dataset as ArrowDataset
+
+CHECKPOINTS_KEPT = 3
+
+
+def build_trainer(
+    model: Model,
+    pairs: TrainingPairs,
+    validation: Validation,
+    spec: TrainingSpec,
+    learning_rate: float,
+    workspace: Workspace,
+    stop: StopSignal,
+) -> SentenceTransformerTrainer:
+    """Set a trainer up; its checkpoints go to the workspace, its curves to the logs."""
+    # The trainer's callback takes its folder from nowhere else.
+    os.environ["TENSORBOARD_LOGGING_DIR"] = str(workspace.logs / "tensorboard")
+    rows = training_rows(pairs, spec.seed)
+    arguments = _arguments(model, learning_rate, validation.dimensions.main, spec, workspace)
+    texts = [name for name in rows.column_names if name != "label"]
+    prompts = {
+        name: model.prompts.query if name == "anchor" else model.prompts.document for name in texts
+    }
+    arguments.prompts = {name: prompt for name, prompt in prompts.items() if prompt}
+    trainer = _Trainer(
+        model=model.encoder,
+        args=arguments,
+        train_dataset=rows,
+        loss=matryoshka_loss(model.encoder, pairs, validation.dimensions.all, spec),
+        evaluator=_Evaluator(model, validation),
+    )
+    # It prints to stdout, where results belong; the recorder logs the same.
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(_Recorder(stop, by_steps=spec.evaluate_every != "epoch"))
+    return trainer
+
+
+def training_rows(pairs: TrainingPairs, seed: int) -> "ArrowDataset":
+    """Arrange the columns as the trainer takes them: anchor, positive, negatives, row number.
+
+    A row that lacks a negative others have gets a random document of another row: it is then
+    just one more in-batch negative.
+    """
+    import pyarrow as pa
+    from datasets import Dataset as ArrowDataset
+
+    table = pairs.table.select(["anchor", "positive"])
+    negatives = pairs.table["negatives"].to_pylist()
+    width = max(map(len, negatives), default=0)
+    answers: dict[int, set[int]] = {}
+    for question, document in zip(pairs.questions, pairs.documents, strict=True):
+        answers.setdefault(question, set()).add(document)
+    random = np.random.default_rng(seed)
+    for own, question in zip(negatives, pairs.questions, strict=True):
+        while len(own) < width:
+            row = _other_row(pairs, answers[question], random)
+            own.append(pairs.table["positive"][row].as_py())
+    for column in range(width):
+        texts = pa.array([own[column] for own in negatives], pa.large_string())
+        table = table.append_column(f"negative_{column + 1}", texts)
+    return ArrowDataset(table.append_column("label", pa.array(np.arange(len(pairs)))))
+
+
+def _other_row(pairs: TrainingPairs, known: set[int], random: np.random.Generator) -> int:
+    for row in random.integers(len(pairs), size=100).tolist():
+        if pairs.documents[row] not in known:
+            return int(row)
+    msg = "Some rows have negatives and others none, and nearly all rows share one context."
+    raise DataError(msg)
+
+
+def _arguments(
+    model: Model, rate: float, main_dimension: int, spec: TrainingSpec, workspace: Workspace
+) -> SentenceTransformerTrainingArguments:
+    precision = model.machine.precision
+    when: dict[str, Any] = {"eval_strategy": "epoch", "save_strategy": "epoch"}
+    if spec.evaluate_every != "epoch":
+        when = dict.fromkeys(("eval_strategy", "save_strategy"), "steps")
+        when |= dict.fromkeys(("eval_steps", "save_steps"), spec.evaluate_every)
+    return SentenceTransformerTrainingArguments(
+        output_dir=str(workspace.checkpoints),
+        num_train_epochs=spec.epochs,
+        per_device_train_batch_size=spec.batch_size,
+        # A text that stands twice in a batch would be punished as a wrong answer to itself.
+        batch_sampler=BatchSamplers.NO_DUPLICATES,
+        learning_rate=rate,
+        warmup_steps=spec.warmup_ratio,
+        lr_scheduler_type=spec.schedule,
+        weight_decay=spec.weight_decay,
+        optim="adamw_torch_fused",
+        bf16=precision == "bfloat16",
+        fp16=precision == "float16",
+        use_cpu=model.machine.device == "cpu",
+        dataloader_pin_memory=model.machine.device == "cuda",
+        save_total_limit=CHECKPOINTS_KEPT,
+        metric_for_best_model=metric_key(main_dimension),
+        greater_is_better=True,
+        logging_steps=0.05,
+        logging_nan_inf_filter=False,
+        report_to=list(spec.report_to),
+        disable_tqdm=not sys.stderr.isatty(),
+        seed=spec.seed,
+        **when,
+    )
+
+
+class _Trainer(SentenceTransformerTrainer):
+    def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
+        """Collect nothing for the library's own card: ours is made from the report."""
+
+
+class _Evaluator(SentenceEvaluator):
+    """Lets the trainer judge a checkpoint with our ruler."""
+
+    def __init__(self, model: Model, validation: Validation) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._model = model
+        self._validation = validation
+
+    def __call__(self, model: object, *args: object, **options: object) -> dict[str, float]:
+        # The model given is the one being trained, hence the encoder of ours.
+        del model, args, options
+        return self._validation.score(self._model)
+
+
+class _Recorder(TrainerCallback):
+    """Logs progress, ends the training on a stop signal or a loss that is no number."""
+
+    def __init__(self, stop: StopSignal, *, by_steps: bool) -> None:
+        self._stop = stop
+        self._by_steps = by_steps
+
+    def on_step_end(
+        self,
+        args: object,  # noqa: ARG002  the trainer's signature
+        state: TrainerState,
+        control: TrainerControl,
+        **_: object,
+    ) -> None:
+        if self._stop.requested:
+            control.should_save = control.should_training_stop = True
+        elif state.global_step == state.max_steps and self._by_steps:
+            # Whatever the cadence, the last step is a candidate (the last epoch's end is one).
+            control.should_save = control.should_evaluate = True
+
+    def on_epoch_end(
+        self,
+        args: object,  # noqa: ARG002  the trainer's signature
+        state: TrainerState,
+        control: TrainerControl,
+        **_: object,
+    ) -> None:
+        # The trainer ends an epoch that a stop signal cut short as if it were whole. Validating
+        # there would add a candidate, and draw random numbers that an uninterrupted run does not.
+        if self._stop.requested and not float(state.epoch or 0).is_integer():
+            control.should_save = control.should_evaluate = False
+
+    def on_log(
+        self,
+        args: object,  # noqa: ARG002  the trainer's signature
+        state: TrainerState,
+        control: TrainerControl,  # noqa: ARG002  the trainer's signature
+        logs: dict[str, float] | None = None,
+        **_: object,
+    ) -> None:
+        logs = logs or {}
+        where = f"step={state.global_step}/{state.max_steps}"
+        if "loss" in logs:
+            if not math.isfinite(logs["loss"]):
+                msg = (
+                    f"The loss is {logs['loss']} at step {state.global_step}. Lower "
+                    "`training.learning_rate`, or set `model.precision=float32`."
+                )
+                raise TrainingError(msg)
+            facts = {"loss": f"{logs['loss']:.4f}", "learning_rate": f"{logs['learning_rate']:.2e}"}
+            log.info("train: %s %s", where, join_facts(dict(facts)))
+        for key, value in logs.items():
+            if key.startswith("eval_dim_"):
+                log.info("validate: %s %s: %.4f", where, key.removeprefix("eval_"), value)
+
+
+def curves(state: TrainerState) -> list[dict[str, float]]:
+    """Reduce the trainer's log to what a report draws: loss, learning rate, validation."""
+    kept = ("step", "epoch", "loss", "learning_rate", "grad_norm")
+    return [
+        {key.removeprefix("eval_"): value for key, value in entry.items()
+         if key in kept or key.startswith("eval_dim_")}
+        for entry in state.log_history
+        if "loss" in entry or any(key.startswith("eval_dim_") for key in entry)
+    ]  # fmt: skip
