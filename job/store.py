@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
@@ -15,7 +14,14 @@ from job.model import Model
 from job.ranking import METRICS, Scores
 from job.report import to_json, to_markdown
 from job.spec import JobSpec
-from job.workspace import MANIFEST, Workspace, check_same_spec, write_atomically, write_error
+from job.workspace import (
+    MANIFEST,
+    Workspace,
+    check_same_spec,
+    link_or_copy,
+    write_atomically,
+    write_error,
+)
 
 # Texts of the sample that the saved model must embed as the one in memory does.
 SAMPLE = 32
@@ -116,7 +122,7 @@ def publish(workspace: Workspace, destination: Path) -> None:
             target = destination / name
             target.parent.mkdir(parents=True, exist_ok=True)
             target.unlink(missing_ok=True)
-            _link_or_copy(path, target)
+            link_or_copy(path, target)
         manifest = (workspace.results / MANIFEST).read_text("utf-8")
         write_atomically(destination / MANIFEST, manifest)
     except OSError as error:
@@ -137,14 +143,6 @@ def check_destination(destination: Path, spec: JobSpec) -> None:
 
 def is_complete(destination: Path) -> bool:
     return (destination / MANIFEST).is_file()
-
-
-def _link_or_copy(source: Path, target: Path) -> None:
-    """Hard links cost no space; across file systems there are none."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
 
 
 def _sha256(path: Path) -> str:

@@ -4,6 +4,7 @@ import errno
 import fcntl
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -174,6 +175,14 @@ def write_atomically(path: Path, text: str) -> None:
             beside.unlink()
         msg = f"`{path}` cannot be written"
         raise write_error(msg, error) from None
+
+
+def link_or_copy(source: str | Path, target: str | Path) -> None:
+    """Hard links cost neither time nor space; across file systems there are none."""
+    try:
+        os.link(Path(source).resolve(), target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def write_error(what: str, error: OSError) -> StorageError | MachineError:

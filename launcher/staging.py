@@ -1,11 +1,10 @@
 """Local inputs become channels of a workspace."""
 
-import os
 import shutil
 from pathlib import Path
 
 from job.spec import JobSpec
-from job.workspace import Workspace, write_atomically, write_error
+from job.workspace import Workspace, link_or_copy, write_atomically, write_error
 
 
 def stage(workspace: Workspace, spec: JobSpec, inputs: dict[str, Path]) -> None:
@@ -22,14 +21,14 @@ def fill_channel(source: Path, folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         if source.is_file():
-            _link_or_copy(source, folder / source.name)
+            link_or_copy(source, folder / source.name)
         else:
             shutil.copytree(
                 source,
                 folder,
                 # `--data .` beside `runs/`: a channel cannot hold itself.
                 ignore=lambda parent, names: {n for n in names if _holds(Path(parent, n), folder)},
-                copy_function=_link_or_copy,
+                copy_function=link_or_copy,
                 dirs_exist_ok=True,
             )
     except OSError as error:
@@ -39,11 +38,3 @@ def fill_channel(source: Path, folder: Path) -> None:
 
 def _holds(path: Path, folder: Path) -> bool:
     return folder.resolve().is_relative_to(path.resolve())
-
-
-def _link_or_copy(source: str | Path, target: str | Path) -> None:
-    """Link where that is possible: staging a large file then takes no time and no space."""
-    try:
-        os.link(Path(source).resolve(), target)
-    except OSError:
-        shutil.copyfile(source, target)

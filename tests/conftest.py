@@ -91,20 +91,22 @@ def pairs_file(tmp_path_factory):
     return write_jsonl(tmp_path_factory.mktemp("pairs") / "pairs.jsonl", make_pairs(400))
 
 
-# What makes the tiny encoder learn in a second or two.
-TINY = {
-    "training.epochs": "3",
-    "training.batch_size": "32",
-    "training.learning_rate": "3e-3",
-    "evaluation.dimensions": "[64, 32, 16]",
-    "evaluation.main_dimension": "32",
-    "evaluation.permutations": "1000",
-    "model.precision": "float32",
-}
+@pytest.fixture(scope="session")
+def tiny_settings():
+    """What makes the tiny encoder learn in a second or two."""
+    return {
+        "training.epochs": "3",
+        "training.batch_size": "32",
+        "training.learning_rate": "3e-3",
+        "evaluation.dimensions": "[64, 32, 16]",
+        "evaluation.main_dimension": "32",
+        "evaluation.permutations": "1000",
+        "model.precision": "float32",
+    }
 
 
 @pytest.fixture
-def tiny_spec(tiny_encoder, pairs_file, tmp_path):
+def tiny_spec(tiny_encoder, pairs_file, tiny_settings, tmp_path):
     """Make a spec of a job in `tmp_path`, with any field overridden."""
     from job.spec_document import build_spec
 
@@ -114,7 +116,7 @@ def tiny_spec(tiny_encoder, pairs_file, tmp_path):
             "model.base": str(tiny_encoder),
             "output.uri": str(tmp_path / "runs"),
         }
-        settings = given | TINY | {k.replace("__", "."): v for k, v in fields.items()}
+        settings = given | tiny_settings | {k.replace("__", "."): v for k, v in fields.items()}
         return build_spec({}, settings)
 
     return make

@@ -19,12 +19,6 @@ from job.workspace import Workspace
 
 SETTINGS = {
     "training.epochs": "1",
-    "training.batch_size": "32",
-    "training.learning_rate": "3e-3",
-    "evaluation.dimensions": "[64, 32, 16]",
-    "evaluation.main_dimension": "32",
-    "evaluation.permutations": "1000",
-    "model.precision": "float32",
     "model.query_prompt": '"ask1 "',
     "model.document_prompt": '"tell1 tell2 "',
 }
@@ -43,7 +37,7 @@ class Tuned:
 
 
 @pytest.fixture(scope="module")
-def run_job(tmp_path_factory, tiny_encoder, pairs_file):
+def run_job(tmp_path_factory, tiny_encoder, tiny_settings, pairs_file):
     place = tmp_path_factory.mktemp("jobs")
 
     def work(name, **fields):
@@ -53,7 +47,7 @@ def run_job(tmp_path_factory, tiny_encoder, pairs_file):
             "output.uri": str(place / "runs"),
         }
         fields = {key.replace("__", "."): value for key, value in fields.items()}
-        spec = build_spec({}, given | SETTINGS | fields)
+        spec = build_spec({}, given | tiny_settings | SETTINGS | fields)
         run(spec, Workspace(place / "work" / name), Circumstances(name, "cpu"), StopSignal())
         folder = place / "runs" / name
         report = json.loads((folder / "report" / "report.json").read_text("utf-8"))

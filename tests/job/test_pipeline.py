@@ -16,15 +16,6 @@ from job.ranking import METRICS
 from job.spec_document import build_spec
 from job.workspace import Workspace
 
-SETTINGS = {
-    "training.epochs": "3",
-    "training.batch_size": "32",
-    "training.learning_rate": "3e-3",
-    "evaluation.dimensions": "[64, 32, 16]",
-    "evaluation.main_dimension": "32",
-    "evaluation.permutations": "1000",
-    "model.precision": "float32",
-}
 DIMENSIONS = ("64", "32", "16")
 PROMPTS = {"query": "ask1 ask2 ", "document": "tell3 tell4 "}
 NO_PROMPTS = {"query": "", "document": ""}
@@ -69,7 +60,7 @@ def place(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def run_job(place, tiny_encoder, pairs):
+def run_job(place, tiny_encoder, tiny_settings, pairs):
     """Run a job in-process, with any field of the spec given."""
 
     def work(name, *, stop=None, price=None, **fields):
@@ -79,7 +70,7 @@ def run_job(place, tiny_encoder, pairs):
             "output.uri": str(place / "runs"),
         }
         fields = {key.replace("__", "."): value for key, value in fields.items()}
-        spec = build_spec({}, given | SETTINGS | fields)
+        spec = build_spec({}, given | tiny_settings | fields)
         workspace = Workspace(place / "work" / name)
         run(spec, workspace, Circumstances(name, "cpu", price), stop or StopSignal())
         folder = place / "runs" / name

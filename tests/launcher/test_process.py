@@ -317,7 +317,7 @@ def test_ctrl_c_ends_the_step_and_leaves_a_checkpoint(halted):
     *_, reason, how = halted.done.stderr.splitlines()
     interrupted = r"Error: The run was interrupted after step (\d+) of 80\."
     step = int(re.fullmatch(interrupted, reason)[1])
-    assert how == "To resume: embedtune launch --name halted"
+    assert how == "To resume: embedtune launch --name halted --device cpu"
     assert 0 < step < 80
     assert f".work/checkpoints/checkpoint-{step}/trainer_state.json" in halted.files
     assert f".work/checkpoints/checkpoint-{step}/model.safetensors" in halted.files
