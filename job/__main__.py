@@ -7,6 +7,7 @@ bug of ours.
 import errno
 import shutil
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -78,6 +79,7 @@ def check(data: str, model: str | None, settings: tuple[str, ...]) -> None:
 def _train(workspace: Workspace, name: str, device: str, price_per_hour: float | None) -> None:
     from job.progress import log_to_stderr
 
+    started = time.perf_counter()
     spec = workspace.read_spec()
     with workspace.locked():
         workspace.failure.unlink(missing_ok=True)
@@ -88,7 +90,7 @@ def _train(workspace: Workspace, name: str, device: str, price_per_hour: float |
         log_to_stderr()
         from job.pipeline import Circumstances, run
 
-        run(spec, workspace, Circumstances(name, device, price_per_hour), stop)
+        run(spec, workspace, Circumstances(name, device, price_per_hour, started), stop)
 
 
 def _check(data: str, model: str | None, settings: tuple[str, ...]) -> None:

@@ -128,8 +128,12 @@ class GroupedQueries:
         return Retention(share, self._interval(above, below))
 
     def detectable(self, differences: FloatArray) -> float:
-        """Compute the smallest true lift that this test set would show with 80 % chance."""
-        return detectable_lift(self._standard_error(differences), len(self._sizes))
+        """Compute the smallest true lift that this test set would show with 80 % chance.
+
+        It is one query's worth at least: queries that all moved alike are no reason to be surer.
+        """
+        found = detectable_lift(self._standard_error(differences), len(self._sizes))
+        return max(found, 1 / len(differences))
 
     def _standard_error(self, differences: FloatArray) -> float:
         residuals = self._sums(differences - differences.mean())

@@ -1,7 +1,8 @@
 """The story of a run on one page: data → score → train → score → compare → report → store."""
 
 import shutil
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from job import store
@@ -21,11 +22,13 @@ from job.workspace import Workspace
 
 @dataclass(frozen=True)
 class Circumstances:
-    """What a run is told beside its spec: its name, the device, the machine's price."""
+    """What a run is told beside its spec: its name, the device, the machine's price, its start."""
 
     name: str
     device: str = "auto"
     price_per_hour: float | None = None
+    # By `time.perf_counter()`.
+    started: float = field(default_factory=time.perf_counter)
 
 
 def run(spec: JobSpec, workspace: Workspace, where: Circumstances, stop: StopSignal) -> None:
@@ -47,7 +50,7 @@ def run(spec: JobSpec, workspace: Workspace, where: Circumstances, stop: StopSig
 
 def produce(spec: JobSpec, workspace: Workspace, where: Circumstances, stop: StopSignal) -> None:
     """Make everything that a run leaves, in the workspace."""
-    evaluation, progress = spec.evaluation, Progress()
+    evaluation, progress = spec.evaluation, Progress(where.started)
 
     with progress.stage("data") as facts:
         dataset = load_dataset(spec.data, workspace.channels(), evaluation.protocol)

@@ -13,7 +13,7 @@ from sentence_transformers import (
 from sentence_transformers.base.sampler import BatchSamplers
 from sentence_transformers.sentence_transformer.evaluation import SentenceEvaluator
 from transformers import TrainerCallback, TrainerControl, TrainerState
-from transformers.trainer_callback import PrinterCallback
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from job.data import TrainingPairs
 from job.errors import DataError, TrainingError
@@ -57,8 +57,10 @@ def build_trainer(
         loss=matryoshka_loss(model.encoder, pairs, validation.dimensions.all, spec),
         evaluator=_Evaluator(model, validation),
     )
-    # It prints to stdout, where results belong; the recorder logs the same.
+    # They print what the recorder logs, the first one to stdout, where results belong.
     trainer.remove_callback(PrinterCallback)
+    if trainer.pop_callback(ProgressCallback):
+        trainer.add_callback(_Bar)
     trainer.add_callback(_Recorder(stop, by_steps=spec.evaluate_every != "epoch"))
     return trainer
 
@@ -149,6 +151,11 @@ class _Evaluator(SentenceEvaluator):
         # The model given is the one being trained, hence the encoder of ours.
         del model, args, options
         return self._validation.score(self._model)
+
+
+class _Bar(ProgressCallback):
+    def on_log(self, *args: object, **options: object) -> None:
+        """Leave the logging to the recorder."""
 
 
 class _Recorder(TrainerCallback):

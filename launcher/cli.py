@@ -176,7 +176,7 @@ def ls(output: str) -> None:
 
     runs = list_runs(Path(output))
     if runs:
-        Console().print(runs_table(runs))
+        Console(highlight=False).print(runs_table(runs))
     else:
         click.echo(f"No runs in {output} yet. Start one with: embedtune launch", err=True)
 
@@ -235,7 +235,7 @@ def _print_report(run: "Run") -> None:
 
     from launcher.show import show_report
 
-    show_report(Console(), run.report(), run.folder)
+    show_report(Console(highlight=False), run.report(), run.folder)
 
 
 if __name__ == "__main__":
