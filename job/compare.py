@@ -9,6 +9,7 @@ import numpy as np
 
 from job.evaluate import Dimensions
 from job.ranking import METRIC, FloatArray, IntArray, Scores
+from job.spec import EvaluationSpec
 
 CONFIDENCE = 0.95
 # Chance of finding an effect of the minimum detectable size.
@@ -73,18 +74,16 @@ def compare(
     tuned: Mapping[int, Scores],
     groups: IntArray,
     dimensions: Dimensions,
-    *,
-    retention: float,
-    permutations: int,
+    spec: EvaluationSpec,
     seed: int,
 ) -> Comparison:
     """Compare two sets of scores of the same queries; `groups` numbers each query's group."""
-    by_group = GroupedQueries(groups, permutations, seed)
+    by_group = GroupedQueries(groups, spec.permutations, seed)
     old = {d: base[d].metrics[METRIC] for d in dimensions.all}
     new = {d: tuned[d].metrics[METRIC] for d in dimensions.all}
     lifts = {d: by_group.lift(new[d] - old[d]) for d in dimensions.all}
     kept = {d: by_group.retention(new[d], new[dimensions.full]) for d in dimensions.all}
-    sufficient = [d for d in dimensions.all if kept[d].ci[0] >= retention]
+    sufficient = [d for d in dimensions.all if kept[d].ci[0] >= spec.retention]
     return Comparison(
         dimensions=dimensions,
         lifts=lifts,

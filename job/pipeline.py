@@ -78,15 +78,8 @@ def produce(spec: JobSpec, workspace: Workspace, where: Circumstances, stop: Sto
             tuned = base.test
         log_scores("tuned", {d: scores.means() for d, scores in tuned.items()})
     with progress.stage("compare"):
-        comparison = compare(
-            base.test,
-            tuned,
-            dataset.test.groups,
-            dimensions,
-            retention=evaluation.retention,
-            permutations=evaluation.permutations,
-            seed=spec.data.seed,
-        )
+        groups = dataset.test.groups
+        comparison = compare(base.test, tuned, groups, dimensions, evaluation, spec.data.seed)
     with progress.stage("store"):
         store.save_model(model, workspace.model, dataset)
         every_query = {"bm25": {0: base.bm25}, "base": base.test, "tuned": tuned}

@@ -13,6 +13,7 @@ from job import compare as comparison
 from job.compare import METRIC, GroupedQueries, Lift, Retention, compare, detectable_lift
 from job.evaluate import Dimensions
 from job.ranking import Scores
+from job.spec import EvaluationSpec
 
 ONE = Dimensions((8,), 8)
 FOUR = Dimensions((512, 256, 128, 64), 128)
@@ -29,7 +30,12 @@ def compare_values(base, tuned, groups=None, *, dimensions=ONE, retention=0.99, 
     groups = np.arange(len(base[dimensions.full])) if groups is None else groups
     base, tuned = ({d: scores_of(v) for d, v in side.items()} for side in (base, tuned))
     return compare(
-        base, tuned, groups, dimensions, retention=retention, permutations=1_000, seed=seed
+        base,
+        tuned,
+        groups,
+        dimensions,
+        EvaluationSpec(retention=retention, permutations=1_000),
+        seed,
     )
 
 

@@ -65,8 +65,7 @@ def make_report(dataset):
                 tuned,
                 dataset.test.groups,
                 DIMENSIONS,
-                retention=retention,
-                permutations=1000,
+                EvaluationSpec(retention=retention, permutations=1000),
                 seed=0,
             ),
         )
