@@ -111,6 +111,8 @@ def _sentence(results: Results, lift: Lift) -> str:
         f"nDCG@10 at {dimensions.main} dimensions: {before:.3f} → {after:.3f}, "
         f"{lift.lift:+.3f} {_interval(lift.ci)}, {format_p(lift.p_value)}"
     )
+    if not results.training.steps:
+        return f"Not improved: nothing was trained (`training.epochs` is 0). {numbers}."
     if not results.training.improved_on_validation:
         return (
             "Not improved: no checkpoint beat the base model on validation, so `model/` holds the "

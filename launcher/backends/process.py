@@ -53,7 +53,7 @@ def submit(plan: Plan, request: dict[str, Any]) -> int:
         name = signal.Signals(-code).name
         msg = f"The job was killed by {name}."
         if -code == signal.SIGKILL:
-            msg += " If nobody did that, the machine's memory ran out: lower `training.batch_size`."
+            msg += " If nobody did that, memory ran out: set `training.mini_batch_size` to 16."
         raise BackendError(msg)
     return code
 

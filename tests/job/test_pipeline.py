@@ -198,13 +198,17 @@ def test_another_seed_gives_other_splits(run_job, reference):
 
 
 @pytest.mark.parametrize(
-    ("name", "fields"),
+    ("name", "fields", "why"),
     [
-        ("no-epochs", {"training__epochs": "0"}),
-        ("no-rate", {"training__epochs": "1", "training__learning_rate": "1e-9"}),
+        ("no-epochs", {"training__epochs": "0"}, "nothing was trained"),
+        (
+            "no-rate",
+            {"training__epochs": "1", "training__learning_rate": "1e-9"},
+            "no checkpoint beat the base model on validation, so `model/` holds the base model. ",
+        ),
     ],
 )
-def test_a_model_that_cannot_improve_is_the_base_model(run_job, tiny_encoder, name, fields):
+def test_a_model_that_cannot_improve_is_the_base_model(run_job, tiny_encoder, name, fields, why):
     """Nothing is dressed up: no lift, no certainty, and model/ embeds as the base model does."""
     import numpy as np
     from sentence_transformers import SentenceTransformer
@@ -213,10 +217,7 @@ def test_a_model_that_cannot_improve_is_the_base_model(run_job, tiny_encoder, na
 
     report = finished.report
     assert not report["verdict"]["improved"]
-    assert report["verdict"]["sentence"].startswith(
-        "Not improved: no checkpoint beat the base model on validation, so `model/` holds the base "
-        "model. "
-    )
+    assert report["verdict"]["sentence"].startswith(f"Not improved: {why}")
     assert (report["verdict"]["lift"], report["verdict"]["p_value"]) == (0.0, 1.0)
     assert report["verdict"]["ci"] == [0.0, 0.0]
     assert report["scores"]["tuned"] == report["scores"]["base"]
