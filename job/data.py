@@ -160,29 +160,29 @@ def _build(rows: Rows, grouping: Grouping, codes: IntArray, facts: dict[str, Any
     corpus, positions = _corpus(rows, grouping.document_keys)
     ids = pa.array(_query_ids(pairs, rows.numbers), pa.large_string())
     table = pairs.select(["anchor", "positive", "negatives"]).add_column(0, "id", ids)
-    parts = [np.flatnonzero(codes == code) for code in range(3)]
-    train, validation, test = parts
+    train, validation, test = (np.flatnonzero(codes == code) for code in range(3))
+    tables = [table.take(part) for part in (train, validation, test)]
     evaluated = [_queries(rows, grouping, positions, part) for part in (validation, test)]
     facts = facts | {
         "queries": {"validation": len(evaluated[0]), "test": len(evaluated[1])},
         "corpus": len(corpus),
         "fingerprint": {
             name: _fingerprint(
-                column_texts(table.take(part), "anchor"), column_texts(table.take(part), "positive")
+                column_texts(part, "anchor"),
+                column_texts(part, "positive"),
+                # What is searched decides the test's scores as much as what is asked.
+                corpus.texts if name == "test" else (),
             )
-            for name, part in zip(("train", "validation"), parts[:2], strict=True)
-        }
-        | {"test": _fingerprint(column_texts(table.take(test), "anchor"), corpus.texts)},
+            for name, part in zip(splits.SPLIT_NAMES, tables, strict=True)
+        },
     }
     return Dataset(
         corpus=corpus,
-        train=TrainingPairs(
-            table.take(train), _numbered(grouping.question_keys[train]), positions[train]
-        ),
+        train=TrainingPairs(tables[0], _numbered(grouping.question_keys[train]), positions[train]),
         validation=evaluated[0],
         test=evaluated[1],
-        validation_pairs=table.take(validation),
-        test_pairs=table.take(test),
+        validation_pairs=tables[1],
+        test_pairs=tables[2],
         rejected=rows.judged.rejected,
         facts=facts,
     )
@@ -200,14 +200,13 @@ def _corpus(rows: Rows, keys: KeyArray) -> tuple[Corpus, IntArray]:
     kept = everything.take(first).combine_chunks()
     # Given documents come first and keep their ids.
     seen = np.argsort(first)
-    identifiers = [""] * len(first)
-    for position_, name in zip(seen, _unique_ids(kept["id"].take(seen).to_pylist()), strict=True):
-        identifiers[position_] = name
-    order = np.argsort(np.array(identifiers, dtype=object), kind="stable")
+    identifiers = np.empty(len(first), dtype=object)
+    identifiers[seen] = _unique_ids(kept["id"].take(seen).to_pylist())
+    order = np.argsort(identifiers, kind="stable")
     position = np.empty(len(order), dtype=np.int64)
     position[order] = np.arange(len(order))
     corpus = Corpus(
-        pa.array([identifiers[i] for i in order], pa.large_string()),
+        pa.array(identifiers[order], pa.large_string()),
         kept["text"].combine_chunks().take(order),
     )
     return corpus, position[np.searchsorted(distinct, keys)]

@@ -81,7 +81,9 @@ def judge_rows(
             reason = _reason_to_reject(row, positive, min_characters)
             keys = (0, 0) if reason else (text_key(row.anchor), text_key(positive))
             identity = (split or row.split, *keys)
-            if not reason and identity in seen:
+            if not reason and keys[0] == keys[1]:
+                reason = "question equals context"
+            elif not reason and identity in seen:
                 reason = "exact duplicate"
             if reason:
                 rejected.add(row.file, row.row, reason, _excerpt(row.anchor), _excerpt(positive))
@@ -138,8 +140,6 @@ def _reason_to_reject(row: RawRow, positive: object, min_characters: int) -> str
             return f"{name} is not text"
         if len(value.strip()) < min_characters:
             return f"{name} is too short"
-    if text_key(str(row.anchor)) == text_key(str(positive)):
-        return "question equals context"
     return None
 
 

@@ -388,7 +388,9 @@ def test_the_facts_of_a_small_data_set_are_complete(by_hand, tmp_path):
                 *("The first of two.", "The second of two."),
             ),
             "test": digest(
-                *("Asked in test?", "asked in  test?", "Asked, too?"), *CORPUS_BY_HAND.values()
+                *("Asked in test?", "asked in  test?", "Asked, too?"),
+                *("One answer.", "Another answer.", "Öl kostet 2 €."),
+                *CORPUS_BY_HAND.values(),
             ),
         },
     }
@@ -694,6 +696,21 @@ def test_a_fingerprint_tells_other_training_contexts(tmp_path):
         source = write_pairs(tmp_path / "a.jsonl", pairs)
         prints.append(load(source, **given).facts["fingerprint"]["train"])
     assert prints[0] != prints[1]
+
+
+def test_a_fingerprint_tells_other_answers_to_the_same_test(tmp_path):
+    """The same questions over the same corpus, answered otherwise, are another test."""
+    source = write_pairs(tmp_path / "a.jsonl", plain_pairs(20))
+    (one, first), (two, second) = plain_pairs(2, "test")
+    prints = []
+    for answers in ((first, second), (second, first)):
+        test = write_pairs(tmp_path / "test.jsonl", list(zip((one, two), answers, strict=True)))
+        corpus = tmp_path / "corpus.jsonl"
+        write_jsonl(corpus, [{"id": "1", "text": first}, {"id": "2", "text": second}])
+        dataset = load(source, test=str(test), corpus=str(corpus))
+        prints.append((dataset.corpus.texts.to_pylist(), dataset.facts["fingerprint"]["test"]))
+    assert prints[0][0] == prints[1][0]
+    assert prints[0][1] != prints[1][1]
 
 
 # --- too little -------------------------------------------------------------------------------

@@ -327,7 +327,8 @@ def test_a_broken_file_in_a_folder_is_the_one_that_is_named(tmp_path):
 @pytest.mark.parametrize("name", ["a.jsonl", "a.json"])
 def test_a_number_too_long_to_be_read_is_a_data_error(tmp_path, name):
     """Whatever a line holds, it is the line that is blamed and not our code."""
-    refusal(write(tmp_path / name, '[{"question": ' + "1" * 5000 + "}]"))
+    path = write(tmp_path / name, '[{"question": ' + "1" * 5000 + "}]")
+    assert "a number is too long" in refusal(path)
 
 
 def test_a_quote_that_never_closes_is_a_data_error(tmp_path):
