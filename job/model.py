@@ -1,13 +1,15 @@
-"""The base encoder: where it comes from, on which device and in which arithmetic it runs."""
+"""The base encoder: where it comes from and how it is loaded; its prompts."""
 
 import math
 import re
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from job.errors import MachineError, ModelError, SpecError
+from job.machine import Machine
 from job.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -36,67 +38,30 @@ FAMILY_PROMPTS = (
 
 
 @dataclass(frozen=True)
-class Machine:
-    """What the job computes on; `reason` says why this arithmetic was chosen."""
-
-    device: str
-    precision: str
-    reason: str
-
-    def autocast(self) -> "AbstractContextManager[object]":
-        import torch
-
-        enabled = self.precision != "float32"
-        dtype = getattr(torch, self.precision) if enabled else None
-        return torch.autocast(self.device, dtype, enabled=enabled)
-
-
-@dataclass(frozen=True)
 class Model:
     encoder: "SentenceTransformer"
     machine: Machine
     width: int
     prompts: Prompts
+    # As the spec says.
+    attention: str = "auto"
 
     def with_prompts(self, prompts: Prompts) -> "Model":
         return replace(self, prompts=prompts)
 
-
-def choose_machine(device: str, precision: str) -> Machine:
-    """Resolve `auto` device and precision, with the reason; refuse a device that is not there."""
-    import torch
-
-    available = {
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-        "cpu": True,
-    }
-    if device == "auto":
-        device = next(name for name, there in available.items() if there)
-    if not available.get(device, False):
-        names = ", ".join(name for name, there in available.items() if there)
-        msg = f"The device `{device}` is not usable here (found: {names}). Use `--device cpu`?"
-        raise MachineError(msg)
-    if device == "cuda":
-        torch.set_float32_matmul_precision("high")
-    if precision != "auto":
-        return Machine(device, precision, "as the spec says")
-    return Machine(device, *_native_precision(device))
-
-
-def _native_precision(device: str) -> tuple[str, str]:
-    import torch
-
-    if device == "cuda":
-        if torch.cuda.is_bf16_supported(including_emulation=False):
-            return "bfloat16", "the GPU computes in it"
-        return "float16", "the GPU computes in it, and not in bfloat16"
-    if device == "cpu":
-        units = torch.cpu.get_capabilities()
-        found = [name for name in ("amx_bf16", "avx512_bf16") if units.get(name)]
-        if found:
-            return "bfloat16", f"the CPU has {' and '.join(found)}"
-    return "float32", f"no faster arithmetic is known of this {device}"
+    @contextmanager
+    def training(self) -> Iterator[None]:
+        """Within this block the attention is the one that trains fastest on this machine."""
+        chosen = self.machine.training_attention
+        inner = getattr(self.encoder[0], "model", None)
+        if self.attention != "auto" or chosen == "sdpa" or inner is None:
+            yield
+            return
+        inner.set_attn_implementation(chosen)
+        try:
+            yield
+        finally:
+            inner.set_attn_implementation("sdpa")
 
 
 def load_model(spec: ModelSpec, machine: Machine) -> Model:
@@ -115,7 +80,7 @@ def load_model(spec: ModelSpec, machine: Machine) -> Model:
             revision=spec.revision,
             trust_remote_code=spec.trust_remote_code,
             model_kwargs={
-                "attn_implementation": spec.attention,
+                "attn_implementation": "sdpa" if spec.attention == "auto" else spec.attention,
                 "dtype": "float32",
                 "use_safetensors": True,
             },
@@ -142,7 +107,7 @@ def load_model(spec: ModelSpec, machine: Machine) -> Model:
         documented.query if spec.query_prompt == "auto" else spec.query_prompt,
         documented.document if spec.document_prompt == "auto" else spec.document_prompt,
     )
-    return Model(encoder, machine, width, prompts)
+    return Model(encoder, machine, width, prompts, spec.attention)
 
 
 def locate_model(base: str) -> str:
@@ -188,6 +153,18 @@ def documented_prompts(base: str, own: dict[str, str | None]) -> Prompts:
         return Prompts(query, document)
     name = base.rstrip("/").rsplit("/", 1)[-1].lower()
     return next((prompts for known, prompts in FAMILY_PROMPTS if known.search(name)), Prompts())
+
+
+def set_dropout(encoder: "SentenceTransformer", share: float) -> None:
+    """Set the dropout of every layer; some attentions hold theirs as a number, not as a module."""
+    from torch.nn import Dropout
+
+    for module in encoder.modules():
+        if isinstance(module, Dropout):
+            module.p = share
+        for name in ("attention_dropout", "dropout"):
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, share)
 
 
 def parameters(model: Model) -> int:

@@ -1,4 +1,4 @@
-"""Which model and which machine a job uses; what cannot be used is refused in one line."""
+"""Which model a job uses; what cannot be used is refused in one line."""
 
 import importlib.util
 import json
@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from job.errors import MachineError, ModelError, SpecError
+from job.errors import ModelError, SpecError
+from job.machine import Machine
 from job.model import (
     BGE_ENGLISH,
-    Machine,
     Prompts,
-    choose_machine,
     documented_prompts,
     load_model,
     parameters,
+    set_dropout,
 )
 from job.spec import ModelSpec
 
@@ -109,62 +109,6 @@ def test_prompts_come_from_the_model_and_the_spec_wins(copy_encoder):
     assert load(folder).prompts == Prompts("a ", "b ")
     assert load(folder, query_prompt="c ").prompts == Prompts("c ", "b ")
     assert load(folder, query_prompt="", document_prompt="").prompts == Prompts()
-
-
-def test_the_cpu_is_always_there():
-    """An explicit device and precision are taken as they are."""
-    assert choose_machine("cpu", "float32") == CPU
-    assert choose_machine("cpu", "bfloat16") == Machine("cpu", "bfloat16", "as the spec says")
-
-
-def test_a_device_that_is_not_there_is_refused_with_those_that_are():
-    """A job asked to run on a missing GPU says so, and what it found, instead of going slow."""
-    import torch
-
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    found = ", ".join([*(name for name, usable in there.items() if usable), "cpu"])
-    missing = [name for name, usable in there.items() if not usable]
-    assert missing
-    for name in missing:
-        with pytest.raises(MachineError) as caught:
-            choose_machine(name, "auto")
-        assert str(caught.value) == (
-            f"The device `{name}` is not usable here (found: {found}). Use `--device cpu`?"
-        )
-
-
-def test_an_automatic_precision_has_a_reason():
-    """bfloat16 is chosen where the CPU computes in it, and the report can say by which units."""
-    import torch
-
-    machine = choose_machine("cpu", "auto")
-
-    units = torch.cpu.get_capabilities()
-    fast = [name for name in ("amx_bf16", "avx512_bf16") if units.get(name)]
-    if fast:
-        assert machine == Machine("cpu", "bfloat16", f"the CPU has {' and '.join(fast)}")
-    else:
-        assert machine == Machine("cpu", "float32", "no faster arithmetic is known of this cpu")
-
-
-def test_an_automatic_device_is_the_fastest_there():
-    """A GPU is used where there is one, and the CPU where there is none."""
-    import torch
-
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-
-    expected = next((name for name, usable in there.items() if usable), "cpu")
-    assert choose_machine("auto", "float32").device == expected
-
-
-@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
-def test_autocast_computes_in_the_chosen_precision(precision):
-    """Products are computed in the machine's precision while the weights stay as they are."""
-    import torch
-
-    one = torch.ones(2, 2)
-    with Machine("cpu", precision, "").autocast():
-        assert (one @ one).dtype == getattr(torch, precision)
 
 
 def test_a_model_loads_with_its_width_and_float32_weights(copy_encoder):
@@ -307,6 +251,140 @@ def test_an_attention_that_is_not_installed_is_refused(tiny_encoder):
     message = refusal(tiny_encoder, attention="flash_attention_2")
 
     assert "FlashAttention2" in message
+
+
+def attention_of(model):
+    return model.encoder[0].model.config._attn_implementation
+
+
+def test_an_automatic_attention_is_the_machines_while_training(tiny_encoder):
+    """`auto` is what is fast: on a CPU the plain one to train, the fused one to encode."""
+    model = load(tiny_encoder)
+    assert attention_of(model) == "sdpa"
+    with model.training():
+        assert attention_of(model) == CPU.training_attention == "eager"
+    assert attention_of(model) == "sdpa"
+
+
+def test_the_attention_is_given_back_after_an_error(tiny_encoder):
+    """A step that fails leaves the model as it was."""
+    model = load(tiny_encoder)
+    with pytest.raises(ZeroDivisionError), model.training():
+        raise ZeroDivisionError
+    assert attention_of(model) == "sdpa"
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_an_explicit_attention_is_kept(tiny_encoder, attention):
+    """Who names one gets it, whatever we think of it on this device."""
+    model = load(tiny_encoder, attention=attention)
+    assert attention_of(model) == attention
+    with model.training():
+        assert attention_of(model) == attention
+
+
+def test_every_attention_computes_the_same(tiny_encoder):
+    """The choice is one of speed: embeddings agree beyond what a ranking could notice."""
+    import torch
+
+    texts = ["ask1 ask2 ask3 the", "tell1"]
+    eager, fused = (
+        load(tiny_encoder, attention=attention).encoder.encode(texts, convert_to_tensor=True)
+        for attention in ("eager", "sdpa")
+    )
+
+    torch.testing.assert_close(eager, fused, rtol=0, atol=1e-5)
+
+
+# Dropout
+
+
+def tiny_modernbert():
+    """Build an encoder whose attentions hold their dropout as a number, not as a module."""
+    import torch
+    from transformers import ModernBertConfig, ModernBertModel
+
+    torch.manual_seed(7)
+    sizes = {"vocab_size": 40, "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2}
+    specials = {"pad_token_id": 0, "cls_token_id": 1, "sep_token_id": 2}
+    config = ModernBertConfig(
+        num_attention_heads=2, attention_dropout=0.1, mlp_dropout=0.1, **sizes, **specials
+    )
+    return ModernBertModel(config)
+
+
+def layers_with_dropout(encoder):
+    from torch.nn import Dropout
+
+    modules = list(encoder.modules())
+    numbers = [getattr(module, "attention_dropout", None) for module in modules]
+    return (
+        [module.p for module in modules if isinstance(module, Dropout)],
+        [number for number in numbers if isinstance(number, float)],
+    )
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25])
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_dropout_is_set_in_every_layer(tiny_encoder, attention, share):
+    """BERT's embeddings, attentions and outputs have a module each: seven in two layers."""
+    encoder = load(tiny_encoder, attention=attention).encoder
+    assert layers_with_dropout(encoder) == ([0.1] * 7, [])
+
+    set_dropout(encoder, share)
+
+    assert layers_with_dropout(encoder) == ([share] * 7, [])
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25])
+def test_dropout_is_set_in_attentions_that_hold_a_number(share):
+    """ModernBERT's attentions have no module for it; they are not forgotten."""
+    encoder = tiny_modernbert()
+    modules, numbers = layers_with_dropout(encoder)
+    assert numbers == [0.1, 0.1]
+
+    set_dropout(encoder, share)
+
+    assert layers_with_dropout(encoder) == ([share] * len(modules), [share] * 2)
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("family", ["bert", "modernbert"])
+def test_without_dropout_nothing_in_a_training_pass_is_random(tiny_encoder, family, attention):
+    """Two passes in training mode agree in every bit; with dropout they do not."""
+    import torch
+
+    if family == "bert":
+        encoder = load(tiny_encoder, attention=attention).encoder[0].model
+    else:
+        encoder = tiny_modernbert()
+        encoder.set_attn_implementation(attention)
+    encoder.train()
+    tokens = torch.arange(3, 35).reshape(2, 16)
+
+    def same():
+        return torch.equal(*(encoder(tokens).last_hidden_state for _ in range(2)))
+
+    assert not same()
+    set_dropout(encoder, 0.0)
+    assert same()
+    set_dropout(encoder, 0.5)
+    assert not same()
+
+
+def test_dropout_in_training_is_no_part_of_the_model_that_is_saved(copy_encoder, tmp_path):
+    """Who trains the tuned model on finds the configuration it came with."""
+    folder = copy_encoder()
+    encoder = load(folder).encoder
+
+    set_dropout(encoder, 0.25)
+    encoder.save_pretrained(str(tmp_path / "saved"), create_model_card=False)
+
+    configurations = [json.loads((f / "config.json").read_text("utf-8"))
+                      for f in (folder, tmp_path / "saved")]  # fmt: skip
+    assert configurations[0]["hidden_dropout_prob"] == 0.1
+    for key in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
+        assert configurations[1][key] == configurations[0][key]
 
 
 def test_code_of_a_model_is_not_run_unasked(copy_encoder):

@@ -13,7 +13,8 @@ from job.baseline import Baseline, score_base
 from job.data import Dataset, load_dataset, write_splits
 from job.errors import SpecError, StorageError, TrainingError
 from job.evaluate import Dimensions
-from job.model import Machine, Prompts, load_model
+from job.machine import Machine
+from job.model import Prompts, load_model
 from job.ranking import METRICS
 from job.spec import JobSpec
 from job.spec_document import build_spec

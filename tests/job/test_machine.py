@@ -1,0 +1,99 @@
+"""Which device, arithmetic and shapes a job uses; a device that is not there is refused."""
+
+import pytest
+
+from job.errors import MachineError
+from job.machine import Machine, choose_machine
+
+CPU = Machine("cpu", "float32", "as the spec says")
+
+
+def test_the_cpu_is_always_there():
+    """An explicit device and precision are taken as they are."""
+    assert choose_machine("cpu", "float32") == CPU
+    assert choose_machine("cpu", "bfloat16") == Machine("cpu", "bfloat16", "as the spec says")
+
+
+def test_a_device_that_is_not_there_is_refused_with_those_that_are():
+    """A job asked to run on a missing GPU says so, and what it found, instead of going slow."""
+    import torch
+
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    found = ", ".join([*(name for name, usable in there.items() if usable), "cpu"])
+    missing = [name for name, usable in there.items() if not usable]
+    assert missing
+    for name in missing:
+        with pytest.raises(MachineError) as caught:
+            choose_machine(name, "auto")
+        assert str(caught.value) == (
+            f"The device `{name}` is not usable here (found: {found}). Use `--device cpu`?"
+        )
+
+
+def test_an_automatic_precision_has_a_reason():
+    """bfloat16 is chosen where the CPU computes in it, and the report can say by which units."""
+    import torch
+
+    machine = choose_machine("cpu", "auto")
+
+    units = torch.cpu.get_capabilities()
+    fast = [name for name in ("amx_bf16", "avx512_bf16") if units.get(name)]
+    if fast:
+        assert machine == Machine("cpu", "bfloat16", f"the CPU has {' and '.join(fast)}")
+    else:
+        assert machine == Machine("cpu", "float32", "no faster arithmetic is known of this cpu")
+
+
+def test_an_automatic_device_is_the_fastest_there():
+    """A GPU is used where there is one, and the CPU where there is none."""
+    import torch
+
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+
+    expected = next((name for name, usable in there.items() if usable), "cpu")
+    assert choose_machine("auto", "float32").device == expected
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
+def test_autocast_computes_in_the_chosen_precision(precision):
+    """Products are computed in the machine's precision while the weights stay as they are."""
+    import torch
+
+    one = torch.ones(2, 2)
+    with Machine("cpu", precision, "").autocast():
+        assert (one @ one).dtype == getattr(torch, precision)
+
+
+@pytest.mark.parametrize(
+    ("device", "attention", "tokens"),
+    [("cpu", "eager", 2_048), ("cuda", "sdpa", None), ("mps", "sdpa", None)],
+)
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_each_device_has_its_passes_and_its_kernels(device, precision, attention, tokens):
+    """What is fast on a CPU is slow on a GPU; whatever the arithmetic."""
+    machine = Machine(device, precision, "")
+
+    assert machine.training_attention == attention
+    assert machine.tokens_at_once == tokens
+
+
+@pytest.mark.parametrize("device", ["cpu", "mps"])
+def test_the_free_memory_is_some_of_the_machines(device):
+    """It is counted in bytes: more than nothing, and no more than the machine has."""
+    import psutil
+
+    free = Machine(device, "float32", "").free_memory()
+
+    assert isinstance(free, int)
+    assert 0 < free <= psutil.virtual_memory().total
+
+
+def test_the_free_memory_of_a_gpu_is_its_own():
+    """A GPU's memory is asked for where there is one, not the machine's."""
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device is here")
+    total = torch.cuda.get_device_properties(0).total_memory
+
+    assert 0 < Machine("cuda", "float32", "").free_memory() <= total
