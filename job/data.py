@@ -75,6 +75,8 @@ class TrainingPairs:
     table: pa.Table
     questions: IntArray
     documents: IntArray
+    # Rows that share a text, or nearly, share a group.
+    groups: IntArray
 
     def __len__(self) -> int:
         return len(self.table)
@@ -178,7 +180,12 @@ def _build(rows: Rows, grouping: Grouping, codes: IntArray, facts: dict[str, Any
     }
     return Dataset(
         corpus=corpus,
-        train=TrainingPairs(tables[0], _numbered(grouping.question_keys[train]), positions[train]),
+        train=TrainingPairs(
+            tables[0],
+            _numbered(grouping.question_keys[train]),
+            positions[train],
+            grouping.groups.labels[train],
+        ),
         validation=evaluated[0],
         test=evaluated[1],
         validation_pairs=tables[1],

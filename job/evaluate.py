@@ -45,15 +45,16 @@ def choose_dimensions(spec: EvaluationSpec, width: int) -> Dimensions:
 
 def encode_documents(model: Model, corpus: Corpus, batch_size: int) -> "torch.Tensor":
     """Embed the corpus with the document prompt: (n_documents, width), float32."""
-    return _encode(model, corpus.texts, model.prompts.document, batch_size)
+    return encode(model, corpus.texts, model.prompts.document, batch_size)
 
 
 def encode_queries(model: Model, queries: Queries, batch_size: int) -> "torch.Tensor":
     """Embed queries with the query prompt: (n_queries, width), float32."""
-    return _encode(model, queries.texts, model.prompts.query, batch_size)
+    return encode(model, queries.texts, model.prompts.query, batch_size)
 
 
-def _encode(model: Model, texts: "pa.Array", prompt: str, batch_size: int) -> "torch.Tensor":
+def encode(model: Model, texts: "pa.Array", prompt: str, batch_size: int) -> "torch.Tensor":
+    """Embed texts with a prompt before each: (n, width), float32."""
     import torch
 
     with torch.inference_mode(), model.machine.autocast():

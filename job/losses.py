@@ -1,5 +1,6 @@
 """The ranking loss: each question against every document of the batch, at every dimension."""
 
+import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -14,25 +15,29 @@ from torch import Tensor
 from torch.nn import functional
 
 from job.data import TrainingPairs
-from job.spec import TrainingSpec
+from job.model import Model
+from job.spec import ResolvedTraining
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-CPU_ROWS = 32
+
+# A CPU compiles its matrix kernels for each shape it meets: texts are padded to these widths.
+WIDTHS = 16
+ROWS_AT_LEAST = 8
 
 
 def matryoshka_loss(
-    encoder: "SentenceTransformer",
+    model: Model,
     pairs: TrainingPairs,
     dimensions: tuple[int, ...],
-    spec: TrainingSpec,
+    spec: ResolvedTraining,
 ) -> MatryoshkaLoss:
     """Build the loss for batches whose labels are row numbers of `pairs`."""
-    answers = KnownAnswers(pairs)
+    answers, encoder = KnownAnswers(pairs), model.encoder
     ranking: torch.nn.Module
     if spec.mini_batch_size is None:
-        ranking = RankingLoss(encoder, answers, spec.scale)
+        ranking = RankingLoss(model, answers, spec.scale)
     else:
         ranking = CachedRankingLoss(encoder, answers, spec.scale, spec.mini_batch_size)
     weights = spec.dimension_weights
@@ -47,50 +52,67 @@ class KnownAnswers(torch.nn.Module):
     documents: Tensor
 
     def __init__(self, pairs: TrainingPairs) -> None:
+        """Number the documents of each row, (n_rows, 1 + negatives): the positive stands first."""
         super().__init__()
-        questions, documents = torch.tensor(pairs.questions), torch.tensor(pairs.documents)
-        self.span = int(documents.max()) + 1
+        questions, positives = torch.tensor(pairs.questions), torch.tensor(pairs.documents)
+        # A negative may be another row's positive; one that is none answers no question.
+        self.span = int(positives.max()) + 2
+        numbers = dict(zip(pairs.table["positive"].to_pylist(), pairs.documents, strict=True))
+        negatives = [
+            [numbers.get(text, self.span - 1) for text in own]
+            for own in pairs.table["negatives"].to_pylist()
+        ]
+        columns = torch.tensor(negatives, dtype=positives.dtype).reshape(len(pairs), -1)
         self.register_buffer("questions", questions, persistent=False)
-        self.register_buffer("documents", documents, persistent=False)
-        codes = torch.unique(questions * self.span + documents)
+        self.register_buffer(
+            "documents", torch.cat([positives[:, None], columns], dim=1), persistent=False
+        )
+        codes = torch.unique(questions * self.span + positives)
         self.register_buffer("codes", codes, persistent=False)
 
     def among(self, rows: Tensor) -> Tensor:
-        """Mark, (n, n), the other rows' documents that answer a row's question."""
-        codes = self.questions[rows, None] * self.span + self.documents[rows]
+        """Mark what else answers a row's question: (n, n × columns), column after column."""
+        documents = self.documents[rows].T.flatten()
+        codes = self.questions[rows, None] * self.span + documents
         at = torch.searchsorted(self.codes, codes).clamp(max=len(self.codes) - 1)
-        own = torch.eye(len(rows), dtype=torch.bool, device=rows.device)
-        return (self.codes[at] == codes) & ~own
+        known: Tensor = self.codes[at] == codes
+        known[:, : len(rows)].fill_diagonal_(fill_value=False)
+        return known
 
 
 def in_batch_loss(queries: Tensor, documents: Tensor, answers: Tensor, scale: float) -> Tensor:
     """Compute the cross-entropy of finding document i for query i among all documents.
 
     Takes (n, width) and (n × columns, width); the first n documents are the positives. Those that
-    `answers` marks are no wrong answers and are left out of the competition. In float32: the
-    differences that matter are smaller than what bfloat16 resolves.
+    `answers`, (n, n × columns), marks are no wrong answers and are left out of the competition.
+    In float32: the differences that matter are smaller than what bfloat16 resolves.
     """
     with torch.autocast(queries.device.type, enabled=False):
         scores = cos_sim(queries.float(), documents.float()) * scale
-        own = scores[:, : len(queries)].masked_fill(answers, -torch.inf)
-        scores = torch.cat([own, scores[:, len(queries) :]], dim=1)
+        scores = scores.masked_fill(answers, -torch.inf)
         targets = torch.arange(len(queries), device=scores.device)
         return functional.cross_entropy(scores, targets)
 
 
-def embed_by_length(model: torch.nn.Module, features: dict[str, Any], rows: int) -> Tensor:
-    """Embed one column, (n, width), in chunks of rows of similar length, each padded no further.
+def embed_by_length(model: torch.nn.Module, features: dict[str, Any], tokens: int | None) -> Tensor:
+    """Embed one column, (n, width), in chunks of rows of similar length, of `tokens` each.
 
     The library embeds all columns in one forward pass, which pads each question to the longest
     document: on a CPU that is most of the time.
     """
     mask = features["attention_mask"]
-    order = mask.sum(dim=1).argsort(descending=True)
     # Padding on the left cannot be cut off at the right.
-    cut = bool(mask[:, 0].all())
-    embedded = []
-    for part in order.split(rows):
-        width = int(mask[part].sum(dim=1).max()) if cut else mask.shape[1]
+    if tokens is None or not bool(mask[:, 0].all()):
+        embedding: Tensor = model(features)["sentence_embedding"]
+        return embedding
+    lengths = mask.sum(dim=1)
+    order = lengths.argsort(descending=True)
+    embedded, start = [], 0
+    while start < len(order):
+        longest = int(lengths[order[start]])
+        width = min(math.ceil(longest / WIDTHS) * WIDTHS, mask.shape[1])
+        part = order[start : start + max(ROWS_AT_LEAST, tokens // width)]
+        start += len(part)
         chunk = {
             name: value[part, :width] if isinstance(value, Tensor) and value.ndim == 2 else value
             for name, value in features.items()
@@ -100,14 +122,15 @@ def embed_by_length(model: torch.nn.Module, features: dict[str, Any], rows: int)
 
 
 class RankingLoss(MultipleNegativesRankingLoss):
-    def __init__(self, model: "SentenceTransformer", answers: KnownAnswers, scale: float) -> None:
-        super().__init__(model, scale=scale)
+    def __init__(self, model: Model, answers: KnownAnswers, scale: float) -> None:
+        super().__init__(model.encoder, scale=scale)
         self.answers = answers
+        self.tuned = model
 
     def forward(self, sentence_features: Iterable[dict[str, Any]], labels: Tensor) -> Tensor:
-        # A GPU is fastest with one large pass; a CPU with short rows.
-        rows = CPU_ROWS if labels.device.type == "cpu" else len(labels)
-        columns = [embed_by_length(self.model, column, rows) for column in sentence_features]
+        tokens = self.tuned.machine.tokens_at_once
+        with self.tuned.training():
+            columns = [embed_by_length(self.model, column, tokens) for column in sentence_features]
         return self.compute_loss_from_embeddings(columns, labels)
 
     def compute_loss_from_embeddings(self, embeddings: list[Tensor], labels: Tensor) -> Tensor:

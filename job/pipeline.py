@@ -12,7 +12,8 @@ from job.compare import compare
 from job.data import load_dataset, write_splits
 from job.evaluate import choose_dimensions, score
 from job.interruption import StopSignal
-from job.model import choose_machine, load_model
+from job.machine import choose_machine
+from job.model import load_model
 from job.progress import Progress, log, log_scores, logged_to, quieten_libraries
 from job.report import Results, build_report, job_cost
 from job.spec import JobSpec

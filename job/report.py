@@ -10,7 +10,8 @@ from typing import Any
 from job.baseline import Baseline
 from job.compare import Comparison, Lift
 from job.data import Dataset
-from job.model import Machine, Prompts
+from job.machine import Machine
+from job.model import Prompts
 from job.ranking import METRIC, Scores
 from job.spec import JobSpec
 from job.train import Training
@@ -175,6 +176,10 @@ def to_markdown(report: Mapping[str, Any]) -> str:
     protocol = "by group" if by_group else "random rows, as in the article"
     seconds = ", ".join(f"{name} {value:.1f}" for name, value in report["seconds"].items())
     usd = report["cost"]["usd"]
+    recipe = "; ".join(
+        f"{field} {json.dumps(resolved['value'])} ({resolved['reason']})"
+        for field, resolved in report["training"]["recipe"].items()
+    )
     return f"""# {report["job_name"]}
 
 **{report["verdict"]["sentence"]}**
@@ -200,7 +205,8 @@ Lift is tuned minus base, with its 95 % interval (jackknife over groups of queri
 ## Run
 
 - {report["training"]["steps"]} steps, checkpoint of step {report["training"]["best_step"]} \
-(0: the base model), learning rate {report["training"]["learning_rate"]:g}.
+(0: the base model); preset `{report["spec"]["preset"]}`.
+- `auto` became: {recipe or "nothing, all was given"}.
 - {report["environment"]["device"]}, {report["environment"]["precision"]}: \
 {report["environment"]["reason"]}.
 - Seconds: {seconds}.

@@ -1,11 +1,13 @@
 """JobSpec: what a job shall do, typed and bounded; where it runs is for MachineOptions to say."""
 
 import json
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Fraction = Annotated[float, Field(ge=0.0, le=0.5)]
+# Whole passes stay whole numbers: `4` is not written back as `4.0`.
+Passes = Annotated[int, Field(ge=0, le=1000)] | Annotated[float, Field(ge=0, le=1000)]
 
 
 class Section(BaseModel):
@@ -73,8 +75,8 @@ class ModelSpec(Section):
     max_length: int | None = Field(
         None, ge=8, le=131_072, description="Tokens a text is cut to; the model's own by default."
     )
-    attention: Literal["sdpa", "eager", "flash_attention_2"] = Field(
-        "sdpa", description="Attention implementation."
+    attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = Field(
+        "auto", description="Attention implementation; `auto`: `sdpa`, in training on CPUs `eager`."
     )
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="Arithmetic of training and encoding; `auto` asks the hardware."
@@ -85,20 +87,45 @@ class ModelSpec(Section):
 
 
 class TrainingSpec(Section):
-    # Four epochs as in the article; each sees every pair once.
-    epochs: int = Field(4, ge=0, le=1000, description="Passes over the pairs; 0 only scores.")
+    # `auto` values are resolved in `job.recipe`, which gives the reasons.
+    epochs: Literal["auto"] | Passes = Field(
+        "auto",
+        description="Passes over the pairs, also a part of one; `auto` goes by their number, 0 "
+        "only scores.",
+    )
     # Every other document of the batch is a negative, so the batch is the difficulty of the task.
     # Accumulation adds none, hence it is not offered.
-    batch_size: int = Field(
-        128, ge=2, le=65_536, description="Pairs a step; the others' documents are negatives."
+    batch_size: Literal["auto"] | Annotated[int, Field(ge=2, le=65_536)] = Field(
+        "auto",
+        description="Pairs a step; the others' documents are negatives. `auto`: 128, less where "
+        "the pairs are few.",
     )
-    mini_batch_size: int | None = Field(
-        None,
-        ge=1,
-        description="Rows embedded at once (gradient caching): less memory, the same loss.",
+    mini_batch_size: Literal["auto"] | Annotated[int, Field(ge=1)] | None = Field(
+        "auto",
+        description="Rows embedded at once (gradient caching): less memory, the same loss. "
+        "`auto`: as the memory needs, `null`: all.",
     )
     learning_rate: Literal["auto"] | Annotated[float, Field(gt=0.0, le=1.0)] = Field(
         "auto", description="Peak learning rate; `auto` goes by the model's size."
+    )
+    # Few steps do not overfit: dropout only made them noisier, and twice as slow on a CPU.
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] | None = Field(
+        0.0, description="Dropout while training; `null`: what the model was trained with."
+    )
+    # Measured: half a point of nDCG@10 for half as much time again (job/LOG.md).
+    mined_negatives: int = Field(
+        0,
+        ge=0,
+        le=20,
+        description="Hard negatives mined for each pair, by the base model among the training "
+        "documents.",
+    )
+    negative_margin: float = Field(
+        0.95,
+        gt=0.0,
+        le=1.0,
+        description="What scores above this share of a pair's own context is no mined negative: it "
+        "may be an answer.",
     )
     warmup_ratio: float = Field(
         0.1, ge=0.0, le=0.9, description="Share of the steps that warm the learning rate up."
@@ -121,6 +148,15 @@ class TrainingSpec(Section):
         ("tensorboard",), description="Trainer integrations that receive the curves."
     )
     seed: int = Field(42, ge=0, lt=2**32, description="Seed of the training.")
+
+
+class ResolvedTraining(TrainingSpec):
+    """The training's section without any `auto`: what `job.recipe` makes of it."""
+
+    epochs: Passes
+    batch_size: int
+    mini_batch_size: int | None
+    learning_rate: float
 
 
 class EvaluationSpec(Section):
@@ -149,8 +185,9 @@ class EvaluationSpec(Section):
     permutations: int = Field(
         10_000, ge=100, le=1_000_000, description="Sign flips behind the p-values."
     )
+    # Checkpoints are few and differ by points: a small search ranks them as a large one does.
     validation_corpus_limit: int = Field(
-        5_000, ge=1, description="Documents searched when validating; the test searches all."
+        1_000, ge=1, description="Documents searched when validating; the test searches all."
     )
     batch_size: int = Field(64, ge=1, le=65_536, description="Texts encoded at once.")
 
@@ -166,13 +203,43 @@ class OutputSpec(Section):
     uri: str = Field("runs", min_length=1, description="Folder that receives the results.")
 
 
+# What a preset sets where the spec says nothing; `balanced` is the defaults. README: trade-offs.
+PRESETS: dict[str, dict[str, dict[str, Any]]] = {
+    # Half a pass has no other checkpoint to choose than its last, so a small search is enough to
+    # see whether that beats the base model. Small batches and large steps make the most of it.
+    "quick": {
+        "training": {"epochs": 0.5, "batch_size": 64, "learning_rate": 2e-4},
+        "evaluation": {"validation_corpus_limit": 500},
+    },
+    "balanced": {},
+    "best": {"training": {"mined_negatives": 3}},
+}
+
+
 class JobSpec(Section):
     version: Literal[1] = Field(1, description="Version of this format.")
+    preset: Literal["quick", "balanced", "best"] = Field(
+        "balanced",
+        description="Values of the fields that are not given: `quick` takes minutes, `balanced` is "
+        "the defaults, `best` does everything that pays.",
+    )
     data: DataSpec = DataSpec()
     model: ModelSpec = ModelSpec()
     training: TrainingSpec = TrainingSpec()
     evaluation: EvaluationSpec = EvaluationSpec()
     output: OutputSpec = OutputSpec()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_from_preset(cls, given: object) -> object:
+        """Put the preset's values beneath those given; what is wrong is left for others to say."""
+        if not isinstance(given, dict):
+            return given
+        filled = dict(given)
+        for section, values in PRESETS.get(str(given.get("preset")), {}).items():
+            if isinstance(own := given.get(section, {}), dict):
+                filled[section] = values | own
+        return filled
 
     def to_json(self) -> str:
         return json.dumps(self.model_dump(mode="json"), indent=2) + "\n"

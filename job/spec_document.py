@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from job.errors import SpecError
 from job.spec import JobSpec, Section
@@ -26,7 +27,7 @@ def build_spec(
     try:
         return JobSpec.model_validate(merged)
     except ValidationError as error:
-        raise SpecError("; ".join(_explain(dict(e)) for e in error.errors()[:3])) from None
+        raise SpecError("; ".join(_explanations(error)[:3])) from None
 
 
 def _as_json(document: Mapping[str, Any]) -> dict[str, Any]:
@@ -170,17 +171,29 @@ def _text_fields(model: type[BaseModel] = JobSpec, prefix: str = "") -> set[str]
     return own.union(*(_text_fields(s, f"{prefix}{name}.") for name, s in _sections(model).items()))
 
 
-def _explain(error: dict[str, Any]) -> str:
+def _explanations(error: ValidationError) -> list[str]:
+    """Say what is wrong with each field; one with alternatives fails once for each of them."""
+    problems: dict[str, list[ErrorDetails]] = {}
+    for problem in error.errors():
+        problems.setdefault(_field_of(problem), []).append(problem)
+    return [_explain(key, found) for key, found in problems.items()]
+
+
+def _explain(key: str, problems: list[ErrorDetails]) -> str:
+    if problems[0]["type"] == "extra_forbidden":
+        return f"`{key}` is not a field of the spec. {_nearest(key)}".rstrip()
+    messages = dict.fromkeys(p["msg"].removeprefix("Value error, ") for p in problems)
+    found = repr(problems[0]["input"])
+    return f"`{key}`: {' or '.join(messages)} (found {found[:80]})"
+
+
+def _field_of(problem: ErrorDetails) -> str:
     # The location of a union's member ends in the member's name, which means nothing to a user.
     known = {name for name, *_ in field_rows()} | set(_section_names())
-    parts = [str(part) for part in error["loc"]]
-    while parts and ".".join(parts) not in known and error["type"] != "extra_forbidden":
+    parts = [str(part) for part in problem["loc"]]
+    while parts and ".".join(parts) not in known and problem["type"] != "extra_forbidden":
         parts.pop()
-    key = ".".join(parts) or "the spec"
-    if error["type"] == "extra_forbidden":
-        return f"`{key}` is not a field of the spec. {_nearest(key)}".rstrip()
-    found = repr(error["input"])
-    return f"`{key}`: {error['msg'].removeprefix('Value error, ')} (found {found[:80]})"
+    return ".".join(parts) or "the spec"
 
 
 def _nearest(key: str) -> str:

@@ -1,6 +1,5 @@
 """Training: the loss, the trainer, the checkpoints, and the choice among them on validation."""
 
-import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,8 +13,9 @@ from job.data import TrainingData
 from job.errors import Interrupted, MachineError, SpecError
 from job.evaluate import Validation
 from job.interruption import StopSignal
-from job.model import Model, parameters
-from job.progress import log
+from job.model import Model
+from job.negatives import mine
+from job.recipe import Recipe, read_recipe, resolve
 from job.spec import TrainingSpec
 from job.trainer import build_trainer, curves
 from job.workspace import Workspace
@@ -29,7 +29,7 @@ class Training:
     steps: int
     resumed_from_step: int
     best_step: int
-    learning_rate: float
+    recipe: Recipe
     # Validation nDCG@10 at the main dimension, of the base and of the chosen model.
     base_validation: float
     best_validation: float
@@ -44,7 +44,7 @@ class Training:
             "steps": self.steps,
             "resumed_from_step": self.resumed_from_step,
             "best_step": self.best_step,
-            "learning_rate": self.learning_rate,
+            "recipe": self.recipe.facts(),
             "base_validation": self.base_validation,
             "best_validation": self.best_validation,
             "history": self.history,
@@ -65,12 +65,18 @@ def train(
     """
     _check_weights(spec, validation)
     _check_integrations(spec)
-    untouched = Training(model, 0, 0, 0, 0.0, validation.base, validation.base, [])
-    if spec.epochs == 0:
-        return untouched
-    rate = learning_rate(spec, model)
     checkpoint = last_checkpoint(workspace.checkpoints)
-    trainer = build_trainer(model, data.train, validation, spec, rate, workspace, stop)
+    recipe = read_recipe(workspace.recipe) if checkpoint else None
+    recipe = recipe or resolve(spec, model, data.train)
+    untouched = Training(model, 0, 0, 0, recipe, validation.base, validation.base, [])
+    if recipe.spec.epochs == 0:
+        return untouched
+    recipe.write(workspace.recipe)
+    pairs = data.train
+    if wanted := recipe.spec.mined_negatives:
+        margin = recipe.spec.negative_margin
+        pairs = mine(model, pairs, wanted, margin, validation.batch_size)
+    trainer = build_trainer(model, pairs, validation, recipe.spec, workspace, stop)
     with stop.awaited():
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     state = trainer.state
@@ -81,13 +87,13 @@ def train(
         untouched,
         steps=state.global_step,
         resumed_from_step=step_of(checkpoint) if checkpoint else 0,
-        learning_rate=rate,
         history=curves(state),
     )
     best, step = float(state.best_metric or 0.0), int(state.best_global_step or 0)
     if best <= validation.base:
         return outcome
-    restore(model, workspace.checkpoints / f"checkpoint-{step}", validation, best)
+    if step < state.global_step:
+        restore(model, workspace.checkpoints / f"checkpoint-{step}", validation, best)
     return replace(outcome, best_step=step, best_validation=best)
 
 
@@ -110,16 +116,3 @@ def _check_integrations(spec: TrainingSpec) -> None:
         if name not in get_available_reporting_integrations():  # type: ignore[no-untyped-call]
             msg = f"`training.report_to` has `{name}`, whose package is not installed here."
             raise MachineError(msg)
-
-
-def learning_rate(spec: TrainingSpec, model: Model) -> float:
-    """Resolve `auto`: small models bear, and with few steps need, a higher rate."""
-    if spec.learning_rate != "auto":
-        return spec.learning_rate
-    count = parameters(model)
-    # Measured for MiniLM (22 M, job/LOG.md); the others are the usual rates of their sizes.
-    rate = next(
-        rate for size, rate in ((50e6, 1e-4), (200e6, 5e-5), (math.inf, 2e-5)) if count <= size
-    )
-    log.info("train: learning_rate=%g for a model of %d M parameters", rate, count // 10**6)
-    return rate

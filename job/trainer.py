@@ -16,13 +16,14 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from job.data import TrainingPairs
-from job.errors import DataError, TrainingError
+from job.errors import TrainingError
 from job.evaluate import Validation, metric_key
 from job.interruption import StopSignal
 from job.losses import matryoshka_loss
-from job.model import Model
+from job.model import Model, set_dropout
+from job.negatives import fill
 from job.progress import join_facts, log
-from job.spec import TrainingSpec
+from job.spec import ResolvedTraining
 from job.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -35,16 +36,18 @@ def build_trainer(
     model: Model,
     pairs: TrainingPairs,
     validation: Validation,
-    spec: TrainingSpec,
-    learning_rate: float,
+    spec: ResolvedTraining,
     workspace: Workspace,
     stop: StopSignal,
 ) -> SentenceTransformerTrainer:
     """Set a trainer up; its checkpoints go to the workspace, its curves to the logs."""
     # The trainer's callback takes its folder from nowhere else.
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(workspace.logs / "tensorboard")
-    rows = training_rows(pairs, spec.seed)
-    arguments = _arguments(model, learning_rate, validation.dimensions.main, spec, workspace)
+    pairs = fill(pairs, spec.seed)
+    rows = training_rows(pairs)
+    if spec.dropout is not None:
+        set_dropout(model.encoder, spec.dropout)
+    arguments = _arguments(model, validation.dimensions.main, spec, workspace)
     texts = [name for name in rows.column_names if name != "label"]
     prompts = {
         name: model.prompts.query if name == "anchor" else model.prompts.document for name in texts
@@ -54,7 +57,7 @@ def build_trainer(
         model=model.encoder,
         args=arguments,
         train_dataset=rows,
-        loss=matryoshka_loss(model.encoder, pairs, validation.dimensions.all, spec),
+        loss=matryoshka_loss(model, pairs, validation.dimensions.all, spec),
         evaluator=_Evaluator(model, validation),
     )
     # They print what the recorder logs, the first one to stdout, where results belong.
@@ -65,42 +68,21 @@ def build_trainer(
     return trainer
 
 
-def training_rows(pairs: TrainingPairs, seed: int) -> "ArrowDataset":
-    """Arrange the columns as the trainer takes them: anchor, positive, negatives, row number.
-
-    A row that lacks a negative others have gets a random document of another row: it is then
-    just one more in-batch negative.
-    """
+def training_rows(pairs: TrainingPairs) -> "ArrowDataset":
+    """Arrange the columns as the trainer takes them: anchor, positive, negatives, row number."""
     import pyarrow as pa
     from datasets import Dataset as ArrowDataset
 
     table = pairs.table.select(["anchor", "positive"])
     negatives = pairs.table["negatives"].to_pylist()
-    width = max(map(len, negatives), default=0)
-    answers: dict[int, set[int]] = {}
-    for question, document in zip(pairs.questions, pairs.documents, strict=True):
-        answers.setdefault(question, set()).add(document)
-    random = np.random.default_rng(seed)
-    for own, question in zip(negatives, pairs.questions, strict=True):
-        while len(own) < width:
-            row = _other_row(pairs, answers[question], random)
-            own.append(pairs.table["positive"][row].as_py())
-    for column in range(width):
+    for column in range(len(negatives[0])):
         texts = pa.array([own[column] for own in negatives], pa.large_string())
         table = table.append_column(f"negative_{column + 1}", texts)
     return ArrowDataset(table.append_column("label", pa.array(np.arange(len(pairs)))))
 
 
-def _other_row(pairs: TrainingPairs, known: set[int], random: np.random.Generator) -> int:
-    for row in random.integers(len(pairs), size=100).tolist():
-        if pairs.documents[row] not in known:
-            return int(row)
-    msg = "Some rows have negatives and others none, and nearly all rows share one context."
-    raise DataError(msg)
-
-
 def _arguments(
-    model: Model, rate: float, main_dimension: int, spec: TrainingSpec, workspace: Workspace
+    model: Model, main_dimension: int, spec: ResolvedTraining, workspace: Workspace
 ) -> SentenceTransformerTrainingArguments:
     precision = model.machine.precision
     when: dict[str, Any] = {"eval_strategy": "epoch", "save_strategy": "epoch"}
@@ -113,7 +95,7 @@ def _arguments(
         per_device_train_batch_size=spec.batch_size,
         # A text that stands twice in a batch would be punished as a wrong answer to itself.
         batch_sampler=BatchSamplers.NO_DUPLICATES,
-        learning_rate=rate,
+        learning_rate=spec.learning_rate,
         warmup_steps=spec.warmup_ratio,
         lr_scheduler_type=spec.schedule,
         weight_decay=spec.weight_decay,

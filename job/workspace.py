@@ -59,6 +59,11 @@ class Workspace:
         return self.results / "spec.json"
 
     @property
+    def recipe(self) -> Path:
+        """What `auto` meant; beside the checkpoints, as a resumed training needs it."""
+        return self.checkpoints / "recipe.json"
+
+    @property
     def per_query(self) -> Path:
         return self.results / "per_query.parquet"
 

@@ -87,6 +87,11 @@ def check(data: str, model: str | None, settings: tuple[str, ...]) -> None:
 @click.option("--data", help="Pairs: a path, a Hub id or builtin:aws-docs.")
 @click.option("--model", help="Base model: a Hub id, a folder or builtin:minilm.")
 @click.option("--output", help="Folder that receives the results.  [default: runs]")
+@click.option(
+    "--preset",
+    type=click.Choice(["quick", "balanced", "best"]),
+    help="Minutes, the defaults, or everything that pays.",
+)
 @click.option("--name", help="Name of the run; that of an unfinished run takes it up again.")
 @click.option(
     "--set",
@@ -120,6 +125,7 @@ def launch(
     data: str | None,
     model: str | None,
     output: str | None,
+    preset: str | None,
     name: str | None,
     settings: tuple[str, ...],
     backend: str,
@@ -135,7 +141,7 @@ def launch(
     from launcher.plan import Plan
     from launcher.runs import Run
 
-    given = {"data.source": data, "model.base": model, "output.uri": output}
+    given = {"data.source": data, "model.base": model, "output.uri": output, "preset": preset}
     spec = _wanted_spec(job_file, given, settings, name)
     machine = MachineOptions(backend, device, price_per_hour)
     plan = Plan(check_name(name or new_name(spec.model.base)), spec, machine)

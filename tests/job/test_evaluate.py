@@ -1,4 +1,4 @@
-"""Which dimensions are scored, and which documents a bounded search keeps."""
+"""Which dimensions are scored, which documents a bounded search keeps, how texts are encoded."""
 
 import numpy as np
 import pyarrow as pa
@@ -8,8 +8,10 @@ from hypothesis import strategies as st
 
 from job.data import Corpus, Queries
 from job.errors import SpecError
-from job.evaluate import Dimensions, bound_corpus, choose_dimensions
-from job.spec import EvaluationSpec
+from job.evaluate import Dimensions, bound_corpus, choose_dimensions, encode_documents
+from job.machine import Machine
+from job.model import load_model
+from job.spec import EvaluationSpec, ModelSpec
 
 
 @pytest.mark.parametrize(
@@ -155,3 +157,21 @@ def test_the_seed_decides_which_documents_are_drawn():
     assert first != other
     assert 500 in first
     assert 500 in other
+
+
+# How texts are encoded.
+
+
+@pytest.mark.parametrize("length", [8, 20, 33, 48, 63, 64])
+def test_texts_may_be_cut_at_any_length(tiny_encoder, length):
+    """A `model.max_length` of any size is scored like any other, also where texts are cut."""
+    import torch
+
+    machine = Machine("cpu", "float32", "")
+    model = load_model(ModelSpec(base=str(tiny_encoder), max_length=length), machine)
+    texts = [" ".join(f"tell{number % 24}" for number in range(count)) for count in (3, 30, 100)]
+
+    found = encode_documents(model, Corpus(pa.array(["a", "b", "c"]), pa.array(texts)), 64)
+
+    expected = torch.cat([model.encoder.encode([text], convert_to_tensor=True) for text in texts])
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)

@@ -10,8 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from job.data import TrainingPairs
-from job.spec import TrainingSpec
+from job.machine import Machine
+from job.model import Model, Prompts
+from job.spec import ResolvedTraining
 
+CPU = Machine("cpu", "float32", "as the spec says")
 SCALE = 20.0
 QUESTIONS = [
     "ask1 ask2 ask3 ask4 the",
@@ -34,16 +37,31 @@ DOCUMENTS = [
 NEGATIVES = [f"tell{20 + number % 4} is {document}" for number, document in enumerate(DOCUMENTS)]
 
 
-def pairs_of(questions, documents):
-    """Make training pairs whose texts are numbered so; the texts themselves do not matter here."""
+def on(encoder, machine=CPU):
+    """Make a model of an encoder."""
+    return Model(encoder, machine, 64, Prompts())
+
+
+def pairs_of(questions, documents, negatives=None):
+    """Make training pairs whose texts are numbered so; the texts themselves do not matter here.
+
+    The negatives of a row are numbers of documents too.
+    """
     rows = range(len(questions))
     columns = {"id": pa.array([str(row) for row in rows])}
-    columns |= dict.fromkeys(("anchor", "positive"), pa.array([str(row) for row in rows]))
-    columns["negatives"] = pa.array([[] for _ in rows], pa.list_(pa.string()))
-    return TrainingPairs(pa.table(columns), np.array(questions), np.array(documents))
+    columns["anchor"] = pa.array([f"question {number}" for number in questions])
+    columns["positive"] = pa.array([f"document {number}" for number in documents])
+    texts = [[f"document {number}" for number in own] for own in negatives or [[] for _ in rows]]
+    columns["negatives"] = pa.array(texts, pa.list_(pa.string()))
+    return TrainingPairs(
+        pa.table(columns), np.array(questions), np.array(documents), np.array(rows)
+    )
 
 
-DISTINCT = pairs_of(range(7), range(7))
+def distinct(count, negatives=0):
+    """Make pairs that have nothing in common, with negatives that answer no question."""
+    others = [[100 + count * n + row for n in range(negatives)] for row in range(count)]
+    return pairs_of(range(count), range(count), others)
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +80,12 @@ def tokenize(encoder):
         return [encoder.preprocess(column) for column in texts]
 
     return columns
+
+
+def resolved(**fields):
+    """Make the section as `job.recipe` leaves it, without any `auto`."""
+    given = {"epochs": 1, "batch_size": 7, "mini_batch_size": None, "learning_rate": 1e-4}
+    return ResolvedTraining(**given | fields)
 
 
 def value_and_gradients(loss, encoder, columns, labels):
@@ -96,7 +120,7 @@ def test_without_known_answers_the_loss_is_that_of_sentence_transformers(encoder
     from job.losses import KnownAnswers, RankingLoss
 
     columns, labels = tokenize(*texts), torch.arange(7)
-    ours = RankingLoss(encoder, KnownAnswers(DISTINCT), SCALE)
+    ours = RankingLoss(on(encoder), KnownAnswers(distinct(7, len(texts) - 2)), SCALE)
     theirs = MultipleNegativesRankingLoss(encoder, scale=SCALE)
 
     assert_equal(
@@ -116,15 +140,17 @@ def test_mini_batches_change_neither_the_loss_nor_its_gradients(
     from job.losses import matryoshka_loss
 
     # Questions 0 and 3 are one question, documents 1 and 5 are one document.
-    pairs = pairs_of([0, 1, 2, 0, 4, 5, 6], [0, 1, 2, 3, 4, 1, 6])
-    whole = TrainingSpec(dimension_weights=(1.0, 0.5, 2.0))
-    parts = TrainingSpec(dimension_weights=(1.0, 0.5, 2.0), mini_batch_size=mini_batch_size)
+    negatives = [[number] for number in (10, 0, 11, 1, 12, 13, 3)] if len(texts) > 2 else None
+    pairs = pairs_of([0, 1, 2, 0, 4, 5, 6], [0, 1, 2, 3, 4, 1, 6], negatives)
+    whole = resolved(dimension_weights=(1.0, 0.5, 2.0))
+    parts = resolved(dimension_weights=(1.0, 0.5, 2.0), mini_batch_size=mini_batch_size)
+    model = on(encoder)
     columns, labels = tokenize(*texts), torch.arange(7)
 
     assert_equal(
         *(
             value_and_gradients(
-                matryoshka_loss(encoder, pairs, (64, 32, 16), spec), encoder, columns, labels
+                matryoshka_loss(model, pairs, (64, 32, 16), spec), encoder, columns, labels
             )
             for spec in (whole, parts)
         )
@@ -140,9 +166,9 @@ def test_the_loss_sums_over_dimensions_with_their_weights(encoder, tokenize, wei
     from job.losses import matryoshka_loss
 
     columns, labels = tokenize(QUESTIONS, DOCUMENTS), torch.arange(7)
-    loss = matryoshka_loss(
-        encoder, DISTINCT, (64, 32, 16), TrainingSpec(dimension_weights=weights, scale=SCALE)
-    )
+    model = on(encoder)
+    spec = resolved(dimension_weights=weights, scale=SCALE)
+    loss = matryoshka_loss(model, distinct(7), (64, 32, 16), spec)
 
     def by_hand(features, labels):
         queries, documents = (encoder(column)["sentence_embedding"] for column in features)
@@ -159,16 +185,16 @@ def test_the_loss_sums_over_dimensions_with_their_weights(encoder, tokenize, wei
 
 
 @pytest.mark.parametrize("side", ["right", "left"])
-@pytest.mark.parametrize("rows", [1, 2, 3, 7, 100])
-def test_embedding_by_length_gives_what_one_pass_gives(encoder, tokenize, rows, side):
-    """Rows come back in their order, whichever side they are padded on."""
+@pytest.mark.parametrize("tokens", [None, 1, 100, 300, 10_000])
+def test_embedding_by_length_gives_what_one_pass_gives(encoder, tokenize, tokens, side):
+    """Rows come back in their order, whichever side they are padded on, however many at once."""
     import torch
 
     from job.losses import embed_by_length
 
     encoder.tokenizer.padding_side = side
     try:
-        features = tokenize(DOCUMENTS)[0]
+        features = tokenize(DOCUMENTS * 4)[0]
     finally:
         encoder.tokenizer.padding_side = "right"
     shortest = features["attention_mask"].sum(dim=1).argmin()
@@ -176,48 +202,85 @@ def test_embedding_by_length_gives_what_one_pass_gives(encoder, tokenize, rows, 
 
     with torch.no_grad():
         whole = encoder(dict(features))["sentence_embedding"]
-        by_length = embed_by_length(encoder, features, rows)
+        by_length = embed_by_length(encoder, features, tokens)
 
     torch.testing.assert_close(by_length, whole, rtol=0, atol=1e-5)
 
 
-def test_a_chunk_is_padded_no_further_than_its_longest_row(encoder, tokenize):
-    """Short rows are not computed at the width of the longest text: that is the gain in speed."""
+@pytest.fixture
+def shapes(encoder):
+    """Collect the rows and the width of each pass through the encoder."""
+    seen = []
+    hook = encoder.register_forward_pre_hook(
+        lambda _, given: seen.append(tuple(given[0]["input_ids"].shape))
+    )
+    yield seen
+    hook.remove()
+
+
+def test_short_rows_are_embedded_together_and_padded_little(encoder, tokenize, shapes):
+    """The budget of tokens makes the rows of a pass; their width is a multiple of 16.
+
+    So short rows are not computed at the width of the longest text, in few different shapes; no
+    pass is wider than the batch came, and none has less than eight rows while there are more.
+    """
     from job.losses import embed_by_length
 
-    features = tokenize(DOCUMENTS)[0]
-    lengths = features["attention_mask"].sum(dim=1).tolist()
-    widths = []
+    long, short = "tell1 a " * 20, "tell2 a"
+    features = tokenize([short] * 30 + [long] * 10)[0]
+    full = features["input_ids"].shape[1]
+    assert full == 42
 
-    def watched(chunk):
-        widths.append(chunk["input_ids"].shape[1])
-        return encoder(chunk)
+    embed_by_length(encoder, features, 16 * 20)
 
-    embed_by_length(watched, features, 2)
+    assert shapes == [(8, 42), (8, 42), (20, 16), (4, 16)]
 
-    longest_first = sorted(lengths, reverse=True)
-    assert widths == longest_first[::2]
-    assert len(set(widths)) > 1
+
+@pytest.mark.parametrize("device", ["cpu", "cuda", "mps"])
+def test_the_machine_decides_the_passes_and_not_the_loss(encoder, tokenize, shapes, device):
+    """Several short passes on CPUs, one for each column on GPUs; loss and gradients agree."""
+    import torch
+
+    from job.losses import KnownAnswers, RankingLoss
+
+    columns, labels = tokenize(QUESTIONS * 30, DOCUMENTS * 30), torch.arange(7).repeat(30)
+    answers = KnownAnswers(distinct(7))
+    there = on(encoder, Machine(device, "float32", ""))
+    found = value_and_gradients(RankingLoss(there, answers, SCALE), encoder, columns, labels)
+    passes = len(shapes)
+    expected = value_and_gradients(
+        RankingLoss(on(encoder), answers, SCALE), encoder, columns, labels
+    )
+
+    assert (passes > 2) == (device == "cpu")
+    assert_equal(found, expected)
 
 
 TABLES = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 5)), min_size=1, max_size=12)
 
 
-@given(TABLES, st.data())
+@given(TABLES, st.integers(0, 2), st.data())
 @settings(deadline=None)
-def test_known_answers_are_those_of_any_row_with_the_same_question(table, data):
-    """Another row's document is marked where some row says that it answers this row's question."""
+def test_known_answers_are_those_of_any_row_with_the_same_question(table, negatives, data):
+    """A document is marked where some row says that it answers this row's question.
+
+    Be it another row's own document or a negative: what is a wrong answer to one question may be a
+    right one to another.
+    """
     import torch
 
     from job.losses import KnownAnswers
 
     questions, documents = zip(*table, strict=True)
+    wrong = st.lists(st.integers(0, 7), min_size=negatives, max_size=negatives)
+    others = [data.draw(wrong) for _ in table]
     rows = data.draw(st.permutations(range(len(table))))[: data.draw(st.integers(1, len(table)))]
 
-    marked = KnownAnswers(pairs_of(questions, documents)).among(torch.tensor(rows))
+    marked = KnownAnswers(pairs_of(questions, documents, others)).among(torch.tensor(rows))
 
     assert marked.tolist() == [
         [i != j and (questions[row], documents[other]) in table for j, other in enumerate(rows)]
+        + [(questions[row], others[other][n]) in table for n in range(negatives) for other in rows]
         for i, row in enumerate(rows)
     ]
 
@@ -227,7 +290,7 @@ def loss_by_hand(queries, documents, known):
     n = len(queries)
     total = 0.0
     for i in range(n):
-        rivals = [j for j in range(len(documents)) if j >= n or j == i or not known[i][j]]
+        rivals = [j for j in range(len(documents)) if not known[i][j]]
         scores = {
             j: SCALE
             * float(queries[i] @ documents[j])
@@ -249,7 +312,9 @@ def test_each_row_competes_with_all_documents_but_known_answers(table, columns, 
     random = np.random.default_rng(seed)
     queries = random.normal(size=(len(table), 6))
     documents = random.normal(size=(len(table) * columns, 6))
-    known = KnownAnswers(pairs_of(*zip(*table, strict=True))).among(torch.arange(len(table)))
+    negatives = random.integers(8, size=(len(table), columns - 1)).tolist()
+    pairs = pairs_of(*zip(*table, strict=True), negatives)
+    known = KnownAnswers(pairs).among(torch.arange(len(table)))
 
     found = in_batch_loss(torch.tensor(queries), torch.tensor(documents), known, SCALE)
 
@@ -265,8 +330,8 @@ def test_a_known_answer_in_the_batch_costs_its_question_nothing(encoder, tokeniz
     from job.losses import KnownAnswers, RankingLoss
 
     columns = tokenize(QUESTIONS[:1] * 2, DOCUMENTS[:2])
-    apart = RankingLoss(encoder, KnownAnswers(pairs_of([0, 1], [0, 1])), SCALE)
-    together = RankingLoss(encoder, KnownAnswers(pairs_of([0, 0], [0, 1])), SCALE)
+    apart = RankingLoss(on(encoder), KnownAnswers(pairs_of([0, 1], [0, 1])), SCALE)
+    together = RankingLoss(on(encoder), KnownAnswers(pairs_of([0, 0], [0, 1])), SCALE)
 
     assert float(apart(copy.deepcopy(columns), torch.arange(2)).detach()) > 0.1
     value, gradients = value_and_gradients(together, encoder, columns, torch.arange(2))
@@ -282,7 +347,7 @@ def test_a_known_answer_does_not_change_the_loss_of_its_question(encoder, tokeni
 
     known = KnownAnswers(pairs_of([0, 1, 2, 0], [0, 1, 2, 3]))
     queries, documents = (
-        embed_by_length(encoder, column, 4)
+        embed_by_length(encoder, column, 2_048)
         for column in tokenize([*QUESTIONS[:3], QUESTIONS[0]], DOCUMENTS[:4])
     )
 
@@ -303,11 +368,13 @@ def test_hard_negatives_make_the_task_harder(encoder, tokenize):
 
     from job.losses import KnownAnswers, RankingLoss
 
-    loss = RankingLoss(encoder, KnownAnswers(DISTINCT), SCALE)
     columns = tokenize(QUESTIONS, DOCUMENTS, NEGATIVES, list(reversed(NEGATIVES)))
-    values = [
-        float(loss(copy.deepcopy(columns[:count]), torch.arange(7)).detach()) for count in (2, 3, 4)
-    ]
+
+    def value(negatives):
+        loss = RankingLoss(on(encoder), KnownAnswers(distinct(7, negatives)), SCALE)
+        return float(loss(copy.deepcopy(columns[: 2 + negatives]), torch.arange(7)).detach())
+
+    values = [value(negatives) for negatives in (0, 1, 2)]
 
     assert values == sorted(values)
     assert values[1] > values[0] + 0.1

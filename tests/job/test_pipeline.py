@@ -266,13 +266,13 @@ REPORT = {
     "data": {"source", "columns", "rows", "used", "dropped", "splits", "duplicates", "leakage"}
     | {"queries", "corpus", "fingerprint"},
     "prompts": {"sentence", "base", "tuned"},
-    "training": {"steps", "resumed_from_step", "best_step", "learning_rate", "history"}
+    "training": {"steps", "resumed_from_step", "best_step", "recipe", "history"}
     | {"base_validation", "best_validation"},
     "seconds": {"start", "data", "model", "score base", "train", "score tuned", "compare"}
     | {"store"},
     "cost": {"usd", "basis"},
     "environment": {"versions", "device", "precision", "reason"},
-    "spec": {"version", "data", "model", "training", "evaluation", "output"},
+    "spec": {"version", "preset", "data", "model", "training", "evaluation", "output"},
 }
 
 
@@ -356,6 +356,19 @@ def test_the_log_tells_each_stage(reference):
     stages = [stage for stage in reference.report["seconds"] if stage != "start"]
     assert told == [stage for stage in stages for _ in ("start", "done")]
     assert lines[-1].endswith(f"verdict: {reference.report['verdict']['sentence']}")
+
+
+def test_what_auto_became_stands_in_the_log_and_in_the_report(reference):
+    """The one field that the spec leaves open, with the same value and reason at each place."""
+    (field,) = reference.report["training"]["recipe"]
+    value, reason = reference.report["training"]["recipe"][field].values()
+    log = (reference.folder / "logs/job.log").read_text("utf-8")
+    page = (reference.folder / "report/report.md").read_text("utf-8")
+
+    assert (field, value) == ("mini_batch_size", None)
+    assert reason == "a batch needs about 0.0 GiB, which is free"
+    assert f"Z recipe: {field}={value} ({reason})\n" in log
+    assert f"- `auto` became: {field} {value} ({reason}).\n" in page
 
 
 # Prompts

@@ -10,10 +10,12 @@ from job.baseline import Baseline, PromptChoice
 from job.compare import compare
 from job.data import load_dataset
 from job.evaluate import Dimensions, Validation, bound_corpus
-from job.model import Machine, Prompts
+from job.machine import Machine
+from job.model import Prompts
 from job.ranking import METRICS, Scores
+from job.recipe import Recipe
 from job.report import Results, build_report, format_p, job_cost, score_table, to_markdown
-from job.spec import DataSpec, EvaluationSpec, JobSpec
+from job.spec import DataSpec, EvaluationSpec, JobSpec, ResolvedTraining
 from job.store import write_report
 from job.train import Training
 
@@ -21,6 +23,14 @@ DIMENSIONS = Dimensions((64, 32, 16), 32)
 SECONDS = {"data": 1.25, "train": 1798.75, "score tuned": 0.04}
 BASE = {64: 0.60, 32: 0.55, 16: 0.40}
 BETTER = {64: 0.90, 32: 0.88, 16: 0.70}
+RESOLVED = ResolvedTraining(epochs=5, batch_size=32, mini_batch_size=16, learning_rate=1e-4)
+RECIPE = Recipe(
+    RESOLVED,
+    {
+        "learning_rate": "22,713,216 parameters",
+        "mini_batch_size": "a batch needs about 3.0 GiB, more than is free",
+    },
+)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +49,17 @@ def scores_around(mean, count, seed):
 def make_report(dataset):
     """Make the report of a run that scored so, on average, at each dimension."""
 
-    def make(after=None, *, before=BASE, best_step=20, retention=0.99, price=None, prompts=None):
+    def make(
+        after=None,
+        *,
+        before=BASE,
+        best_step=20,
+        retention=0.99,
+        price=None,
+        prompts=None,
+        recipe=RECIPE,
+        preset="balanced",
+    ):
         count = len(dataset.test)
         base = {d: scores_around(before[d], count, seed=d) for d in DIMENSIONS.all}
         tuned = {d: scores_around((after or before)[d], count, seed=d + 1) for d in base}
@@ -57,7 +77,7 @@ def make_report(dataset):
                 tuned_prompts=choice.used,
                 validation=Validation(search, DIMENSIONS, 64, 0.5),
             ),
-            training=Training(None, 30, 0, best_step, 3e-3, 0.5, 0.6, []),
+            training=Training(None, 30, 0, best_step, recipe, 0.5, 0.6, []),
             tuned_prompts=choice.used,
             tuned=tuned,
             comparison=compare(
@@ -69,7 +89,7 @@ def make_report(dataset):
                 seed=0,
             ),
         )
-        spec = JobSpec(evaluation=EvaluationSpec(retention=retention))
+        spec = JobSpec(preset=preset, evaluation={"retention": retention})
         return build_report("my-run", spec, results, SECONDS, job_cost(SECONDS, price))
 
     return make
@@ -174,7 +194,9 @@ training included.
 
 ## Run
 
-- 30 steps, checkpoint of step 20 (0: the base model), learning rate 0.003.
+- 30 steps, checkpoint of step 20 (0: the base model); preset `balanced`.
+- `auto` became: learning_rate 0.0001 (22,713,216 parameters); mini_batch_size 16 (a batch needs \
+about 3.0 GiB, more than is free).
 - cpu, float32: as the spec says.
 - Seconds: data 1.2, train 1798.8, score tuned 0.0.
 - Cost: $1.0000 (1800 measured seconds of the job at $2 an hour).
@@ -301,7 +323,34 @@ def test_a_wanted_share_is_shown_as_it_was_wanted(make_report):
     assert "keeps 99.5% of" in report["recommendation"]["reason"]
 
 
-# Prompts, cost, machine
+# Recipe, prompts, cost, machine
+
+
+def test_the_report_says_what_auto_became_and_why(report):
+    """Each field that was left to us stands there with its value and its reason, and no other."""
+    assert report["training"]["recipe"] == {
+        "learning_rate": {"value": 1e-4, "reason": "22,713,216 parameters"},
+        "mini_batch_size": {
+            "value": 16,
+            "reason": "a batch needs about 3.0 GiB, more than is free",
+        },
+    }
+
+
+def test_a_report_without_any_auto_says_so(make_report):
+    """A list of nothing would look like something that was lost."""
+    report = make_report(BETTER, recipe=Recipe(RESOLVED, {}))
+
+    assert report["training"]["recipe"] == {}
+    assert "- `auto` became: nothing, all was given.\n" in to_markdown(report)
+
+
+def test_the_report_names_the_preset(make_report):
+    """Which preset it was is seen without comparing the spec's fields."""
+    report = make_report(BETTER, preset="quick")
+
+    assert report["spec"]["preset"] == "quick"
+    assert "; preset `quick`.\n" in to_markdown(report)
 
 
 @pytest.mark.parametrize("used", ["with", "without"])

@@ -3,12 +3,13 @@
 import json
 import re
 from importlib import resources
+from typing import get_args
 
 import pytest
 from pydantic import BaseModel
 
 from job.errors import SpecError
-from job.spec import JobSpec, Section
+from job.spec import PRESETS, JobSpec, Section
 from job.spec_document import (
     build_spec,
     differing_fields,
@@ -21,6 +22,7 @@ FIELDS = [name for name, *_ in field_rows()]
 
 DEFAULTS = {
     "version": 1,
+    "preset": "balanced",
     "data": {
         "source": None,
         "subset": None,
@@ -46,15 +48,18 @@ DEFAULTS = {
         "query_prompt": "auto",
         "document_prompt": "auto",
         "max_length": None,
-        "attention": "sdpa",
+        "attention": "auto",
         "precision": "auto",
         "trust_remote_code": False,
     },
     "training": {
-        "epochs": 4,
-        "batch_size": 128,
-        "mini_batch_size": None,
+        "epochs": "auto",
+        "batch_size": "auto",
+        "mini_batch_size": "auto",
         "learning_rate": "auto",
+        "dropout": 0.0,
+        "mined_negatives": 0,
+        "negative_margin": 0.95,
         "warmup_ratio": 0.1,
         "schedule": "cosine",
         "weight_decay": 0.0,
@@ -70,7 +75,7 @@ DEFAULTS = {
         "protocol": "grouped",
         "retention": 0.99,
         "permutations": 10_000,
-        "validation_corpus_limit": 5_000,
+        "validation_corpus_limit": 1_000,
         "batch_size": 64,
     },
     "output": {"uri": "runs"},
@@ -109,6 +114,9 @@ OTHERS = {
     "training.batch_size": ("64", 64),
     "training.mini_batch_size": ("16", 16),
     "training.learning_rate": ("1e-4", 0.0001),
+    "training.dropout": ("null", None),
+    "training.mined_negatives": ("3", 3),
+    "training.negative_margin": ("0.9", 0.9),
     "training.warmup_ratio": ("0", 0.0),
     "training.schedule": ("linear", "linear"),
     "training.weight_decay": ("0.01", 0.01),
@@ -141,6 +149,9 @@ BOUNDS = {
     "training.batch_size": ("2", "1", "65536", "65537"),
     "training.mini_batch_size": ("1", "0", None, None),
     "training.learning_rate": ("0.000001", "0", "1", "1.001"),
+    "training.dropout": ("0", "-0.001", "0.999", "1"),
+    "training.mined_negatives": ("0", "-1", "20", "21"),
+    "training.negative_margin": ("0.001", "0", "1", "1.001"),
     "training.warmup_ratio": ("0", "-0.001", "0.9", "0.901"),
     "training.weight_decay": ("0", "-0.001", "1", "1.001"),
     "training.scale": ("0.001", "0", "1000", "1000.001"),
@@ -224,8 +235,11 @@ def test_a_spec_cannot_be_changed():
 
 
 def test_another_value_is_known_here_for_every_field():
-    """A new field must say in these tests what it takes; `version` has one value only."""
-    assert set(OTHERS) == set(FIELDS) - {"version"}
+    """A new field must say in these tests what it takes.
+
+    `version` has one value only, and a preset sets other fields too: see below.
+    """
+    assert set(OTHERS) == set(FIELDS) - {"version", "preset"}
     assert all(flat(DEFAULTS)[field] != value for field, (_, value) in OTHERS.items())
 
 
@@ -250,10 +264,17 @@ def test_an_assignment_wins_over_the_document(field):
     [
         ("training.epochs", '"3"', 3),
         ("training.epochs", "3.0", 3),
+        ("training.epochs", "0.5", 0.5),
         ("training.learning_rate", '"2e-5"', 2e-5),
         ("training.learning_rate", "1e-05", 1e-5),
         ("training.learning_rate", "auto", "auto"),
         ("training.learning_rate", '"auto"', "auto"),
+        ("training.epochs", '"auto"', "auto"),
+        ("training.batch_size", '"auto"', "auto"),
+        ("training.mini_batch_size", '"auto"', "auto"),
+        ("training.mini_batch_size", "null", None),
+        ("training.dropout", '"0.1"', 0.1),
+        ("preset", '"quick"', "quick"),
         ("training.evaluate_every", '"10"', 10),
         ("evaluation.dimensions", '["64", "32"]', [64, 32]),
         ("evaluation.protocol", '"article"', "article"),
@@ -405,10 +426,14 @@ def test_a_value_beyond_its_bound_is_refused_with_what_was_found(field):
     ("field", "taken", "expected"),
     [
         ("version", ["1"], "1"),
-        ("model.attention", ["sdpa", "eager", "flash_attention_2"], "'sdpa'"),
+        ("preset", ["quick", "balanced", "best"], "'quick'"),
+        ("model.attention", ["auto", "sdpa", "eager", "flash_attention_2"], "'auto'"),
         ("model.precision", ["auto", "float32", "bfloat16", "float16"], "'auto'"),
         ("training.schedule", ["cosine", "linear", "constant_with_warmup"], "'cosine'"),
         ("evaluation.protocol", ["grouped", "article"], "'grouped'"),
+        ("training.epochs", ["auto"], "'auto'"),
+        ("training.batch_size", ["auto"], "'auto'"),
+        ("training.mini_batch_size", ["auto"], "'auto'"),
         ("training.learning_rate", ["auto"], "'auto'"),
         ("training.evaluate_every", ["epoch"], "'epoch'"),
     ],
@@ -425,7 +450,7 @@ def test_a_choice_takes_its_values_and_names_them_when_it_refuses(field, taken, 
     ("field", "text", "found"),
     [
         ("training.epochs", "three", "'three'"),
-        ("training.epochs", "3.5", "3.5"),
+        ("training.batch_size", "3.5", "3.5"),
         ("training.epochs", "null", "None"),
         ("training.scale", ".nan", "nan"),
         ("evaluation.retention", ".nan", "nan"),
@@ -455,10 +480,10 @@ def test_a_dimension_named_twice_is_refused():
 
 def test_the_first_three_of_many_errors_are_named_on_one_line():
     """More would not be read; one line goes into `output/failure`."""
-    wrong = {"training": {"epochs": -1, "batch_size": 0, "scale": 0, "seed": -1}}
+    wrong = {"training": {"warmup_ratio": -1, "weight_decay": 2, "scale": 0, "seed": -1}}
     assert refusal(wrong) == (
-        "`training.epochs`: Input should be greater than or equal to 0 (found -1); "
-        "`training.batch_size`: Input should be greater than or equal to 2 (found 0); "
+        "`training.warmup_ratio`: Input should be greater than or equal to 0 (found -1); "
+        "`training.weight_decay`: Input should be less than or equal to 1 (found 2); "
         "`training.scale`: Input should be greater than 0 (found 0)"
     )
 
@@ -479,6 +504,105 @@ def test_an_unreadable_value_is_named_with_its_field():
     assert refusal({}, {"evaluation.dimensions": "[64, 32"}) == (
         "`evaluation.dimensions`: the value '[64, 32' is not valid YAML; put it in quotes."
     )
+
+
+# Presets.
+
+# What each preset says, as JSON has it: (preset, field, value).
+PRESET_FIELDS = [
+    (preset, field, value)
+    for preset, sections in json.loads(json.dumps(PRESETS)).items()
+    for field, value in flat(sections).items()
+]
+
+
+def test_each_preset_has_its_values():
+    """What the spec takes for a preset is what the table of presets holds, in its order."""
+    assert get_args(JobSpec.model_fields["preset"].annotation) == tuple(PRESETS)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_preset_sets_its_fields_and_no_other(preset):
+    """However it is given; a field that neither it nor the user names keeps its default."""
+    expected = flat(DEFAULTS) | {"preset": preset}
+    expected |= {field: value for name, field, value in PRESET_FIELDS if name == preset}
+
+    assert values(JobSpec(preset=preset)) == expected
+    assert values(build_spec({"preset": preset})) == expected
+    assert values(build_spec({}, {"preset": preset})) == expected
+    assert values(build_spec({}, {"preset": json.dumps(preset)})) == expected
+    assert values(build_spec(parse_document(f"preset: {preset}\n", "job.yaml"))) == expected
+    assert values(build_spec({"preset": "balanced"}, {"preset": preset})) == expected
+
+
+def test_the_balanced_preset_is_the_defaults():
+    """Who names no preset gets it, and who names it gets nothing else."""
+    assert PRESETS["balanced"] == {}
+    assert build_spec({"preset": "balanced"}) == build_spec({}) == JobSpec()
+
+
+@pytest.mark.parametrize("preset", sorted({name for name, *_ in PRESET_FIELDS}))
+def test_a_preset_that_is_no_default_changes_something(preset):
+    """A preset under another name would be a choice that makes no difference."""
+    assert differing_fields(JobSpec(), JobSpec(preset=preset)) != ["preset"]
+
+
+@pytest.mark.parametrize(("preset", "field", "value"), PRESET_FIELDS)
+def test_a_given_value_wins_over_the_presets(preset, field, value):
+    """In a document as in an assignment; even the default wins, where somebody wrote it down."""
+    section, name = field.split(".")
+    for given, text in ((OTHERS[field][1], OTHERS[field][0]),
+                        (flat(DEFAULTS)[field], json.dumps(flat(DEFAULTS)[field]))):  # fmt: skip
+        expected = values(JobSpec(preset=preset)) | {field: given}
+        assert values(build_spec({"preset": preset, section: {name: given}})) == expected
+        assert values(build_spec({"preset": preset}, {field: text})) == expected
+        assert values(build_spec({section: {name: given}}, {"preset": preset})) == expected
+    assert value != flat(DEFAULTS)[field]
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_presets_section_may_be_given_in_part(preset):
+    """A field beside those of the preset does not take the preset's values away."""
+    expected = values(JobSpec(preset=preset)) | {"training.seed": 7, "evaluation.retention": 0.9}
+    document = {"preset": preset, "training": {"seed": 7}, "evaluation": {"retention": 0.9}}
+    assert values(build_spec(document)) == expected
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_section_with_all_its_lines_commented_out_has_the_presets_values(preset):
+    """An empty section says no more than none."""
+    text = f"preset: {preset}\ntraining:\n  # epochs: 3\nevaluation:\n"
+    assert build_spec(parse_document(text, "job.yaml")) == JobSpec(preset=preset)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("given", [{}, {field: text for field, (text, _) in OTHERS.items()}])
+def test_a_resolved_preset_written_and_read_is_the_same(preset, given):
+    """A run's spec.json names each value, so it means the same when presets have changed."""
+    spec = build_spec({"preset": preset}, given)
+
+    document = parse_document(spec.to_json(), "spec.json")
+
+    assert list(flat(document)) == FIELDS
+    assert build_spec(document) == spec
+    assert build_spec(document).to_json() == spec.to_json()
+
+
+@pytest.mark.parametrize("wrong", ["fast", "Quick", "", 3, None, ["quick"], {"quick": 1}, False])
+def test_an_unknown_preset_is_refused_with_those_there_are(wrong):
+    """One clear line, whatever stands there, and nothing about the fields a preset sets."""
+    expected = f"`preset`: Input should be 'quick', 'balanced' or 'best' (found {wrong!r})"
+    assert refusal({"preset": wrong}) == expected
+    assert refusal({}, {"preset": json.dumps(wrong)}) == expected
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("value", [3, "three", [3]])
+def test_a_preset_does_not_hide_a_section_that_is_no_mapping(preset, value):
+    """The preset's values cannot be put beneath it; the section is named all the same."""
+    message = refusal({"preset": preset, "training": value})
+    assert message.startswith("`training`: ")
+    assert message.endswith(f"(found {value!r})")
 
 
 # Documents.
@@ -558,6 +682,7 @@ def test_the_init_file_is_the_articles_job():
         "model.language": "en",
         "model.license": "apache-2.0",
         "training.epochs": 4,
+        "training.batch_size": 128,
         "evaluation.dimensions": [768, 512, 256, 128, 64],
         "evaluation.main_dimension": 128,
     }
@@ -568,7 +693,7 @@ def test_what_the_init_file_comments_out_is_legal_too():
     text = resources.files("launcher").joinpath("job.yaml").read_text("utf-8")
     live = re.sub(r"(?m)^  # (\w+: \S+)$", r"  \1", text)
     spec = build_spec(parse_document(live, "job.yaml"))
-    assert (spec.data.limit, spec.training.mini_batch_size) == (1000, 32)
+    assert (spec.data.limit, spec.training.learning_rate) == (1000, 5e-5)
 
 
 # Two specs.
@@ -592,7 +717,8 @@ def test_a_difference_is_named_by_its_field(field):
 
 def test_equal_specs_differ_in_nothing():
     """How a value was written makes no difference."""
-    written = build_spec({"training": {"scale": 20, "epochs": 4.0}}, {"data.seed": '"42"'})
+    document = {"training": {"scale": 20}, "data": {"min_characters": 3.0}}
+    written = build_spec(document, {"data.seed": '"42"'})
     assert differing_fields(written, JobSpec()) == []
 
 

@@ -1,6 +1,7 @@
 """Training: what it sees, which checkpoint it gives back, and that it can be taken up again."""
 
 import inspect
+import json
 import logging
 from dataclasses import dataclass, fields, replace
 
@@ -14,14 +15,25 @@ from job.data import Dataset, TrainingData, TrainingPairs, load_dataset
 from job.errors import DataError, Interrupted, SpecError, TrainingError
 from job.evaluate import choose_dimensions
 from job.interruption import StopSignal
-from job.model import Machine, Model, Prompts, load_model
-from job.spec import JobSpec, TrainingSpec
-from job.train import learning_rate, train
+from job.machine import Machine
+from job.model import load_model
+from job.negatives import fill
+from job.recipe import read_recipe, resolve
+from job.spec import JobSpec
+from job.train import train
 from job.trainer import training_rows
 from job.workspace import Workspace
 
 CPU = Machine("cpu", "float32", "as the spec says")
 MAIN = "dim_32_cosine_ndcg@10"
+
+
+@dataclass(frozen=True)
+class Cramped(Machine):
+    """A CPU that has hardly any memory left."""
+
+    def free_memory(self):
+        return 100_000
 
 
 @dataclass
@@ -33,8 +45,8 @@ class Task:
     base: Baseline
     workspace: Workspace
 
-    def load(self):
-        return load_model(self.spec.model, CPU)
+    def load(self, machine=CPU):
+        return load_model(self.spec.model, machine)
 
     def train(self, stop=None, workspace=None, model=None):
         return train(
@@ -90,12 +102,12 @@ def rows(*table):
         "negatives": pa.array(negatives, pa.list_(pa.string())),
     }
     numbers = (np.unique(texts, return_inverse=True)[1] for texts in (questions, documents))
-    return TrainingPairs(pa.table(columns), *numbers)
+    return TrainingPairs(pa.table(columns), *numbers, np.arange(len(table)))
 
 
 def test_rows_without_negatives_have_two_texts_and_their_number():
     """The label of a row is its number: the loss looks its known answers up with it."""
-    arranged = training_rows(rows(("why", "so", []), ("when", "now", [])), seed=0)
+    arranged = training_rows(rows(("why", "so", []), ("when", "now", [])))
 
     assert arranged.column_names == ["anchor", "positive", "label"]
     assert arranged.to_list() == [
@@ -108,7 +120,7 @@ def test_missing_negatives_are_filled_with_documents_of_other_rows():
     """Rows keep their negatives in order; one that has fewer gets what is no answer of its own."""
     pairs = rows(("a", "A", ["n1", "n2"]), ("b", "B", []), ("c", "C", ["n3"]))
 
-    arranged = training_rows(pairs, seed=0)
+    arranged = training_rows(fill(pairs, seed=0))
 
     assert arranged.column_names == ["anchor", "positive", "negative_1", "negative_2", "label"]
     first, second, third = arranged.to_list()
@@ -118,14 +130,14 @@ def test_missing_negatives_are_filled_with_documents_of_other_rows():
     assert {second["negative_1"], second["negative_2"]} <= {"A", "C"}
     assert third["negative_1"] == "n3"
     assert third["negative_2"] in {"A", "B"}
-    assert arranged.to_list() == training_rows(pairs, seed=0).to_list()
+    assert arranged.to_list() == training_rows(fill(pairs, seed=0)).to_list()
 
 
 def test_a_filled_negative_never_answers_its_question():
     """Another row's document may answer this row's question too, as some third row says."""
     pairs = rows(("a", "A", []), ("a", "B", ["n"]), ("b", "B", ["n"]), ("c", "C", ["n"]))
 
-    assert {training_rows(pairs, seed)[0]["negative_1"] for seed in range(20)} == {"C"}
+    assert {training_rows(fill(pairs, seed))[0]["negative_1"] for seed in range(20)} == {"C"}
 
 
 def test_negatives_cannot_be_filled_from_one_context():
@@ -133,29 +145,13 @@ def test_negatives_cannot_be_filled_from_one_context():
     pairs = rows(("a", "A", ["n"]), ("b", "A", []))
 
     with pytest.raises(DataError, match="nearly all rows share one context"):
-        training_rows(pairs, seed=0)
+        fill(pairs, seed=0)
 
 
 def test_training_cannot_see_the_test_split():
     """What `train` is given has no place for a test set, so nothing can be selected on it."""
     assert [field.name for field in fields(TrainingData)] == ["train", "validation", "corpus"]
     assert inspect.signature(train).parameters["data"].annotation is TrainingData
-
-
-@pytest.mark.parametrize(
-    ("millions", "rate"),
-    [(22, 1e-4), (50, 1e-4), (109, 5e-5), (200, 5e-5), (335, 2e-5), (7_000, 2e-5)],
-)
-def test_an_automatic_learning_rate_goes_by_size(millions, rate):
-    """Small models bear, and need, a higher rate; a given one is taken as it is."""
-    import torch
-
-    # On the device "meta" weights have a shape and no memory.
-    encoder = torch.nn.Linear(1000, millions * 1000, bias=False, device="meta")
-    model = Model(encoder, CPU, 1000, Prompts())
-
-    assert learning_rate(TrainingSpec(), model) == rate
-    assert learning_rate(TrainingSpec(learning_rate=3e-6), model) == 3e-6
 
 
 def test_an_unknown_integration_is_refused(task):
@@ -189,6 +185,8 @@ def test_no_epochs_leave_the_base_model_untouched(task):
 
     outcome = prepared.train(model=model)
 
+    recipe = resolve(prepared.spec.training, model, prepared.dataset.train).spec
+    assert outcome.recipe.spec == recipe
     assert outcome.model is model
     assert_same_weights(weights_of(model), before)
     base = prepared.base.validation.base
@@ -196,7 +194,7 @@ def test_no_epochs_leave_the_base_model_untouched(task):
         "steps": 0,
         "resumed_from_step": 0,
         "best_step": 0,
-        "learning_rate": 0.0,
+        "recipe": outcome.recipe.facts(),
         "base_validation": base,
         "best_validation": base,
         "history": [],
@@ -443,6 +441,104 @@ def test_an_interrupted_training_ends_as_if_it_had_not_been(
     assert replace(resumed, model=None, history=[], resumed_from_step=0) == replace(
         whole, model=None, history=[]
     )
+
+
+# What `auto` meant
+
+
+ALL_AUTO = dict.fromkeys(("training__epochs", "training__batch_size"), "auto")
+
+
+def test_a_training_with_auto_fields_is_the_one_with_their_values(task, tmp_path):
+    """What `auto` became, written into the spec, trains the same model in every bit."""
+    automatic = task(**ALL_AUTO)
+    outcome = automatic.train()
+    values = {f"training__{f}": by["value"] for f, by in outcome.recipe.facts().items()}
+    assert values.keys() == {*ALL_AUTO, "training__mini_batch_size"}
+
+    explicit = task(**{field: json.dumps(value) for field, value in values.items()})
+    again = explicit.train(workspace=Workspace(tmp_path / "explicit"))
+
+    assert again.recipe.reasons == {}
+    assert again.recipe.spec == outcome.recipe.spec
+    assert_same_weights(weights_of(again.model), weights_of(outcome.model))
+    assert again.steps == outcome.steps
+
+
+def test_the_recipe_lies_beside_the_checkpoints(task):
+    """What a run resolved is kept where it can be read when the run is taken up again."""
+    prepared = task()
+
+    outcome = prepared.train()
+
+    assert prepared.workspace.recipe.parent == prepared.workspace.checkpoints
+    assert read_recipe(prepared.workspace.recipe) == outcome.recipe
+    # It is no checkpoint, and does not pass for one.
+    assert last_checkpoint(prepared.workspace.checkpoints).name == "checkpoint-20"
+
+
+def test_a_resumed_training_goes_on_with_its_recipe(task, stop_after, tmp_path):
+    """On a machine with less memory `auto` would mean something else; the run keeps its meaning."""
+    prepared = task()
+    whole = prepared.train(workspace=Workspace(tmp_path / "whole"))
+    with pytest.raises(Interrupted):
+        prepared.train(stop_after(9))
+    kept = read_recipe(prepared.workspace.recipe)
+    cramped = prepared.load(Cramped("cpu", "float32", "as the spec says"))
+
+    resumed = prepared.train(model=cramped)
+
+    now = resolve(prepared.spec.training, cramped, prepared.dataset.train)
+    assert (kept.spec.mini_batch_size, now.spec.mini_batch_size) == (None, 1)
+    assert resumed.recipe == kept == read_recipe(prepared.workspace.recipe)
+    assert resumed.resumed_from_step == 10
+    assert_same_weights(weights_of(resumed.model), weights_of(whole.model))
+
+
+def test_a_training_that_begins_anew_makes_its_recipe_anew(task):
+    """Without a checkpoint to go on from, what an earlier attempt resolved counts no more."""
+    prepared = task(training__epochs="1")
+    cramped = prepared.load(Cramped("cpu", "float32", "as the spec says"))
+    resolve(prepared.spec.training, cramped, prepared.dataset.train).write(
+        prepared.workspace.recipe
+    )
+    assert read_recipe(prepared.workspace.recipe).spec.mini_batch_size == 1
+
+    outcome = prepared.train()
+
+    assert outcome.recipe.spec.mini_batch_size is None
+    assert read_recipe(prepared.workspace.recipe) == outcome.recipe
+
+
+def test_a_training_short_of_memory_learns_as_well(task):
+    """A small mini-batch is the same loss: the outcome is another only by rounding."""
+    prepared = task(training__epochs="1")
+    cramped = prepared.load(Cramped("cpu", "float32", "as the spec says"))
+
+    roomy, outcome = prepared.train(), prepared.train(
+        model=cramped, workspace=Workspace(prepared.workspace.root / "cramped")
+    )  # fmt: skip
+
+    assert (roomy.recipe.spec.mini_batch_size, outcome.recipe.spec.mini_batch_size) == (None, 1)
+    assert outcome.steps == roomy.steps
+    assert outcome.best_validation == pytest.approx(roomy.best_validation, abs=0.02)
+    assert outcome.improved_on_validation
+
+
+@pytest.mark.parametrize(
+    ("settings", "share"),
+    [({}, 0.0), ({"training__dropout": "0.25"}, 0.25), ({"training__dropout": "null"}, 0.1)],
+    ids=["default", "given", "the model's own"],
+)
+def test_dropout_is_what_the_spec_says(task, settings, share):
+    """By default none; `null` leaves the model the one that it was trained with."""
+    from torch.nn import Dropout
+
+    prepared = task(training__epochs="1", training__learning_rate="1e-9", **settings)
+
+    encoder = prepared.train().model.encoder
+
+    assert {module.p for module in encoder.modules() if isinstance(module, Dropout)} == {share}
 
 
 def test_a_finished_training_is_not_done_again(trained):

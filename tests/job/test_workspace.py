@@ -89,6 +89,7 @@ def test_the_tree_is_the_one_that_sagemaker_mounts():
     assert paths == {
         "model": "/opt/ml/model",
         "checkpoints": "/opt/ml/checkpoints",
+        "recipe": "/opt/ml/checkpoints/recipe.json",
         "results": "/opt/ml/output/data",
         "report": "/opt/ml/output/data/report",
         "splits": "/opt/ml/output/data/data",

@@ -12,6 +12,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+from job.spec import PRESETS
 from job.spec_document import build_spec, field_rows
 from launcher.cli import main
 
@@ -98,6 +99,10 @@ def test_help_loads_nothing_heavy(arguments):
         (["launch", "--epochs", "3"], "No such option"),
         (["launch", "nowhere.yaml"], "File 'nowhere.yaml' does not exist."),
         (["launch", "--backend", "moon"], "'moon' is not "),
+        (
+            ["launch", "--preset", "fast"],
+            "'fast' is not one of 'quick', 'balanced', 'best'.",
+        ),
         (["launch", "--device", "tpu"], "'tpu' is not one of 'auto', 'cuda', 'mps', 'cpu'."),
         (["launch", "--price-per-hour", "-1"], "-1.0 is not in the range x>=0."),
         (["check"], "Missing argument 'DATA'."),
@@ -242,6 +247,38 @@ def test_options_win_over_set_and_set_wins_over_the_job_file(folder):
     assert document["spec"] == build_spec(expected).model_dump(mode="json")
 
 
+def test_the_presets_on_the_command_line_are_those_of_the_spec():
+    """The launcher lists them without loading the spec; none may be missing or made up."""
+    option = next(option for option in main.commands["launch"].params if option.name == "preset")
+    assert list(option.type.choices) == list(PRESETS)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_preset_reaches_the_spec(folder, preset):
+    """`--preset quick` is `preset: quick` in a job file: its values are in the resolved spec."""
+    document = dry_run("--data", "pairs.jsonl", "--preset", preset)
+
+    expected = build_spec({"data": {"source": "pairs.jsonl"}, "preset": preset})
+    assert document["spec"] == expected.model_dump(mode="json")
+    assert document["spec"]["preset"] == preset
+
+
+def test_a_preset_gives_way_to_what_is_said_of_a_field(folder):
+    """`--preset` wins over another preset, and never over a field's own value, wherever it is."""
+    (folder / "job.yaml").write_text(
+        "preset: best\ndata: {source: pairs.jsonl}\ntraining: {epochs: 5}\n", "utf-8"
+    )
+    document = dry_run("job.yaml", "--preset", "quick", "--set", "training.batch_size=32")
+
+    expected = {
+        "preset": "quick",
+        "data": {"source": "pairs.jsonl"},
+        "training": {"epochs": 5, "batch_size": 32},
+    }
+    assert document["spec"] == build_spec(expected).model_dump(mode="json")
+    assert (document["spec"]["training"]["epochs"], document["spec"]["preset"]) == (5, "quick")
+
+
 def test_a_job_file_may_be_json(folder):
     """The resolved spec of a run, or of a dry run, is a job file."""
     spec = dry_run("--data", "pairs.jsonl", "--set", "model.name=Größe 😀")["spec"]
@@ -274,9 +311,14 @@ REFUSED = [
         id="no value",
     ),
     pytest.param(
-        ["--set", "training.epochs=-1"],
-        "`training.epochs`: Input should be greater than or equal to 0 (found -1)",
+        ["--set", "training.seed=-1"],
+        "`training.seed`: Input should be greater than or equal to 0 (found -1)",
         id="out of bounds",
+    ),
+    pytest.param(
+        ["--set", "preset=fast"],
+        "`preset`: Input should be 'quick', 'balanced' or 'best' (found 'fast')",
+        id="unknown preset",
     ),
     pytest.param(
         ["--data", "pairs.jsonl", "--name", "my_run"],

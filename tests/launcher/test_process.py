@@ -343,7 +343,7 @@ def test_a_resumed_run_ends_as_one_that_was_never_interrupted(folder, whole, hal
     step = re.search(r"interrupted after step (\d+)", halted.done.stderr)[1]
     expected = one["training"] | {"resumed_from_step": int(step)}
     assert expected["steps"] == 80
-    for field in ("steps", "best_step", "best_validation", "resumed_from_step", "learning_rate"):
+    for field in ("steps", "best_step", "best_validation", "resumed_from_step", "recipe"):
         assert other["training"][field] == expected[field], field
 
 

@@ -1,0 +1,59 @@
+"""No choice is made on test scores: prompts, recipe, negatives and checkpoint never see them."""
+
+import hashlib
+import inspect
+import json
+
+import pytest
+from conftest import make_pairs, write_jsonl
+
+from job.data import TrainingData
+from job.interruption import StopSignal
+from job.pipeline import Circumstances, run
+from job.train import train
+from job.workspace import Workspace
+
+
+@pytest.fixture
+def trained(tiny_spec, tmp_path):
+    """Run the whole job with a given test set; returns its model's digest and its report."""
+
+    def job(name, test_rows, **fields):
+        test = write_jsonl(tmp_path / f"{name}.jsonl", test_rows)
+        spec = tiny_spec(data__test=str(test), **fields)
+        run(spec, Workspace(tmp_path / name), Circumstances(name), StopSignal())
+        results = tmp_path / "runs" / name
+        weights = (results / "model" / "model.safetensors").read_bytes()
+        report = json.loads((results / "report" / "report.json").read_text("utf-8"))
+        return hashlib.sha256(weights).hexdigest(), report
+
+    return job
+
+
+@pytest.mark.parametrize("preset", ["quick", "balanced", "best"])
+def test_a_test_set_with_wrong_answers_changes_the_scores_and_nothing_else(trained, preset):
+    """Whatever the test set says is right, the same model comes out, by the same choices.
+
+    The two test sets hold the same texts, so that what is searched is the same as well.
+    """
+    rows = make_pairs(440)[400:]
+    contexts = [row["context"] for row in rows]
+    moved = [
+        {**row, "context": context}
+        for row, context in zip(rows, contexts[1:] + contexts[:1], strict=True)
+    ]
+    fields = {"preset": preset, "model__query_prompt": "auto"}
+
+    right, wrong = trained("right", rows, **fields), trained("wrong", moved, **fields)
+
+    assert right[0] == wrong[0]
+    for section in ("training", "prompts"):
+        assert right[1][section] == wrong[1][section]
+    scores = [report["scores"]["tuned"]["32"]["float32"]["ndcg@10"] for _, report in (right, wrong)]
+    assert scores[0] > scores[1] + 0.1
+
+
+def test_training_receives_no_test_split():
+    """What `train` is given has pairs, validation queries and a corpus, and no more."""
+    assert inspect.signature(train).parameters["data"].annotation is TrainingData
+    assert set(TrainingData.__dataclass_fields__) == {"train", "validation", "corpus"}
