@@ -26,6 +26,7 @@ docs: $(VENV)/.dev
 
 bench: $(VENV)/.demo
 	$(BIN)/python tests/benchmarks/evaluation.py
+	$(BIN)/python tests/benchmarks/versus_article.py $(ARGS)
 
 clean:
 	rm -rf $(VENV) demo build dist .mypy_cache .pytest_cache .ruff_cache

@@ -19,7 +19,8 @@ from sentence_transformers.sentence_transformer.evaluation import (
 
 from job.data import load_dataset
 from job.evaluate import choose_dimensions, score
-from job.model import choose_machine, load_model
+from job.machine import choose_machine
+from job.model import load_model
 from job.spec import DataSpec, EvaluationSpec, ModelSpec
 
 

@@ -1,0 +1,154 @@
+"""The recipe of the article "Fine-tune Embedding models for RAG" (2024), on our data and splits.
+
+Its own parts: batches of 32 accumulated 16 times, learning rate 2e-5, scale 20, one evaluator of
+the library a dimension, run before, after each epoch and after the training, on the test set,
+which also chooses the checkpoint. Ours are only the data and the precision: both sides share them.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from datasets import Dataset as ArrowDataset
+from metering import Meter
+from sentence_transformers import (
+    SentenceTransformer,
+    SentenceTransformerTrainer,
+    SentenceTransformerTrainingArguments,
+)
+from sentence_transformers.base.sampler import BatchSamplers
+from sentence_transformers.sentence_transformer.evaluation import (
+    InformationRetrievalEvaluator,
+    SequentialEvaluator,
+)
+from sentence_transformers.sentence_transformer.losses import (
+    MatryoshkaLoss,
+    MultipleNegativesRankingLoss,
+)
+from transformers.trainer_callback import PrinterCallback
+
+from job.data import Corpus, Dataset, Queries
+from job.machine import Machine
+from job.model import Model
+
+BATCH, ACCUMULATION, LEARNING_RATE, SCALE = 32, 16, 2e-5, 20.0
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the recipe leaves: a checkpoint of each epoch, one of which its evaluators chose."""
+
+    checkpoints: list[Path]
+    chosen: Path
+    updates: int
+    before: dict[str, float]
+    after: dict[str, float]
+
+
+class Evaluator(InformationRetrievalEvaluator):
+    """The library's, in the precision of the machine; vectors are compared in float32."""
+
+    machine: Machine
+
+    def embed_inputs(self, *args: object, **options: object) -> torch.Tensor:
+        with self.machine.autocast():
+            return super().embed_inputs(*args, **options).float()
+
+
+def evaluators(
+    queries: Queries, corpus: Corpus, dimensions: Iterable[int], machine: Machine
+) -> SequentialEvaluator:
+    """One evaluator a dimension: each encodes all queries and the whole corpus anew."""
+    corpus_ids, query_ids = corpus.ids.to_pylist(), queries.ids.to_pylist()
+    relevant = {
+        query: {corpus_ids[d] for d in queries.relevant(i)} for i, query in enumerate(query_ids)
+    }
+    found = []
+    for dimension in dimensions:
+        evaluator = Evaluator(
+            dict(zip(query_ids, queries.texts.to_pylist(), strict=True)),
+            dict(zip(corpus_ids, corpus.texts.to_pylist(), strict=True)),
+            relevant,
+            truncate_dim=dimension,
+            name=f"dim_{dimension}",
+            write_csv=False,
+        )
+        evaluator.machine = machine
+        found.append(evaluator)
+    return SequentialEvaluator(found)
+
+
+def run_recipe(
+    model: Model,
+    dataset: Dataset,
+    dimensions: tuple[int, ...],
+    epochs: int,
+    seed: int,
+    folder: Path,
+    meter: Meter,
+) -> Run:
+    """Do what the article does, in its order."""
+    judges = evaluators(dataset.test, dataset.corpus, dimensions, model.machine)
+    with meter.phase("score base"):
+        before = judges(model.encoder)
+    with meter.phase("train"):
+        trainer = build_trainer(model, dataset, dimensions, judges, epochs, seed, folder)
+        trainer.train()
+    with meter.phase("score tuned"):
+        chosen = Path(trainer.state.best_model_checkpoint)
+        # It stores its model and loads it again before the last evaluation.
+        trainer.save_model(str(folder / "model"))
+        tuned = SentenceTransformer(str(folder / "model"), device=model.machine.device)
+        after = judges(tuned)
+    checkpoints = sorted(
+        folder.glob("checkpoint-*"), key=lambda path: int(path.name.rsplit("-", 1)[-1])
+    )
+    return Run(checkpoints, chosen, trainer.state.global_step, before, after)
+
+
+def build_trainer(
+    model: Model,
+    dataset: Dataset,
+    dimensions: tuple[int, ...],
+    judges: SequentialEvaluator,
+    epochs: int,
+    seed: int,
+    folder: Path,
+) -> SentenceTransformerTrainer:
+    main = min(dimensions, key=lambda d: abs(d - 128))
+    precision = model.machine.precision
+    arguments = SentenceTransformerTrainingArguments(
+        output_dir=str(folder),
+        num_train_epochs=epochs,
+        per_device_train_batch_size=BATCH,
+        gradient_accumulation_steps=ACCUMULATION,
+        learning_rate=LEARNING_RATE,
+        warmup_steps=0.1,
+        lr_scheduler_type="cosine",
+        optim="adamw_torch_fused",
+        bf16=precision == "bfloat16",
+        fp16=precision == "float16",
+        use_cpu=model.machine.device == "cpu",
+        dataloader_pin_memory=model.machine.device == "cuda",
+        batch_sampler=BatchSamplers.NO_DUPLICATES,
+        eval_strategy="epoch",
+        save_strategy="epoch",
+        logging_steps=10,
+        load_best_model_at_end=True,
+        metric_for_best_model=f"eval_dim_{main}_cosine_ndcg@10",
+        report_to=[],
+        disable_tqdm=True,
+        seed=seed,
+    )
+    ranking = MultipleNegativesRankingLoss(model.encoder, scale=SCALE)
+    trainer = SentenceTransformerTrainer(
+        model=model.encoder,
+        args=arguments,
+        train_dataset=ArrowDataset(dataset.train.table.select(["anchor", "positive"])),
+        loss=MatryoshkaLoss(model.encoder, ranking, list(dimensions)),
+        evaluator=judges,
+    )
+    # It prints to stdout, where the benchmark's table belongs.
+    trainer.remove_callback(PrinterCallback)
+    return trainer

@@ -1,0 +1,79 @@
+"""The article's row of the benchmark behaves as the article's recipe does."""
+
+import pytest
+from article import BATCH, build_trainer, evaluators, run_recipe
+from conftest import make_pairs, write_jsonl
+from metering import Meter
+
+from job.data import load_dataset
+from job.evaluate import bound_corpus, metric_key, score
+from job.machine import Machine
+from job.model import Prompts, load_model
+from job.ranking import METRIC
+from job.spec import DataSpec, ModelSpec
+
+CPU = Machine("cpu", "float32", "as the spec says")
+DIMENSIONS = (64, 32, 16, 8, 4)
+# Texts that the library embeds for the card of each model it saves.
+CARD = 4
+
+
+def load_tiny(encoder):
+    return load_model(ModelSpec(base=str(encoder)), CPU).with_prompts(Prompts())
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    """A data set with 6,300 pairs to train on, as the article's."""
+    pairs = write_jsonl(tmp_path / "pairs.jsonl", make_pairs(6_400))
+    spec = DataSpec(
+        source=str(pairs),
+        test_fraction=50 / 6_400,
+        validation_fraction=50 / 6_400,
+        near_duplicate_threshold=None,
+    )
+    found = load_dataset(spec, {})
+    assert len(found.train) == 6_300
+    return found
+
+
+def test_the_recipe_updates_about_49_times_with_31_negatives(tiny_encoder, dataset, tmp_path):
+    """6,300 pairs and 4 epochs are 49 updates, each question seeing 31 wrong answers."""
+    model, meter = load_tiny(tiny_encoder), Meter()
+    small = bound_corpus(dataset.test, dataset.corpus, 60, 0)
+    judges = evaluators(small.queries, small.corpus, DIMENSIONS, CPU)
+    trainer = build_trainer(model, dataset, DIMENSIONS, judges, 4, 42, tmp_path / "run")
+    sizes = []
+    trainer.loss.loss.register_forward_pre_hook(
+        lambda _, inputs: sizes.append(len(inputs[0][0]["input_ids"]))
+    )
+
+    with meter.watching():
+        trainer.train()
+
+    assert abs(trainer.state.global_step - 49) <= 3
+    assert max(sizes) == BATCH == 32
+    # Each pair is embedded once an epoch, question and context; duplicates may cut a batch short.
+    assert 0.98 * 4 * 2 * 6_300 <= meter.trained <= 4 * 2 * 6_300
+    # After each epoch an evaluation, which encodes everything once a dimension, and a checkpoint.
+    assert meter.encoded == 4 * (5 * (len(small.queries) + len(small.corpus)) + CARD)
+
+
+def test_each_evaluation_encodes_everything_once_a_dimension(tiny_encoder, pairs_file, tmp_path):
+    """Before, after each epoch and at the end: five times the texts; and one ruler agrees."""
+    dataset = load_dataset(DataSpec(source=str(pairs_file)), {})
+    model, meter = load_tiny(tiny_encoder), Meter()
+    ours = score(model, dataset.test, dataset.corpus, DIMENSIONS, 32)
+
+    with meter.watching():
+        run = run_recipe(model, dataset, DIMENSIONS, 2, 42, tmp_path / "run", meter)
+
+    texts = len(dataset.test) + len(dataset.corpus)
+    saved = 2 + 1
+    assert meter.encoded == (1 + 2 + 1) * 5 * texts + saved * CARD
+    assert len(run.checkpoints) == 2
+    assert run.chosen in run.checkpoints
+    assert set(meter.seconds) == {"score base", "train", "score tuned"}
+    for dimension, scores in ours.items():
+        key = metric_key(dimension)
+        assert run.before[key] == pytest.approx(scores.mean(METRIC), abs=1e-6)

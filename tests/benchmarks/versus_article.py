@@ -1,0 +1,291 @@
+"""Our job against the article's recipe, side by side: `make bench`.
+
+Both train the same model on the same split in the same precision, each in a process of its own, in
+turns; every row of the first table is scored by one ruler, on a test set that no choice saw but
+the article's own. Rows are medians over the seeds, each of which draws its own sample and split.
+"""
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parent)]
+
+METRIC = "ndcg@10"
+PHASES = ("start", "score base", "train", "score tuned")
+ARTICLE, FLOAT32 = "article", "article, float32"
+ON_VALIDATION = "article, chosen on validation"
+
+
+@dataclass(frozen=True)
+class Task:
+    """One side with one seed."""
+
+    side: str
+    seed: int
+    data: str
+    model: str
+    limit: int | None
+    epochs: int
+    device: str
+
+
+@dataclass
+class Outcome:
+    """`scores[row][dimension]` has nDCG@10 of each query of `queries`, in that order."""
+
+    seconds: dict[str, float]
+    counts: dict[str, float]
+    queries: list[str]
+    # The group of each query; the article's side fills it in for both.
+    groups: list[int] = field(default_factory=list)
+    scores: dict[str, dict[int, list[float]]] = field(default_factory=dict)
+
+
+def work(task: Task) -> Outcome:
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        side = as_article if task.side.startswith(ARTICLE) else as_ours
+        return side(task, Path(folder), started)
+
+
+def spec_of(task: Task, **settings: str):
+    from job.spec_document import build_spec
+
+    given = {
+        "data.source": task.data,
+        "data.seed": str(task.seed),
+        "model.base": task.model,
+        "training.seed": str(task.seed),
+    }
+    if task.limit:
+        given["data.limit"] = str(task.limit)
+    return build_spec({}, given | settings)
+
+
+def as_article(task: Task, folder: Path, started: float) -> Outcome:
+    from article import run_recipe
+    from metering import Meter, peak_mib
+    from sentence_transformers import SentenceTransformer
+
+    from job.data import load_dataset
+    from job.evaluate import Validation, bound_corpus, choose_dimensions, metric_key, score
+    from job.machine import choose_machine
+    from job.model import Prompts, load_model
+    from job.progress import quieten_libraries
+
+    quieten_libraries()
+    precision = "float32" if task.side == FLOAT32 else "auto"
+    spec = spec_of(task, **{"model.precision": precision, "model.attention": "sdpa"})
+    dataset = load_dataset(spec.data, {})
+    model = load_model(spec.model, choose_machine(task.device, precision)).with_prompts(Prompts())
+    dimensions = choose_dimensions(spec.evaluation, model.width)
+    meter = Meter()
+    meter.seconds["start"] = time.perf_counter() - started
+    with meter.watching():
+        run = run_recipe(model, dataset, dimensions.all, task.epochs, task.seed, folder, meter)
+    outcome = Outcome(
+        dict(meter.seconds),
+        counts_of(meter, run.updates, peak_mib()),
+        dataset.test.ids.to_pylist(),
+        dataset.test.groups.tolist(),
+    )
+
+    # The clock has stopped: what follows scores all rows by one ruler.
+    batch = spec.evaluation.batch_size
+    search = bound_corpus(
+        dataset.validation, dataset.corpus, spec.evaluation.validation_corpus_limit, spec.data.seed
+    )
+    validation = Validation(search, dimensions, batch, 0.0)
+    reached, tested = {}, {}
+    for checkpoint in run.checkpoints:
+        stored = SentenceTransformer(str(checkpoint), device="cpu")
+        model.encoder.load_state_dict(stored.state_dict())
+        reached[checkpoint] = validation.score(model)[metric_key(dimensions.main)]
+        scores = score(model, dataset.test, dataset.corpus, dimensions.all, batch)
+        tested[checkpoint] = {d: s.metrics[METRIC].tolist() for d, s in scores.items()}
+    outcome.scores[task.side] = tested[run.chosen]
+    if task.side == ARTICLE:
+        outcome.scores[ON_VALIDATION] = tested[max(reached, key=reached.get)]
+    return outcome
+
+
+def as_ours(task: Task, folder: Path, started: float) -> Outcome:
+    import json
+
+    import pyarrow.parquet as pq
+    from metering import Meter, peak_mib
+
+    from job.interruption import StopSignal
+    from job.pipeline import Circumstances, run
+    from job.workspace import Workspace
+
+    settings = {"preset": task.side, "output.uri": str(folder / "runs")}
+    if task.side == "balanced":
+        settings["training.epochs"] = str(task.epochs)
+    meter, where = Meter(), Circumstances("ours", task.device, started=started)
+    with meter.watching():
+        run(spec_of(task, **settings), Workspace(folder / "work"), where, StopSignal())
+    total = time.perf_counter() - started
+    results = folder / "runs" / "ours"
+    report = json.loads((results / "report" / "report.json").read_text("utf-8"))
+    seconds = {name: report["seconds"].get(name, 0.0) for name in PHASES}
+    # Reading the data is the start of either side; the rest is comparing and storing.
+    seconds["start"] += report["seconds"]["data"] + report["seconds"]["model"]
+    seconds["rest"] = total - sum(seconds.values())
+    table = pq.read_table(results / "per_query.parquet").to_pandas()
+    first = table[(table["model"] == "base") & (table["dimension"] == table["dimension"].max())]
+    outcome = Outcome(
+        seconds,
+        counts_of(meter, report["training"]["steps"], peak_mib()),
+        first["query_id"].tolist(),
+    )
+    for model, row in (("base", "base"), ("tuned", task.side)):
+        chosen = table[table["model"] == model].groupby("dimension")[METRIC]
+        outcome.scores[row] = {int(d): values.tolist() for d, values in chosen}
+    return outcome
+
+
+def counts_of(meter, updates: int, peak: float) -> dict[str, float]:
+    return {
+        "updates": updates,
+        "texts encoded": meter.encoded,
+        "texts trained": meter.trained,
+        "padded tokens": meter.padded_tokens,
+        "peak MiB": peak,
+    }
+
+
+def lift(outcomes: list[tuple[Outcome, Outcome]], ours: str, theirs: str, dimension: int):
+    """Compare two rows, paired by query, over all seeds; a query seen twice is one group."""
+    import numpy as np
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    from job.compare import GroupedQueries
+
+    differences, labels, names = [], [], []
+    for number, (mine, other) in enumerate(outcomes):
+        assert mine.queries == other.queries
+        differences += np.subtract(
+            mine.scores[ours][dimension], other.scores[theirs][dimension]
+        ).tolist()
+        labels += [f"{number}/{group}" for group in other.groups]
+        names += mine.queries
+    edges = [np.unique(values, return_inverse=True)[1] for values in (labels, names)]
+    size = edges[0].max() + 1, edges[1].max() + 1
+    links = coo_array(
+        (np.ones(len(names)), (edges[0], size[0] + edges[1])), shape=(sum(size), sum(size))
+    )
+    groups = connected_components(links, directed=False)[1][edges[0]]
+    return GroupedQueries(groups, 1_000, 0).lift(np.array(differences))
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def report_on(found: dict[str, list[Outcome]]) -> None:
+    """Print the quality, the costs and the ratios; `found[side]` has one outcome a seed."""
+    rows = {row: side for side, outcomes in found.items() for row in outcomes[0].scores}
+    dimensions = sorted(next(iter(found.values()))[0].scores[next(iter(rows))], reverse=True)
+
+    def median(row: str, dimension: int) -> float:
+        return statistics.median(
+            statistics.fmean(outcome.scores[row][dimension]) for outcome in found[rows[row]]
+        )
+
+    order = sorted(rows, key=lambda row: (row != "base", not row.startswith(ARTICLE)))
+    print(f"\n{METRIC} by dimension, medians over the seeds\n")
+    print(
+        table(
+            ["row", *map(str, dimensions)],
+            [[row, *(f"{median(row, d):.3f}" for d in dimensions)] for row in order],
+        )
+    )
+    ours = [side for side in found if not side.startswith(ARTICLE)]
+    if ARTICLE in found:
+        print("\nOurs minus the article's, paired by query, 95 % interval over groups of queries\n")
+        rivals = [row for row in rows if row in (ARTICLE, ON_VALIDATION)]
+        lines = []
+        for side in ours:
+            for rival in rivals:
+                pairs = list(zip(found[side], found[ARTICLE], strict=True))
+                lifts = [lift(pairs, side, rival, d) for d in dimensions]
+                cells = [f"{x.lift:+.3f} [{x.ci[0]:+.3f}, {x.ci[1]:+.3f}]" for x in lifts]
+                lines.append([f"{side} − {rival}", *cells])
+        print(table(["difference", *map(str, dimensions)], lines))
+    print_costs(found)
+    for side in ours:
+        share = median(side, 64) / median(side, dimensions[0]) if 64 in dimensions else None
+        if share:
+            print(f"{side}: 64 dimensions keep {share:.1%} of the {METRIC} at {dimensions[0]}")
+
+
+def print_costs(found: dict[str, list[Outcome]]) -> None:
+    def middle(side: str, read) -> float:
+        return statistics.median(read(outcome) for outcome in found[side])
+
+    def total(side: str) -> float:
+        return middle(side, lambda outcome: sum(outcome.seconds.values()))
+
+    counts = list(next(iter(found.values()))[0].counts)
+    head = ["side", "whole run, s", *(f"{phase}, s" for phase in PHASES), *counts]
+    lines = []
+    for side in found:
+        seconds = [middle(side, lambda o, p=phase: o.seconds[p]) for phase in PHASES]
+        numbers = [middle(side, lambda o, c=count: o.counts[c]) for count in counts]
+        lines.append(
+            [side, f"{total(side):.1f}", *(f"{s:.1f}" for s in seconds)]
+            + [f"{number:,.0f}" for number in numbers]
+        )
+    print("\nCosts, medians over the seeds\n")
+    print(table(head, lines) + "\n")
+    for theirs in (side for side in found if side.startswith(ARTICLE)):
+        for side in (side for side in found if not side.startswith(ARTICLE)):
+            print(f"{theirs}: {total(theirs) / total(side):.1f} times as long as {side}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", default="builtin:aws-docs")
+    parser.add_argument("--model", default="builtin:minilm")
+    parser.add_argument("--limit", type=int, default=500)
+    parser.add_argument("--epochs", type=int, default=3, help="of the article and of `balanced`")
+    parser.add_argument("--seeds", type=int, default=3, help="how many")
+    parser.add_argument("--sides", default="article,balanced,quick", help="comma-separated")
+    parser.add_argument("--float32", action="store_true", help="also the article in float32")
+    parser.add_argument("--device", default="auto")
+    options = parser.parse_args()
+
+    sides = options.sides.split(",") + [FLOAT32] * options.float32
+    found: dict[str, list[Outcome]] = {side: [] for side in sides}
+    for number in range(options.seeds):
+        for side in sides[::-1] if number % 2 else sides:
+            task = Task(
+                side,
+                42 + number,
+                options.data,
+                options.model,
+                options.limit,
+                options.epochs,
+                options.device,
+            )
+            # A process of its own: peak memory, imports and compiled kernels are each side's.
+            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+                found[side].append(pool.submit(work, task).result())
+            seconds = sum(found[side][-1].seconds.values())
+            print(f"{side}, seed {task.seed}: {seconds:.1f} s", file=sys.stderr, flush=True)
+    print(f"{options.model} on {options.data}: limit {options.limit}, {options.seeds} seeds")
+    report_on(found)
+
+
+if __name__ == "__main__":
+    main()
