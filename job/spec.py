@@ -112,7 +112,7 @@ class TrainingSpec(Section):
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] | None = Field(
         0.0, description="Dropout while training; `null`: what the model was trained with."
     )
-    # Measured: half a point of nDCG@10 for half as much time again (job/LOG.md).
+    # Three are worth about half a point of nDCG@10, and cost twice the time (job/LOG.md).
     mined_negatives: int = Field(
         0,
         ge=0,
