@@ -89,8 +89,8 @@ def _native_precision(device: str) -> tuple[str, str]:
 def _keep_freed_memory() -> None:
     """Let the C library keep what is freed for the next step.
 
-    By default it returns each large tensor to the system and asks for it again: a quarter of a
-    training step's time went into that.
+    By default it returns each large tensor to the system and asks for it again: a fifth of a whole
+    run's processor time went into that (job/LOG.md).
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     # Other C libraries have none, and need none.

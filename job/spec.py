@@ -108,11 +108,11 @@ class TrainingSpec(Section):
     learning_rate: Literal["auto"] | Annotated[float, Field(gt=0.0, le=1.0)] = Field(
         "auto", description="Peak learning rate; `auto` goes by the model's size."
     )
-    # Few steps do not overfit: dropout only made them noisier, and twice as slow on a CPU.
+    # In so few steps dropout gained nothing, and made them half as fast on a CPU (job/LOG.md).
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] | None = Field(
         0.0, description="Dropout while training; `null`: what the model was trained with."
     )
-    # Three are worth about half a point of nDCG@10, and cost twice the time (job/LOG.md).
+    # Three gain about half a point of nDCG@10, for two to three times the training (job/LOG.md).
     mined_negatives: int = Field(
         0,
         ge=0,
