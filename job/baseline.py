@@ -1,6 +1,7 @@
 """What the tuned model must beat: BM25, and the base model with or without its prompts."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from job.data import Dataset
 from job.evaluate import (
@@ -14,6 +15,9 @@ from job.evaluate import (
 from job.model import Model, Prompts
 from job.ranking import METRIC, Scores
 from job.spec import JobSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,8 @@ class Baseline:
     test: dict[int, Scores]
     prompts: PromptChoice
     tuned_prompts: Prompts
+    # The whole corpus as embedded with `tuned_prompts`: (n_documents, width).
+    corpus_vectors: "Tensor"
     validation: Validation
 
 
@@ -75,6 +81,7 @@ def score_base(model: Model, dataset: Dataset, dimensions: Dimensions, spec: Job
     used = max(reached, key=lambda prompts: reached[prompts])
     # Prompts that the spec names are wanted whatever the base model makes of them.
     explicit = {spec.model.query_prompt, spec.model.document_prompt} != {"auto"}
+    tuned_prompts = documented if explicit else used
     return Baseline(
         bm25=score_bm25(dataset.test, dataset.corpus),
         test=score(
@@ -86,6 +93,7 @@ def score_base(model: Model, dataset: Dataset, dimensions: Dimensions, spec: Job
             vectors[used.document],
         ),
         prompts=PromptChoice(documented, used, reached[documented], reached[Prompts()]),
-        tuned_prompts=documented if explicit else used,
+        tuned_prompts=tuned_prompts,
+        corpus_vectors=vectors[tuned_prompts.document],
         validation=Validation(search, dimensions, evaluation.batch_size, reached[used]),
     )

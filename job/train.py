@@ -1,7 +1,9 @@
 """Training: the loss, the trainer, the checkpoints, and the choice among them on validation."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from transformers.integrations.integration_utils import (
     INTEGRATION_TO_CALLBACK,
@@ -14,11 +16,14 @@ from job.errors import Interrupted, MachineError, SpecError
 from job.evaluate import Validation
 from job.interruption import StopSignal
 from job.model import Model
-from job.negatives import mine
+from job.negatives import add_negatives, find_lookalikes
 from job.recipe import Recipe, read_recipe, resolve
 from job.spec import TrainingSpec
-from job.trainer import build_trainer, curves
+from job.trainer import AfterSaving, build_trainer, curves
 from job.workspace import Workspace
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -58,9 +63,13 @@ def train(
     spec: TrainingSpec,
     workspace: Workspace,
     stop: StopSignal,
+    corpus_vectors: "Tensor | None" = None,
+    on_checkpoint: Callable[[Path], None] | None = None,
 ) -> Training:
     """Train, then restore the best checkpoint on validation; the base model is a candidate too.
 
+    `corpus_vectors` are the untrained model's embeddings of `data.corpus`, if they are known.
+    `on_checkpoint` is called with the folder of each checkpoint that was written.
     Raises `Interrupted` after a stop signal (with a checkpoint written) and `TrainingError`.
     """
     _check_weights(spec, validation)
@@ -72,11 +81,15 @@ def train(
     if recipe.spec.epochs == 0:
         return untouched
     recipe.write(workspace.recipe)
-    pairs = data.train
-    if wanted := recipe.spec.mined_negatives:
+    pairs, alike = data.train, None
+    if recipe.spec.mined_negatives or recipe.spec.cluster > 1:
+        known = None if corpus_vectors is None else corpus_vectors[pairs.documents]
         margin = recipe.spec.negative_margin
-        pairs = mine(model, pairs, wanted, margin, validation.batch_size)
-    trainer = build_trainer(model, pairs, validation, recipe.spec, workspace, stop)
+        alike = find_lookalikes(model, pairs, margin, validation.batch_size, known)
+        pairs = add_negatives(pairs, alike, recipe.spec.mined_negatives)
+    trainer = build_trainer(model, pairs, validation, recipe.spec, workspace, stop, alike)
+    if on_checkpoint:
+        trainer.add_callback(AfterSaving(on_checkpoint))
     with stop.awaited():
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     state = trainer.state

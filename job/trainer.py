@@ -3,6 +3,8 @@
 import math
 import os
 import sys
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,9 +14,10 @@ from sentence_transformers import (
 )
 from sentence_transformers.base.sampler import BatchSamplers
 from sentence_transformers.sentence_transformer.evaluation import SentenceEvaluator
-from transformers import TrainerCallback, TrainerControl, TrainerState
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
+from job.batches import lookalike_sampler
 from job.data import TrainingPairs
 from job.errors import TrainingError
 from job.evaluate import Validation, metric_key
@@ -23,6 +26,7 @@ from job.losses import matryoshka_loss
 from job.model import Model, set_dropout
 from job.negatives import fill
 from job.progress import join_facts, log
+from job.ranking import IntArray
 from job.spec import ResolvedTraining
 from job.workspace import Workspace
 
@@ -39,8 +43,12 @@ def build_trainer(
     spec: ResolvedTraining,
     workspace: Workspace,
     stop: StopSignal,
+    alike: list[IntArray] | None = None,
 ) -> SentenceTransformerTrainer:
-    """Set a trainer up; its checkpoints go to the workspace, its curves to the logs."""
+    """Set a trainer up; its checkpoints go to the workspace, its curves to the logs.
+
+    `alike` are the rows that each row's question could be taken to ask for (`job.negatives`).
+    """
     # The trainer's callback takes its folder from nowhere else.
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(workspace.logs / "tensorboard")
     pairs = fill(pairs, spec.seed)
@@ -48,6 +56,8 @@ def build_trainer(
     if spec.dropout is not None:
         set_dropout(model.encoder, spec.dropout)
     arguments = _arguments(model, validation.dimensions.main, spec, workspace)
+    if alike is not None and spec.cluster > 1:
+        arguments.batch_sampler = lookalike_sampler(pairs, alike, spec.cluster)
     texts = [name for name in rows.column_names if name != "label"]
     prompts = {
         name: model.prompts.query if name == "anchor" else model.prompts.document for name in texts
@@ -194,6 +204,22 @@ class _Recorder(TrainerCallback):
         for key, value in logs.items():
             if key.startswith("eval_dim_"):
                 log.info("validate: %s %s: %.4f", where, key.removeprefix("eval_"), value)
+
+
+class AfterSaving(TrainerCallback):
+    """Hands each written checkpoint's folder on."""
+
+    def __init__(self, work: Callable[[Path], None]) -> None:
+        self._work = work
+
+    def on_save(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,  # noqa: ARG002  the trainer's signature
+        **_: object,
+    ) -> None:
+        self._work(Path(str(args.output_dir)) / f"checkpoint-{state.global_step}")
 
 
 def curves(state: TrainerState) -> list[dict[str, float]]:

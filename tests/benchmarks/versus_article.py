@@ -19,6 +19,8 @@ sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parent)]
 
 METRIC = "ndcg@10"
 PHASES = ("start", "score base", "train", "score tuned")
+# A side of ours is a preset as it is, or the defaults for as many epochs as the article's.
+SAME_EPOCHS = "same epochs"
 ARTICLE, FLOAT32 = "article", "article, float32"
 ON_VALIDATION = "article, chosen on validation"
 
@@ -126,9 +128,11 @@ def as_ours(task: Task, folder: Path, started: float) -> Outcome:
     from job.pipeline import Circumstances, run
     from job.workspace import Workspace
 
-    settings = {"preset": task.side, "output.uri": str(folder / "runs")}
-    if task.side == "balanced":
+    settings = {"output.uri": str(folder / "runs")}
+    if task.side == SAME_EPOCHS:
         settings["training.epochs"] = str(task.epochs)
+    else:
+        settings["preset"] = task.side
     meter, where = Meter(), Circumstances("ours", task.device, started=started)
     with meter.watching():
         run(spec_of(task, **settings), Workspace(folder / "work"), where, StopSignal())
@@ -137,7 +141,7 @@ def as_ours(task: Task, folder: Path, started: float) -> Outcome:
     report = json.loads((results / "report" / "report.json").read_text("utf-8"))
     seconds = {name: report["seconds"].get(name, 0.0) for name in PHASES}
     # Reading the data is the start of either side; the rest is comparing and storing.
-    seconds["start"] += report["seconds"]["data"] + report["seconds"]["model"]
+    seconds["start"] += sum(report["seconds"][stage] for stage in ("fetch", "data", "model"))
     seconds["rest"] = total - sum(seconds.values())
     table = pq.read_table(results / "per_query.parquet").to_pandas()
     first = table[(table["model"] == "base") & (table["dimension"] == table["dimension"].max())]
@@ -258,9 +262,10 @@ def main() -> None:
     parser.add_argument("--data", default="builtin:aws-docs")
     parser.add_argument("--model", default="builtin:minilm")
     parser.add_argument("--limit", type=int, default=500)
-    parser.add_argument("--epochs", type=int, default=3, help="of the article and of `balanced`")
+    parser.add_argument("--epochs", type=int, default=3, help=f"of the article and `{SAME_EPOCHS}`")
     parser.add_argument("--seeds", type=int, default=3, help="how many")
-    parser.add_argument("--sides", default="article,balanced,quick", help="comma-separated")
+    parser.add_argument("--first-seed", type=int, default=52)
+    parser.add_argument("--sides", default=f"{ARTICLE},{SAME_EPOCHS},quick", help="comma-separated")
     parser.add_argument("--float32", action="store_true", help="also the article in float32")
     parser.add_argument("--device", default="auto")
     options = parser.parse_args()
@@ -271,7 +276,7 @@ def main() -> None:
         for side in sides[::-1] if number % 2 else sides:
             task = Task(
                 side,
-                42 + number,
+                options.first_seed + number,
                 options.data,
                 options.model,
                 options.limit,
@@ -283,7 +288,9 @@ def main() -> None:
                 found[side].append(pool.submit(work, task).result())
             seconds = sum(found[side][-1].seconds.values())
             print(f"{side}, seed {task.seed}: {seconds:.1f} s", file=sys.stderr, flush=True)
-    print(f"{options.model} on {options.data}: limit {options.limit}, {options.seeds} seeds")
+    last_seed = options.first_seed + options.seeds - 1
+    print(f"{options.model} on {options.data}: limit {options.limit}", end=", ")
+    print(f"seeds {options.first_seed} to {last_seed}")
     report_on(found)
 
 

@@ -1,4 +1,4 @@
-"""Mined negatives look like answers and are none."""
+"""Lookalikes and mined negatives look like answers and are none."""
 
 from dataclasses import replace
 
@@ -9,8 +9,8 @@ from job import negatives
 from job.data import load_dataset
 from job.evaluate import encode
 from job.machine import Machine
-from job.model import load_model
-from job.negatives import mine
+from job.model import Prompts, load_model
+from job.negatives import add_negatives, find_lookalikes
 from job.spec import DataSpec, ModelSpec
 
 CPU = Machine("cpu", "float32", "as the spec says")
@@ -26,20 +26,48 @@ def pairs(pairs_file):
     return load_dataset(DataSpec(source=str(pairs_file)), {}).train
 
 
-@pytest.fixture(scope="module")
-def scores(model, pairs):
+def similarities(model, pairs):
     """Cosine similarity of each row's question to each row's context, (n, n)."""
     from torch.nn.functional import normalize
 
+    prompts = (model.prompts.query, model.prompts.document)
     questions, contexts = (
-        normalize(encode(model, pairs.table[name].combine_chunks(), "", 64), dim=1)
-        for name in ("anchor", "positive")
+        normalize(encode(model, pairs.table[name].combine_chunks(), prompt, 64), dim=1)
+        for name, prompt in zip(("anchor", "positive"), prompts, strict=True)
     )
     return (questions @ contexts.T).numpy()
 
 
+@pytest.fixture(scope="module")
+def scores(model, pairs):
+    return similarities(model, pairs)
+
+
+@pytest.fixture(scope="module")
+def shared(pairs):
+    """Every other row answers with the context of the row before it."""
+    at = pairs.table.column_names.index("positive")
+    rows = np.arange(len(pairs)) // 2 * 2
+    contexts = pairs.table["positive"].take(negatives.pa.array(rows))
+    return replace(
+        pairs,
+        table=pairs.table.set_column(at, "positive", contexts),
+        documents=pairs.documents[rows],
+        groups=pairs.groups[rows],
+    )
+
+
+def contexts_of(model, pairs):
+    """Embed each row's context, as whoever has the whole corpus embedded would know them."""
+    return encode(model, pairs.table["positive"].combine_chunks(), model.prompts.document, 16)
+
+
 def mined(pairs):
     return pairs.table["negatives"].to_pylist()
+
+
+def mine(model, pairs, count, margin):
+    return mined(add_negatives(pairs, find_lookalikes(model, pairs, margin, 64), count))
 
 
 def row_of(pairs):
@@ -48,7 +76,7 @@ def row_of(pairs):
 
 def test_the_hardest_documents_below_the_margin_are_taken(model, pairs, scores):
     """By hand: of the other rows' contexts that score below a row's own, the best two."""
-    found, at = mined(mine(model, pairs, 2, 1.0, 64)), row_of(pairs)
+    found, at = mine(model, pairs, 2, 1.0), row_of(pairs)
 
     full = 0
     for row, texts in enumerate(found):
@@ -66,7 +94,7 @@ def test_only_training_documents_of_other_groups_are_taken(model, pairs):
     halves = replace(pairs, groups=pairs.groups % 2)
     at = row_of(pairs)
 
-    for row, texts in enumerate(mined(mine(model, halves, 3, 1.0, 64))):
+    for row, texts in enumerate(mine(model, halves, 3, 1.0)):
         assert all(halves.groups[at[text]] != halves.groups[row] for text in texts)
 
 
@@ -74,15 +102,14 @@ def test_rows_that_find_none_are_kept_without(model, pairs):
     """Where one group holds everything there is no negative, and still every row."""
     alike = replace(pairs, groups=np.zeros(len(pairs), dtype=np.int64))
 
-    assert mined(mine(model, alike, 3, 0.95, 64)) == [[]] * len(pairs)
+    assert mine(model, alike, 3, 1.0) == [[]] * len(pairs)
 
 
 def test_a_smaller_margin_takes_less(model, pairs):
     """What scores nearly as high as the context itself may be an answer that nobody marked."""
-    counts = [sum(map(len, mined(mine(model, pairs, 5, margin, 64)))) for margin in (1.0, 0.9, 0.1)]
+    counts = [sum(map(len, mine(model, pairs, 5, margin))) for margin in (1.0, 0.99, 0.1)]
 
-    assert counts[0] > counts[2]
-    assert counts == sorted(counts, reverse=True)
+    assert counts[0] > counts[1] > counts[2]
 
 
 def test_given_negatives_stand_before_mined_ones(model, pairs):
@@ -93,14 +120,94 @@ def test_given_negatives_stand_before_mined_ones(model, pairs):
         pairs, table=pairs.table.set_column(at, "negatives", [negatives.pa.array(given)])
     )
 
-    alone, both = mined(mine(model, pairs, 2, 0.95, 64)), mined(mine(model, theirs, 2, 0.95, 64))
+    alone, both = mine(model, pairs, 2, 1.0), mine(model, theirs, 2, 1.0)
 
+    assert any(alone)
     assert both == [a + b for a, b in zip(given, alone, strict=True)]
 
 
 def test_mining_in_blocks_finds_the_same(model, pairs, monkeypatch):
     """A million pairs are mined in pieces that fit into memory."""
-    whole = mined(mine(model, pairs, 2, 0.95, 64))
+    whole = mine(model, pairs, 2, 1.0)
+    assert any(whole)
     monkeypatch.setattr(negatives, "CHUNK", 7 * len(pairs))
 
-    assert mined(mine(model, pairs, 2, 0.95, 64)) == whole
+    assert mine(model, pairs, 2, 1.0) == whole
+
+
+def test_no_negatives_wanted_are_none_added(pairs):
+    """The pairs are those that were given, those of the data among them."""
+    alike = [np.array([1, 2])] * len(pairs)
+
+    assert add_negatives(pairs, alike, 0) is pairs
+
+
+def test_the_first_of_the_lookalikes_become_the_negatives(pairs):
+    """As many as are wanted and found, each the text of its row, in their order."""
+    contexts = pairs.table["positive"].to_pylist()
+    empty = np.array([], dtype=np.int64)
+    alike = [np.array([5, 3, 4]), np.array([7]), *[empty] * (len(pairs) - 2)]
+
+    found = mined(add_negatives(pairs, alike, 2))
+
+    assert found[:3] == [[contexts[5], contexts[3]], [contexts[7]], []]
+
+
+def test_lookalikes_are_the_rows_whose_contexts_score_highest(model, pairs, scores):
+    """By hand: of the best fifty those that score below the row's own, the best first."""
+    for row, found in enumerate(find_lookalikes(model, pairs, 1.0, 64)):
+        best = np.argsort(-scores[row])[: negatives.CANDIDATES]
+        wanted = [other for other in best if scores[row, other] < scores[row, row]]
+        np.testing.assert_allclose(scores[row, found], scores[row, wanted], atol=1e-6)
+        assert row not in found
+
+
+def test_a_context_of_several_rows_is_one_lookalike(model, shared):
+    """It stands for its first row: the same text twice would be the same negative twice."""
+    alike = find_lookalikes(model, shared, 1.0, 64)
+
+    assert sum(map(len, alike)) > len(shared)
+    assert {row % 2 for rows in alike for row in rows.tolist()} == {0}
+    assert all(len(set(rows.tolist())) == len(rows) for rows in alike)
+
+
+@pytest.mark.parametrize("prompts", [Prompts(), Prompts("ask1 ask2 ", "tell3 tell4 ")])
+@pytest.mark.parametrize("table", ["pairs", "shared"])
+def test_known_embeddings_of_the_contexts_lead_to_the_same(model, prompts, table, request):
+    """Whoever has embedded the contexts, with the same prompts, need not do it again."""
+    pairs, prompted = request.getfixturevalue(table), model.with_prompts(prompts)
+    scores = similarities(prompted, pairs)
+    # Their lengths make no difference.
+    known = 3 * contexts_of(prompted, pairs)
+
+    with_known = find_lookalikes(prompted, pairs, 1.0, 64, documents=known)
+    without = find_lookalikes(prompted, pairs, 1.0, 64)
+
+    assert sum(map(len, with_known)) > 500
+    for row, (found, expected) in enumerate(zip(with_known, without, strict=True)):
+        # Those that score the same but for rounding may change places.
+        np.testing.assert_allclose(scores[row, found], scores[row, expected], atol=1e-5)
+        assert len({*found.tolist()} ^ {*expected.tolist()}) <= 2
+
+
+def test_embeddings_known_for_other_contexts_lead_elsewhere(model, pairs):
+    """What is given is what is used, row by row."""
+    known = contexts_of(model, pairs)
+
+    found, other = (find_lookalikes(model, pairs, 1.0, 64, d) for d in (known, known.flip(0)))
+
+    assert [rows.tolist() for rows in found] != [rows.tolist() for rows in other]
+
+
+def test_known_embeddings_are_not_made_again(model, pairs, monkeypatch):
+    """Only the questions are: the corpus is most of what there is to embed."""
+    known, embedded = contexts_of(model, pairs), []
+
+    def counted(model, texts, *options):
+        embedded.extend(texts.to_pylist())
+        return encode(model, texts, *options)
+
+    monkeypatch.setattr(negatives, "encode", counted)
+    find_lookalikes(model, pairs, 0.95, 64, known)
+
+    assert embedded == pairs.table["anchor"].to_pylist()

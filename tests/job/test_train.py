@@ -13,7 +13,7 @@ from job.baseline import Baseline, score_base
 from job.checkpoints import last_checkpoint, restore
 from job.data import Dataset, TrainingData, TrainingPairs, load_dataset
 from job.errors import DataError, Interrupted, SpecError, TrainingError
-from job.evaluate import choose_dimensions
+from job.evaluate import choose_dimensions, encode
 from job.interruption import StopSignal
 from job.machine import Machine
 from job.model import load_model
@@ -48,7 +48,7 @@ class Task:
     def load(self, machine=CPU):
         return load_model(self.spec.model, machine)
 
-    def train(self, stop=None, workspace=None, model=None):
+    def train(self, stop=None, workspace=None, model=None, **options):
         return train(
             model or self.load(),
             self.dataset.training,
@@ -56,6 +56,7 @@ class Task:
             self.spec.training,
             workspace or self.workspace,
             stop or StopSignal(),
+            **options,
         )
 
 
@@ -152,6 +153,43 @@ def test_training_cannot_see_the_test_split():
     """What `train` is given has no place for a test set, so nothing can be selected on it."""
     assert [field.name for field in fields(TrainingData)] == ["train", "validation", "corpus"]
     assert inspect.signature(train).parameters["data"].annotation is TrainingData
+
+
+PROMPTS = {"model__query_prompt": "'ask1 ask2 '", "model__document_prompt": "'tell3 tell4 '"}
+
+
+@pytest.mark.parametrize("prompts", [{}, PROMPTS], ids=["without prompts", "with prompts"])
+def test_the_known_embeddings_are_the_corpus_as_training_will_see_it(task, prompts):
+    """Embedded with the prompts that the tuned model will have, though the base does without."""
+    import torch
+
+    prepared = task(**prompts)
+    texts, document = prepared.dataset.corpus.texts, prepared.base.tuned_prompts.document
+
+    assert document == ("tell3 tell4 " if prompts else "")
+    torch.testing.assert_close(
+        prepared.base.corpus_vectors, encode(prepared.load(), texts, document, 64)
+    )
+
+
+def test_only_the_embeddings_of_training_documents_are_looked_at(task, tmp_path):
+    """What is known of the test's documents has no influence on what is trained."""
+    import torch
+
+    prepared = task(training__epochs="1", training__negative_margin="1")
+    known = prepared.base.corpus_vectors
+    hidden, wrong = torch.full_like(known, float("nan")), known.roll(1, dims=0)
+    hidden[prepared.dataset.train.documents] = known[prepared.dataset.train.documents]
+
+    whole, seen, other = (
+        prepared.train(workspace=Workspace(tmp_path / name), corpus_vectors=vectors)
+        for name, vectors in (("whole", known), ("seen", hidden), ("other", wrong))
+    )
+
+    assert_same_weights(weights_of(seen.model), weights_of(whole.model))
+    # They do have an influence.
+    with pytest.raises(AssertionError):
+        assert_same_weights(weights_of(other.model), weights_of(whole.model))
 
 
 def test_an_unknown_integration_is_refused(task):
@@ -321,6 +359,29 @@ def test_the_last_checkpoint_is_the_one_of_the_highest_step(trained):
     assert last_checkpoint(folder) == folder / "checkpoint-20"
     (folder / "checkpoint-10").rename(folder / "checkpoint-100")
     assert last_checkpoint(folder) == folder / "checkpoint-100"
+
+
+def test_each_checkpoint_is_handed_on_when_it_is_whole(task):
+    """Whoever copies it elsewhere finds all its files, before the training goes on."""
+    prepared, seen = task(training__evaluate_every="8"), []
+
+    def look(folder):
+        seen.append((folder, last_checkpoint(folder.parent)))
+
+    prepared.train(on_checkpoint=look)
+
+    checkpoints = [prepared.workspace.checkpoints / f"checkpoint-{step}" for step in (8, 16, 20)]
+    assert seen == [(folder, folder) for folder in checkpoints]
+
+
+def test_the_checkpoint_of_an_interruption_is_handed_on_too(task, stop_after):
+    """It is the one that somebody will go on from."""
+    prepared, seen = task(), []
+
+    with pytest.raises(Interrupted):
+        prepared.train(stop_after(12), on_checkpoint=lambda folder: seen.append(folder.name))
+
+    assert seen == ["checkpoint-10", "checkpoint-13"]
 
 
 def test_a_checkpoint_that_lacks_a_file_is_ignored(trained):

@@ -1,0 +1,106 @@
+"""Which pairs meet in a batch: those that are hard to tell apart, a few at a time."""
+
+from collections import deque
+from collections.abc import Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from sentence_transformers.base.sampler import DefaultBatchSampler
+
+from job.data import TrainingPairs
+from job.ranking import IntArray
+
+if TYPE_CHECKING:
+    from datasets import Dataset as ArrowDataset
+
+
+class LookalikeSampler(DefaultBatchSampler):
+    """Fills batches with clusters of pairs whose contexts are easily taken for each other.
+
+    In a random batch most of the other documents are no temptation. With its lookalikes in the
+    batch a pair gets hard negatives at no cost, as their documents are embedded anyway.
+    A batch never holds a question or a document twice.
+    """
+
+    def __init__(
+        self,
+        dataset: "ArrowDataset",
+        pairs: TrainingPairs,
+        alike: list[IntArray],
+        cluster: int,
+        **options: Any,  # noqa: ANN401  the trainer's own: batch size, generator, seed
+    ) -> None:
+        super().__init__(dataset, **options)
+        self._texts = list(zip(_numbers(pairs, "anchor"), _numbers(pairs, "positive"), strict=True))
+        self._groups = pairs.groups.tolist()
+        self._alike = [rows.tolist() for rows in alike]
+        self._cluster = cluster
+
+    def __iter__(self) -> Iterator[list[int]]:
+        if self.generator is not None:
+            # As the library's samplers do: the order depends on nothing but seed and epoch.
+            self.generator.manual_seed(self.seed + self.epoch)
+        waiting = deque(self._order())
+        while waiting:
+            batch = self._next_batch(waiting)
+            if len(batch) == self.batch_size or not self.drop_last:
+                yield batch
+
+    def _order(self) -> list[int]:
+        """Draw clusters at random, without replacement, and arrange them at random."""
+        drawn: set[int] = set()
+        clusters = []
+        for row in self._shuffled(len(self._texts)):
+            if row not in drawn:
+                cluster = self._cluster_of(row, drawn)
+                drawn.update(cluster)
+                clusters.append(cluster)
+        return [row for number in self._shuffled(len(clusters)) for row in clusters[number]]
+
+    def _shuffled(self, count: int) -> list[int]:
+        order: list[int] = torch.randperm(count, generator=self.generator).tolist()
+        return order
+
+    def _cluster_of(self, row: int, drawn: set[int]) -> list[int]:
+        """Gather a row and its lookalikes; of those that are nearly one text only the first."""
+        cluster, groups = [row], {self._groups[row]}
+        for other in self._alike[row]:
+            if len(cluster) == self._cluster:
+                break
+            if other not in drawn and self._groups[other] not in groups:
+                cluster.append(other)
+                groups.add(self._groups[other])
+        return cluster
+
+    def _next_batch(self, waiting: deque[int]) -> list[int]:
+        """Take the first rows that share no text; the others wait on, in their order."""
+        questions: set[int] = set()
+        documents: set[int] = set()
+        batch: list[int] = []
+        passed: list[int] = []
+        while waiting and len(batch) < self.batch_size:
+            row = waiting.popleft()
+            question, document = self._texts[row]
+            if question in questions or document in documents:
+                passed.append(row)
+            else:
+                questions.add(question)
+                documents.add(document)
+                batch.append(row)
+        waiting.extendleft(reversed(passed))
+        return batch
+
+
+def _numbers(pairs: TrainingPairs, column: str) -> list[int]:
+    """Number a column's texts; equal ones alike, whatever the protocol makes of them."""
+    encoded = pairs.table[column].combine_chunks().dictionary_encode()
+    numbers: list[int] = encoded.indices.to_pylist()
+    return numbers
+
+
+def lookalike_sampler(
+    pairs: TrainingPairs, alike: list[IntArray], cluster: int
+) -> "partial[LookalikeSampler]":
+    """Make what the trainer calls with its data set to get its batches."""
+    return partial(LookalikeSampler, pairs=pairs, alike=alike, cluster=cluster)

@@ -1,0 +1,442 @@
+"""Batches: every row once an epoch, no text twice in a batch, and lookalikes together."""
+
+import collections
+import itertools
+import math
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from conftest import make_pairs, write_jsonl
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from job.baseline import score_base
+from job.batches import lookalike_sampler
+from job.data import TrainingPairs, load_dataset
+from job.errors import Interrupted
+from job.evaluate import choose_dimensions
+from job.interruption import StopSignal
+from job.machine import Machine
+from job.model import load_model
+from job.negatives import find_lookalikes
+from job.recipe import resolve
+from job.train import train
+from job.trainer import build_trainer
+from job.workspace import Workspace
+
+CPU = Machine("cpu", "float32", "as the spec says")
+SEEDS = st.integers(0, 2**32 - 1)
+EPOCHS = st.integers(0, 20)
+
+
+def pairs_of(questions, documents):
+    """Make training pairs whose texts are known by these numbers."""
+    names = [f"q{number}" for number in range(len(questions))]
+    table = pa.table(
+        {
+            "id": names,
+            "anchor": [f"question {number}" for number in questions],
+            "positive": [f"document {number}" for number in documents],
+            "negatives": pa.array([[]] * len(names), pa.list_(pa.string())),
+        }
+    )
+    numbers = (np.array(column, dtype=np.int64) for column in (questions, documents))
+    return TrainingPairs(table, *numbers, np.arange(len(names)))
+
+
+def all_different(count):
+    return pairs_of(range(count), range(count))
+
+
+def sampler(pairs, alike, cluster, batch_size, *, seed=0, drop_last=False):
+    """Make a sampler as the trainer does; of the data set it needs the length alone."""
+    arrays = [np.array(rows, dtype=np.int64) for rows in alike]
+    return lookalike_sampler(pairs, arrays, cluster)(
+        range(len(pairs)),
+        batch_size=batch_size,
+        drop_last=drop_last,
+        valid_label_columns=["label"],
+        generator=torch.Generator(),
+        seed=seed,
+    )
+
+
+def batches(*arguments, epoch=0, **options):
+    """List an epoch's batches."""
+    made = sampler(*arguments, **options)
+    made.set_epoch(epoch)
+    return list(made)
+
+
+def order(alike, cluster, seed=0, epoch=0):
+    """Tell in which order rows are drawn: where no text stands twice, it is that of the batches."""
+    count = len(alike)
+    (batch,) = batches(all_different(count), alike, cluster, count, seed=seed, epoch=epoch)
+    return batch
+
+
+@st.composite
+def situations(draw):
+    """Draw pairs with texts in common, lookalikes of each, a cluster's and a batch's size."""
+    count = draw(st.integers(1, 40))
+    numbers = st.lists(st.integers(0, draw(st.integers(0, 40))), min_size=count, max_size=count)
+    others = [
+        st.lists(st.sampled_from([o for o in range(count) if o != row] or [0]), unique=True)
+        if count > 1
+        else st.just([])
+        for row in range(count)
+    ]
+    pairs = pairs_of(draw(numbers), draw(numbers))
+    return pairs, draw(st.tuples(*others)), draw(st.integers(1, 12)), draw(st.integers(2, 12))
+
+
+def texts(pairs, rows):
+    return pairs.questions[rows].tolist(), pairs.documents[rows].tolist()
+
+
+# What any batch is
+
+
+@given(situations(), SEEDS, EPOCHS)
+@settings(deadline=None)
+def test_every_row_is_in_exactly_one_batch_of_an_epoch(situation, seed, epoch):
+    """Clusters overlap and texts clash: still no row is lost, and none is trained on twice."""
+    found = batches(*situation, seed=seed, epoch=epoch)
+
+    assert sorted(itertools.chain(*found)) == list(range(len(situation[0])))
+
+
+@given(situations(), SEEDS, EPOCHS)
+@settings(deadline=None)
+def test_no_batch_holds_a_question_or_a_document_twice(situation, seed, epoch):
+    """A second answer to a question would be punished as a wrong one."""
+    pairs, _, _, batch_size = situation
+
+    for batch in batches(*situation, seed=seed, epoch=epoch):
+        assert 0 < len(batch) <= batch_size
+        for column in texts(pairs, batch):
+            assert len(set(column)) == len(column)
+
+
+@given(situations(), SEEDS, EPOCHS)
+@settings(deadline=None)
+def test_a_batch_takes_the_first_rows_that_share_no_text(situation, seed, epoch):
+    """Against a plain filling of batches, one row after the other; who has to wait comes first."""
+    pairs, alike, cluster, batch_size = situation
+    waiting, expected = order(alike, cluster, seed, epoch), []
+    while waiting:
+        batch = []
+        for row in waiting:
+            taken = [set(column) for column in texts(pairs, batch)]
+            if len(batch) < batch_size and not any(
+                text in column
+                for text, column in zip(itertools.chain(*texts(pairs, [row])), taken, strict=True)
+            ):
+                batch.append(row)
+        expected.append(batch)
+        waiting = [row for row in waiting if row not in batch]
+
+    assert batches(*situation, seed=seed, epoch=epoch) == expected
+
+
+@given(situations(), SEEDS, EPOCHS)
+@settings(deadline=None)
+def test_batches_that_are_not_full_are_dropped_where_that_is_wanted(situation, seed, epoch):
+    """Those that are full are the same, in the same order."""
+    *_, batch_size = situation
+    everything = batches(*situation, seed=seed, epoch=epoch)
+
+    full = batches(*situation, seed=seed, epoch=epoch, drop_last=True)
+
+    assert full == [batch for batch in everything if len(batch) == batch_size]
+
+
+@pytest.mark.parametrize("count", [1, 31, 32, 33, 100])
+def test_there_are_as_many_batches_as_the_schedule_counts_on(count):
+    """The learning rate follows the length that is told; where no texts clash it is exact."""
+    alike = [[(row + 1) % count] if count > 1 else [] for row in range(count)]
+    for drop_last, expected in ((False, math.ceil(count / 32)), (True, count // 32)):
+        made = sampler(all_different(count), alike, 8, 32, drop_last=drop_last)
+        assert len(made) == len(list(made)) == expected
+
+
+# The order
+
+
+@given(situations(), SEEDS, EPOCHS)
+@settings(deadline=None)
+def test_the_order_depends_on_nothing_but_seed_and_epoch(situation, seed, epoch):
+    """A run that is taken up again finds the batches that it was to have."""
+    expected = batches(*situation, seed=seed, epoch=epoch)
+
+    made = sampler(*situation, seed=seed)
+    for earlier in (epoch, epoch + 1, 0):
+        # Epochs that were begun, or trained to their end, before.
+        made.set_epoch(earlier)
+        next(iter(made))
+        collections.deque(made, maxlen=0)
+    made.generator.manual_seed(99)
+    torch.manual_seed(seed % 7)
+    made.set_epoch(epoch)
+
+    assert list(made) == expected
+
+
+@given(SEEDS, EPOCHS, st.integers(1, 12))
+@settings(deadline=None, max_examples=30)
+def test_another_epoch_or_seed_has_another_order(seed, epoch, cluster):
+    """Who met in one epoch need not meet in the next."""
+    alike = [[row ^ 1] for row in range(40)]
+
+    first, next_epoch = order(alike, cluster, seed, epoch), order(alike, cluster, seed, epoch + 1)
+
+    assert first != next_epoch
+    # Each epoch's seed is the one before and one, so those of neighbouring seeds are shared.
+    assert order(alike, cluster, seed + 1000, epoch) not in (first, next_epoch)
+
+
+@pytest.mark.parametrize("alike", [[[]] * 4, [[1, 2, 3], [0], [3, 0], [2, 1, 0]]])
+def test_a_cluster_of_one_is_a_random_order(alike):
+    """Whatever looks alike: each of the 24 orders of four rows comes up about as often."""
+    found = collections.Counter(tuple(order(alike, 1, seed)) for seed in range(2400))
+
+    assert len(found) == 24
+    # 100 each, with a standard deviation of 9.8.
+    assert all(60 < count < 140 for count in found.values())
+
+
+def test_which_rows_begin_a_cluster_is_drawn_too():
+    """Of three rows that all look alike each pair is a cluster equally often."""
+    alike = [[1, 2], [2, 0], [0, 1]]
+
+    found = collections.Counter(tuple(order(alike, 2, seed)) for seed in range(1800))
+
+    # The third row comes before or after its cluster: in a circle they stand the same.
+    assert set(found) == {(0, 1, 2), (1, 2, 0), (2, 0, 1)}
+    # 600 each, with a standard deviation of 20.
+    assert all(520 < count < 680 for count in found.values())
+
+
+def test_clusters_are_arranged_at_random():
+    """What is left for the last clusters is small; it must not always be the end of an epoch."""
+    # Of three rows that look alike one is left over; the fourth, which is alone, tells where it is.
+    alike = [[1, 2], [2, 0], [0, 1], []]
+
+    found = collections.Counter(order(alike, 2, seed).index(3) for seed in range(600))
+
+    # Three clusters have six orders; two have the fourth row first, and two have it last.
+    for position, expected in enumerate((200, 100, 100, 200)):
+        assert abs(found[position] - expected) < 50
+
+
+# Who meets
+
+
+def runs(drawn, group_of):
+    """Cut an order into its longest runs of one group."""
+    return [(key, list(rows)) for key, rows in itertools.groupby(drawn, key=group_of.get)]
+
+
+@given(st.lists(st.integers(1, 12), min_size=1, max_size=8), st.integers(1, 12), SEEDS)
+@settings(deadline=None)
+def test_a_cluster_stands_together(sizes, cluster, seed):
+    """Rows of one look are drawn so many at a time, in as few pieces as that allows."""
+    group_of, alike, start = {}, [], 0
+    for number, size in enumerate(sizes):
+        members = range(start, start + size)
+        group_of |= dict.fromkeys(members, number)
+        alike += [[other for other in members if other != row] for row in members]
+        start += size
+
+    pieces = collections.defaultdict(list)
+    for group, rows in runs(order(alike, cluster, seed), group_of):
+        pieces[group].append(len(rows))
+
+    for number, size in enumerate(sizes):
+        # Two clusters of one look may come to stand side by side.
+        assert len(pieces[number]) <= math.ceil(size / cluster)
+        assert sum(length % cluster != 0 for length in pieces[number]) <= 1
+        assert sum(pieces[number]) == size
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_those_that_look_most_alike_come_first(seed):
+    """A cluster takes its lookalikes in their order: of all others each row's nearest is one."""
+    nearest = [[row ^ 1, *(o for o in range(20) if o not in (row, row ^ 1))] for row in range(20)]
+
+    drawn = order(nearest, 2, seed)
+
+    assert all(a ^ 1 == b for a, b in zip(drawn[::2], drawn[1::2], strict=True))
+
+
+def test_a_cluster_whose_texts_clash_is_spread_over_batches():
+    """Meeting in a batch is worth less than a true answer that is punished as a wrong one."""
+    alike = [[1, 2, 3], [0, 2, 3], [0, 1, 3], [0, 1, 2]]
+
+    for seed in range(10):
+        found = batches(pairs_of([0, 1, 2, 3], [0, 0, 0, 1]), alike, 4, 4, seed=seed)
+
+        assert sorted(map(len, found)) == [1, 1, 2]
+        assert len(found[0]) == 2
+
+
+def meetings(alike, cluster, batch_size, epochs=5):
+    """Measure which share of the rows' seven best lookalikes is in their row's batch."""
+    made = sampler(all_different(len(alike)), alike, cluster, batch_size)
+    met = []
+    for epoch in range(epochs):
+        made.set_epoch(epoch)
+        for batch in made:
+            met += [other in batch for row in batch for other in alike[row][:7]]
+    return np.mean(met)
+
+
+@pytest.mark.parametrize("spread", [0.02, 1.0], ids=["topics of ten rows", "no topics"])
+def test_lookalikes_share_a_batch_far_more_often_than_by_chance(spread):
+    """By chance it is one of thirty of a row's best seven, in clusters of eight about the half."""
+    random = np.random.default_rng(0)
+    topics = random.uniform(size=(96, 2)).repeat(10, axis=0)
+    points = topics + spread * random.normal(size=(960, 2))
+    distances = np.linalg.norm(points[:, None] - points, axis=2)
+    alike = distances.argsort(axis=1)[:, 1:51].tolist()
+
+    by_chance, together = (meetings(alike, cluster, 32) for cluster in (1, 8))
+
+    assert by_chance == pytest.approx(31 / 959, abs=0.01)
+    assert together > 0.4
+
+
+# In the trainer
+
+
+@pytest.fixture
+def prepared(tiny_spec):
+    """Make what a training of two epochs of ten steps is given, and the model to train.
+
+    The untrained encoder scores all contexts much the same, hence the margin.
+    """
+
+    def prepare(**fields):
+        fields = {"training__epochs": "2", "training__negative_margin": "1", **fields}
+        spec = tiny_spec(**fields)
+        dataset = load_dataset(spec.data, {}, spec.evaluation.protocol)
+        model = load_model(spec.model, CPU)
+        dimensions = choose_dimensions(spec.evaluation, model.width)
+        return spec, dataset, score_base(model, dataset, dimensions, spec)
+
+    return prepare
+
+
+def test_the_trainer_draws_its_batches_so(prepared, tmp_path):
+    """With the spec's seed, batch size and cluster, each epoch anew."""
+    spec, dataset, base = prepared(training__seed="5", training__cluster="4")
+    model, pairs = load_model(spec.model, CPU), dataset.train
+    recipe = resolve(spec.training, model, pairs)
+    alike = find_lookalikes(model, pairs, 1.0, 64)
+    trainer = build_trainer(
+        model, pairs, base.validation, recipe.spec, Workspace(tmp_path), StopSignal(), alike
+    )
+
+    loader = trainer.get_train_dataloader()
+
+    epochs = []
+    for epoch in (0, 1, 0):
+        loader.set_epoch(epoch)
+        epochs.append([batch["label"].tolist() for batch in loader])
+        assert epochs[-1] == batches(pairs, alike, 4, 32, seed=5, epoch=epoch)
+    assert epochs[0] != epochs[1]
+
+
+@pytest.mark.parametrize("cluster", ["1", "8"])
+@pytest.mark.parametrize("protocol", ["grouped", "article"])
+def test_no_text_stands_twice_in_what_the_trainer_draws(prepared, tmp_path, protocol, cluster):
+    """Nor where the protocol takes each row for a document of its own: the text would be the same.
+
+    As a wrong answer to its own question it would be punished.
+    """
+    rows = make_pairs(300)
+    rows += [{**row, "question": " ".join(reversed(row["question"].split()))} for row in rows]
+    spec, dataset, base = prepared(
+        data__source=str(write_jsonl(tmp_path / "twice.jsonl", rows)),
+        evaluation__protocol=protocol,
+        training__cluster=cluster,
+    )
+    model, pairs = load_model(spec.model, CPU), dataset.train
+    recipe = resolve(spec.training, model, pairs)
+    alike = find_lookalikes(model, pairs, 1.0, 64)
+    trainer = build_trainer(
+        model, pairs, base.validation, recipe.spec, Workspace(tmp_path), StopSignal(), alike
+    )
+    contexts = pairs.table["positive"].to_pylist()
+    assert len(set(contexts)) < len(contexts)
+
+    for batch in trainer.get_train_dataloader():
+        drawn = [contexts[row] for row in batch["label"].tolist()]
+        assert len(set(drawn)) == len(drawn)
+
+
+@pytest.mark.parametrize(("cluster", "searches"), [("1", 0), ("2", 1)])
+def test_who_wants_random_batches_pays_for_no_search(
+    prepared, tmp_path, monkeypatch, cluster, searches
+):
+    """Every question is compared with every document, which takes its time."""
+    spec, dataset, base = prepared(training__epochs="1", training__cluster=cluster)
+    asked = []
+
+    def counted(*given):
+        asked.append(given)
+        return find_lookalikes(*given)
+
+    monkeypatch.setattr("job.train.find_lookalikes", counted)
+    train(
+        load_model(spec.model, CPU),
+        dataset.training,
+        base.validation,
+        spec.training,
+        Workspace(tmp_path / "work"),
+        StopSignal(),
+    )
+
+    assert len(asked) == searches
+
+
+@pytest.mark.parametrize("stopped_after", [4, 16])
+def test_a_training_taken_up_in_mid_epoch_ends_as_if_it_had_not_been_interrupted(
+    prepared, tmp_path, stopped_after
+):
+    """The clusters of an epoch are drawn again and gone on with: same weights in every bit."""
+    spec, dataset, base = prepared(training__evaluate_every="4")
+    assert spec.training.cluster == 8
+    alike = find_lookalikes(load_model(spec.model, CPU), dataset.train, 1.0, 64)
+    assert sum(map(len, alike)) > 1000
+    stop = StopSignal()
+
+    def stop_after(folder):
+        stop.requested |= folder.name == f"checkpoint-{stopped_after}"
+
+    def work(name, settings=spec.training, **options):
+        return train(
+            load_model(spec.model, CPU),
+            dataset.training,
+            base.validation,
+            settings,
+            Workspace(tmp_path / name),
+            **({"stop": StopSignal()} | options),
+            corpus_vectors=base.corpus_vectors,
+        )
+
+    whole = work("whole")
+    at_random = work("random", spec.training.model_copy(update={"cluster": 1}))
+    with pytest.raises(Interrupted, match=f"after step {stopped_after + 1} of 20"):
+        work("halves", stop=stop, on_checkpoint=stop_after)
+    resumed = work("halves")
+
+    assert resumed.resumed_from_step == stopped_after + 1
+    weights, expected, other = (
+        outcome.model.encoder.state_dict() for outcome in (resumed, whole, at_random)
+    )
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
+    assert not all(torch.equal(weights[name], other[name]) for name in expected)
+    assert (resumed.best_step, resumed.best_validation) == (whole.best_step, whole.best_validation)
