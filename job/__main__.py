@@ -96,8 +96,11 @@ def _train(workspace: Workspace, name: str, device: str, price_per_hour: float |
 def _check(data: str, model: str | None, settings: tuple[str, ...]) -> None:
     from job.check import check_data
 
-    spec = build_spec({"data": {"source": data}}, parse_assignments(settings))
-    check_data(spec, model, click.echo)
+    given: dict[str, dict[str, str]] = {"data": {"source": data}}
+    if model:
+        given["model"] = {"base": model}
+    spec = build_spec(given, parse_assignments(settings))
+    check_data(spec, click.echo, count_tokens=model is not None)
 
 
 def exit_code(work: Callable[[], None], workspace: Workspace | None, extra: str = "train") -> int:

@@ -4,15 +4,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from job.model import locate_model
 from job.report import score_table
 from job.spec import ModelSpec
 
 HUB_METRICS = ("ndcg@10", "mrr@10", "map@100", "recall@10", "accuracy@1")
 
 
-def write_card(folder: Path, spec: ModelSpec, report: Mapping[str, Any]) -> None:
-    """Write README.md into a saved model's folder."""
+def write_card(folder: Path, spec: ModelSpec, base: Path, report: Mapping[str, Any]) -> None:
+    """Write README.md into a saved model's folder; `base` is the folder of the base model."""
     from huggingface_hub import EvalResult, ModelCardData
 
     stem = spec.base.rstrip("/").rsplit("/", 1)[-1]
@@ -31,9 +30,9 @@ def write_card(folder: Path, spec: ModelSpec, report: Mapping[str, Any]) -> None
         for metric in HUB_METRICS
     ]
     metadata = ModelCardData(
-        base_model=spec.base if "/" in spec.base and not Path(spec.base).exists() else None,
+        base_model=spec.base if _is_on_hub(spec.base) else None,
         language=spec.language,
-        license=spec.license or base_license(spec.base),
+        license=spec.license or base_license(base),
         library_name="sentence-transformers",
         pipeline_tag="sentence-similarity",
         tags=["sentence-transformers", "feature-extraction", "matryoshka", "embedtune"],
@@ -44,21 +43,21 @@ def write_card(folder: Path, spec: ModelSpec, report: Mapping[str, Any]) -> None
     (folder / "README.md").write_text(text, "utf-8")
 
 
-def base_license(base: str) -> str | None:
+def _is_on_hub(base: str) -> bool:
+    return base.count("/") == 1 and not Path(base).exists()
+
+
+def base_license(base: Path) -> str | None:
     """Read the licence from the base model's own card, where there is one."""
     from huggingface_hub import ModelCard
-    from huggingface_hub.errors import HfHubHTTPError
     from yaml import YAMLError
 
-    path = locate_model(base)
-    card = Path(path) / "README.md"
+    card = base / "README.md"
     try:
-        if Path(path).is_dir() and not card.is_file():
-            return None
-        found = ModelCard.load(card if card.is_file() else path).data.license
+        found = ModelCard.load(card).data.license if card.is_file() else None
         return found if isinstance(found, str) else None
-    except (HfHubHTTPError, OSError, ValueError, YAMLError):
-        # A card that cannot be had or read costs a line in ours, not the run.
+    except (OSError, ValueError, YAMLError):
+        # A card that cannot be read costs a line in ours, not the run.
         return None
 
 

@@ -4,15 +4,18 @@ import json
 from collections.abc import Callable, Iterable
 from itertools import pairwise
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
 from job.compare import detectable_lift
 from job.data import Dataset, inspect_dataset, require_enough
-from job.model import locate_model
+from job.errors import ModelError, StorageError
+from job.fetch import fetch_data, fetch_model
 from job.pairs import column_texts
-from job.spec import JobSpec
+from job.spec import JobSpec, ModelSpec
+from job.workspace import Workspace
 
 # Standard deviation of a query's lift; measured: 0.29 on builtin:aws-docs, 0.25-0.30 on the
 # article's data (job/LOG.md).
@@ -21,13 +24,18 @@ WORD_EDGES = (0, 8, 16, 32, 64, 128, 256, 512, 10**9)
 BAR = 40
 
 
-def check_data(spec: JobSpec, model: str | None, echo: Callable[[str], object]) -> None:
+def check_data(spec: JobSpec, echo: Callable[[str], object], *, count_tokens: bool) -> None:
     """Tell through `echo` what was found; raises `DataError` where a job would."""
-    dataset = inspect_dataset(spec.data, {}, spec.evaluation.protocol)
-    for line in describe(dataset):
-        echo(line)
-    if model:
-        echo(describe_truncation(dataset, model, spec.model.max_length))
+    with TemporaryDirectory() as folder:
+        workspace = Workspace(Path(folder))
+        channels = {
+            role: found.path for role, found in fetch_data(spec.data, workspace, {}).items()
+        }
+        dataset = inspect_dataset(spec.data, channels, spec.evaluation.protocol)
+        for line in describe(dataset):
+            echo(line)
+        if count_tokens:
+            echo(describe_truncation(dataset, spec.model, workspace))
     require_enough(dataset, spec.data)
     echo("Ready to train.")
 
@@ -69,19 +77,23 @@ def describe(dataset: Dataset) -> Iterable[str]:
         )
 
 
-def describe_truncation(dataset: Dataset, model: str, max_length: int | None) -> str:
+def describe_truncation(dataset: Dataset, spec: ModelSpec, workspace: Workspace) -> str:
     """Say how many texts the model would cut; needs its tokenizer and the package `tokenizers`."""
     try:
         from tokenizers import Tokenizer
     except ModuleNotFoundError:
         return "Truncation not counted: `pip install tokenizers` to count tokens"
-    tokenizer_file = _model_file(model, "tokenizer.json")
-    if tokenizer_file is None:
-        return f"Truncation not counted: no tokenizer of `{model}` can be had"
-    tokenizer = Tokenizer.from_file(str(tokenizer_file))
+    try:
+        # The tokenizer and the settings, without the weights.
+        folder = fetch_model(spec, workspace, {}, only="*.json").path
+    except (ModelError, StorageError) as error:
+        return f"Truncation not counted: {error}"
+    if not (folder / "tokenizer.json").is_file():
+        return f"Truncation not counted: no tokenizer of `{spec.base}` can be had"
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    limit = max_length or _max_length(model)
+    limit = spec.max_length or _max_length(folder)
     parts = []
     for name, column in (("questions", "anchor"), ("contexts", "positive")):
         counts = np.array([len(tokenizer.encode(text).ids) for text in _texts(dataset, column)])
@@ -89,34 +101,20 @@ def describe_truncation(dataset: Dataset, model: str, max_length: int | None) ->
     return f"Truncation at {limit} tokens: {' and '.join(parts)}"
 
 
-def _model_file(model: str, name: str) -> Path | None:
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    folder = Path(locate_model(model))
-    if folder.is_dir():
-        return folder / name if (folder / name).is_file() else None
-    try:
-        return Path(hf_hub_download(model, name))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError):
-        return None
-
-
-def _max_length(model: str) -> int:
+def _max_length(model: Path) -> int:
     """Find the limit that sentence-transformers will use, 512 (BERT's) where none is stated."""
-    own = _settings(model, "sentence_bert_config.json").get("max_seq_length")
+    own = _settings(model / "sentence_bert_config.json").get("max_seq_length")
     if own:
         return int(own)
     stated = (
-        _settings(model, "tokenizer_config.json").get("model_max_length"),
-        _settings(model, "config.json").get("max_position_embeddings"),
+        _settings(model / "tokenizer_config.json").get("model_max_length"),
+        _settings(model / "config.json").get("max_position_embeddings"),
     )
     return int(min((limit for limit in stated if limit), default=512))
 
 
-def _settings(model: str, name: str) -> dict[str, Any]:
-    path = _model_file(model, name)
-    settings: dict[str, Any] = json.loads(path.read_text("utf-8")) if path else {}
+def _settings(path: Path) -> dict[str, Any]:
+    settings: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.is_file() else {}
     return settings
 
 

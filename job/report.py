@@ -33,6 +33,8 @@ class Results:
     """What a run found out."""
 
     machine: Machine
+    # What was fetched, by role: see `job.fetch`.
+    inputs: Mapping[str, Mapping[str, Any]]
     dataset: Dataset
     base: Baseline
     training: Training
@@ -69,6 +71,7 @@ def build_report(
             "tuned": {str(d): {"float32": s.means()} for d, s in results.tuned.items()},
         },
         "comparison": comparison.to_dict(),
+        "inputs": results.inputs,
         "data": results.dataset.facts,
         "prompts": {
             "sentence": results.base.prompts.sentence(),
@@ -176,6 +179,11 @@ def to_markdown(report: Mapping[str, Any]) -> str:
     protocol = "by group" if by_group else "random rows, as in the article"
     seconds = ", ".join(f"{name} {value:.1f}" for name, value in report["seconds"].items())
     usd = report["cost"]["usd"]
+    inputs = "; ".join(
+        f"{role} `{found['uri']}` at `{found.get('commit') or found['version']}`"
+        for role, found in report["inputs"].items()
+        if len(found) > 1
+    )
     recipe = "; ".join(
         f"{field} {json.dumps(resolved['value'])} ({resolved['reason']})"
         for field, resolved in report["training"]["recipe"].items()
@@ -195,6 +203,7 @@ Lift is tuned minus base, with its 95 % interval (jackknife over groups of queri
 ## Data
 
 - Source: `{data["source"]}`, {data["rows"]} rows read, {data["used"]} used; dropped: {dropped}.
+- Fetched: {inputs or "nothing, all was here"}.
 - Splits ({protocol}): {splits}; corpus: {data["corpus"]} documents, those of the training included.
 - Test contexts that are also trained on: {leakage["test_contexts_in_train"]:.1%} \
 (a random split: {leakage["under_a_random_split"]:.1%}).

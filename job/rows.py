@@ -47,12 +47,10 @@ def collect_rows(spec: DataSpec, channels: Channels) -> Rows:
         "test": spec.test,
         "corpus": spec.corpus,
     }
+    require_data(spec, channels)
     typed = spec.source or "channel data"
     names |= {key: str(folder) for key, folder in channels.items() if key in names}
-    if names["data"] is None:
-        msg = "`data.source` is missing, and there is no channel `data`: nothing to train on."
-        raise SpecError(msg)
-    main = open_source(names["data"], spec)
+    main = open_source(str(names["data"]), spec)
     documents = [judge_documents(main.documents)]
     if names["corpus"]:
         documents.append(judge_documents(open_documents(names["corpus"])))
@@ -75,6 +73,12 @@ def collect_rows(spec: DataSpec, channels: Channels) -> Rows:
     judged = dataclasses.replace(judged, pairs=_distinct_query_ids(_true_negatives(judged.pairs)))
     numbers = np.arange(len(judged.pairs), dtype=np.int64)
     return Rows(typed, main.columns, judged, pa.concat_tables(documents), numbers)
+
+
+def require_data(spec: DataSpec, channels: Channels) -> None:
+    if spec.source is None and "data" not in channels:
+        msg = "`data.source` is missing, and there is no channel `data`: nothing to train on."
+        raise SpecError(msg)
 
 
 def _true_negatives(pairs: pa.Table) -> pa.Table:

@@ -1,10 +1,10 @@
-"""Where pairs come from: files, folders, BEIR folders, the Hub, `builtin:aws-docs`.
+"""Where pairs come from: files, folders, BEIR folders, `builtin:aws-docs`.
 
+S3 and the Hub are no places to read from: `job.fetch` makes files of what lies there.
 All of them become the same thing: rows of (anchor, positives, negatives) as they were found.
 """
 
 import itertools
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,10 +13,9 @@ from typing import Any
 from job.aws_docs import mine_pairs
 from job.columns import ColumnChoice, choose_columns
 from job.errors import DataError
-from job.records import SURPLUS, Record, file_format, read_records
+from job.records import SURPLUS, Record, read_records
 from job.spec import Columns, DataSpec
 
-HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
 # Rows that say which columns there are: JSON lines may leave out what they have no value for.
 FIRST_ROWS = 100
 BUILTIN_DOCS = "builtin:aws-docs"
@@ -54,7 +53,7 @@ class Source:
 
 
 def open_source(name: str, spec: DataSpec) -> Source:
-    """Open pairs by path, Hub id or `builtin:` name; reading starts when the rows are asked for."""
+    """Open pairs by path or `builtin:` name; reading starts when the rows are asked for."""
     if name.startswith("builtin:"):
         return _from_records(name, _builtin_records(name), Columns())
     path = Path(name)
@@ -62,8 +61,6 @@ def open_source(name: str, spec: DataSpec) -> Source:
         if is_beir(path):
             return _from_beir(name, path)
         return _from_records(name, read_records(path), spec.columns)
-    if HUB_ID.fullmatch(name) and file_format(path) is None:
-        return _from_records(name, _hub_records(name, spec), spec.columns)
     msg = f"`{name}` does not exist (as a path), nor does it look like a Hub id (`owner/name`)."
     raise DataError(msg)
 
@@ -92,23 +89,6 @@ def _builtin_records(name: str) -> Iterator[Record]:
         raise DataError(msg)
     for number, pair in enumerate(mine_pairs(), start=1):
         yield Record(name, number, dict(pair))
-
-
-def _hub_records(name: str, spec: DataSpec) -> Iterator[Record]:
-    from datasets import load_dataset
-    from datasets.exceptions import DatasetNotFoundError
-
-    try:
-        rows = load_dataset(name, spec.subset, split=spec.split)
-    except (DatasetNotFoundError, ConnectionError, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0].rstrip(".")
-        msg = (
-            f"The Hub data set `{name}` (split `{spec.split}`) cannot be loaded: {reason}. "
-            "Check the id, the split, `HF_TOKEN` and the network."
-        )
-        raise DataError(msg) from None
-    for number, fields in enumerate(rows, start=1):
-        yield Record(name, number, fields)
 
 
 def _from_records(name: str, records: Iterator[Record], wanted: Columns) -> Source:

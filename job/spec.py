@@ -1,9 +1,10 @@
 """JobSpec: what a job shall do, typed and bounded; where it runs is for MachineOptions to say."""
 
 import json
+import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Fraction = Annotated[float, Field(ge=0.0, le=0.5)]
 # Whole passes stay whole numbers: `4` is not written back as `4.0`.
@@ -25,11 +26,19 @@ class Columns(Section):
 class DataSpec(Section):
     source: str | None = Field(
         None,
-        description="Pairs: a file, a folder, a BEIR folder, a Hub data set id or "
-        "`builtin:aws-docs`. The channel `data` wins over it.",
+        description="Pairs: a file, a folder, a BEIR folder, `s3://bucket/prefix`, a Hub data set "
+        "(`owner/name`, `hf://datasets/owner/name@revision:split`) or `builtin:aws-docs`. The "
+        "channel `data` wins over it.",
     )
     subset: str | None = Field(None, description="Configuration of a Hub data set.")
-    split: str = Field("train", description="Split of a Hub data set.")
+    split: str = Field("train", description="Split of a Hub data set; `a+b` joins two.")
+    revision: str | None = Field(None, description="Branch, tag or commit of a Hub data set.")
+    max_download_gb: float = Field(
+        50.0,
+        gt=0.0,
+        allow_inf_nan=False,
+        description="Larger data is refused before it is downloaded.",
+    )
     columns: Columns = Columns()
     validation: str | None = Field(None, description="Pairs to validate on, instead of a split.")
     test: str | None = Field(None, description="Pairs to test on, instead of a split.")
@@ -58,7 +67,14 @@ class DataSpec(Section):
 class ModelSpec(Section):
     base: str = Field(
         "BAAI/bge-base-en-v1.5",
-        description="Model to start from: a Hub id, a local folder or `builtin:minilm`.",
+        description="Model to start from: a Hub id, a local folder, one in S3 (or its "
+        "`model.tar.gz`) or `builtin:minilm`.",
+    )
+    max_download_gb: float = Field(
+        50.0,
+        gt=0.0,
+        allow_inf_nan=False,
+        description="A larger model is refused before it is downloaded.",
     )
     revision: str | None = Field(None, description="Branch, tag or commit of a Hub model.")
     name: str | None = Field(None, description="Name of the tuned model in its card.")
@@ -112,6 +128,15 @@ class TrainingSpec(Section):
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] | None = Field(
         0.0, description="Dropout while training; `null`: what the model was trained with."
     )
+    # Hard negatives for nothing: about a point of nDCG@10 on one data set, none on another, a loss
+    # on neither (job/LOG.md).
+    cluster: int = Field(
+        8,
+        ge=1,
+        le=1024,
+        description="Batches are filled with so many pairs at a time that the base model easily "
+        "mistakes for each other; 1: at random.",
+    )
     # Three gain about half a point of nDCG@10, for two to three times the training (job/LOG.md).
     mined_negatives: int = Field(
         0,
@@ -124,8 +149,8 @@ class TrainingSpec(Section):
         0.95,
         gt=0.0,
         le=1.0,
-        description="What scores above this share of a pair's own context is no mined negative: it "
-        "may be an answer.",
+        description="What scores above this share of a pair's own context is no hard negative, "
+        "of its own mining or clustering: it may be an answer.",
     )
     warmup_ratio: float = Field(
         0.1, ge=0.0, le=0.9, description="Share of the steps that warm the learning rate up."
@@ -200,7 +225,42 @@ class EvaluationSpec(Section):
 
 
 class OutputSpec(Section):
-    uri: str = Field("runs", min_length=1, description="Folder that receives the results.")
+    uri: str = Field(
+        "runs",
+        min_length=1,
+        description="What receives the results: a folder, or `s3://bucket/prefix`.",
+    )
+    kms_key: str | None = Field(
+        None, description="KMS key that encrypts results in S3; by default as the bucket says."
+    )
+    hub: str | None = Field(
+        None, description="Hub repository (`owner/name`) that receives the tuned model."
+    )
+    hub_private: bool = Field(
+        True, description="A repository that does not exist yet is made private."
+    )
+    hub_strategy: Literal["end", "checkpoint"] = Field(
+        "end",
+        description="`checkpoint` also pushes each checkpoint, to the branch `NAME-checkpoints`.",
+    )
+    hub_always: bool = Field(
+        False, description="Push the model even if the verdict is that it was not improved."
+    )
+
+    @field_validator("uri")
+    @classmethod
+    def _without_a_last_slash(cls, uri: str) -> str:
+        # `runs/` and `runs` are one place: a run is found again under either.
+        shorter = uri.rstrip("/")
+        return uri if shorter.endswith(":") else shorter or uri
+
+    @field_validator("hub")
+    @classmethod
+    def _is_a_repository(cls, hub: str | None) -> str | None:
+        if hub is not None and not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", hub):
+            msg = "expected a repository, `owner/name`"
+            raise ValueError(msg)
+        return hub
 
 
 # What a preset sets where the spec says nothing; `balanced` is the defaults. README: trade-offs.

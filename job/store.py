@@ -10,18 +10,14 @@ from typing import Any
 
 from job.data import Dataset
 from job.errors import TrainingError
+from job.hub import Push
 from job.model import Model
+from job.places import Place
+from job.progress import log
 from job.ranking import METRICS, Scores
 from job.report import to_json, to_markdown
 from job.spec import JobSpec
-from job.workspace import (
-    MANIFEST,
-    Workspace,
-    check_same_spec,
-    link_or_copy,
-    write_atomically,
-    write_error,
-)
+from job.workspace import MANIFEST, Workspace, check_same_spec, write_atomically
 
 # Texts of the sample that the saved model must embed as the one in memory does.
 SAMPLE = 32
@@ -115,34 +111,52 @@ def result_files(workspace: Workspace) -> Iterator[tuple[str, Path]]:
                 yield prefix + path.relative_to(root).as_posix(), path
 
 
-def publish(workspace: Workspace, destination: Path) -> None:
-    """Put the results into a local folder, the manifest last."""
-    try:
-        for name, path in result_files(workspace):
-            target = destination / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.unlink(missing_ok=True)
-            link_or_copy(path, target)
-        manifest = (workspace.results / MANIFEST).read_text("utf-8")
-        write_atomically(destination / MANIFEST, manifest)
-    except OSError as error:
-        msg = f"The results cannot be written to `{destination}`"
-        raise write_error(msg, error) from None
+def publish(workspace: Workspace, destination: Place) -> None:
+    """Put the results into their place, the report first, the model last; `complete` ends it."""
+    files = dict(result_files(workspace))
+    report = {name: path for name, path in files.items() if name.startswith("report/")}
+    model = {name: path for name, path in files.items() if name.startswith("model/")}
+    destination.put(report)
+    destination.put({n: path for n, path in files.items() if n not in report | model})
+    destination.put(model)
 
 
-def check_destination(destination: Path, spec: JobSpec) -> None:
-    """Refuse, before any work is done, a folder of another job or one that cannot be written."""
-    if (destination / "spec.json").is_file():
-        check_same_spec(destination / "spec.json", spec)
-    try:
-        destination.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        msg = f"The output folder `{destination}` cannot be made"
-        raise write_error(msg, error) from None
+def complete(workspace: Workspace, destination: Place) -> None:
+    """Write the manifest, which says that everything is there."""
+    destination.write(MANIFEST, (workspace.results / MANIFEST).read_text("utf-8"))
 
 
-def is_complete(destination: Path) -> bool:
-    return (destination / MANIFEST).is_file()
+def push_model(workspace: Workspace, push: Push, run: str, *, always: bool) -> None:
+    """Push the model with its card, the report and the logs beside it, if it was improved."""
+    report = json.loads((workspace.report / "report.json").read_text("utf-8"))
+    if not (report["verdict"]["improved"] or always):
+        log.warning(
+            "hub: the model was not improved, so it was not pushed to `%s`; "
+            "`output.hub_always=true` pushes it all the same",
+            push.repository,
+        )
+        return
+    pushed = ("model/", "report/", "logs/")
+    files = {
+        name.removeprefix("model/"): path
+        for name, path in result_files(workspace)
+        if name.startswith(pushed)
+    }
+    commit = push.results(files, run)
+    log.info("hub: the model is in `%s`, commit %s, tag `%s`", push.repository, commit[:12], run)
+
+
+def claim(destination: Place, spec: JobSpec) -> None:
+    """Refuse, before any work is done, the place of another job or one that cannot be written."""
+    earlier = destination.read("spec.json")
+    if earlier is None:
+        destination.write("spec.json", spec.to_json())
+    else:
+        check_same_spec(earlier, destination.uri, spec)
+
+
+def is_complete(destination: Place) -> bool:
+    return destination.read(MANIFEST) is not None
 
 
 def _sha256(path: Path) -> str:

@@ -64,6 +64,21 @@ class Workspace:
         return self.checkpoints / "recipe.json"
 
     @property
+    def pins(self) -> Path:
+        """Which versions of its inputs the run began with; beside the checkpoints, as above."""
+        return self.checkpoints / "inputs.json"
+
+    @property
+    def fetched(self) -> Path:
+        """What the job itself brought from S3 and the Hub, by role."""
+        return self.root / "input" / "fetched"
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all results are made; whether they were published is another question."""
+        return (self.results / MANIFEST).is_file()
+
+    @property
     def per_query(self) -> Path:
         return self.results / "per_query.parquet"
 
@@ -107,7 +122,7 @@ class Workspace:
     def write_spec(self, spec: JobSpec) -> None:
         """Keep the merged spec; a workspace that holds another spec's run is refused."""
         if self.spec.is_file():
-            check_same_spec(self.spec, spec)
+            check_same_spec(self.spec.read_text("utf-8"), str(self.results), spec)
         self.results.mkdir(parents=True, exist_ok=True)
         write_atomically(self.spec, spec.to_json())
 
@@ -154,18 +169,19 @@ class Workspace:
         return False
 
 
-def check_same_spec(path: Path, spec: JobSpec) -> None:
-    """Refuse to mix two jobs: `path` is the spec.json of a run, `spec` what is asked for now."""
-    from job.spec_document import differing_fields
+def check_same_spec(earlier: str, place: str, spec: JobSpec) -> None:
+    """Refuse to mix two jobs: `earlier` is the spec.json at a place, `spec` what is wanted now."""
+    from job.spec_document import differing_fields, parse_document
 
+    name = f"{place}/spec.json"
     try:
-        earlier = build_spec(read_document(path, path.name))
+        there = build_spec(parse_document(earlier, name))
     except SpecError as error:
-        msg = f"`{path}` is not the spec of this version ({error}) Use another `--name`."
+        msg = f"`{name}` is not the spec of this version ({error}) Use another `--name`."
         raise SpecError(msg) from None
-    if fields := differing_fields(earlier, spec):
+    if fields := differing_fields(there, spec):
         names = ", ".join(f"`{field}`" for field in fields)
-        msg = f"`{path.parent}` belongs to a run with another spec; these differ: {names}. "
+        msg = f"`{place}` belongs to a run with another spec; these differ: {names}. "
         raise SpecError(msg + "Use another `--name`, or the same values.")
 
 

@@ -1,0 +1,249 @@
+"""What a run reads from elsewhere, brought here first: data and model from S3 and the Hub.
+
+Everything then is a file or folder, which one loader reads wherever it came from. Which version
+was fetched is noted beside the checkpoints: a branch or an object that moves on must not change
+the data under a half-trained model.
+"""
+
+import fnmatch
+import gzip
+import hashlib
+import json
+import shutil
+import tarfile
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from job import hub
+from job.errors import DataError, EmbedtuneError, ModelError
+from job.model import find_locally
+from job.places import S3, Entry, S3Place, inside
+from job.progress import log
+from job.records import file_format
+from job.rows import require_data
+from job.spec import DataSpec, JobSpec, ModelSpec
+from job.workspace import DATA_CHANNELS, Workspace, link_or_copy, write_atomically
+
+GIGA = 1e9
+ARCHIVES = (".tar.gz", ".tgz")
+CHUNK = 2**20
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A file or folder here; `facts` say exactly what it is a copy of."""
+
+    path: Path
+    facts: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """All that a run reads: data by role (a channel's name), and the base model's folder."""
+
+    channels: dict[str, Path]
+    model: Path
+    # The `inputs` section of report.json, by role.
+    facts: dict[str, dict[str, Any]]
+
+
+def fetch_inputs(spec: JobSpec, workspace: Workspace) -> Inputs:
+    """Fetch what the spec names and no channel brings, and note which versions those were."""
+    require_data(spec.data, workspace.channels())
+    pins = read_pins(workspace)
+    fetched = fetch_data(spec.data, workspace, pins)
+    model = fetch_model(spec.model, workspace, pins)
+    facts = {role: found.facts for role, found in fetched.items()} | {"model": model.facts}
+    workspace.checkpoints.mkdir(parents=True, exist_ok=True)
+    write_atomically(workspace.pins, json.dumps(facts, indent=2) + "\n")
+    channels = workspace.channels() | {role: found.path for role, found in fetched.items()}
+    return Inputs(channels, model.path, facts)
+
+
+def read_pins(workspace: Workspace) -> dict[str, dict[str, Any]]:
+    """Return what an earlier start of this run fetched; nothing where nothing was trained on it."""
+    if not (workspace.pins.is_file() and any(workspace.checkpoints.glob("checkpoint-*"))):
+        return {}
+    pins: dict[str, dict[str, Any]] = json.loads(workspace.pins.read_text("utf-8"))
+    return pins
+
+
+def fetch_data(
+    spec: DataSpec, workspace: Workspace, pins: dict[str, dict[str, Any]]
+) -> dict[str, Fetched]:
+    """Fetch the data that lies in S3 or on the Hub, by role."""
+    sources = [spec.source, spec.validation, spec.test, spec.corpus]
+    limit = spec.max_download_gb * GIGA
+    fetched = {}
+    for role, uri in zip(DATA_CHANNELS, sources, strict=True):
+        if uri is None or workspace.channel(role):
+            continue
+        folder, pinned = workspace.fetched / role, pins.get(role, {})
+        if uri.startswith(S3):
+            fetched[role] = _from_s3(uri, folder, pinned, limit, "data", _is_data)
+        elif reference := hub_reference(uri):
+            fetched[role] = _data_from_hub(role, reference, spec, folder, pinned)
+    return fetched
+
+
+def hub_reference(uri: str) -> hub.Reference | None:
+    """Tell a Hub data set from a path; one that ends like a data file is a path, if a wrong one."""
+    if not uri.startswith(hub.SCHEME) and (Path(uri).exists() or file_format(Path(uri))):
+        return None
+    return hub.parse_reference(uri)
+
+
+def fetch_model(
+    spec: ModelSpec,
+    workspace: Workspace,
+    pins: dict[str, dict[str, Any]],
+    only: str = "*",
+) -> Fetched:
+    """Fetch the base model, or those of its files that match `only`."""
+    folder, pinned = workspace.fetched / "model", pins.get("model", {})
+    limit = spec.max_download_gb * GIGA
+    if spec.base.startswith(S3):
+        found = _from_s3(spec.base, folder, pinned, limit, "model", lambda n: _is_model(n, only))
+        return Fetched(_unpacked(found.path, limit), found.facts)
+    if (path := find_locally(spec.base)) is not None:
+        return Fetched(path, {"uri": spec.base})
+    commit = pinned.get("commit") or hub.resolve(spec.base, "model", spec.revision)
+    path = hub.download_model(
+        spec.base, commit, limit, only=only, trust_code=spec.trust_remote_code
+    )
+    return Fetched(path, {"uri": spec.base, "commit": commit})
+
+
+def _data_from_hub(
+    role: str, reference: hub.Reference, spec: DataSpec, folder: Path, pinned: dict[str, Any]
+) -> Fetched:
+    repository = reference.repository
+    # A data set that is given to test on has its rows in a split of that name.
+    split = reference.split or (role if role in ("validation", "test") else spec.split)
+    commit = pinned.get("commit") or hub.resolve(
+        repository, "dataset", reference.revision or spec.revision
+    )
+    limit = spec.max_download_gb * GIGA
+    cached, names = hub.download_data(reference, commit, spec.subset, split, limit)
+    shutil.rmtree(folder, ignore_errors=True)
+    # The cache holds other splits as well; a folder of its own holds what was asked for.
+    for name in names:
+        if file_format(Path(name)) is None:
+            msg = f"The Hub data set `{repository}` holds `{name}`, a format that is not read here."
+            raise DataError(msg)
+        target = inside(folder, name)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        link_or_copy(cached / name, target)
+    facts = {"uri": repository, "commit": commit, "subset": spec.subset, "split": split}
+    return Fetched(folder, facts)
+
+
+def _from_s3(
+    uri: str,
+    folder: Path,
+    pinned: dict[str, Any],
+    limit: float,
+    kind: str,
+    wanted: Callable[[str], bool],
+) -> Fetched:
+    """Fetch an object, or what lies below a prefix, but for what an earlier try brought.
+
+    Each version of the listing has a folder of its own, so a file that is there is the right one.
+    """
+    if (earlier := _path_of(folder, pinned)) and earlier.exists():
+        return Fetched(earlier, pinned)
+    place = S3Place(uri)
+    single = place.as_file()
+    if single:
+        place, entries = single[0], [single[1]]
+    else:
+        entries = [entry for entry in place.files() if wanted(entry.name)]
+    error = ModelError if kind == "model" else DataError
+    if not entries:
+        msg = f"There is no {kind} in `{uri}`: neither an object of that name nor any below it."
+        raise error(msg)
+    size = sum(entry.size for entry in entries)
+    hub.check_size(uri, size, limit, kind)
+    facts: dict[str, Any] = {
+        "uri": uri,
+        "version": _version(entries),
+        "file": entries[0].name if single else None,
+        "files": len(entries),
+        "bytes": size,
+    }
+    if pinned and pinned["version"] != facts["version"]:
+        msg = f"`{uri}` has changed since this run began; start a new one with another `--name`."
+        raise error(msg)
+    target = folder / facts["version"]
+    _fetch_missing(place, entries, target)
+    return Fetched(_path_of(folder, facts) or target, facts)
+
+
+def _fetch_missing(place: S3Place, entries: list[Entry], folder: Path) -> None:
+    for other in folder.parent.glob("*"):
+        if other.name != folder.name:
+            shutil.rmtree(other, ignore_errors=True)
+    missing = [e for e in entries if not _is_there(inside(folder, e.name), e.size)]
+    log.info("fetch: %s files=%d missing=%d", place.uri, len(entries), len(missing))
+    place.get(missing, folder)
+
+
+def _is_there(path: Path, size: int) -> bool:
+    return path.is_file() and path.stat().st_size == size
+
+
+def _path_of(folder: Path, facts: dict[str, Any]) -> Path | None:
+    if not facts:
+        return None
+    version = folder / str(facts["version"])
+    return version / facts["file"] if facts["file"] else version
+
+
+def _version(entries: list[Entry]) -> str:
+    listing = json.dumps([(entry.name, entry.size, entry.tag) for entry in entries])
+    return hashlib.sha256(listing.encode("utf-8")).hexdigest()[:16]
+
+
+def _is_data(name: str) -> bool:
+    # BEIR's judgements are `.tsv`, which is a format as well.
+    return file_format(Path(name)) is not None
+
+
+def _is_model(name: str, only: str) -> bool:
+    return fnmatch.fnmatch(name, only) and not any(
+        fnmatch.fnmatch(name, pattern) for pattern in hub.OTHER_WEIGHTS
+    )
+
+
+def _unpacked(path: Path, limit: float) -> Path:
+    """Unpack a model that came as an archive, as SageMaker stores them."""
+    if path.is_dir():
+        return path
+    if not path.name.endswith(ARCHIVES):
+        msg = f"`{path.name}` is no model: name a folder of a model, or its `model.tar.gz`."
+        raise ModelError(msg)
+    folder = path.parent / "unpacked"
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        # To its end, where its checksum is: what is damaged further on looks like an end to tar.
+        with gzip.open(path) as whole:
+            while whole.read(CHUNK):
+                pass
+        with tarfile.open(path) as archive:
+            members = [m for m in archive if _is_model(m.name, "*")]
+            hub.check_size(path.name, sum(m.size for m in members), limit, "model")
+            # Refuses names and links that lead out of the folder, and devices.
+            archive.extractall(folder, members, filter="data")
+    except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        reason = str(error).splitlines()[0].rstrip(".")
+        msg = f"The archive `{path.name}` cannot be unpacked: {reason}."
+        raise ModelError(msg) from None
+    except EmbedtuneError:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    inner = [found.parent for found in folder.rglob("modules.json")]
+    return min(inner, key=lambda found: len(found.parts), default=folder)

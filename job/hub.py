@@ -1,0 +1,263 @@
+"""The Hugging Face Hub: data sets and models come from it, the tuned model can go there.
+
+The client's own settings hold: `HF_TOKEN` or its login, `HF_ENDPOINT`, `HF_HOME`.
+"""
+
+import glob
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from job.errors import DataError, EmbedtuneError, ModelError, StorageError
+from job.places import inside
+from job.progress import log
+
+# Weights in formats that we do not load; some of them are pickles, which may run code.
+OTHER_WEIGHTS = (
+    "*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle", "*.h5", "*.msgpack", "*.ot",
+    "*.onnx", "*.onnx_data", "onnx/*", "openvino/*", "*.tflite", "*.gguf", "*.mlmodel",
+)  # fmt: skip
+# A repository's Python code; it is fetched only where the spec trusts it.
+CODE = "*.py"
+REPOSITORY = r"\w[\w.-]*/\w[\w.-]*"
+SCHEME = "hf://datasets/"
+DATA_SET = re.compile(rf"(?:{SCHEME})?({REPOSITORY})(?:@([^:]+))?(?::(\S+))?")
+# What a training keeps beside a checkpoint's model.
+TRAINER_FILES = ("optimizer.*", "scheduler.*", "scaler.*", "rng_state*", "trainer_state.json",
+                 "training_args.bin")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A data set on the Hub: `org/name` or `hf://datasets/org/name@revision:split`."""
+
+    repository: str
+    revision: str | None
+    split: str | None
+
+
+def parse_reference(text: str) -> Reference | None:
+    found = DATA_SET.fullmatch(text)
+    return Reference(*found.groups()) if found else None
+
+
+def resolve(repository: str, kind: str, revision: str | None) -> str:
+    """Return the commit id that a revision (default: `main`) means now."""
+    from huggingface_hub import HfApi
+
+    with _explained(repository, kind):
+        found = HfApi().resolve_revision(repository, repo_type=kind, revision=revision)
+    return found.resolved
+
+
+def download_model(
+    base: str, commit: str, max_bytes: float, *, only: str = "*", trust_code: bool = False
+) -> Path:
+    """Fetch a model at a commit, or those of its files that match `only`, into the Hub's cache.
+
+    Returns its folder.
+    """
+    ignored = OTHER_WEIGHTS if trust_code else (*OTHER_WEIGHTS, CODE)
+    folder = _download(base, "model", commit, max_bytes, wanted=[only], ignored=ignored)
+    if only == "*" and not any(folder.rglob("*.safetensors")):
+        msg = (
+            f"The Hub model `{base}` holds no weights as safetensors; pickles are refused, since "
+            "they may run code. Take another revision or model."
+        )
+        raise ModelError(msg)
+    return folder
+
+
+def download_data(
+    reference: Reference, commit: str, subset: str | None, split: str, max_bytes: float
+) -> tuple[Path, list[str]]:
+    """Fetch the files of one split (`a+b`: of several) at a commit into the Hub's cache.
+
+    Returns the folder and the names of the files in it, in the data set's order.
+    """
+    names = _split_files(reference.repository, commit, subset, split)
+    wanted = [glob.escape(name) for name in names]
+    return _download(reference.repository, "dataset", commit, max_bytes, wanted=wanted), names
+
+
+def _split_files(repository: str, commit: str, subset: str | None, split: str) -> list[str]:
+    from datasets import load_dataset_builder
+
+    with _explained(repository, "dataset"):
+        # Data set scripts are refused by the library itself.
+        builder = load_dataset_builder(repository, subset, revision=commit)
+    files = builder.config.data_files or {}
+    names = []
+    for part in split.split("+"):
+        if part not in files:
+            there = ", ".join(f"`{name}`" for name in files) or "none"
+            msg = f"The Hub data set `{repository}` has no split `{part}`; it has {there}."
+            raise DataError(msg)
+        names += [url.partition(f"@{commit}/")[2] for url in files[part]]
+    return names
+
+
+def _download(
+    repository: str,
+    kind: str,
+    commit: str,
+    max_bytes: float,
+    wanted: list[str] | None = None,
+    ignored: tuple[str, ...] = (),
+) -> Path:
+    from huggingface_hub import constants, snapshot_download
+
+    fetch: Callable[..., Any] = partial(
+        snapshot_download,
+        repository,
+        repo_type=kind,
+        revision=commit,
+        allow_patterns=wanted,
+        ignore_patterns=list(ignored),
+    )
+    with _explained(repository, kind):
+        if not constants.HF_HUB_OFFLINE:
+            files: list[Any] = fetch(dry_run=True)
+            for file in files:
+                inside(Path(file.local_path).parent, file.filename)
+            check_size(repository, sum(file.file_size or 0 for file in files), max_bytes, kind)
+        return Path(fetch())
+
+
+def check_size(name: str, size: float, limit: float, kind: str) -> None:
+    if size > limit:
+        section, error = ("model", ModelError) if kind == "model" else ("data", DataError)
+        msg = (
+            f"`{name}` is {size / 1e9:.2f} GB to download; `{section}.max_download_gb` allows "
+            f"{limit / 1e9:g}. Raise it, or name less."
+        )
+        raise error(msg)
+
+
+class Push:
+    """Puts the tuned model into a repository of its own; every method raises `StorageError`."""
+
+    def __init__(self, repository: str, *, private: bool) -> None:
+        self.repository = repository
+        self._private = private
+
+    def prepare(self) -> None:
+        """Create the repository where it is missing; prove early that we may write there."""
+        from huggingface_hub import HfApi
+
+        with _explained(self.repository, "model", StorageError):
+            HfApi().create_repo(self.repository, private=self._private, exist_ok=True)
+            HfApi().auth_check(self.repository, write=True)
+
+    def results(self, files: dict[str, Path], run: str) -> str:
+        """Commit files under their names, tag the commit with the run's name; returns its id."""
+        from huggingface_hub import CommitOperationAdd, HfApi
+
+        operations = [CommitOperationAdd(name, path) for name, path in files.items()]
+        with _explained(self.repository, "model", StorageError):
+            commit = HfApi().create_commit(
+                self.repository, operations, commit_message=f"embedtune run {run}"
+            )
+            HfApi().create_tag(self.repository, tag=run, revision=commit.oid, exist_ok=True)
+        return str(commit.oid)
+
+    def checkpoint(self, folder: Path, run: str) -> None:
+        """Commit a checkpoint's model to the branch of the run; `main` holds what was proven."""
+        from huggingface_hub import HfApi
+
+        branch = f"{run}-checkpoints"
+        with _explained(self.repository, "model", StorageError):
+            HfApi().create_branch(self.repository, branch=branch, exist_ok=True)
+            HfApi().upload_folder(
+                repo_id=self.repository,
+                folder_path=folder,
+                revision=branch,
+                ignore_patterns=list(TRAINER_FILES),
+                commit_message=f"{run}: {folder.name}",
+            )
+        log.info("hub: %s is in `%s`, branch `%s`", folder.name, self.repository, branch)
+
+
+def checkpoint_pusher(push: Push, run: str) -> Callable[[Path], None]:
+    """Make what a training calls after each checkpoint; a failed push does not end the training."""
+
+    def pushed(folder: Path) -> None:
+        try:
+            push.checkpoint(folder, run)
+        except StorageError as error:
+            log.warning("hub: %s was not pushed: %s", folder.name, error)
+
+    return pushed
+
+
+@contextmanager
+def _explained(
+    repository: str, kind: str, error: type[EmbedtuneError] | None = None
+) -> Iterator[None]:
+    """Turn what the Hub's libraries raise into one line.
+
+    What is not there is the data's or the model's error, what cannot be reached the storage's.
+    """
+    import httpx2
+    from huggingface_hub import errors as hub
+
+    missing = error or (ModelError if kind == "model" else DataError)
+    name = f"The Hub {'model' if kind == 'model' else 'data set'} `{repository}`"
+    kept: EmbedtuneError
+    try:
+        yield
+        return
+    except hub.GatedRepoError:
+        kept = missing(f"{name} is gated: ask for access on its page, and set `HF_TOKEN`.")
+    except hub.RevisionNotFoundError:
+        kept = missing(f"{name} has no such revision.")
+    except hub.RepositoryNotFoundError:
+        kept = missing(f"{name} does not exist, or is private: check the id and `HF_TOKEN`.")
+    except hub.HFValidationError:
+        kept = missing(f"{name}: that is no legal id; expected `owner/name`.")
+    except hub.HfHubHTTPError as problem:
+        kept = StorageError(f"{name}: {_refusal(problem)}")
+    except (hub.RevisionResolutionError, hub.LocalEntryNotFoundError, httpx2.HTTPError,
+            ConnectionError) as problem:  # fmt: skip
+        kept = _unreachable(name, problem, missing)
+    except (OSError, ValueError, RuntimeError) as problem:
+        # `datasets`: no such subset, no data file at all, a script.
+        reason = next(iter(str(problem).strip().splitlines()), type(problem).__name__)
+        kept = missing(f"{name} cannot be used: {without_queries(reason).rstrip('.')[:300]}.")
+    raise kept
+
+
+def _refusal(problem: Exception) -> str:
+    status = getattr(getattr(problem, "response", None), "status_code", None)
+    if status in (401, 403):
+        return f"access was refused (HTTP {status}); is `HF_TOKEN` valid, and allowed to do this?"
+    if status == 409:
+        return "somebody else changed it at the same time (HTTP 409); try again."
+    return f"the Hub failed (HTTP {status}); try again later."
+
+
+def _unreachable(
+    name: str, problem: BaseException, missing: type[EmbedtuneError]
+) -> EmbedtuneError:
+    from huggingface_hub import constants
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+    if isinstance(problem.__cause__, HfHubHTTPError):
+        return StorageError(f"{name}: {_refusal(problem.__cause__)}")
+    causes = [problem, problem.__cause__]
+    if constants.HF_HUB_OFFLINE or any(isinstance(c, OfflineModeIsEnabled) for c in causes):
+        return missing(f"{name} is not in the Hub's cache here, and `HF_HUB_OFFLINE` is set.")
+    cause = type(problem.__cause__ or problem).__name__
+    return StorageError(
+        f"{name}: {constants.ENDPOINT} does not answer ({cause}); check the network and "
+        "`HF_ENDPOINT`."
+    )
+
+
+def without_queries(text: str) -> str:
+    """Cut the queries off a text's URLs: they may hold signatures."""
+    return re.sub(r"(https?://[^\s?]+)\?\S+", r"\1", text)

@@ -1,0 +1,410 @@
+"""Folders on disk and in S3 under one interface: inputs come from them, results go to them.
+
+Light to import: boto3 is loaded when S3 is first asked for.
+"""
+
+import re
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path, PurePosixPath
+from typing import Any, Protocol
+
+from job.errors import SpecError, StorageError
+from job.workspace import link_or_copy, write_atomically, write_error
+
+S3 = "s3://"
+# Requests in flight at once; a large object travels in parts, each of them a request.
+PARALLEL = 16
+# Half a minute of patience with a server that is away or asks to slow down.
+ATTEMPTS = 8
+NO_OBJECT = ("404", "NoSuchKey", "NotFound")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file of a place; `tag` changes when its content does."""
+
+    name: str
+    size: int
+    tag: str
+    changed: datetime
+
+
+class Place(Protocol):
+    """A folder. Every method raises `StorageError` where it cannot be read or written."""
+
+    uri: str
+
+    def join(self, name: str) -> "Place":
+        """Return the place of a folder in it."""
+
+    def files(self) -> list[Entry]:
+        """List all files below it, by name; none where it does not exist."""
+
+    def folders(self) -> list[str]:
+        """Name the folders directly in it."""
+
+    def changed(self, name: str) -> datetime | None:
+        """Say when a file was last written; nothing where there is no such file."""
+
+    def read(self, name: str) -> str | None:
+        """Read a small text; nothing where there is no such file."""
+
+    def write(self, name: str, text: str) -> None:
+        """Write a small text, whole or not at all."""
+
+    def put(self, files: Mapping[str, Path]) -> None:
+        """Store files under these names."""
+
+    def get(self, entries: Iterable[Entry], folder: Path) -> None:
+        """Copy files to a local folder, whole or not at all."""
+
+
+def open_place(uri: str, kms_key: str | None = None) -> Place:
+    """Open `s3://bucket/prefix` or a local folder."""
+    return S3Place(uri, kms_key) if uri.startswith(S3) else LocalPlace(Path(uri))
+
+
+def inside(folder: Path, name: str) -> Path:
+    """Return the path of a name that somebody else chose; it must not lead out of the folder."""
+    plain = PurePosixPath(name)
+    # Two spellings of one name (`a//b`, `./b`) would be one file.
+    spelled = name == plain.as_posix() and name != "."
+    if not spelled or plain.is_absolute() or ".." in plain.parts or "\0" in name:
+        msg = f"The name {name!r} would be written outside `{folder}`; it was refused."
+        raise StorageError(msg)
+    path = folder / plain
+    if not path.parent.resolve().is_relative_to(folder.resolve()):
+        msg = f"The name {name!r} leads out of `{folder}` over a link; it was refused."
+        raise StorageError(msg)
+    return path
+
+
+class LocalPlace:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.uri = str(folder)
+
+    def join(self, name: str) -> "LocalPlace":
+        return LocalPlace(self.folder / name)
+
+    def files(self) -> list[Entry]:
+        paths = sorted(path for path in self.folder.rglob("*") if path.is_file())
+        return [self._entry(path) for path in paths]
+
+    def _entry(self, path: Path) -> Entry:
+        found = path.stat()
+        return Entry(
+            path.relative_to(self.folder).as_posix(),
+            found.st_size,
+            str(found.st_mtime_ns),
+            datetime.fromtimestamp(found.st_mtime, UTC),
+        )
+
+    def folders(self) -> list[str]:
+        if not self.folder.is_dir():
+            return []
+        return sorted(path.name for path in self.folder.iterdir() if path.is_dir())
+
+    def changed(self, name: str) -> datetime | None:
+        path = self.folder / name
+        return self._entry(path).changed if path.is_file() else None
+
+    def read(self, name: str) -> str | None:
+        path = self.folder / name
+        try:
+            return path.read_text("utf-8") if path.is_file() else None
+        except OSError as error:
+            msg = f"`{path}` cannot be read: {error.strerror}."
+        except UnicodeDecodeError:
+            msg = f"`{path}` cannot be read: it is no text in UTF-8."
+        raise StorageError(msg)
+
+    def write(self, name: str, text: str) -> None:
+        path = self.folder / name
+        with self._writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, text)
+
+    def put(self, files: Mapping[str, Path]) -> None:
+        for name, source in files.items():
+            target = self.folder / name
+            with self._writing(target):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.unlink(missing_ok=True)
+                link_or_copy(source, target)
+
+    def get(self, entries: Iterable[Entry], folder: Path) -> None:
+        for entry in entries:
+            target = inside(folder, entry.name)
+            with self._writing(target):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                beside = target.with_name(f".{target.name}.copy")
+                shutil.copyfile(self.folder / entry.name, beside)
+                beside.replace(target)
+
+    @contextmanager
+    def _writing(self, path: Path) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            what = f"`{path}` cannot be written"
+            raise write_error(what, error) from None
+
+
+class S3Place:
+    """A prefix of a bucket; `kms_key` encrypts what is written, else the bucket's rule holds."""
+
+    def __init__(self, uri: str, kms_key: str | None = None) -> None:
+        self.uri = uri.rstrip("/")
+        self.bucket, self.key = split_uri(uri)
+        self._prefix = f"{self.key}/" if self.key else ""
+        self._encryption = (
+            {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": kms_key} if kms_key else {}
+        )
+        self._kms_key = kms_key
+
+    def join(self, name: str) -> "S3Place":
+        return S3Place(f"{self.uri}/{name}", self._kms_key)
+
+    def files(self) -> list[Entry]:
+        return [entry for page in self._pages() for entry in self._entries(page)]
+
+    def as_file(self) -> tuple["S3Place", Entry] | None:
+        """Return the object with exactly this key, and the place it lies in, if there is one."""
+        folder, _, name = self.uri.rpartition("/")
+        if not self.key or (found := S3Place(folder, self._kms_key)._head(name)) is None:
+            return None
+        entry = Entry(name, found["ContentLength"], found["ETag"], found["LastModified"])
+        return S3Place(folder, self._kms_key), entry
+
+    def changed(self, name: str) -> datetime | None:
+        found = self._head(name)
+        return found["LastModified"] if found else None
+
+    def _head(self, name: str) -> Any:  # noqa: ANN401  boto3 has no types here
+        with explained(f"{self.uri}/{name}"):
+            try:
+                return s3_client().head_object(Bucket=self.bucket, Key=self._prefix + name)
+            except s3_client().exceptions.ClientError as error:
+                if _code(error) in NO_OBJECT:
+                    return None
+                raise
+
+    def folders(self) -> list[str]:
+        prefixes = [p for page in self._pages("/") for p in page.get("CommonPrefixes", [])]
+        return sorted(prefix["Prefix"][len(self._prefix) : -1] for prefix in prefixes)
+
+    def read(self, name: str) -> str | None:
+        uri = f"{self.uri}/{name}"
+        with explained(uri):
+            try:
+                content = self._content(name)
+            except s3_client().exceptions.ClientError as error:
+                if _code(error) in NO_OBJECT:
+                    return None
+                raise
+        try:
+            return content.decode("utf-8")
+        except UnicodeDecodeError:
+            msg = f"`{uri}` cannot be read: it is no text in UTF-8."
+            raise StorageError(msg) from None
+
+    def _content(self, name: str) -> bytes:
+        from botocore.exceptions import IncompleteReadError, ResponseStreamingError
+
+        for attempt in range(ATTEMPTS):
+            answer = s3_client().get_object(Bucket=self.bucket, Key=self._prefix + name)
+            try:
+                return bytes(answer["Body"].read())
+            except (IncompleteReadError, ResponseStreamingError):
+                # The client repeats requests, but not the reading of an answer that broke off.
+                if attempt == ATTEMPTS - 1:
+                    raise
+        raise AssertionError
+
+    def write(self, name: str, text: str) -> None:
+        with explained(f"{self.uri}/{name}", "written"):
+            s3_client().put_object(
+                Bucket=self.bucket,
+                Key=self._prefix + name,
+                Body=text.encode("utf-8"),
+                **self._encryption,
+            )
+
+    def put(self, files: Mapping[str, Path]) -> None:
+        with explained(self.uri, "written"), _transfers() as transfers:
+            running = [
+                transfers.upload(str(path), self.bucket, self._prefix + name, self._encryption)
+                for name, path in files.items()
+            ]
+            for upload in running:
+                upload.result()
+
+    def get(self, entries: Iterable[Entry], folder: Path) -> None:
+        wanted = [(entry, inside(folder, entry.name)) for entry in entries]
+        with explained(self.uri), _transfers() as transfers:
+            for _, path in wanted:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            running = [
+                transfers.download(
+                    self.bucket, self._prefix + entry.name, str(path), subscribers=[_as(entry)]
+                )
+                for entry, path in wanted
+            ]
+            for download in running:
+                download.result()
+
+    def _pages(self, delimiter: str = "") -> list[Any]:
+        with explained(self.uri):
+            pages = s3_client().get_paginator("list_objects_v2")
+            return list(
+                pages.paginate(Bucket=self.bucket, Prefix=self._prefix, Delimiter=delimiter)
+            )
+
+    def _entries(self, page: Mapping[str, Any]) -> Iterator[Entry]:
+        for found in page.get("Contents", []):
+            # Consoles mark a folder by an empty object that ends in a slash.
+            if not found["Key"].endswith("/"):
+                yield Entry(
+                    found["Key"][len(self._prefix) :],
+                    found["Size"],
+                    found["ETag"],
+                    found["LastModified"],
+                )
+
+
+def split_uri(uri: str) -> tuple[str, str]:
+    """Split `s3://bucket/key` into bucket and key; the key has no slash at its ends."""
+    bucket, _, key = uri.removeprefix(S3).partition("/")
+    if not re.fullmatch(r"[a-z0-9][a-z0-9.-]+[a-z0-9]", bucket):
+        msg = f"`{uri}` names no bucket; expected `s3://bucket/prefix`."
+        raise SpecError(msg)
+    return bucket, key.strip("/")
+
+
+@cache
+def s3_client() -> Any:  # noqa: ANN401  boto3 makes its clients' classes at run time
+    """Return the client of this process: the ordinary chain of credentials, region, endpoint."""
+    import boto3
+    from botocore.config import Config
+
+    session = boto3.session.Session()
+    # What the environment or the user's profile says stays as it is.
+    settings = session._session.get_config_variable
+    config = Config(max_pool_connections=PARALLEL)
+    if settings("max_attempts") is None:
+        config = config.merge(Config(retries={"total_max_attempts": ATTEMPTS, "mode": "standard"}))
+    with explained("S3"):
+        try:
+            client = session.client("s3", config=config)
+        except ValueError as error:
+            msg = f"The S3 endpoint is no address ({error}); AWS_ENDPOINT_URL needs `http://…`."
+            raise StorageError(msg) from None
+        if not re.search(r"\.amazonaws\.com(\.cn)?$", client.meta.endpoint_url):
+            # Buckets are host names at AWS alone: MinIO and Ceph mostly have no such names.
+            client = session.client(
+                "s3", config=config.merge(Config(s3={"addressing_style": "path"}))
+            )
+    return client
+
+
+def _transfers() -> Any:  # noqa: ANN401  boto3 has no types here
+    from boto3.s3.transfer import TransferConfig, create_transfer_manager
+
+    return create_transfer_manager(s3_client(), TransferConfig(max_concurrency=PARALLEL))
+
+
+def _as(entry: Entry) -> Any:  # noqa: ANN401
+    """Tell a transfer what was listed: an object that has changed since is refused by S3."""
+    from s3transfer.subscribers import BaseSubscriber
+
+    class Listed(BaseSubscriber):
+        def on_queued(self, future: Any, **_: object) -> None:  # noqa: ANN401
+            future.meta.provide_transfer_size(entry.size)
+            future.meta.provide_object_etag(entry.tag)
+            # Objects of one part are else asked for without it.
+            future.meta.call_args.extra_args["IfMatch"] = entry.tag
+
+    return Listed()
+
+
+@contextmanager
+def explained(uri: str, done: str = "read") -> Iterator[None]:
+    """Turn what boto3 raises into one line, which holds no key, token or signature."""
+    from boto3.exceptions import Boto3Error
+    from botocore.exceptions import BotoCoreError, ClientError
+    from s3transfer.exceptions import RetriesExceededError, S3DownloadFailedError
+
+    try:
+        yield
+    except ClientError as error:
+        reason = _refusal(error)
+    except S3DownloadFailedError:
+        reason = f"{REFUSALS['PreconditionFailed']}."
+    except (BotoCoreError, Boto3Error, RetriesExceededError) as error:
+        reason = _accident(error)
+    except OSError as error:
+        # A local file, on the way up or down.
+        what = f"`{uri}` cannot be {done}"
+        raise write_error(what, error) from None
+    else:
+        return
+    msg = f"`{uri}` cannot be {done}: {reason}"
+    raise StorageError(msg)
+
+
+def _code(error: Any) -> str:  # noqa: ANN401
+    return str(error.response.get("Error", {}).get("Code", "unknown"))
+
+
+REFUSALS = {
+    "AccessDenied": "access is denied; this identity needs s3:ListBucket, s3:GetObject and, to "
+    "store results, s3:PutObject",
+    "ExpiredToken": "the credentials have expired; log in again",
+    "InvalidAccessKeyId": "the access key is not known there",
+    "NoSuchBucket": "there is no such bucket",
+    "NoSuchKey": "there is no such object",
+    "PreconditionFailed": "it changed while it was read; try again",
+    "SignatureDoesNotMatch": "the secret key does not fit the access key",
+    "SlowDown": "S3 asks to slow down, and went on doing so; try again later",
+}
+# The answer to HEAD has no body: its code is the status.
+REFUSALS |= {
+    "400": "no reason was given; if the credentials have expired, log in again",
+    "403": REFUSALS["AccessDenied"],
+    "412": REFUSALS["PreconditionFailed"],
+    "503": REFUSALS["SlowDown"],
+}
+
+
+def _refusal(error: Any) -> str:  # noqa: ANN401
+    code = _code(error)
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", "no status")
+    return f"{REFUSALS.get(code, 'the request was refused')} ({code}, HTTP {status})."
+
+
+def _accident(error: Exception) -> str:
+    from botocore import exceptions as botocore
+    from s3transfer.exceptions import RetriesExceededError
+
+    if isinstance(error, (botocore.NoCredentialsError, botocore.PartialCredentialsError)):
+        return (
+            "no AWS credentials were found; set AWS_PROFILE or AWS_ACCESS_KEY_ID and "
+            "AWS_SECRET_ACCESS_KEY, log in, or give the machine a role."
+        )
+    broken_off = (
+        botocore.ConnectionError,
+        botocore.HTTPClientError,
+        botocore.IncompleteReadError,
+        RetriesExceededError,
+    )
+    if isinstance(error, broken_off):
+        return f"the endpoint {s3_client().meta.endpoint_url} does not answer, or broke off."
+    if isinstance(error, botocore.ProfileNotFound):
+        return f"{str(error).rstrip('.')}."
+    return f"the S3 client failed ({type(error).__name__})."
