@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from job.errors import EmbedtuneError, Interrupted, SpecError, StorageError
+from job.errors import DataError, EmbedtuneError, Interrupted, SpecError, StorageError
 from launcher.backends import BACKENDS, load_backend
 
 if TYPE_CHECKING:
@@ -23,9 +23,19 @@ if TYPE_CHECKING:
     from launcher.plan import Plan
     from launcher.runs import Run
 
-DEFAULT_OUTPUT = "runs"
+NAMED_OUTPUT = "[env: EMBEDTUNE_OUTPUT; default: runs]"
+
+
+def _output_or_default(_: click.Context, __: click.Parameter, given: str | None) -> str:
+    from launcher.settings import default_output
+
+    return given or default_output()
+
+
 output_option = click.option(
-    "--output", default=DEFAULT_OUTPUT, show_default=True, help="Folder of the runs."
+    "--output",
+    callback=_output_or_default,
+    help=f"Where the runs are: a folder or s3://bucket/prefix.  {NAMED_OUTPUT}",
 )
 
 
@@ -72,7 +82,7 @@ def schema() -> None:
 @click.option("--model", help="Base model: counts the texts that it would cut.")
 @click.option("--set", "settings", multiple=True, metavar="FIELD=VALUE", help="A spec field.")
 def check(data: str, model: str | None, settings: tuple[str, ...]) -> None:
-    """Judge DATA (a path, a Hub id, builtin:aws-docs) before anything is trained or paid for."""
+    """Judge DATA (a path, s3://…, a Hub id, builtin:aws-docs) before anything is paid for."""
     command = [sys.executable, "-P", "-m", "job", "check", data]
     command += ["--model", model] if model else []
     for setting in settings:
@@ -84,9 +94,12 @@ def check(data: str, model: str | None, settings: tuple[str, ...]) -> None:
 @click.argument(
     "job_file", required=False, type=click.Path(path_type=Path, exists=True, dir_okay=False)
 )
-@click.option("--data", help="Pairs: a path, a Hub id or builtin:aws-docs.")
-@click.option("--model", help="Base model: a Hub id, a folder or builtin:minilm.")
-@click.option("--output", help="Folder that receives the results.  [default: runs]")
+@click.option("--data", help="Pairs: a path, s3://…, a Hub id or builtin:aws-docs.")
+@click.option("--model", help="Base model: a Hub id, a folder, s3://… or builtin:minilm.")
+@click.option(
+    "--output",
+    help=f"What receives the results: a folder or s3://bucket/prefix.  {NAMED_OUTPUT}",
+)
 @click.option(
     "--preset",
     type=click.Choice(["quick", "balanced", "best"]),
@@ -135,7 +148,6 @@ def launch(
     dry_run: bool,
 ) -> None:
     """Run a job: JOB_FILE, options, or both (options win)."""
-    from job.workspace import check_same_spec
     from launcher.job_name import check_name, new_name
     from launcher.machine import MachineOptions
     from launcher.plan import Plan
@@ -150,25 +162,52 @@ def launch(
     if dry_run:
         click.echo(json.dumps({"spec": spec.model_dump(mode="json"), "request": request}, indent=2))
         return
-    run = Run(plan.result_folder)
-    if run.workspace.job_spec.is_file():
-        check_same_spec(run.workspace.job_spec, spec)
+    run = Run(plan.folder, plan.destination)
+    _check_spec_of(run, spec)
     if run.is_finished:
         click.echo(f"The run {run.name} is finished already; nothing was changed.", err=True)
     else:
-        click.echo(f"Run {run.name}; results will be in {run.folder}", err=True)
+        click.echo(f"Run {run.name}; results will be in {run.place.uri}", err=True)
         _follow(plan, lambda: where.submit(plan, request))
-    _print_report(run)
+    _print_report(Run(plan.folder, plan.destination))
 
 
 @main.command()
 @click.argument("name", required=False)
 @output_option
-def report(name: str | None, output: str) -> None:
-    """Show the report of the run NAME, or of the latest finished one."""
+@click.option("--open", "open_it", is_flag=True, help="Open it in the browser as well.")
+def report(name: str | None, output: str, *, open_it: bool) -> None:
+    """Show the report of the run NAME (or s3://…/NAME), or of the latest finished one.
+
+    From S3 just the report is fetched, into runs/NAME/report.
+    """
     from launcher.runs import find_run
 
-    _print_report(find_run(Path(output), name))
+    run = find_run(output, name)
+    _print_report(run)
+    if open_it:
+        folder = run.folder / "report"
+        page = folder / "report.html"
+        click.launch(str(page if page.is_file() else folder / "report.md"))
+
+
+@main.command()
+@click.argument("name")
+@output_option
+@click.option("--model", "with_model", is_flag=True, help="Fetch the model as well.")
+@click.option(
+    "--to",
+    "folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder to fetch into.  [default: runs/NAME]",
+)
+def fetch(name: str, output: str, folder: Path | None, *, with_model: bool) -> None:
+    """Fetch the results of the run NAME (or s3://…/NAME) and verify them against its manifest."""
+    from launcher.runs import fetch_results, find_run
+
+    run = find_run(output, name)
+    names = fetch_results(run, folder or run.folder, with_model=with_model)
+    click.echo(f"{len(names)} files in {folder or run.folder}, as the manifest says")
 
 
 @main.command()
@@ -177,14 +216,53 @@ def ls(output: str) -> None:
     """List the runs, the latest first."""
     from rich.console import Console
 
-    from launcher.runs import list_runs
+    from launcher.runs import list_runs, preload
     from launcher.show import runs_table
 
-    runs = list_runs(Path(output))
+    runs = list_runs(output)
     if runs:
+        preload(runs)
         Console(highlight=False).print(runs_table(runs))
     else:
         click.echo(f"No runs in {output} yet. Start one with: embedtune launch", err=True)
+
+
+@main.command()
+@click.argument("names", nargs=-1, required=True, metavar="NAME NAME…")
+@output_option
+def compare(names: tuple[str, ...], output: str) -> None:
+    """Put runs side by side: those that were tested on the same questions and documents."""
+    from rich.console import Console
+
+    from launcher.runs import by_test_set, find_run, preload
+    from launcher.show import side_by_side
+
+    runs = [find_run(output, name) for name in names]
+    preload(runs)
+    groups = by_test_set(runs)
+    console = Console(highlight=False)
+    for fingerprint, group in groups.items():
+        console.print(side_by_side(fingerprint, group))
+    if len(groups) > 1:
+        msg = (
+            f"These runs were tested on {len(groups)} different test sets (see the fingerprints), "
+            "so their scores cannot be compared. Give them the same data, `data.seed` and limit."
+        )
+        raise DataError(msg)
+
+
+def _check_spec_of(run: "Run", spec: "JobSpec") -> None:
+    """Refuse a name that another job bears, here or where the results go."""
+    from job.workspace import check_same_spec
+
+    kept = run.workspace.job_spec
+    earlier = {
+        str(run.folder): kept.read_text("utf-8") if kept.is_file() else None,
+        run.place.uri: run.place.read("spec.json"),
+    }
+    for place, text in earlier.items():
+        if text is not None:
+            check_same_spec(text, place, spec)
 
 
 def _wanted_spec(
@@ -195,7 +273,9 @@ def _wanted_spec(
 ) -> "JobSpec":
     """Merge the job file with the options; with a run's name alone, take that run's own spec."""
     from job.spec_document import build_spec, parse_assignments, read_document
+    from launcher.plan import local_folder
     from launcher.runs import Run
+    from launcher.settings import default_output
 
     options = {
         key: json.dumps(value, ensure_ascii=False)
@@ -204,10 +284,15 @@ def _wanted_spec(
     }
     path = job_file
     if name and not job_file and set(options) <= {"output.uri"} and not settings:
-        kept = Run(Path(given["output.uri"] or DEFAULT_OUTPUT) / name).workspace.job_spec
+        begun = local_folder(given["output.uri"] or default_output()) / name
+        kept = Run(begun).workspace.job_spec
         path = kept if kept.is_file() else None
     document = read_document(path) if path else {}
-    spec = build_spec(document, parse_assignments(settings) | options)
+    named = document.get("output")
+    default = {}
+    if not (isinstance(named, dict) and named.get("uri")):
+        default = {"output.uri": json.dumps(default_output())}
+    spec = build_spec(document, default | parse_assignments(settings) | options)
     if spec.data.source is None:
         msg = "No data: give `--data`, or a job file with `data.source` (`embedtune init`)."
         raise SpecError(msg)
@@ -225,10 +310,12 @@ def _follow(plan: "Plan", submit: Callable[[], int]) -> None:
 
 def _resume_command(plan: "Plan") -> str:
     """Repeat what the run's own spec does not hold: where it lies and what it runs on."""
+    from launcher.settings import default_output
+
     machine = plan.machine
     options = {
         "--name": plan.name,
-        "--output": plan.spec.output.uri if plan.spec.output.uri != DEFAULT_OUTPUT else None,
+        "--output": plan.spec.output.uri if plan.spec.output.uri != default_output() else None,
         "--device": machine.device if machine.device != "auto" else None,
         "--price-per-hour": machine.price_per_hour,
     }
@@ -241,7 +328,7 @@ def _print_report(run: "Run") -> None:
 
     from launcher.show import show_report
 
-    show_report(Console(highlight=False), run.report(), run.folder)
+    show_report(Console(highlight=False), run.report(), run.fetch_report())
 
 
 if __name__ == "__main__":

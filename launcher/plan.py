@@ -3,10 +3,17 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from job.places import S3, Place, open_place
 from job.spec import JobSpec
 from launcher.machine import MachineOptions
 
 WORKSPACE = ".work"
+DEFAULT_OUTPUT = "runs"
+
+
+def local_folder(output: str) -> Path:
+    """Return the folder on this machine that holds an output's workspaces and fetched reports."""
+    return Path(DEFAULT_OUTPUT if output.startswith(S3) else output)
 
 
 @dataclass(frozen=True)
@@ -16,12 +23,18 @@ class Plan:
     machine: MachineOptions
 
     @property
-    def result_folder(self) -> Path:
-        return Path(self.spec.output.uri) / self.name
+    def folder(self) -> Path:
+        """The run's own folder on this machine."""
+        return local_folder(self.spec.output.uri) / self.name
+
+    @property
+    def destination(self) -> Place:
+        """Where its results go: the same folder, or a prefix in S3."""
+        return open_place(self.spec.output.uri, self.spec.output.kms_key).join(self.name)
 
     @property
     def workspace(self) -> Path:
-        return self.result_folder / WORKSPACE
+        return self.folder / WORKSPACE
 
     @property
     def inputs(self) -> dict[str, Path]:

@@ -1,31 +1,66 @@
-"""Runs in a local output folder: which there are, how far they came, what they found."""
+"""Runs, in a local output folder or in S3: which there are, how far they came, what they found."""
 
+import hashlib
 import json
+import shutil
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from job.errors import StorageError
+from job.places import PARALLEL, S3, Entry, LocalPlace, Place, inside, open_place
 from job.workspace import MANIFEST, Workspace
-from launcher.plan import WORKSPACE
+from launcher.plan import WORKSPACE, local_folder
+
+REPORT = "report/report.json"
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Run:
+    """`folder` is the run's own on this machine, `place` where its results are: there or in S3."""
+
     folder: Path
+    published: Place | None = None
 
     @property
     def name(self) -> str:
         return self.folder.name
 
     @property
+    def place(self) -> Place:
+        return self.published or LocalPlace(self.folder)
+
+    @property
+    def is_remote(self) -> bool:
+        return self.place.uri.startswith(S3)
+
+    @property
     def workspace(self) -> Workspace:
         return Workspace(self.folder / WORKSPACE)
 
-    @property
+    @cached_property
+    def manifest(self) -> dict[str, dict[str, Any]] | None:
+        """Size and digest of each result by name; nothing before the run has finished."""
+        text = self.place.read(MANIFEST)
+        if text is None:
+            return None
+        try:
+            return {
+                str(name): {"bytes": int(entry["bytes"]), "sha256": str(entry["sha256"])}
+                for name, entry in json.loads(text).items()
+            }
+        except (ValueError, TypeError, AttributeError, KeyError):
+            msg = f"`{self.place.uri}/{MANIFEST}` is damaged: it lists no files with their digests."
+            raise StorageError(msg) from None
+
+    @cached_property
     def is_finished(self) -> bool:
-        return (self.folder / MANIFEST).is_file()
+        return self.place.changed(MANIFEST) is not None
 
     @property
     def state(self) -> str:
@@ -38,47 +73,171 @@ class Run:
 
     @property
     def changed(self) -> datetime:
-        path = self.folder / MANIFEST if self.is_finished else self.folder
-        return datetime.fromtimestamp(path.stat().st_mtime, UTC)
+        """When it finished, or else when it was last worked on."""
+        found = self.place.changed(MANIFEST)
+        if self.is_remote:
+            found = found or self.place.changed("spec.json")
+        return found or datetime.fromtimestamp(self.folder.stat().st_mtime, UTC)
 
     @property
     def _exit_code(self) -> int | None:
         path = self.folder / "receipt.json"
         return json.loads(path.read_text("utf-8"))["exit_code"] if path.is_file() else None
 
-    @property
-    def has_report(self) -> bool:
-        return (self.folder / "report" / "report.json").is_file()
+    @cached_property
+    def found(self) -> dict[str, Any] | None:
+        """The report, where there is one yet."""
+        text = self.place.read(REPORT)
+        try:
+            return None if text is None else json.loads(text)
+        except ValueError:
+            msg = f"`{self.place.uri}/{REPORT}` is damaged: it is no JSON."
+            raise StorageError(msg) from None
 
     def report(self) -> dict[str, Any]:
         """Read the report; raises `StorageError` where the run has none."""
-        path = self.folder / "report" / "report.json"
-        if not self.has_report:
-            msg = f"The run `{self.name}` is {self.state} and has no report in `{self.folder}`."
+        if self.found is None:
+            msg = f"The run `{self.name}` is {self.state} and has no report in `{self.place.uri}`."
             raise StorageError(msg)
-        report: dict[str, Any] = json.loads(path.read_text("utf-8"))
-        return report
+        return self.found
+
+    def fetch_report(self) -> Path:
+        """Copy the report, and nothing else, to this machine; returns its folder."""
+        if self.is_remote:
+            place = self.place.join("report")
+            place.get(place.files(), self.folder / "report")
+        return self.folder / "report"
 
 
-def list_runs(output: Path) -> list[Run]:
-    """List the runs below an output folder, the latest first."""
-    if not output.is_dir():
+def list_runs(output: str) -> list[Run]:
+    """List the runs below an output and, for one in S3, those begun here, the latest first."""
+    runs = {run.name: run for run in _local_runs(local_folder(output))}
+    if output.startswith(S3):
+        place = open_place(output)
+        names = place.folders()
+        found = [Run(local_folder(output) / name, place.join(name)) for name in names]
+        are_runs = _in_parallel(lambda run: run.place.changed("spec.json") is not None, found)
+        runs |= {run.name: run for run, is_run in zip(found, are_runs, strict=True) if is_run}
+    listed = list(runs.values())
+    when = _in_parallel(lambda run: run.changed, listed)
+    order = sorted(range(len(listed)), key=lambda number: when[number], reverse=True)
+    return [listed[number] for number in order]
+
+
+def _local_runs(root: Path) -> list[Run]:
+    if not root.is_dir():
         return []
-    folders = (folder for folder in output.iterdir() if folder.is_dir())
-    runs = [Run(f) for f in folders if (f / WORKSPACE).is_dir() or (f / MANIFEST).is_file()]
-    return sorted(runs, key=lambda run: run.changed, reverse=True)
+    folders = (folder for folder in root.iterdir() if folder.is_dir())
+    return [_begun_here(f) for f in folders if (f / WORKSPACE).is_dir() or (f / MANIFEST).is_file()]
 
 
-def find_run(output: Path, name: str | None) -> Run:
-    """Find a run by name, or the latest finished one."""
+def _begun_here(folder: Path) -> Run:
+    """Say where a local run's results go: its own spec tells."""
+    spec = Run(folder).workspace.job_spec
+    try:
+        output = str(json.loads(spec.read_text("utf-8"))["output"]["uri"])
+    except (OSError, ValueError, KeyError, TypeError):
+        # None yet, or a damaged one: a launch under that name will tell.
+        return Run(folder)
+    return Run(folder, open_place(output).join(folder.name) if output.startswith(S3) else None)
+
+
+def preload(runs: Iterable[Run]) -> None:
+    """Read what a list of runs shows, of all at once."""
+    _in_parallel(lambda run: (run.is_finished, run.found), list(runs))
+
+
+def _in_parallel(work: Callable[[Run], T], runs: list[Run]) -> list[T]:
+    with ThreadPoolExecutor(PARALLEL) as pool:
+        return list(pool.map(work, runs))
+
+
+def find_run(output: str, name: str | None) -> Run:
+    """Find a run by its name or its `s3://` address, or the latest finished one."""
+    if name and name.startswith(S3):
+        place = open_place(name)
+        return _existing(Run(local_folder(name) / place.uri.rpartition("/")[2], place))
     if name:
-        run = Run(output / name)
-        if not run.folder.is_dir():
+        here = local_folder(output) / name
+        if output.startswith(S3):
+            return _existing(Run(here, open_place(output).join(name)))
+        if not here.is_dir():
             msg = f"There is no run `{name}` in `{output}`; `embedtune ls` lists the runs."
             raise StorageError(msg)
-        return run
-    finished = [run for run in list_runs(output) if run.is_finished]
-    if not finished:
+        return _begun_here(here)
+    finished = (run for run in list_runs(output) if run.is_finished)
+    if (latest := next(finished, None)) is None:
         msg = f"There is no finished run in `{output}`. Start one with `embedtune launch`."
         raise StorageError(msg)
-    return finished[0]
+    return latest
+
+
+def _existing(run: Run) -> Run:
+    if run.place.changed("spec.json") is None:
+        msg = f"There is no run at `{run.place.uri}`; `embedtune ls --output s3://…` lists them."
+        raise StorageError(msg)
+    return run
+
+
+def by_test_set(runs: Iterable[Run]) -> dict[str, list[Run]]:
+    """Gather runs whose scores can be compared, by the fingerprint of their test set."""
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(run.report()["data"]["fingerprint"]["test"], []).append(run)
+    return groups
+
+
+def fetch_results(run: Run, folder: Path, *, with_model: bool) -> list[str]:
+    """Copy a finished run's results here, each proven by the manifest; returns their names.
+
+    Nothing that differs from the manifest reaches the folder. What is there already and right is
+    not copied again.
+    """
+    if run.manifest is None:
+        msg = f"The run `{run.name}` is {run.state}: without a manifest nothing can be verified."
+        raise StorageError(msg)
+    wanted = {
+        name: entry
+        for name, entry in run.manifest.items()
+        if with_model or not name.startswith("model/")
+    }
+    targets = {name: inside(folder, name) for name in wanted}
+    missing = [name for name in wanted if not _is_right(targets[name], wanted[name])]
+    stored = {entry.name: entry for entry in run.place.files()} if missing else {}
+    _refuse(run, "missing", [name for name in missing if name not in stored])
+    changed = [n for n in missing if stored[n].size != wanted[n]["bytes"]]
+    _refuse(run, "of another size", changed)
+    _copy([stored[name] for name in missing], run, wanted, folder)
+    return list(wanted)
+
+
+def _copy(entries: list[Entry], run: Run, wanted: dict[str, dict[str, Any]], folder: Path) -> None:
+    beside = folder / ".fetch"
+    try:
+        run.place.get(entries, beside)
+        copies = {entry.name: beside / entry.name for entry in entries}
+        wrong = [name for name, path in copies.items() if not _is_right(path, wanted[name])]
+        _refuse(run, "altered", wrong)
+        for name, path in copies.items():
+            target = folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            path.replace(target)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _is_right(path: Path, entry: dict[str, Any]) -> bool:
+    if not path.is_file() or path.stat().st_size != entry["bytes"]:
+        return False
+    with path.open("rb") as handle:
+        return bool(hashlib.file_digest(handle, "sha256").hexdigest() == entry["sha256"])
+
+
+def _refuse(run: Run, what: str, names: list[str]) -> None:
+    if names:
+        shown = ", ".join(f"`{name}`" for name in names[:5]) + (", …" if len(names) > 5 else "")
+        msg = (
+            f"{len(names)} of the run's files in `{run.place.uri}` are {what}, as its manifest "
+            f"tells: {shown}. Nothing was fetched; do not use what is stored there."
+        )
+        raise StorageError(msg)

@@ -14,7 +14,7 @@ METRIC = "ndcg@10"
 
 
 def show_report(console: Console, report: Mapping[str, Any], folder: Path) -> None:
-    """Print the comparison, the verdict and where the report lies."""
+    """Print the comparison, the verdict and where the report lies: in `folder`."""
     console.print(comparison_table(report))
     verdict = report["verdict"]
     console.print(f"[bold]{escape(verdict['sentence'])}[/bold]", soft_wrap=True)
@@ -27,7 +27,7 @@ def show_report(console: Console, report: Mapping[str, Any], folder: Path) -> No
     seconds = sum(report["seconds"].values())
     price = "cost unknown" if cost["usd"] is None else f"${cost['usd']:.4f}"
     console.print(f"Took {seconds:.0f} s, {price} ({escape(cost['basis'])})", soft_wrap=True)
-    console.print(f"Report: {folder / 'report' / 'report.md'}", soft_wrap=True, markup=False)
+    console.print(f"Report: {folder / 'report.md'}", soft_wrap=True, markup=False)
 
 
 def comparison_table(report: Mapping[str, Any]) -> Table:
@@ -63,8 +63,7 @@ def runs_table(runs: Iterable[Run]) -> Table:
         table.add_column(heading, overflow="fold")
     for run in runs:
         change, improved = "", ""
-        if run.is_finished and run.has_report:
-            report = run.report()
+        if run.is_finished and (report := run.found):
             dimension = str(report["verdict"]["dimension"])
             base, tuned = (
                 report["scores"][model][dimension]["float32"][METRIC] for model in ("base", "tuned")
@@ -75,3 +74,37 @@ def runs_table(runs: Iterable[Run]) -> Table:
             escape(run.name), run.state, f"{run.changed:%Y-%m-%d %H:%M}", change, improved
         )
     return table
+
+
+def side_by_side(fingerprint: str, runs: Iterable[Run]) -> Table:
+    """Tabulate runs of one test set: nDCG@10 and lift at each dimension that one of them has."""
+    reports = {run.name: run.report() for run in runs}
+    some = next(iter(reports.values()))
+    title = (
+        f"nDCG@10 on test set {fingerprint}: {some['data']['queries']['test']} queries, "
+        f"{some['data']['corpus']} documents"
+    )
+    table = Table(title=title, title_justify="left")
+    table.add_column("dim", justify="right")
+    for name in reports:
+        table.add_column(name, justify="right", overflow="fold")
+    dimensions = {dimension for report in reports.values() for dimension in report["comparison"]}
+    for dimension in sorted(dimensions, key=int, reverse=True):
+        cells = [_lifted(report, dimension) for report in reports.values()]
+        table.add_row(dimension, *cells)
+    table.add_row("base", *(escape(r["spec"]["model"]["base"]) for r in reports.values()))
+    table.add_row(
+        "improved", *("yes" if r["verdict"]["improved"] else "no" for r in reports.values())
+    )
+    seconds = (sum(report["seconds"].values()) for report in reports.values())
+    table.add_row("seconds", *(f"{number:.0f}" for number in seconds))
+    return table
+
+
+def _lifted(report: Mapping[str, Any], dimension: str) -> str:
+    if dimension not in report["comparison"]:
+        return ""
+    tuned = report["scores"]["tuned"][dimension]["float32"][METRIC]
+    lift = report["comparison"][dimension]["float32"]
+    low, high = lift["ci"]
+    return f"{tuned:.3f} ({lift['lift']:+.3f} " + escape(f"[{low:+.3f}, {high:+.3f}])")

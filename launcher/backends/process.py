@@ -8,13 +8,17 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-from job.errors import BackendError, Interrupted
+import click
+
+from job.errors import BackendError, Interrupted, StorageError
+from job.places import S3
 from job.workspace import Workspace, write_atomically
 from launcher.plan import Plan
 from launcher.staging import stage
+
+RECEIPT = "receipt.json"
 
 
 def request(plan: Plan) -> dict[str, Any]:
@@ -91,5 +95,11 @@ def _write_receipt(plan: Plan, code: int, seconds: float) -> None:
         "seconds": round(seconds, 1),
         "usd": None if price is None else round(seconds / 3600 * price, 4),
     }
-    path = Path(plan.result_folder) / "receipt.json"
-    write_atomically(path, json.dumps(receipt, indent=2) + "\n")
+    text = json.dumps(receipt, indent=2) + "\n"
+    write_atomically(plan.folder / RECEIPT, text)
+    if code == 0 and plan.destination.uri.startswith(S3):
+        try:
+            plan.destination.write(RECEIPT, text)
+        except StorageError as error:
+            # The run is complete without it.
+            click.echo(f"The receipt stays in `{plan.folder}`: {error}", err=True)
