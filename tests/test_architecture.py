@@ -38,7 +38,13 @@ def test_imports_point_one_way(path):
     if path.is_relative_to(ROOT / "job"):
         assert not [name for name in ours if name.startswith("launcher")]
     else:
-        light = ("job.spec", "job.spec_document", "job.workspace", "job.errors")
+        light = (
+            "job.spec",
+            "job.spec_document",
+            "job.workspace",
+            "job.places",
+            "job.errors",
+        )
         assert not [n for n in ours if n.startswith("job") and not n.startswith(light)]
 
 

@@ -65,8 +65,8 @@ def tuned(run_job):
 def write(tuned, tmp_path):
     """Write a card anew, for the same scores, and read it as the Hub does."""
 
-    def card(**model):
-        write_card(tmp_path, ModelSpec(**model), tuned.report)
+    def card(folder=None, **model):
+        write_card(tmp_path, ModelSpec(**model), Path(folder or model["base"]), tuned.report)
         return ModelCard.load(tmp_path / "README.md")
 
     return card
@@ -130,13 +130,24 @@ def test_the_spec_names_the_model_and_its_language(write, tiny_encoder):
     assert "\n# Our search, v2\n" in card.content
 
 
-def test_a_base_model_of_the_hub_is_linked(write):
-    """Offline its licence cannot be read, which costs a line and not the run."""
-    card = write(base="nobody/no-such-model")
+def test_a_base_model_of_the_hub_is_linked(write, base_with_card):
+    """By its id, wherever its files were fetched to; its licence is read from those."""
+    folder = base_with_card(b"---\nlicense: mit\n---\n")
+
+    card = write(folder, base="nobody/no-such-model")
 
     assert card.data.base_model == "nobody/no-such-model"
     assert card.data.model_name == "no-such-model, tuned"
-    assert card.data.license is None
+    assert card.data.license == "mit"
+
+
+@pytest.mark.parametrize("base", ["s3://bucket/models/tiny", "s3://bucket/tiny/", "builtin:minilm"])
+def test_a_base_model_from_elsewhere_is_no_hub_id(write, tiny_encoder, base):
+    """The Hub would look for a model of that name among its own, and refuse the card."""
+    card = write(tiny_encoder, base=base)
+
+    assert card.data.base_model is None
+    assert f"`{base}`, fine-tuned" in card.text
 
 
 def test_a_folder_written_with_a_slash_at_its_end_has_a_name(write, tiny_encoder):
@@ -178,7 +189,7 @@ def test_without_a_readable_licence_there_is_none(write, base_with_card, card):
 
 def test_a_model_without_a_card_has_no_licence(tiny_encoder):
     """Nothing is guessed."""
-    assert base_license(str(tiny_encoder)) is None
+    assert base_license(tiny_encoder) is None
 
 
 # What people read

@@ -1,6 +1,7 @@
 """`python -m job check`: the facts of a hand-made file, each of which can be counted there."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -165,6 +166,37 @@ def test_a_model_without_a_tokenizer_is_no_reason_to_stop(folder, tmp_path):
         f"Truncation not counted: no tokenizer of `{tmp_path / 'empty'}` can be had\n"
         "Ready to train.\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [
+        ("./nowhere", "There is no model folder `./nowhere`."),
+        (
+            "nobody/no-such-model",
+            (
+                "The Hub model `nobody/no-such-model` is not in the Hub's cache here, and "
+                "`HF_HUB_OFFLINE` is set."
+            ),
+        ),
+    ],
+    ids=["folder", "hub"],
+)
+def test_a_model_that_cannot_be_had_is_no_reason_to_stop(folder, model, reason):
+    """Nor is one whose name is wrong, or that the network does not bring."""
+    assert truncation(folder, model) == f"Truncation not counted: {reason}\nReady to train.\n"
+
+
+def test_nothing_is_left_of_what_a_check_fetched(folder):
+    """It works in a folder of its own, which goes when it ends, whether the data will do or not."""
+    (folder / "temporary").mkdir()
+    command = [sys.executable, "-P", "-m", "job", "check", "pairs.jsonl"]
+    for settings in ([], ["--set", "data.min_test_queries=3"]):
+        environment = os.environ | {"TMPDIR": str(folder / "temporary")}
+        subprocess.run(
+            [*command, *settings], check=False, capture_output=True, cwd=folder, env=environment
+        )
+    assert sorted(path.name for path in folder.rglob("*")) == ["pairs.jsonl", "temporary"]
 
 
 def test_a_reader_that_has_seen_enough_is_no_bug_of_ours(folder):

@@ -13,6 +13,7 @@ from job.model import (
     BGE_ENGLISH,
     Prompts,
     documented_prompts,
+    find_locally,
     load_model,
     parameters,
     set_dropout,
@@ -235,12 +236,45 @@ def test_pickled_weights_beside_safetensors_do_not_matter(copy_encoder):
     assert load(folder).width == 64
 
 
-def test_an_unknown_hub_model_is_refused_while_offline():
-    """Without a network a Hub id fails at once, in one line that says where models come from."""
+def test_a_hub_model_that_was_not_fetched_is_refused():
+    """Loading asks nobody: a Hub id without its folder fails at once, in one line."""
     message = refusal("nobody/no-such-model")
 
-    assert message.startswith("The model `nobody/no-such-model` cannot be loaded: ")
-    assert "`builtin:minilm`" in message
+    assert message == "The model `nobody/no-such-model` is not on this machine."
+
+
+def test_a_fetched_model_is_loaded_from_its_folder(copy_encoder):
+    """Its folder bears any name; prompts and messages go by what the spec calls it."""
+    spec = ModelSpec(base="BAAI/bge-small-en-v1.5")
+    folder = copy_encoder("0123abc")
+
+    model = load_model(spec, CPU, folder)
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ModelError) as caught:
+        load_model(spec, CPU, folder)
+
+    assert (model.width, model.prompts) == (64, Prompts(BGE_ENGLISH))
+    assert str(caught.value).startswith("The model `BAAI/bge-small-en-v1.5` cannot be loaded: ")
+
+
+def test_pickled_weights_that_were_fetched_are_refused_too(copy_encoder):
+    """A pickle in a fetched folder is no more loaded than one in the user's."""
+    import torch
+
+    folder = copy_encoder()
+    (folder / "model.safetensors").unlink()
+    torch.save({}, folder / "pytorch_model.bin")
+
+    with pytest.raises(ModelError, match=r"no file named model\.safetensors"):
+        load_model(ModelSpec(base="owner/name"), CPU, folder)
+
+
+def test_models_on_this_machine_are_found_and_others_are_left_to_be_fetched(tiny_encoder):
+    """A folder is where it is; what looks like a Hub id is nowhere here."""
+    assert find_locally(str(tiny_encoder)) == tiny_encoder
+    assert (find_locally("builtin:minilm") / "model.safetensors").is_file()
+    assert find_locally("BAAI/bge-base-en-v1.5") is None
+    assert find_locally("bert-base-uncased") is None
 
 
 @pytest.mark.skipif(

@@ -263,13 +263,14 @@ REPORT = {
     "recommendation": {"dimension", "precision", "reason"},
     "scores": {"bm25", "base", "tuned"},
     "comparison": set(DIMENSIONS),
+    "inputs": {"model"},
     "data": {"source", "columns", "rows", "used", "dropped", "splits", "duplicates", "leakage"}
     | {"queries", "corpus", "fingerprint"},
     "prompts": {"sentence", "base", "tuned"},
     "training": {"steps", "resumed_from_step", "best_step", "recipe", "history"}
     | {"base_validation", "best_validation"},
-    "seconds": {"start", "data", "model", "score base", "train", "score tuned", "compare"}
-    | {"store"},
+    "seconds": {"start", "fetch", "data", "model", "score base", "train", "score tuned"}
+    | {"compare", "store"},
     "cost": {"usd", "basis"},
     "environment": {"versions", "device", "precision", "reason"},
     "spec": {"version", "preset", "data", "model", "training", "evaluation", "output"},
@@ -295,6 +296,8 @@ def test_the_report_has_exactly_the_promised_keys(reference):
         assert set(by["float32"]) == {*LIFT, "against_full_base", "retention"}
         assert set(by["float32"]["against_full_base"]) == LIFT
         assert set(by["float32"]["retention"]) == {"share", "ci"}
+    # A model that was here is no copy of a version somewhere else.
+    assert report["inputs"]["model"] == {"uri": reference.spec.model.base}
     assert report["spec"] == reference.spec.model_dump(mode="json")
 
 
@@ -535,20 +538,47 @@ def test_another_job_under_the_same_name_is_refused(run_job, reference):
 
 
 def test_a_job_that_could_not_be_published_is_taken_up_where_it_ended(run_job, place, half_trained):
-    """Without its manifest a run is unfinished; the next launch does not train again."""
+    """Without its manifest a run is unfinished; the next launch publishes what was made."""
     obstacle = place / "runs" / "obstructed" / "per_query.parquet"
     obstacle.mkdir(parents=True)
 
     with pytest.raises(StorageError, match="obstructed"):
         run_job("obstructed", training__epochs="1")
     assert not (obstacle.parent / "manifest.json").exists()
+    made = Workspace(place / "work" / "obstructed")
+    before = {path: path.stat().st_mtime_ns for path in made.model.rglob("*")}
+    report = json.loads((made.report / "report.json").read_text("utf-8"))
+    log = (made.logs / "job.log").read_bytes()
     obstacle.rmdir()
     finished = run_job("obstructed", training__epochs="1")
+
+    # Its seconds, too, are those of the first attempt.
+    assert finished.report == report
+    assert (finished.folder / "logs" / "job.log").read_bytes() == log
+    assert {path: path.stat().st_mtime_ns for path in made.model.rglob("*")} == before
+    assert finished.report["scores"] == half_trained.report["scores"]
+    manifest = json.loads((finished.folder / "manifest.json").read_text("utf-8"))
+    assert {name: entry["sha256"] for name, entry in manifest.items()} == {
+        name: sha256(finished.folder / name)
+        for name in files_of(finished.folder) - {"manifest.json"}
+    }
+
+
+def test_a_job_that_was_lost_after_its_training_does_not_train_again(
+    run_job, place, half_trained, tmp_path
+):
+    """Its checkpoints hold the training's outcome; what had not been written is made anew."""
+    in_the_way = place / "work" / "lost" / "output" / "data" / "per_query.parquet"
+    in_the_way.mkdir(parents=True)
+
+    with pytest.raises(OSError, match="per_query"):
+        run_job("lost", training__epochs="1")
+    in_the_way.rmdir()
+    finished = run_job("lost", training__epochs="1")
 
     training = finished.report["training"]
     assert training["resumed_from_step"] == training["steps"] == 12
     assert finished.report["scores"] == half_trained.report["scores"]
-    assert (finished.folder / "manifest.json").is_file()
 
 
 def test_an_interrupted_job_leaves_no_result_and_goes_on(run_job, place):
@@ -558,7 +588,8 @@ def test_an_interrupted_job_leaves_no_result_and_goes_on(run_job, place):
 
     with pytest.raises(Interrupted):
         run_job("interrupted", training__epochs="1", stop=stop)
-    assert files_of(place / "runs" / "interrupted") == set()
+    # The spec keeps the name for this job.
+    assert files_of(place / "runs" / "interrupted") == {"spec.json"}
     finished = run_job("interrupted", training__epochs="1")
 
     assert finished.report["training"]["resumed_from_step"] == 1

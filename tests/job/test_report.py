@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 import pytest
+import torch
 
 from job.baseline import Baseline, PromptChoice
 from job.compare import compare
@@ -20,6 +21,7 @@ from job.store import write_report
 from job.train import Training
 
 DIMENSIONS = Dimensions((64, 32, 16), 32)
+HERE = {"model": {"uri": "builtin:minilm"}}
 SECONDS = {"data": 1.25, "train": 1798.75, "score tuned": 0.04}
 BASE = {64: 0.60, 32: 0.55, 16: 0.40}
 BETTER = {64: 0.90, 32: 0.88, 16: 0.70}
@@ -59,6 +61,7 @@ def make_report(dataset):
         prompts=None,
         recipe=RECIPE,
         preset="balanced",
+        inputs=HERE,
     ):
         count = len(dataset.test)
         base = {d: scores_around(before[d], count, seed=d) for d in DIMENSIONS.all}
@@ -69,12 +72,14 @@ def make_report(dataset):
         choice = prompts or PromptChoice(Prompts(), Prompts(), 0.5, 0.5)
         results = Results(
             machine=Machine("cpu", "float32", "as the spec says"),
+            inputs=inputs,
             dataset=dataset,
             base=Baseline(
                 bm25=scores_around(0.31, count, seed=0),
                 test=base,
                 prompts=choice,
                 tuned_prompts=choice.used,
+                corpus_vectors=torch.zeros(len(dataset.corpus), 64),
                 validation=Validation(search, DIMENSIONS, 64, 0.5),
             ),
             training=Training(None, 30, 0, best_step, recipe, 0.5, 0.6, []),
@@ -186,6 +191,7 @@ Lift is tuned minus base, with its 95 % interval (jackknife over groups of queri
 ## Data
 
 - Source: `{pairs_file}`, 400 rows read, 400 used; dropped: none.
+- Fetched: nothing, all was here.
 - Splits (by group): train 320, validation 40, test 40; corpus: 400 documents, those of the \
 training included.
 - Test contexts that are also trained on: 0.0% (a random split: 0.0%).
@@ -353,6 +359,23 @@ def test_the_report_names_the_preset(make_report):
     assert "; preset `quick`.\n" in to_markdown(report)
 
 
+def test_the_report_says_exactly_what_was_fetched(make_report):
+    """A branch moves on and an object is replaced: commit and version say what was trained on."""
+    inputs = {
+        "data": {"uri": "owner/pairs", "commit": "c0ffee", "subset": None, "split": "train"},
+        "test": {"uri": "s3://bucket/test", "version": "7e57", "file": None, "files": 2,
+                 "bytes": 9},
+        "model": {"uri": "/models/tiny"},
+    }  # fmt: skip
+
+    report = make_report(BETTER, inputs=inputs)
+
+    assert report["inputs"] == inputs
+    assert (
+        "- Fetched: data `owner/pairs` at `c0ffee`; test `s3://bucket/test` at `7e57`.\n"
+    ) in to_markdown(report)
+
+
 @pytest.mark.parametrize("used", ["with", "without"])
 def test_the_report_says_which_prompts_made_the_baseline(make_report, used):
     """Whichever is stronger, with the validation scores of both."""
@@ -394,7 +417,6 @@ def test_without_a_price_the_cost_is_unknown(make_report):
 def test_the_report_names_the_versions_it_was_made_with(report):
     """To repeat a run one needs the packages; these decide its numbers."""
     import sentence_transformers
-    import torch
 
     versions = report["environment"]["versions"]
     assert versions["torch"] == torch.__version__

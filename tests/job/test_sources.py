@@ -3,13 +3,11 @@
 import gzip
 import itertools
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 
 from job.errors import DataError
+from job.fetch import hub_reference
 from job.sources import Document, RawRow, is_beir, open_documents, open_source
 from job.spec import DataSpec
 
@@ -139,9 +137,14 @@ def test_a_source_that_does_not_exist_is_an_error(tmp_path):
     )
 
 
-@pytest.mark.parametrize("name", ["data/pairs.jsonl", "data/pairs.parquet", "pairs.csv"])
+@pytest.mark.parametrize(
+    "name",
+    ["data/pairs.jsonl", "data/pairs.parquet", "pairs.csv", "data/pairs.jsonl.gz", "./pairs",
+     "../pairs"],
+)  # fmt: skip
 def test_a_missing_file_is_not_looked_for_on_the_hub(name):
-    """A name that ends like a data file is a path, though it has the form of a Hub id."""
+    """What ends like a data file or starts with a dot is a path, though it may look like an id."""
+    assert hub_reference(name) is None
     assert refusal(name).startswith(f"`{name}` does not exist (as a path)")
 
 
@@ -153,41 +156,6 @@ def test_a_file_without_rows_is_an_error(tmp_path, name, content):
     """An empty file, or a header alone, is named as what it is."""
     (tmp_path / name).write_text(content)
     assert refusal(tmp_path / name) == f"`{tmp_path / name}` holds no rows."
-
-
-def refusals_offline(*names):
-    """Ask a process of its own, as the Hub's libraries read their settings when imported."""
-    code = (
-        "import sys\n"
-        "from job.errors import DataError\n"
-        "from job.sources import open_source\n"
-        "from job.spec import DataSpec\n"
-        "for name in sys.argv[1:]:\n"
-        "    try:\n"
-        "        open_source(name, DataSpec(split='dev'))\n"
-        "    except DataError as error:\n"
-        "        print(error)\n"
-    )
-    offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
-    command = [sys.executable, "-c", code, *names]
-    result = subprocess.run(
-        command, env=os.environ | offline, capture_output=True, text=True, check=True
-    )
-    return result.stdout.splitlines()
-
-
-def test_a_hub_data_set_that_cannot_be_loaded_is_a_data_error():
-    """The message has the id, the split, the reason, and what to look at; no traceback."""
-    (message,) = refusals_offline("owner/name")
-    assert message.startswith("The Hub data set `owner/name` (split `dev`) cannot be loaded: ")
-    assert message.endswith(". Check the id, the split, `HF_TOKEN` and the network.")
-
-
-def test_a_missing_path_that_looks_like_a_hub_id_is_not_looked_for_there():
-    """No Hub id ends in `.gz` or starts with a dot; the Hub's error would mislead."""
-    names = ["data/pairs.jsonl.gz", "./pairs", "../pairs"]
-    starts = [message[: message.index("(")] for message in refusals_offline(*names)]
-    assert starts == [f"`{name}` does not exist " for name in names]
 
 
 def test_the_built_in_data_is_numbered_and_named():

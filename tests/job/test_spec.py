@@ -27,6 +27,8 @@ DEFAULTS = {
         "source": None,
         "subset": None,
         "split": "train",
+        "revision": None,
+        "max_download_gb": 50.0,
         "columns": {"anchor": None, "positive": None, "negatives": None},
         "validation": None,
         "test": None,
@@ -41,6 +43,7 @@ DEFAULTS = {
     },
     "model": {
         "base": "BAAI/bge-base-en-v1.5",
+        "max_download_gb": 50.0,
         "revision": None,
         "name": None,
         "language": None,
@@ -58,6 +61,7 @@ DEFAULTS = {
         "mini_batch_size": "auto",
         "learning_rate": "auto",
         "dropout": 0.0,
+        "cluster": 8,
         "mined_negatives": 0,
         "negative_margin": 0.95,
         "warmup_ratio": 0.1,
@@ -78,7 +82,14 @@ DEFAULTS = {
         "validation_corpus_limit": 1_000,
         "batch_size": 64,
     },
-    "output": {"uri": "runs"},
+    "output": {
+        "uri": "runs",
+        "kms_key": None,
+        "hub": None,
+        "hub_private": True,
+        "hub_strategy": "end",
+        "hub_always": False,
+    },
 }
 
 # Another legal value for every field, as a user would type it, and what it is read as.
@@ -86,6 +97,8 @@ OTHERS = {
     "data.source": ("pairs.jsonl", "pairs.jsonl"),
     "data.subset": ("en", "en"),
     "data.split": ("validation[:10%]", "validation[:10%]"),
+    "data.revision": ("0123", "0123"),
+    "data.max_download_gb": ("0.5", 0.5),
     "data.columns.anchor": ("Frage", "Frage"),
     "data.columns.positive": ("Größe 😀", "Größe 😀"),
     "data.columns.negatives": ("[neg_1, 'neg 2']", ["neg_1", "neg 2"]),
@@ -100,6 +113,7 @@ OTHERS = {
     "data.min_test_queries": ("5", 5),
     "data.seed": ("0", 0),
     "model.base": ("./bge", "./bge"),
+    "model.max_download_gb": ("1e3", 1000.0),
     "model.revision": ("7", "7"),
     "model.name": ('"BGE: base"', "BGE: base"),
     "model.language": ("de", "de"),
@@ -115,6 +129,7 @@ OTHERS = {
     "training.mini_batch_size": ("16", 16),
     "training.learning_rate": ("1e-4", 0.0001),
     "training.dropout": ("null", None),
+    "training.cluster": ("1", 1),
     "training.mined_negatives": ("3", 3),
     "training.negative_margin": ("0.9", 0.9),
     "training.warmup_ratio": ("0", 0.0),
@@ -133,10 +148,16 @@ OTHERS = {
     "evaluation.validation_corpus_limit": ("100", 100),
     "evaluation.batch_size": ("8", 8),
     "output.uri": ("s3://bucket/runs", "s3://bucket/runs"),
+    "output.kms_key": ("alias/results", "alias/results"),
+    "output.hub": ("our-team/search.v2", "our-team/search.v2"),
+    "output.hub_private": ("false", False),
+    "output.hub_strategy": ("checkpoint", "checkpoint"),
+    "output.hub_always": ("true", True),
 }
 
 # Field: smallest value taken, one below it, largest value taken, one above it.
 BOUNDS = {
+    "data.max_download_gb": ("0.001", "0", None, None),
     "data.limit": ("1", "0", None, None),
     "data.validation_fraction": ("0", "-0.001", "0.5", "0.501"),
     "data.test_fraction": ("0", "-0.001", "0.5", "0.501"),
@@ -144,12 +165,14 @@ BOUNDS = {
     "data.min_characters": ("1", "0", "1000", "1001"),
     "data.min_test_queries": ("1", "0", None, None),
     "data.seed": ("0", "-1", "4294967295", "4294967296"),
+    "model.max_download_gb": ("0.001", "0", None, None),
     "model.max_length": ("8", "7", "131072", "131073"),
     "training.epochs": ("0", "-1", "1000", "1001"),
     "training.batch_size": ("2", "1", "65536", "65537"),
     "training.mini_batch_size": ("1", "0", None, None),
     "training.learning_rate": ("0.000001", "0", "1", "1.001"),
     "training.dropout": ("0", "-0.001", "0.999", "1"),
+    "training.cluster": ("1", "0", "1024", "1025"),
     "training.mined_negatives": ("0", "-1", "20", "21"),
     "training.negative_margin": ("0.001", "0", "1", "1.001"),
     "training.warmup_ratio": ("0", "-0.001", "0.9", "0.901"),
@@ -313,6 +336,17 @@ def test_null_takes_a_value_back(field, text):
     assert values(build_spec({section: {name: given}}, {field: text}))[field] is None
 
 
+@pytest.mark.parametrize(
+    ("text", "uri"),
+    [("runs/", "runs"), ("s3://bucket/runs//", "s3://bucket/runs"), ("s3://bucket/", "s3://bucket"),
+     ("/", "/"), ("a/b", "a/b")],
+)  # fmt: skip
+def test_a_slash_at_its_end_makes_no_other_place(text, uri):
+    """Shells complete folders so; a run is found again however its output was typed."""
+    assert assigned("output.uri", text) == uri
+    assert differing_fields(*(build_spec({"output": {"uri": u}}) for u in (text, uri))) == []
+
+
 def test_an_assignment_does_not_change_the_document_it_is_merged_with():
     """The caller's document is as it was, so that it can be used again."""
     document = {"training": {"epochs": 2}}
@@ -431,6 +465,7 @@ def test_a_value_beyond_its_bound_is_refused_with_what_was_found(field):
         ("model.precision", ["auto", "float32", "bfloat16", "float16"], "'auto'"),
         ("training.schedule", ["cosine", "linear", "constant_with_warmup"], "'cosine'"),
         ("evaluation.protocol", ["grouped", "article"], "'grouped'"),
+        ("output.hub_strategy", ["end", "checkpoint"], "'end'"),
         ("training.epochs", ["auto"], "'auto'"),
         ("training.batch_size", ["auto"], "'auto'"),
         ("training.mini_batch_size", ["auto"], "'auto'"),
@@ -457,7 +492,10 @@ def test_a_choice_takes_its_values_and_names_them_when_it_refuses(field, taken, 
         ("training.scale", ".inf", "inf"),
         ("data.columns.negatives", "negative", "'negative'"),
         ("data.split", "null", "None"),
+        ("data.max_download_gb", ".inf", "inf"),
+        ("training.cluster", "null", "None"),
         ("output.uri", '""', "''"),
+        ("output.hub_private", "null", "None"),
     ],
 )
 def test_a_value_of_the_wrong_kind_is_refused_with_what_was_found(field, text, found):
@@ -476,6 +514,15 @@ def test_a_dimension_named_twice_is_refused():
     """Its loss would count twice; the message names the field and shows the list."""
     message = refusal({}, {"evaluation.dimensions": "[64, 32, 64]"})
     assert "`evaluation.dimensions` names one twice: [64, 32, 64]" in message
+
+
+@pytest.mark.parametrize(
+    "name", ["search", "a/search/v2", "our team/search", "/search", "our-team/", "s3://b/r", "../x"]
+)
+def test_a_hub_repository_that_is_none_is_refused(name):
+    """Before hours of training: the message names the field, what was found and the form."""
+    message = refusal({}, {"output.hub": name})
+    assert message == f"`output.hub`: expected a repository, `owner/name` (found {name!r})"
 
 
 def test_the_first_three_of_many_errors_are_named_on_one_line():
@@ -691,9 +738,14 @@ def test_the_init_file_is_the_articles_job():
 def test_what_the_init_file_comments_out_is_legal_too():
     """Each commented-out field works once its `#` is taken away."""
     text = resources.files("launcher").joinpath("job.yaml").read_text("utf-8")
-    live = re.sub(r"(?m)^  # (\w+: \S+)$", r"  \1", text)
+    live, count = re.subn(r"(?m)^  # (\w+: \S+)$", r"  \1", text)
+    section, lines = re.subn(r"(?m)^# (output:|  \w+: \S+)$", r"\1", live)
+    live, count = section, count + lines
     spec = build_spec(parse_document(live, "job.yaml"))
     assert (spec.data.limit, spec.training.learning_rate) == (1000, 5e-5)
+    assert spec.output.uri == "s3://my-bucket/runs"
+    assert spec.output.hub == "my-organization/my-model"
+    assert count == 5
 
 
 # Two specs.

@@ -15,6 +15,7 @@ from job.errors import SpecError, StorageError, TrainingError
 from job.evaluate import Dimensions
 from job.machine import Machine
 from job.model import Prompts, load_model
+from job.places import LocalPlace
 from job.ranking import METRICS
 from job.spec import JobSpec
 from job.spec_document import build_spec
@@ -62,6 +63,12 @@ def workspace(scored, model, tmp_path):
     return place
 
 
+@pytest.fixture
+def result(tmp_path):
+    """Name the folder that receives the results."""
+    return LocalPlace(tmp_path / "result")
+
+
 def files_of(folder):
     return {
         path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()
@@ -71,12 +78,13 @@ def files_of(folder):
 # The manifest
 
 
-def test_the_manifest_lists_every_file_with_its_size_and_digest(workspace, tmp_path):
+def test_the_manifest_lists_every_file_with_its_size_and_digest(workspace, result):
     """Whoever has the manifest can check that nothing is missing, added or changed."""
     store.write_manifest(workspace)
-    store.publish(workspace, tmp_path / "result")
+    store.publish(workspace, result)
+    store.complete(workspace, result)
 
-    files = files_of(tmp_path / "result")
+    files = files_of(result.folder)
     manifest = json.loads(files.pop("manifest.json").read_text("utf-8"))
     assert {"spec.json", "per_query.parquet", "data/qrels.tsv", "logs/job.log"} < files.keys()
     assert {"model/model.safetensors", "model/modules.json"} < files.keys()
@@ -90,56 +98,109 @@ def test_the_manifest_lists_every_file_with_its_size_and_digest(workspace, tmp_p
 
 
 @pytest.mark.parametrize("name", ["spec.json", "per_query.parquet", "model/model.safetensors"])
-def test_a_result_that_is_only_half_there_has_no_manifest(workspace, tmp_path, name):
+def test_a_result_that_is_only_half_there_has_no_manifest(workspace, result, name):
     """Whichever file cannot be written, first or last: no manifest, no result."""
-    (tmp_path / "result" / name).mkdir(parents=True)
+    in_the_way = result.folder / name
+    in_the_way.mkdir(parents=True)
     store.write_manifest(workspace)
 
     with pytest.raises(StorageError) as caught:
-        store.publish(workspace, tmp_path / "result")
+        store.publish(workspace, result)
 
-    assert str(caught.value).startswith(
-        f"The results cannot be written to `{tmp_path / 'result'}`: "
-    )
-    assert not store.is_complete(tmp_path / "result")
-    (tmp_path / "result" / name).rmdir()
-    store.publish(workspace, tmp_path / "result")
-    assert store.is_complete(tmp_path / "result")
+    assert str(caught.value) == f"`{in_the_way}` cannot be written: Is a directory."
+    assert not store.is_complete(result)
+    in_the_way.rmdir()
+    store.publish(workspace, result)
+    assert not store.is_complete(result)
+    store.complete(workspace, result)
+    assert store.is_complete(result)
 
 
-def test_publishing_replaces_what_an_unfinished_run_left(workspace, tmp_path):
+def test_publishing_replaces_what_an_unfinished_run_left(workspace, result):
     """A second try overwrites the first one's files."""
-    (tmp_path / "result" / "model").mkdir(parents=True)
-    (tmp_path / "result" / "model" / "model.safetensors").write_bytes(b"half a mod")
+    published = result.folder / "model" / "model.safetensors"
+    published.parent.mkdir(parents=True)
+    published.write_bytes(b"half a mod")
     store.write_manifest(workspace)
 
-    store.publish(workspace, tmp_path / "result")
+    store.publish(workspace, result)
 
-    published = tmp_path / "result" / "model" / "model.safetensors"
     assert published.read_bytes() == (workspace.model / "model.safetensors").read_bytes()
+
+
+class Watched(LocalPlace):
+    """Writes down what was put into it, in order."""
+
+    def __init__(self, folder):
+        super().__init__(folder)
+        self.parts = []
+
+    def put(self, files):
+        self.parts.append(set(files))
+        super().put(files)
+
+    def write(self, name, text):
+        self.parts.append({name})
+        super().write(name, text)
+
+
+def test_the_report_is_published_first_and_the_model_last(workspace, tmp_path):
+    """What is small and wanted is there while the weights still travel; the manifest ends it."""
+    workspace.report.mkdir()
+    for name in ("report.json", "report.md"):
+        (workspace.report / name).write_text("{}", "utf-8")
+    store.write_manifest(workspace)
+    place = Watched(tmp_path / "result")
+
+    store.publish(workspace, place)
+    store.complete(workspace, place)
+
+    listed = json.loads((workspace.results / "manifest.json").read_text("utf-8")).keys()
+    model = {name for name in listed if name.startswith("model/")}
+    assert "model/model.safetensors" in model
+    report = {"report/report.json", "report/report.md"}
+    assert place.parts == [report, listed - report - model, model, {"manifest.json"}]
+
+
+def test_a_destination_is_claimed_by_the_jobs_spec(scored, tmp_path):
+    """It proves that the place can be written and keeps other jobs away; again it does nothing."""
+    place = Watched(tmp_path / "runs" / "name")
+
+    store.claim(place, scored.spec)
+    store.claim(place, scored.spec)
+
+    assert place.parts == [{"spec.json"}]
+    assert files_of(place.folder).keys() == {"spec.json"}
+    assert place.read("spec.json") == scored.spec.to_json()
+    assert not store.is_complete(place)
 
 
 def test_a_destination_that_cannot_be_made_is_refused_at_once(scored, tmp_path):
     """Before hours of work, not after: a file stands where a folder should be."""
     (tmp_path / "runs").write_text("in the way", "utf-8")
+    folder = tmp_path / "runs" / "name"
 
     with pytest.raises(StorageError) as caught:
-        store.check_destination(tmp_path / "runs" / "name", scored.spec)
+        store.claim(LocalPlace(folder), scored.spec)
 
-    assert str(caught.value) == (
-        f"The output folder `{tmp_path / 'runs' / 'name'}` cannot be made: Not a directory."
-    )
+    assert str(caught.value) == f"`{folder / 'spec.json'}` cannot be written: Not a directory."
 
 
-def test_a_destination_of_another_job_is_refused(scored, workspace, tmp_path):
+def test_a_destination_of_another_job_is_refused(scored, workspace, result):
     """Two jobs are not mixed in one folder; the fields that differ are named."""
     store.write_manifest(workspace)
-    store.publish(workspace, tmp_path / "result")
+    store.publish(workspace, result)
+    store.complete(workspace, result)
     other = build_spec(scored.spec.model_dump(mode="json"), {"training.epochs": "9"})
 
-    store.check_destination(tmp_path / "result", scored.spec)
-    with pytest.raises(SpecError, match=r"these differ: `training.epochs`\."):
-        store.check_destination(tmp_path / "result", other)
+    store.claim(result, scored.spec)
+    with pytest.raises(SpecError) as caught:
+        store.claim(result, other)
+
+    assert str(caught.value) == (
+        f"`{result.folder}` belongs to a run with another spec; these differ: `training.epochs`. "
+        "Use another `--name`, or the same values."
+    )
 
 
 # The model

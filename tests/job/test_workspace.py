@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -81,15 +82,19 @@ def tiny_disk(tmp_path):
 def test_the_tree_is_the_one_that_sagemaker_mounts():
     """Every path is where SageMaker, the launcher and the container's documentation say."""
     workspace = Workspace(DEFAULT_ROOT)
-    paths = {
-        name: str(getattr(workspace, name))
+    found = {
+        name: getattr(workspace, name)
         for name, value in vars(Workspace).items()
         if isinstance(value, property)
     }
+    paths = {name: str(value) for name, value in found.items() if isinstance(value, Path)}
+    assert found.keys() - paths.keys() == {"is_complete"}
     assert paths == {
         "model": "/opt/ml/model",
         "checkpoints": "/opt/ml/checkpoints",
         "recipe": "/opt/ml/checkpoints/recipe.json",
+        "pins": "/opt/ml/checkpoints/inputs.json",
+        "fetched": "/opt/ml/input/fetched",
         "results": "/opt/ml/output/data",
         "report": "/opt/ml/output/data/report",
         "splits": "/opt/ml/output/data/data",
@@ -120,6 +125,22 @@ def test_a_workspace_that_is_not_there_has_no_channels(workspace):
     assert workspace.channels() == {}
     assert not workspace.is_locked()
     assert not workspace.root.exists()
+
+
+def test_what_the_job_fetched_is_no_channel(workspace):
+    """It lies beside the channels: what a user gave is never mixed with what was brought."""
+    write(workspace.fetched / "data" / "pairs.jsonl", "{}\n")
+
+    assert workspace.channels() == {}
+
+
+def test_results_are_complete_once_there_is_a_manifest(workspace):
+    """The manifest is written last, so before it everything else counts for nothing."""
+    write(workspace.per_query, "")
+    assert not workspace.is_complete
+
+    write(workspace.results / "manifest.json", {})
+    assert workspace.is_complete
 
 
 # The spec.
@@ -247,13 +268,25 @@ def test_another_spec_is_refused_with_the_fields_that_differ(workspace):
     assert workspace.spec.read_text("utf-8") == spec.to_json()
 
 
-def test_the_spec_of_another_version_is_refused_in_a_sentence(tmp_path):
+def test_the_spec_of_another_version_is_refused_in_a_sentence():
     """A run of a version with other fields cannot be taken up; the message says why."""
-    path = write(tmp_path / "spec.json", {"training": {"accumulation": 16}})
+    earlier = json.dumps({"training": {"accumulation": 16}})
     with pytest.raises(SpecError) as caught:
-        check_same_spec(path, JobSpec())
+        check_same_spec(earlier, "s3://bucket/runs/one", JobSpec())
     message = str(caught.value)
+    path = "s3://bucket/runs/one/spec.json"
     assert message.startswith(f"`{path}` is not the spec of this version (`training.accumulation`")
+    assert message.endswith("Use another `--name`.")
+
+
+def test_half_a_spec_is_refused_in_a_sentence():
+    """Whatever lies under that name, the message says where and what is wrong with it."""
+    with pytest.raises(SpecError) as caught:
+        check_same_spec('{"training": ', "runs/one", JobSpec())
+    message = str(caught.value)
+    assert message.startswith(
+        "`runs/one/spec.json` is not the spec of this version (`runs/one/spec.json` is not valid"
+    )
     assert message.endswith("Use another `--name`.")
 
 

@@ -1,5 +1,6 @@
 """The command line as a shell sees it: exit codes, whole outputs, and what is left on disk."""
 
+import itertools
 import json
 import os
 import re
@@ -15,6 +16,7 @@ from click.testing import CliRunner
 from job.spec import PRESETS
 from job.spec_document import build_spec, field_rows
 from launcher.cli import main
+from launcher.settings import settings_file
 
 HEAVY = ("torch", "sentence_transformers", "transformers", "datasets", "sagemaker", "boto3")
 LEGAL = "letters, digits and inner hyphens, at most 60 characters."
@@ -24,6 +26,10 @@ LEGAL = "letters, digits and inner hyphens, at most 60 characters."
 def folder(tmp_path, monkeypatch):
     """The current folder: empty but for a file of pairs, which nothing here reads."""
     monkeypatch.chdir(tmp_path)
+    # What whoever runs the tests has set for themselves; these folders do not exist.
+    monkeypatch.delenv("EMBEDTUNE_OUTPUT", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "home" / ".config"))
     (tmp_path / "pairs.jsonl").write_text('{"question": "q", "context": "c"}\n', "utf-8")
     return tmp_path
 
@@ -106,6 +112,8 @@ def test_help_loads_nothing_heavy(arguments):
         (["launch", "--device", "tpu"], "'tpu' is not one of 'auto', 'cuda', 'mps', 'cpu'."),
         (["launch", "--price-per-hour", "-1"], "-1.0 is not in the range x>=0."),
         (["check"], "Missing argument 'DATA'."),
+        (["fetch"], "Missing argument 'NAME'."),
+        (["compare"], "Missing argument 'NAME NAME…'."),
     ],
 )
 def test_wrong_usage_is_exit_code_2(folder, arguments, reason):
@@ -217,6 +225,66 @@ def test_every_local_input_becomes_a_channel(folder):
     options = [part for setting in settings for part in ("--set", setting)]
     request = dry_run("--data", "pairs.jsonl", "--name", "n", *options)["request"]
     assert request["inputs"] == inputs | {"corpus": "corpus.jsonl"}
+
+
+def test_what_lies_in_s3_or_on_the_hub_is_fetched_by_the_job(folder):
+    """No channel is made of it, and the workspace is here wherever the results go."""
+    data = {"source": "s3://bucket/pairs.jsonl", "test": "hf://datasets/owner/data@main:test"}
+    output = {"uri": "s3://bucket/runs"}
+    options = ["--data", data["source"], "--set", f"data.test={data['test']}", "--name", "n"]
+
+    document = dry_run(*options, "--output", output["uri"])
+
+    assert document == expected_document(
+        build_spec({"data": data, "output": output}).model_dump(mode="json"),
+        "runs/n/.work",
+        {"TRAINING_JOB_NAME": "n", "EMBEDTUNE_DEVICE": "auto"},
+        {},
+    )
+
+
+# Where results go when nothing is said: the nearer to the command line, the stronger.
+OUTPUTS = {
+    "settings file": 'output = "of settings"\n',
+    "environment": "of environment",
+    "job file": "of job file",
+    "--set": "of set",
+    "--output": "of option",
+}
+
+
+@pytest.mark.parametrize("strongest", range(len(OUTPUTS) + 1))
+def test_the_nearest_output_counts(folder, monkeypatch, strongest):
+    """`--output`, `--set`, the job file, the environment, the user's settings, then `runs`."""
+    said = dict(list(OUTPUTS.items())[:strongest])
+    if text := said.pop("settings file", None):
+        path = settings_file()
+        path.parent.mkdir(parents=True)
+        path.write_text(text, "utf-8")
+    if uri := said.pop("environment", None):
+        monkeypatch.setenv("EMBEDTUNE_OUTPUT", uri)
+    job = {"data": {"source": "pairs.jsonl"}}
+    if uri := said.pop("job file", None):
+        job["output"] = {"uri": uri}
+    (folder / "job.yaml").write_text(yaml.safe_dump(job), "utf-8")
+    options = [f"output.uri={text}" if name == "--set" else text for name, text in said.items()]
+
+    document = dry_run("job.yaml", *itertools.chain(*zip(said, options, strict=True)))
+
+    expected = ["runs", *(f"of {n}" for n in ("settings", "environment", "job file", "set"))]
+    assert document["spec"]["output"]["uri"] == [*expected, "of option"][strongest]
+
+
+def test_an_output_section_without_a_place_has_the_default_one(folder, monkeypatch):
+    """Who names a Hub repository in it has not said where the results go."""
+    monkeypatch.setenv("EMBEDTUNE_OUTPUT", "s3://bucket/runs")
+    (folder / "job.yaml").write_text(
+        "data: {source: pairs.jsonl}\noutput: {hub: owner/name}\n", "utf-8"
+    )
+
+    output = dry_run("job.yaml")["spec"]["output"]
+
+    assert (output["uri"], output["hub"]) == ("s3://bucket/runs", "owner/name")
 
 
 @pytest.mark.parametrize("name", ["Größe 😀.jsonl", "a: b.jsonl", "no", "2024-01-01", " x ", "'q'"])
@@ -331,6 +399,21 @@ REFUSED = [
         id="name that is a path",
     ),
     pytest.param(
+        ["--data", "pairs.jsonl", "--output", "s3://", "--name", "n"],
+        "`s3://` names no bucket; expected `s3://bucket/prefix`.",
+        id="output without a bucket",
+    ),
+    pytest.param(
+        ["--data", "pairs.jsonl", "--output", "s3://My_Bucket/runs", "--name", "n"],
+        "`s3://My_Bucket/runs` names no bucket; expected `s3://bucket/prefix`.",
+        id="output in no legal bucket",
+    ),
+    pytest.param(
+        ["--data", "pairs.jsonl", "--set", "output.hub=search"],
+        "`output.hub`: expected a repository, `owner/name` (found 'search')",
+        id="hub repository without an owner",
+    ),
+    pytest.param(
         ["broken.yaml"],
         "`broken.yaml` is not valid YAML in line 2: expected ',' or ']', but got '<stream end>'.",
         id="broken job file",
@@ -371,6 +454,18 @@ def test_listing_no_runs_says_how_to_start_one(folder, arguments):
     hint = f"No runs in {output} yet. Start one with: embedtune launch\n"
     assert run("ls", *arguments) == (0, "", hint)
     assert not (folder / output).exists()
+
+
+def test_runs_are_looked_for_where_they_go_by_default(folder, monkeypatch):
+    """`EMBEDTUNE_OUTPUT` serves all commands; an option wins here as well."""
+    monkeypatch.setenv("EMBEDTUNE_OUTPUT", "mine")
+
+    assert run("ls")[2] == "No runs in mine yet. Start one with: embedtune launch\n"
+    assert run("ls", "--output", "other")[2].startswith("No runs in other yet.")
+    for command in (["report"], ["report", "first"], ["fetch", "first"], ["compare", "first"]):
+        code, out, err = run(*command)
+        assert (code, out) == (7, "")
+        assert "in `mine`" in err
 
 
 def test_a_report_without_runs_is_a_storage_error(folder):

@@ -13,6 +13,9 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
+
+from launcher.cli import main
 
 COMMAND = [sys.executable, "-P", "-m", "launcher.cli"]
 # Long enough to be hit in the middle, short enough to be waited for.
@@ -61,6 +64,16 @@ def embedtune(folder, *arguments):
     return subprocess.run(
         [*COMMAND, *arguments], check=False, capture_output=True, text=True, cwd=folder
     )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_settings(tmp_path_factory):
+    """Forget what whoever runs the tests has set for themselves."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("EMBEDTUNE_OUTPUT", raising=False)
+        patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+        patch.delenv("XDG_CONFIG_HOME", raising=False)
+        yield
 
 
 def files(folder):
@@ -251,7 +264,7 @@ def test_talk_goes_to_stderr(whole):
     first, *log = whole.stderr.splitlines()
     assert first == "Run whole; results will be in runs/whole"
     stages = [m[1] for line in log if (m := re.search(r"Z ([a-z ]+): (?:start|done)", line))]
-    names = ["data", "model", "score base", "train", "score tuned", "compare", "store"]
+    names = ["fetch", "data", "model", "score base", "train", "score tuned", "compare", "store"]
     assert stages == [name for name in names for _ in ("start", "done")]
     assert "Traceback" not in whole.stderr
     assert "\r" not in whole.stderr
@@ -262,7 +275,7 @@ def test_the_log_file_holds_what_was_said(folder, whole):
     log = (folder / "runs" / "whole" / "logs" / "job.log").read_text("utf-8").splitlines()
     said = [line for line in whole.stderr.splitlines() if re.match(r"\d{4}-\d\d-\d\dT", line)]
     assert log == said[: len(log)]
-    assert [line.split("Z ", 1)[1] for line in log][:1] == ["data: start"]
+    assert [line.split("Z ", 1)[1] for line in log][:1] == ["fetch: start"]
     assert any("verdict: Improved." in line for line in log)
 
 
@@ -325,7 +338,9 @@ def test_ctrl_c_ends_the_step_and_leaves_a_checkpoint(halted):
 
 def test_an_interrupted_run_has_no_result(halted):
     """Nothing is published that could pass for one, and the receipt says what happened."""
-    assert {name for name in halted.files if not name.startswith(".work/")} == {"receipt.json"}
+    own = {name for name in halted.files if not name.startswith(".work/")}
+    # The spec keeps the name for this job.
+    assert own == {"receipt.json", "spec.json"}
     assert not [name for name in halted.files if name.endswith("manifest.json")]
     assert halted.receipt["exit_code"] == 10
 
@@ -392,6 +407,23 @@ def test_a_report_is_shown_again_as_it_was_shown_first(folder, whole, resumed):
     assert embedtune(folder, "report").stdout == resumed.stdout
     elsewhere = embedtune(folder.parent, "report", "whole", "--output", str(folder / "runs"))
     assert elsewhere.stdout == whole.stdout.replace("runs/", f"{folder / 'runs'}/")
+
+
+def test_a_report_is_opened_as_a_page_for_browsers_where_there_is_one(folder, whole, monkeypatch):
+    """Else as the text that there is; what is printed stays the same."""
+    opened = []
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr("launcher.cli.click.launch", opened.append)
+    page = folder / "runs" / "whole" / "report" / "report.html"
+
+    told = CliRunner().invoke(main, ["report", "whole", "--open"])
+    page.touch()
+    CliRunner().invoke(main, ["report", "whole", "--open"])
+    CliRunner().invoke(main, ["report", "whole"])
+    page.unlink()
+
+    assert opened == ["runs/whole/report/report.md", "runs/whole/report/report.html"]
+    assert told.stdout.splitlines()[-1] == whole.stdout.splitlines()[-1]
 
 
 def test_a_run_without_a_result_has_no_report(folder, failed, halted):

@@ -86,7 +86,7 @@ def test_runs_are_listed_with_the_latest_first(make_run, tmp_path):
     fetched = make_run("fetched", finished=True)
     fetched.workspace.root.rmdir()
 
-    runs = list_runs(tmp_path / "runs")
+    runs = list_runs(str(tmp_path / "runs"))
     assert [(run.name, run.changed) for run in runs] == [
         ("fetched", noon(0)),
         ("a", noon(1)),
@@ -95,10 +95,23 @@ def test_runs_are_listed_with_the_latest_first(make_run, tmp_path):
     ]
 
 
+def test_an_unfinished_run_counts_from_when_it_was_last_worked_on(make_run, tmp_path):
+    """A run that was taken up today is not one of last week, though its spec is."""
+    make_run("later", finished=True, age=2)
+    resumed = make_run("resumed", exit_code=10, age=1)
+    # Written when the run began, and not again when it is taken up.
+    (resumed.folder / "spec.json").write_text("{}", "utf-8")
+    os.utime(resumed.folder / "spec.json", (noon(5).timestamp(),) * 2)
+    os.utime(resumed.folder, (noon(1).timestamp(),) * 2)
+
+    assert resumed.changed == noon(1)
+    assert [run.name for run in list_runs(str(tmp_path / "runs"))] == ["resumed", "later"]
+
+
 def test_an_output_folder_that_is_not_there_holds_no_runs(tmp_path):
     """Nothing is an empty list, and a file is nothing as well."""
     (tmp_path / "file").write_text("", "utf-8")
-    assert list_runs(tmp_path / "runs") == list_runs(tmp_path / "file") == []
+    assert list_runs(str(tmp_path / "runs")) == list_runs(str(tmp_path / "file")) == []
 
 
 def test_the_run_without_a_name_is_the_latest_finished_one(make_run, tmp_path):
@@ -107,21 +120,21 @@ def test_the_run_without_a_name_is_the_latest_finished_one(make_run, tmp_path):
     expected = make_run("newer", finished=True, age=2)
     make_run("unfinished", age=1)
     make_run("failed", exit_code=4)
-    assert find_run(tmp_path / "runs", None) == expected
+    assert find_run(str(tmp_path / "runs"), None) == expected
 
 
 def test_a_run_is_found_by_its_name_in_any_state(make_run, tmp_path):
     """Who names a run gets it, to see what became of it."""
     make_run("first", finished=True)
     expected = make_run("second", exit_code=4)
-    assert find_run(tmp_path / "runs", "second") == expected
+    assert find_run(str(tmp_path / "runs"), "second") == expected
 
 
 def test_without_a_finished_run_the_latest_is_none(make_run, tmp_path):
     """The message says what to do."""
     make_run("unfinished")
     with pytest.raises(StorageError) as caught:
-        find_run(tmp_path / "runs", None)
+        find_run(str(tmp_path / "runs"), None)
     assert str(caught.value) == (
         f"There is no finished run in `{tmp_path / 'runs'}`. Start one with `embedtune launch`."
     )

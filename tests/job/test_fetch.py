@@ -1,0 +1,891 @@
+"""What a run reads from S3 and the Hub: which version, how much of it, and what is refused."""
+
+import gzip
+import io
+import json
+import socket
+import tarfile
+import time
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hub_server import Hub
+from remote import emptied, files_of, in_client, served_s3
+
+from job.errors import DataError, ModelError, StorageError
+from job.fetch import Inputs, fetch_data, fetch_inputs, fetch_model, hub_reference, read_pins
+from job.hub import Reference
+from job.sources import open_source
+from job.spec_document import build_spec
+from job.workspace import Workspace
+
+TOKEN = "hf_PlantedRight"
+WRONG = "hf_PlantedWrong"
+ROWS = [{"question": f"What is {i}?", "context": f"It is {i}."} for i in range(3)]
+
+
+@pytest.fixture(scope="module")
+def server():
+    with served_s3(AWS_MAX_ATTEMPTS="1") as server:
+        yield server
+
+
+@pytest.fixture
+def s3(server):
+    """An S3 endpoint with an empty bucket; nothing is tried twice."""
+    with emptied(server):
+        yield server
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    return Workspace(tmp_path / "work")
+
+
+@pytest.fixture
+def put(s3):
+    """Put files into the bucket, under a prefix."""
+
+    def work(prefix, files):
+        for name, data in files.items():
+            s3.put("box", f"{prefix}/{name}", data)
+
+    return work
+
+
+def make_spec(source="builtin:aws-docs", base="builtin:minilm", **fields):
+    given = {"data.source": source, "model.base": base}
+    return build_spec({}, given | {key.replace("__", "."): v for key, v in fields.items()})
+
+
+def fetch_source(workspace, uri, **fields):
+    return fetch_data(make_spec(uri, **fields).data, workspace, {})["data"]
+
+
+def fetch_base(workspace, uri, **fields):
+    return fetch_model(make_spec(base=uri, **fields).model, workspace, {})
+
+
+def questions(path):
+    return [row.anchor for row in open_source(str(path), make_spec().data).rows]
+
+
+def downloads(s3):
+    """List the objects that were read, whole or in part."""
+    return sorted({r.path for r in s3.requests if r.method == "GET" and r.path.count("/") > 1})
+
+
+def mark_trained(workspace):
+    (workspace.checkpoints / "checkpoint-1").mkdir(parents=True)
+
+
+def jsonl(rows):
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
+def table(rows, delimiter):
+    lines = [list(rows[0]), *(row.values() for row in rows)]
+    return "".join(delimiter.join(line) + "\n" for line in lines).encode()
+
+
+def parquet(rows):
+    file = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows), file)
+    return file.getvalue()
+
+
+FORMATS = {
+    "pairs.jsonl": jsonl(ROWS),
+    "pairs.jsonl.gz": gzip.compress(jsonl(ROWS)),
+    "pairs.json": json.dumps(ROWS).encode(),
+    "pairs.csv": table(ROWS, ","),
+    "pairs.csv.gz": gzip.compress(table(ROWS, ",")),
+    "pairs.tsv": table(ROWS, "\t"),
+    "pairs.parquet": parquet(ROWS),
+}
+
+
+# Data in S3.
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_an_object_of_any_format_is_data(s3, put, workspace, name):
+    """It keeps its name, which says its format; nothing beside it is read."""
+    put("data", {name: FORMATS[name], "other.jsonl": b"{}"})
+    found = fetch_source(workspace, f"s3://box/data/{name}")
+    assert questions(found.path) == [row["question"] for row in ROWS]
+    assert downloads(s3) == [f"/box/data/{name}"]
+    assert found.facts == {
+        "uri": f"s3://box/data/{name}",
+        "version": found.path.parent.name,
+        "file": name,
+        "files": 1,
+        "bytes": len(FORMATS[name]),
+    }
+
+
+@pytest.mark.parametrize("uri", ["s3://box/data", "s3://box/data/"])
+def test_a_prefix_of_several_formats_is_data(s3, put, workspace, uri):
+    """All that a format is known of, however deep; the rest is not even fetched."""
+    put("data", FORMATS | {"deep/er/more.jsonl": jsonl(ROWS), "README.md": b"", "_SUCCESS": b""})
+    found = fetch_source(workspace, uri)
+    assert len(questions(found.path)) == 3 * (len(FORMATS) + 1)
+    assert set(files_of(found.path)) == set(FORMATS) | {"deep/er/more.jsonl"}
+    assert len(downloads(s3)) == len(FORMATS) + 1
+    assert (found.facts["file"], found.facts["files"]) == (None, len(FORMATS) + 1)
+
+
+def test_a_beir_folder_is_data(put, workspace):
+    """Documents, questions and the authors' own splits."""
+    put(
+        "beir",
+        {
+            "corpus.jsonl": jsonl([{"_id": "d1", "title": "T", "text": "one"}]),
+            "queries.jsonl": jsonl([{"_id": "q1", "text": "One?"}]),
+            "qrels/train.tsv": b"query-id\tcorpus-id\tscore\nq1\td1\t1\n",
+            "qrels/test.tsv": b"query-id\tcorpus-id\tscore\nq1\td1\t1\n",
+        },
+    )
+    found = fetch_source(workspace, "s3://box/beir")
+    rows = list(open_source(str(found.path), make_spec().data).rows)
+    assert [(row.anchor, row.positives, row.split) for row in rows] == [
+        ("One?", ["T one"], "test"),
+        ("One?", ["T one"], "train"),
+    ]
+
+
+def test_every_role_is_fetched_into_a_folder_of_its_own(put, workspace):
+    """Validation, test and corpus lie in S3 as the pairs do."""
+    roles = ("data", "validation", "test", "corpus")
+    for role in roles:
+        put(role, {"x.jsonl": jsonl([{"question": role, "context": role}])})
+    uris = {f"data__{role}": f"s3://box/{role}/x.jsonl" for role in roles[1:]}
+    spec = make_spec("s3://box/data/x.jsonl", **uris)
+    found = fetch_data(spec.data, workspace, {})
+    assert {role: questions(copy.path) for role, copy in found.items()} == {r: [r] for r in roles}
+
+
+def test_a_channel_wins_over_s3(s3, workspace):
+    """What a machine brings along is used, though the spec names something else."""
+    channel = workspace.channel_folder("data")
+    channel.mkdir(parents=True)
+    (channel / "x.jsonl").write_bytes(jsonl(ROWS))
+    inputs = fetch_inputs(make_spec("s3://box/none"), workspace)
+    assert inputs.channels == {"data": channel}
+    assert s3.requests == []
+
+
+def test_what_is_here_is_not_fetched(s3, workspace, tiny_encoder, pairs_file):
+    """Paths and what is built in are nobody's to fetch; the report says what they were."""
+    inputs = fetch_inputs(make_spec(str(pairs_file), str(tiny_encoder)), workspace)
+    facts = {"model": {"uri": str(tiny_encoder)}}
+    assert inputs == Inputs({}, tiny_encoder, facts)
+    assert s3.requests == []
+
+
+@pytest.mark.parametrize("uri", ["s3://box/none", "s3://box/none.jsonl", "s3://box"])
+def test_nothing_below_a_prefix_is_the_datas_error(s3, workspace, uri):
+    """As is a prefix that holds no data."""
+    s3.put("box", "nonesuch/README.md", b"")
+    with pytest.raises(DataError) as caught:
+        fetch_source(workspace, uri)
+    assert str(caught.value) == (
+        f"There is no data in `{uri}`: neither an object of that name nor any below it."
+    )
+
+
+def test_a_missing_bucket_is_the_storages_error(s3, workspace):
+    """Nobody searches the prefix of a bucket that is misspelt."""
+    with pytest.raises(StorageError, match="there is no such bucket"):
+        fetch_source(workspace, "s3://nobox/data")
+
+
+def test_data_above_the_limit_is_not_downloaded(s3, put, workspace):
+    """The sum counts, and no object is asked for."""
+    put("data", {"a.jsonl": b"x" * 600, "b.jsonl": b"x" * 600, "README.md": b"x" * 10_000})
+    with pytest.raises(DataError) as caught:
+        fetch_source(workspace, "s3://box/data", data__max_download_gb="0.000001")
+    assert str(caught.value) == (
+        "`s3://box/data` is 0.00 GB to download; `data.max_download_gb` allows 1e-06. Raise it, "
+        "or name less."
+    )
+    assert downloads(s3) == []
+    fetch_source(workspace, "s3://box/data", data__max_download_gb="0.0000012")
+
+
+def test_a_second_fetch_transfers_nothing(s3, put, workspace):
+    """The listing shows that nothing has changed."""
+    put("data", FORMATS)
+    first = fetch_source(workspace, "s3://box/data")
+    s3.requests.clear()
+    assert fetch_source(workspace, "s3://box/data") == first
+    assert downloads(s3) == []
+
+
+def test_a_fetch_that_broke_off_is_taken_up(s3, put, workspace):
+    """Only what is missing is fetched, and half a file is missing."""
+    put("data", FORMATS)
+    s3.truncate("pairs.parquet", at=3, times=1000)
+    with pytest.raises(StorageError):
+        fetch_source(workspace, "s3://box/data")
+    arrived = {path.name for path in workspace.fetched.rglob("*") if path.is_file()}
+    assert "pairs.parquet" not in arrived
+    s3.requests.clear()
+    s3._faults.clear()
+    found = fetch_source(workspace, "s3://box/data")
+    assert {path.rpartition("/")[2] for path in downloads(s3)} == set(FORMATS) - arrived
+    assert files_of(found.path) == FORMATS
+
+
+def test_a_new_version_replaces_the_old_one(put, workspace):
+    """Same name, same size, other content: and nothing of the old is left."""
+    put("data", {"a.jsonl": b'{"n": 1}', "b.jsonl": b'{"n": 1}'})
+    old = fetch_source(workspace, "s3://box/data")
+    put("data", {"a.jsonl": b'{"n": 2}'})
+    new = fetch_source(workspace, "s3://box/data")
+    assert old.facts["version"] != new.facts["version"]
+    assert files_of(workspace.fetched / "data") == {
+        f"{new.facts['version']}/a.jsonl": b'{"n": 2}',
+        f"{new.facts['version']}/b.jsonl": b'{"n": 1}',
+    }
+
+
+@pytest.mark.parametrize("key", ["../evil.jsonl", "a/../../evil.jsonl", "/evil.jsonl"])
+def test_no_key_leads_out_of_the_workspace(put, workspace, tmp_path, key):
+    """The fetch is refused, and nothing of it lands anywhere."""
+    put("data", {key: b"{}", "good.jsonl": b"{}"})
+    with pytest.raises(StorageError, match="it was refused"):
+        fetch_source(workspace, "s3://box/data")
+    assert files_of(tmp_path) == {}
+
+
+# What a half-trained model was trained on.
+
+
+@pytest.mark.parametrize(
+    ("name", "uri"), [("x.jsonl", "s3://box/data/x.jsonl"), ("x.jsonl", "s3://box/data")]
+)
+def test_a_resumed_run_keeps_its_copy(s3, put, workspace, name, uri):
+    """S3 has moved on; the copy that the run began with has not."""
+    put("data", {name: b"old"})
+    first = fetch_inputs(make_spec(uri), workspace)
+    mark_trained(workspace)
+    put("data", {name: b"new"})
+    s3.requests.clear()
+    again = fetch_inputs(make_spec(uri), workspace)
+    assert again == first
+    assert list(files_of(workspace.fetched / "data").values()) == [b"old"]
+    assert s3.requests == []
+
+
+def test_a_resumed_run_without_its_copy_fetches_the_same(put, workspace):
+    """On another machine: the checkpoints came along, the copy did not."""
+    put("data", {"x.jsonl": b"old"})
+    first = fetch_inputs(make_spec("s3://box/data"), workspace)
+    mark_trained(workspace)
+    forget_copies(workspace)
+    assert fetch_inputs(make_spec("s3://box/data"), workspace) == first
+    assert list(files_of(workspace.fetched / "data").values()) == [b"old"]
+
+
+@pytest.mark.parametrize("role", ["data", "model"])
+def test_a_resumed_run_refuses_what_has_moved_on(put, workspace, role):
+    """Better no result than one of two data sets; the exit code says which input it was."""
+    put(role, {"x.json": b"old"})
+    uris = {"data": "builtin:aws-docs", "model": "builtin:minilm"} | {role: f"s3://box/{role}"}
+    spec = make_spec(uris["data"], uris["model"])
+    fetch_inputs(spec, workspace)
+    mark_trained(workspace)
+    forget_copies(workspace)
+    put(role, {"x.json": b"new"})
+    with pytest.raises(ModelError if role == "model" else DataError) as caught:
+        fetch_inputs(spec, workspace)
+    assert str(caught.value) == (
+        f"`s3://box/{role}` has changed since this run began; start a new one with another "
+        "`--name`."
+    )
+
+
+def test_a_run_without_a_checkpoint_takes_the_new_version(put, workspace):
+    """Nothing was trained on the old one."""
+    put("data", {"x.jsonl": b"old"})
+    fetch_inputs(make_spec("s3://box/data"), workspace)
+    put("data", {"x.jsonl": b"new"})
+    inputs = fetch_inputs(make_spec("s3://box/data"), workspace)
+    assert files_of(inputs.channels["data"]) == {"x.jsonl": b"new"}
+    assert read_pins(workspace) == {}
+    mark_trained(workspace)
+    assert read_pins(workspace) == inputs.facts
+
+
+def forget_copies(workspace):
+    workspace.fetched.rename(workspace.root / "elsewhere")
+
+
+# Models in S3.
+
+
+def pack(members):
+    """Make a `.tar.gz` of `TarInfo`s, or names, and their bytes."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w:gz") as archive:
+        for member, data in members:
+            info = tarfile.TarInfo(member) if isinstance(member, str) else member
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return file.getvalue()
+
+
+def special(name, kind, target=""):
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, target
+    return info
+
+
+OTHERS = {"pytorch_model.bin": b"pickle", "onnx/model.onnx": b"onnx", "a/rng.pt": b"pickle"}
+
+
+def test_a_model_folder_is_fetched_without_its_pickles(s3, put, workspace, tiny_encoder):
+    """Weights as safetensors and what belongs to them; other formats stay where they are."""
+    put("m", files_of(tiny_encoder) | OTHERS)
+    found = fetch_base(workspace, "s3://box/m/")
+    assert files_of(found.path) == files_of(tiny_encoder)
+    assert found.facts["files"] == len(files_of(tiny_encoder))
+    assert [path for path in downloads(s3) if path.endswith((".bin", ".onnx", ".pt"))] == []
+
+
+def test_only_what_is_wanted_of_a_model_is_fetched(s3, put, workspace, tiny_encoder):
+    """`check` counts tokens, and needs no weights for it."""
+    put("m", files_of(tiny_encoder))
+    found = fetch_model(make_spec(base="s3://box/m").model, workspace, {}, only="*.json")
+    assert "tokenizer.json" in files_of(found.path)
+    assert [path for path in downloads(s3) if not path.endswith(".json")] == []
+
+
+@pytest.mark.parametrize("name", ["model.tar.gz", "job/output/model.tgz"])
+@pytest.mark.parametrize("folder", ["", "./", "my model/"])
+def test_a_packed_model_is_unpacked(put, workspace, tiny_encoder, name, folder):
+    """As SageMaker leaves it, with or without a folder of its own."""
+    files = files_of(tiny_encoder)
+    members = [(f"{folder}{n}", data) for n, data in (files | OTHERS).items()]
+    put("m", {name: pack(members)})
+    assert files_of(fetch_base(workspace, f"s3://box/m/{name}").path) == files
+
+
+def test_a_fetched_model_can_be_loaded(put, workspace, tiny_encoder):
+    """A folder and an archive give the encoder that was put there."""
+    from job.machine import Machine
+    from job.model import load_model
+
+    files = files_of(tiny_encoder)
+    put("m", files | {"packed/model.tar.gz": pack(files.items())})
+    for number, uri in enumerate(["s3://box/m/packed/model.tar.gz", "s3://box/m"]):
+        spec = make_spec(base=uri).model
+        place = Workspace(workspace.root / str(number))
+        model = load_model(spec, Machine("cpu", "float32", ""), fetch_model(spec, place, {}).path)
+        assert model.width == 64
+
+
+def test_a_model_of_pickles_is_refused(put, workspace, tiny_encoder):
+    """From S3 as from elsewhere; the message says what is wanted."""
+    from job.machine import Machine
+    from job.model import load_model
+
+    files = {n: data for n, data in files_of(tiny_encoder).items() if "safetensors" not in n}
+    put("m", files | {"pytorch_model.bin": b"pickle"})
+    spec = make_spec(base="s3://box/m").model
+    with pytest.raises(ModelError, match="safetensors"):
+        load_model(spec, Machine("cpu", "float32", ""), fetch_model(spec, workspace, {}).path)
+
+
+HOSTILE = {
+    "up": ("../evil", b"evil"),
+    "down and up": ("a/../../../evil", b"evil"),
+    "link out": (special("a", tarfile.SYMTYPE, "../../../.."), b""),
+    "absolute link": (special("a", tarfile.SYMTYPE, "/etc"), b""),
+    "hard link out": (special("a", tarfile.LNKTYPE, "../../secret"), b""),
+    "device": (special("a", tarfile.CHRTYPE), b""),
+    "pipe": (special("a", tarfile.FIFOTYPE), b""),
+}
+
+
+@pytest.mark.parametrize("member", HOSTILE.values(), ids=list(HOSTILE))
+def test_a_hostile_archive_is_refused(put, workspace, tmp_path, member):
+    """One line, and nothing but the archive itself is here."""
+    put("m", {"model.tar.gz": pack([("config.json", b"{}"), member])})
+    with pytest.raises(ModelError) as caught:
+        fetch_base(workspace, "s3://box/m/model.tar.gz")
+    message = str(caught.value)
+    assert message.startswith("The archive `model.tar.gz` cannot be unpacked: ")
+    assert "\n" not in message
+    assert [path.rpartition("/")[2] for path in files_of(tmp_path)] == ["model.tar.gz"]
+
+
+def test_a_link_is_no_way_out_of_an_archive(put, workspace, tmp_path):
+    """A member below a link that an earlier member made."""
+    members = [(special("a", tarfile.SYMTYPE, "../.."), b""), ("a/evil", b"evil")]
+    put("m", {"model.tar.gz": pack(members)})
+    with pytest.raises(ModelError):
+        fetch_base(workspace, "s3://box/m/model.tar.gz")
+    assert [path.rpartition("/")[2] for path in files_of(tmp_path)] == ["model.tar.gz"]
+
+
+def test_an_absolute_name_stays_in_the_archives_folder(put, workspace, tmp_path):
+    """Python's own filter cuts the slash off; what matters is that nothing lands there."""
+    there = tmp_path / "there" / "evil"
+    put("m", {"model.tar.gz": pack([(str(there), b"evil")])})
+    found = fetch_base(workspace, "s3://box/m/model.tar.gz")
+    assert not there.exists()
+    assert list(files_of(found.path)) == [str(there).lstrip("/")]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(lambda data: data[: len(data) // 2], id="cut off"),
+        pytest.param(lambda data: data[:2000] + bytes(2000) + data[4000:], id="overwritten"),
+        pytest.param(lambda _: b"no archive", id="none at all"),
+        pytest.param(lambda _: gzip.compress(b"no archive" * 100), id="no tar in it"),
+        pytest.param(lambda _: b"", id="empty"),
+    ],
+)
+def test_a_damaged_archive_is_refused(put, workspace, tiny_encoder, damage):
+    """One line, not a traceback, and nothing half unpacked."""
+    put("m", {"model.tar.gz": damage(pack(files_of(tiny_encoder).items()))})
+    with pytest.raises(ModelError) as caught:
+        fetch_base(workspace, "s3://box/m/model.tar.gz")
+    assert str(caught.value).startswith("The archive `model.tar.gz` cannot be unpacked: ")
+    assert "\n" not in str(caught.value)
+    assert [path.rpartition("/")[2] for path in files_of(workspace.fetched)] == ["model.tar.gz"]
+
+
+def test_an_archive_that_swells_is_refused(put, workspace):
+    """What it unpacks to counts as well, before it is unpacked."""
+    put("m", {"model.tar.gz": pack([("model.safetensors", bytes(1_000_000))])})
+    with pytest.raises(ModelError, match=r"`model\.max_download_gb` allows 0\.0005"):
+        fetch_base(workspace, "s3://box/m/model.tar.gz", model__max_download_gb="0.0005")
+    assert [path.rpartition("/")[2] for path in files_of(workspace.fetched)] == ["model.tar.gz"]
+
+
+def test_a_model_above_the_limit_is_not_downloaded(s3, put, workspace):
+    """No object is asked for; what is not wanted does not count."""
+    put("m", {"model.safetensors": bytes(1001), "pytorch_model.bin": bytes(10_000)})
+    with pytest.raises(ModelError) as caught:
+        fetch_base(workspace, "s3://box/m", model__max_download_gb="0.000001")
+    assert str(caught.value) == (
+        "`s3://box/m` is 0.00 GB to download; `model.max_download_gb` allows 1e-06. Raise it, or "
+        "name less."
+    )
+    assert downloads(s3) == []
+
+
+def test_nothing_below_a_prefix_is_the_models_error(s3, put, workspace):
+    """As is an object that is no model."""
+    put("m", {"model.zip": b"zip"})
+    for uri, reason in {
+        "s3://box/none": (
+            "There is no model in `s3://box/none`: neither an object of that name nor any below it."
+        ),
+        "s3://box/m/model.zip": (
+            "`model.zip` is no model: name a folder of a model, or its `model.tar.gz`."
+        ),
+    }.items():
+        with pytest.raises(ModelError) as caught:
+            fetch_base(workspace, uri)
+        assert str(caught.value) == reason
+
+
+def test_check_reads_s3_and_leaves_the_weights_there(s3, put, tiny_encoder, pairs_file):
+    """Pairs and tokenizer, judged before anything is paid for."""
+    from job.check import check_data
+
+    put("data", {"pairs.jsonl": pairs_file.read_bytes()})
+    put("m", files_of(tiny_encoder))
+    lines = []
+    check_data(make_spec("s3://box/data", "s3://box/m"), lines.append, count_tokens=True)
+    assert lines[0] == "Source     s3://box/data: 400 rows, 400 usable"
+    assert lines[-2].startswith("Truncation at 64 tokens: 0.0% of the questions")
+    assert lines[-1] == "Ready to train."
+    assert [path for path in downloads(s3) if path.endswith(".safetensors")] == []
+
+
+# Data and models on the Hub.
+
+
+@pytest.mark.parametrize(
+    ("uri", "reference"),
+    [
+        ("me/pairs", ("me/pairs", None, None)),
+        ("me/pairs.v2", ("me/pairs.v2", None, None)),
+        ("me/pairs@v1", ("me/pairs", "v1", None)),
+        ("me/pairs:test", ("me/pairs", None, "test")),
+        ("hf://datasets/me/pairs", ("me/pairs", None, None)),
+        ("hf://datasets/me/pairs@refs/pr/1:a+b", ("me/pairs", "refs/pr/1", "a+b")),
+        ("hf://datasets/me/pairs.jsonl", ("me/pairs.jsonl", None, None)),
+        ("data/pairs.jsonl", None),
+        ("data/pairs.csv.gz", None),
+        ("pairs", None),
+        ("./me/pairs", None),
+        ("/me/pairs", None),
+        ("a/b/c", None),
+        ("builtin:aws-docs", None),
+    ],
+)
+def test_a_hub_data_set_is_told_from_a_path(uri, reference):
+    """A misspelt path is not looked for on the Hub, where it would be somebody else's."""
+    assert hub_reference(uri) == (Reference(*reference) if reference else None)
+
+
+def test_a_path_that_exists_is_no_hub_id(tmp_path, monkeypatch):
+    """What is here wins over what has the same name elsewhere."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "me" / "pairs").mkdir(parents=True)
+    assert hub_reference("me/pairs") is None
+
+
+CARD = b"""\
+---
+configs:
+- config_name: easy
+  default: true
+  data_files:
+  - {split: train, path: easy/train.jsonl}
+  - {split: validation, path: easy/dev.jsonl}
+  - {split: test, path: easy/test.jsonl}
+- config_name: hard
+  data_files: hard/*.jsonl
+---
+"""
+ODD = "data [1] ü%20.jsonl"
+DATA_SETS = {
+    "me/pairs": {
+        "README.md": CARD,
+        "easy/train.jsonl": jsonl([{"question": "New?"}]),
+        "easy/dev.jsonl": jsonl([{"question": "Chosen?"}]),
+        "easy/test.jsonl": jsonl([{"question": "Tested?"}]),
+        "hard/a.jsonl": jsonl([{"question": "Hard?"}]),
+    },
+    "me/gz": {"train.jsonl.gz": gzip.compress(jsonl([{"question": "Packed?"}]))},
+    "me/parquet": {"data/train-00000-of-00001.parquet": parquet([{"question": "Columns?"}])},
+    "me/odd": {ODD: jsonl([{"question": "Odd?"}])},
+    "me/empty": {"README.md": b"# Nothing\n"},
+    "me/script": {"script.py": b"raise SystemExit('executed')\n"},
+    "me/text": {"train.txt": b"What is it?\n"},
+    "me/evil": {"../../../../../../evil.jsonl": b"{}"},
+}
+CODE = {"modeling.py": b"raise SystemExit('executed')\n"}
+
+
+def fetch_cases(root, cases):
+    """Fetch each case's data or model into a workspace of its own; tell what came of it."""
+    import os
+    import time
+    from pathlib import Path
+
+    from job.errors import EmbedtuneError
+    from job.fetch import fetch_inputs
+    from job.spec_document import build_spec
+    from job.workspace import Workspace
+
+    def read(path):
+        files = sorted(path.rglob("*")) if path.is_dir() else [path]
+        return {
+            str(file.relative_to(path)): file.read_bytes().decode("latin-1")
+            for file in files
+            if file.is_file()
+        }
+
+    def outcome(name, given):
+        os.environ["HF_TOKEN"] = given.pop("token", "hf_PlantedRight")
+        local = {"data.source": "builtin:aws-docs", "model.base": "builtin:minilm"}
+        started = time.monotonic()
+        try:
+            inputs = fetch_inputs(build_spec({}, local | given), Workspace(Path(root, name)))
+        except EmbedtuneError as error:
+            seconds = time.monotonic() - started
+            return {"code": error.exit_code, "line": str(error), "seconds": seconds}
+        return {
+            "data": {role: read(path) for role, path in inputs.channels.items()},
+            "model": read(inputs.model) if "model.base" in given else None,
+            "facts": inputs.facts,
+        }
+
+    return {name: outcome(name, dict(given)) for name, given in cases.items()}
+
+
+@pytest.fixture(scope="module")
+def hub(tiny_encoder):
+    """A Hub with data sets and models; the first version of `me/pairs` is tagged `old`."""
+    with Hub(token=TOKEN) as hub:
+        old = DATA_SETS["me/pairs"] | {"easy/train.jsonl": jsonl([{"question": "Old?"}])}
+        first = hub.add("dataset", "me/pairs", old)
+        hub.repos["dataset", "me/pairs"].tags["old"] = first
+        for name, files in DATA_SETS.items():
+            hub.add("dataset", name, files)
+        hub.add("dataset", "me/private", DATA_SETS["me/gz"], private=True)
+        model = files_of(tiny_encoder)
+        first = hub.add("model", "me/tiny", model | {"old": b""})
+        hub.repos["model", "me/tiny"].tags["old"] = first
+        hub.add("model", "me/tiny", model | OTHERS | CODE)
+        hub.add("model", "me/pickled", {"config.json": b"{}", "pytorch_model.bin": b"pickle"})
+        hub.add("model", "me/private", model, private=True)
+        yield hub
+
+
+CASES = {
+    "plain": {"data.source": "me/pairs"},
+    "address": {"data.source": "hf://datasets/me/pairs@old:test+train"},
+    "revision": {"data.source": "me/pairs", "data.revision": "old"},
+    "subset": {"data.source": "me/pairs", "data.subset": "hard"},
+    "joined": {"data.source": "me/pairs", "data.split": "test+train"},
+    "roles": {"data.test": "me/pairs", "data.validation": "me/pairs", "data.corpus": "me/gz"},
+    "parquet": {"data.source": "me/parquet"},
+    "odd": {"data.source": "me/odd"},
+    "private": {"data.source": "me/private"},
+    "unknown": {"data.source": "me/unknown"},
+    "private without a token": {"data.source": "me/private", "token": ""},
+    "refused token": {"data.source": "me/pairs", "token": WRONG},
+    "no such revision": {"data.source": "me/pairs@gone"},
+    "no such split": {"data.source": "me/pairs:dev"},
+    "no such subset": {"data.source": "me/pairs", "data.subset": "medium"},
+    "empty": {"data.source": "me/empty"},
+    "script": {"data.source": "me/script"},
+    "format": {"data.source": "me/text"},
+    "evil": {"data.source": "me/evil"},
+    "large": {"data.source": "me/pairs", "data.max_download_gb": "0.00000001"},
+    "model": {"model.base": "me/tiny"},
+    "model revision": {"model.base": "me/tiny", "model.revision": "old"},
+    "private model": {"model.base": "me/private"},
+    "unknown model": {"model.base": "me/unknown"},
+    "private model without a token": {"model.base": "me/private", "token": ""},
+    "refused token for a model": {"model.base": "me/tiny", "token": WRONG},
+    "no such model revision": {"model.base": "me/tiny", "model.revision": "gone"},
+    "pickles": {"model.base": "me/pickled"},
+    "illegal id": {"model.base": "me/--no--"},
+    "large model": {"model.base": "me/private", "model.max_download_gb": "0.00000001"},
+}
+
+
+@pytest.fixture(scope="module")
+def fetched(hub, tmp_path_factory):
+    """What became of each case; one interpreter does them all."""
+    home = tmp_path_factory.mktemp("hub")
+    environment = hub.environment(home / "cache", HF_TOKEN=TOKEN)
+    found = in_client(environment, fetch_cases, str(home / "work"), CASES)
+    assert list(home.rglob("evil.jsonl")) == []
+    return found
+
+
+@pytest.mark.parametrize(
+    ("case", "expected"),
+    [
+        ("plain", {"data": ["New?"]}),
+        ("address", {"data": ["Tested?", "Old?"]}),
+        ("revision", {"data": ["Old?"]}),
+        ("subset", {"data": ["Hard?"]}),
+        ("joined", {"data": ["Tested?", "New?"]}),
+        ("roles", {"validation": ["Chosen?"], "test": ["Tested?"]}),
+        ("odd", {"data": ["Odd?"]}),
+    ],
+)
+def test_a_hub_data_set_gives_what_was_asked_for(fetched, case, expected):
+    """By id or address, revision, configuration and split; a role has the split of its name."""
+    found = {
+        role: sorted(json.loads(text)["question"] for text in files.values())
+        for role, files in fetched[case]["data"].items()
+        if role != "corpus"
+    }
+    assert found == {role: sorted(questions) for role, questions in expected.items()}
+
+
+@pytest.mark.parametrize(
+    ("case", "repository", "role"),
+    [("roles", "me/gz", "corpus"), ("parquet", "me/parquet", "data"), ("private", "me/gz", "data")],
+)
+def test_a_hub_file_comes_as_it_is(fetched, case, repository, role):
+    """Compressed, in columns or private: byte for byte, under its own name."""
+    expected = {name: data.decode("latin-1") for name, data in DATA_SETS[repository].items()}
+    assert fetched[case]["data"][role] == expected
+
+
+def test_the_facts_name_the_commit(fetched, hub):
+    """A branch or a tag moves, a commit does not."""
+    repo = hub.repos["dataset", "me/pairs"]
+    facts = {"uri": "me/pairs", "subset": None, "split": "train"}
+    assert fetched["plain"]["facts"]["data"] == facts | {"commit": repo.branches["main"]}
+    assert fetched["revision"]["facts"]["data"] == facts | {"commit": repo.tags["old"]}
+    address = facts | {"commit": repo.tags["old"], "split": "test+train"}
+    assert fetched["address"]["facts"]["data"] == address
+    models = hub.repos["model", "me/tiny"]
+    assert [fetched[case]["facts"]["model"] for case in ("model", "model revision")] == [
+        {"uri": "me/tiny", "commit": models.branches["main"]},
+        {"uri": "me/tiny", "commit": models.tags["old"]},
+    ]
+
+
+def test_a_hub_model_comes_without_pickles_and_code(fetched, hub, tiny_encoder):
+    """What is not loaded is not downloaded, nor asked for."""
+    files = {name: data.decode("latin-1") for name, data in files_of(tiny_encoder).items()}
+    assert fetched["model"]["model"] == files
+    assert fetched["model revision"]["model"] == files | {"old": ""}
+    assert fetched["private model"]["model"] == files
+    asked = {path.rpartition("/")[2] for _, path in hub.requests if "/resolve/" in path}
+    assert "model.safetensors" in asked
+    assert not asked & {"pytorch_model.bin", "model.onnx", "rng.pt", "modeling.py"}
+
+
+ABSENT = "does not exist, or is private: check the id and `HF_TOKEN`."
+SPLITS = "`train`, `validation`, `test`"
+UNREAD = "a format that is not read here"
+REFUSED = "access was refused (HTTP 401); is `HF_TOKEN` valid, and allowed to do this?"
+TOO_LARGE = "is 0.00 GB to download; `{}.max_download_gb` allows 1e-08. Raise it, or name less."
+PICKLES = (
+    "holds no weights as safetensors; pickles are refused, since they may run code. Take another "
+    "revision or model."
+)
+TOLD = {
+    "unknown": (4, f"The Hub data set `me/unknown` {ABSENT}"),
+    "private without a token": (4, f"The Hub data set `me/private` {ABSENT}"),
+    "refused token": (7, f"The Hub data set `me/pairs`: {REFUSED}"),
+    "no such revision": (4, "The Hub data set `me/pairs` has no such revision."),
+    "no such split": (4, f"The Hub data set `me/pairs` has no split `dev`; it has {SPLITS}."),
+    "format": (4, f"The Hub data set `me/text` holds `train.txt`, {UNREAD}."),
+    "large": (4, f"`me/pairs` {TOO_LARGE.format('data')}"),
+    "unknown model": (5, f"The Hub model `me/unknown` {ABSENT}"),
+    "private model without a token": (5, f"The Hub model `me/private` {ABSENT}"),
+    "refused token for a model": (7, f"The Hub model `me/tiny`: {REFUSED}"),
+    "no such model revision": (5, "The Hub model `me/tiny` has no such revision."),
+    "pickles": (5, f"The Hub model `me/pickled` {PICKLES}"),
+    "illegal id": (5, "The Hub model `me/--no--`: that is no legal id; expected `owner/name`."),
+    "large model": (5, f"`me/private` {TOO_LARGE.format('model')}"),
+}
+
+
+@pytest.mark.parametrize("case", TOLD)
+def test_what_the_hub_does_not_give_is_told(fetched, case):
+    """Each its own line and the exit code of what is missing; nobody waits for it."""
+    assert (fetched[case]["code"], fetched[case]["line"]) == TOLD[case]
+    assert fetched[case]["seconds"] < 10
+
+
+@pytest.mark.parametrize(
+    ("case", "words"),
+    [
+        ("no such subset", ["me/pairs", "medium", "easy"]),
+        ("empty", ["me/empty"]),
+        ("script", ["me/script", "script.py"]),
+        ("evil", ["evil"]),
+    ],
+)
+def test_what_the_library_refuses_is_told(fetched, case, words):
+    """Its own words, in one line, as the data's error; no script is run."""
+    found = fetched[case]
+    assert found["code"] in (4, 7)
+    assert "\n" not in found["line"]
+    assert [word for word in words if word not in found["line"]] == []
+
+
+def test_no_token_is_told(fetched):
+    """Not in a line about a token either."""
+    lines = " ".join(found.get("line", "") for found in fetched.values())
+    assert "Planted" not in lines
+
+
+def test_a_model_that_is_too_large_is_not_downloaded(hub, tmp_path):
+    """Nor a data set: only their lists of files are asked for."""
+    hub.requests.clear()
+    cases = {name: CASES[name] for name in ("large", "large model")}
+    environment = hub.environment(tmp_path / "cache")
+    found = in_client(environment, fetch_cases, str(tmp_path), cases)
+    assert [case["code"] for case in found.values()] == [4, 5]
+    got = [path for method, path in hub.requests if method == "GET" and "/resolve/" in path]
+    assert [path for path in got if not path.endswith("README.md")] == []
+
+
+def test_trusted_code_comes_along(hub, tmp_path):
+    """Who trusts a repository gets its Python files, still without pickles."""
+    case = {"model.base": "me/tiny", "model.trust_remote_code": "true"}
+    environment = hub.environment(tmp_path / "cache")
+    found = in_client(environment, fetch_cases, str(tmp_path), {"trusted": case})
+    names = set(found["trusted"]["model"])
+    assert "modeling.py" in names
+    assert "pytorch_model.bin" not in names
+
+
+def test_a_resumed_run_stays_at_its_commits(hub, tmp_path):
+    """The branches move on; a run that has trained does not, and another takes the new."""
+    model = {"config.json": b"{}", "model.safetensors": b"1"}
+    first = hub.add("dataset", "me/moving", {"train.jsonl": b'{"n": 1}'})
+    first_model = hub.add("model", "me/moving", model)
+    case = {"data.source": "me/moving", "model.base": "me/moving"}
+    environment = hub.environment(tmp_path / "cache")
+
+    def fetch(*names):
+        return in_client(environment, fetch_cases, str(tmp_path), dict.fromkeys(names, case))
+
+    begun = fetch("resumed", "fresh")["resumed"]
+    mark_trained(Workspace(tmp_path / "resumed"))
+    second = hub.add("dataset", "me/moving", {"train.jsonl": b'{"n": 2}'})
+    second_model = hub.add("model", "me/moving", model | {"model.safetensors": b"2"})
+    found = fetch("resumed", "fresh")
+    assert found["resumed"] == begun
+    commits = {
+        name: [found[name]["facts"][role]["commit"] for role in ("data", "model")] for name in found
+    }
+    assert commits == {"resumed": [first, first_model], "fresh": [second, second_model]}
+    assert found["fresh"]["data"] == {"data": {"train.jsonl": '{"n": 2}'}}
+    assert found["fresh"]["model"]["model.safetensors"] == "2"
+
+
+def test_a_hub_that_is_away_is_told_at_once(tmp_path):
+    """Nobody waits half a minute for a port that is closed."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    environment = Hub.environment(ClosedHub(port), tmp_path / "cache")
+    cases = {"data": CASES["plain"], "model": CASES["model"]}
+    started = time.monotonic()
+    found = in_client(environment, fetch_cases, str(tmp_path), cases)
+    assert time.monotonic() - started < 15
+    for kind, name in {"data": "data set `me/pairs`", "model": "model `me/tiny`"}.items():
+        assert found[kind]["code"] == 7
+        assert found[kind]["line"].startswith(
+            f"The Hub {name}: http://127.0.0.1:{port} does not answer ("
+        )
+        assert found[kind]["line"].endswith("; check the network and `HF_ENDPOINT`.")
+
+
+class ClosedHub:
+    def __init__(self, port):
+        self.endpoint = f"http://127.0.0.1:{port}"
+
+
+def test_a_hub_that_fails_is_told(hub, tmp_path):
+    """Its own fault, and the storage's exit code."""
+    hub.add("dataset", "me/down", DATA_SETS["me/gz"])
+    hub.fail_next(500, times=1000, match="me/down")
+    environment = hub.environment(tmp_path / "cache")
+    cases = {"down": {"data.source": "me/down"}}
+    found = in_client(environment, fetch_cases, str(tmp_path), cases)["down"]
+    assert (found["code"], found["line"]) == (
+        7,
+        "The Hub data set `me/down`: the Hub failed (HTTP 500); try again later.",
+    )
+
+
+def test_offline_the_cache_is_used(hub, tmp_path):
+    """A model that was fetched once is there without a network; the rest is told in a line."""
+    cache = tmp_path / "cache"
+    cases = {"model": CASES["model"]}
+    first = in_client(hub.environment(cache), fetch_cases, str(tmp_path / "1"), cases)
+    hub.requests.clear()
+    environment = hub.environment(cache, HF_HUB_OFFLINE="1")
+    cases["missing"] = {"data.source": "me/gz"}
+    again = in_client(environment, fetch_cases, str(tmp_path / "2"), cases)
+    missing = again.pop("missing")
+    assert again == first
+    assert (missing["code"], missing["line"]) == (
+        4,
+        "The Hub data set `me/gz` is not in the Hub's cache here, and `HF_HUB_OFFLINE` is set.",
+    )
+    assert hub.requests == []

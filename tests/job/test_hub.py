@@ -1,0 +1,265 @@
+"""What goes to the Hub: the tuned model with its card, where it may go, when it was improved."""
+
+import json
+
+import pytest
+from hub_server import Hub
+from remote import in_client
+
+from job.hub import parse_reference, without_queries
+
+TOKEN = "hf_PlantedRight"
+MODEL = {"model.safetensors": b"tuned", "config.json": b"{}", "README.md": b"# Tuned\n"}
+REFUSED = "is `HF_TOKEN` valid, and allowed to do this?"
+
+
+@pytest.fixture
+def hub():
+    with Hub(token=TOKEN) as hub:
+        yield hub
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Write files into a folder; returns it."""
+
+    def work(name, files):
+        for path, data in files.items():
+            target = tmp_path / name / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(data)
+        return tmp_path / name
+
+    return work
+
+
+def push(folder, steps):
+    """Take steps of a run one after the other; tell what each returned and all that was logged."""
+    import io
+    import logging
+    import os
+    from pathlib import Path
+
+    from job.errors import EmbedtuneError
+    from job.hub import Push, checkpoint_pusher
+
+    log, results = logging.getLogger("embedtune"), []
+    log.addHandler(logging.StreamHandler(stream := io.StringIO()))
+    log.setLevel("INFO")
+
+    def take(kind, repository, run="first", **options):
+        os.environ["HF_TOKEN"] = options.get("token", os.environ["HF_TOKEN"])
+        there = Push(repository, private=options.get("private", True))
+        if kind == "results":
+            paths = [path for path in Path(folder).rglob("*") if path.is_file()]
+            return there.results({str(path.relative_to(folder)): path for path in paths}, run)
+        if kind == "checkpoint":
+            return checkpoint_pusher(there, run)(Path(folder))
+        return there.prepare()
+
+    for *step, options in steps:
+        try:
+            results.append(take(*step, **options))
+        except EmbedtuneError as error:
+            results.append([error.exit_code, str(error)])
+    return [results, stream.getvalue().splitlines()]
+
+
+def pushed(hub, tmp_path, folder, *steps):
+    environment = hub.environment(tmp_path / "cache", HF_TOKEN=TOKEN)
+    steps = [step if isinstance(step[-1], dict) else (*step, {}) for step in steps]
+    return in_client(environment, push, str(folder), steps)
+
+
+def commits(hub, repository):
+    repo, titles = hub.repos["model", repository], []
+    commit = repo.at("main")
+    while commit:
+        titles.append(commit.title)
+        commit = commit.parent
+    return titles
+
+
+def test_results_become_one_tagged_commit(hub, tmp_path, write):
+    """A new repository is private; the tag is the run's name, and the next run has its own."""
+    folder = write("model", MODEL | {"logs/job.log": b"a line\n"})
+    steps = [
+        ("prepare", "me/new"),
+        ("results", "me/new", "first"),
+        ("prepare", "me/new"),
+        ("results", "me/new", "second"),
+    ]
+    (_, first, _, second), lines = pushed(hub, tmp_path, folder, *steps)
+    assert lines == []
+    repo = hub.repos["model", "me/new"]
+    assert repo.private
+    assert repo.tags["first"] == first
+    assert repo.tags["second"] == second == repo.branches["main"]
+    expected = MODEL | {"logs/job.log": b"a line\n"}
+    for revision in (first, "first", "main"):
+        files = hub.files("me/new", revision)
+        assert {name: files[name] for name in files if name != ".gitattributes"} == expected
+    assert commits(hub, "me/new")[-2:] == ["embedtune run first", "initial commit"]
+
+
+def test_pushing_the_same_run_again_changes_nothing(hub, tmp_path, write):
+    """A run whose last step failed is launched again, and may push what is there already."""
+    folder = write("model", MODEL)
+    steps = [("prepare", "me/new"), ("results", "me/new"), ("results", "me/new")]
+    (_, first, again), _ = pushed(hub, tmp_path, folder, *steps)
+    assert hub.files("me/new", "first") == hub.files("me/new", first) == hub.files("me/new", again)
+
+
+def test_a_repository_is_public_where_the_spec_says_so(hub, tmp_path, write):
+    """One that exists already stays what it is."""
+    hub.add("model", "me/old", MODEL)
+    folder = write("model", MODEL)
+    steps = [("prepare", "me/new", {"private": False}), ("prepare", "me/old")]
+    assert pushed(hub, tmp_path, folder, *steps) == [[None, None], []]
+    assert not hub.repos["model", "me/new"].private
+    assert not hub.repos["model", "me/old"].private
+
+
+@pytest.mark.parametrize("token", ["", "hf_PlantedWrong"], ids=["none", "wrong"])
+def test_without_permission_nothing_is_prepared(hub, tmp_path, write, token):
+    """The refusal comes before any training, and is the storage's."""
+    folder = write("model", MODEL)
+    hub.add("model", "me/old", MODEL)
+    steps = [("prepare", "me/new", {"token": token}), ("prepare", "me/old")]
+    (new, old), _ = pushed(hub, tmp_path, folder, *steps)
+    line = f"The Hub model `me/new`: access was refused (HTTP 401); {REFUSED}"
+    assert new == [7, line]
+    assert old[0] == 7
+    assert "Planted" not in str([new, old])
+    assert ("model", "me/new") not in hub.repos
+
+
+def test_somebody_elses_repository_is_refused_before_any_training(hub, tmp_path, write):
+    """It exists and can be read, but not written: finding that out after hours is too late."""
+    hub.add("model", "other/model", MODEL)
+    # As the Hub answers a token that may only read.
+    hub.fail_next(403, times=100, match="POST /api/repos/create")
+    hub.fail_next(403, times=100, match="/auth-check/write")
+    hub.fail_next(403, times=100, match="/commit/")
+    hub.fail_next(403, times=100, match="/preupload/")
+    (found,), _ = pushed(hub, tmp_path, write("model", MODEL), ("prepare", "other/model"))
+    assert found == [7, f"The Hub model `other/model`: access was refused (HTTP 403); {REFUSED}"]
+
+
+CHECKPOINT = MODEL | {"1_Pooling/config.json": b"{}"}
+TRAINERS = {
+    "optimizer.pt": b"o",
+    "scheduler.pt": b"s",
+    "scaler.pt": b"s",
+    "rng_state.pth": b"r",
+    "rng_state_0.pth": b"r",
+    "trainer_state.json": b"{}",
+    "training_args.bin": b"t",
+}
+
+
+def test_a_checkpoint_goes_to_a_branch_of_its_own(hub, tmp_path, write):
+    """Its model, without what only the trainer needs; `main` waits for what is proven."""
+    folder = write("checkpoint-12", CHECKPOINT | TRAINERS)
+    steps = [("prepare", "me/new"), *[("checkpoint", "me/new")] * 2]
+    _, lines = pushed(hub, tmp_path, folder, *steps)
+    assert lines == ["hub: checkpoint-12 is in `me/new`, branch `first-checkpoints`"] * 2
+    attributes = hub.files("me/new").keys()
+    assert attributes == {".gitattributes"}
+    branch = hub.files("me/new", "first-checkpoints")
+    assert {name: branch[name] for name in branch.keys() - attributes} == CHECKPOINT
+
+
+def test_a_checkpoint_that_cannot_be_pushed_is_a_line_in_the_log(hub, tmp_path, write):
+    """The training goes on, and the next one is tried again."""
+    folder = write("checkpoint-12", CHECKPOINT)
+    hub.fail_next(500, times=100, match="/commit/")
+    steps = [("prepare", "me/new"), ("checkpoint", "me/new"), ("checkpoint", "me/unknown")]
+    results, lines = pushed(hub, tmp_path, folder, *steps)
+    assert results == [None, None, None]
+    failed = "The Hub model `me/new`: the Hub failed (HTTP 500); try again later."
+    absent = (
+        "The Hub model `me/unknown` does not exist, or is private: check the id and `HF_TOKEN`."
+    )
+    assert lines == [f"hub: checkpoint-12 was not pushed: {why}" for why in (failed, absent)]
+
+
+def push_reports(root, cases):
+    """Push what workspaces hold; `cases` map a name to whether it improved and is pushed anyway."""
+    import io
+    import json
+    import logging
+    from pathlib import Path
+
+    from job.hub import Push
+    from job.store import push_model
+    from job.workspace import Workspace
+
+    log = logging.getLogger("embedtune")
+    log.addHandler(logging.StreamHandler(stream := io.StringIO()))
+    log.setLevel("INFO")
+    files = {
+        "output/data/report/report.md": "# Report\n",
+        "output/data/logs/job.log": "a line\n",
+        "output/data/per_query.parquet": "many",
+        "output/data/data/train.jsonl": "mine alone",
+        "output/data/manifest.json": "{}",
+        "model/README.md": "# Card\n",
+        "model/model.safetensors": "weights",
+    }
+    for name, (improved, always) in cases.items():
+        workspace = Workspace(Path(root, name))
+        report = json.dumps({"verdict": {"improved": improved}})
+        for path, text in (files | {"output/data/report/report.json": report}).items():
+            target = workspace.root / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(text)
+        push = Push(f"me/{name}", private=True)
+        push.prepare()
+        push_model(workspace, push, name, always=always)
+    return stream.getvalue().splitlines()
+
+
+def test_a_model_is_pushed_where_it_was_improved(hub, tmp_path):
+    """Or where the spec wants it all the same; the data stays at home."""
+    cases = {"better": [True, False], "worse": [False, False], "anyway": [False, True]}
+    environment = hub.environment(tmp_path / "cache", HF_TOKEN=TOKEN)
+    lines = in_client(environment, push_reports, str(tmp_path / "work"), cases)
+    expected = {
+        "README.md": b"# Card\n",
+        "model.safetensors": b"weights",
+        "report/report.md": b"# Report\n",
+        "logs/job.log": b"a line\n",
+    }
+    for name, improved in {"better": True, "anyway": False}.items():
+        files = hub.files(f"me/{name}", name)
+        report = json.loads(files.pop("report/report.json"))
+        assert report == {"verdict": {"improved": improved}}
+        del files[".gitattributes"]
+        assert files == expected
+    assert hub.files("me/worse").keys() == {".gitattributes"}
+    assert hub.repos["model", "me/worse"].tags == {}
+    tags = {name: hub.repos["model", f"me/{name}"].tags[name] for name in ("better", "anyway")}
+    refused = (
+        "hub: the model was not improved, so it was not pushed to `me/worse`; "
+        "`output.hub_always=true` pushes it all the same"
+    )
+    assert lines == [
+        f"hub: the model is in `me/better`, commit {tags['better'][:12]}, tag `better`",
+        refused,
+        f"hub: the model is in `me/anyway`, commit {tags['anyway'][:12]}, tag `anyway`",
+    ]
+
+
+@pytest.mark.parametrize(
+    "text", ["me", "me/", "/x", "a/b/c", "me/x@", "me/x:", "s3://b/x", "me/x y"]
+)
+def test_what_is_no_reference_is_none(text):
+    """Nothing is guessed from half an address."""
+    assert parse_reference(text) is None
+
+
+def test_a_signature_is_cut_off_an_address():
+    """Redirects to storage are signed, and libraries print them."""
+    text = "GET https://cdn/x?X-Amz-Signature=abc failed, see http://docs/y#z."
+    assert without_queries(text) == "GET https://cdn/x failed, see http://docs/y#z."

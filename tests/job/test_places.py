@@ -1,0 +1,655 @@
+"""Places: folders on disk and in S3 keep and give the same, and fail in one line."""
+
+import contextlib
+import random
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from remote import emptied, forget_client, served_s3
+
+from job.errors import SpecError, StorageError
+from job.places import Entry, LocalPlace, S3Place, inside, open_place, s3_client, split_uri
+
+MIB = 1 << 20
+SECRETS = {"AWS_SECRET_ACCESS_KEY": "PlantedSecretKey", "AWS_SESSION_TOKEN": "PlantedToken"}
+# What somebody who writes to a bucket may call an object.
+HOSTILE = [
+    pytest.param("../x", id="up"),
+    pytest.param("a/../../x", id="down and up"),
+    pytest.param("a/..", id="ends up"),
+    pytest.param("..", id="only up"),
+    pytest.param("/x", id="absolute"),
+    pytest.param("//x", id="absolute twice"),
+    pytest.param("a//x", id="doubled slash"),
+    pytest.param("./x", id="dot"),
+    pytest.param("", id="empty"),
+    pytest.param("x\0y", id="NUL"),
+]
+
+
+@pytest.fixture(scope="module")
+def server():
+    with served_s3(AWS_MAX_ATTEMPTS="1", **SECRETS) as server:
+        yield server
+
+
+@pytest.fixture
+def s3(server):
+    """An S3 endpoint with an empty bucket, and secrets around; nothing is tried twice."""
+    with emptied(server):
+        yield server
+
+
+@pytest.fixture
+def bucket(s3):
+    return S3Place("s3://box/runs")
+
+
+@pytest.fixture(params=["local", "s3"])
+def place(request, tmp_path):
+    """The same folder on disk and in S3."""
+    if request.param == "local":
+        return LocalPlace(tmp_path / "box" / "runs")
+    request.getfixturevalue("s3")
+    return S3Place("s3://box/runs")
+
+
+@pytest.fixture
+def make_file(tmp_path):
+    def make(data, name="source"):
+        path = tmp_path / name
+        path.write_bytes(data)
+        return path
+
+    return make
+
+
+def names(place):
+    return [entry.name for entry in place.files()]
+
+
+def below(folder):
+    """Read all that a folder holds, links not followed."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not path.is_symlink()
+    }
+
+
+def refusal(work):
+    """Return the one line of a `StorageError`, in which there is no secret."""
+    with pytest.raises(StorageError) as caught:
+        work()
+    message = str(caught.value)
+    assert "\n" not in message
+    assert not [secret for secret in SECRETS.values() if secret in message]
+    return message
+
+
+# What both kinds do alike.
+
+
+def test_files_go_in_and_come_out(place, make_file, tmp_path):
+    """Names, nested or odd, sizes and bytes are kept; the listing is by name."""
+    data = {"empty": b"", "report/a.md": b"12345", "report/deep/Größe b+c%20": b"\0\xff"}
+    place.put({name: make_file(value, str(i)) for i, (name, value) in enumerate(data.items())})
+    entries = place.files()
+    assert [(entry.name, entry.size) for entry in entries] == [
+        (name, len(value)) for name, value in data.items()
+    ]
+    assert datetime.now(UTC) - entries[0].changed < timedelta(minutes=1)
+    place.get(entries, tmp_path / "back")
+    assert below(tmp_path / "back") == data
+
+
+def test_only_what_is_asked_for_is_fetched(place, make_file, tmp_path):
+    """The rest stays where it is; nothing asked for is nothing done."""
+    place.put({name: make_file(name.encode(), name) for name in ("a", "b")})
+    place.get([entry for entry in place.files() if entry.name == "b"], tmp_path / "back")
+    place.get([], tmp_path / "nothing")
+    assert below(tmp_path / "back") == {"b": b"b"}
+    assert below(tmp_path / "nothing") == {}
+
+
+def test_a_text_is_read_as_it_was_written(place):
+    """Folders are made on the way, and the later text wins."""
+    place.write("a/spec.json", "old")
+    place.write("a/spec.json", "Größe 😀\n")
+    assert place.read("a/spec.json") == "Größe 😀\n"
+    assert names(place) == ["a/spec.json"]
+
+
+def test_what_is_not_there_is_nothing(place):
+    """A place that nobody has written to is empty, not an error."""
+    place.write("a/b", "")
+    empty = place.join("none")
+    assert (empty.files(), empty.folders(), empty.read("x"), empty.changed("x")) == (
+        [],
+        [],
+        None,
+        None,
+    )
+    # A folder is no file.
+    assert (place.read("a"), place.changed("a")) == (None, None)
+
+
+def test_folders_are_those_directly_below(place):
+    """Neither files nor the folders of folders are named."""
+    for name in ("file", "b/1", "a/2", "a/deep/3"):
+        place.write(name, "")
+    assert place.folders() == ["a", "b"]
+    assert place.join("a").folders() == ["deep"]
+
+
+def test_a_joined_place_is_a_folder_of_it(place):
+    """Its address tells where it is, and what is in it is seen from above."""
+    inner = place.join("NAME").join("report")
+    inner.write("x", "1")
+    assert inner.uri == f"{place.uri}/NAME/report"
+    assert names(place) == ["NAME/report/x"]
+
+
+def test_a_file_tells_when_it_was_written(place):
+    """The time has a zone, so that both kinds can be compared."""
+    place.write("x", "")
+    assert timedelta(seconds=-5) < datetime.now(UTC) - place.changed("x") < timedelta(minutes=1)
+
+
+def test_a_tag_changes_with_the_content(place):
+    """Also where the size stays."""
+    place.write("x", "one")
+    before = place.files()
+    assert place.files() == before
+    place.write("x", "two")
+    assert place.files()[0].tag != before[0].tag
+
+
+def test_a_file_is_replaced(place, make_file):
+    """Publishing again what an earlier try left overwrites it."""
+    place.put({"x": make_file(b"long before")})
+    place.put({"x": make_file(b"now")})
+    assert place.read("x") == "now"
+
+
+def test_a_text_that_is_none_is_refused(place, make_file):
+    """Whoever puts bytes under the name of a text gets a line, not a traceback."""
+    place.put({"x": make_file(b"\xff\xfe")})
+    assert "x` cannot be read: " in refusal(lambda: place.read("x"))
+
+
+def test_a_file_in_the_way_is_told(place, make_file, tmp_path):
+    """What cannot be written here is one line, whatever it came from."""
+    place.write("a/x", "")
+    (tmp_path / "back").mkdir()
+    (tmp_path / "back" / "a").write_text("in the way", "utf-8")
+    assert " cannot be " in refusal(lambda: place.get(place.files(), tmp_path / "back"))
+    blocked = make_file(b"") / "below"
+    assert " cannot be " in refusal(lambda: place.get(place.files(), blocked))
+
+
+# Names that lead elsewhere.
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_name_that_leads_out_is_refused(name, tmp_path):
+    """Nor may two names mean one file."""
+    folder = tmp_path / "folder"
+    (folder / "a").mkdir(parents=True)
+    assert "it was refused." in refusal(lambda: inside(folder, name))
+
+
+@pytest.mark.parametrize("name", ["x", "a/b/x", "..x", "a..b/x", ".hidden", "a b/Größe", "~", "-"])
+def test_a_harmless_name_is_a_path(name, tmp_path):
+    """Dots and spaces alone do no harm."""
+    assert inside(tmp_path, name) == tmp_path / name
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_nothing_is_fetched_outside_the_folder(place, name, tmp_path):
+    """The entry is refused before a byte is written, there or elsewhere."""
+    good = tmp_path / "box" / "runs" / "a"
+    good.mkdir(parents=True)
+    (good / "x").write_bytes(b"evil")
+    (good.parent.parent / "x").write_bytes(b"evil")
+    target = tmp_path / "machine" / "folder"
+    entry = Entry(name, 4, "tag", datetime.now(UTC))
+    assert "it was refused." in refusal(lambda: place.get([entry], target))
+    assert below(tmp_path / "machine") == {}
+
+
+@pytest.mark.parametrize("key", ["../x", "a/../../x", "/x", "a//x"])
+def test_a_listed_key_that_leads_out_is_refused(s3, bucket, key, tmp_path):
+    """S3 lists such keys as they are; nothing lands outside, and nothing beside them inside."""
+    s3.put("box", f"runs/{key}", b"evil")
+    s3.put("box", "runs/good", b"good")
+    target = tmp_path / "machine" / "folder"
+    assert "it was refused." in refusal(lambda: bucket.get(bucket.files(), target))
+    assert below(tmp_path) == {}
+
+
+def test_a_link_in_the_way_is_not_followed(place, tmp_path):
+    """A folder that is a link elsewhere takes nothing."""
+    place.write("a/deep/x", "evil")
+    outside, target = tmp_path / "outside", tmp_path / "target"
+    outside.mkdir()
+    target.mkdir()
+    (target / "a").symlink_to(outside)
+    assert "over a link; it was refused." in refusal(lambda: place.get(place.files(), target))
+    assert below(outside) == {}
+
+
+def test_a_file_that_is_a_link_is_not_written_through(place, tmp_path):
+    """What the link shows stays as it was."""
+    place.write("x", "evil")
+    outside, target = tmp_path / "outside", tmp_path / "target"
+    outside.write_text("mine", "utf-8")
+    target.mkdir()
+    (target / "x").symlink_to(outside)
+    with contextlib.suppress(StorageError):
+        place.get(place.files(), target)
+    assert outside.read_text("utf-8") == "mine"
+
+
+# Addresses.
+
+
+@pytest.mark.parametrize(
+    ("uri", "parts"),
+    [
+        ("s3://my-bucket", ("my-bucket", "")),
+        ("s3://my.bucket/", ("my.bucket", "")),
+        ("s3://b01/runs/a b/", ("b01", "runs/a b")),
+    ],
+)
+def test_an_address_is_a_bucket_and_a_key(uri, parts):
+    """A slash at the end says nothing."""
+    assert split_uri(uri) == parts
+    assert open_place(uri).uri == uri.rstrip("/")
+
+
+@pytest.mark.parametrize("uri", ["s3://", "s3:///runs", "s3://Upper/runs", "s3://a", "s3://b_c/x"])
+def test_an_address_without_a_bucket_is_the_specs_error(uri):
+    """The line shows what is expected."""
+    with pytest.raises(SpecError) as caught:
+        open_place(uri)
+    assert str(caught.value) == f"`{uri}` names no bucket; expected `s3://bucket/prefix`."
+
+
+def test_any_other_address_is_a_folder(tmp_path):
+    """A path stays a path."""
+    assert open_place(str(tmp_path)).folder == tmp_path
+
+
+def test_the_bucket_itself_is_a_place(s3):
+    """Without a prefix the names are the keys."""
+    place = open_place("s3://box")
+    place.write("a/x", "1")
+    assert s3.keys("box") == names(place) == ["a/x"]
+
+
+def test_neighbours_with_the_same_beginning_are_apart(s3, bucket):
+    """`runs` is not `runs-2`."""
+    s3.put("box", "runs-2/x", b"")
+    s3.put("box", "runs/x", b"")
+    assert names(bucket) == ["x"]
+
+
+# What only S3 does.
+
+
+def test_a_large_object_travels_in_parts(s3, bucket, make_file, tmp_path):
+    """Above 8 MiB an object goes up in parts and comes down in ranges, to the same bytes."""
+    data = random.Random(0).randbytes(17 * MIB)
+    bucket.put({"big": make_file(data)})
+    assert s3.get("box", "runs/big") == data
+    bucket.get(bucket.files(), tmp_path / "back")
+    assert below(tmp_path / "back") == {"big": data}
+    parts = sorted(r.received for r in s3.requests if r.method == "PUT")
+    ranges = sorted(r.sent for r in s3.requests if r.method == "GET" and r.path.endswith("big"))
+    assert parts == ranges == [MIB, 8 * MIB, 8 * MIB]
+
+
+def encryption_of_requests(place, make_file):
+    """Write in the three ways there are; return what each asked S3 to encrypt with."""
+    asked = []
+
+    def note(request, **_):
+        header = "x-amz-server-side-encryption"
+        found = [request.headers.get(header), request.headers.get(f"{header}-aws-kms-key-id")]
+        asked.append([v.decode() if isinstance(v, bytes) else v for v in found])
+
+    events = s3_client().meta.events
+    for operation in ("PutObject", "CreateMultipartUpload"):
+        events.register(f"before-send.s3.{operation}", note)
+    place.write("text", "")
+    place.put({"small": make_file(b"1", "small")})
+    place.put({"large": make_file(bytes(9 * MIB), "large")})
+    return asked
+
+
+def test_the_kms_key_encrypts_all_that_is_written(s3, make_file):
+    """Texts, files and files in parts, also in a joined place."""
+    place = open_place("s3://box", "alias/mine").join("runs")
+    assert encryption_of_requests(place, make_file) == [["aws:kms", "alias/mine"]] * 3
+
+
+def test_without_a_key_the_bucket_decides(s3, make_file):
+    """The request says nothing, so the bucket's default encryption holds."""
+    assert encryption_of_requests(open_place("s3://box"), make_file) == [[None, None]] * 3
+
+
+def test_the_marks_of_folders_are_no_files(s3, bucket, tmp_path):
+    """Consoles make empty objects that end in a slash."""
+    for key in ("runs/", "runs/a/", "runs/a/x"):
+        s3.put("box", key, b"")
+    assert names(bucket) == ["a/x"]
+    bucket.get(bucket.files(), tmp_path / "back")
+    assert below(tmp_path / "back") == {"a/x": b""}
+
+
+def test_an_object_is_told_from_a_prefix(s3):
+    """The exact key is an object; a prefix is none, with or without a slash."""
+    s3.put("box", "data/pairs.jsonl", b"12")
+    folder, entry = S3Place("s3://box/data/pairs.jsonl").as_file()
+    assert (folder.uri, entry.name, entry.size) == ("s3://box/data", "pairs.jsonl", 2)
+    assert [entry] == folder.files()
+    others = ("s3://box/data", "s3://box/data/", "s3://box/data/pairs", "s3://box")
+    assert [S3Place(uri).as_file() for uri in others] == [None] * 4
+
+
+def test_a_listing_of_many_pages_is_whole(s3, bucket):
+    """S3 lists a thousand keys at a time."""
+    for number in range(1001):
+        s3.put("box", f"runs/{number:04d}/x", b"")
+    assert names(bucket) == [f"{number:04d}/x" for number in range(1001)]
+    assert len(bucket.folders()) == 1001
+
+
+def test_the_endpoint_may_have_a_name(s3, bucket, monkeypatch, tmp_path):
+    """The bucket stands in the path: `box.localhost` is no host."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3.endpoint.replace("127.0.0.1", "localhost"))
+    monkeypatch.setenv("NO_PROXY", "localhost")
+    forget_client()
+    bucket.write("x", "1")
+    bucket.get(bucket.files(), tmp_path / "back")
+    assert below(tmp_path / "back") == {"x": b"1"}
+    assert {request.path.split("/")[1] for request in s3.requests} == {"box"}
+
+
+def test_at_aws_the_bucket_is_a_host_name(s3, monkeypatch):
+    """Without an endpoint of one's own nothing is changed."""
+    monkeypatch.delenv("AWS_ENDPOINT_URL")
+    forget_client()
+    url = s3_client().generate_presigned_url("get_object", {"Bucket": "box", "Key": "x"})
+    assert url.startswith("https://box.s3.amazonaws.com/x?")
+
+
+def test_a_bucket_in_another_region_is_found(s3, make_file, tmp_path):
+    """The client signs for the region that S3 names, in everything that it does."""
+    s3.bucket("far", region="eu-central-1")
+    s3.redirect("far", "eu-central-1")
+    for work in OPERATIONS.values():
+        forget_client()
+        work(S3Place("s3://far/runs"), make_file(b"1"), tmp_path / "back")
+    assert s3.keys("far") == ["runs/put", "runs/write"]
+
+
+# What goes wrong. Each operation as one who has listed `a`, an object of three bytes, does it.
+
+LISTED = Entry("a", 3, '"900150983cd24fb0d6963f7d28e17f72"', datetime(2026, 1, 1, tzinfo=UTC))
+OPERATIONS = {
+    "files": lambda place, _, __: place.files(),
+    "folders": lambda place, _, __: place.folders(),
+    "changed": lambda place, _, __: place.changed("a"),
+    "read": lambda place, _, __: place.read("a"),
+    "get": lambda place, _, folder: place.get([LISTED] if place.bucket == "box" else [], folder),
+    "write": lambda place, _, __: place.write("write", ""),
+    "put": lambda place, source, __: place.put({"put": source}),
+}
+RUNS = "s3://box/runs"
+FAILED = {
+    "files": f"`{RUNS}` cannot be read: ",
+    "folders": f"`{RUNS}` cannot be read: ",
+    "changed": f"`{RUNS}/a` cannot be read: ",
+    "read": f"`{RUNS}/a` cannot be read: ",
+    "get": f"`{RUNS}` cannot be read: ",
+    "write": f"`{RUNS}/write` cannot be written: ",
+    "put": f"`{RUNS}` cannot be written: ",
+}
+DENIED = (
+    "access is denied; this identity needs s3:ListBucket, s3:GetObject and, to store results, "
+    "s3:PutObject"
+)
+
+
+@pytest.fixture
+def refusals(s3, bucket, make_file, tmp_path):
+    """Say what each operation answers when all fail; nothing is stored, there or here."""
+    s3.put("box", "runs/a", b"abc")
+
+    def collect(place=bucket):
+        folder = tmp_path / "back"
+        found = {
+            name: refusal(lambda work=work: work(place, make_file(b"1"), folder))
+            for name, work in OPERATIONS.items()
+        }
+        assert s3.keys("box") == ["runs/a"]
+        assert below(folder) == {}
+        return found
+
+    return collect
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "reason"),
+    [
+        ("AccessDenied", 403, DENIED),
+        ("ExpiredToken", 400, "the credentials have expired; log in again"),
+        ("SlowDown", 503, "S3 asks to slow down, and went on doing so; try again later"),
+    ],
+)
+def test_what_s3_refuses_for_ever_is_told(s3, refusals, code, status, reason):
+    """One line says why and what to do, whatever was tried."""
+    s3.fail(code, status, times=1000)
+    found = refusals()
+    # A HEAD's answer holds the status alone: the advice must do for all that it may mean.
+    advice = reason.split("; ")[1].removesuffix(" again")
+    assert advice in found.pop("changed")
+    assert found == {name: f"{FAILED[name]}{reason} ({code}, HTTP {status})." for name in found}
+
+
+def test_s3s_own_code_ends_the_line(s3, refusals):
+    """Who looks it up finds it."""
+    s3.fail("InternalError", 500, times=1000)
+    found = refusals()
+    expected = "the request was refused (InternalError, HTTP 500)."
+    assert found["write"] == FAILED["write"] + expected
+
+
+def test_s3_that_asks_once_to_slow_down_is_asked_again(s3, bucket, make_file, monkeypatch):
+    """The client's own retries, of which a test allows two."""
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "2")
+    forget_client()
+    s3.fail("SlowDown", 503, method="PUT")
+    bucket.put({"x": make_file(b"1")})
+    assert s3.get("box", "runs/x") == b"1"
+
+
+def test_a_missing_bucket_is_told(s3, make_file, tmp_path):
+    """Reading and writing alike; only a HEAD cannot tell a bucket from an object."""
+    place = S3Place("s3://nobox/runs")
+    works = {name: work for name, work in OPERATIONS.items() if name not in ("changed", "get")}
+    works["get"] = lambda place, _, folder: place.get([LISTED], folder)
+    found = {
+        name: refusal(lambda work=work: work(place, make_file(b"1"), tmp_path / "back"))
+        for name, work in works.items()
+    }
+    expected = "there is no such bucket (NoSuchBucket, HTTP 404)."
+    assert found == {name: FAILED[name].replace("//box", "//nobox") + expected for name in works}
+
+
+def test_an_endpoint_that_is_gone_is_told(s3, refusals):
+    """The line names the address, which may be a slip."""
+    s3.stop()
+    expected = f"the endpoint {s3.endpoint} does not answer, or broke off."
+    assert refusals() == {name: start + expected for name, start in FAILED.items()}
+
+
+NOBODY = (
+    "no AWS credentials were found; set AWS_PROFILE or AWS_ACCESS_KEY_ID and "
+    "AWS_SECRET_ACCESS_KEY, log in, or give the machine a role."
+)
+
+
+@pytest.mark.parametrize(
+    ("environment", "reason"),
+    [
+        pytest.param({}, NOBODY, id="none"),
+        pytest.param({"AWS_ACCESS_KEY_ID": "half"}, NOBODY, id="half"),
+        pytest.param(
+            {"AWS_PROFILE": "nobody"},
+            "The config profile (nobody) could not be found.",
+            id="unknown profile",
+        ),
+    ],
+)
+def test_missing_credentials_are_told(s3, refusals, monkeypatch, environment, reason):
+    """Nobody waits for a cloud's address that this machine does not have."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+        monkeypatch.delenv(name)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    forget_client()
+    assert [line for line in refusals().values() if not line.endswith(reason)] == []
+
+
+@pytest.mark.parametrize("endpoint", ["localhost:9000", "not an address"])
+def test_an_endpoint_that_is_no_address_is_told(s3, bucket, monkeypatch, endpoint):
+    """A slip in a variable is no bug of ours."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    forget_client()
+    assert endpoint in refusal(bucket.files)
+
+
+def test_an_object_that_is_gone_is_told(s3, bucket, tmp_path):
+    """It was listed and deleted before it was read."""
+    message = refusal(lambda: bucket.get([LISTED], tmp_path / "back"))
+    assert message == f"`{RUNS}` cannot be read: there is no such object (NoSuchKey, HTTP 404)."
+    assert below(tmp_path / "back") == {}
+
+
+@pytest.mark.parametrize("size", [3, 9 * MIB])
+def test_an_object_that_was_replaced_is_refused(s3, bucket, tmp_path, size):
+    """What was listed is what is fetched, or nothing."""
+    s3.put("box", "runs/a", b"a" * size)
+    entries = bucket.files()
+    s3.put("box", "runs/a", b"b" * size)
+    message = refusal(lambda: bucket.get(entries, tmp_path / "back"))
+    assert message.startswith(f"`{RUNS}` cannot be read: it changed while it was read; try again")
+    assert below(tmp_path / "back") == {}
+
+
+def test_an_object_cut_short_is_fetched_again(s3, bucket, tmp_path):
+    """Once is no failure."""
+    s3.put("box", "runs/a", b"123456")
+    s3.truncate("runs/a", at=3)
+    bucket.get(bucket.files(), tmp_path / "back")
+    assert below(tmp_path / "back") == {"a": b"123456"}
+
+
+def test_a_text_cut_short_is_read_again(s3, bucket):
+    """A spec, a manifest and a report are worth a second request as well."""
+    s3.put("box", "runs/a", b"123456")
+    s3.truncate("runs/a", at=3)
+    assert bucket.read("a") == "123456"
+
+
+def test_a_key_that_is_also_a_folder_is_told(s3, bucket, tmp_path):
+    """S3 can hold both, a disk cannot."""
+    s3.put("box", "runs/a", b"1")
+    s3.put("box", "runs/a/b", b"2")
+    message = refusal(lambda: bucket.get(bucket.files(), tmp_path / "back"))
+    assert message.startswith(f"`{RUNS}` cannot be read: ")
+
+
+def test_an_object_cut_short_for_ever_is_told(s3, bucket, tmp_path):
+    """Half an object never appears under its name, nor under another."""
+    s3.put("box", "runs/a", b"123456")
+    entries = bucket.files()
+    s3.truncate("runs/a", at=3, times=1000)
+    broke_off = f"the endpoint {s3.endpoint} does not answer, or broke off."
+    assert refusal(lambda: bucket.get(entries, tmp_path / "back")) == (
+        f"`{RUNS}` cannot be read: {broke_off}"
+    )
+    assert refusal(lambda: bucket.read("a")) == f"`{RUNS}/a` cannot be read: {broke_off}"
+    assert below(tmp_path / "back") == {}
+
+
+@pytest.mark.parametrize("size", [1, 9 * MIB], ids=["whole", "in parts"])
+def test_an_upload_survives_a_server_that_comes_back(s3, bucket, make_file, monkeypatch, size):
+    """By default an upload waits for a server that is away for a moment."""
+    monkeypatch.delenv("AWS_MAX_ATTEMPTS")
+    # Chance draws how long the client waits; never longer than a second here.
+    monkeypatch.setattr(random, "random", lambda: 0.2)
+    forget_client()
+    s3.stop_after("PUT", "/box/", count=2)
+    data = {f"{i}": bytes([i]) * size for i in range(3)}
+    with restarted(s3):
+        bucket.put({name: make_file(value, name) for name, value in data.items()})
+    assert {name: s3.get("box", f"runs/{name}") for name in data} == data
+
+
+@contextlib.contextmanager
+def restarted(s3):
+    """Start the server again, a moment after it has died."""
+
+    def wait():
+        while s3._server is not None:
+            time.sleep(0.02)
+        time.sleep(0.2)
+        s3.start()
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    yield
+    waiting.join(10)
+    assert not waiting.is_alive()
+
+
+def test_an_upload_to_a_server_that_stays_away_is_told(s3, bucket, make_file):
+    """What had arrived stays; what had not is not there in part."""
+    s3.stop_after("PUT", "/box/", count=2)
+    files = {f"{i}": make_file(bytes([i]), f"{i}") for i in range(8)}
+    message = refusal(lambda: bucket.put(files))
+    assert message == (
+        f"`{RUNS}` cannot be written: the endpoint {s3.endpoint} does not answer, or broke off."
+    )
+    assert len(s3.keys("box")) < len(files)
+
+
+# What goes wrong on disk.
+
+
+def test_a_folder_that_cannot_be_written_is_told(tmp_path, make_file):
+    """A file where a folder is needed, as a disk that takes nothing."""
+    place = LocalPlace(make_file(b"") / "runs")
+    reason = f"`{place.folder}/x` cannot be written: Not a directory."
+    assert refusal(lambda: place.write("x", "")) == reason
+    assert refusal(lambda: place.put({"x": make_file(b"")})) == reason
+
+
+def test_a_file_that_went_away_is_told(tmp_path):
+    """It was listed and deleted before it was copied."""
+    place = LocalPlace(tmp_path)
+    assert " cannot be " in refusal(lambda: place.get([LISTED], tmp_path / "back"))
+
+
+def test_a_local_result_costs_no_second_copy(tmp_path, make_file):
+    """A file that is put is linked, where the disk can."""
+    source = make_file(b"large")
+    LocalPlace(tmp_path / "runs").put({"model": source})
+    assert source.stat().st_nlink == 2
+    assert below(tmp_path / "runs") == {"model": b"large"}
