@@ -77,16 +77,16 @@ def check(data: str, model: str | None, settings: tuple[str, ...]) -> None:
 
 
 def _train(workspace: Workspace, name: str, device: str, price_per_hour: float | None) -> None:
+    from job.interruption import StopSignal
     from job.progress import log_to_stderr
 
     started = time.perf_counter()
+    # First of all: process 1 of a container ignores the signals that it does not listen for.
+    stop = StopSignal()
+    stop.install()
     spec = workspace.read_spec()
     with workspace.locked():
         workspace.failure.unlink(missing_ok=True)
-        from job.interruption import StopSignal
-
-        stop = StopSignal()
-        stop.install()
         log_to_stderr()
         from job.pipeline import Circumstances, run
 
@@ -152,7 +152,9 @@ def _is_ours(module: str | None) -> bool:
 def _is_disk_full(error: BaseException, workspace: Workspace | None) -> bool:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
-    # torch and safetensors report a failed write without its cause.
+    # safetensors' own error has the cause in its text only; torch's has none.
+    if f"(os error {errno.ENOSPC})" in str(error):
+        return True
     if workspace is None or not isinstance(error, Exception) or not workspace.root.is_dir():
         return False
     return shutil.disk_usage(workspace.root).free < DISK_FULL_BYTES

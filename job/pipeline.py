@@ -72,6 +72,8 @@ def produce(
     if push and spec.output.hub_strategy == "checkpoint":
         on_checkpoint = checkpoint_pusher(push, where.name)
 
+    # A GPU that is wanted and missing is told before anything is downloaded.
+    machine = choose_machine(where.device, spec.model.precision)
     with progress.stage("fetch") as facts:
         inputs = fetch_inputs(spec, workspace)
         facts.update({role: found["uri"] for role, found in inputs.facts.items()})
@@ -80,7 +82,6 @@ def produce(
         write_splits(dataset, workspace.splits)
         facts.update(dataset.facts["splits"], corpus=len(dataset.corpus))
     with progress.stage("model") as facts:
-        machine = choose_machine(where.device, spec.model.precision)
         base_model = load_model(spec.model, machine, inputs.model)
         dimensions = choose_dimensions(evaluation, base_model.width)
         facts.update(vars(machine))

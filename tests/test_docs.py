@@ -4,24 +4,52 @@ import re
 import shlex
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner
 
+from job.errors import Interrupted
+from job.workspace import DATA_CHANNELS, Workspace
 from launcher import reference
 from launcher.cli import main
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
+CONTRACT = (ROOT / "container" / "README.md").read_text("utf-8")
 
 
-def test_the_generated_parts_of_the_readme_are_current():
-    """The README's command help, spec table and exit codes are those of the code (`make docs`)."""
-    assert reference.render(README) == README
+@pytest.mark.parametrize("text", [README, CONTRACT], ids=["README", "contract"])
+def test_the_generated_parts_are_current(text):
+    """Command help, spec table and exit codes are those of the code (`make docs`)."""
+    assert reference.render(text) == text
+
+
+def test_the_contract_names_the_workspaces_paths(tmp_path):
+    """Each path that the contract promises is where the job looks or writes."""
+    place = Workspace(tmp_path)
+    hyperparameters = tmp_path / "input" / "config" / "hyperparameters.json"
+    known = [place.job_spec, hyperparameters, place.channel_folder("data"), place.checkpoints]
+    known += [place.model, place.results, place.failure]
+    promised = re.findall(r"(?m)^\| `([\w./]+)`[^|]*\|", CONTRACT)
+    assert [tmp_path / path for path in promised if "/" in path] == known
+    assert {name for name in DATA_CHANNELS if f"`{name}/`" in CONTRACT} == {*DATA_CHANNELS[1:]}
+
+
+def test_the_contract_names_the_jobs_variables():
+    """Those that the job reads by itself, all of them and no other."""
+    source = (ROOT / "job" / "__main__.py").read_text("utf-8")
+    read = set(re.findall(r'envvar="(\w+)"', source))
+    promised = set(re.findall(r"(?m)^\| `(\w+)`", CONTRACT))
+    assert promised - {"HF_HOME", "HF_TOKEN"} == read
+
+
+def test_the_contract_names_the_exit_code_of_an_interruption():
+    assert f"exit with code {Interrupted.exit_code}." in CONTRACT
 
 
 def test_every_embedtune_command_in_the_readme_is_one_that_exists():
     """Each `embedtune …` line of a code block parses, options included."""
     blocks = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
-    lines = [line for block in blocks for line in block.splitlines() if "embedtune " in line]
+    lines = [line for b in blocks for line in b.splitlines() if line.startswith("embedtune ")]
     assert lines
     for line in lines:
         name, *arguments = shlex.split(line)[1:]

@@ -1,0 +1,62 @@
+# The job's image: `docker run --gpus all -v "$PWD/work":/opt/ml embedtune train`.
+# torch's own wheels bring CUDA, so any Python base will do. Layers go from what changes seldom to
+# what changes often: torch, its company, our code. Needs BuildKit.
+ARG BASE_IMAGE=python:3.11-slim-bookworm
+
+# Only this list reaches the layers below: the rest of pyproject.toml may change for free.
+FROM ${BASE_IMAGE} AS requirements
+# `train,demo` adds the demo's model.
+ARG EXTRAS=train
+COPY pyproject.toml container/requirements.py /src/
+RUN python /src/requirements.py /src/pyproject.toml "$EXTRAS" > /requirements.txt
+
+FROM ${BASE_IMAGE} AS wheel
+COPY pyproject.toml README.md LICENSE CHANGELOG.md /src/
+COPY job /src/job
+COPY launcher /src/launcher
+# The secret is for those whose pip needs settings of its own (a mirror, a proxy's certificate).
+RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
+    pip wheel --no-cache-dir --no-deps --wheel-dir /wheels /src
+
+FROM ${BASE_IMAGE} AS packages
+ENV PATH=/opt/venv/bin:$PATH \
+    PIP_DISABLE_PIP_VERSION_CHECK=1 \
+    PIP_NO_CACHE_DIR=1
+# Another build of torch: the index that has it (PyTorch's for CPUs, or for another CUDA line).
+ARG TORCH_INDEX=""
+# The base's pip installs into the venv, which needs none of its own. What packages bring along to
+# test them and to compile against them (a tenth of the whole) goes in the layer that brought it.
+RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
+    --mount=type=bind,source=constraints.txt,target=/run/constraints.txt \
+    python -m venv --without-pip /opt/venv \
+ && pip --python /opt/venv/bin/python install --constraint /run/constraints.txt \
+      ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} torch \
+ && find /opt/venv \( -name tests -o -path '*/torch/test' -o -path '*/torch/include' \
+      -o -path '*/torch/bin/*' ! -name torch_shm_manager \) -prune -exec rm -rf {} +
+RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
+    --mount=type=bind,source=constraints.txt,target=/run/constraints.txt \
+    --mount=type=bind,from=requirements,source=/requirements.txt,target=/run/requirements.txt \
+    pip --python /opt/venv/bin/python install --constraint /run/constraints.txt \
+      --requirement /run/requirements.txt \
+ && find /opt/venv -type d -name tests -prune -exec rm -rf {} +
+
+FROM packages
+COPY --chmod=755 container/entrypoint.sh /usr/local/bin/embedtune-entrypoint
+WORKDIR /opt/ml
+RUN --mount=type=bind,from=wheel,source=/wheels,target=/mnt \
+    pip --python /opt/venv/bin/python install --no-deps --no-index /mnt/*.whl
+# What the NVIDIA runtime lets in; without that runtime they mean nothing.
+ENV NVIDIA_VISIBLE_DEVICES=all \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility \
+    PYTHONUNBUFFERED=1 \
+    HOME=/tmp \
+    HF_HOME=/tmp/huggingface
+ARG REVISION=unknown
+ARG SOURCE=unknown
+LABEL org.opencontainers.image.title="embedtune" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.source="${SOURCE}" \
+      embedtune.spec-version="1"
+ENTRYPOINT ["embedtune-entrypoint"]
+CMD ["train"]

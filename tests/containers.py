@@ -1,0 +1,121 @@
+"""Containers that are gone when their test ends, and folders for /opt/ml with a chosen owner."""
+
+import json
+import subprocess
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from uuid import uuid4
+
+# The smallest real job: 400 rows, cut to 32 tokens.
+TINY_JOB = {
+    "data.source": "builtin:aws-docs",
+    "data.limit": "400",
+    "model.base": "builtin:minilm",
+    "model.max_length": "32",
+    "preset": "quick",
+    "evaluation.permutations": "1000",
+}
+# On a busy machine threads that wait for each other take many times as long as one alone.
+ONE_THREAD = ("--env", "OMP_NUM_THREADS=1")
+
+
+def docker(*arguments):
+    """Run a command of Docker's client to its end; stdout holds stderr too."""
+    return subprocess.run(
+        ["docker", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+@dataclass(frozen=True)
+class Container:
+    """A container; `code` and `output` are those of `docker run`."""
+
+    name: str
+    code: int
+    output: str
+
+    def state(self):
+        return json.loads(docker("inspect", "--format", "{{json .State}}", self.name).stdout)
+
+    def log(self):
+        return docker("logs", self.name).stdout
+
+    def says(self, text):
+        """Wait for a line of the log with this text; false if the container ends without it."""
+        command = ["docker", "logs", "--follow", self.name]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        with subprocess.Popen(command, text=True, **pipes) as log:
+            found = any(text in line for line in log.stdout)
+            log.terminate()
+        return found
+
+
+@dataclass(frozen=True)
+class Containers:
+    """Starts containers of an image, without a network."""
+
+    image: str
+    mark: str = field(default_factory=lambda: f"embedtune.test={uuid4().hex}")
+
+    def run(self, *options, command=()):
+        """Start a container and, unless it is detached, wait for its end."""
+        name = f"embedtune-test-{uuid4().hex[:8]}"
+        ours = ("--name", name, "--label", self.mark, "--network", "none", *ONE_THREAD)
+        done = docker("run", *ours, *options, self.image, *command)
+        return Container(name, done.returncode, done.stdout)
+
+    def shell(self, script, *options):
+        """Run a shell script in the image, as root; returns what it printed."""
+        options = ("--user", "0", "--entrypoint", "sh", *options)
+        done = self.run(*options, command=("-euc", script))
+        assert done.code == 0, done.output
+        return done.output
+
+    def remove(self):
+        ids = docker("ps", "--all", "--quiet", "--filter", f"label={self.mark}").stdout.split()
+        if ids:
+            docker("rm", "--force", *ids)
+
+
+@contextmanager
+def containers_of(image):
+    """Whatever is started within is gone afterwards."""
+    containers = Containers(image)
+    try:
+        yield containers
+    finally:
+        containers.remove()
+
+
+@dataclass(frozen=True)
+class Mount:
+    """A folder to be mounted as /opt/ml, whose only input is hyperparameters.json."""
+
+    folder: Path
+    containers: Containers
+
+    @property
+    def options(self):
+        return ("--volume", f"{self.folder}:/opt/ml")
+
+    def fill(self, fields):
+        config = self.folder / "input" / "config"
+        config.mkdir(parents=True)
+        (config / "hyperparameters.json").write_text(json.dumps(TINY_JOB | fields), "utf-8")
+
+    def give(self, owner):
+        """Only root may give files away, and in a container we are root."""
+        self.containers.shell(f"chown -R {owner} /opt/ml", *self.options)
+
+    def owners(self):
+        stats = [path.stat() for path in [self.folder, *self.folder.rglob("*")]]
+        return {f"{stat.st_uid}:{stat.st_gid}" for stat in stats}
+
+    def report(self):
+        return json.loads((self.folder / "output/data/report/report.json").read_text("utf-8"))
