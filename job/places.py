@@ -6,7 +6,7 @@ Light to import: boto3 is loaded when S3 is first asked for.
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -217,15 +217,15 @@ class S3Place:
     def _content(self, name: str) -> bytes:
         from botocore.exceptions import IncompleteReadError, ResponseStreamingError
 
-        for attempt in range(ATTEMPTS):
+        def content() -> bytes:
             answer = s3_client().get_object(Bucket=self.bucket, Key=self._prefix + name)
-            try:
-                return bytes(answer["Body"].read())
-            except (IncompleteReadError, ResponseStreamingError):
-                # The client repeats requests, but not the reading of an answer that broke off.
-                if attempt == ATTEMPTS - 1:
-                    raise
-        raise AssertionError
+            return bytes(answer["Body"].read())
+
+        # The client repeats requests, but not the reading of an answer that broke off.
+        for _ in range(ATTEMPTS - 1):
+            with suppress(IncompleteReadError, ResponseStreamingError):
+                return content()
+        return content()
 
     def write(self, name: str, text: str) -> None:
         with explained(f"{self.uri}/{name}", "written"):

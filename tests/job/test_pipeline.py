@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from job.errors import Interrupted, SpecError, StorageError
+from job.errors import Interrupted, MachineError, SpecError, StorageError
 from job.interruption import StopSignal
 from job.pipeline import Circumstances, run
 from job.ranking import METRICS
@@ -299,6 +299,14 @@ def test_the_report_has_exactly_the_promised_keys(reference):
     # A model that was here is no copy of a version somewhere else.
     assert report["inputs"]["model"] == {"uri": reference.spec.model.base}
     assert report["spec"] == reference.spec.model_dump(mode="json")
+
+
+def test_a_missing_gpu_is_told_before_anything_is_fetched(tiny_spec, tmp_path, monkeypatch):
+    """The data's own error, or its download, would come first otherwise."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    spec = tiny_spec(data__source=str(tmp_path / "nowhere.jsonl"))
+    with pytest.raises(MachineError, match=r"^The device `cuda` is not usable here"):
+        run(spec, Workspace(tmp_path / "work"), Circumstances("name", "cuda"), StopSignal())
 
 
 def test_the_report_is_json_for_everybody(reference, run_job):
