@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 PINS := pyproject.toml constraints.txt
 
-.PHONY: demo test test-docker lint docs bench clean
+.PHONY: demo test image smoke test-docker lint docs bench clean
 
 demo: $(VENV)/.demo
 	$(BIN)/embedtune launch --data builtin:aws-docs --model builtin:minilm \
@@ -15,6 +15,16 @@ demo: $(VENV)/.demo
 
 test: $(VENV)/.dev
 	$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
+
+# ARGS: the options of `embedtune image build`; without --cpu it is the image for GPUs.
+image: $(VENV)/.demo
+	$(BIN)/embedtune image build --demo $(ARGS)
+
+# The demo, smaller, in that image: no network, no GPU.
+smoke: $(VENV)/.demo
+	$(BIN)/embedtune launch --backend docker --gpus none --network none --preset quick \
+	  --data builtin:aws-docs --model builtin:minilm --set data.limit=600 \
+	  --output smoke --name smoke-$$(date -u +%Y%m%d-%H%M%S) $(ARGS)
 
 # An engine that answers or, as root, one of its own; where there is none it says why.
 test-docker: $(VENV)/.dev
@@ -34,7 +44,7 @@ bench: $(VENV)/.demo
 	$(BIN)/python tests/benchmarks/versus_article.py $(ARGS)
 
 clean:
-	rm -rf $(VENV) demo build dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) demo smoke build dist .mypy_cache .pytest_cache .ruff_cache
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit("embedtune needs Python 3.11 or newer; try: make PYTHON=python3.11") if sys.version_info < (3, 11) else None'

@@ -5,6 +5,7 @@ bug of ours.
 """
 
 import errno
+import json
 import shutil
 import sys
 import time
@@ -19,7 +20,9 @@ from job.errors import (
     Interrupted,
     MachineError,
     OutOfMemory,
+    StorageError,
 )
+from job.spec import JobSpec
 from job.spec_document import build_spec, parse_assignments
 from job.workspace import DEFAULT_ROOT, Workspace
 
@@ -27,19 +30,35 @@ from job.workspace import DEFAULT_ROOT, Workspace
 DISK_FULL_BYTES = 1024 * 1024
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
-def main() -> None:
-    """Fine-tune an embedding model and prove that it helped."""
-
-
-@main.command()
-@click.option(
+workspace_option = click.option(
     "--workspace",
     type=click.Path(path_type=Path, file_okay=False),
     default=DEFAULT_ROOT,
     show_default=True,
     help="The run's /opt/ml tree.",
 )
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Fine-tune an embedding model and prove that it helped.
+
+    All that a run reads and leaves lies below one folder, /opt/ml. In a container, mount one there:
+
+    \b
+      docker run --gpus all --volume "$PWD/work":/opt/ml embedtune train
+
+    \b
+      input/data/spec/job.json              the spec (`schema` describes it)
+      input/config/hyperparameters.json     fields of it, such as {"training.epochs": "3"}
+      input/data/data/                      the pairs, unless the spec names them
+      checkpoints/                          keep it, and `train` takes an interrupted run up
+      model/  output/data/                  the results
+    """  # noqa: D301  Click's mark for lines to be left as they are
+
+
+@main.command()
+@workspace_option
 @click.option(
     "--name",
     envvar="TRAINING_JOB_NAME",
@@ -76,6 +95,20 @@ def check(data: str, model: str | None, settings: tuple[str, ...]) -> None:
     sys.exit(exit_code(lambda: _check(data, model, settings), None, extra="data"))
 
 
+@main.command()
+def schema() -> None:
+    """Print the JSON Schema of the spec."""
+    click.echo(json.dumps(JobSpec.model_json_schema(), indent=2))
+
+
+@main.command()
+@workspace_option
+def report(workspace: Path) -> None:
+    """Print the report of a finished run, as Markdown."""
+    place = Workspace(workspace)
+    sys.exit(exit_code(lambda: _report(place), None))
+
+
 def _train(workspace: Workspace, name: str, device: str, price_per_hour: float | None) -> None:
     from job.interruption import StopSignal
     from job.progress import log_to_stderr
@@ -101,6 +134,14 @@ def _check(data: str, model: str | None, settings: tuple[str, ...]) -> None:
         given["model"] = {"base": model}
     spec = build_spec(given, parse_assignments(settings))
     check_data(spec, click.echo, count_tokens=model is not None)
+
+
+def _report(workspace: Workspace) -> None:
+    path = workspace.report / "report.md"
+    if not path.is_file():
+        msg = f"There is no report in `{workspace.report}`: no run has finished here."
+        raise StorageError(msg)
+    click.echo(path.read_text("utf-8"))
 
 
 def exit_code(work: Callable[[], None], workspace: Workspace | None, extra: str = "train") -> int:

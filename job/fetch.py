@@ -102,14 +102,19 @@ def fetch_model(
     pins: dict[str, dict[str, Any]],
     only: str = "*",
 ) -> Fetched:
-    """Fetch the base model, or those of its files that match `only`."""
+    """Fetch the base model, or those of its files that match `only`; the channel `model` wins."""
     folder, pinned = workspace.fetched / "model", pins.get("model", {})
     limit = spec.max_download_gb * GIGA
+    if (channel := workspace.channel("model")) is not None:
+        return Fetched(_model_in(channel, folder, limit), {"uri": spec.base})
     if spec.base.startswith(S3):
         found = _from_s3(spec.base, folder, pinned, limit, "model", lambda n: _is_model(n, only))
-        return Fetched(_unpacked(found.path, limit), found.facts)
-    if (path := find_locally(spec.base)) is not None:
-        return Fetched(path, {"uri": spec.base})
+        packed = not found.path.is_dir()
+        path = _unpacked(found.path, found.path.parent, limit) if packed else found.path
+        return Fetched(path, found.facts)
+    here = find_locally(spec.base)
+    if here is not None:
+        return Fetched(here, {"uri": spec.base})
     commit = pinned.get("commit") or hub.resolve(spec.base, "model", spec.revision)
     path = hub.download_model(
         spec.base, commit, limit, only=only, trust_code=spec.trust_remote_code
@@ -218,14 +223,21 @@ def _is_model(name: str, only: str) -> bool:
     )
 
 
-def _unpacked(path: Path, limit: float) -> Path:
-    """Unpack a model that came as an archive, as SageMaker stores them."""
-    if path.is_dir():
-        return path
+def _model_in(channel: Path, folder: Path, limit: float) -> Path:
+    """Find the model in a channel: its files, or one archive of them."""
+    files = list(channel.iterdir())
+    if len(files) == 1 and files[0].is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        return _unpacked(files[0], folder, limit)
+    return find_locally(str(channel)) or channel
+
+
+def _unpacked(path: Path, beside: Path, limit: float) -> Path:
+    """Unpack a model that came as an archive, as SageMaker stores them; returns its folder."""
     if not path.name.endswith(ARCHIVES):
         msg = f"`{path.name}` is no model: name a folder of a model, or its `model.tar.gz`."
         raise ModelError(msg)
-    folder = path.parent / "unpacked"
+    folder = beside / "unpacked"
     shutil.rmtree(folder, ignore_errors=True)
     try:
         # To its end, where its checksum is: what is damaged further on looks like an end to tar.

@@ -4,9 +4,10 @@ The client's own settings hold: `HF_TOKEN` or its login, `HF_ENDPOINT`, `HF_HOME
 """
 
 import glob
+import os
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -31,6 +32,10 @@ TRAINER_FILES = ("optimizer.*", "scheduler.*", "scaler.*", "rng_state*", "traine
                  "training_args.bin")  # fmt: skip
 
 
+# A Hub's cache of somebody else's, which is only read: the launcher mounts the caller's.
+SHARED_CACHE = "EMBEDTUNE_HUB_CACHE"
+
+
 @dataclass(frozen=True)
 class Reference:
     """A data set on the Hub: `org/name` or `hf://datasets/org/name@revision:split`."""
@@ -50,7 +55,9 @@ def resolve(repository: str, kind: str, revision: str | None) -> str:
     from huggingface_hub import HfApi
 
     with _explained(repository, kind):
-        found = HfApi().resolve_revision(repository, repo_type=kind, revision=revision)
+        found = HfApi().resolve_revision(
+            repository, repo_type=kind, revision=revision, cache_dir=os.environ.get(SHARED_CACHE)
+        )
     return found.resolved
 
 
@@ -120,12 +127,30 @@ def _download(
         ignore_patterns=list(ignored),
     )
     with _explained(repository, kind):
+        if shared := _from_shared_cache(fetch):
+            return shared
         if not constants.HF_HUB_OFFLINE:
             files: list[Any] = fetch(dry_run=True)
             for file in files:
                 inside(Path(file.local_path).parent, file.filename)
             check_size(repository, sum(file.file_size or 0 for file in files), max_bytes, kind)
         return Path(fetch())
+
+
+def _from_shared_cache(fetch: Callable[..., Any]) -> Path | None:
+    """Return the snapshot in a cache that is only read, if it holds every file of it."""
+    from huggingface_hub import constants
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    cache = os.environ.get(SHARED_CACHE)
+    # What the cache lacks, and a Hub that is away: downloading will tell of it.
+    with suppress(LocalEntryNotFoundError):
+        if cache and (
+            constants.HF_HUB_OFFLINE
+            or all(file.is_cached for file in fetch(cache_dir=cache, dry_run=True))
+        ):
+            return Path(fetch(cache_dir=cache, local_files_only=True))
+    return None
 
 
 def check_size(name: str, size: float, limit: float, kind: str) -> None:

@@ -1,13 +1,17 @@
 """What the job computes on: the device, its arithmetic, the kernels and shapes that suit it."""
 
 import ctypes
+import os
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 
 from job.errors import MachineError
 
 # glibc's mallopt: see malloc.h.
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+# The driver's list of its GPUs, which containers see too; and those that were handed to us.
+NVIDIA_GPUS, DEVICES = Path("/proc/driver/nvidia/gpus"), Path("/dev")
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,8 @@ def choose_machine(device: str, precision: str) -> Machine:
     }
     if device == "auto":
         device = next(name for name, there in available.items() if there)
+        if device == "cpu":
+            _refuse_unusable_gpus()
     if not available.get(device, False):
         names = ", ".join(name for name, there in available.items() if there)
         msg = f"The device `{device}` is not usable here (found: {names}). Use `--device cpu`?"
@@ -69,6 +75,31 @@ def choose_machine(device: str, precision: str) -> Machine:
     if precision != "auto":
         return Machine(device, precision, "as the spec says")
     return Machine(device, *_native_precision(device))
+
+
+def _refuse_unusable_gpus() -> None:
+    """Fail where there is a GPU that torch cannot use: the CPU would take hours, unnoticed."""
+    import torch
+
+    gpus = [path.name for path in NVIDIA_GPUS.glob("*")]
+    # Torch's own variable: whoever empties it wants no GPU.
+    if not gpus or os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
+        return
+    if torch.version.cuda is None:
+        why = "torch was built for CPUs; install one for CUDA"
+    elif not any(DEVICES.glob("nvidia[0-9]*")):
+        why = "none was handed in; start the container with `--gpus all`"
+    else:
+        try:
+            torch.cuda.init()  # type: ignore[no-untyped-call]
+            why = "CUDA counts none of them"
+        except (RuntimeError, AssertionError) as error:
+            why = str(error).splitlines()[0].rstrip(".")
+    msg = (
+        f"This machine has {len(gpus)} NVIDIA GPU(s) that cannot be used here: {why}. "
+        "To compute on the CPU all the same: `--device cpu`."
+    )
+    raise MachineError(msg)
 
 
 def _native_precision(device: str) -> tuple[str, str]:

@@ -9,6 +9,7 @@ from launcher.machine import MachineOptions
 
 WORKSPACE = ".work"
 DEFAULT_OUTPUT = "runs"
+BUILTIN = "builtin:"
 
 
 def local_folder(output: str) -> Path:
@@ -37,13 +38,39 @@ class Plan:
         return self.folder / WORKSPACE
 
     @property
-    def inputs(self) -> dict[str, Path]:
-        """Local files and folders that become channels, by channel."""
+    def environment(self) -> dict[str, str]:
+        """What the job is told beside its spec."""
+        machine = self.machine
+        told = {"TRAINING_JOB_NAME": self.name, "EMBEDTUNE_DEVICE": machine.device}
+        if machine.price_per_hour is not None:
+            told["EMBEDTUNE_PRICE_PER_HOUR"] = str(machine.price_per_hour)
+        return told
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """All that the job reads, by channel."""
         data = self.spec.data
-        sources = {
+        named = {
             "data": data.source,
             "validation": data.validation,
             "test": data.test,
             "corpus": data.corpus,
+            "model": self.spec.model.base,
         }
-        return {name: Path(path) for name, path in sources.items() if path and Path(path).exists()}
+        return {name: source for name, source in named.items() if source}
+
+    @property
+    def inputs(self) -> dict[str, Path]:
+        """Local files and folders that become channels, by channel."""
+        return {name: Path(path) for name, path in self.sources.items() if Path(path).exists()}
+
+    @property
+    def uses_s3(self) -> bool:
+        return any(uri.startswith(S3) for uri in (*self.sources.values(), self.spec.output.uri))
+
+    @property
+    def uses_hub(self) -> bool:
+        """Whether the job reads from the Hub or writes to it."""
+        elsewhere = {n: uri for n, uri in self.sources.items() if n not in self.inputs}
+        on_hub = (uri for uri in elsewhere.values() if not uri.startswith((S3, BUILTIN)))
+        return self.spec.output.hub is not None or any(on_hub)

@@ -11,12 +11,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from job.errors import StorageError
+from job.errors import Interrupted, StorageError
 from job.places import PARALLEL, S3, Entry, LocalPlace, Place, inside, open_place
 from job.workspace import MANIFEST, Workspace
+from launcher.backends import load_backend
 from launcher.plan import WORKSPACE, local_folder
 
 REPORT = "report/report.json"
+# In the workspace, what was launched; in the run's folder, what the backend knew afterwards.
+LAUNCH, RECEIPT = "launch.json", "receipt.json"
 T = TypeVar("T")
 
 
@@ -67,9 +70,16 @@ class Run:
         """`finished`, `running`, `failed` or `unfinished` (launching it again takes it up)."""
         if self.is_finished:
             return "finished"
-        if self.workspace.is_locked():
+        if self.workspace.is_locked() or self._has_job():
             return "running"
-        return "failed" if self._exit_code not in (None, 10) else "unfinished"
+        code = (self.receipt or {}).get("exit_code")
+        return "failed" if code not in (None, Interrupted.exit_code) else "unfinished"
+
+    def _has_job(self) -> bool:
+        launch = self.launch
+        if launch is None or self.receipt is not None:
+            return False
+        return load_backend(launch["backend"]).is_running(self)
 
     @property
     def changed(self) -> datetime:
@@ -80,9 +90,14 @@ class Run:
         return found or datetime.fromtimestamp(self.folder.stat().st_mtime, UTC)
 
     @property
-    def _exit_code(self) -> int | None:
-        path = self.folder / "receipt.json"
-        return json.loads(path.read_text("utf-8"))["exit_code"] if path.is_file() else None
+    def launch(self) -> dict[str, Any] | None:
+        """What `embedtune launch` noted on this machine: the backend and what it was asked."""
+        return _read(self.workspace.root / LAUNCH)
+
+    @property
+    def receipt(self) -> dict[str, Any] | None:
+        """What the backend knew when the job had ended; nothing before that."""
+        return _read(self.folder / RECEIPT)
 
     @cached_property
     def found(self) -> dict[str, Any] | None:
@@ -109,6 +124,16 @@ class Run:
         return self.folder / "report"
 
 
+def _read(path: Path) -> dict[str, Any] | None:
+    found: dict[str, Any] | None
+    try:
+        found = json.loads(path.read_text("utf-8")) if path.is_file() else None
+    except ValueError:
+        msg = f"`{path}` is damaged: it is no JSON. Delete it; it only tells of the last try."
+        raise StorageError(msg) from None
+    return found
+
+
 def list_runs(output: str) -> list[Run]:
     """List the runs below an output and, for one in S3, those begun here, the latest first."""
     runs = {run.name: run for run in _local_runs(local_folder(output))}
@@ -128,10 +153,10 @@ def _local_runs(root: Path) -> list[Run]:
     if not root.is_dir():
         return []
     folders = (folder for folder in root.iterdir() if folder.is_dir())
-    return [_begun_here(f) for f in folders if (f / WORKSPACE).is_dir() or (f / MANIFEST).is_file()]
+    return [begun_here(f) for f in folders if (f / WORKSPACE).is_dir() or (f / MANIFEST).is_file()]
 
 
-def _begun_here(folder: Path) -> Run:
+def begun_here(folder: Path) -> Run:
     """Say where a local run's results go: its own spec tells."""
     spec = Run(folder).workspace.job_spec
     try:
@@ -164,7 +189,7 @@ def find_run(output: str, name: str | None) -> Run:
         if not here.is_dir():
             msg = f"There is no run `{name}` in `{output}`; `embedtune ls` lists the runs."
             raise StorageError(msg)
-        return _begun_here(here)
+        return begun_here(here)
     finished = (run for run in list_runs(output) if run.is_finished)
     if (latest := next(finished, None)) is None:
         msg = f"There is no finished run in `{output}`. Start one with `embedtune launch`."

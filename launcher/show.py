@@ -8,6 +8,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from job.errors import EXIT_CODES
+from launcher.image import Image
 from launcher.runs import Run
 
 METRIC = "ndcg@10"
@@ -74,6 +76,52 @@ def runs_table(runs: Iterable[Run]) -> Table:
             escape(run.name), run.state, f"{run.changed:%Y-%m-%d %H:%M}", change, improved
         )
     return table
+
+
+def status_table(run: Run) -> Table:
+    """Tabulate where a run is, how far it came and what the launcher knows of its end."""
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    launch, receipt = run.launch or {}, run.receipt or {}
+    job = " ".join(str(launch[key]) for key in ("backend", "container", "pid") if key in launch)
+    code = receipt.get("exit_code")
+    facts = {
+        "name": run.name,
+        "state": run.state,
+        "job": job,
+        "launched": launch.get("started"),
+        "last line": _last_line(run),
+        "exit code": None if code is None else f"{code}, {EXIT_CODES.get(code, 'unknown')}",
+        "seconds": receipt.get("seconds"),
+        "usd": receipt.get("usd"),
+        "results": run.place.uri,
+    }
+    for name, value in facts.items():
+        if value not in (None, ""):
+            table.add_row(name, escape(str(value)))
+    return table
+
+
+def image_table(name: str, image: Image) -> Table:
+    """Tabulate an image's layers, from the base upwards."""
+    shown = f"{image.bytes / 1e6:,.0f} MB, {image.platform}, {image.id}"
+    labels = "\n".join(f"{key}: {value}" for key, value in sorted(image.labels.items()))
+    table = Table(title=escape(f"{name}: {shown}"), title_justify="left", expand=True)
+    table.caption, table.caption_justify = escape(labels), "left"
+    table.add_column("MB", justify="right", no_wrap=True)
+    table.add_column("made by", no_wrap=True, overflow="ellipsis", ratio=1)
+    for layer in image.layers:
+        if layer.bytes:
+            made_by = escape(layer.made_by) or "the base image"
+            table.add_row(f"{layer.bytes / 1e6:,.2f}", made_by)
+    return table
+
+
+def _last_line(run: Run) -> str:
+    path = run.workspace.failure
+    if not path.is_file():
+        path = run.workspace.logs / "job.log"
+    lines = path.read_text("utf-8", errors="replace").splitlines() if path.is_file() else []
+    return lines[-1] if lines else ""
 
 
 def side_by_side(fingerprint: str, runs: Iterable[Run]) -> Table:

@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from job.errors import Interrupted
+from job.hub import SHARED_CACHE
 from job.workspace import DATA_CHANNELS, Workspace
 from launcher import reference
 from launcher.cli import main
@@ -27,8 +28,9 @@ def test_the_contract_names_the_workspaces_paths(tmp_path):
     """Each path that the contract promises is where the job looks or writes."""
     place = Workspace(tmp_path)
     hyperparameters = tmp_path / "input" / "config" / "hyperparameters.json"
-    known = [place.job_spec, hyperparameters, place.channel_folder("data"), place.checkpoints]
-    known += [place.model, place.results, place.failure]
+    known = [place.job_spec, hyperparameters]
+    known += [place.channel_folder(name) for name in ("data", "model")]
+    known += [place.checkpoints, place.model, place.results, place.failure]
     promised = re.findall(r"(?m)^\| `([\w./]+)`[^|]*\|", CONTRACT)
     assert [tmp_path / path for path in promised if "/" in path] == known
     assert {name for name in DATA_CHANNELS if f"`{name}/`" in CONTRACT} == {*DATA_CHANNELS[1:]}
@@ -39,7 +41,7 @@ def test_the_contract_names_the_jobs_variables():
     source = (ROOT / "job" / "__main__.py").read_text("utf-8")
     read = set(re.findall(r'envvar="(\w+)"', source))
     promised = set(re.findall(r"(?m)^\| `(\w+)`", CONTRACT))
-    assert promised - {"HF_HOME", "HF_TOKEN"} == read
+    assert promised - {"HF_HOME", "HF_TOKEN"} == read | {SHARED_CACHE}
 
 
 def test_the_contract_names_the_exit_code_of_an_interruption():

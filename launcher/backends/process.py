@@ -1,48 +1,54 @@
 """Backend `process`: the job as a subprocess on a local workspace, just as a container sees it."""
 
-import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from typing import Any
 
-import click
-
-from job.errors import BackendError, Interrupted, StorageError
-from job.places import S3
-from job.workspace import Workspace, write_atomically
+from job.errors import BackendError, Interrupted
+from launcher.interruption import terminated_like_interrupted
+from launcher.ledger import note_launch, write_receipt
 from launcher.plan import Plan
+from launcher.runs import Run
 from launcher.staging import stage
 
-RECEIPT = "receipt.json"
+OPTIONS: set[str] = set()
+# Between two looks at a job that is not our child.
+PAUSE_SECONDS = 0.5
+# The launcher that started a job writes the receipt so soon after the job's end.
+RECEIPT_SECONDS = 5.0
 
 
 def request(plan: Plan) -> dict[str, Any]:
-    machine = plan.machine
-    environment = {"TRAINING_JOB_NAME": plan.name, "EMBEDTUNE_DEVICE": machine.device}
-    if machine.price_per_hour is not None:
-        environment["EMBEDTUNE_PRICE_PER_HOUR"] = str(machine.price_per_hour)
     return {
         "backend": "process",
         # -P: a folder `job` in the current directory must not pass for ours.
         "argv": [sys.executable, "-P", "-m", "job", "train", "--workspace", str(plan.workspace)],
-        "environment": environment,
+        "environment": plan.environment,
         "inputs": {name: str(path) for name, path in plan.inputs.items()},
     }
 
 
-def submit(plan: Plan, request: dict[str, Any]) -> int:
-    """Stage the inputs, run the job to its end, leave a receipt; returns the job's exit code.
+def prepare(plan: Plan, request: dict[str, Any]) -> None:
+    del request
+    run = Run(plan.folder, plan.destination)
+    run.workspace.require_unlocked()
+    stage(run.workspace, plan.spec, plan.inputs)
+
+
+def submit(plan: Plan, request: dict[str, Any], *, detach: bool) -> int:
+    """Run the job to its end, leave a receipt.
 
     Ctrl-C asks the job to stop, and waits while it finishes its step and writes a checkpoint.
     """
-    workspace = Workspace(plan.workspace)
-    workspace.require_unlocked()
-    stage(workspace, plan.spec, plan.inputs)
+    if detach:
+        msg = "`--detach` is not for `--backend process`: the job ends with its launcher."
+        raise BackendError(msg)
+    prepare(plan, request)
+    run = Run(plan.folder, plan.destination)
     started = time.monotonic()
     job = subprocess.Popen(
         request["argv"],
@@ -50,9 +56,11 @@ def submit(plan: Plan, request: dict[str, Any]) -> int:
         # Its own session: the terminal's Ctrl-C then reaches the job once, through us.
         start_new_session=True,
     )
-    with _terminated_like_interrupted():
+    with terminated_like_interrupted():
+        price = plan.machine.price_per_hour
+        note_launch(run, request, pid=job.pid, price_per_hour=price)
         code = _wait(job)
-    _write_receipt(plan, code, time.monotonic() - started)
+    write_receipt(run, code, time.monotonic() - started)
     if code < 0:
         name = signal.Signals(-code).name
         msg = f"The job was killed by {name}."
@@ -60,6 +68,44 @@ def submit(plan: Plan, request: dict[str, Any]) -> int:
             msg += " If nobody did that, memory ran out: set `training.mini_batch_size` to 16."
         raise BackendError(msg)
     return code
+
+
+def is_running(run: Run) -> bool:
+    return run.workspace.is_locked()
+
+
+def settle(run: Run) -> None:
+    """Leave it as it is: the exit code of a job is told to its launcher alone."""
+
+
+def follow(run: Run) -> int:
+    path = run.workspace.logs / "job.log"
+    shown = 0
+    with suppress(KeyboardInterrupt):
+        while True:
+            running = run.workspace.is_locked()
+            if path.is_file():
+                with path.open("rb") as handle:
+                    handle.seek(shown)
+                    shown += sys.stdout.buffer.write(handle.read())
+                sys.stdout.flush()
+            if not running:
+                return _code_of(run)
+            time.sleep(PAUSE_SECONDS)
+    return 0
+
+
+def show_log(run: Run) -> bool:
+    """Say no: the run's own log, in its folder, is all there is."""
+    del run
+    return False
+
+
+def stop(run: Run) -> None:
+    # The lock says that it is alive, and the last to be launched is the one that holds it.
+    os.kill((run.launch or {})["pid"], signal.SIGTERM)
+    while run.workspace.is_locked():
+        time.sleep(PAUSE_SECONDS)
 
 
 def _wait(job: subprocess.Popen[bytes]) -> int:
@@ -76,30 +122,8 @@ def _wait(job: subprocess.Popen[bytes]) -> int:
         return job.wait()
 
 
-@contextmanager
-def _terminated_like_interrupted() -> Iterator[None]:
-    """Let SIGTERM stop the job as Ctrl-C does, instead of leaving it behind."""
-    earlier = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, earlier)
-
-
-def _write_receipt(plan: Plan, code: int, seconds: float) -> None:
-    """Keep what only the backend knows afterwards; it is no part of the manifest."""
-    price = plan.machine.price_per_hour
-    receipt = {
-        "backend": "process",
-        "exit_code": code,
-        "seconds": round(seconds, 1),
-        "usd": None if price is None else round(seconds / 3600 * price, 4),
-    }
-    text = json.dumps(receipt, indent=2) + "\n"
-    write_atomically(plan.folder / RECEIPT, text)
-    if code == 0 and plan.destination.uri.startswith(S3):
-        try:
-            plan.destination.write(RECEIPT, text)
-        except StorageError as error:
-            # The run is complete without it.
-            click.echo(f"The receipt stays in `{plan.folder}`: {error}", err=True)
+def _code_of(run: Run) -> int:
+    deadline = time.monotonic() + RECEIPT_SECONDS
+    while run.receipt is None and time.monotonic() < deadline:
+        time.sleep(PAUSE_SECONDS)
+    return int((run.receipt or {}).get("exit_code", 0))

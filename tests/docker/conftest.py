@@ -1,9 +1,14 @@
 """The image under test comes from `make test-docker`; containers last as long as their test."""
 
 import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from containers import Mount, containers_of
+from hub_server import Hub
 
 
 @pytest.fixture(scope="session")
@@ -35,3 +40,27 @@ def mount(containers, tmp_path):
     yield make
     for each in made:
         each.give(f"{os.getuid()}:{os.getgid()}")
+
+
+@dataclass(frozen=True)
+class HubCache:
+    """A cache that holds one model of a Hub which is gone."""
+
+    folder: Path
+    model: str
+    commit: str
+
+    def listing(self):
+        return {path: path.lstat().st_mtime_ns for path in self.folder.rglob("*")}
+
+
+@pytest.fixture
+def hub_cache(tmp_path, tiny_encoder):
+    """The tiny encoder, downloaded as a user would have it."""
+    folder, model = tmp_path / "hub-cache", "me/tiny"
+    code = "import sys, huggingface_hub as h; h.snapshot_download(sys.argv[1])"
+    with Hub() as hub:
+        commit = hub.add("model", model, tiny_encoder)
+        environment = hub.environment(tmp_path) | {"HF_HUB_CACHE": str(folder)}
+        subprocess.run([sys.executable, "-c", code, model], env=environment, check=True)
+    return HubCache(folder, model, commit)

@@ -49,9 +49,13 @@ def test_its_packages_fit_and_work(containers):
     )
 
 
-def test_help_and_check_need_no_folder(containers):
-    """`docker run IMAGE --help` and `… check DATA` work with nothing mounted and no network."""
-    assert "train" in containers.run(command=("--help",)).output
+def test_what_needs_no_folder_works_without_one(containers):
+    """`docker run IMAGE --help`, `schema` and `check DATA`, with nothing mounted and no network."""
+    shown = containers.run(command=("--help",)).output
+    assert '--volume "$PWD/work":/opt/ml' in shown
+    assert "input/config/hyperparameters.json" in shown
+    schema = json.loads(containers.run(command=("schema",)).output)
+    assert "training" in schema["properties"]
     check = containers.run(command=("check", "builtin:aws-docs"))
     assert (check.code, check.output.splitlines()[-1]) == (0, "Ready to train.")
 
@@ -63,6 +67,7 @@ def test_root_works_as_the_owner_of_the_folder(containers, mount):
     assert job.code == 0, job.output
     assert work.owners() == {STRANGER}
     assert work.report()["training"]["steps"] > 0
+    assert "nDCG@10" in containers.run(*work.options, command=("report",)).output
     assert (work.folder / "output/data/manifest.json").is_file()
     # A launcher under another user can read it too.
     assert (work.folder / "model/model.safetensors").stat().st_mode & 0o777 == 0o644

@@ -373,6 +373,22 @@ def test_a_packed_model_is_unpacked(put, workspace, tiny_encoder, name, folder):
     assert files_of(fetch_base(workspace, f"s3://box/m/{name}").path) == files
 
 
+@pytest.mark.parametrize("packed", [False, True], ids=["files", "archive"])
+def test_the_channel_model_wins_over_the_specs_base(s3, workspace, tiny_encoder, packed):
+    """Its files, or the one archive of them; nothing else is looked at."""
+    files = files_of(tiny_encoder)
+    channel = workspace.channel_folder("model")
+    given = {"model.tar.gz": pack(files.items())} if packed else files
+    for name, data in given.items():
+        path = channel / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    found = fetch_base(workspace, "s3://box/elsewhere")
+    assert files_of(found.path) == files
+    assert found.facts == {"uri": "s3://box/elsewhere"}
+    assert s3.requests == []
+
+
 def test_a_fetched_model_can_be_loaded(put, workspace, tiny_encoder):
     """A folder and an archive give the encoder that was put there."""
     from job.machine import Machine
@@ -889,3 +905,37 @@ def test_offline_the_cache_is_used(hub, tmp_path):
         "The Hub data set `me/gz` is not in the Hub's cache here, and `HF_HUB_OFFLINE` is set.",
     )
     assert hub.requests == []
+
+
+@pytest.mark.parametrize("offline", ["0", "1"])
+def test_a_cache_that_is_only_read_saves_the_download(hub, tmp_path, offline):
+    """What it holds whole is taken from there, offline too, and nothing in it is written."""
+    shared = tmp_path / "shared"
+    cases = {"model": CASES["model"]}
+    first = in_client(hub.environment(shared), fetch_cases, str(tmp_path / "1"), cases)
+    before = listing(shared / "hub")
+    hub.requests.clear()
+    environment = hub.environment(
+        tmp_path / "own", EMBEDTUNE_HUB_CACHE=str(shared / "hub"), HF_HUB_OFFLINE=offline
+    )
+    again = in_client(environment, fetch_cases, str(tmp_path / "2"), cases)
+    assert again == first
+    assert listing(shared / "hub") == before
+    assert [path for method, path in hub.requests if method == "GET" and "/resolve/" in path] == []
+    assert not list((tmp_path / "own").rglob("*.safetensors"))
+
+
+def test_a_cache_that_lacks_a_file_is_passed_over(hub, tmp_path):
+    """Half a model is no model: it is downloaded into the job's own cache."""
+    shared = tmp_path / "shared"
+    cases = {"model": CASES["model"]}
+    first = in_client(hub.environment(shared), fetch_cases, str(tmp_path / "1"), cases)
+    (weights,) = (shared / "hub").rglob("snapshots/*/*.safetensors")
+    weights.unlink()
+    environment = hub.environment(tmp_path / "own", EMBEDTUNE_HUB_CACHE=str(shared / "hub"))
+    assert in_client(environment, fetch_cases, str(tmp_path / "2"), cases) == first
+    assert not weights.exists()
+
+
+def listing(folder):
+    return {path: path.lstat().st_mtime_ns for path in folder.rglob("*")}

@@ -30,6 +30,45 @@ def test_a_device_that_is_not_there_is_refused_with_those_that_are():
         )
 
 
+@pytest.fixture
+def gpu(tmp_path, monkeypatch):
+    """Show a driver's GPU that torch here cannot use; `gpu("nvidia0")` hands it in."""
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("the GPU here is usable")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr("job.machine.NVIDIA_GPUS", tmp_path / "gpus")
+    monkeypatch.setattr("job.machine.DEVICES", tmp_path / "dev")
+    (tmp_path / "gpus" / "0000:00:1e.0").mkdir(parents=True)
+    (tmp_path / "dev").mkdir()
+    return lambda name: (tmp_path / "dev" / name).touch()
+
+
+def test_a_gpu_that_torch_cannot_use_is_an_error_at_once(gpu, monkeypatch):
+    """Not hours on the CPU: what stands between them is named, and the way around it."""
+    ending = "To compute on the CPU all the same: `--device cpu`."
+    cases = {"torch was built for CPUs; install one for CUDA": None}
+    cases["none was handed in; start the container with `--gpus all`"] = "13.0"
+    for why, cuda in cases.items():
+        monkeypatch.setattr("torch.version.cuda", cuda)
+        with pytest.raises(MachineError) as caught:
+            choose_machine("auto", "float32")
+        assert str(caught.value) == (
+            f"This machine has 1 NVIDIA GPU(s) that cannot be used here: {why}. {ending}"
+        )
+    # It is there, and torch for CUDA has its own reason: the driver, its age.
+    gpu("nvidia0")
+    with pytest.raises(MachineError, match="cannot be used here: "):
+        choose_machine("auto", "float32")
+
+
+def test_whoever_wants_the_cpu_gets_it_beside_a_gpu(gpu, monkeypatch):
+    assert choose_machine("cpu", "float32") == CPU
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert choose_machine("auto", "float32") == CPU
+
+
 def test_an_automatic_precision_has_a_reason():
     """bfloat16 is chosen where the CPU computes in it, and the report can say by which units."""
     import torch

@@ -10,6 +10,7 @@ import pytest
 
 from job.__main__ import exit_code
 from job.errors import EmbedtuneError
+from job.spec import JobSpec
 from job.workspace import Workspace
 
 OURS = [pytest.param(e("What is wrong."), e.exit_code, "What is wrong.", id=e.__name__)
@@ -245,3 +246,35 @@ def test_a_full_disk_is_the_machines_fault_and_leaves_no_result(memory_disk, tin
     assert done.returncode == 6
     assert "Traceback" not in done.stderr
     assert not list(memory_disk.parent.rglob("manifest.json"))
+
+
+# What the container offers beside `train`.
+
+
+def run_job(*arguments):
+    return subprocess.run(
+        [sys.executable, "-P", "-m", "job", *arguments], check=False, capture_output=True, text=True
+    )
+
+
+def test_help_explains_the_mount_and_what_lies_in_it():
+    shown = run_job("--help").stdout
+    assert 'docker run --gpus all --volume "$PWD/work":/opt/ml embedtune train' in shown
+    # One line each, as written.
+    assert "\n    input/data/spec/job.json " in shown
+    assert "\n    checkpoints/ " in shown
+
+
+def test_schema_is_that_of_the_spec():
+    assert json.loads(run_job("schema").stdout) == JobSpec.model_json_schema()
+
+
+def test_report_prints_the_finished_runs_report(workspace):
+    """As Markdown; a workspace without one says so."""
+    command = ("report", "--workspace", str(workspace.root))
+    missing = run_job(*command)
+    line = f"Error: There is no report in `{workspace.report}`: no run has finished here.\n"
+    assert (missing.returncode, missing.stderr) == (7, line)
+    workspace.report.mkdir(parents=True)
+    (workspace.report / "report.md").write_text("# It helped\n", "utf-8")
+    assert run_job(*command).stdout.rstrip() == "# It helped"

@@ -221,10 +221,12 @@ def test_every_local_input_becomes_a_channel(folder):
         "test": "held-out",
         "corpus": "./corpus.jsonl",
     }
+    (folder / "encoder").mkdir()
     settings = [f"data.{key}={path}" for key, path in inputs.items() if key != "data"]
     options = [part for setting in settings for part in ("--set", setting)]
-    request = dry_run("--data", "pairs.jsonl", "--name", "n", *options)["request"]
-    assert request["inputs"] == inputs | {"corpus": "corpus.jsonl"}
+    options += ["--model", "./encoder", "--name", "n"]
+    request = dry_run("--data", "pairs.jsonl", *options)["request"]
+    assert request["inputs"] == inputs | {"corpus": "corpus.jsonl", "model": "encoder"}
 
 
 def test_what_lies_in_s3_or_on_the_hub_is_fetched_by_the_job(folder):
@@ -241,6 +243,17 @@ def test_what_lies_in_s3_or_on_the_hub_is_fetched_by_the_job(folder):
         {"TRAINING_JOB_NAME": "n", "EMBEDTUNE_DEVICE": "auto"},
         {},
     )
+
+
+def test_what_only_docker_takes_is_refused_elsewhere(folder):
+    """An option that would be ignored is a mistake: usage, exit code 2."""
+    options = ["--data", "pairs.jsonl", "--memory", "4g", "--gpus", "all"]
+    code, _, err = run("launch", *options)
+    assert code == 2
+    assert "`--backend process` takes no --gpus, --memory." in err
+    code, _, err = run("launch", "--data", "pairs.jsonl", "--detach")
+    assert code == 13
+    assert "`--detach` is not for `--backend process`" in err
 
 
 # Where results go when nothing is said: the nearer to the command line, the stronger.
@@ -294,7 +307,7 @@ def test_a_path_arrives_as_it_was_typed(folder, name):
     document = dry_run("--data", name, "--model", name, "--output", name, "--name", "n")
     spec = document["spec"]
     assert [spec["data"]["source"], spec["model"]["base"], spec["output"]["uri"]] == [name] * 3
-    assert document["request"]["inputs"] == {"data": name}
+    assert document["request"]["inputs"] == {"data": name, "model": name}
 
 
 def test_options_win_over_set_and_set_wins_over_the_job_file(folder):

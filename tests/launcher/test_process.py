@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -49,6 +50,8 @@ RESULT = {
 @dataclass(frozen=True)
 class Halted:
     """What an interrupted run said and left, and what was seen while it ran."""
+
+    status_while_running: str
 
     done: subprocess.CompletedProcess
     files: set[str]
@@ -157,6 +160,7 @@ def halted(folder):
         try:
             wait_for(process, run / ".work" / "lock")
             running = listing(folder)
+            status = embedtune(folder, "status", "halted").stdout
             second = embedtune(folder, *arguments)
             after_second = files(run)
             wait_for(process, run / ".work/output/data/logs/job.log", "train: step=")
@@ -166,6 +170,7 @@ def halted(folder):
             process.kill()
             signal.signal(signal.SIGINT, before)
     return Halted(
+        status_while_running=status,
         done=subprocess.CompletedProcess(arguments, process.returncode, out, err),
         files=files(run),
         receipt=load(run / "receipt.json"),
@@ -215,7 +220,8 @@ def test_the_manifest_lists_every_file_with_its_size_and_digest(folder, whole):
 
 def test_a_result_can_be_read_by_those_who_may_read_the_folder(folder, whole):
     """Weights are saved for their owner only by default, which is root in a container."""
-    modes = {p.stat().st_mode & 0o444 for p in (folder / "runs/whole").rglob("*") if p.is_file()}
+    run = folder / "runs" / "whole"
+    modes = {(run / name).stat().st_mode & 0o444 for name in load(run / "manifest.json")}
     assert modes == {0o444}
 
 
@@ -383,6 +389,62 @@ def test_a_run_that_is_being_worked_on_is_left_alone(halted):
     assert "Another process is working on " in halted.second_launch.stderr.splitlines()[-1]
     assert "receipt.json" not in halted.files_after_second_launch
     assert ".work/output/failure" not in halted.files_after_second_launch
+
+
+# What `status`, `logs` and `stop` make of them.
+
+
+def test_status_shows_a_running_job_and_its_end(folder, halted, failed):
+    """Where it runs while it does; afterwards the last line and the exit code in words."""
+    assert re.search(r"(?m)^state +running *$", halted.status_while_running)
+    assert re.search(r"(?m)^job +process \d+ *$", halted.status_while_running)
+    shown = embedtune(folder, "status", "failed").stdout
+    assert re.search(r"(?m)^state +failed *$", shown)
+    assert re.search(r"(?m)^exit code +4, the data cannot be read", shown)
+    assert re.search(r"(?m)^last line +`few\.jsonl` leaves 0 test queries", shown)
+
+
+def test_logs_are_what_the_job_said(folder, whole, failed):
+    """On stdout, for pipes; of a failed run with the reason at its end."""
+    log = (folder / "runs" / "whole" / "logs" / "job.log").read_text("utf-8")
+    assert embedtune(folder, "logs", "whole").stdout == log
+    assert embedtune(folder, "logs", "whole", "--follow").stdout == log
+    said = embedtune(folder, "logs", "failed").stdout
+    assert said.splitlines()[-1].startswith("`few.jsonl` leaves 0 test queries")
+
+
+def test_a_job_is_followed_and_stopped_from_another_shell(folder):
+    """`logs -f` shows it to its end with the job's code, `stop` waits for its checkpoint."""
+    run = folder / "runs" / "watched"
+    arguments = ["launch", "job.yaml", "--name", "watched", "--device", "cpu"]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen([*COMMAND, *arguments], cwd=folder, **quiet) as launcher:
+        try:
+            wait_for(launcher, run / ".work" / "launch.json")
+            wait_for(launcher, run / ".work/output/data/logs/job.log", "fetch: start")
+            follower = subprocess.Popen(
+                [*COMMAND, "logs", "watched", "--follow"], cwd=folder, stdout=subprocess.PIPE
+            )
+            wait_for(launcher, run / ".work/output/data/logs/job.log", "train: step=")
+            stopped = embedtune(folder, "stop", "watched")
+            assert (stopped.returncode, stopped.stderr) == (0, "The run watched is unfinished.\n")
+            assert launcher.wait(timeout=60) == 10
+        finally:
+            launcher.kill()
+    said, _ = follower.communicate(timeout=60)
+    assert follower.returncode == 10
+    assert said.decode() == (run / ".work/output/data/logs/job.log").read_text("utf-8")
+    assert list((run / ".work" / "checkpoints").glob("checkpoint-*"))
+    again = embedtune(folder, "stop", "watched")
+    assert again.returncode == 0
+    assert again.stderr == "The run watched is unfinished; there is nothing to stop.\n"
+    shutil.rmtree(run)
+
+
+def test_a_job_that_nobody_launched_is_a_clear_error(folder):
+    done = embedtune(folder, "logs", "nobody")
+    line = "Error: There is no run `nobody` in `runs`; `embedtune ls` lists the runs.\n"
+    assert (done.returncode, done.stderr) == (7, line)
 
 
 # What `ls` and `report` show of them.

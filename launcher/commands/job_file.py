@@ -1,0 +1,45 @@
+"""`embedtune init`, `schema`, `check`: before anything is launched."""
+
+import json
+import subprocess
+import sys
+from importlib import resources
+from pathlib import Path
+
+import click
+
+from job.errors import StorageError
+
+
+@click.command()
+@click.argument("path", type=click.Path(path_type=Path, dir_okay=False), default="job.yaml")
+def init(path: Path) -> None:
+    """Write a commented job file, the article's own job, to PATH."""
+    from job.workspace import write_atomically
+
+    if path.exists():
+        msg = f"`{path}` exists already; it was left as it is. Name another file."
+        raise StorageError(msg)
+    write_atomically(path, resources.files("launcher").joinpath("job.yaml").read_text("utf-8"))
+    click.echo(f"Wrote {path}. Next: embedtune launch {path}")
+
+
+@click.command()
+def schema() -> None:
+    """Print the JSON Schema of the job file."""
+    from job.spec import JobSpec
+
+    click.echo(json.dumps(JobSpec.model_json_schema(), indent=2))
+
+
+@click.command()
+@click.argument("data")
+@click.option("--model", help="Base model: counts the texts that it would cut.")
+@click.option("--set", "settings", multiple=True, metavar="FIELD=VALUE", help="A spec field.")
+def check(data: str, model: str | None, settings: tuple[str, ...]) -> None:
+    """Judge DATA (a path, s3://…, a Hub id, builtin:aws-docs) before anything is paid for."""
+    command = [sys.executable, "-P", "-m", "job", "check", data]
+    command += ["--model", model] if model else []
+    for setting in settings:
+        command += ["--set", setting]
+    sys.exit(subprocess.run(command, check=False).returncode)

@@ -1,0 +1,166 @@
+"""`embedtune launch`: from a job file and options to a job that runs."""
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from job.errors import Interrupted, SpecError
+from launcher.backends import Backend, load_backend
+from launcher.commands.machine import machine_options
+from launcher.commands.options import NAMED_OUTPUT, print_report
+from launcher.machine import GIVEN_TO_ALL, MachineOptions, option
+
+if TYPE_CHECKING:
+    from job.spec import JobSpec
+    from launcher.plan import Plan
+    from launcher.runs import Run
+
+
+@click.command()
+@click.argument(
+    "job_file", required=False, type=click.Path(path_type=Path, exists=True, dir_okay=False)
+)
+@click.option("--data", help="Pairs: a path, s3://…, a Hub id or builtin:aws-docs.")
+@click.option("--model", help="Base model: a Hub id, a folder, s3://… or builtin:minilm.")
+@click.option(
+    "--output",
+    help=f"What receives the results: a folder or s3://bucket/prefix.  {NAMED_OUTPUT}",
+)
+@click.option(
+    "--preset",
+    type=click.Choice(["quick", "balanced", "best"]),
+    help="Minutes, the defaults, or everything that pays.",
+)
+@click.option("--name", help="Name of the run; that of an unfinished run takes it up again.")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="FIELD=VALUE",
+    help="Any field of the spec, as in --set training.epochs=3.",
+)
+@machine_options
+@click.option("--detach", is_flag=True, help="Start the job and return (docker).")
+@click.option("--dry-run", is_flag=True, help="Print what would be submitted, as JSON.")
+def launch(
+    job_file: Path | None,
+    data: str | None,
+    model: str | None,
+    output: str | None,
+    preset: str | None,
+    name: str | None,
+    settings: tuple[str, ...],
+    *,
+    detach: bool,
+    dry_run: bool,
+    **options: Any,  # noqa: ANN401  the fields of MachineOptions, as `machine_options` names them
+) -> None:
+    """Run a job: JOB_FILE, options, or both (options win)."""
+    from launcher.job_name import check_name, new_name
+    from launcher.plan import Plan
+    from launcher.runs import Run
+
+    machine = MachineOptions(**options)
+    where = _backend_for(machine)
+    given = {"data.source": data, "model.base": model, "output.uri": output, "preset": preset}
+    spec = _wanted_spec(job_file, given, settings, name)
+    plan = Plan(check_name(name or new_name(spec.model.base)), spec, machine)
+    request = where.request(plan)
+    run = Run(plan.folder, plan.destination)
+    if dry_run:
+        if "command" in request and not run.is_finished:
+            # It can be pasted: what it mounts is there.
+            _check_spec_of(run, spec)
+            where.prepare(plan, request)
+        click.echo(json.dumps({"spec": spec.model_dump(mode="json"), "request": request}, indent=2))
+        return
+    _check_spec_of(run, spec)
+    if run.is_finished:
+        click.echo(f"The run {run.name} is finished already; nothing was changed.", err=True)
+    else:
+        click.echo(f"Run {run.name}; results will be in {run.place.uri}", err=True)
+        code = where.submit(plan, request, detach=detach)
+        if code == Interrupted.exit_code:
+            click.echo(f"To resume: {_resume_command(plan)}", err=True)
+        if code:
+            sys.exit(code)
+        if detach:
+            click.echo(f"To follow it: {_command('logs', plan)} --follow", err=True)
+            return
+    print_report(Run(plan.folder, plan.destination))
+
+
+def _backend_for(machine: MachineOptions) -> Backend:
+    where = load_backend(machine.backend)
+    if foreign := machine.given().keys() - GIVEN_TO_ALL - where.OPTIONS:
+        names = ", ".join(sorted(option(name) for name in foreign))
+        msg = f"`--backend {machine.backend}` takes no {names}."
+        raise click.UsageError(msg)
+    return where
+
+
+def _check_spec_of(run: "Run", spec: "JobSpec") -> None:
+    """Refuse a name that another job bears, here or where the results go."""
+    from job.workspace import check_same_spec
+
+    kept = run.workspace.job_spec
+    earlier = {
+        str(run.folder): kept.read_text("utf-8") if kept.is_file() else None,
+        run.place.uri: run.place.read("spec.json"),
+    }
+    for place, text in earlier.items():
+        if text is not None:
+            check_same_spec(text, place, spec)
+
+
+def _wanted_spec(
+    job_file: Path | None,
+    given: dict[str, str | None],
+    settings: tuple[str, ...],
+    name: str | None,
+) -> "JobSpec":
+    """Merge the job file with the options; with a run's name alone, take that run's own spec."""
+    from job.spec_document import build_spec, parse_assignments, read_document
+    from launcher.plan import local_folder
+    from launcher.runs import Run
+    from launcher.settings import default_output
+
+    options = {
+        key: json.dumps(value, ensure_ascii=False)
+        for key, value in given.items()
+        if value is not None
+    }
+    path = job_file
+    if name and not job_file and set(options) <= {"output.uri"} and not settings:
+        begun = local_folder(given["output.uri"] or default_output()) / name
+        kept = Run(begun).workspace.job_spec
+        path = kept if kept.is_file() else None
+    document = read_document(path) if path else {}
+    named = document.get("output")
+    default = {}
+    if not (isinstance(named, dict) and named.get("uri")):
+        default = {"output.uri": json.dumps(default_output())}
+    spec = build_spec(document, default | parse_assignments(settings) | options)
+    if spec.data.source is None:
+        msg = "No data: give `--data`, or a job file with `data.source` (`embedtune init`)."
+        raise SpecError(msg)
+    return spec
+
+
+def _resume_command(plan: "Plan") -> str:
+    """Repeat what the run's own spec does not hold: where it lies and what it runs on."""
+    return f"{_command('launch', plan)} {shlex.join(plan.machine.arguments())}".rstrip()
+
+
+def _command(name: str, plan: "Plan") -> str:
+    """Name a run in a command: its output as well, where that is not the usual one."""
+    from launcher.settings import default_output
+
+    run = [plan.name] if name == "logs" else ["--name", plan.name]
+    output = plan.spec.output.uri
+    where = [] if output == default_output() else ["--output", output]
+    return shlex.join(["embedtune", name, *run, *where])

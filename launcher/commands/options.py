@@ -1,0 +1,31 @@
+"""What several commands take or print."""
+
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from launcher.runs import Run
+
+NAMED_OUTPUT = "[env: EMBEDTUNE_OUTPUT; default: runs]"
+
+
+def _output_or_default(_: click.Context, __: click.Parameter, given: str | None) -> str:
+    from launcher.settings import default_output
+
+    return given or default_output()
+
+
+output_option = click.option(
+    "--output",
+    callback=_output_or_default,
+    help=f"Where the runs are: a folder or s3://bucket/prefix.  {NAMED_OUTPUT}",
+)
+
+
+def print_report(run: "Run") -> None:
+    from rich.console import Console
+
+    from launcher.show import show_report
+
+    show_report(Console(highlight=False), run.report(), run.fetch_report())

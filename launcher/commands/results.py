@@ -1,0 +1,90 @@
+"""`embedtune ls`, `report`, `fetch`, `compare`: what runs have found."""
+
+from pathlib import Path
+
+import click
+
+from job.errors import DataError
+from launcher.commands.options import output_option, print_report
+
+
+@click.command()
+@click.argument("name", required=False)
+@output_option
+@click.option("--open", "open_it", is_flag=True, help="Open it in the browser as well.")
+def report(name: str | None, output: str, *, open_it: bool) -> None:
+    """Show the report of the run NAME (or s3://…/NAME), or of the latest finished one.
+
+    From S3 just the report is fetched, into runs/NAME/report.
+    """
+    from launcher.runs import find_run
+
+    run = find_run(output, name)
+    print_report(run)
+    if open_it:
+        folder = run.folder / "report"
+        page = folder / "report.html"
+        click.launch(str(page if page.is_file() else folder / "report.md"))
+
+
+@click.command()
+@click.argument("name")
+@output_option
+@click.option("--model", "with_model", is_flag=True, help="Fetch the model as well.")
+@click.option(
+    "--to",
+    "folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder to fetch into.  [default: runs/NAME]",
+)
+def fetch(name: str, output: str, folder: Path | None, *, with_model: bool) -> None:
+    """Fetch the results of the run NAME (or s3://…/NAME) and verify them against its manifest."""
+    from launcher.runs import fetch_results, find_run
+
+    run = find_run(output, name)
+    names = fetch_results(run, folder or run.folder, with_model=with_model)
+    click.echo(f"{len(names)} files in {folder or run.folder}, as the manifest says")
+
+
+@click.command()
+@output_option
+def ls(output: str) -> None:
+    """List the runs, the latest first."""
+    from rich.console import Console
+
+    from launcher.jobs import settle
+    from launcher.runs import list_runs, preload
+    from launcher.show import runs_table
+
+    runs = list_runs(output)
+    if runs:
+        for run in runs:
+            settle(run)
+        preload(runs)
+        Console(highlight=False).print(runs_table(runs))
+    else:
+        click.echo(f"No runs in {output} yet. Start one with: embedtune launch", err=True)
+
+
+@click.command()
+@click.argument("names", nargs=-1, required=True, metavar="NAME NAME…")
+@output_option
+def compare(names: tuple[str, ...], output: str) -> None:
+    """Put runs side by side: those that were tested on the same questions and documents."""
+    from rich.console import Console
+
+    from launcher.runs import by_test_set, find_run, preload
+    from launcher.show import side_by_side
+
+    runs = [find_run(output, name) for name in names]
+    preload(runs)
+    groups = by_test_set(runs)
+    console = Console(highlight=False)
+    for fingerprint, group in groups.items():
+        console.print(side_by_side(fingerprint, group))
+    if len(groups) > 1:
+        msg = (
+            f"These runs were tested on {len(groups)} different test sets (see the fingerprints), "
+            "so their scores cannot be compared. Give them the same data, `data.seed` and limit."
+        )
+        raise DataError(msg)

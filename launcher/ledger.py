@@ -1,0 +1,40 @@
+"""What a launch notes for later commands: launch.json when it begins, receipt.json at the end."""
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+
+from job.errors import StorageError
+from job.workspace import write_atomically
+from launcher.runs import LAUNCH, RECEIPT, Run
+
+
+def note_launch(run: Run, request: dict[str, Any], **facts: object) -> None:
+    """Note where the run's job is; the receipt of an earlier try no longer tells its state."""
+    (run.folder / RECEIPT).unlink(missing_ok=True)
+    launch = {"backend": request["backend"], "started": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"}
+    write_atomically(
+        run.workspace.root / LAUNCH, json.dumps({**launch, **facts, "request": request}, indent=2)
+    )
+
+
+def write_receipt(run: Run, code: int, seconds: float, **facts: object) -> None:
+    """Keep what only the backend knows afterwards; it is no part of the manifest."""
+    price = (run.launch or {}).get("price_per_hour")
+    receipt = {
+        "backend": (run.launch or {}).get("backend"),
+        "exit_code": code,
+        "seconds": round(seconds, 1),
+        "usd": None if price is None else round(seconds / 3600 * price, 4),
+        **facts,
+    }
+    text = json.dumps(receipt, indent=2) + "\n"
+    write_atomically(run.folder / RECEIPT, text)
+    if code == 0 and run.is_remote:
+        try:
+            run.place.write(RECEIPT, text)
+        except StorageError as error:
+            # The run is complete without it.
+            click.echo(f"The receipt stays in `{run.folder}`: {error}", err=True)

@@ -1,0 +1,328 @@
+"""`embedtune launch --backend docker` and what finds its jobs again, on a real engine."""
+
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+
+import pytest
+from containers import TINY_JOB, docker
+
+pytestmark = pytest.mark.docker
+
+COMMAND = [sys.executable, "-P", "-m", "launcher.cli"]
+JOB = """\
+data:
+  source: {pairs}
+model:
+  base: {encoder}
+  precision: float32
+training:
+  epochs: {epochs}
+  batch_size: 32
+  learning_rate: 3e-3
+evaluation:
+  dimensions: [64, 32, 16]
+  main_dimension: 32
+  permutations: 1000
+"""
+# So many epochs that a test can act in mid-training.
+LONG = 60
+
+
+class Desk:
+    """A folder to launch from, as a user would."""
+
+    def __init__(self, folder, image, **job):
+        self.folder = folder
+        self.image = image
+        self.environment = os.environ | {"HOME": str(folder)}
+        self.environment.pop("OMP_NUM_THREADS", None)
+        folder.mkdir()
+        (folder / "job.yaml").write_text(JOB.format(**job), "utf-8")
+
+    def launch(self, *options):
+        here = ("--backend", "docker", "--image", self.image, "--network", "none")
+        return [*COMMAND, "launch", "job.yaml", *here, "--name", "r", *options]
+
+    def run(self, *command, **fields):
+        """Run a command of ours to its end; `launch` is written out by `launch()`."""
+        if command[0] not in (sys.executable, "sh"):
+            command = [*COMMAND, *command]
+        return subprocess.run(
+            command,
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            cwd=fields.pop("cwd", self.folder),
+            env=self.environment | fields,
+        )
+
+    def start(self, *options):
+        return subprocess.Popen(
+            self.launch(*options),
+            text=True,
+            cwd=self.folder,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            # As a terminal's: its own group, to which Ctrl-C goes.
+            start_new_session=True,
+        )
+
+    @property
+    def results(self):
+        return self.folder / "runs" / "r"
+
+    def report(self):
+        return json.loads((self.results / "report" / "report.json").read_text("utf-8"))
+
+    def receipt(self):
+        return json.loads((self.results / "receipt.json").read_text("utf-8"))
+
+    def containers(self):
+        """Name the containers that were launched from here."""
+        shown = '{{.Names}} {{.Label "embedtune.folder"}}'
+        lines = docker("ps", "--all", "--format", shown).stdout.splitlines()
+        pairs = (line.partition(" ") for line in lines)
+        return [name for name, _, folder in pairs if folder.startswith(str(self.folder))]
+
+
+def until(process, text):
+    """Wait until a process says something; returns what it said before."""
+    said = ""
+    for line in process.stderr:
+        said += line
+        if text in line:
+            return said
+    pytest.fail(f"It ended without saying {text!r}:\n{said}")
+
+
+@pytest.fixture
+def desk(tmp_path, image, pairs_file, tiny_encoder):
+    """Make a desk whose job takes `epochs`; its containers do not outlive the test."""
+    made = []
+
+    def make(epochs=2, **job):
+        job = {"pairs": pairs_file, "encoder": tiny_encoder} | job
+        made.append(Desk(tmp_path / f"desk {len(made)}, mine", image, epochs=epochs, **job))
+        return made[-1]
+
+    yield make
+    for each in made:
+        if left := each.containers():
+            docker("rm", "--force", *left)
+
+
+@pytest.fixture
+def at_work(desk):
+    """A detached job that trains for long."""
+    place = desk(epochs=LONG)
+    done = place.run(*place.launch("--detach"))
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines()[-1] == "To follow it: embedtune logs r --follow"
+    (name,) = place.containers()
+    with subprocess.Popen(
+        ["docker", "logs", "--follow", name], stderr=subprocess.PIPE, text=True
+    ) as log:
+        until(log, "train: step=")
+        log.terminate()
+    return place
+
+
+def test_the_same_spec_scores_the_same_as_a_process_and_in_a_container(desk):
+    """The real model on real pairs: bit for bit the same weights, so the same scores."""
+    place = desk()
+    fields = [part for name, value in TINY_JOB.items() for part in ("--set", f"{name}={value}")]
+    (place.folder / "job.yaml").write_text("{}")
+    contained = place.run(*place.launch(*fields, "--output", "a", "--price-per-hour", "1.5"))
+    assert contained.returncode == 0, contained.stderr
+    bare = place.run("launch", "job.yaml", *fields, "--output", "b", "--name", "r")
+    assert bare.returncode == 0, bare.stderr
+    reports = [
+        json.loads((place.folder / output / "r/report/report.json").read_text("utf-8"))
+        for output in "ab"
+    ]
+    assert reports[0]["scores"] == reports[1]["scores"]
+    manifests = [json.loads((place.folder / o / "r/manifest.json").read_text()) for o in "ab"]
+    assert len({m["model/model.safetensors"]["sha256"] for m in manifests}) == 1
+
+    assert "train: step=" in contained.stderr
+    assert contained.stdout.startswith("r: nDCG@10 on ")
+    assert place.containers() == []
+    receipt = json.loads((place.folder / "a/r/receipt.json").read_text())
+    assert receipt.pop("seconds") > 0
+    assert receipt.pop("usd") > 0
+    assert receipt.pop("image").startswith("sha256:")
+    assert receipt == {
+        "backend": "docker",
+        "exit_code": 0,
+        "container_exit_code": 0,
+        "ran_out_of_memory": False,
+    }
+    owners = {path.stat().st_uid for path in (place.folder / "a").rglob("*")}
+    assert owners == {os.getuid()}
+
+
+def test_ctrl_c_stops_the_container_and_a_second_launch_goes_on(desk):
+    """The checkpoint is waited for; the command that is shown takes the run up."""
+    place = desk(epochs=LONG)
+    launched = place.start()
+    until(launched, "train: step=")
+    os.killpg(launched.pid, signal.SIGINT)
+    _, said = launched.communicate(timeout=150)
+    assert launched.returncode == 10, said
+    step = int(re.search(r"interrupted after step (\d+) of", said)[1])
+    assert place.containers() == []
+    assert place.receipt()["exit_code"] == 10
+    listing = place.run("ls")
+    assert "unfinished" in listing.stdout
+
+    resume = shlex.split(said.splitlines()[-1].removeprefix("To resume: embedtune "))
+    done = place.run(*resume)
+    assert done.returncode == 0, done.stderr
+    assert place.report()["training"]["resumed_from_step"] == step
+
+
+def test_a_job_outlives_its_launcher(desk):
+    """Killed, the launcher leaves a job that `status`, `logs --follow` and `report` find."""
+    place = desk(epochs=20)
+    launched = place.start()
+    until(launched, "train: start")
+    launched.kill()
+    for pipe in (launched.stdout, launched.stderr):
+        pipe.close()
+    launched.wait()
+    (container,) = place.containers()
+
+    status = place.run("status", "r").stdout
+    assert re.search(r"state +running", status), status
+    assert re.search(rf"job +docker {container}", status), status
+    again = place.run(*place.launch())
+    line = "Error: The run `r` is under way: `embedtune logs --follow r`."
+    assert (again.returncode, again.stderr.splitlines()[-1]) == (6, line)
+
+    logs = place.run("logs", "-f")
+    assert logs.returncode == 0, logs.stderr
+    assert "fetch: start" in logs.stdout
+    assert "verdict: " in logs.stdout.splitlines()[-1]
+    assert place.containers() == []
+    assert place.run("report").returncode == 0
+    assert place.run("logs").stdout.splitlines()[-1] == logs.stdout.splitlines()[-1]
+
+
+def test_stop_from_another_folder_leaves_a_checkpoint(at_work, tmp_path):
+    """A detached job is found by its name alone, stopped, and its end is noted."""
+    stopped = at_work.run("stop", "r", cwd=tmp_path)
+    assert (stopped.returncode, stopped.stderr.splitlines()[-1]) == (0, "The run r is unfinished.")
+    assert list((at_work.results / ".work" / "checkpoints").glob("checkpoint-*"))
+    assert at_work.receipt()["exit_code"] == 10
+    assert at_work.containers() == []
+    assert "The run was interrupted" in at_work.run("logs").stdout
+    status = at_work.run("status").stdout
+    assert re.search(r"exit code +10, the run was interrupted", status), status
+    again = at_work.run("stop")
+    assert (again.returncode, again.stderr) == (
+        0,
+        "The run r is unfinished; there is nothing to stop.\n",
+    )
+
+
+def test_a_detached_job_that_ended_is_noted_by_whoever_looks(desk):
+    """`ls` finds the ended container, keeps its log and receipt, and removes it."""
+    place = desk(epochs=1)
+    assert place.run(*place.launch("--detach")).returncode == 0
+    docker("wait", *place.containers())
+    assert "finished" in place.run("ls").stdout
+    assert place.containers() == []
+    assert place.receipt()["exit_code"] == 0
+
+
+def test_the_command_of_a_dry_run_can_be_pasted(desk):
+    """One document on stdout; its `command` starts the job in a shell."""
+    place = desk(epochs=1)
+    dry = place.run(*place.launch("--dry-run"))
+    assert dry.returncode == 0, dry.stderr
+    document = json.loads(dry.stdout)
+    assert list(document) == ["spec", "request"]
+    assert place.containers() == []
+    pasted = place.run("sh", "-c", document["request"]["command"])
+    assert pasted.returncode == 0, pasted.stderr
+    followed = place.run("logs", "--follow")
+    assert followed.returncode == 0, followed.stderr
+    assert place.run("report").stdout.startswith("r: nDCG@10 on ")
+
+
+def test_the_jobs_exit_code_comes_through(desk, tmp_path):
+    """What is wrong with the data is code 4, as everywhere."""
+    few = tmp_path / "few.jsonl"
+    few.write_text('{"question": "What is it?", "context": "A number"}\n')
+    place = desk(pairs=few)
+    done = place.run(*place.launch())
+    assert done.returncode == 4, done.stderr
+    assert "leaves 0 test queries of 1 usable rows" in done.stderr.splitlines()[-1]
+    assert place.receipt()["exit_code"] == 4
+    assert "failed" in place.run("ls").stdout
+
+
+def test_memory_that_runs_out_is_explained(desk):
+    place = desk()
+    done = place.run(*place.launch("--memory", "200m", "--set", "model.base=builtin:minilm"))
+    line = (
+        "Error: The container was killed since its memory ran out. Raise `--memory`, or set "
+        "`training.mini_batch_size`, for instance to 16."
+    )
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (14, line)
+    assert place.receipt()["ran_out_of_memory"]
+
+
+def test_a_gpu_that_is_asked_for_and_absent_is_a_clear_error(desk):
+    """The engine's refusal, with the fix; the container that it had made is gone."""
+    if "nvidia" in docker("info", "--format", "{{json .Runtimes}}").stdout:
+        pytest.skip("this engine has NVIDIA's runtime")
+    place = desk()
+    done = place.run(*place.launch("--gpus", "all"))
+    assert done.returncode == 13
+    assert "install the NVIDIA Container Toolkit" in done.stderr.splitlines()[-1]
+    assert "could not select device driver" in done.stderr.splitlines()[-1]
+    assert place.containers() == []
+
+
+def test_an_image_that_is_not_there_is_a_clear_error(desk):
+    """A bare name is never looked for in a public registry."""
+    place = desk()
+    done = place.run(*place.launch("--image", "embedtune-nobody-built"))
+    assert done.returncode == 13
+    assert "`make image` builds it" in done.stderr.splitlines()[-1]
+
+
+def test_no_engine_is_a_clear_error(desk):
+    place = desk()
+    done = place.run(*place.launch(), DOCKER_HOST="unix:///nowhere/docker.sock")
+    assert done.returncode == 13
+    assert "No Docker engine answers" in done.stderr.splitlines()[-1]
+
+
+def test_the_callers_hub_cache_is_read_and_never_written(desk, hub_cache):
+    """Without a network, the model comes from the cache of whoever launches, mounted read-only."""
+    place = desk(encoder=hub_cache.model)
+    before = hub_cache.listing()
+    environment = {"HF_HUB_CACHE": str(hub_cache.folder), "HF_HUB_OFFLINE": "1"}
+    done = place.run(*place.launch(), **environment)
+    assert done.returncode == 0, done.stderr
+    assert place.report()["inputs"]["model"]["commit"] == hub_cache.commit
+    assert hub_cache.listing() == before
+
+
+def test_the_image_is_shown_layer_by_layer(image, desk):
+    """`embedtune image inspect`: what it was built from, and what each layer weighs."""
+    done = desk().run("image", "inspect", image)
+    assert done.returncode == 0, done.stderr
+    assert "linux/amd64" in done.stdout
+    assert re.search(r"org\.opencontainers\.image\.revision: [0-9a-f]{12}", done.stdout)
+    sizes = [float(s.replace(",", "")) for s in re.findall(r"│ +([\d,]+\.\d\d) │", done.stdout)]
+    assert len(sizes) >= 5

@@ -1,0 +1,157 @@
+"""The whole `docker run` of a plan: what is mounted, what is told, what is never written out."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from job.spec_document import build_spec
+from launcher.container import container_name, run_command
+from launcher.engine import Engine
+from launcher.machine import MachineOptions
+from launcher.plan import Plan
+
+ME = f"{os.getuid()}:{os.getgid()}"
+SECRET = "do-not-write-this-down"
+DIGESTS = "sha256:" + "0" * 64
+
+
+@pytest.fixture
+def plan(tmp_path, monkeypatch):
+    """Make a plan in an empty folder, with nothing in the environment or the home."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for name in list(os.environ):
+        if name.startswith(("AWS_", "HF_")):
+            monkeypatch.delenv(name)
+    cache = tmp_path / "home" / "hub"
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "home/token"))
+    (tmp_path / "pairs.jsonl").write_text("{}\n")
+
+    def make(machine=None, **fields):
+        given = {"data.source": "pairs.jsonl", "model.base": "builtin:minilm"}
+        given |= {name.replace("__", "."): value for name, value in fields.items()}
+        options = {"backend": "docker"} | (machine or {})
+        return Plan("first", build_spec({}, given), MachineOptions(**options))
+
+    return make
+
+
+def pairs(argv, option):
+    """Return what an option was given, each time."""
+    return [argv[i + 1] for i, part in enumerate(argv) if part == option]
+
+
+def test_the_whole_command(plan, tmp_path):
+    """Nothing but local data: the workspace, the results' folder, and nobody's credentials."""
+    folder = tmp_path / "runs" / "first"
+    assert run_command(plan(), Engine()) == [
+        *("docker", "run", "--detach", "--init", "--name", container_name(folder)),
+        *("--label", "embedtune.run=first", "--label", f"embedtune.folder={folder}"),
+        *("--pull", "never", "--user", ME),
+        *("--mount", f"type=bind,source={folder}/.work,target=/opt/ml"),
+        *("--mount", f"type=bind,source={folder},target={folder}", "--workdir", str(tmp_path)),
+        *("--env", "TRAINING_JOB_NAME=first", "--env", "EMBEDTUNE_DEVICE=auto"),
+        *("--shm-size", "1g", "embedtune", "train"),
+    ]
+
+
+def test_the_machines_options_reach_the_engine(plan):
+    machine = {
+        "image": f"registry.example/team/embedtune@{DIGESTS}",
+        "memory": "16g",
+        "shm_size": "2g",
+        "network": "host",
+        "price_per_hour": 1.5,
+    }
+    argv = run_command(plan(machine), Engine())
+    assert argv[-2:] == [machine["image"], "train"]
+    assert [pairs(argv, f"--{name}") for name in ("memory", "shm-size", "network", "pull")] == [
+        ["16g"],
+        ["2g"],
+        ["host"],
+        # It stands in a registry, so it may be fetched from there.
+        ["missing"],
+    ]
+    assert "EMBEDTUNE_PRICE_PER_HOUR=1.5" in pairs(argv, "--env")
+
+
+@pytest.mark.parametrize(
+    ("machine", "has_gpus", "wanted", "device"),
+    [
+        ({}, False, [], "auto"),
+        ({}, True, ["all"], "auto"),
+        ({"gpus": "all"}, False, ["all"], "auto"),
+        # Told not to look for the GPU that the driver shows.
+        ({"gpus": "none"}, True, [], "cpu"),
+        ({"device": "cpu"}, True, [], "cpu"),
+        ({"device": "cuda", "gpus": "none"}, True, [], "cuda"),
+    ],
+)
+def test_gpus_are_handed_in_where_there_are_any(plan, machine, has_gpus, wanted, device):
+    argv = run_command(plan(machine), Engine(has_gpus=has_gpus))
+    assert pairs(argv, "--gpus") == wanted
+    assert f"EMBEDTUNE_DEVICE={device}" in pairs(argv, "--env")
+
+
+def test_a_rootless_engines_root_is_the_caller(plan):
+    assert pairs(run_command(plan(), Engine(is_rootless=True)), "--user") == ["0:0"]
+
+
+def test_credentials_are_handed_on_by_name_and_only_to_who_needs_them(plan, monkeypatch):
+    """AWS's to a job that uses S3, the Hub's to one that uses the Hub, no value anywhere."""
+    for name in ("AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID", "HF_TOKEN"):
+        monkeypatch.setenv(name, SECRET)
+    aws = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
+    cases = {
+        (): set(),
+        (("output__uri", "s3://box/runs"),): aws,
+        (("data__source", "s3://box/pairs.jsonl"),): aws,
+        (("model__base", "me/model"),): {"HF_TOKEN"},
+        (("data__source", "hf://datasets/me/pairs"),): {"HF_TOKEN"},
+        (("output__hub", "me/tuned"),): {"HF_TOKEN"},
+    }
+    for fields, expected in cases.items():
+        argv = run_command(plan(**dict(fields)), Engine())
+        assert {e for e in pairs(argv, "--env") if "=" not in e} == expected
+        assert SECRET not in " ".join(argv)
+
+
+def test_profiles_and_log_ins_are_mounted_for_reading(plan, tmp_path, monkeypatch):
+    """Without variables: the files of AWS's profiles, the Hub's token and its cache."""
+    home = tmp_path / "home"
+    (home / ".aws").mkdir(parents=True)
+    (home / ".aws" / "config").touch()
+    (home / "token").touch()
+    (home / "hub").mkdir()
+    keys = tmp_path / "keys"
+    keys.touch()
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(keys))
+    argv = run_command(plan(model__base="me/model", output__uri="s3://box/runs"), Engine())
+    assert pairs(argv, "--mount")[1:] == [
+        f"type=bind,source={keys},target=/tmp/.aws/credentials,readonly",
+        f"type=bind,source={home}/.aws/config,target=/tmp/.aws/config,readonly",
+        f"type=bind,source={home}/token,target=/run/embedtune/token,readonly",
+        f"type=bind,source={home}/hub,target=/run/embedtune/hub,readonly",
+    ]
+    told = {e for e in pairs(argv, "--env") if e.startswith(("HF_", "EMBEDTUNE_HUB"))}
+    assert told == {
+        "HF_TOKEN_PATH=/run/embedtune/token",
+        "EMBEDTUNE_HUB_CACHE=/run/embedtune/hub",
+    }
+    # Results that go to S3 need no folder here.
+    assert "--workdir" not in argv
+
+
+def test_any_path_can_be_mounted(plan, tmp_path):
+    """Docker separates a mount's fields by commas, and quotes as CSV does."""
+    argv = run_command(plan(output__uri='a,b "c"'), Engine())
+    folder = str(tmp_path / 'a,b "c"' / "first").replace('"', '""')
+    assert pairs(argv, "--mount")[1] == f'type=bind,"source={folder}","target={folder}"'
+
+
+def test_runs_of_one_name_in_two_folders_have_two_containers():
+    names = {container_name(Path(folder) / "first") for folder in ("/a", "/b")}
+    assert len(names) == 2
+    assert all(name.startswith("embedtune-first-") for name in names)
