@@ -12,6 +12,7 @@ RUN python /src/requirements.py /src/pyproject.toml "$EXTRAS" > /requirements.tx
 
 FROM ${BASE_IMAGE} AS wheel
 COPY pyproject.toml README.md LICENSE CHANGELOG.md /src/
+COPY infra/stack.yaml /src/infra/
 COPY job /src/job
 COPY launcher /src/launcher
 # The secret is for those whose pip needs settings of its own (a mirror, a proxy's certificate).

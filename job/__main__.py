@@ -61,10 +61,10 @@ def main() -> None:
 @workspace_option
 @click.option(
     "--name",
-    envvar="TRAINING_JOB_NAME",
+    envvar=["EMBEDTUNE_RUN", "TRAINING_JOB_NAME"],
     default="run",
     show_default=True,
-    help="Name of the run.  [env: TRAINING_JOB_NAME]",
+    help="Name of the run.  [env: EMBEDTUNE_RUN, TRAINING_JOB_NAME]",
 )
 @click.option(
     "--device",
@@ -80,10 +80,37 @@ def main() -> None:
     type=click.FloatRange(min=0),
     help="The machine's price in USD, for the report.  [env: EMBEDTUNE_PRICE_PER_HOUR]",
 )
-def train(workspace: Path, name: str, device: str, price_per_hour: float | None) -> None:
+@click.option(
+    "--hf-token-secret",
+    envvar="EMBEDTUNE_HF_TOKEN_SECRET",
+    help="ARN of the AWS secret with the Hub's token.  [env: EMBEDTUNE_HF_TOKEN_SECRET]",
+)
+@click.option(
+    "--no-publish",
+    is_flag=True,
+    envvar="EMBEDTUNE_NO_PUBLISH",
+    help="Leave the results in the workspace alone.  [env: EMBEDTUNE_NO_PUBLISH]",
+)
+def train(
+    workspace: Path,
+    name: str,
+    device: str,
+    price_per_hour: float | None,
+    hf_token_secret: str | None,
+    *,
+    no_publish: bool,
+) -> None:
     """Train, compare and report, as the workspace's spec says."""
     place = Workspace(workspace)
-    sys.exit(exit_code(lambda: _train(place, name, device, price_per_hour), place))
+
+    def work() -> None:
+        if hf_token_secret:
+            from job.secrets import use_hub_token
+
+            use_hub_token(hf_token_secret)
+        _train(place, name, device, price_per_hour, publish=not no_publish)
+
+    sys.exit(exit_code(work, place))
 
 
 @main.command()
@@ -109,7 +136,9 @@ def report(workspace: Path) -> None:
     sys.exit(exit_code(lambda: _report(place), None))
 
 
-def _train(workspace: Workspace, name: str, device: str, price_per_hour: float | None) -> None:
+def _train(
+    workspace: Workspace, name: str, device: str, price_per_hour: float | None, *, publish: bool
+) -> None:
     from job.interruption import StopSignal
     from job.progress import log_to_stderr
 
@@ -123,7 +152,8 @@ def _train(workspace: Workspace, name: str, device: str, price_per_hour: float |
         log_to_stderr()
         from job.pipeline import Circumstances, run
 
-        run(spec, workspace, Circumstances(name, device, price_per_hour, started), stop)
+        where = Circumstances(name, device, price_per_hour, publish, started)
+        run(spec, workspace, where, stop)
 
 
 def _check(data: str, model: str | None, settings: tuple[str, ...]) -> None:

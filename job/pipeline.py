@@ -30,6 +30,8 @@ class Circumstances:
     name: str
     device: str = "auto"
     price_per_hour: float | None = None
+    # Where nothing but the workspace can be reached, its results stay in it.
+    publish: bool = True
     # By `time.perf_counter()`.
     started: float = field(default_factory=time.perf_counter)
 
@@ -37,11 +39,13 @@ class Circumstances:
 def run(spec: JobSpec, workspace: Workspace, where: Circumstances, stop: StopSignal) -> None:
     """Do the whole job; the results lie in the workspace and, published, in `output.uri`/name."""
     output = spec.output
-    destination = open_place(output.uri, output.kms_key).join(where.name)
-    store.claim(destination, spec)
-    if store.is_complete(destination):
-        log.info("run: `%s` is finished already; nothing to do", destination.uri)
-        return
+    destination = None
+    if where.publish:
+        destination = open_place(output.uri, output.kms_key).join(where.name)
+        store.claim(destination, spec)
+        if store.is_complete(destination):
+            log.info("run: `%s` is finished already; nothing to do", destination.uri)
+            return
     workspace.write_spec(spec)
     quieten_libraries()
     push = Push(output.hub, private=output.hub_private) if output.hub else None
@@ -51,10 +55,12 @@ def run(spec: JobSpec, workspace: Workspace, where: Circumstances, stop: StopSig
                 push.prepare()
             produce(spec, workspace, where, stop, push)
         store.write_manifest(workspace)
-    store.publish(workspace, destination)
+    if destination:
+        store.publish(workspace, destination)
     if push:
         store.push_model(workspace, push, where.name, always=output.hub_always)
-    store.complete(workspace, destination)
+    if destination:
+        store.complete(workspace, destination)
     # They served to take the run up again, which is over, and are several times the model's size.
     shutil.rmtree(workspace.checkpoints, ignore_errors=True)
 

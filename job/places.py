@@ -9,18 +9,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 from job.errors import SpecError, StorageError
+from job.s3 import ATTEMPTS, error_code, explained, s3_client, transfers
 from job.workspace import link_or_copy, write_atomically, write_error
 
 S3 = "s3://"
-# Requests in flight at once; a large object travels in parts, each of them a request.
-PARALLEL = 16
-# Half a minute of patience with a server that is away or asks to slow down.
-ATTEMPTS = 8
 NO_OBJECT = ("404", "NoSuchKey", "NotFound")
 
 
@@ -191,7 +187,7 @@ class S3Place:
             try:
                 return s3_client().head_object(Bucket=self.bucket, Key=self._prefix + name)
             except s3_client().exceptions.ClientError as error:
-                if _code(error) in NO_OBJECT:
+                if error_code(error) in NO_OBJECT:
                     return None
                 raise
 
@@ -205,7 +201,7 @@ class S3Place:
             try:
                 content = self._content(name)
             except s3_client().exceptions.ClientError as error:
-                if _code(error) in NO_OBJECT:
+                if error_code(error) in NO_OBJECT:
                     return None
                 raise
         try:
@@ -237,9 +233,9 @@ class S3Place:
             )
 
     def put(self, files: Mapping[str, Path]) -> None:
-        with explained(self.uri, "written"), _transfers() as transfers:
+        with explained(self.uri, "written"), transfers() as manager:
             running = [
-                transfers.upload(str(path), self.bucket, self._prefix + name, self._encryption)
+                manager.upload(str(path), self.bucket, self._prefix + name, self._encryption)
                 for name, path in files.items()
             ]
             for upload in running:
@@ -247,17 +243,28 @@ class S3Place:
 
     def get(self, entries: Iterable[Entry], folder: Path) -> None:
         wanted = [(entry, inside(folder, entry.name)) for entry in entries]
-        with explained(self.uri), _transfers() as transfers:
+        with explained(self.uri), transfers() as manager:
             for _, path in wanted:
                 path.parent.mkdir(parents=True, exist_ok=True)
             running = [
-                transfers.download(
+                manager.download(
                     self.bucket, self._prefix + entry.name, str(path), subscribers=[_as(entry)]
                 )
                 for entry, path in wanted
             ]
             for download in running:
                 download.result()
+
+    def copy(self, source: "S3Place", names: Mapping[str, str]) -> None:
+        """Copy objects from another place within S3; `names` maps theirs to ours."""
+        with explained(self.uri, "written"):
+            for theirs, ours in names.items():
+                s3_client().copy(
+                    {"Bucket": source.bucket, "Key": source._prefix + theirs},
+                    self.bucket,
+                    self._prefix + ours,
+                    ExtraArgs=self._encryption,
+                )
 
     def _pages(self, delimiter: str = "") -> list[Any]:
         with explained(self.uri):
@@ -287,38 +294,6 @@ def split_uri(uri: str) -> tuple[str, str]:
     return bucket, key.strip("/")
 
 
-@cache
-def s3_client() -> Any:  # noqa: ANN401  boto3 makes its clients' classes at run time
-    """Return the client of this process: the ordinary chain of credentials, region, endpoint."""
-    import boto3
-    from botocore.config import Config
-
-    session = boto3.session.Session()
-    # What the environment or the user's profile says stays as it is.
-    settings = session._session.get_config_variable
-    config = Config(max_pool_connections=PARALLEL)
-    if settings("max_attempts") is None:
-        config = config.merge(Config(retries={"total_max_attempts": ATTEMPTS, "mode": "standard"}))
-    with explained("S3"):
-        try:
-            client = session.client("s3", config=config)
-        except ValueError as error:
-            msg = f"The S3 endpoint is no address ({error}); AWS_ENDPOINT_URL needs `http://…`."
-            raise StorageError(msg) from None
-        if not re.search(r"\.amazonaws\.com(\.cn)?$", client.meta.endpoint_url):
-            # Buckets are host names at AWS alone: MinIO and Ceph mostly have no such names.
-            client = session.client(
-                "s3", config=config.merge(Config(s3={"addressing_style": "path"}))
-            )
-    return client
-
-
-def _transfers() -> Any:  # noqa: ANN401  boto3 has no types here
-    from boto3.s3.transfer import TransferConfig, create_transfer_manager
-
-    return create_transfer_manager(s3_client(), TransferConfig(max_concurrency=PARALLEL))
-
-
 def _as(entry: Entry) -> Any:  # noqa: ANN401
     """Tell a transfer what was listed: an object that has changed since is refused by S3."""
     from s3transfer.subscribers import BaseSubscriber
@@ -331,80 +306,3 @@ def _as(entry: Entry) -> Any:  # noqa: ANN401
             future.meta.call_args.extra_args["IfMatch"] = entry.tag
 
     return Listed()
-
-
-@contextmanager
-def explained(uri: str, done: str = "read") -> Iterator[None]:
-    """Turn what boto3 raises into one line, which holds no key, token or signature."""
-    from boto3.exceptions import Boto3Error
-    from botocore.exceptions import BotoCoreError, ClientError
-    from s3transfer.exceptions import RetriesExceededError, S3DownloadFailedError
-
-    try:
-        yield
-    except ClientError as error:
-        reason = _refusal(error)
-    except S3DownloadFailedError:
-        reason = f"{REFUSALS['PreconditionFailed']}."
-    except (BotoCoreError, Boto3Error, RetriesExceededError) as error:
-        reason = _accident(error)
-    except OSError as error:
-        # A local file, on the way up or down.
-        what = f"`{uri}` cannot be {done}"
-        raise write_error(what, error) from None
-    else:
-        return
-    msg = f"`{uri}` cannot be {done}: {reason}"
-    raise StorageError(msg)
-
-
-def _code(error: Any) -> str:  # noqa: ANN401
-    return str(error.response.get("Error", {}).get("Code", "unknown"))
-
-
-REFUSALS = {
-    "AccessDenied": "access is denied; this identity needs s3:ListBucket, s3:GetObject and, to "
-    "store results, s3:PutObject",
-    "ExpiredToken": "the credentials have expired; log in again",
-    "InvalidAccessKeyId": "the access key is not known there",
-    "NoSuchBucket": "there is no such bucket",
-    "NoSuchKey": "there is no such object",
-    "PreconditionFailed": "it changed while it was read; try again",
-    "SignatureDoesNotMatch": "the secret key does not fit the access key",
-    "SlowDown": "S3 asks to slow down, and went on doing so; try again later",
-}
-# The answer to HEAD has no body: its code is the status.
-REFUSALS |= {
-    "400": "no reason was given; if the credentials have expired, log in again",
-    "403": REFUSALS["AccessDenied"],
-    "412": REFUSALS["PreconditionFailed"],
-    "503": REFUSALS["SlowDown"],
-}
-
-
-def _refusal(error: Any) -> str:  # noqa: ANN401
-    code = _code(error)
-    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", "no status")
-    return f"{REFUSALS.get(code, 'the request was refused')} ({code}, HTTP {status})."
-
-
-def _accident(error: Exception) -> str:
-    from botocore import exceptions as botocore
-    from s3transfer.exceptions import RetriesExceededError
-
-    if isinstance(error, (botocore.NoCredentialsError, botocore.PartialCredentialsError)):
-        return (
-            "no AWS credentials were found; set AWS_PROFILE or AWS_ACCESS_KEY_ID and "
-            "AWS_SECRET_ACCESS_KEY, log in, or give the machine a role."
-        )
-    broken_off = (
-        botocore.ConnectionError,
-        botocore.HTTPClientError,
-        botocore.IncompleteReadError,
-        RetriesExceededError,
-    )
-    if isinstance(error, broken_off):
-        return f"the endpoint {s3_client().meta.endpoint_url} does not answer, or broke off."
-    if isinstance(error, botocore.ProfileNotFound):
-        return f"{str(error).rstrip('.')}."
-    return f"the S3 client failed ({type(error).__name__})."

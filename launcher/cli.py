@@ -8,7 +8,9 @@ from typing import Any
 import click
 
 from job.errors import EmbedtuneError
+from launcher.commands.doctor import doctor
 from launcher.commands.image import image
+from launcher.commands.infra import infra
 from launcher.commands.job_file import check, init, schema
 from launcher.commands.jobs import logs, status, stop
 from launcher.commands.launch import launch
@@ -32,7 +34,10 @@ def main() -> None:
     """Fine-tune an embedding model on your question-context pairs, and prove that it helped."""
 
 
-for command in (check, compare, fetch, image, init, launch, logs, ls, report, schema, status, stop):
+for command in (
+    *(check, compare, doctor, fetch, image, infra, init),
+    *(launch, logs, ls, report, schema, status, stop),
+):
     main.add_command(command)
 
 

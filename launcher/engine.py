@@ -116,6 +116,6 @@ def docker(*arguments: str, given: str | None = None) -> str:
 def explain(said: str) -> str:
     """Turn what client or engine said into one line with what to do."""
     lines = [line for line in said.splitlines() if line.strip() and "--help" not in line]
-    found = " ".join((lines[-1] if lines else "no reason given").split()).rstrip(".")
-    advice = next((text for key, text in EXPLANATIONS.items() if key in said), "")
-    return f"{advice} Docker says: {found[:400]}." if advice else f"Docker says: {found[:400]}."
+    found = " ".join((lines[-1] if lines else "no reason given").split())[:400].rstrip(".")
+    advice = next((f"{text} " for key, text in EXPLANATIONS.items() if key in said), "")
+    return f"{advice}Docker says: {found}{'' if found.endswith('?') else '.'}"

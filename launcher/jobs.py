@@ -5,7 +5,7 @@ import click
 from job.errors import StorageError
 from job.places import S3
 from launcher.backends import docker, load_backend
-from launcher.runs import Run, begun_here, find_run, list_runs
+from launcher.runs import Run, find_run, list_runs
 
 LOG = "logs/job.log"
 
@@ -43,11 +43,17 @@ def print_log(run: Run) -> None:
     click.echo(text, nl=False)
 
 
+def find_result(output: str, name: str | None) -> Run:
+    """Find a run to read: as `find_run`, else by what a backend knows of that name."""
+    return find_run(output, None) if name is None else _named(output, name)
+
+
 def _named(output: str, name: str) -> Run:
     try:
         return find_run(output, name)
     except StorageError:
-        folder = None if name.startswith(S3) else docker.folder_of(name)
-        if folder is None:
-            raise
-        return begun_here(folder)
+        backends = () if name.startswith(S3) else ("docker", "sagemaker")
+        for backend in backends:
+            if run := load_backend(backend).run_called(name):
+                return run
+        raise

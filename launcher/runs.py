@@ -11,8 +11,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from job.errors import Interrupted, StorageError
-from job.places import PARALLEL, S3, Entry, LocalPlace, Place, inside, open_place
+from job.errors import Interrupted, Stopped, StorageError, TimeLimit
+from job.places import S3, Entry, LocalPlace, Place, inside, open_place
+from job.s3 import PARALLEL
 from job.workspace import MANIFEST, Workspace
 from launcher.backends import load_backend
 from launcher.plan import WORKSPACE, local_folder
@@ -20,6 +21,8 @@ from launcher.plan import WORKSPACE, local_folder
 REPORT = "report/report.json"
 # In the workspace, what was launched; in the run's folder, what the backend knew afterwards.
 LAUNCH, RECEIPT = "launch.json", "receipt.json"
+# With these codes, or none, launching the run's name again takes it up.
+RESUMABLE = (None, 0, *(e.exit_code for e in (Interrupted, Stopped, TimeLimit)))
 T = TypeVar("T")
 
 
@@ -73,7 +76,7 @@ class Run:
         if self.workspace.is_locked() or self._has_job():
             return "running"
         code = (self.receipt or {}).get("exit_code")
-        return "failed" if code not in (None, Interrupted.exit_code) else "unfinished"
+        return "unfinished" if code in RESUMABLE else "failed"
 
     def _has_job(self) -> bool:
         launch = self.launch

@@ -82,7 +82,9 @@ def status_table(run: Run) -> Table:
     """Tabulate where a run is, how far it came and what the launcher knows of its end."""
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     launch, receipt = run.launch or {}, run.receipt or {}
-    job = " ".join(str(launch[key]) for key in ("backend", "container", "pid") if key in launch)
+    job = " ".join(
+        str(launch[key]) for key in ("backend", "container", "pid", "job") if key in launch
+    )
     code = receipt.get("exit_code")
     facts = {
         "name": run.name,

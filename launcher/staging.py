@@ -3,8 +3,11 @@
 import shutil
 from pathlib import Path
 
-from job.spec import JobSpec
+from job.places import Place
+from job.spec import JobSpec, ModelSpec
 from job.workspace import Workspace, link_or_copy, write_atomically, write_error
+
+GIGA = 1e9
 
 
 def stage(workspace: Workspace, spec: JobSpec, inputs: dict[str, Path]) -> None:
@@ -38,3 +41,31 @@ def fill_channel(source: Path, folder: Path) -> None:
 
 def _holds(path: Path, folder: Path) -> bool:
     return folder.resolve().is_relative_to(path.resolve())
+
+
+def upload(place: S3Place, source: str, model: ModelSpec, run: Path) -> None:
+    """Bring a local file or folder to a channel in S3, or the Hub's model if it is that.
+
+    What else was there goes. A folder may hold that of the `run`, which is left out.
+    """
+    path = Path(source) if Path(source).exists() else _from_hub(model)
+    files = {path.name: path} if path.is_file() else dict(_files_below(path, run))
+    place.put(files)
+    place.delete(entry.name for entry in place.files() if entry.name not in files)
+
+
+def _files_below(path: Path, run: Path) -> Iterator[tuple[str, Path]]:
+    parts = (part for part in sorted(path.iterdir()) if not _holds(part, run))
+    for part in parts:
+        for each in sorted(part.rglob("*")) if part.is_dir() else (part,):
+            if each.is_file():
+                yield each.relative_to(path).as_posix(), each
+
+
+def _from_hub(model: ModelSpec) -> Path:
+    """Fetch a model into the Hub's cache here, for a job that cannot reach the Hub."""
+    from job.hub import download_model, resolve
+
+    commit = resolve(model.base, "model", model.revision)
+    limit = model.max_download_gb * GIGA
+    return download_model(model.base, commit, limit, trust_code=model.trust_remote_code)

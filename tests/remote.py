@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pytest
 from s3_server import S3
 
-from job.places import s3_client
+from job.s3 import s3_client
 
 # What a developer's own shell may say, and a test must not hear.
 OWN_ACCOUNT = ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_ROLE_ARN",

@@ -43,6 +43,8 @@ def test_imports_point_one_way(path):
             "job.spec_document",
             "job.workspace",
             "job.places",
+            "job.s3",
+            "job.hub",
             "job.errors",
         )
         assert not [n for n in ours if n.startswith("job") and not n.startswith(light)]

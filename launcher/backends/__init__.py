@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 BACKENDS = {
     "process": "launcher.backends.process",
     "docker": "launcher.backends.docker",
+    "sagemaker": "launcher.backends.sagemaker",
 }
 
 
@@ -30,6 +31,10 @@ class Backend(Protocol):
     @staticmethod
     def submit(plan: "Plan", request: dict[str, Any], *, detach: bool) -> int:
         """Send a request unchanged and, unless detached, follow; returns the job's exit code."""
+
+    @staticmethod
+    def run_called(name: str) -> "Run | None":
+        """Find a run by the backend's own marks, wherever it was launched."""
 
     @staticmethod
     def is_running(run: "Run") -> bool:

@@ -21,7 +21,7 @@ from launcher.engine import docker
 from launcher.interruption import terminated_like_interrupted
 from launcher.ledger import note_launch, write_receipt
 from launcher.plan import Plan
-from launcher.runs import Run
+from launcher.runs import Run, begun_here
 from launcher.staging import stage
 
 OPTIONS = {"image", "gpus", "memory", "shm_size", "network"}
@@ -140,16 +140,15 @@ def show_log(run: Run) -> bool:
         return True
 
 
-def folder_of(name: str) -> Path | None:
-    """Find the folder of a run whose container is still there, wherever it was launched."""
+def run_called(name: str) -> Run | None:
+    """Find a run whose container is still there, wherever it was launched."""
+    shown = f'{{{{.Label "{FOLDER_LABEL}"}}}}'
     try:
-        found = docker(
-            "ps", "--all", "--filter", f"label={LABEL}={name}",
-            "--format", f'{{{{.Label "{FOLDER_LABEL}"}}}}',
-        ).split("\n")  # fmt: skip
+        found = docker("ps", "--all", "--filter", f"label={LABEL}={name}", "--format", shown)
     except BackendError:
         return None
-    return Path(found[0]) if found[0] else None
+    folder = found.split("\n")[0]
+    return begun_here(Path(folder)) if folder else None
 
 
 def _state(run: Run) -> engine.State | None:

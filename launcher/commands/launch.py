@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from job.errors import Interrupted, SpecError
+from job.errors import Interrupted, SpecError, Stopped
 from launcher.backends import Backend, load_backend
 from launcher.commands.machine import machine_options
 from launcher.commands.options import NAMED_OUTPUT, print_report
@@ -67,7 +67,7 @@ def launch(
     machine = MachineOptions(**options)
     where = _backend_for(machine)
     given = {"data.source": data, "model.base": model, "output.uri": output, "preset": preset}
-    spec = _wanted_spec(job_file, given, settings, name)
+    spec = _wanted_spec(job_file, given, settings, name, machine)
     plan = Plan(check_name(name or new_name(spec.model.base)), spec, machine)
     request = where.request(plan)
     run = Run(plan.folder, plan.destination)
@@ -84,7 +84,7 @@ def launch(
     else:
         click.echo(f"Run {run.name}; results will be in {run.place.uri}", err=True)
         code = where.submit(plan, request, detach=detach)
-        if code == Interrupted.exit_code:
+        if code in (Interrupted.exit_code, Stopped.exit_code):
             click.echo(f"To resume: {_resume_command(plan)}", err=True)
         if code:
             sys.exit(code)
@@ -122,6 +122,7 @@ def _wanted_spec(
     given: dict[str, str | None],
     settings: tuple[str, ...],
     name: str | None,
+    machine: MachineOptions,
 ) -> "JobSpec":
     """Merge the job file with the options; with a run's name alone, take that run's own spec."""
     from job.spec_document import build_spec, parse_assignments, read_document
@@ -142,13 +143,26 @@ def _wanted_spec(
     document = read_document(path) if path else {}
     named = document.get("output")
     default = {}
-    if not (isinstance(named, dict) and named.get("uri")):
-        default = {"output.uri": json.dumps(default_output())}
+    if not (given["output.uri"] or (isinstance(named, dict) and named.get("uri"))):
+        default = {"output.uri": json.dumps(_usual_output(machine))}
     spec = build_spec(document, default | parse_assignments(settings) | options)
     if spec.data.source is None:
         msg = "No data: give `--data`, or a job file with `data.source` (`embedtune init`)."
         raise SpecError(msg)
     return spec
+
+
+def _usual_output(machine: MachineOptions) -> str:
+    """Return where results go when nothing is said: from SageMaker, into the stack's bucket."""
+    from job.places import S3
+    from launcher.settings import default_output
+
+    usual = default_output()
+    if machine.backend != "sagemaker" or usual.startswith(S3):
+        return usual
+    from launcher.site import stack_output
+
+    return stack_output(machine) or usual
 
 
 def _resume_command(plan: "Plan") -> str:

@@ -17,9 +17,9 @@ def report(name: str | None, output: str, *, open_it: bool) -> None:
 
     From S3 just the report is fetched, into runs/NAME/report.
     """
-    from launcher.runs import find_run
+    from launcher.jobs import find_result
 
-    run = find_run(output, name)
+    run = find_result(output, name)
     print_report(run)
     if open_it:
         folder = run.folder / "report"
@@ -39,9 +39,10 @@ def report(name: str | None, output: str, *, open_it: bool) -> None:
 )
 def fetch(name: str, output: str, folder: Path | None, *, with_model: bool) -> None:
     """Fetch the results of the run NAME (or s3://…/NAME) and verify them against its manifest."""
-    from launcher.runs import fetch_results, find_run
+    from launcher.jobs import find_result
+    from launcher.runs import fetch_results
 
-    run = find_run(output, name)
+    run = find_result(output, name)
     names = fetch_results(run, folder or run.folder, with_model=with_model)
     click.echo(f"{len(names)} files in {folder or run.folder}, as the manifest says")
 

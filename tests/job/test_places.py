@@ -10,7 +10,8 @@ import pytest
 from remote import emptied, forget_client, served_s3
 
 from job.errors import SpecError, StorageError
-from job.places import Entry, LocalPlace, S3Place, inside, open_place, s3_client, split_uri
+from job.places import Entry, LocalPlace, S3Place, inside, open_place, split_uri
+from job.s3 import s3_client
 
 MIB = 1 << 20
 SECRETS = {"AWS_SECRET_ACCESS_KEY": "PlantedSecretKey", "AWS_SESSION_TOKEN": "PlantedToken"}

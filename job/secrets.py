@@ -1,0 +1,24 @@
+"""The Hub's token out of AWS Secrets Manager, read by the machine's own role."""
+
+import os
+
+from job.errors import StorageError
+
+
+def use_hub_token(arn: str) -> None:
+    """Give the Hub's client the token that a secret holds, before that client is imported."""
+    import boto3
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    # The ARN names the region: arn:aws:secretsmanager:REGION:ACCOUNT:secret:NAME
+    region = (arn.split(":") + [""] * 4)[3] or None
+    try:
+        client = boto3.client("secretsmanager", region_name=region)
+        os.environ["HF_TOKEN"] = client.get_secret_value(SecretId=arn)["SecretString"].strip()
+    except (BotoCoreError, ClientError, KeyError) as error:
+        kind = getattr(error, "response", {}).get("Error", {}).get("Code", type(error).__name__)
+        msg = (
+            f"The Hub's token cannot be read from the secret `{arn}` ({kind}): does it exist, as a "
+            "text, and may the job's role read it (`embedtune infra deploy --hub-token-secret`)?"
+        )
+        raise StorageError(msg) from None

@@ -1,0 +1,198 @@
+"""`embedtune infra deploy`, `status`, `delete`: what jobs on SageMaker need, made once."""
+
+import json
+from typing import TYPE_CHECKING
+
+import click
+
+from job.errors import BackendError
+from launcher.stack import DEFAULT_STACK
+
+if TYPE_CHECKING:
+    import boto3
+
+    from launcher.stack import Stack
+
+profile_option = click.option(
+    "--profile", metavar="NAME", help="Profile of the AWS settings.  [env: AWS_PROFILE]"
+)
+region_option = click.option(
+    "--region", metavar="NAME", help="AWS region.  [env: AWS_REGION; default: the profile's]"
+)
+stack_option = click.option(
+    "--stack", metavar="NAME", default=DEFAULT_STACK, show_default=True, help="Its name."
+)
+yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
+
+PLAN = """\
+The stack `{name}` in {region} makes: an encrypted bucket, a repository for images, the role that
+jobs run as, a policy for people who launch them{budget}.
+At rest it costs its storage alone: about $0.023 per GB and month in the bucket, $0.10 in the
+repository, where one image takes about 3 GB. Nothing runs before a job is launched."""
+
+
+@click.group()
+def infra() -> None:
+    """Make what jobs on SageMaker need: a bucket, a repository, a role."""
+
+
+@infra.command()
+@stack_option
+@click.option(
+    "--data-bucket",
+    "data_buckets",
+    multiple=True,
+    metavar="BUCKET",
+    help="A bucket that jobs may read from, besides the stack's own; may be repeated.",
+)
+@click.option(
+    "--hub-token-secret",
+    metavar="ARN",
+    help="Secret of Secrets Manager that holds a token of the Hugging Face Hub.",
+)
+@click.option("--kms-key", metavar="ARN", help="Key for the bucket; S3's own unless given.")
+@click.option(
+    "--subnet", "subnets", multiple=True, metavar="ID", help="To run jobs in; may be repeated."
+)
+@click.option(
+    "--security-group",
+    "security_groups",
+    multiple=True,
+    metavar="ID",
+    help="To run jobs in; may be repeated.",
+)
+@click.option(
+    "--budget",
+    type=click.IntRange(min=0),
+    metavar="USD",
+    help="What SageMaker may cost a month before a mail is sent; 0 takes the budget away.",
+)
+@click.option("--budget-email", metavar="ADDRESS", help="Who is told.")
+@profile_option
+@region_option
+@yes_option
+@click.option("--dry-run", is_flag=True, help="Print the template and its parameters, as JSON.")
+def deploy(
+    stack: str,
+    data_buckets: tuple[str, ...],
+    hub_token_secret: str | None,
+    kms_key: str | None,
+    subnets: tuple[str, ...],
+    security_groups: tuple[str, ...],
+    budget: int | None,
+    budget_email: str | None,
+    profile: str | None,
+    region: str | None,
+    *,
+    yes: bool,
+    dry_run: bool,
+) -> None:
+    """Create the stack, or bring it up to date.
+
+    What an existing stack was given stays unless it is given anew; an empty text takes it away.
+    """
+    from launcher.aws import open_session
+    from launcher.stack import deploy_stack, stack_parameters, template_text
+
+    if bool(subnets) != bool(security_groups):
+        msg = "`--subnet` and `--security-group` go together; give both or none."
+        raise click.UsageError(msg)
+    if budget and not budget_email:
+        msg = "`--budget` needs somebody to tell: `--budget-email`."
+        raise click.UsageError(msg)
+    session = open_session(profile, region)
+    parameters = stack_parameters(
+        session,
+        data_buckets=data_buckets,
+        subnets=subnets,
+        security_groups=security_groups,
+        hub_token_secret=hub_token_secret,
+        kms_key=kms_key,
+        budget_usd=budget,
+        budget_email=budget_email,
+    )
+    if dry_run:
+        document = {
+            "stack": stack,
+            "region": session.region_name,
+            "parameters": parameters,
+            "template": template_text(),
+        }
+        click.echo(json.dumps(document, indent=2))
+        return
+    tells = f", a budget of ${budget} a month" if budget else ""
+    click.echo(PLAN.format(name=stack, region=session.region_name, budget=tells), err=True)
+    _ask("Deploy it?", yes=yes)
+    deployed = deploy_stack(session, stack, parameters, _tell)
+    _show(deployed)
+    _tell(f"Next: embedtune image push embedtune {deployed.repository_uri}")
+    _tell("Then: embedtune launch --backend sagemaker --data …")
+
+
+@infra.command()
+@stack_option
+@profile_option
+@region_option
+def status(stack: str, profile: str | None, region: str | None) -> None:
+    """Show the stack's outputs."""
+    from launcher.aws import open_session
+
+    _show(_deployed(open_session(profile, region), stack))
+
+
+@infra.command()
+@stack_option
+@click.option("--with-data", is_flag=True, help="With all results and images, for good.")
+@profile_option
+@region_option
+@yes_option
+def delete(
+    stack: str, profile: str | None, region: str | None, *, with_data: bool, yes: bool
+) -> None:
+    """Delete the stack and its bucket; refused where they hold results or images."""
+    from launcher.aws import open_session
+    from launcher.stack import delete_stack
+
+    session = open_session(profile, region)
+    extent = "with ALL results and images in it" if with_data else "if it holds no data"
+    _ask(f"Delete the stack `{stack}` in {session.region_name}, {extent}?", yes=yes)
+    delete_stack(session, stack, with_data=with_data, say=_tell)
+
+
+def _deployed(session: "boto3.Session", name: str) -> "Stack":
+    from launcher.stack import read_stack
+
+    stack = read_stack(session, name)
+    if stack is None:
+        msg = f"There is no stack `{name}` in {session.region_name}: `embedtune infra deploy`."
+        raise BackendError(msg)
+    return stack
+
+
+def _show(stack: "Stack") -> None:
+    facts = {
+        "stack": stack.name,
+        "region": stack.region,
+        "bucket": stack.bucket,
+        "repository": stack.repository_uri,
+        "role": stack.role_arn,
+        "launcher policy": stack.launcher_policy_arn,
+        "hub token": stack.hub_token_secret_arn,
+        "key": stack.kms_key_arn,
+        "subnets": ", ".join(stack.subnets),
+        "security groups": ", ".join(stack.security_groups),
+        "version": stack.version,
+    }
+    for name, value in facts.items():
+        if value:
+            click.echo(f"{name:<17}{value}")
+
+
+def _ask(question: str, *, yes: bool) -> None:
+    if not yes:
+        # stdout is for results.
+        click.confirm(question, abort=True, err=True)
+
+
+def _tell(line: str) -> None:
+    click.echo(line, err=True)

@@ -1,0 +1,167 @@
+"""What a job costs: an instance's price, the most it can come to, what it came to, its time.
+
+An estimate is a rough one, and says on what it rests.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from job.errors import BackendError
+from launcher import aws
+from launcher.rules import family
+
+if TYPE_CHECKING:
+    import boto3
+
+# Answers for all regions; it has an endpoint in only three of them.
+PRICE_LIST_REGION = "us-east-1"
+# USD an hour on demand in us-east-1, as several public code bases have them.
+TABLE_DATE = "2026-11-23"
+TABLE = {
+    "ml.g4dn.xlarge": 0.736,
+    "ml.g5.xlarge": 1.408,
+    "ml.g5.2xlarge": 1.515,
+    "ml.g5.4xlarge": 2.03,
+    "ml.g5.8xlarge": 3.06,
+    "ml.g5.12xlarge": 7.09,
+    "ml.g5.16xlarge": 5.12,
+    "ml.g5.24xlarge": 10.18,
+    "ml.g5.48xlarge": 20.36,
+    "ml.g6.xlarge": 1.127,
+    "ml.g6.2xlarge": 1.222,
+    "ml.g6.12xlarge": 5.752,
+    "ml.g6e.2xlarge": 2.80,
+}
+
+# Texts go through a model at a speed inverse to its parameters; a text that is trained on costs
+# three times its encoding, since the backward pass does twice the work of the forward one.
+TRAINING_WORK = 3
+# The one run with published numbers, the article's on ml.g5.2xlarge: bge-base-en-v1.5 with 109
+# million parameters, 6,300 pairs in 4 epochs, after each of which 5 evaluators encoded 700 queries
+# and 7,000 documents. Its questions have 21 tokens on average and its documents 47 (measured on its
+# data); that its 3 min 26 s include those four evaluations is our reading.
+ARTICLE_SECONDS = 3 * 60 + 26
+ARTICLE_TOKENS = TRAINING_WORK * 4 * 6_300 * (21 + 47) + 4 * 5 * (700 * 21 + 7_000 * 47)
+A10G_SPEED = 109e6 * ARTICLE_TOKENS / ARTICLE_SECONDS
+# One GPU of the family beside an A10G: from the vendor's specifications, rounded; unmeasured.
+SPEEDS = {"g4dn": 0.5, "g5": 1, "g6": 1, "g6e": 2, "p4d": 3, "p4de": 3, "p5": 5}
+# From 2 to 6 minutes pass before a container's first line: the instance, then the image.
+START_UP_SECONDS = 240
+
+
+@dataclass(frozen=True)
+class Price:
+    """An instance's price on demand, if it is known, and where it is from."""
+
+    usd_per_hour: float | None
+    basis: str
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """How long the job itself may take, if that can be said, and the instance before it."""
+
+    seconds: float | None
+    start_up_seconds: float
+    basis: str
+
+
+def price_of(instance_type: str, region: str, session: "boto3.Session | None" = None) -> Price:
+    """Look a price up in AWS's list; without a session, or an answer, in our own table."""
+    aside = ""
+    if session:
+        try:
+            listed = _listed_price(session, instance_type, region)
+        except BackendError as error:
+            # What follows is advice, which has no place here.
+            aside = f" ({str(error).partition(';')[0].rstrip('.')})"
+        else:
+            if listed is not None:
+                return Price(listed, f"AWS's price list, on demand in {region}")
+            aside = " (AWS's price list has no such instance there)"
+    if instance_type not in TABLE:
+        return Price(None, f"no price is known for {instance_type}{aside}")
+    basis = f"table of {TABLE_DATE} for us-east-1, other regions differ{aside}"
+    return Price(TABLE[instance_type], basis)
+
+
+def upper_bound(price: Price, instances: int, max_runtime_seconds: float) -> float | None:
+    """Return the USD that the instances cannot exceed: SageMaker ends the job before."""
+    return _usd(price, instances * max_runtime_seconds)
+
+
+def actual(price: Price, billable_seconds: float, instances: int) -> float | None:
+    """Return the USD of a job that has ended.
+
+    It holds for spot as well: there the seconds are fewer, and the price is that on demand.
+    """
+    return _usd(price, instances * billable_seconds)
+
+
+def _usd(price: Price, seconds: float) -> float | None:
+    return None if price.usd_per_hour is None else price.usd_per_hour * seconds / 3600
+
+
+def estimate(
+    pairs: int,
+    tokens_per_pair: float,
+    corpus_documents: int,
+    tokens_per_document: float,
+    epochs: float,
+    parameters: int,
+    instance_type: str,
+    instances: int,
+) -> Estimate:
+    """Scale the article's run to another job; `pairs` are those trained on, both texts of each."""
+    gpus = family(instance_type)
+    if gpus not in SPEEDS:
+        basis = f"no run on {instance_type} or a similar instance is known"
+        return Estimate(None, START_UP_SECONDS, basis)
+    # The whole corpus is encoded for the base and the tuned model, and at most once an epoch.
+    encoded = (epochs + 2) * corpus_documents * tokens_per_document
+    tokens = TRAINING_WORK * epochs * pairs * tokens_per_pair + encoded
+    seconds = parameters * tokens / (A10G_SPEED * SPEEDS[gpus])
+    return Estimate(float(f"{seconds:.2g}"), START_UP_SECONDS, _basis(gpus, instances))
+
+
+def _basis(gpus: str, instances: int) -> str:
+    basis = (
+        "scaled by parameters and tokens from the one published run (bge-base-en-v1.5, 6,300 pairs,"
+        " 4 epochs, 3 min 26 s on ml.g5.2xlarge); derived, not measured; one GPU counted"
+    )
+    basis += f" of {instances} instances" if instances > 1 else ""
+    if gpus == "g5":
+        return basis
+    return f"{basis}; one of {gpus} taken as {SPEEDS[gpus]:g} × g5's, by specification"
+
+
+def _listed_price(session: "boto3.Session", instance_type: str, region: str) -> float | None:
+    wanted = {
+        "productFamily": "ML Instance",
+        "regionCode": region,
+        "instanceName": instance_type,
+        "platoinstancetype": "Training",
+    }
+    filters = [
+        {"Type": "TERM_MATCH", "Field": name, "Value": value} for name, value in wanted.items()
+    ]
+    pricing = aws.client(session, "pricing", PRICE_LIST_REGION)
+    with aws.explained("reading AWS's price list"):
+        pages = pricing.get_paginator("get_products").paginate(
+            ServiceCode="AmazonSageMaker", Filters=filters
+        )
+        products = [json.loads(text) for page in pages for text in page["PriceList"]]
+    prices = [price for product in products for price in _hourly_prices(product)]
+    # More than one would be a surprise; the bound on the cost must hold then as well.
+    return max(prices, default=None)
+
+
+def _hourly_prices(product: dict[str, Any]) -> Iterator[float]:
+    for term in product.get("terms", {}).get("OnDemand", {}).values():
+        for dimension in term["priceDimensions"].values():
+            usd = float(dimension["pricePerUnit"].get("USD", 0))
+            # Zeros stand for what is free or reserved.
+            if dimension["unit"] == "Hrs" and usd > 0:
+                yield usd

@@ -1,0 +1,187 @@
+"""What a launch needs, and whether it is there, in the order in which to mend it."""
+
+import json
+from collections.abc import Callable
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from job.errors import BackendError
+from launcher import account, engine
+from launcher.findings import Finding, Missing, NotNeeded, look, said
+from launcher.stack import Stack, read_stack
+
+if TYPE_CHECKING:
+    import boto3
+
+# By its name on PyPI: to look for its modules would import half of it.
+SDK = "sagemaker-core"
+# All that the job imports and the launcher does not.
+PACKAGES = (
+    "torch", "sentence_transformers", "datasets", "accelerate", "bm25s", "datasketch", "psutil",
+    "pyarrow", "scipy", "tensorboard",
+)  # fmt: skip
+OF_ACCOUNT = ("stack", "role", "bucket", "image", "quota", "price")
+
+
+def examine(
+    session: "boto3.Session",
+    stack_name: str,
+    instance_type: str,
+    instances: int,
+    spot: bool,  # noqa: FBT001  one of the machine's options, like the others
+    image: str | None = None,
+    role: str | None = None,
+    bucket: str | None = None,
+) -> list[Finding]:
+    """Look at this machine and the account; what is given here is not taken from the stack."""
+    findings = [
+        *_examine_machine(),
+        look("settings", partial(account.settings, session)),
+        look("credentials", partial(account.identity, session)),
+    ]
+    if findings[-1].state != "ok":
+        return findings + _skipped(OF_ACCOUNT, "needs credentials")
+    deploy = account.deploy_command(session, stack_name)
+    is_needed = not (image and role and bucket)
+    stack, stack_finding = _examine_stack(session, stack_name, deploy, is_needed=is_needed)
+    if stack:
+        role, bucket = role or stack.role_arn, bucket or stack.bucket
+        image = image or stack.repository_uri
+    push = f"afterwards {account.push_commands('REPOSITORY')}"
+    return [
+        *findings,
+        stack_finding,
+        _of_stack("role", role, partial(account.role, session, deploy)),
+        _of_stack("bucket", bucket, partial(account.bucket, session, deploy)),
+        _of_stack("image", image, partial(account.image, session), push),
+        look("quota", partial(account.quota, session, instance_type, instances, spot=spot)),
+        look("price", partial(account.price, session, instance_type)),
+    ]
+
+
+def without_session(error: BackendError) -> list[Finding]:
+    """Say that profile or region are wrong, so that nothing in the account was looked at."""
+    fix = "`--profile` and `--region`, or `aws configure`"
+    return [
+        *_examine_machine(),
+        Finding("settings", "missing", said(error), fix),
+        *_skipped(("credentials", *OF_ACCOUNT), "needs profile and region"),
+    ]
+
+
+def examine_process() -> list[Finding]:
+    """Look for what a job in a process of this machine needs."""
+    return [look("packages", _packages), look("GPU", _gpu_driver)]
+
+
+def examine_docker(image: str) -> list[Finding]:
+    """Look for what a job in a container of this machine needs."""
+    findings = [look("engine", _engine)]
+    if findings[0].state != "ok":
+        return findings + _skipped(("image", "GPU"), "needs the engine")
+    return [*findings, look("image", partial(_local_image, image)), look("GPU", _gpu_runtime)]
+
+
+def _examine_machine() -> list[Finding]:
+    return [look("package", _sdk), look("docker", _docker_client)]
+
+
+def _skipped(names: tuple[str, ...], reason: str) -> list[Finding]:
+    return [Finding(name, "skipped", reason) for name in names]
+
+
+def _of_stack(
+    name: str, subject: str | None, check: Callable[[str], str], later: str | None = None
+) -> Finding:
+    """Look at what is given or in the stack; `later` is what its deployment leaves to do."""
+    if subject is None:
+        return Finding(name, "skipped", "comes with the stack", later)
+    return look(name, partial(check, subject))
+
+
+def _examine_stack(
+    session: "boto3.Session", name: str, deploy: str, *, is_needed: bool
+) -> tuple[Stack | None, Finding]:
+    instead = "or do without one: `--role`, `--image` and `--output s3://…`"
+    try:
+        stack = read_stack(session, name)
+    except BackendError as error:
+        # A launch that needs it could not read it either.
+        if not is_needed:
+            return None, Finding("stack", "unknown", said(error))
+        return None, Finding("stack", "missing", said(error), f"mend that, {instead}")
+    if stack:
+        return stack, Finding("stack", "ok", f"{name} in {stack.region}")
+    found = f"there is no stack `{name}` in {session.region_name}"
+    if not is_needed:
+        return None, Finding("stack", "skipped", f"{found}; role, image and output are given")
+    return None, Finding("stack", "missing", found, f"{deploy}, {instead}")
+
+
+def _sdk() -> str:
+    try:
+        return f"{SDK} {version(SDK)}"
+    except PackageNotFoundError:
+        found = f"{SDK} is not installed"
+    raise Missing(found, "`pip install 'embedtune[sagemaker]'`")
+
+
+def _packages() -> str:
+    absent = [package for package in PACKAGES if find_spec(package) is None]
+    if absent:
+        found = f"not installed: {', '.join(absent)}"
+        raise Missing(found, "`pip install 'embedtune[train]'`")
+    return f"{', '.join(PACKAGES[:3])} and the others are installed"
+
+
+def _engine() -> str:
+    try:
+        version = engine.docker("version", "--format", "{{.Server.Version}}").strip()
+    except BackendError as error:
+        fix = "install Docker, `sudo systemctl start docker`; `--backend process` needs none"
+        raise Missing(said(error), fix) from None
+    return f"Docker {version} answers"
+
+
+def _docker_client() -> str:
+    try:
+        return _engine()
+    except Missing as missing:
+        found = f"{missing.found}. Only `embedtune image build` and `push` need it"
+        raise NotNeeded(found) from None
+
+
+def _local_image(image: str) -> str:
+    try:
+        return engine.docker("image", "inspect", "--format", "{{.Id}}", image).strip()
+    except BackendError as error:
+        if "No such image" not in str(error):
+            raise
+    if "/" in image:
+        msg = f"`{image}` is not here; the engine will pull it, if it can."
+        raise BackendError(msg)
+    found = f"there is no image `{image}` here"
+    raise Missing(found, "`embedtune image build`, or `--image` with another")
+
+
+def _gpu_driver() -> str:
+    if any(Path(device).exists() for device in engine.DEVICES):
+        return "NVIDIA's driver shows a GPU"
+    found = "NVIDIA's driver shows none; the job will do without"
+    raise NotNeeded(found)
+
+
+def _gpu_runtime() -> str:
+    driver = _gpu_driver()
+    runtimes = json.loads(engine.docker("info", "--format", "{{json .Runtimes}}"))
+    if "nvidia" in (runtimes or {}):
+        return f"{driver}, and the engine has its runtime"
+    # Newer engines hand GPUs out without it, so only a launch can tell.
+    msg = (
+        f"{driver}, but the engine lists no runtime for it. If it refuses a launch: install the "
+        "NVIDIA Container Toolkit, then `nvidia-ctk runtime configure --runtime=docker`."
+    )
+    raise BackendError(msg)

@@ -1,0 +1,65 @@
+"""What a check has found: whether something that a launch needs is there, and what to do if not."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+from job.errors import BackendError
+from launcher.aws import error_code
+
+State = Literal["ok", "missing", "unknown", "skipped"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that a launch needs; `fix` is what to do about it, with commands in backticks."""
+
+    name: str
+    state: State
+    found: str
+    fix: str | None = None
+
+
+class Missing(Exception):
+    """Something is not there that a launch needs."""
+
+    def __init__(self, found: str, fix: str) -> None:
+        super().__init__(f"{found[:1].upper()}{found[1:]}; to mend it: {fix}.")
+        self.found, self.fix = found, fix
+
+
+class NotNeeded(Exception):
+    """Something is not there that a launch can do without."""
+
+
+def look(name: str, check: Callable[[], str]) -> Finding:
+    """Run a check, which returns what it found; what it could not find out is unknown."""
+    try:
+        return Finding(name, "ok", check())
+    except Missing as missing:
+        return Finding(name, "missing", missing.found, missing.fix)
+    except NotNeeded as found:
+        return Finding(name, "skipped", str(found))
+    except BackendError as error:
+        return Finding(name, "unknown", said(error))
+
+
+def said(error: BackendError) -> str:
+    """Return an error's line as a finding has it: without a full stop."""
+    return str(error).rstrip(".")
+
+
+@contextmanager
+def missing_if(codes: tuple[str, ...], found: str, fix: str) -> Iterator[None]:
+    """Take AWS's refusals with these codes for the absence of what was asked for."""
+    from botocore.exceptions import ClientError
+
+    try:
+        yield
+    except ClientError as error:
+        if error_code(error) not in codes:
+            raise
+    else:
+        return
+    raise Missing(found, fix)

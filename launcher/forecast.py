@@ -1,0 +1,78 @@
+"""About how long a job will take: from the sizes of local files, none of which is parsed."""
+
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from launcher.cost import Estimate, estimate
+from launcher.plan import BUILTIN, Plan
+
+# Formats with a row a line, and what a token of them takes, quotes and names of fields included.
+LINES = (".jsonl", ".csv", ".tsv")
+BYTES_A_TOKEN = 4.5
+# A context has about so much of its row's tokens; the rest asks.
+CONTEXT_SHARE = 0.7
+# What `auto` mostly means for some thousands of pairs.
+USUAL_EPOCHS = 4.0
+FLOAT32_BYTES = 4
+CHUNK = 2**20
+
+
+@dataclass(frozen=True)
+class Rows:
+    count: int
+    bytes: int
+
+
+def forecast(plan: Plan) -> Estimate | None:
+    """Estimate a job on its first instance type; nothing where data or model cannot be sized."""
+    rows, parameters = _rows(plan), _parameters(plan)
+    if rows is None or not rows.count or parameters is None:
+        return None
+    spec = plan.spec
+    count = min(rows.count, spec.data.limit or rows.count)
+    tokens = rows.bytes / rows.count / BYTES_A_TOKEN
+    share = 1 - spec.data.validation_fraction - spec.data.test_fraction
+    epochs = spec.training.epochs
+    return estimate(
+        pairs=int(count * share),
+        tokens_per_pair=tokens,
+        corpus_documents=count,
+        tokens_per_document=CONTEXT_SHARE * tokens,
+        epochs=USUAL_EPOCHS if epochs == "auto" else epochs,
+        parameters=parameters,
+        instance_type=plan.machine.instance_types[0],
+        instances=plan.machine.instances,
+    )
+
+
+def _rows(plan: Plan) -> Rows | None:
+    path = plan.inputs.get("data")
+    if path is None:
+        return None
+    files = [path] if path.is_file() else [each for each in path.rglob("*") if each.is_file()]
+    if not files or any(each.suffix not in LINES for each in files):
+        return None
+    return Rows(sum(map(_lines, files)), sum(each.stat().st_size for each in files))
+
+
+def _lines(path: Path) -> int:
+    with path.open("rb") as handle:
+        return sum(part.count(b"\n") for part in iter(lambda: handle.read(CHUNK), b""))
+
+
+def _parameters(plan: Plan) -> int | None:
+    """Count a model's parameters: by its files here, or as the Hub tells."""
+    base = plan.spec.model.base
+    if (folder := plan.inputs.get("model")) is not None:
+        weights = folder.rglob("*.safetensors")
+        return sum(path.stat().st_size for path in weights) // FLOAT32_BYTES or None
+    if "model" in plan.inputs or base.startswith(("s3://", BUILTIN)):
+        return None
+    from huggingface_hub import HfApi
+
+    # Only an estimate hangs on it: whatever goes wrong, the job will tell.
+    with suppress(Exception):
+        found = HfApi().model_info(base, revision=plan.spec.model.revision, timeout=5)
+        return found.safetensors.total if found.safetensors else None
+    return None

@@ -1,0 +1,50 @@
+"""A job's lines as they come: on a terminal with a bar for its steps, in a pipe as they are."""
+
+import re
+from types import TracebackType
+from typing import Self, TextIO
+
+import click
+
+STEP = re.compile(r"train: step=(\d+)/(\d+) ")
+
+
+class Live:
+    def __init__(self, to: TextIO) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+        self._to = to
+        self._console = Console(file=to, highlight=False)
+        self._bar = Progress(
+            "training",
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=self._console,
+            transient=True,
+            disable=not self._console.is_terminal,
+        )
+        self._task = self._bar.add_task("training", total=None, visible=False)
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+
+    def say(self, line: str) -> None:
+        """Print a line; one that tells a step moves the bar."""
+        if not self._console.is_terminal:
+            click.echo(line, file=self._to)
+            return
+        self._console.print(line, markup=False, emoji=False, soft_wrap=True)
+        if found := STEP.search(line):
+            done, total = int(found[1]), int(found[2])
+            self._bar.update(self._task, completed=done, total=total, visible=done < total)

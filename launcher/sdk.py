@@ -1,0 +1,58 @@
+"""SageMaker's own SDK, of which only `sagemaker.core` is used, and only to submit."""
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from job.errors import BackendError
+
+if TYPE_CHECKING:
+    import boto3
+
+# Where the SDK looks for settings that it would add to every request.
+SETTINGS = ("SAGEMAKER_CORE_ADMIN_CONFIG_OVERRIDE", "SAGEMAKER_CORE_USER_CONFIG_OVERRIDE")
+# Their keys are the user's own, not members of the API.
+FREE_MAPS = ("Environment", "HyperParameters")
+
+
+def create_training_job(session: "boto3.Session", request: Mapping[str, Any]) -> str:
+    """Send a request exactly as it is; returns the training job's ARN."""
+    with _no_settings():
+        try:
+            from sagemaker.core.resources import TrainingJob
+        except ModuleNotFoundError:
+            msg = "SageMaker's SDK is missing here: `pip install 'embedtune[sagemaker]'`."
+            raise BackendError(msg) from None
+        job = TrainingJob.create(**snake(request), session=session, region=session.region_name)
+    return str(job.training_job_arn)
+
+
+def snake(value: Any) -> Any:  # noqa: ANN401  a JSON document
+    """Rename the members of a request as the SDK names its parameters."""
+    if isinstance(value, Mapping):
+        return {
+            _snake_name(name): inner if name in FREE_MAPS else snake(inner)
+            for name, inner in value.items()
+        }
+    return [snake(each) for each in value] if isinstance(value, list) else value
+
+
+def _snake_name(name: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
+
+
+@contextmanager
+def _no_settings() -> Iterator[None]:
+    """Keep the SDK from filling in what a settings file of the user's holds."""
+    earlier = {name: os.environ.get(name) for name in SETTINGS}
+    os.environ.update(dict.fromkeys(SETTINGS, os.devnull))
+    try:
+        yield
+    finally:
+        for name, value in earlier.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

@@ -1,0 +1,138 @@
+"""Where a SageMaker job finds what it needs, and what is looked at before it costs anything."""
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from job.errors import BackendError
+from job.places import S3
+from launcher import aws
+from launcher.cost import Price, actual, price_of, upper_bound
+from launcher.forecast import forecast
+from launcher.machine import MachineOptions
+
+if TYPE_CHECKING:
+    import boto3
+
+    from launcher.plan import Plan
+
+
+@dataclass(frozen=True)
+class Site:
+    """Named by options, else from the outputs of the stack."""
+
+    region: str
+    role_arn: str
+    image: str
+    kms_key_arn: str | None = None
+    hub_token_secret_arn: str | None = None
+    subnets: tuple[str, ...] = ()
+    security_groups: tuple[str, ...] = ()
+    # Places of the stack's bucket that are cleared by themselves, for checkpoints and inputs.
+    checkpoints: str | None = None
+    inputs: str | None = None
+
+
+def find(machine: MachineOptions) -> Site:
+    """Ask AWS for the stack only where role or image are not given."""
+    session = _session(machine)
+    if machine.role and machine.image:
+        return Site(session.region_name, machine.role, machine.image)
+    from launcher.stack import read_stack
+
+    stack = read_stack(session, machine.stack)
+    if stack is None:
+        msg = (
+            f"There is no stack `{machine.stack}` in {session.region_name}: `embedtune infra "
+            "deploy` makes it; or give `--role`, `--image` and `--output s3://…`."
+        )
+        raise BackendError(msg)
+    return Site(
+        stack.region,
+        machine.role or stack.role_arn,
+        machine.image or stack.repository_uri,
+        stack.kms_key_arn,
+        stack.hub_token_secret_arn,
+        stack.subnets,
+        stack.security_groups,
+        stack.checkpoints,
+        stack.inputs,
+    )
+
+
+def stack_output(machine: MachineOptions) -> str | None:
+    """Return where results go in the stack's bucket; nothing without a stack."""
+    from launcher.stack import read_stack
+
+    stack = read_stack(_session(machine), machine.stack)
+    return stack.output if stack else None
+
+
+def _session(machine: MachineOptions) -> "boto3.Session":
+    session = aws.open_session(machine.profile, machine.region)
+    aws.use(machine.profile, session.region_name)
+    return session
+
+
+def complete(session: "boto3.Session", plan: "Plan", document: dict[str, Any]) -> Price:
+    """Look at the account, and fill in what it knows: the image's digest, the machine's price.
+
+    Raises `BackendError` with the first thing that is missing and the command that mends it; asks
+    before a job that may be dear.
+    """
+    from launcher.account import resolve_image
+    from launcher.doctor import examine
+
+    machine = plan.machine
+    specification = document["AlgorithmSpecification"]
+    bucket = plan.spec.output.uri.removeprefix(S3).partition("/")[0]
+    kinds = machine.instance_types
+    for finding in examine(
+        session, machine.stack, kinds[0], machine.instances, machine.spot,
+        specification["TrainingImage"], document["RoleArn"], bucket,
+    ):  # fmt: skip
+        if finding.state == "missing" and not (finding.name == "quota" and len(kinds) > 1):
+            msg = f"{finding.name}: {finding.found}. To mend it: {finding.fix}."
+            raise BackendError(msg)
+    specification["TrainingImage"] = resolve_image(session, specification["TrainingImage"])
+    price = _agreed(session, plan)
+    if price.usd_per_hour is not None:
+        each = price.usd_per_hour * machine.instances
+        document["Environment"] |= {"EMBEDTUNE_PRICE_PER_HOUR": f"{each:g}"}
+    return price
+
+
+def _agreed(session: "boto3.Session", plan: "Plan") -> Price:
+    """Show what the job may cost, and at most; above `--max-cost` somebody has to say yes."""
+    machine = plan.machine
+    kind = machine.instance_types[0]
+    price = price_of(kind, session.region_name, session)
+    most = upper_bound(price, machine.instances, machine.max_runtime)
+    for line in _outlook(plan, price, most):
+        click.echo(line, err=True)
+    if (most is None or most > machine.max_cost) and not machine.yes:
+        if not sys.stdin.isatty():
+            msg = (
+                f"That may cost more than `--max-cost {machine.max_cost:g}`: raise it, or `--yes`."
+            )
+            raise BackendError(msg)
+        click.confirm("That may be more than --max-cost. Start it?", abort=True, err=True)
+    return price
+
+
+def _outlook(plan: "Plan", price: Price, most: float | None) -> Iterator[str]:
+    machine = plan.machine
+    found = forecast(plan)
+    if found and found.seconds is not None:
+        minutes = found.seconds / 60
+        cost = actual(price, found.seconds, machine.instances)
+        usd = "" if cost is None else f", ${cost:.2f}"
+        waiting = f"{found.start_up_seconds / 60:.0f} min until it starts"
+        yield f"About {minutes:.1f} min{usd}, after {waiting} ({found.basis})"
+    kind = machine.instance_types[0]
+    bound = "" if most is None else f": at most ${most:.2f}"
+    hours = machine.max_runtime / 3600
+    yield f"{machine.instances} × {kind} for at most {hours:g} h{bound} ({price.basis})"

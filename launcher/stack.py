@@ -1,0 +1,203 @@
+"""The stack in CloudFormation: the only file that knows the names of what we have in AWS."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from job.errors import BackendError
+from launcher import cloudformation
+from launcher.aws import client, explained
+from launcher.cloudformation import ANNOUNCED, STILLBORN, Answer, Say
+from launcher.holdings import Bucket, Repository, require_empty
+
+if TYPE_CHECKING:
+    import boto3
+
+DEFAULT_STACK = "embedtune"
+# What the template asks for; its own defaults hold for what nobody has given yet.
+PARAMETERS = {
+    "BudgetEmail",
+    "DataBucketArns",
+    "HubTokenSecretArn",
+    "KmsKeyArn",
+    "MonthlyBudgetUsd",
+    "SecurityGroups",
+    "Subnets",
+}
+
+
+@dataclass(frozen=True)
+class Stack:
+    """What a stack's outputs say; `bucket` is a name."""
+
+    name: str
+    region: str
+    bucket: str
+    role_arn: str
+    repository_uri: str
+    kms_key_arn: str | None = None
+    hub_token_secret_arn: str | None = None
+    subnets: tuple[str, ...] = ()
+    security_groups: tuple[str, ...] = ()
+    version: str = "1"
+    launcher_policy_arn: str | None = None
+
+    @property
+    def output(self) -> str:
+        """Where results go, unless somebody says otherwise."""
+        return f"s3://{self.bucket}/runs"
+
+    @property
+    def checkpoints(self) -> str:
+        """Where runs keep their checkpoints; the bucket deletes them after a month."""
+        return f"s3://{self.bucket}/checkpoints"
+
+    @property
+    def inputs(self) -> str:
+        """Where local inputs are staged; the bucket deletes them after a month."""
+        return f"s3://{self.bucket}/inputs"
+
+
+def template_text() -> str:
+    """Read the template: from the installed package, or from the checkout."""
+    installed = Path(__file__).with_name("stack.yaml")
+    checkout = Path(__file__).parents[1] / "infra" / "stack.yaml"
+    return (installed if installed.is_file() else checkout).read_text("utf-8")
+
+
+def stack_parameters(
+    session: "boto3.Session",
+    *,
+    data_buckets: Sequence[str] = (),
+    subnets: Sequence[str] = (),
+    security_groups: Sequence[str] = (),
+    hub_token_secret: str | None = None,
+    kms_key: str | None = None,
+    budget_usd: int | None = None,
+    budget_email: str | None = None,
+) -> dict[str, str]:
+    """Name what is given as the template does; an empty text takes an earlier value away."""
+    partition = session.get_partition_for_region(session.region_name)
+    arns = [f"arn:{partition}:s3:::{name}" if name else "" for name in data_buckets]
+    given = {
+        "DataBucketArns": ",".join(arns) if arns else None,
+        "HubTokenSecretArn": hub_token_secret,
+        "KmsKeyArn": kms_key,
+        "Subnets": ",".join(subnets) if subnets else None,
+        "SecurityGroups": ",".join(security_groups) if security_groups else None,
+        "MonthlyBudgetUsd": None if budget_usd is None else str(budget_usd),
+        "BudgetEmail": budget_email,
+    }
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def read_stack(session: "boto3.Session", name: str = DEFAULT_STACK) -> Stack | None:
+    """Read a stack's outputs, if there is one; raises `BackendError` where it is half-made."""
+    cloud = client(session, "cloudformation")
+    with explained(f"reading the stack `{name}`"):
+        found = cloudformation.describe(cloud, name)
+        if found is None or found["StackStatus"] == ANNOUNCED:
+            return None
+        cloudformation.require_usable(cloud, found)
+    return _stack(found, session.region_name)
+
+
+def deploy_stack(
+    session: "boto3.Session", name: str, parameters: Mapping[str, str], say: Say
+) -> Stack:
+    """Create or update a stack and wait for it, telling each event once.
+
+    What an existing stack was given stays, unless `parameters` names it. A failure is taken back,
+    and raised as `BackendError` with the reason of the resource that failed first.
+    """
+    cloud = client(session, "cloudformation")
+    with explained(f"deploying the stack `{name}`"):
+        found = _to_update(cloud, name, say)
+        wanted = _given_before(found) | dict(parameters)
+        if not cloudformation.deploy(
+            cloud, name, template_text(), wanted, say, is_new=found is None
+        ):
+            say(f"The stack `{name}` is as wanted already; nothing was changed.")
+    stack = read_stack(session, name)
+    if stack is None:
+        msg = f"The stack `{name}` was deleted by somebody else; `embedtune infra deploy` again."
+        raise BackendError(msg)
+    return stack
+
+
+def delete_stack(session: "boto3.Session", name: str, *, with_data: bool, say: Say) -> None:
+    """Delete a stack, also a half-made one, and its bucket.
+
+    Raises `BackendError` where they hold objects or images, unless it is to go `with_data`.
+    """
+    cloud, s3, ecr = (client(session, service) for service in ("cloudformation", "s3", "ecr"))
+    with explained(f"deleting the stack `{name}`"):
+        found = cloudformation.describe(cloud, name)
+        if found is None:
+            say(f"There is no stack `{name}` in {session.region_name}; nothing was deleted.")
+            return
+        cloudformation.require_at_rest(found)
+        names = cloudformation.names_by_type(cloud, found["StackId"])
+        bucket = Bucket(s3, names.get("AWS::S3::Bucket"))
+        repository = Repository(ecr, names.get("AWS::ECR::Repository"))
+        if not with_data:
+            require_empty(bucket, repository)
+        # Before the stack: CloudFormation deletes no repository that holds images, and a bucket
+        # whose stack is gone is found by nobody.
+        bucket.empty(say)
+        repository.empty(say)
+        cloudformation.delete(cloud, found, say)
+        # The template retains it, for those who delete the stack without us.
+        bucket.delete(say)
+
+
+def _stack(found: Answer, region: str) -> Stack:
+    outputs = {output["OutputKey"]: output["OutputValue"] for output in found.get("Outputs", [])}
+    try:
+        return Stack(
+            name=found["StackName"],
+            region=outputs["Region"],
+            bucket=outputs["Bucket"],
+            role_arn=outputs["RoleArn"],
+            repository_uri=outputs["RepositoryUri"],
+            kms_key_arn=outputs.get("KmsKeyArn"),
+            hub_token_secret_arn=outputs.get("HubTokenSecretArn"),
+            subnets=_parts(outputs.get("Subnets")),
+            security_groups=_parts(outputs.get("SecurityGroups")),
+            version=outputs["Version"],
+            launcher_policy_arn=outputs["LauncherPolicyArn"],
+        )
+    except KeyError as missing:
+        msg = (
+            f"The stack `{found['StackName']}` in {region} is not embedtune's: it has no output "
+            f"{missing}. Name another by `--stack`."
+        )
+        raise BackendError(msg) from None
+
+
+def _parts(output: str | None) -> tuple[str, ...]:
+    return tuple(output.split(",")) if output else ()
+
+
+def _to_update(cloud: Any, name: str, say: Say) -> Answer | None:  # noqa: ANN401
+    """Return the stack that can be updated, if there is one; a stillborn one is removed."""
+    found = cloudformation.describe(cloud, name)
+    if found is None or found["StackStatus"] == ANNOUNCED:
+        return None
+    if found["StackStatus"] in STILLBORN:
+        say(f"An earlier creation of `{name}` failed; what is left of it is removed first.")
+        cloudformation.delete(cloud, found, say)
+        return None
+    cloudformation.require_usable(cloud, found)
+    return found
+
+
+def _given_before(found: Answer | None) -> dict[str, str]:
+    given = (found or {}).get("Parameters", [])
+    # An older template may have asked for more.
+    return {
+        parameter["ParameterKey"]: parameter["ParameterValue"]
+        for parameter in given
+        if parameter["ParameterKey"] in PARAMETERS
+    }

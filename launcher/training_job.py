@@ -1,0 +1,237 @@
+"""A plan as SageMaker's CreateTrainingJob: one plain document, built without asking anybody."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from job import hub
+from job.errors import DataError, ModelError, SpecError
+from job.places import S3
+from job.workspace import DATA_CHANNELS, DEFAULT_ROOT
+from launcher.plan import BUILTIN, Plan
+from launcher.site import Site
+
+# Tell a run's jobs from others: SageMaker's own names are unique for ever, a run's is not.
+RUN_TAG, RUN_VARIABLE = "embedtune:run", "EMBEDTUNE_RUN"
+# Where SageMaker itself puts what the job leaves, below the run's prefix.
+ARTEFACTS = "sagemaker"
+# Shown as curves in SageMaker's console; SageMaker takes forty.
+METRICS = {
+    "train:loss": r"train: step=\S+ loss=([0-9.]+)",
+    "train:learning_rate": r"train: step=.* learning_rate=([0-9.e+-]+)",
+    "bm25:ndcg@10": r" bm25 ndcg@10: ([0-9.]+)",
+}
+METRIC_DIMENSIONS = (1024, 768, 512, 384, 256, 128, 64)
+# SageMaker ends a spot job that waits longer than that for machines, besides its own time.
+SPOT_WAIT_SECONDS = 3600
+# By these a path is told from a Hub id, which has slashes as well.
+DATA_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".gz")
+# Whoever may describe the job would read them.
+TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+# Cut off from S3 and the Hub, the job leaves its results where SageMaker takes them.
+ISOLATED = {"HF_HUB_OFFLINE": "1", "EMBEDTUNE_NO_PUBLISH": "1"}
+
+
+def build_request(plan: Plan, site: Site, name: str) -> dict[str, Any]:
+    """Build the request of a run's job called `name` (the run's own, or `RUN-2` …)."""
+    machine = plan.machine
+    run = plan.destination.uri
+    request: dict[str, Any] = {
+        "TrainingJobName": name,
+        "AlgorithmSpecification": {
+            "TrainingImage": site.image,
+            "TrainingInputMode": "File",
+            "MetricDefinitions": _metric_definitions(),
+            "EnableSageMakerMetricsTimeSeries": True,
+        },
+        "RoleArn": site.role_arn,
+        "InputDataConfig": [
+            _channel(channel, uri, "File" if channel == "spec" else machine.input_mode)
+            for channel, uri in channels(plan, site).items()
+        ],
+        "OutputDataConfig": {
+            "S3OutputPath": f"{run}/{ARTEFACTS}",
+            "CompressionType": "NONE",
+            **_key("KmsKeyId", _kms_key(plan, site)),
+        },
+        "CheckpointConfig": {
+            "S3Uri": f"{site.checkpoints}/{plan.name}"
+            if site.checkpoints
+            else f"{run}/checkpoints",
+            "LocalPath": str(DEFAULT_ROOT / "checkpoints"),
+        },
+        "ResourceConfig": _resources(plan),
+        "StoppingCondition": _stopping(plan),
+        "EnableManagedSpotTraining": machine.spot,
+        "EnableNetworkIsolation": machine.isolate,
+        "EnableInterContainerTrafficEncryption": False,
+        "Environment": environment(plan, site),
+        "Tags": _tags(plan),
+    }
+    subnets = machine.subnet or site.subnets
+    groups = machine.security_group or site.security_groups
+    if subnets or groups:
+        request["VpcConfig"] = {"Subnets": list(subnets), "SecurityGroupIds": list(groups)}
+    return request
+
+
+def channels(plan: Plan, site: Site) -> dict[str, str]:
+    """Return the S3 address of each channel: what lies in S3 stays where it is."""
+    in_s3 = {n: _exact(uri) for n, uri in plan.sources.items() if uri.startswith(S3)}
+    folder = f"{site.inputs}/{plan.name}" if site.inputs else f"{plan.destination.uri}/input"
+    return in_s3 | {name: f"{folder}/{name}/" for name in (*staging(plan), "spec")}
+
+
+def staging(plan: Plan) -> dict[str, str]:
+    """Return what is brought to S3 before the job starts, by channel: paths, or the Hub's model."""
+    brought = {name: str(path) for name, path in plan.inputs.items()}
+    if plan.machine.isolate and _is_on_hub(plan, "model"):
+        brought["model"] = plan.sources["model"]
+    return brought
+
+
+def environment(plan: Plan, site: Site) -> dict[str, str]:
+    """Tell the job what its spec does not hold; whoever may describe it reads it: no secrets."""
+    machine = plan.machine
+    told = dict(pair.split("=", 1) for pair in machine.env)
+    told |= {RUN_VARIABLE: plan.name, "EMBEDTUNE_DEVICE": machine.device}
+    if machine.isolate:
+        return told | ISOLATED
+    secret = machine.hf_token_secret or site.hub_token_secret_arn
+    if secret and plan.uses_hub:
+        told["EMBEDTUNE_HF_TOKEN_SECRET"] = secret
+    return told
+
+
+def _is_on_hub(plan: Plan, channel: str) -> bool:
+    source = plan.sources.get(channel, BUILTIN)
+    return channel not in plan.inputs and not source.startswith((S3, BUILTIN))
+
+
+def _metric_definitions() -> list[dict[str, str]]:
+    found = dict(METRICS)
+    for dimension in METRIC_DIMENSIONS:
+        key = f"dim_{dimension}_cosine_ndcg@10"
+        found |= {f"{model}:{key}": rf" {model} {key}: ([0-9.]+)" for model in ("base", "tuned")}
+        found[f"validation:{key}"] = rf"validate: step=\S+ {key}: ([0-9.]+)"
+    return [{"Name": name, "Regex": regex} for name, regex in found.items()]
+
+
+def _channel(name: str, uri: str, mode: str) -> dict[str, Any]:
+    return {
+        "ChannelName": name,
+        "DataSource": {
+            "S3DataSource": {
+                "S3DataType": "S3Prefix",
+                "S3Uri": uri,
+                "S3DataDistributionType": "FullyReplicated",
+            }
+        },
+        "InputMode": mode,
+    }
+
+
+def _exact(uri: str) -> str:
+    """Close a folder's prefix, which would else match its neighbours' names as well."""
+    name = uri.rpartition("/")[2]
+    return uri if "." in name or uri.endswith("/") else uri + "/"
+
+
+def _resources(plan: Plan) -> dict[str, Any]:
+    machine = plan.machine
+    kinds = machine.instance_types
+    if len(kinds) == 1:
+        chosen: Mapping[str, Any] = {"InstanceType": kinds[0], "InstanceCount": machine.instances}
+    else:
+        preferences = [{"InstanceType": k, "InstanceCount": machine.instances} for k in kinds]
+        chosen = {"InstancePreferences": preferences}
+    return {
+        **chosen,
+        "VolumeSizeInGB": machine.volume_gb,
+        **_key("VolumeKmsKeyId", machine.volume_kms_key),
+        **_key("KeepAlivePeriodInSeconds", machine.keep_alive),
+    }
+
+
+def _stopping(plan: Plan) -> dict[str, int]:
+    machine = plan.machine
+    usual = machine.max_runtime + SPOT_WAIT_SECONDS if machine.spot else None
+    wait = usual if machine.max_wait is None else machine.max_wait
+    runtime = {"MaxRuntimeInSeconds": machine.max_runtime}
+    return runtime if wait is None else runtime | {"MaxWaitTimeInSeconds": wait}
+
+
+def _tags(plan: Plan) -> list[dict[str, str]]:
+    tags = dict(pair.split("=", 1) for pair in plan.machine.tag)
+    tags[RUN_TAG] = plan.name
+    return [{"Key": key, "Value": value} for key, value in tags.items()]
+
+
+def _kms_key(plan: Plan, site: Site) -> str | None:
+    return plan.spec.output.kms_key or site.kms_key_arn
+
+
+def _key(name: str, value: object) -> dict[str, object]:
+    """Return a member only where it has a value."""
+    return {name: value} if value else {}
+
+
+def check_plan(plan: Plan) -> None:
+    """Refuse what the request alone does not show."""
+    machine = plan.machine
+    for field, pairs in (("tag", machine.tag), ("env", machine.env)):
+        for pair in pairs:
+            if "=" not in pair:
+                msg = f"`--{field} {pair}`: expected NAME=VALUE."
+                raise SpecError(msg)
+    if given := [pair.partition("=")[0] for pair in machine.env if pair.startswith(TOKENS)]:
+        msg = (
+            f"`--env {given[0]}=…` would show the token to all who may describe the job: put it "
+            "into a secret, and give `--hf-token-secret ARN`."
+        )
+        raise SpecError(msg)
+    if not plan.spec.output.uri.startswith(S3):
+        msg = (
+            f"`--backend sagemaker` leaves its results in S3, and `--output` is "
+            f"`{plan.spec.output.uri}`: give `--output s3://bucket/prefix`, or make the stack "
+            "(`embedtune infra deploy`), whose bucket is the default."
+        )
+        raise SpecError(msg)
+    _check_inputs(plan)
+    if machine.isolate:
+        _check_isolated(plan)
+
+
+def _check_inputs(plan: Plan) -> None:
+    """Find out here what the job would find out minutes later, on a machine that is paid for."""
+    for channel, source in plan.sources.items():
+        error = ModelError if channel == "model" else DataError
+        path = plan.inputs.get(channel)
+        if path is None and not _may_be_elsewhere(channel, source):
+            msg = f"There is no file or folder `{source}` here."
+            raise error(msg)
+        if path and path.is_dir() and not any(path.iterdir()):
+            msg = f"The folder `{source}` is empty."
+            raise error(msg)
+
+
+def _may_be_elsewhere(channel: str, source: str) -> bool:
+    """Tell a Hub id from a path, as the job does."""
+    if source.startswith((S3, BUILTIN, hub.SCHEME)):
+        return True
+    if channel == "model":
+        return not source.startswith((".", "/", "~")) and source.count("/") < 2
+    return not source.endswith(DATA_SUFFIXES) and hub.parse_reference(source) is not None
+
+
+def _check_isolated(plan: Plan) -> None:
+    cut_off = "`--isolate` cuts the job off from the Hub and from AWS: "
+    if plan.spec.output.hub:
+        msg = f"{cut_off}it cannot push to `output.hub`."
+        raise SpecError(msg)
+    if plan.machine.hf_token_secret:
+        msg = f"{cut_off}it cannot read `--hf-token-secret`."
+        raise SpecError(msg)
+    for channel in DATA_CHANNELS:
+        if _is_on_hub(plan, channel):
+            msg = f"{cut_off}download `{plan.sources[channel]}` first, and give its folder."
+            raise SpecError(msg)

@@ -1,0 +1,77 @@
+"""The image as a SageMaker training image: started as SageMaker starts it, by our launcher."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from sagemaker_container import Docker
+from sagemaker_server import SageMaker
+
+pytestmark = pytest.mark.docker
+
+SETTINGS = {
+    "training.epochs": "3",
+    "training.batch_size": "32",
+    "training.learning_rate": "3e-3",
+    "evaluation.dimensions": "[64, 32, 16]",
+    "evaluation.main_dimension": "32",
+    "evaluation.permutations": "1000",
+    "model.precision": "float32",
+}
+
+
+@pytest.fixture
+def server(image):
+    with SageMaker(executor=Docker(image)) as server:
+        server.s3.bucket("box")
+        yield server
+
+
+@pytest.fixture
+def launch(server, tmp_path, pairs_file, tiny_encoder):
+    """Launch a job in a container and follow it to its end."""
+    role, image = server.add_role("trainer"), server.add_image("embedtune", "1")
+    here = ["--role", role, "--image", image, "--output", "s3://box/runs"]
+    fields = [part for pair in SETTINGS.items() for part in ("--set", "=".join(pair))]
+
+    def work(name, *options):
+        command = [sys.executable, "-P", "-m", "launcher.cli", "launch", "--backend", "sagemaker"]
+        data = ["--data", str(pairs_file), "--model", str(tiny_encoder), "--name", name]
+        return subprocess.run(
+            [*command, *data, *here, *fields, *options],
+            check=False,
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env=server.environment(tmp_path),
+        )
+
+    return work
+
+
+def test_the_image_runs_as_a_training_job(server, launch):
+    """As root, on SageMaker's tree, with the role's credentials from the container endpoint."""
+    done = launch("first")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("first: nDCG@10 on ")
+    report = json.loads(server.s3.get("box", "runs/first/report/report.json"))
+    assert report["training"]["steps"] == 30
+    assert server.jobs["first"].exit_codes == [0]
+
+
+def test_an_isolated_job_really_has_no_network(server, launch):
+    """`--network none`: nothing is published by the job, and all of it arrives all the same."""
+    done = launch("alone", "--isolate")
+    assert done.returncode == 0, done.stderr
+    assert not [call for call in server.job_calls if call.service == "s3"]
+    assert server.s3.get("box", "runs/alone/manifest.json")
+    assert server.s3.get("box", "runs/alone/model/model.safetensors")
+
+
+def test_a_failure_in_the_container_keeps_its_code(launch):
+    done = launch("wrong", "--set", "data.min_test_queries=300")
+    assert done.returncode == 4, done.stderr
+    assert "data.min_test_queries" in done.stderr
+    assert os.linesep.join(done.stderr.splitlines()[-2:]).count("Traceback") == 0

@@ -1,0 +1,173 @@
+"""moto's CloudFormation, mended where AWS's does otherwise, and a server of it on loopback.
+
+`with mended_stacks():` a resource has events; a creation that fails is rolled back, an update that
+fails is undone in name; `AWS::NoValue` leaves no hole in a list; parameters are texts, with their
+defaults; a change set that changes nothing is known by the values that it would lead to.
+"""
+
+import contextlib
+import os
+import threading
+from dataclasses import dataclass
+
+import pytest
+from moto.cloudformation import models, parsing
+from moto.cloudformation.responses import CloudFormationResponse
+from moto.core.responses import EmptyResult
+from moto.moto_api._internal import moto_api_backend
+from moto.server import DomainDispatcherApplication, create_backend_app
+from s3_server import HOST, Handler
+from werkzeug.serving import ThreadedWSGIServer
+
+# moto warns of them, and makes nothing.
+UNKNOWN = {"AWS::Budgets::Budget", "AWS::S3::BucketPolicy"}
+
+
+@contextlib.contextmanager
+def stack_server():
+    """Serve all of moto, empty at first; yields what leads a process to it."""
+    moto_api_backend.reset()
+    with mended_stacks():
+        server = ThreadedWSGIServer(
+            HOST, 0, DomainDispatcherApplication(create_backend_app), Handler
+        )
+        loop = threading.Thread(target=server.serve_forever, args=[0.02], daemon=True)
+        loop.start()
+        try:
+            yield {
+                "AWS_ENDPOINT_URL": f"http://{HOST}:{server.port}",
+                "AWS_ACCESS_KEY_ID": "test",
+                "AWS_SECRET_ACCESS_KEY": "test",
+                "AWS_REGION": "eu-west-1",
+                "AWS_MAX_ATTEMPTS": "1",
+                "AWS_EC2_METADATA_DISABLED": "true",
+                "AWS_CONFIG_FILE": os.devnull,
+                "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+                "NO_PROXY": HOST,
+            }
+        finally:
+            server.shutdown()
+            loop.join()
+            server.server_close()
+    moto_api_backend.reset()
+
+
+@contextlib.contextmanager
+def mended_stacks():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parsing, "clean_json", _without_holes(parsing.clean_json))
+        for verb, function in (
+            ("CREATE", "parse_and_create_resource"),
+            ("UPDATE", "parse_and_update_resource"),
+        ):
+            patch.setattr(parsing, function, _with_events(verb, getattr(parsing, function)))
+        patch.setattr(models.Stack, "parameter_list", property(_parameters))
+        patch.setattr(models.Stack, "has_parameters", _leads_to_the_same)
+        patch.setattr(CloudFormationResponse, "execute_change_set", _execute)
+        yield
+
+
+@dataclass
+class Unknown:
+    """Stands for a resource of a type that moto does not know."""
+
+    logical_resource_id: str
+    cf_resource_type: str
+
+    @property
+    def physical_resource_id(self):
+        return f"some-{self.logical_resource_id}"
+
+    def is_created(self):
+        return True
+
+    def delete(self, *_):
+        """There is nothing to delete."""
+
+
+def _without_holes(clean_json):
+    def clean(given, resources):
+        found = clean_json(given, resources)
+        is_list = isinstance(given, list)
+        return [each for each in found if each is not None] if is_list else found
+
+    return clean
+
+
+def _with_events(verb, make):
+    def made(name, json, resources, account_id, region_name):
+        stack = models.cloudformation_backends[account_id][region_name].stacks[resources.stack_id]
+
+        def tell(status, reason=None, made=None):
+            physical = getattr(made, "physical_resource_id", "") or ""
+            facts = (stack.stack_id, stack.name, name, physical, json["Type"])
+            stack.events.append(models.Event(*facts, f"{verb}_{status}", reason, None))
+
+        condition = json.get("Condition")
+        if condition and not resources.lazy_condition_map[condition]:
+            return None
+        tell("IN_PROGRESS")
+        try:
+            if json["Type"] in UNKNOWN:
+                found = Unknown(name, json["Type"])
+            else:
+                found = make(name, json, resources, account_id, region_name)
+            # What moto cannot update stays as it was, instead of vanishing.
+            found = found or resources._parsed_resources.get(name)
+        except Exception as error:
+            tell("FAILED", getattr(error, "message", str(error)))
+            raise
+        tell("COMPLETE", made=found)
+        return found
+
+    return made
+
+
+def _texts(values):
+    return {k: ",".join(v) if isinstance(v, list) else str(v) for k, v in values.items()}
+
+
+def _parameters(stack):
+    values = _texts(stack.resource_map.resolved_parameters)
+    return [{"ParameterKey": key, "ParameterValue": value} for key, value in values.items()]
+
+
+def _leads_to_the_same(stack, parameters):
+    values = _texts(stack.resource_map.resolved_parameters)
+    return values == values | parameters
+
+
+def _execute(response):
+    """Answer ExecuteChangeSet, which begins an operation and never fails for a resource's sake."""
+    change = response.cloudformation_backend.describe_change_set(
+        response._get_param("ChangeSetName")
+    )
+    stack, verb = change.stack, change.change_set_type
+    stack._add_stack_event(f"{verb}_IN_PROGRESS", "User Initiated")
+    try:
+        change.apply()
+    except Exception:  # noqa: BLE001  whatever moto's resources raise
+        if verb == "CREATE":
+            _roll_back(stack, everything=response._get_bool_param("RetainExceptOnCreate"))
+        _end(stack, "ROLLBACK_COMPLETE" if verb == "CREATE" else "UPDATE_ROLLBACK_COMPLETE")
+        return EmptyResult()
+    stack.template = change.template
+    stack._parse_template()
+    stack.output_map = stack._create_output_map()
+    _end(stack, f"{verb}_COMPLETE")
+    return EmptyResult()
+
+
+def _end(stack, status):
+    stack.status = status
+    stack._add_stack_event(status)
+
+
+def _roll_back(stack, *, everything):
+    stack._add_stack_event("ROLLBACK_IN_PROGRESS", "The following resource(s) failed to create.")
+    resources = stack.resource_map
+    if everything:
+        for json in resources._resource_json_map.values():
+            json.pop("DeletionPolicy", None)
+    resources.delete()
+    resources._resource_json_map = {}

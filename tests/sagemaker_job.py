@@ -1,0 +1,148 @@
+"""A training job's state: what was asked for, what has become of it, how SageMaker tells it."""
+
+import json
+import math
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+DEFAULT_RUNTIME_SECONDS = 86_400
+SWITCHES = (
+    "EnableNetworkIsolation",
+    "EnableInterContainerTrafficEncryption",
+    "EnableManagedSpotTraining",
+)
+
+
+class Job:
+    """One training job: what was asked for, and what has happened to it so far."""
+
+    def __init__(self, body: bytes, region: str, account: str):
+        self.body = body
+        self.request: dict[str, Any] = json.loads(body)
+        self.name: str = self.request["TrainingJobName"]
+        self.region = region
+        self.arn = f"arn:aws:sagemaker:{region}:{account}:training-job/{self.name.lower()}"
+        self.tags = {tag["Key"]: tag["Value"] for tag in self.request.get("Tags", [])}
+        self.created = self.modified = time.time()
+        self.started: float | None = None
+        self.ended: float | None = None
+        self.transitions: list[dict[str, Any]] = []
+        self.failure_reason: str | None = None
+        self.artifacts: str | None = None
+        self.instance: str | None = None
+        self.exit_codes: list[int] = []
+        self.workspaces: list[Path] = []
+        # Why it shall end: a secondary status, as `Stopped` or `MaxRuntimeExceeded`.
+        self.stop_reason: str | None = None
+        self.interrupted = threading.Event()
+        self.abandoned = threading.Event()
+        self._billed_seconds = 0.0
+        self._on_host_since: float | None = None
+        self._lock = threading.RLock()
+        self.move("InProgress", "Starting", "Preparing the instances for training")
+
+    @property
+    def is_isolated(self) -> bool:
+        return bool(self.request.get("EnableNetworkIsolation"))
+
+    @property
+    def is_spot(self) -> bool:
+        return bool(self.request.get("EnableManagedSpotTraining"))
+
+    @property
+    def checkpoint_folder(self) -> str:
+        config = self.request.get("CheckpointConfig", {})
+        return str(config.get("LocalPath", "/opt/ml/checkpoints"))
+
+    @property
+    def _limits(self) -> dict[str, Any]:
+        given = self.request.get("StoppingCondition", {})
+        return {"MaxRuntimeInSeconds": DEFAULT_RUNTIME_SECONDS} | given
+
+    def heed_limits(self) -> None:
+        """Stop what has worked, or waited and worked, for too long."""
+        if self.billed_seconds > self._limits["MaxRuntimeInSeconds"]:
+            self.stop("MaxRuntimeExceeded")
+        if time.time() - self.created > self._limits.get("MaxWaitTimeInSeconds", math.inf):
+            self.stop("MaxWaitTimeExceeded")
+
+    def move(self, status: str, secondary: str, message: str) -> None:
+        """Enter a stage; whoever is to stop stays `Stopping` through all that are left."""
+        with self._lock:
+            now = time.time()
+            if self.stop_reason and status == "InProgress":
+                status = "Stopping"
+            if self.transitions:
+                self.transitions[-1]["EndTime"] = now
+            entry = {"Status": secondary, "StartTime": now, "StatusMessage": message}
+            self.transitions.append(entry)
+            self.status, self.secondary, self.modified = status, secondary, now
+
+    def end(self, status: str, secondary: str, message: str) -> None:
+        with self._lock:
+            self.leave_host()
+            self.move(status, secondary, message)
+            self.ended = self.transitions[-1]["EndTime"] = self.modified
+
+    def fail(self, reason: str) -> None:
+        with self._lock:
+            self.failure_reason = reason
+            self.end("Failed", "Failed", "Training job failed")
+
+    def stop(self, reason: str) -> bool:
+        """Ask for its end, whose secondary status is to be `reason`; false where it has ended."""
+        with self._lock:
+            if self.ended is None and self.stop_reason is None:
+                self.stop_reason = reason
+                self.move("Stopping", "Stopping", "Stopping the training job")
+            return self.ended is None
+
+    def enter_host(self) -> None:
+        with self._lock:
+            self._on_host_since = time.time()
+            self.started = self.started or self._on_host_since
+
+    def leave_host(self) -> None:
+        with self._lock:
+            self._billed_seconds, self._on_host_since = self.billed_seconds, None
+
+    @property
+    def billed_seconds(self) -> float:
+        since = self._on_host_since
+        return self._billed_seconds + (time.time() - since if since else 0.0)
+
+    def describe(self) -> dict[str, Any]:
+        """Answer `DescribeTrainingJob`: all that was asked for, and what came of it."""
+        with self._lock:
+            given = {name: value for name, value in self.request.items() if name != "Tags"}
+            answer = dict.fromkeys(SWITCHES, False) | given | self.summary()
+            answer["SecondaryStatusTransitions"] = [dict(entry) for entry in self.transitions]
+            answer["StoppingCondition"] = self._limits
+            if self.instance and "InstancePreferences" in self.request["ResourceConfig"]:
+                chosen = {"SelectedInstanceType": self.instance, "SelectedInstanceCount": 1}
+                answer["ResourceConfig"] = self.request["ResourceConfig"] | chosen
+            if self.started:
+                answer["TrainingStartTime"] = self.started
+            if self.started and self.ended:
+                answer["TrainingTimeInSeconds"] = math.ceil(self.ended - self.started)
+                answer["BillableTimeInSeconds"] = math.ceil(self._billed_seconds)
+            if self.failure_reason:
+                answer["FailureReason"] = self.failure_reason
+            if self.artifacts:
+                answer["ModelArtifacts"] = {"S3ModelArtifacts": self.artifacts}
+            return answer
+
+    def summary(self) -> dict[str, Any]:
+        """Return its line in `ListTrainingJobs`."""
+        with self._lock:
+            line = {
+                "TrainingJobName": self.name,
+                "TrainingJobArn": self.arn,
+                "CreationTime": self.created,
+                "LastModifiedTime": self.modified,
+                "TrainingJobStatus": self.status,
+                "SecondaryStatus": self.secondary,
+            }
+            return line | ({"TrainingEndTime": self.ended} if self.ended else {})

@@ -1,0 +1,146 @@
+"""What a training host moves: objects of S3 in both directions, and lines to CloudWatch."""
+
+import io
+import tarfile
+import threading
+import time
+from collections import deque
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any
+
+from moto.backends import get_backend
+from moto.core import DEFAULT_ACCOUNT_ID as ACCOUNT
+from s3_server import S3
+
+LOG_GROUP = "/aws/sagemaker/TrainingJobs"
+# A process that outlives its container may hold the pipe for ever.
+READ_SECONDS = 5
+
+
+class Storage(S3):
+    """The tests' S3 and the logs, straight in moto: no requests, and no fault strikes."""
+
+    def has_bucket(self, name: str) -> bool:
+        with self._lock:
+            return name in self._store.buckets
+
+    def delete(self, bucket: str, key: str) -> None:
+        with self._lock:
+            self._store.delete_object(bucket, key)
+
+    def open_log(self, region: str, host: str) -> str:
+        """Make a log stream, and the group where it is the first; return its name."""
+        with self._lock:
+            logs, epoch = get_backend("logs")[ACCOUNT][region], int(time.time())
+            if LOG_GROUP not in logs.groups:
+                logs.create_log_group(LOG_GROUP, {})
+            while f"{host}-{epoch}" in logs.groups[LOG_GROUP].streams:
+                epoch += 1
+            logs.create_log_stream(LOG_GROUP, f"{host}-{epoch}")
+            return f"{host}-{epoch}"
+
+    def write_log(self, region: str, stream: str, events: list[Any]) -> None:
+        with self._lock:
+            get_backend("logs")[ACCOUNT][region].put_log_events(LOG_GROUP, stream, events)
+
+
+class Mirror:
+    """Copies a folder to S3, again and again: what changed goes up, what is gone is deleted."""
+
+    def __init__(self, storage: Storage, folder: Path, uri: str):
+        self.storage, self.folder, self.uri = storage, folder, uri.rstrip("/")
+        self._known: dict[str, tuple[int, int]] = {}
+
+    def restore(self) -> None:
+        download(self.storage, f"{self.uri}/", self.folder)
+        self._known = self._look()
+
+    def push(self) -> None:
+        found = self._look()
+        for name in sorted(found):
+            if self._known.get(name) != found[name]:
+                # What has gone since is deleted the next time.
+                with suppress(FileNotFoundError):
+                    data = (self.folder / name).read_bytes()
+                    self.storage.put(*split(f"{self.uri}/{name}"), data)
+        for name in self._known.keys() - found.keys():
+            self.storage.delete(*split(f"{self.uri}/{name}"))
+        self._known = found
+
+    def _look(self) -> dict[str, tuple[int, int]]:
+        """Return size and time of each file, by name."""
+        found = {}
+        for path in self.folder.rglob("*"):
+            with suppress(FileNotFoundError):
+                if path.is_file():
+                    stat = path.stat()
+                    name = path.relative_to(self.folder).as_posix()
+                    found[name] = (stat.st_size, stat.st_mtime_ns)
+        return found
+
+
+class Log:
+    """A container's lines on their way to CloudWatch, some ticks behind."""
+
+    def __init__(self, storage: Storage, name: str, region: str, pipe: IO[bytes]):
+        self.storage, self.region, self._pipe = storage, region, pipe
+        self.stream = storage.open_log(region, f"{name}/algo-1")
+        self._lines: deque[dict[str, Any]] = deque()
+        self._due = 0
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def flush(self) -> None:
+        """Send what was there at the last flush already: the newest line is never sent at once."""
+        self._send(self._due)
+        self._due = len(self._lines)
+
+    def finish(self) -> None:
+        self._reader.join(READ_SECONDS)
+        if not self._reader.is_alive():
+            self._pipe.close()
+        self._send(len(self._lines))
+
+    def _read(self) -> None:
+        for line in self._pipe:
+            # An event's message has a character at least.
+            message = line.decode("utf-8", "replace").rstrip("\n") or " "
+            self._lines.append({"timestamp": int(time.time() * 1000), "message": message})
+
+    def _send(self, count: int) -> None:
+        if count:
+            events = [self._lines.popleft() for _ in range(count)]
+            self.storage.write_log(self.region, self.stream, events)
+
+
+def split(uri: str) -> tuple[str, str]:
+    """Split `s3://bucket/key` into bucket and key."""
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    return bucket, key
+
+
+def download(storage: Storage, uri: str, folder: Path) -> int:
+    """Fetch all objects whose keys begin so, and return their number.
+
+    Names are those below the prefix, if it is a folder's, or else those beside it.
+    """
+    bucket, prefix = split(uri)
+    keys = storage.keys(bucket, prefix) if storage.has_bucket(bucket) else []
+    files = [key for key in keys if not key.endswith("/")]
+    for key in files:
+        base = f"{prefix.rstrip('/')}/" if prefix else ""
+        if not key.startswith(base):
+            base = prefix[: prefix.rfind("/") + 1]
+        path = folder / key.removeprefix(base)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(storage.get(bucket, key))
+    return len(files)
+
+
+def archive(folder: Path) -> bytes:
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w:gz") as tar:
+        for path in sorted(folder.iterdir()):
+            tar.add(path, arcname=path.name)
+    return data.getvalue()
