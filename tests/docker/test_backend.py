@@ -10,6 +10,7 @@ import sys
 
 import pytest
 from containers import TINY_JOB, docker
+from s3_server import S3
 
 pytestmark = pytest.mark.docker
 
@@ -316,6 +317,27 @@ def test_the_callers_hub_cache_is_read_and_never_written(desk, hub_cache):
     assert done.returncode == 0, done.stderr
     assert place.report()["inputs"]["model"]["commit"] == hub_cache.commit
     assert hub_cache.listing() == before
+
+
+def test_data_and_results_may_lie_in_s3(desk, pairs_file):
+    """The caller's credentials reach the job by name; the report is fetched, no value is shown."""
+    place = desk(epochs=1)
+    with S3() as server:
+        server.bucket("box")
+        server.put("box", "pairs.jsonl", pairs_file.read_bytes())
+        planted = {"AWS_ACCESS_KEY_ID": "PLANTEDKEY", "AWS_SECRET_ACCESS_KEY": "planted-secret"}
+        environment = server.environment | planted
+        there = ("--data", "s3://box/pairs.jsonl", "--output", "s3://box/runs")
+        command = place.launch(*there, "--network", "host")
+        dry = place.run(*command, "--dry-run", **environment)
+        assert dry.returncode == 0, dry.stderr
+        done = place.run(*command, **environment)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith("r: nDCG@10 on ")
+        assert server.get("box", "runs/r/manifest.json")
+    for text in (dry.stdout, done.stdout, done.stderr):
+        assert "PLANTEDKEY" not in text
+        assert "planted-secret" not in text
 
 
 def test_the_image_is_shown_layer_by_layer(image, desk):
