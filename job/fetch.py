@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from job import hub
-from job.errors import DataError, EmbedtuneError, ModelError
+from job.errors import DataError, EmbedtuneError, ModelError, TrainingError
 from job.model import find_locally
 from job.places import S3, Entry, S3Place, inside
 from job.progress import log
@@ -67,7 +67,15 @@ def read_pins(workspace: Workspace) -> dict[str, dict[str, Any]]:
     """Return what an earlier start of this run fetched; nothing where nothing was trained on it."""
     if not (workspace.pins.is_file() and any(workspace.checkpoints.glob("checkpoint-*"))):
         return {}
-    pins: dict[str, dict[str, Any]] = json.loads(workspace.pins.read_text("utf-8"))
+    pins: dict[str, dict[str, Any]]
+    try:
+        pins = json.loads(workspace.pins.read_text("utf-8"))
+    except ValueError:
+        msg = (
+            f"`{workspace.pins}` is damaged, so nobody knows which data the checkpoints beside it "
+            "were trained on; delete that folder to train anew."
+        )
+        raise TrainingError(msg) from None
     return pins
 
 

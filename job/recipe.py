@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from job.data import TrainingPairs
+from job.errors import TrainingError
 from job.model import Model, parameters
 from job.progress import log
 from job.spec import ResolvedTraining, TrainingSpec
@@ -48,8 +49,15 @@ def read_recipe(path: Path) -> Recipe | None:
     """Read what an interrupted run resolved: it goes on with that, on whatever machine."""
     if not path.is_file():
         return None
-    document = json.loads(path.read_text("utf-8"))
-    return Recipe(ResolvedTraining.model_validate(document["spec"]), document["reasons"])
+    try:
+        document = json.loads(path.read_text("utf-8"))
+        return Recipe(ResolvedTraining.model_validate(document["spec"]), document["reasons"])
+    except (ValueError, KeyError, TypeError):
+        msg = (
+            f"`{path}` is damaged, so nobody knows how the checkpoints beside it were trained; "
+            "delete that folder to train anew."
+        )
+        raise TrainingError(msg) from None
 
 
 def resolve(spec: TrainingSpec, model: Model, pairs: TrainingPairs) -> Recipe:

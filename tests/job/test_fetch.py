@@ -13,7 +13,7 @@ import pytest
 from hub_server import Hub
 from remote import emptied, files_of, in_client, served_s3
 
-from job.errors import DataError, ModelError, StorageError
+from job.errors import DataError, ModelError, StorageError, TrainingError
 from job.fetch import Inputs, fetch_data, fetch_inputs, fetch_model, hub_reference, read_pins
 from job.hub import Reference
 from job.sources import open_source
@@ -317,6 +317,9 @@ def test_a_run_without_a_checkpoint_takes_the_new_version(put, workspace):
     assert read_pins(workspace) == {}
     mark_trained(workspace)
     assert read_pins(workspace) == inputs.facts
+    workspace.pins.write_text("{")
+    with pytest.raises(TrainingError, match=r"`.*inputs\.json` is damaged"):
+        read_pins(workspace)
 
 
 def forget_copies(workspace):

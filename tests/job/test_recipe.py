@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from job.data import TrainingPairs
+from job.errors import TrainingError
 from job.machine import Machine
 from job.model import Model, Prompts, load_model, parameters
 from job.recipe import (
@@ -405,3 +406,13 @@ def test_the_log_is_silent_where_all_was_given(model, logged):
     resolve(TrainingSpec(**EXPLICIT), model, pairs_of(320))
 
     assert logged == []
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"spec": {"epochs": -1}, "reasons": {}}'])
+def test_a_damaged_recipe_is_one_line(tmp_path, text):
+    """Nobody can go on from a checkpoint whose recipe is lost."""
+    path = tmp_path / "recipe.json"
+    path.write_text(text)
+    with pytest.raises(TrainingError, match=r"is damaged.*delete that folder to train anew"):
+        read_recipe(path)
+    assert read_recipe(tmp_path / "none.json") is None
