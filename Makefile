@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 PINS := pyproject.toml constraints.txt
 
-.PHONY: demo test image smoke test-docker lint docs bench clean
+.PHONY: demo test image smoke test-docker test-sdk lint docs bench clean
 
 demo: $(VENV)/.demo
 	$(BIN)/embedtune launch --data builtin:aws-docs --model builtin:minilm \
@@ -30,6 +30,10 @@ smoke: $(VENV)/.demo
 test-docker: $(VENV)/.dev
 	PYTHON=$(BIN)/python tests/docker/engine run $(BIN)/pytest -m docker tests/docker $(ARGS)
 
+# SageMaker's own SDK in an environment of its own (1 GB), on the local control plane.
+test-sdk: $(VENV)/.dev
+	PYTHON=$(BIN)/python tests/sdk/run $(ARGS)
+
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -44,7 +48,7 @@ bench: $(VENV)/.demo
 	$(BIN)/python tests/benchmarks/versus_article.py $(ARGS)
 
 clean:
-	rm -rf $(VENV) demo smoke build dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-sdk demo smoke build dist .mypy_cache .pytest_cache .ruff_cache
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit("embedtune needs Python 3.11 or newer; try: make PYTHON=python3.11") if sys.version_info < (3, 11) else None'
