@@ -1,6 +1,7 @@
 """The Hub's token out of AWS Secrets Manager, read by the machine's own role."""
 
 import os
+import re
 
 from job.errors import StorageError
 
@@ -14,7 +15,7 @@ def use_hub_token(arn: str) -> None:
     region = (arn.split(":") + [""] * 4)[3] or None
     try:
         client = boto3.client("secretsmanager", region_name=region)
-        os.environ["HF_TOKEN"] = client.get_secret_value(SecretId=arn)["SecretString"].strip()
+        token = client.get_secret_value(SecretId=arn)["SecretString"].strip()
     except (BotoCoreError, ClientError, KeyError) as error:
         kind = getattr(error, "response", {}).get("Error", {}).get("Code", type(error).__name__)
         msg = (
@@ -22,3 +23,11 @@ def use_hub_token(arn: str) -> None:
             "text, and may the job's role read it (`embedtune infra deploy --hub-token-secret`)?"
         )
         raise StorageError(msg) from None
+    # The client would show in its own error what cannot stand in a header.
+    if not re.fullmatch(r"[\w.-]+", token, re.ASCII):
+        msg = (
+            f"The secret `{arn}` holds no token alone, as in `hf_…`: AWS's console makes pairs of "
+            "key and value unless `Plaintext` is chosen."
+        )
+        raise StorageError(msg)
+    os.environ["HF_TOKEN"] = token

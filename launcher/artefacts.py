@@ -9,9 +9,9 @@ from launcher.training_job import ARTEFACTS
 FOLDERS = {"output/data": "", "output/model": "model/"}
 
 
-def bring_home(run: Run, job: str) -> None:
+def bring_home(run: Run, job: str, kms_key: str | None) -> None:
     """Copy an isolated job's results, within S3, to where every run has them; manifest last."""
-    target = S3Place(run.place.uri)
+    target = S3Place(run.place.uri, kms_key)
     if target.changed(MANIFEST) is not None:
         return
     for folder, prefix in FOLDERS.items():

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import boto3
 
 ATTEMPTS = 5
+KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 LOG_IN = "log in again: `aws sso login`, or however you get your credentials"
 UNKNOWN_KEY = "AWS does not know these credentials; check them by `aws sts get-caller-identity`"
 BUSY = "AWS asks for fewer requests, and went on doing so; try again in a minute"
@@ -76,6 +77,9 @@ def use(profile: str | None, region: str) -> None:
     """Lead everything in this process that asks AWS by itself, S3's client above all, there."""
     if profile:
         os.environ["AWS_PROFILE"] = profile
+        # boto3 would prefer keys of the environment, which may be another account's.
+        for key in KEYS:
+            os.environ.pop(key, None)
     os.environ["AWS_REGION"] = os.environ["AWS_DEFAULT_REGION"] = region
 
 

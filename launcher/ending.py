@@ -32,8 +32,7 @@ TIMES = {
 CAUSES: dict[str, tuple[type[EmbedtuneError], str]] = {
     "CapacityError": (
         BackendError,
-        "There is no such machine free: launch the name again later, or give more than one "
-        "`--instance-type`.",
+        "No such machine is free: launch the name again later, or give several `--instance-type`.",
     ),
     "ResourceLimitExceeded": (
         BackendError,
@@ -42,8 +41,7 @@ CAUSES: dict[str, tuple[type[EmbedtuneError], str]] = {
     "No S3 objects found": (DataError, "There is nothing where the data should be."),
     "Data download failed": (
         StorageError,
-        "SageMaker could not read the data: may the role read that bucket (`embedtune infra "
-        "deploy --data-bucket`)?",
+        "The role may not read the data: `embedtune infra deploy --data-bucket` lets it.",
     ),
     "Cannot pull": (
         BackendError,

@@ -4,6 +4,7 @@ import click
 
 from job.errors import StorageError
 from job.places import S3
+from launcher import aws
 from launcher.backends import docker, load_backend
 from launcher.runs import Run, find_run, list_runs
 
@@ -25,8 +26,13 @@ def find_job(output: str, name: str | None) -> Run:
 
 def settle(run: Run) -> None:
     """Note the end of a job that nobody followed."""
-    if run.launch and run.receipt is None:
-        load_backend(run.launch["backend"]).settle(run)
+    if (launch := run.launch) is None:
+        return
+    if profile := launch.get("profile"):
+        # What reads its results goes by the profile that it was launched with.
+        aws.use(profile, launch["region"])
+    if run.receipt is None:
+        load_backend(launch["backend"]).settle(run)
 
 
 def print_log(run: Run) -> None:
@@ -45,15 +51,28 @@ def print_log(run: Run) -> None:
 
 def find_result(output: str, name: str | None) -> Run:
     """Find a run to read: as `find_run`, else by what a backend knows of that name."""
-    return find_run(output, None) if name is None else _named(output, name)
+    if name is None:
+        return find_run(output, None)
+    run = _named(output, name)
+    # An isolated job's results are brought home by whoever asks first.
+    settle(run)
+    return run
 
 
 def _named(output: str, name: str) -> Run:
     try:
-        return find_run(output, name)
+        run = find_run(output, name)
     except StorageError:
-        backends = () if name.startswith(S3) else ("docker", "sagemaker")
-        for backend in backends:
-            if run := load_backend(backend).run_called(name):
-                return run
+        if found := _known_to_a_backend(name):
+            return found
         raise
+    if run.launch or run.is_finished:
+        return run
+    # In S3 only its spec tells of it: it was launched elsewhere, and may be at work.
+    return _known_to_a_backend(name) or run
+
+
+def _known_to_a_backend(name: str) -> Run | None:
+    backends = () if name.startswith(S3) else ("docker", "sagemaker")
+    found = (load_backend(backend).run_called(name) for backend in backends)
+    return next((run for run in found if run), None)

@@ -1,4 +1,4 @@
-"""A job's lines as they come: on a terminal with a bar for its steps, in a pipe as they are."""
+"""A job's lines as they come: on a terminal with a bar for its steps, in a pipe alone."""
 
 import re
 from types import TracebackType

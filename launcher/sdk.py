@@ -11,8 +11,13 @@ from job.errors import BackendError
 if TYPE_CHECKING:
     import boto3
 
-# Where the SDK looks for settings that it would add to every request.
-SETTINGS = ("SAGEMAKER_CORE_ADMIN_CONFIG_OVERRIDE", "SAGEMAKER_CORE_USER_CONFIG_OVERRIDE")
+# By these the SDK finds files with settings that it would add to every request; which of them it
+# reads, and whether it heeds them, differs between its versions.
+SETTINGS = tuple(
+    f"SAGEMAKER_{part}{whose}_CONFIG_OVERRIDE"
+    for part in ("", "CORE_")
+    for whose in ("ADMIN", "USER")
+)
 # Their keys are the user's own, not members of the API.
 FREE_MAPS = ("Environment", "HyperParameters")
 

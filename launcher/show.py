@@ -20,11 +20,10 @@ def show_report(console: Console, report: Mapping[str, Any], folder: Path) -> No
     console.print(comparison_table(report))
     verdict = report["verdict"]
     console.print(f"[bold]{escape(verdict['sentence'])}[/bold]", soft_wrap=True)
-    recommended = report["recommendation"]
-    console.print(
-        f"Deploy {recommended['dimension']} dimensions: {escape(recommended['reason'])}",
-        soft_wrap=True,
-    )
+    advice = report["recommendation"]
+    # Reports of earlier images have no sentence.
+    plain = f"Deploy {advice['dimension']} dimensions: {advice['reason']}"
+    console.print(escape(advice.get("sentence", plain)), soft_wrap=True)
     cost = report["cost"]
     seconds = sum(report["seconds"].values())
     price = "cost unknown" if cost["usd"] is None else f"${cost['usd']:.4f}"

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from job.errors import BackendError
-from job.places import S3
+from job.errors import BackendError, DataError
+from job.places import S3, split_uri
 from launcher import aws
 from launcher.cost import Price, actual, price_of, upper_bound
 from launcher.forecast import forecast
@@ -98,11 +98,42 @@ def complete(session: "boto3.Session", plan: "Plan", document: dict[str, Any]) -
             msg = f"{finding.name}: {finding.found}. To mend it: {finding.fix}."
             raise BackendError(msg)
     specification["TrainingImage"] = resolve_image(session, specification["TrainingImage"])
+    for channel in document["InputDataConfig"]:
+        if plan.sources.get(channel["ChannelName"], "").startswith(S3):
+            _check_source(session, channel["DataSource"]["S3DataSource"]["S3Uri"])
     price = _agreed(session, plan)
     if price.usd_per_hour is not None:
         each = price.usd_per_hour * machine.instances
         document["Environment"] |= {"EMBEDTUNE_PRICE_PER_HOUR": f"{each:g}"}
     return price
+
+
+def _check_source(session: "boto3.Session", uri: str) -> None:
+    """Refuse a channel that SageMaker would find nothing in, or may not read from this region."""
+    from botocore.exceptions import ClientError
+
+    bucket, s3 = split_uri(uri)[0], aws.client(session, "s3")
+    with aws.explained(f"looking at `{uri}`"):
+        try:
+            region = s3.head_bucket(Bucket=bucket).get("BucketRegion")
+            prefix = uri.removeprefix(f"{S3}{bucket}/")
+            found = s3.list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=1)["KeyCount"]
+        except ClientError as error:
+            if aws.error_code(error) in aws.DENIED:
+                # The job's role may have rights that its launcher lacks.
+                return
+            if aws.error_code(error) not in ("404", "NoSuchBucket"):
+                raise
+            found, region = 0, None
+    if not found:
+        msg = f"There is nothing at `{uri}`: no object, nor any below it."
+        raise DataError(msg)
+    if region not in (None, session.region_name):
+        msg = (
+            f"`{uri}` is in {region}, and a job reads in its own region only: `--region {region}`,"
+            f" or copy it to a bucket in {session.region_name}."
+        )
+        raise BackendError(msg)
 
 
 def _agreed(session: "boto3.Session", plan: "Plan") -> Price:

@@ -1,9 +1,11 @@
 """Local inputs become channels of a workspace."""
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
-from job.places import Place
+from job.places import S3Place
+from job.s3 import explained, s3_client
 from job.spec import JobSpec, ModelSpec
 from job.workspace import Workspace, link_or_copy, write_atomically, write_error
 
@@ -51,7 +53,7 @@ def upload(place: S3Place, source: str, model: ModelSpec, run: Path) -> None:
     path = Path(source) if Path(source).exists() else _from_hub(model)
     files = {path.name: path} if path.is_file() else dict(_files_below(path, run))
     place.put(files)
-    place.delete(entry.name for entry in place.files() if entry.name not in files)
+    _delete(place, [entry.name for entry in place.files() if entry.name not in files])
 
 
 def _files_below(path: Path, run: Path) -> Iterator[tuple[str, Path]]:
@@ -60,6 +62,12 @@ def _files_below(path: Path, run: Path) -> Iterator[tuple[str, Path]]:
         for each in sorted(part.rglob("*")) if part.is_dir() else (part,):
             if each.is_file():
                 yield each.relative_to(path).as_posix(), each
+
+
+def _delete(place: S3Place, names: list[str]) -> None:
+    with explained(place.uri, "written"):
+        for name in names:
+            s3_client().delete_object(Bucket=place.bucket, Key=f"{place.key}/{name}")
 
 
 def _from_hub(model: ModelSpec) -> Path:

@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from job import hub
 from job.errors import DataError, ModelError, SpecError
+from job.hub import SCHEME, parse_reference
 from job.places import S3
 from job.workspace import DATA_CHANNELS, DEFAULT_ROOT
+from launcher.image import ECR
 from launcher.plan import BUILTIN, Plan
 from launcher.site import Site
 
@@ -189,6 +190,15 @@ def check_plan(plan: Plan) -> None:
             "into a secret, and give `--hf-token-secret ARN`."
         )
         raise SpecError(msg)
+    if (image := machine.image) and not ECR.fullmatch(image.partition("/")[0]):
+        msg = (
+            f"`--image {image}`: SageMaker fetches images from ECR alone, as in "
+            "`123456789012.dkr.ecr.us-east-1.amazonaws.com/embedtune:1`."
+        )
+        raise SpecError(msg)
+    if (secret := machine.hf_token_secret) and not secret.startswith("arn:"):
+        msg = f"`--hf-token-secret {secret}`: expected an ARN, arn:aws:secretsmanager:…"
+        raise SpecError(msg)
     if not plan.spec.output.uri.startswith(S3):
         msg = (
             f"`--backend sagemaker` leaves its results in S3, and `--output` is "
@@ -216,11 +226,11 @@ def _check_inputs(plan: Plan) -> None:
 
 def _may_be_elsewhere(channel: str, source: str) -> bool:
     """Tell a Hub id from a path, as the job does."""
-    if source.startswith((S3, BUILTIN, hub.SCHEME)):
+    if source.startswith((S3, BUILTIN, SCHEME)):
         return True
     if channel == "model":
         return not source.startswith((".", "/", "~")) and source.count("/") < 2
-    return not source.endswith(DATA_SUFFIXES) and hub.parse_reference(source) is not None
+    return not source.endswith(DATA_SUFFIXES) and parse_reference(source) is not None
 
 
 def _check_isolated(plan: Plan) -> None:

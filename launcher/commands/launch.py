@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     help="Any field of the spec, as in --set training.epochs=3.",
 )
 @machine_options
-@click.option("--detach", is_flag=True, help="Start the job and return (docker).")
+@click.option("--detach", is_flag=True, help="docker, sagemaker: start the job and return.")
 @click.option("--dry-run", is_flag=True, help="Print what would be submitted, as JSON.")
 def launch(
     job_file: Path | None,

@@ -255,10 +255,9 @@ def test_the_comparison_is_printed_on_stdout(folder, whole):
     assert rows(whole.stdout) == expected
 
     seconds, cost = sum(report["seconds"].values()), report["cost"]
-    deploy = report["recommendation"]
     assert lines[-4:] == [
         report["verdict"]["sentence"],
-        f"Deploy {deploy['dimension']} dimensions: {deploy['reason']}",
+        report["recommendation"]["sentence"],
         f"Took {seconds:.0f} s, ${cost['usd']:.4f} ({cost['basis']})",
         "Report: runs/whole/report/report.md",
     ]

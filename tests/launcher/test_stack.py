@@ -14,7 +14,6 @@ from launcher.aws import open_session
 from launcher.cli import main
 from launcher.stack import Stack, read_stack, stack_parameters, template_text
 
-
 SECRET = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:hub-AbCdEf"
 KEY = "arn:aws:kms:eu-west-1:123456789012:key/0f"
 

@@ -1,0 +1,43 @@
+"""A run's training jobs in SageMaker, wherever they were launched: the latest, and its places."""
+
+import re
+from typing import Any
+
+from job.places import Place, open_place
+from launcher.training_job import ARTEFACTS, RUN_VARIABLE
+
+
+def last_job(sagemaker: Any, run: str) -> tuple[dict[str, Any] | None, set[str]]:  # noqa: ANN401
+    """Describe a run's latest job, if it has one; name all jobs that are called like its own."""
+    pages = sagemaker.get_paginator("list_training_jobs").paginate(
+        NameContains=run, SortBy="CreationTime", SortOrder="Descending"
+    )
+    names = [job["TrainingJobName"] for page in pages for job in page["TrainingJobSummaries"]]
+    like_it = [name for name in names if re.fullmatch(rf"{re.escape(run)}(-\d+)?", name)]
+    jobs = (sagemaker.describe_training_job(TrainingJobName=name) for name in like_it)
+    # A run may be called as another's second job is.
+    own = (job for job in jobs if job.get("Environment", {}).get(RUN_VARIABLE) == run)
+    return next(own, None), set(like_it)
+
+
+def next_name(run: str, taken: set[str]) -> str:
+    """Return the first of `RUN`, `RUN-2`, `RUN-3` … that is free."""
+    names = (run, *(f"{run}-{number}" for number in range(2, len(taken) + 3)))
+    return next(name for name in names if name not in taken)
+
+
+def results_of(found: dict[str, Any]) -> Place:
+    """Return where a job's run has its results."""
+    return open_place(found["OutputDataConfig"]["S3OutputPath"].removesuffix(f"/{ARTEFACTS}"))
+
+
+def spec_place(document: dict[str, Any], kms_key: str | None = None) -> Place:
+    """Return where a job's spec lies, from its request or its description."""
+    given = document["InputDataConfig"]
+    (spec,) = (channel for channel in given if channel["ChannelName"] == "spec")
+    return open_place(spec["DataSource"]["S3DataSource"]["S3Uri"], kms_key)
+
+
+def spec_of(found: dict[str, Any]) -> str | None:
+    """Read a job's spec: as it was staged, which is cleared after a while, or as it was used."""
+    return spec_place(found).read("job.json") or results_of(found).read("spec.json")

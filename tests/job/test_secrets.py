@@ -1,0 +1,100 @@
+"""The Hub's token out of a secret: it reaches the Hub's client, and nothing that anybody reads."""
+
+import json
+import os
+import sys
+
+import boto3
+import pytest
+from click.testing import CliRunner
+from sagemaker_server import SageMaker
+
+from job.__main__ import main
+from job.errors import StorageError
+from job.secrets import use_hub_token
+
+TOKEN = "hf_PlantedToken"
+
+
+@pytest.fixture(scope="module")
+def server():
+    with SageMaker([sys.executable, "-c", ""]) as server:
+        yield server
+
+
+@pytest.fixture
+def make_secret(server, monkeypatch):
+    """Keep something secret in another region than this process's own; returns its ARN."""
+    monkeypatch.setenv("HF_TOKEN", "")
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    for name, value in server.s3.environment.items():
+        monkeypatch.setenv(name, value)
+    client = boto3.client("secretsmanager", "eu-west-1")
+    made = []
+
+    def make(**content):
+        made.append(client.create_secret(Name=f"hub-{len(made)}", **content)["ARN"])
+        return made[-1]
+
+    yield make
+    for arn in made:
+        client.delete_secret(SecretId=arn, ForceDeleteWithoutRecovery=True)
+    client.close()
+
+
+@pytest.mark.parametrize("text", [TOKEN, f"  {TOKEN}\n"])
+def test_the_token_is_in_the_environment_before_the_client_looks(make_secret, text):
+    """The region is the ARN's; what an editor added around the token does no harm."""
+    use_hub_token(make_secret(SecretString=text))
+    assert os.environ["HF_TOKEN"] == TOKEN
+
+
+@pytest.mark.parametrize("text", [json.dumps({"HF_TOKEN": TOKEN}), f"{TOKEN} {TOKEN}", "", "ä"])
+def test_what_is_no_token_alone_is_refused_and_not_repeated(make_secret, text):
+    """The client's own error would show the header that it could not send."""
+    arn = make_secret(SecretString=text or " ")
+    with pytest.raises(StorageError) as raised:
+        use_hub_token(arn)
+    assert str(raised.value) == (
+        f"The secret `{arn}` holds no token alone, as in `hf_…`: AWS's console makes pairs of key "
+        "and value unless `Plaintext` is chosen."
+    )
+    assert os.environ["HF_TOKEN"] == ""
+
+
+@pytest.mark.parametrize(
+    ("arn", "kind"),
+    [
+        (
+            "arn:aws:secretsmanager:eu-west-1:123456789012:secret:none-AbCdEf",
+            "ResourceNotFoundException",
+        ),
+        ("no-arn", "NoRegionError"),
+    ],
+)
+def test_a_secret_that_cannot_be_read_is_one_line(make_secret, monkeypatch, arn, kind):
+    monkeypatch.delenv("AWS_DEFAULT_REGION")
+    with pytest.raises(StorageError) as raised:
+        use_hub_token(arn)
+    assert str(raised.value) == (
+        f"The Hub's token cannot be read from the secret `{arn}` ({kind}): does it exist, as a "
+        "text, and may the job's role read it (`embedtune infra deploy --hub-token-secret`)?"
+    )
+
+
+def test_bytes_are_no_token(make_secret):
+    arn = make_secret(SecretBinary=TOKEN.encode())
+    with pytest.raises(StorageError, match=rf"^The Hub's token .* `{arn}` \(KeyError\)"):
+        use_hub_token(arn)
+
+
+def test_the_job_ends_with_the_line_in_its_failure_file(make_secret, tmp_path):
+    """It is told what SageMaker shows, before any data or model is asked for."""
+    arn = make_secret(SecretString="{}")
+    arguments = ["train", "--workspace", str(tmp_path), "--hf-token-secret", arn]
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == StorageError.exit_code
+    line = (tmp_path / "output" / "failure").read_text("utf-8")
+    assert line.startswith(f"The secret `{arn}` holds no token alone")
+    assert done.stderr == f"Error: {line}"

@@ -1,0 +1,120 @@
+"""An account on loopback in which SageMaker runs jobs, and the command line that asks for them."""
+
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from moto.backends import get_backend
+from moto_stacks import mended_stacks
+from sagemaker_server import ACCOUNT, REGION, SageMaker
+from sagemaker_transfer import LOG_GROUP
+
+COMMAND = [sys.executable, "-P", "-m", "launcher.cli"]
+# The image's entrypoint: the job, or the program that `--env PROGRAM=…` brings instead of it.
+ENTRYPOINT = (
+    "import os, runpy; program = os.environ.get('PROGRAM'); "
+    "exec(program) if program else runpy.run_module('job', run_name='__main__', alter_sys=True)"
+)
+
+
+@dataclass
+class Done:
+    """What a command said, and how it ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def last_line(self):
+        return self.err.splitlines()[-1]
+
+
+@dataclass
+class Account:
+    """A bucket `box`, a role and an image without a stack, and whatever tests make beside them."""
+
+    server: SageMaker
+    environment: dict[str, str]
+    # Options of a launch: where it finds what it needs, and the tiny job.
+    places: tuple[str, ...]
+    tiny: tuple[str, ...]
+    started: list[subprocess.Popen] = field(default_factory=list)
+
+    def start(self, folder: Path, *arguments, **environment) -> subprocess.Popen:
+        """Start a command in a folder; a variable that is None is taken away from it."""
+        given = self.environment | environment
+        process = subprocess.Popen(
+            [*COMMAND, *map(str, arguments)],
+            cwd=folder,
+            env={name: value for name, value in given.items() if value is not None},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.started.append(process)
+        return process
+
+    def run(self, folder: Path, *arguments, **environment) -> Done:
+        return self.finish(self.start(folder, *arguments, **environment))
+
+    def start_launch(self, folder: Path, name: str, *arguments, **environment) -> subprocess.Popen:
+        """Launch the tiny job, or with `--env PROGRAM=…` what stands in for it."""
+        given = ("--backend", "sagemaker", "--name", name, *self.tiny, *self.places)
+        return self.start(folder, "launch", *given, *arguments, **environment)
+
+    def launch(self, folder: Path, name: str, *arguments, **environment) -> Done:
+        return self.finish(self.start_launch(folder, name, *arguments, **environment))
+
+    def lines(self, name: str) -> list[str]:
+        """Return what a job has said, as CloudWatch has it."""
+        groups = get_backend("logs")[ACCOUNT][REGION].groups
+        streams = dict(groups[LOG_GROUP].streams) if LOG_GROUP in groups else {}
+        own = [streams[stream] for stream in sorted(streams) if stream.startswith(f"{name}/")]
+        return [event.message for stream in own for event in stream.events]
+
+    def wait_for(self, name: str, text: str) -> None:
+        """Wait until a job has said something."""
+        self.wait_until(lambda: any(text in line for line in self.lines(name)))
+
+    @staticmethod
+    def finish(process: subprocess.Popen, seconds: float = 120) -> Done:
+        out, err = process.communicate(timeout=seconds)
+        return Done(process.returncode, out, err)
+
+    @staticmethod
+    def wait_until(condition, seconds: float = 60) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, "it never came to pass"
+            time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def account(tmp_path_factory, tiny_encoder, pairs_file, tiny_settings):
+    """An account for the tests of one file; nothing of the developer's own leads elsewhere."""
+    home = tmp_path_factory.mktemp("home")
+    entrypoint = [sys.executable, "-P", "-c", ENTRYPOINT]
+    with mended_stacks(), SageMaker(entrypoint, log_delay_seconds=2.5) as server:
+        server.s3.bucket("box")
+        role, image = server.add_role("standing"), server.add_image("standing", "1")
+        # More jobs at once than an account would let by itself.
+        server.quota["ml.g5.2xlarge"] = 20
+        # Long enough to be interrupted in the middle.
+        fields = tiny_settings | {"training.epochs": "8"}
+        settings = [part for field in fields.items() for part in ("--set", "=".join(field))]
+        account = Account(
+            server,
+            server.environment(home, COLUMNS="200"),
+            ("--role", role, "--image", image, "--output", "s3://box/runs"),
+            ("--data", pairs_file, "--model", tiny_encoder, "--device", "cpu", *settings),
+        )
+        account.environment.pop("XDG_CONFIG_HOME", None)
+        yield account
+        for process in account.started:
+            process.kill()
+            process.communicate()

@@ -1,0 +1,74 @@
+"""What a follower sees: in a pipe the lines and nothing else, on a terminal a bar below them."""
+
+import io
+import os
+
+import pytest
+
+from launcher.live import Live
+
+LINES = [
+    "2026-11-23T16:23:56Z data: start",
+    "[red]no markup[/red] :smile: `code` {x}",
+    "tab\there, carriage\rreturn",
+    "x" * 300,
+    "2026-11-23T16:23:56Z train: step=2/30 loss=10.6448 learning_rate=1.00e-03",
+    "2026-11-23T16:23:57Z train: step=30/30 loss=0.0479 learning_rate=1.01e-05",
+    "",
+]
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.fixture
+def terminal(monkeypatch):
+    """A terminal of its own, whatever the tests are run in."""
+    for name in ("TERM", "NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
+    return Terminal()
+
+
+def test_a_pipe_gets_every_line_as_it_is():
+    """No bar, nothing folded or read as markup; only colours are left out."""
+    to = io.StringIO()
+    with Live(to) as live:
+        for line in (*LINES, "\x1b[31mcolour\x1b[0m"):
+            live.say(line)
+    assert to.getvalue().split("\n")[:-1] == [*LINES, "colour"]
+
+
+def test_a_line_is_in_the_pipe_as_soon_as_it_is_said():
+    """Whoever reads along is not kept waiting for a full buffer."""
+    out, into = os.pipe()
+    with os.fdopen(into, "w") as to, Live(to) as live:
+        live.say("first")
+        assert os.read(out, 100) == b"first\n"
+    os.close(out)
+
+
+def test_steps_move_a_bar_below_the_lines(terminal):
+    with Live(terminal) as live:
+        live.say(LINES[0])
+        live._bar.refresh()
+        assert "training" not in terminal.getvalue()
+        live.say(LINES[4])
+        live._bar.refresh()
+        assert "2/30" in terminal.getvalue().rpartition("training")[2]
+    shown = terminal.getvalue()
+    assert LINES[0] in shown
+    assert LINES[4] in shown
+
+
+def test_the_bar_goes_with_the_last_step_and_text_stays_text(terminal):
+    with Live(terminal) as live:
+        for line in LINES:
+            live.say(line)
+        assert [task.visible for task in live._bar.tasks] == [False]
+    assert "[red]no markup[/red] :smile: `code` {x}" in terminal.getvalue()
+    # A long line is not folded: the terminal does that, and copying it gives it whole.
+    assert "x" * 300 in terminal.getvalue()

@@ -1,0 +1,189 @@
+"""SageMaker's SDK as a mere messenger: it sends the request, whatever the user's settings say."""
+
+import json
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from types import ModuleType, SimpleNamespace
+
+import pytest
+from remote import in_client
+from sagemaker_server import Call, SageMaker
+
+from job.errors import BackendError
+from launcher.sdk import SETTINGS, create_training_job, snake
+
+KEY = "arn:aws:kms:us-east-1:123456789012:key/0f"
+THEIR_VPC = {"security_group_ids": ["sg-9"], "subnets": ["subnet-9"]}
+# What a settings file of either kind may hold; each version of the SDK knows one of them.
+RESOURCES = {
+    "TrainingJob": {
+        "role_arn": "arn:aws:iam::123456789012:role/theirs",
+        "vpc_config": THEIR_VPC,
+        "output_data_config": {"kms_key_id": "theirs"},
+        "resource_config": {"volume_kms_key_id": "theirs"},
+    },
+    "GlobalDefaults": {"vpc_config": THEIR_VPC},
+}
+TRAINING_JOB = {
+    "RoleArn": "arn:aws:iam::123456789012:role/theirs",
+    "VpcConfig": {"SecurityGroupIds": ["sg-9"], "Subnets": ["subnet-9"]},
+    "OutputDataConfig": {"KmsKeyId": "theirs"},
+    "ResourceConfig": {"VolumeKmsKeyId": "theirs"},
+    "EnableNetworkIsolation": True,
+    "Environment": {"THEIR": "variable"},
+    "Tags": [{"Key": "their", "Value": "tag"}],
+}
+FILES = {
+    "none": None,
+    "new": {"SchemaVersion": "1.0", "SageMaker": {"PythonSDK": {"Resources": RESOURCES}}},
+    "old": {"SchemaVersion": "1.0", "SageMaker": {"TrainingJob": TRAINING_JOB}},
+}
+
+
+def a_request(role, image, name):
+    """A request with every member that we ever send, and texts that a renaming could hit."""
+    source = {"S3DataType": "S3Prefix", "S3Uri": "s3://box/data/"}
+    return {
+        "TrainingJobName": name,
+        "AlgorithmSpecification": {
+            "TrainingImage": image,
+            "TrainingInputMode": "File",
+            "MetricDefinitions": [{"Name": "train:loss", "Regex": r"step=\S+ loss=([0-9.]+)"}],
+            "EnableSageMakerMetricsTimeSeries": True,
+        },
+        "RoleArn": role,
+        "InputDataConfig": [
+            {"ChannelName": "data", "DataSource": {"S3DataSource": source}, "InputMode": "FastFile"}
+        ],
+        "OutputDataConfig": {
+            "S3OutputPath": "s3://box/runs",
+            "CompressionType": "NONE",
+            "KmsKeyId": KEY,
+        },
+        "CheckpointConfig": {"S3Uri": "s3://box/kept", "LocalPath": "/opt/ml/checkpoints"},
+        "ResourceConfig": {
+            "InstanceType": "ml.m5.xlarge",
+            "InstanceCount": 1,
+            "VolumeSizeInGB": 30,
+            "VolumeKmsKeyId": KEY,
+            "KeepAlivePeriodInSeconds": 60,
+        },
+        "StoppingCondition": {"MaxRuntimeInSeconds": 3600},
+        "VpcConfig": {"Subnets": ["subnet-1"], "SecurityGroupIds": ["sg-1"]},
+        "EnableManagedSpotTraining": False,
+        "EnableNetworkIsolation": False,
+        "EnableInterContainerTrafficEncryption": False,
+        "Environment": {"camelCase": "camelCase", "UPPER_S3Uri": "", "EMBEDTUNE_RUN": name},
+        "HyperParameters": {"training.epochs": "3", "KeyName": "Value"},
+        "Tags": [{"Key": "CostCenter", "Value": "S3Uri"}],
+    }
+
+
+def other_request(role, image, name):
+    """What excludes members of the first one: spot, and a choice of machines."""
+    request = a_request(role, image, name)
+    for absent in ("VpcConfig", "HyperParameters", "CheckpointConfig", "Environment"):
+        del request[absent]
+    kinds = ("ml.g5.2xlarge", "ml.g5.4xlarge")
+    return request | {
+        "ResourceConfig": {
+            "InstancePreferences": [{"InstanceType": k, "InstanceCount": 1} for k in kinds],
+            "VolumeSizeInGB": 30,
+        },
+        "EnableNetworkIsolation": True,
+        "StoppingCondition": {"MaxRuntimeInSeconds": 60},
+    }
+
+
+def send(requests):
+    import boto3
+
+    from launcher.sdk import create_training_job
+
+    session = boto3.Session(region_name="us-east-1")
+    return [create_training_job(session, request) for request in requests]
+
+
+@pytest.mark.skipif(not find_spec("sagemaker"), reason="the SDK is an extra")
+def test_what_goes_over_the_wire_is_the_request(tmp_path):
+    """Byte for byte the same members, also for whom the SDK would fill in a VPC, a key, tags."""
+    with SageMaker([sys.executable, "-c", ""]) as server:
+        server.s3.bucket("box")
+        role, image = server.add_role("job"), server.add_image("embedtune", "1")
+        for kind, settings in FILES.items():
+            home = tmp_path / kind
+            file = home / ".config" / "sagemaker" / "config.yaml"
+            file.parent.mkdir(parents=True)
+            if settings:
+                file.write_text(json.dumps(settings))
+            named = dict.fromkeys(SETTINGS, str(file)) if settings else {}
+            requests = [
+                make(role, image, f"{kind}-{number}")
+                for number, make in enumerate((a_request, other_request))
+            ]
+            names = [request["TrainingJobName"] for request in requests]
+            arns = in_client(server.environment(home, **named), send, requests)
+            assert arns == [server.jobs[name].arn for name in names]
+            assert [json.loads(server.jobs[name].body) for name in names] == requests
+        assert set(server.calls) == {
+            Call("sagemaker", "CreateTrainingJob"),
+            Call("sagemaker", "DescribeTrainingJob"),
+        }
+
+
+def test_the_sdk_is_led_away_from_settings_and_the_environment_is_as_before(monkeypatch):
+    seen = {}
+
+    def create(**given):
+        seen.update({name: os.environ[name] for name in SETTINGS}, given=given)
+        return SimpleNamespace(training_job_arn="arn:1")
+
+    fake = ModuleType("sagemaker.core.resources")
+    fake.TrainingJob = SimpleNamespace(create=create)
+    for name in ("sagemaker", "sagemaker.core"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    monkeypatch.setitem(sys.modules, "sagemaker.core.resources", fake)
+    monkeypatch.setenv("SAGEMAKER_USER_CONFIG_OVERRIDE", "mine.yaml")
+    monkeypatch.delenv("SAGEMAKER_CORE_USER_CONFIG_OVERRIDE", raising=False)
+    session = SimpleNamespace(region_name="eu-west-1")
+    assert create_training_job(session, {"RoleArn": "r"}) == "arn:1"
+    assert seen == dict.fromkeys(SETTINGS, os.devnull) | {
+        "given": {"role_arn": "r", "session": session, "region": "eu-west-1"}
+    }
+    assert os.environ["SAGEMAKER_USER_CONFIG_OVERRIDE"] == "mine.yaml"
+    assert "SAGEMAKER_CORE_USER_CONFIG_OVERRIDE" not in os.environ
+
+
+def test_without_the_sdk_one_line_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sagemaker.core.resources", None)
+    with pytest.raises(BackendError, match=r"^SageMaker's SDK is missing here: `pip install 'emb"):
+        create_training_job(SimpleNamespace(region_name="eu-west-1"), {})
+
+
+def test_importing_the_module_loads_no_sdk():
+    code = "import sys, launcher.sdk; sys.exit('sagemaker' in sys.modules)"
+    assert subprocess.run([sys.executable, "-P", "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("TrainingJobName", "training_job_name"),
+        ("S3Uri", "s3_uri"),
+        ("S3DataType", "s3_data_type"),
+        ("VolumeSizeInGB", "volume_size_in_gb"),
+        ("KmsKeyId", "kms_key_id"),
+        ("EnableSageMakerMetricsTimeSeries", "enable_sage_maker_metrics_time_series"),
+    ],
+)
+def test_members_are_named_as_the_sdk_names_its_parameters(name, expected):
+    assert snake({name: [{name: "Value"}]}) == {expected: [{expected: "Value"}]}
+
+
+def test_the_users_own_keys_keep_their_names():
+    assert snake({"Environment": {"A_bC": "1"}, "HyperParameters": {"B.cD": "2"}}) == {
+        "environment": {"A_bC": "1"},
+        "hyper_parameters": {"B.cD": "2"},
+    }
