@@ -7,10 +7,13 @@ from job.data import Dataset
 from job.evaluate import (
     Dimensions,
     Validation,
+    Vectors,
     bound_corpus,
+    embed,
     encode_documents,
     score,
     score_bm25,
+    score_vectors,
 )
 from job.model import Model, Prompts
 from job.ranking import METRIC, Scores
@@ -47,7 +50,10 @@ class Baseline:
     """The untuned scores on the test set, and what checkpoints will be judged on."""
 
     bm25: Scores
-    test: dict[int, Scores]
+    # As float32 vectors, by dimension and precision like the tuned model's.
+    test: dict[int, dict[str, Scores]]
+    # What `test` was scored by: if nothing beats the base model, its smaller vectors are asked for.
+    vectors: Vectors
     prompts: PromptChoice
     tuned_prompts: Prompts
     # The whole corpus as embedded with `tuned_prompts`: (n_documents, width).
@@ -82,16 +88,17 @@ def score_base(model: Model, dataset: Dataset, dimensions: Dimensions, spec: Job
     # Prompts that the spec names are wanted whatever the base model makes of them.
     explicit = {spec.model.query_prompt, spec.model.document_prompt} != {"auto"}
     tuned_prompts = documented if explicit else used
+    tested = embed(
+        model.with_prompts(used),
+        dataset.test,
+        dataset.corpus,
+        evaluation.batch_size,
+        vectors[used.document],
+    )
     return Baseline(
         bm25=score_bm25(dataset.test, dataset.corpus),
-        test=score(
-            model.with_prompts(used),
-            dataset.test,
-            dataset.corpus,
-            dimensions.all,
-            evaluation.batch_size,
-            vectors[used.document],
-        ),
+        test=score_vectors(tested, dataset.test, dimensions.all),
+        vectors=tested,
         prompts=PromptChoice(documented, used, reached[documented], reached[Prompts()]),
         tuned_prompts=tuned_prompts,
         corpus_vectors=vectors[tuned_prompts.document],

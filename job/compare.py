@@ -1,4 +1,4 @@
-"""Is the gain real, and which dimension suffices? Paired by query, judged by group."""
+"""Is the gain real, and what do smaller vectors keep? Paired by query, judged by group."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from job.evaluate import Dimensions
+from job.precision import bytes_per_vector
 from job.ranking import METRIC, FloatArray, IntArray, Scores
 from job.spec import EvaluationSpec
 
@@ -37,41 +38,64 @@ class Lift:
 
 @dataclass(frozen=True)
 class Retention:
-    """Share of the full dimension's quality that a dimension keeps."""
+    """Share of the best float32 vectors' quality that smaller ones keep."""
 
     share: float
     ci: tuple[float, float]
 
 
 @dataclass(frozen=True)
+class Point:
+    """The tuned model's vectors at a dimension and precision: what they take and what they give.
+
+    `ndcg` is their nDCG@10, `ci` its 95 % interval.
+    """
+
+    dimension: int
+    precision: str
+    bytes_per_vector: int
+    ndcg: float
+    ci: tuple[float, float]
+    retention: Retention
+
+
+@dataclass(frozen=True)
 class Comparison:
-    """Base against tuned at every dimension, and what follows from it."""
+    """Base against tuned at every dimension, and what smaller vectors keep of the tuned one."""
 
     dimensions: Dimensions
     lifts: dict[int, Lift]
     # Tuned at a dimension against the base model at its full one.
     against_full_base: dict[int, Lift]
-    retention: dict[int, Retention]
+    # Every dimension and precision; the best float32 one is what the others keep a share of.
+    points: tuple[Point, ...]
+    best: Point
     minimum_detectable_effect: float
-    recommended: int
     improved: bool
 
     def to_dict(self) -> dict[str, Any]:
-        return {
+        """Nest by dimension and precision; models are compared as float32 only."""
+        nested: dict[str, Any] = {
             str(d): {
                 "float32": {
                     **asdict(self.lifts[d]),
                     "against_full_base": asdict(self.against_full_base[d]),
-                    "retention": asdict(self.retention[d]),
                 }
             }
             for d in self.dimensions.all
         }
+        for point in self.points:
+            nested[str(point.dimension)].setdefault(point.precision, {}).update(
+                retention=asdict(point.retention),
+                score_ci=point.ci,
+                bytes_per_vector=point.bytes_per_vector,
+            )
+        return nested
 
 
 def compare(
-    base: Mapping[int, Scores],
-    tuned: Mapping[int, Scores],
+    base: Mapping[int, Mapping[str, Scores]],
+    tuned: Mapping[int, Mapping[str, Scores]],
     groups: IntArray,
     dimensions: Dimensions,
     spec: EvaluationSpec,
@@ -79,20 +103,49 @@ def compare(
 ) -> Comparison:
     """Compare two sets of scores of the same queries; `groups` numbers each query's group."""
     by_group = GroupedQueries(groups, spec.permutations, seed)
-    old = {d: base[d].metrics[METRIC] for d in dimensions.all}
-    new = {d: tuned[d].metrics[METRIC] for d in dimensions.all}
+    old, new = (
+        {d: scores[d]["float32"].metrics[METRIC] for d in dimensions.all}
+        for scores in (base, tuned)
+    )
     lifts = {d: by_group.lift(new[d] - old[d]) for d in dimensions.all}
-    kept = {d: by_group.retention(new[d], new[dimensions.full]) for d in dimensions.all}
-    sufficient = [d for d in dimensions.all if kept[d].ci[0] >= spec.retention]
+    points, best = measure(tuned, dimensions, by_group)
     return Comparison(
         dimensions=dimensions,
         lifts=lifts,
         against_full_base={d: by_group.lift(new[d] - old[dimensions.full]) for d in dimensions.all},
-        retention=kept,
+        points=points,
+        best=best,
         minimum_detectable_effect=by_group.detectable(new[dimensions.main] - old[dimensions.main]),
-        recommended=min(sufficient, default=dimensions.full),
         improved=lifts[dimensions.main].is_gain,
     )
+
+
+def measure(
+    tuned: Mapping[int, Mapping[str, Scores]], dimensions: Dimensions, by_group: "GroupedQueries"
+) -> tuple[tuple[Point, ...], Point]:
+    """Hold every dimension and precision against the best float32 one, which is returned too."""
+    values = {
+        (d, precision): scores.metrics[METRIC]
+        for d in dimensions.all
+        for precision, scores in tuned[d].items()
+    }
+    # Of equals the largest: nothing is saved that is not proven.
+    best = max(((d, "float32") for d in dimensions.all), key=lambda k: (values[k].mean(), k[0]))
+    points = {
+        (d, precision): Point(
+            d,
+            precision,
+            bytes_per_vector(d, precision),
+            float(found.mean()),
+            by_group.mean_interval(found),
+            # What it keeps of itself is beyond doubt, even where nothing else is.
+            Retention(1.0, (1.0, 1.0))
+            if (d, precision) == best
+            else by_group.retention(found, values[best]),
+        )
+        for (d, precision), found in values.items()
+    }
+    return tuple(points.values()), points[best]
 
 
 class GroupedQueries:
@@ -120,9 +173,13 @@ class GroupedQueries:
             losses=losses,
         )
 
-    def retention(self, values: FloatArray, full: FloatArray) -> Retention:
+    def mean_interval(self, values: FloatArray) -> tuple[float, float]:
+        low, high = self._interval(self._sums(values), self._sizes)
+        return (max(0.0, low), min(1.0, high))
+
+    def retention(self, values: FloatArray, best: FloatArray) -> Retention:
         """Compare means as a ratio; 1 where both are 0."""
-        above, below = self._sums(values), self._sums(full)
+        above, below = self._sums(values), self._sums(best)
         share = float(_ratio(above.sum(), below.sum()))
         return Retention(share, self._interval(above, below))
 

@@ -1,6 +1,6 @@
-"""One ruler for base and tuned model: encode once, score every dimension."""
+"""One ruler for base and tuned model: encode once, score every dimension and precision."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -9,6 +9,7 @@ import numpy as np
 from job.data import Corpus, Queries
 from job.errors import SpecError
 from job.model import Model
+from job.precision import BITS, bytes_per_vector, rank_quantized
 from job.ranking import METRIC, IntArray, Scores, judge, rank_bm25, rank_vectors
 from job.spec import EvaluationSpec
 
@@ -39,8 +40,22 @@ def choose_dimensions(spec: EvaluationSpec, width: int) -> Dimensions:
         msg = f"`evaluation.dimensions` has {too_large[0]}; the model's embeddings have {width}."
         raise SpecError(msg)
     ordered = tuple(sorted(wanted, reverse=True))
+    _check_budget(spec, ordered[-1])
     main = next((d for d in ordered if d <= spec.main_dimension), ordered[-1])
     return Dimensions(ordered, main)
+
+
+def _check_budget(spec: EvaluationSpec, smallest: int) -> None:
+    """Refuse a budget that nothing fits, before hours are spent on finding that out."""
+    precision = min(spec.precisions, key=lambda name: BITS[name])
+    needed, budget = bytes_per_vector(smallest, precision), spec.max_bytes_per_vector
+    if budget is not None and budget < needed:
+        msg = (
+            f"`evaluation.max_bytes_per_vector` is {budget}; the smallest vectors that may be "
+            f"recommended take {needed} ({smallest} dimensions as {precision}). Raise it, or add "
+            "a smaller one to `evaluation.dimensions` or `evaluation.precisions`."
+        )
+        raise SpecError(msg)
 
 
 def encode_documents(model: Model, corpus: Corpus, batch_size: int) -> "torch.Tensor":
@@ -68,6 +83,48 @@ def encode(model: Model, texts: "pa.Array", prompt: str, batch_size: int) -> "to
     return vectors.float()
 
 
+@dataclass(frozen=True)
+class Vectors:
+    """What a model makes of queries, (n_queries, width), and a corpus, (n_documents, width)."""
+
+    queries: "torch.Tensor"
+    corpus: "torch.Tensor"
+
+    def rank(self, dimension: int, precisions: Collection[str]) -> dict[str, IntArray]:
+        """Rank by each of `precisions` in every way it can be searched, and always by float32."""
+        ranked = {"float32": rank_vectors(self.queries, self.corpus, dimension)}
+        for precision in BITS:
+            if precision in precisions and precision != "float32":
+                ranked |= rank_quantized(self.queries, self.corpus, dimension, precision)
+        return ranked
+
+
+def embed(
+    model: Model,
+    queries: Queries,
+    corpus: Corpus,
+    batch_size: int,
+    corpus_vectors: "torch.Tensor | None" = None,
+) -> Vectors:
+    """Encode all that a search needs; `corpus_vectors` saves encoding the corpus again."""
+    if corpus_vectors is None:
+        corpus_vectors = encode_documents(model, corpus, batch_size)
+    return Vectors(encode_queries(model, queries, batch_size), corpus_vectors)
+
+
+def score_vectors(
+    vectors: Vectors, queries: Queries, dimensions: Iterable[int], precisions: Collection[str] = ()
+) -> dict[int, dict[str, Scores]]:
+    """Score a search by each dimension and precision: float32, the others and them rescored."""
+    return {
+        dimension: {
+            name: judge(ranked, queries)
+            for name, ranked in vectors.rank(dimension, precisions).items()
+        }
+        for dimension in dimensions
+    }
+
+
 def score(
     model: Model,
     queries: Queries,
@@ -76,14 +133,9 @@ def score(
     batch_size: int,
     corpus_vectors: "torch.Tensor | None" = None,
 ) -> dict[int, Scores]:
-    """Score a model's retrieval at each dimension; `corpus_vectors` saves encoding them again."""
-    if corpus_vectors is None:
-        corpus_vectors = encode_documents(model, corpus, batch_size)
-    query_vectors = encode_queries(model, queries, batch_size)
-    return {
-        dimension: judge(rank_vectors(query_vectors, corpus_vectors, dimension), queries)
-        for dimension in dimensions
-    }
+    """Score a model's retrieval by float32 vectors at each dimension."""
+    vectors = embed(model, queries, corpus, batch_size, corpus_vectors)
+    return {d: found["float32"] for d, found in score_vectors(vectors, queries, dimensions).items()}
 
 
 def score_bm25(queries: Queries, corpus: Corpus) -> Scores:

@@ -9,7 +9,7 @@ from job.baseline import score_base
 from job.card import write_card
 from job.compare import compare
 from job.data import load_dataset, write_splits
-from job.evaluate import choose_dimensions, score
+from job.evaluate import choose_dimensions, embed, score_vectors
 from job.fetch import fetch_inputs
 from job.hub import Push, checkpoint_pusher
 from job.interruption import StopSignal
@@ -20,6 +20,7 @@ from job.progress import Progress, log, log_scores, logged_to, quieten_libraries
 from job.report import Results, build_report, job_cost
 from job.spec import JobSpec
 from job.train import train
+from job.where import look_where
 from job.workspace import Workspace
 
 
@@ -94,7 +95,7 @@ def produce(
     with progress.stage("score base"):
         base = score_base(base_model, dataset, dimensions, spec)
         log_scores("bm25", {0: base.bm25.means()})
-        log_scores("base", {d: scores.means() for d, scores in base.test.items()})
+        log_scores("base", {d: scores["float32"].means() for d, scores in base.test.items()})
     with progress.stage("train"):
         model = base_model.with_prompts(base.tuned_prompts)
         training = train(
@@ -109,22 +110,26 @@ def produce(
         )
     with progress.stage("score tuned"):
         if training.improved_on_validation:
-            model, corpus = training.model, dataset.corpus
-            tuned = score(model, dataset.test, corpus, dimensions.all, evaluation.batch_size)
+            model = training.model
+            vectors = embed(model, dataset.test, dataset.corpus, evaluation.batch_size)
         else:
             # The trained weights lost to the untuned ones, which are the result then.
             base_model = load_model(spec.model, machine, inputs.model)
-            model, tuned = base_model.with_prompts(base.prompts.used), base.test
-        log_scores("tuned", {d: scores.means() for d, scores in tuned.items()})
+            model, vectors = base_model.with_prompts(base.prompts.used), base.vectors
+        tuned = score_vectors(vectors, dataset.test, dimensions.all, evaluation.precisions)
+        log_scores("tuned", {d: scores["float32"].means() for d, scores in tuned.items()})
     with progress.stage("compare"):
         groups = dataset.test.groups
         comparison = compare(base.test, tuned, groups, dimensions, evaluation, spec.data.seed)
+        before, after = (scores[dimensions.main]["float32"] for scores in (base.test, tuned))
+        changes = look_where(dataset.test, dataset.corpus, before, after, base.bm25)
     with progress.stage("store"):
         store.save_model(model, workspace.model, dataset)
-        every_query = {"bm25": {0: base.bm25}, "base": base.test, "tuned": tuned}
+        bm25 = {0: {"float32": base.bm25}}
+        every_query = {"bm25": bm25, "base": base.test, "tuned": tuned}
         store.write_per_query(workspace.per_query, dataset, every_query)
     results = Results(
-        machine, inputs.facts, dataset, base, training, model.prompts, tuned, comparison
+        machine, inputs.facts, dataset, base, training, model.prompts, tuned, comparison, changes
     )
     cost = job_cost(progress.seconds, where.price_per_hour)
     report = build_report(where.name, spec, results, progress.seconds, cost)

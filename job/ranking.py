@@ -60,16 +60,20 @@ def rank_vectors(queries: "torch.Tensor", corpus: "torch.Tensor", dimension: int
     """
     from torch.nn.functional import normalize
 
-    left = normalize(queries[:, :dimension].float(), dim=1)
-    right = normalize(corpus[:, :dimension].float(), dim=1).T
-    rows = max(1, CHUNK // max(1, right.shape[1]))
-    chunks = [rank_scores(left[i : i + rows] @ right) for i in range(0, len(left), rows)]
+    left, right = (normalize(v[:, :dimension].float(), dim=1) for v in (queries, corpus))
+    return rank_products(left, right)
+
+
+def rank_products(left: "torch.Tensor", right: "torch.Tensor", depth: int = DEPTH) -> IntArray:
+    """Rank by inner product, in blocks of queries: the first `depth` positions of each."""
+    rows = max(1, CHUNK // max(1, len(right)))
+    chunks = [rank_scores(left[i : i + rows] @ right.T, depth) for i in range(0, len(left), rows)]
     return np.concatenate(chunks)
 
 
-def rank_scores(scores: "torch.Tensor") -> IntArray:
-    """Rank a block of scores, (n_queries, n_documents), down to the depth that metrics need."""
-    depth = min(DEPTH, scores.shape[1])
+def rank_scores(scores: "torch.Tensor", depth: int = DEPTH) -> IntArray:
+    """Rank a block of scores, (n_queries, n_documents), by default as deep as metrics need."""
+    depth = min(depth, scores.shape[1])
     values, positions = scores.topk(depth, dim=1)
     # topk takes any of several equal scores; which ones matters only at its lower end.
     crowded = (scores >= values[:, -1:]).sum(dim=1) > depth

@@ -12,9 +12,13 @@ from job.compare import Comparison, Lift
 from job.data import Dataset
 from job.machine import Machine
 from job.model import Prompts
-from job.ranking import METRIC, Scores
+from job.precision import RESCORE_MULTIPLIER
+from job.ranking import DEPTH, METRIC, Scores
+from job.recommendation import DOCUMENTS, frontier, recommend, spoken
 from job.spec import JobSpec
 from job.train import Training
+from job.where import Where
+from job.where_markdown import where_section
 
 REPORT_VERSION = 1
 PACKAGES = (
@@ -39,8 +43,9 @@ class Results:
     base: Baseline
     training: Training
     tuned_prompts: Prompts
-    tuned: Mapping[int, Scores]
+    tuned: Mapping[int, Mapping[str, Scores]]
     comparison: Comparison
+    where: Where
 
     @property
     def improved(self) -> bool:
@@ -60,17 +65,26 @@ def build_report(
         "version": REPORT_VERSION,
         "job_name": job_name,
         "verdict": verdict(results),
-        "recommendation": {
-            "dimension": comparison.recommended,
-            "precision": "float32",
-            "reason": recommendation(comparison, spec.evaluation.retention),
-        },
+        "recommendation": recommend(comparison.points, comparison.best, spec.evaluation).to_dict(
+            _opening(results)
+        ),
+        "pareto": [
+            {
+                "dimension": point.dimension,
+                "precision": point.precision,
+                "bytes_per_vector": point.bytes_per_vector,
+                METRIC: point.ndcg,
+                "retention": asdict(point.retention),
+            }
+            for point in frontier(comparison.points)
+        ],
         "scores": {
             "bm25": results.base.bm25.means(),
-            "base": {str(d): {"float32": s.means()} for d, s in results.base.test.items()},
-            "tuned": {str(d): {"float32": s.means()} for d, s in results.tuned.items()},
+            "base": _means(results.base.test),
+            "tuned": _means(results.tuned),
         },
         "comparison": comparison.to_dict(),
+        "where": results.where.to_dict(),
         "inputs": results.inputs,
         "data": results.dataset.facts,
         "prompts": {
@@ -86,6 +100,13 @@ def build_report(
             **asdict(results.machine),
         },
         "spec": spec.model_dump(mode="json"),
+    }
+
+
+def _means(scores: Mapping[int, Mapping[str, Scores]]) -> dict[str, Any]:
+    return {
+        str(dimension): {precision: found.means() for precision, found in by_precision.items()}
+        for dimension, by_precision in scores.items()
     }
 
 
@@ -109,7 +130,8 @@ def verdict(results: Results) -> dict[str, Any]:
 def _sentence(results: Results, lift: Lift) -> str:
     dimensions = results.comparison.dimensions
     before, after = (
-        scores[dimensions.main].mean(METRIC) for scores in (results.base.test, results.tuned)
+        scores[dimensions.main]["float32"].mean(METRIC)
+        for scores in (results.base.test, results.tuned)
     )
     numbers = (
         f"nDCG@10 at {dimensions.main} dimensions: {before:.3f} → {after:.3f}, "
@@ -138,24 +160,14 @@ def _sentence(results: Results, lift: Lift) -> str:
     )
 
 
-def recommendation(comparison: Comparison, wanted: float) -> str:
-    """Explain the recommended dimension: the smallest that provably keeps the wanted share."""
-    dimension = comparison.recommended
-    full = comparison.dimensions.full
-    share = f"{round(100 * wanted, 6):g}%"
-    if dimension == full:
-        return (
-            f"No smaller dimension provably keeps {share} of the nDCG@10 at {full} "
-            "(the interval's lower bound decides)."
-        )
-    kept = comparison.retention[dimension]
-    kept_share = (
-        f"{dimension} dimensions keep {kept.share:.1%} [{kept.ci[0]:.1%}, {kept.ci[1]:.1%}] of the "
-        f"nDCG@10 at {full} in {dimension / full:.0%} of the space"
-    )
-    if dimension == min(comparison.dimensions.all):
-        return f"{kept_share}."
-    return f"{kept_share}; smaller ones do not provably keep {share}."
+def _opening(results: Results) -> str:
+    """Begin the advice: vectors of a model that did not help are nobody's first choice."""
+    if results.improved or not results.training.improved_on_validation:
+        # In the latter case `model/` holds the base model.
+        return "Deploy"
+    if results.comparison.lifts[results.comparison.dimensions.main].ci[1] < 0:
+        return "Better keep the base model; if this one is deployed, then"
+    return "If this model is deployed, then"
 
 
 def job_cost(seconds_by_stage: Mapping[str, float], price_per_hour: float | None) -> dict[str, Any]:
@@ -192,13 +204,27 @@ def to_markdown(report: Mapping[str, Any]) -> str:
 
 **{report["verdict"]["sentence"]}**
 
-Deploy {report["recommendation"]["dimension"]} dimensions: {report["recommendation"]["reason"]}
+{report["recommendation"]["sentence"]}
 
 {score_table(report)}
 
 BM25, without any model: nDCG@10 {report["scores"]["bm25"]["ndcg@10"]:.3f}.
 Lift is tuned minus base, with its 95 % interval (jackknife over groups of queries) and p-value \
 (sign flips), each query paired with itself.
+
+## Smaller vectors
+
+{precision_table(report)}
+
+Kept: share of the best float32 nDCG@10, with its 95 % interval.
+GB: vectors only, of 10 million documents; ids, graphs and texts come on top.
+int8 is calibrated on the corpus; rescored: the best {RESCORE_MULTIPLIER * DEPTH} by codes are \
+ranked again by the float32 query.
+Frontier: nothing as small scores higher.
+
+## Where
+
+{where_section(report["where"], report["verdict"]["dimension"])}
 
 ## Data
 
@@ -240,6 +266,29 @@ def score_table(report: Mapping[str, Any]) -> str:
             f"{lift['wins']} / {lift['ties']} / {lift['losses']} | "
             f"{lift['retention']['share']:.1%} |"
         )
+    return "\n".join(rows)
+
+
+def precision_table(report: Mapping[str, Any]) -> str:
+    """Tabulate what vectors of each dimension and precision give and take, as Markdown."""
+    rows = [
+        "| dimension | precision | nDCG@10 | kept | 95 % interval | bytes | GB | |",
+        "|---:|:---|---:|---:|:---:|---:|---:|:---|",
+    ]
+    advice = report["recommendation"]
+    marks = {(str(p["dimension"]), p["precision"]): ["frontier"] for p in report["pareto"]}
+    marks.setdefault((str(advice["dimension"]), advice["precision"]), []).append("**recommended**")
+    for dimension, precisions in report["comparison"].items():
+        for precision, found in precisions.items():
+            score = report["scores"]["tuned"][dimension][precision][METRIC]
+            low, high = found["retention"]["ci"]
+            size = found["bytes_per_vector"]
+            rows.append(
+                f"| {dimension} | {spoken(precision)} | {score:.3f} | "
+                f"{found['retention']['share']:.1%} | [{low:.1%}, {high:.1%}] | {size} | "
+                f"{size * DOCUMENTS[1] / 1e9:.2f} | "
+                f"{', '.join(marks.get((dimension, precision), []))} |"
+            )
     return "\n".join(rows)
 
 

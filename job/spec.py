@@ -4,7 +4,14 @@ import json
 import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 Fraction = Annotated[float, Field(ge=0.0, le=0.5)]
 # Whole passes stay whole numbers: `4` is not written back as `4.0`.
@@ -184,6 +191,9 @@ class ResolvedTraining(TrainingSpec):
     learning_rate: float
 
 
+DEFAULT_RETENTION = 0.99
+
+
 class EvaluationSpec(Section):
     dimensions: tuple[Annotated[int, Field(ge=1, le=65_536)], ...] | None = Field(
         None,
@@ -202,10 +212,24 @@ class EvaluationSpec(Section):
         description="`grouped`: no leakage. `article`: random rows, relevance by row, no prompts.",
     )
     retention: float = Field(
-        0.99,
+        DEFAULT_RETENTION,
         gt=0.0,
         le=1.0,
-        description="The recommended dimension keeps this share of the full one's nDCG@10.",
+        description="The recommended vectors keep this share of the best float32 nDCG@10.",
+    )
+    precisions: tuple[Literal["float32", "int8", "binary"], ...] = Field(
+        ("float32", "int8", "binary"),
+        min_length=1,
+        description="Precisions of vectors that may be recommended; float32 is scored in any case.",
+    )
+    max_bytes_per_vector: int | None = Field(
+        None, ge=1, description="Larger vectors are not recommended."
+    )
+    min_ndcg: float | None = Field(
+        None,
+        gt=0.0,
+        le=1.0,
+        description="The recommended vectors reach this nDCG@10, instead of a share of the best.",
     )
     permutations: int = Field(
         10_000, ge=100, le=1_000_000, description="Sign flips behind the p-values."
@@ -222,6 +246,24 @@ class EvaluationSpec(Section):
             msg = f"`evaluation.dimensions` names one twice: {list(self.dimensions)}"
             raise ValueError(msg)
         return self
+
+    @field_validator("precisions")
+    @classmethod
+    def _precisions_differ(cls, precisions: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(precisions)) < len(precisions):
+            msg = "names one twice"
+            raise ValueError(msg)
+        return precisions
+
+    @field_validator("min_ndcg")
+    @classmethod
+    def _is_the_only_wish(cls, min_ndcg: float | None, info: ValidationInfo) -> float | None:
+        retention = info.data.get("retention", DEFAULT_RETENTION)
+        # A resolved spec names every field, so the default is no wish.
+        if min_ndcg is not None and retention != DEFAULT_RETENTION:
+            msg = f"is another rule than `evaluation.retention` ({retention:g}); set one of them"
+            raise ValueError(msg)
+        return min_ndcg
 
 
 class OutputSpec(Section):

@@ -32,9 +32,9 @@ def write_report(report: Mapping[str, Any], folder: Path) -> None:
 
 
 def write_per_query(
-    path: Path, dataset: Dataset, scores: Mapping[str, Mapping[int, Scores]]
+    path: Path, dataset: Dataset, scores: Mapping[str, Mapping[int, Mapping[str, Scores]]]
 ) -> None:
-    """Write one row a query, model and dimension: its metrics, best rank and first ten documents.
+    """Write one row a query, model, dimension and precision: metrics, best rank, first ten.
 
     `rank` is that of the best relevant document, null beyond 100; BM25 has dimension 0.
     """
@@ -43,13 +43,18 @@ def write_per_query(
 
     tables = []
     for model, by_dimension in scores.items():
-        for dimension, result in by_dimension.items():
+        results = (
+            (dimension, precision, result)
+            for dimension, by_precision in by_dimension.items()
+            for precision, result in by_precision.items()
+        )
+        for dimension, precision, result in results:
             count = len(dataset.test)
             columns: dict[str, Any] = {
                 "query_id": dataset.test.ids,
                 "model": [model] * count,
                 "dimension": [dimension] * count,
-                "precision": ["float32"] * count,
+                "precision": [precision] * count,
                 "rank": [rank or None for rank in result.rank.tolist()],
                 **{metric: result.metrics[metric] for metric in METRICS},
                 "top_ids": [dataset.corpus.ids.take(top).to_pylist() for top in result.top],

@@ -151,7 +151,8 @@ def as_ours(task: Task, folder: Path, started: float) -> Outcome:
         first["query_id"].tolist(),
     )
     for model, row in (("base", "base"), ("tuned", task.side)):
-        chosen = table[table["model"] == model].groupby("dimension")[METRIC]
+        kept = (table["model"] == model) & (table["precision"] == "float32")
+        chosen = table[kept].groupby("dimension")[METRIC]
         outcome.scores[row] = {int(d): values.tolist() for d, values in chosen}
     return outcome
 

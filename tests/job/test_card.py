@@ -12,7 +12,7 @@ from huggingface_hub import ModelCard
 from job.card import HUB_METRICS, base_license, write_card
 from job.interruption import StopSignal
 from job.pipeline import Circumstances, run
-from job.report import score_table
+from job.report import precision_table, score_table
 from job.spec import ModelSpec
 from job.spec_document import build_spec
 from job.workspace import Workspace
@@ -199,6 +199,8 @@ def test_the_card_shows_base_and_tuned_scores(tuned):
     """The verdict and the whole table stand in the card, as in the report."""
     assert tuned.report["verdict"]["sentence"] in tuned.card.text
     assert score_table(tuned.report) in tuned.card.text
+    assert precision_table(tuned.report) in tuned.card.text
+    assert tuned.report["recommendation"]["sentence"] in tuned.card.text
     assert "fine-tuned with embedtune on 320 question-context pairs" in tuned.card.text
     assert "nDCG@10 on 40 test queries among 400 documents" in tuned.card.text
 

@@ -25,16 +25,18 @@ def scores_of(values):
     return Scores({METRIC: values}, nothing, nothing[:, None])
 
 
-def compare_values(base, tuned, groups=None, *, dimensions=ONE, retention=0.99, seed=0):
+def compare_values(base, tuned, groups=None, *, dimensions=ONE, seed=0):
     """Compare nDCG values, one list a dimension; every query is a group unless others are given."""
     groups = np.arange(len(base[dimensions.full])) if groups is None else groups
-    base, tuned = ({d: scores_of(v) for d, v in side.items()} for side in (base, tuned))
+    base, tuned = (
+        {d: {"float32": scores_of(v)} for d, v in side.items()} for side in (base, tuned)
+    )
     return compare(
         base,
         tuned,
         groups,
         dimensions,
-        EvaluationSpec(retention=retention, permutations=1_000),
+        EvaluationSpec(permutations=1_000),
         seed,
     )
 
@@ -190,8 +192,20 @@ def test_blocks_do_not_change_a_result(monkeypatch, block):
     assert lift.p_value == whole.p_value
 
 
+def test_a_dimension_that_finds_nothing_is_compared_all_the_same():
+    """Lifts from zero are lifts."""
+    base = dict.fromkeys(FOUR.all, np.zeros(30))
+    tuned = dict.fromkeys(FOUR.all, np.eye(30)[0])
+
+    result = compare_values(base, tuned, dimensions=FOUR)
+
+    assert result.lifts[128].lift == pytest.approx(1 / 30)
+    assert not result.improved
+
+
 def test_the_report_gets_what_it_promises():
-    """Each dimension has its lift, the one against the full base model, and its retention."""
+    """Each dimension has its lift and the one against the full base model; each precision what it
+    keeps and takes."""
     dimensions = Dimensions((16, 8), 8)
     base = {16: [0.5] * 30, 8: [0.25] * 30}
     tuned = {16: [0.5] * 30, 8: [0.5] * 30}
@@ -200,104 +214,42 @@ def test_the_report_gets_what_it_promises():
 
     nothing = asdict(Lift(0.0, (0.0, 0.0), 1.0, wins=0, ties=30, losses=0))
     gain = asdict(Lift(0.25, (0.25, 0.25), 1 / 1_001, wins=30, ties=0, losses=0))
-    whole = asdict(Retention(1.0, (1.0, 1.0)))
+    whole = {"retention": asdict(Retention(1.0, (1.0, 1.0))), "score_ci": (0.5, 0.5)}
     assert set(gain) == {"lift", "ci", "p_value", "wins", "ties", "losses"}
     assert result.to_dict() == {
-        "16": {"float32": {**nothing, "against_full_base": nothing, "retention": whole}},
-        "8": {"float32": {**gain, "against_full_base": nothing, "retention": whole}},
+        "16": {
+            "float32": {**nothing, "against_full_base": nothing, **whole, "bytes_per_vector": 64}
+        },
+        "8": {"float32": {**gain, "against_full_base": nothing, **whole, "bytes_per_vector": 32}},
     }
     assert json.loads(json.dumps(result.to_dict()))["8"]["float32"]["ci"] == [0.25, 0.25]
 
 
-# --- Which dimension suffices ---
-
-
-@pytest.mark.parametrize(
-    ("kept", "recommended"), [(0.5, 64), (0.51, 128), (0.97, 128), (0.98, 256), (0.999, 512)]
-)
-def test_the_smallest_dimension_that_keeps_enough_is_recommended(kept, recommended):
-    """Each dimension keeps a fixed share of every query here, so there is no doubt about it."""
-    full = random_values()
-    tuned = {512: full, 256: full * 0.99, 128: full * 0.975, 64: full * 0.505}
-
-    result = compare_values(tuned, tuned, dimensions=FOUR, retention=kept)
-
-    assert result.recommended == recommended
-    assert {d: r.share for d, r in result.retention.items()} == pytest.approx(
-        {512: 1.0, 256: 0.99, 128: 0.975, 64: 0.505}
-    )
-
-
-def test_a_smaller_dimension_may_suffice_where_a_larger_one_does_not():
-    """Quality need not fall with the dimension; the smallest sufficient one is meant."""
-    full = random_values()
-    tuned = {512: full, 256: full * 0.9, 128: full, 64: full * 0.9}
-
-    assert compare_values(tuned, tuned, dimensions=FOUR).recommended == 128
-
-
-def test_doubt_counts_against_a_dimension():
-    """A share above the bound is not enough while its interval reaches below it."""
-    full = random_values()
-    # On average nothing is lost, but which queries are hit varies.
-    noisy = np.clip(full + np.tile([0.1, -0.1], 30), 0, 1)
-    noisy *= full.mean() / noisy.mean()
-    tuned = {512: full, 256: full, 128: full, 64: noisy}
-
-    result = compare_values(tuned, tuned, dimensions=FOUR)
-
-    assert result.retention[64].share == pytest.approx(1.0)
-    assert result.retention[64].ci[0] < 0.99
-    assert result.recommended == 128
-
-
-@given(st.integers(0, 1_000), st.sampled_from([0.8, 0.9, 0.95, 1.0]))
-@settings(deadline=None, max_examples=40)
-def test_a_recommendation_follows_from_the_intervals(seed, retention):
-    """It is the smallest dimension whose lower bound keeps the share, else the full one."""
-    random = np.random.default_rng(seed)
-    full = random.choice(GAINS, 30)
+def test_smaller_precisions_are_held_against_the_best_float32_vectors():
+    """Base and tuned are compared as float32; int8 is measured by what it keeps of the best."""
+    values = random_values()
     tuned = {
-        d: np.where(random.random(30) < loss, random.choice(GAINS, 30), full)
-        for d, loss in zip(FOUR.all, (0.0, 0.02, 0.05, 0.2), strict=True)
+        16: {"float32": scores_of(values), "int8": scores_of(values * 0.9)},
+        8: {"float32": scores_of(values * 0.8), "int8": scores_of(values * 0.7)},
     }
 
-    result = compare_values(tuned, tuned, dimensions=FOUR, retention=retention)
+    result = compare(
+        tuned, tuned, np.arange(60), Dimensions((16, 8), 8), EvaluationSpec(permutations=100), 0
+    )
 
-    sufficient = [d for d in FOUR.all if result.retention[d].ci[0] >= retention]
-    assert result.recommended == min(sufficient)
-    assert 512 in sufficient
-
-
-def test_the_full_dimension_is_recommended_where_none_other_suffices():
-    """Also where nothing at all can be said, as with a single group."""
-    full = random_values()
-    worse = {512: full} | dict.fromkeys((256, 128, 64), full * 0.5)
-    alike = dict.fromkeys(FOUR.all, full)
-
-    assert compare_values(worse, worse, dimensions=FOUR).recommended == 512
-    assert compare_values(alike, alike, np.zeros(60, dtype=int), dimensions=FOUR).recommended == 512
-
-
-def test_equal_dimensions_recommend_the_smallest():
-    """What costs nothing is taken, even when everything has to be kept."""
-    tuned = dict.fromkeys(FOUR.all, random_values())
-
-    assert compare_values(tuned, tuned, dimensions=FOUR, retention=1.0).recommended == 64
-
-
-@pytest.mark.parametrize("found", [0, 1])
-def test_a_quality_of_zero_divides_nothing(found):
-    """A model that finds nothing, or nothing in some resamples, has shares all the same."""
-    base = dict.fromkeys(FOUR.all, np.zeros(30))
-    tuned = dict.fromkeys(FOUR.all, np.eye(30)[0] * found)
-
-    result = compare_values(base, tuned, dimensions=FOUR)
-
-    assert result.retention == dict.fromkeys(FOUR.all, Retention(1.0, (1.0, 1.0)))
-    assert result.recommended == 64
-    assert result.lifts[128].lift == pytest.approx(found / 30)
-    assert not result.improved
+    assert [(p.dimension, p.precision, p.bytes_per_vector) for p in result.points] == [
+        (16, "float32", 64),
+        (16, "int8", 16),
+        (8, "float32", 32),
+        (8, "int8", 8),
+    ]
+    assert result.best == result.points[0]
+    assert [p.retention.share for p in result.points] == pytest.approx([1, 0.9, 0.8, 0.7])
+    assert [p.ndcg for p in result.points] == pytest.approx(
+        [values.mean() * share for share in (1, 0.9, 0.8, 0.7)]
+    )
+    assert all(p.ci[0] < p.ndcg < p.ci[1] for p in result.points)
+    assert set(result.to_dict()["8"]["int8"]) == {"retention", "score_ci", "bytes_per_vector"}
 
 
 # --- The p-value ---

@@ -8,7 +8,16 @@ from hypothesis import strategies as st
 
 from job.data import Corpus, Queries
 from job.errors import SpecError
-from job.evaluate import Dimensions, bound_corpus, choose_dimensions, encode_documents
+from job.evaluate import (
+    Dimensions,
+    Vectors,
+    bound_corpus,
+    choose_dimensions,
+    embed,
+    encode_documents,
+    score,
+    score_vectors,
+)
 from job.machine import Machine
 from job.model import load_model
 from job.spec import EvaluationSpec, ModelSpec
@@ -74,6 +83,29 @@ def test_a_dimension_above_the_width_is_refused():
     assert str(refusal.value) == (
         "`evaluation.dimensions` has 1024; the model's embeddings have 768."
     )
+
+
+@pytest.mark.parametrize(
+    ("wanted", "smallest"),
+    [
+        ({}, "8 (64 dimensions as binary)"),
+        ({"precisions": ["float32"]}, "256 (64 dimensions as float32)"),
+        ({"precisions": ["int8", "float32"], "dimensions": [32]}, "32 (32 dimensions as int8)"),
+    ],
+)
+def test_a_budget_that_no_vector_fits_is_refused(wanted, smallest):
+    """Before anything is encoded; the smallest vectors themselves fit their own size."""
+    size = int(smallest.split()[0])
+
+    with pytest.raises(SpecError) as refusal:
+        choose_dimensions(EvaluationSpec(max_bytes_per_vector=size - 1, **wanted), 768)
+
+    assert str(refusal.value) == (
+        f"`evaluation.max_bytes_per_vector` is {size - 1}; the smallest vectors that may be "
+        f"recommended take {smallest}. Raise it, or add a smaller one to `evaluation.dimensions` "
+        "or `evaluation.precisions`."
+    )
+    choose_dimensions(EvaluationSpec(max_bytes_per_vector=size, **wanted), 768)
 
 
 @st.composite
@@ -175,3 +207,47 @@ def test_texts_may_be_cut_at_any_length(tiny_encoder, length):
 
     expected = torch.cat([model.encoder.encode([text], convert_to_tensor=True) for text in texts])
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+
+
+# Dimensions and precisions of one encoding.
+
+
+@pytest.mark.parametrize(
+    ("wanted", "scored"),
+    [
+        ([], ["float32"]),
+        (["float32"], ["float32"]),
+        (["int8"], ["float32", "int8", "int8_rescored"]),
+        (["binary", "int8"], ["float32", "int8", "int8_rescored", "binary", "binary_rescored"]),
+    ],
+)
+def test_float32_is_always_scored_and_the_others_in_both_ways(wanted, scored):
+    """It is what the others are held against; the order in which they were typed is no matter."""
+    import torch
+
+    torch.manual_seed(0)
+    vectors = Vectors(torch.randn(5, 16), torch.randn(40, 16))
+
+    assert list(vectors.rank(8, wanted)) == scored
+
+
+def test_all_dimensions_and_precisions_come_from_one_encoding(tiny_encoder, pairs_file):
+    """Vectors are encoded once, whatever is made of them; float32 is scored as it is alone."""
+    from metering import Meter
+
+    from job.data import load_dataset
+    from job.spec import DataSpec
+
+    model = load_model(ModelSpec(base=str(tiny_encoder)), Machine("cpu", "float32", ""))
+    dataset = load_dataset(DataSpec(source=str(pairs_file)), {})
+    meter = Meter()
+
+    with meter.watching():
+        vectors = embed(model, dataset.test, dataset.corpus, 64)
+        found = score_vectors(vectors, dataset.test, (64, 32, 16), ["int8", "binary"])
+
+    assert meter.encoded == len(dataset.test) + len(dataset.corpus)
+    alone = score(model, dataset.test, dataset.corpus, (64, 32, 16), 64)
+    assert {d: by["float32"].means() for d, by in found.items()} == {
+        d: scores.means() for d, scores in alone.items()
+    }

@@ -220,7 +220,12 @@ def test_a_model_that_cannot_improve_is_the_base_model(run_job, tiny_encoder, na
     assert report["verdict"]["sentence"].startswith(f"Not improved: {why}")
     assert (report["verdict"]["lift"], report["verdict"]["p_value"]) == (0.0, 1.0)
     assert report["verdict"]["ci"] == [0.0, 0.0]
-    assert report["scores"]["tuned"] == report["scores"]["base"]
+    base, tuned = (report["scores"][model] for model in ("base", "tuned"))
+    assert {d: by["float32"] for d, by in tuned.items()} == {
+        d: by["float32"] for d, by in base.items()
+    }
+    # What is deployed then is the base model, whose smaller vectors are told instead.
+    assert all(set(by) == PRECISIONS for by in tuned.values())
     assert report["training"]["best_step"] == 0
     texts = [row["text"] for row in read_jsonl(finished.folder / "data" / "corpus.jsonl")][:50]
     before, after = (
@@ -256,11 +261,13 @@ def test_a_job_leaves_what_it_promises(reference):
     assert not reference.workspace.checkpoints.exists()
 
 
+PRECISIONS = {"float32", "int8", "int8_rescored", "binary", "binary_rescored"}
 LIFT = {"lift", "ci", "p_value", "wins", "ties", "losses"}
 REPORT = {
     "verdict": {"improved", "metric", "dimension", "lift", "ci", "p_value"}
     | {"minimum_detectable_effect", "sentence"},
-    "recommendation": {"dimension", "precision", "reason"},
+    "recommendation": {"dimension", "precision", "stored_as", "bytes_per_vector", "index_bytes"}
+    | {"rule", "reason", "sentence"},
     "scores": {"bm25", "base", "tuned"},
     "comparison": set(DIMENSIONS),
     "inputs": {"model"},
@@ -281,21 +288,25 @@ def test_the_report_has_exactly_the_promised_keys(reference):
     """Version 1 of report.json: other programs read it, so keys are added and never renamed."""
     report = reference.report
 
-    assert report.keys() == {"version", "job_name", *REPORT}
+    assert report.keys() == {"version", "job_name", "pareto", "where", *REPORT}
     assert {section: set(report[section]) for section in REPORT} == REPORT
     assert (report["version"], report["job_name"]) == (1, "reference")
     assert report["verdict"]["metric"] == "ndcg@10"
-    for scores in ("base", "tuned"):
-        assert {d: set(by) for d, by in report["scores"][scores].items()} == {
-            dimension: {"float32"} for dimension in DIMENSIONS
-        }
-        assert all(set(by["float32"]) == set(METRICS) for by in report["scores"][scores].values())
+    for model, precisions in (("base", {"float32"}), ("tuned", PRECISIONS)):
+        scores = report["scores"][model]
+        assert {d: set(by) for d, by in scores.items()} == dict.fromkeys(DIMENSIONS, precisions)
+        assert all(set(s) == set(METRICS) for by in scores.values() for s in by.values())
     assert set(report["scores"]["bm25"]) == set(METRICS)
     for by in report["comparison"].values():
-        assert set(by) == {"float32"}
-        assert set(by["float32"]) == {*LIFT, "against_full_base", "retention"}
+        assert set(by) == PRECISIONS
+        space = {"retention", "score_ci", "bytes_per_vector"}
+        assert set(by["float32"]) == {*LIFT, "against_full_base", *space}
         assert set(by["float32"]["against_full_base"]) == LIFT
-        assert set(by["float32"]["retention"]) == {"share", "ci"}
+        assert all(set(by[name]) == space for name in PRECISIONS - {"float32"})
+        assert all(set(found["retention"]) == {"share", "ci"} for found in by.values())
+    assert {name for point in report["pareto"] for name in point} == {
+        *("dimension", "precision", "bytes_per_vector", "ndcg@10", "retention")
+    }
     # A model that was here is no copy of a version somewhere else.
     assert report["inputs"]["model"] == {"uri": reference.spec.model.base}
     assert report["spec"] == reference.spec.model_dump(mode="json")

@@ -10,21 +10,33 @@ import torch
 from job.baseline import Baseline, PromptChoice
 from job.compare import compare
 from job.data import load_dataset
-from job.evaluate import Dimensions, Validation, bound_corpus
+from job.evaluate import Dimensions, Validation, Vectors, bound_corpus
 from job.machine import Machine
 from job.model import Prompts
 from job.ranking import METRICS, Scores
 from job.recipe import Recipe
-from job.report import Results, build_report, format_p, job_cost, score_table, to_markdown
+from job.report import (
+    Results,
+    build_report,
+    format_p,
+    job_cost,
+    precision_table,
+    score_table,
+    to_markdown,
+)
 from job.spec import DataSpec, EvaluationSpec, JobSpec, ResolvedTraining
 from job.store import write_report
 from job.train import Training
+from job.where import look_where
+from job.where_markdown import where_section
 
 DIMENSIONS = Dimensions((64, 32, 16), 32)
 HERE = {"model": {"uri": "builtin:minilm"}}
 SECONDS = {"data": 1.25, "train": 1798.75, "score tuned": 0.04}
 BASE = {64: 0.60, 32: 0.55, 16: 0.40}
 BETTER = {64: 0.90, 32: 0.88, 16: 0.70}
+# Shares of float32's scores that codes alone keep.
+KEEPS = {"int8": 0.97, "binary": 0.8}
 RESOLVED = ResolvedTraining(epochs=5, batch_size=32, mini_batch_size=16, learning_rate=1e-4)
 RECIPE = Recipe(
     RESOLVED,
@@ -47,6 +59,20 @@ def scores_around(mean, count, seed):
     return Scores(metrics, np.ones(count, np.int64), np.zeros((count, 10), np.int64))
 
 
+def smaller(scores, keeps):
+    """Make the scores of other precisions, which keep a share of each query's and, rescored, more.
+
+    The first query loses a little more than the others: intervals are no points.
+    """
+    found = {"float32": scores}
+    uneven = 1 - 0.01 * (np.arange(len(scores.rank)) == 0)
+    for precision, share in keeps.items():
+        for name, kept in ((precision, share), (f"{precision}_rescored", (1 + share) / 2)):
+            metrics = {metric: values * kept * uneven for metric, values in scores.metrics.items()}
+            found[name] = Scores(metrics, scores.rank, scores.top)
+    return found
+
+
 @pytest.fixture(scope="module")
 def make_report(dataset):
     """Make the report of a run that scored so, on average, at each dimension."""
@@ -57,6 +83,7 @@ def make_report(dataset):
         before=BASE,
         best_step=20,
         retention=0.99,
+        keeps=KEEPS,
         price=None,
         prompts=None,
         recipe=RECIPE,
@@ -68,6 +95,11 @@ def make_report(dataset):
         tuned = {d: scores_around((after or before)[d], count, seed=d + 1) for d in base}
         if best_step == 0:
             tuned = base
+        base = {d: {"float32": scores} for d, scores in base.items()}
+        tuned = {d: smaller(scores, keeps) for d, scores in tuned.items()}
+        evaluation = EvaluationSpec(
+            retention=retention, permutations=1000, precisions=["float32", *keeps]
+        )
         search = bound_corpus(dataset.validation, dataset.corpus, 5000, seed=0)
         choice = prompts or PromptChoice(Prompts(), Prompts(), 0.5, 0.5)
         results = Results(
@@ -79,6 +111,7 @@ def make_report(dataset):
                 test=base,
                 prompts=choice,
                 tuned_prompts=choice.used,
+                vectors=Vectors(torch.zeros(count, 64), torch.zeros(len(dataset.corpus), 64)),
                 corpus_vectors=torch.zeros(len(dataset.corpus), 64),
                 validation=Validation(search, DIMENSIONS, 64, 0.5),
             ),
@@ -90,11 +123,18 @@ def make_report(dataset):
                 tuned,
                 dataset.test.groups,
                 DIMENSIONS,
-                EvaluationSpec(retention=retention, permutations=1000),
+                evaluation,
                 seed=0,
             ),
+            where=look_where(
+                dataset.test,
+                dataset.corpus,
+                base[DIMENSIONS.main]["float32"],
+                tuned[DIMENSIONS.main]["float32"],
+                scores_around(0.31, count, seed=0),
+            ),
         )
-        spec = JobSpec(preset=preset, evaluation={"retention": retention})
+        spec = JobSpec(preset=preset, evaluation=evaluation.model_dump())
         return build_report("my-run", spec, results, SECONDS, job_cost(SECONDS, price))
 
     return make
@@ -125,8 +165,8 @@ def numbers_of_main(report):
 
 def test_every_number_of_the_table_is_the_reports(report):
     """What a person reads and what a program reads are the same numbers."""
-    page = to_markdown(report)
-    header, rule, *rows = [line for line in page.splitlines() if line.startswith("|")]
+    assert score_table(report) in to_markdown(report)
+    header, rule, *rows = score_table(report).splitlines()
 
     assert [cell.strip() for cell in header.strip("|").split("|")] == [
         "dimension",
@@ -180,13 +220,27 @@ def test_the_page_answers_in_the_order_of_the_questions(report, pairs_file):
 
 **{report["verdict"]["sentence"]}**
 
-Deploy 64 dimensions: {report["recommendation"]["reason"]}
+{report["recommendation"]["sentence"]}
 
 {score_table(report)}
 
 BM25, without any model: nDCG@10 {bm25:.3f}.
 Lift is tuned minus base, with its 95 % interval (jackknife over groups of queries) and p-value \
 (sign flips), each query paired with itself.
+
+## Smaller vectors
+
+{precision_table(report)}
+
+Kept: share of the best float32 nDCG@10, with its 95 % interval.
+GB: vectors only, of 10 million documents; ids, graphs and texts come on top.
+int8 is calibrated on the corpus; rescored: the best 200 by codes are ranked again by the float32 \
+query.
+Frontier: nothing as small scores higher.
+
+## Where
+
+{where_section(report["where"], 32)}
 
 ## Data
 
@@ -287,46 +341,149 @@ def test_a_p_value_is_never_zero(value, text):
     assert format_p(value) == text
 
 
-# The recommendation
+# Smaller vectors, and the recommendation
 
 
-def test_the_recommended_dimension_is_explained_by_what_it_keeps(make_report):
-    """Share, interval, space, and that smaller ones keep less."""
-    report = make_report({64: 0.90, 32: 0.90, 16: 0.70}, retention=0.95)
+def cells(row):
+    return [cell.strip() for cell in row.strip("|").split("|")]
 
-    kept = report["comparison"]["32"]["float32"]["retention"]
+
+def test_every_number_of_the_precision_table_is_the_reports(report):
+    """Each dimension and precision once, large to small, with what it keeps and what it takes."""
+    page = to_markdown(report)
+    header, rule, *rows = precision_table(report).splitlines()
+
+    assert f"## Smaller vectors\n\n{precision_table(report)}\n" in page
+    assert rule.count("|") == header.count("|")
+    assert cells(header)[:7] == [
+        "dimension", "precision", "nDCG@10", "kept", "95 % interval", "bytes", "GB",
+    ]  # fmt: skip
+    names = ["float32", "int8", "int8_rescored", "binary", "binary_rescored"]
+    assert [cells(row)[:2] for row in rows] == [
+        [str(d), name.replace("_", ", ")] for d in DIMENSIONS.all for name in names
+    ]
+    on_frontier = [(str(p["dimension"]), p["precision"]) for p in report["pareto"]]
+    advice = report["recommendation"]
+    for row in rows:
+        dimension, spoken, score, kept, interval, size, gigabytes, mark = cells(row)
+        name = spoken.replace(", ", "_")
+        found = report["comparison"][dimension][name]
+        reported = report["scores"]["tuned"][dimension][name]["ndcg@10"]
+        assert float(score) == pytest.approx(reported, abs=5.01e-4)
+        assert numbers(kept)[0] / 100 == pytest.approx(found["retention"]["share"], abs=5.01e-4)
+        ci = [number / 100 for number in numbers(interval)]
+        assert ci == pytest.approx(found["retention"]["ci"], abs=5.01e-4)
+        assert int(size) == found["bytes_per_vector"]
+        # Ten million vectors, in 10^9 bytes.
+        assert float(gigabytes) == pytest.approx(int(size) / 100, abs=5.01e-3)
+        assert ("frontier" in mark) == ((dimension, name) in on_frontier)
+        recommended = (int(dimension), name) == (advice["dimension"], advice["precision"])
+        assert ("**recommended**" in mark) == recommended
+
+
+def test_the_numbers_of_smaller_vectors_fit_together(report):
+    """Shares are of the best float32 score, inside their intervals, as scores are in theirs."""
+    scores = report["scores"]["tuned"]
+    best = max(by["float32"]["ndcg@10"] for by in scores.values())
+    assert {name for by in scores.values() for name in by} == {
+        name for by in report["comparison"].values() for name in by
+    }
+    for dimension, by_precision in report["comparison"].items():
+        for name, found in by_precision.items():
+            score, kept = scores[dimension][name]["ndcg@10"], found["retention"]
+            assert kept["share"] == pytest.approx(score / best)
+            assert kept["ci"][0] <= kept["share"] <= kept["ci"][1]
+            assert found["score_ci"][0] < score < found["score_ci"][1]
+            assert set(scores[dimension][name]) == set(METRICS)
+
+
+def test_base_and_tuned_are_compared_as_float32_only(report):
+    """A lift compares models, not storage: other precisions carry what they keep, and no more."""
+    for dimension in map(str, DIMENSIONS.all):
+        assert set(report["scores"]["base"][dimension]) == {"float32"}
+        for name, found in report["comparison"][dimension].items():
+            expected = {"retention", "score_ci", "bytes_per_vector"}
+            assert (set(found) == expected) == (name != "float32")
+
+
+def test_the_frontier_of_the_report_is_that_of_its_scores(report):
+    """Small to large, each with the numbers that stand at its dimension and precision."""
+    every = {
+        (found["bytes_per_vector"], report["scores"]["tuned"][dimension][name]["ndcg@10"])
+        for dimension, by_precision in report["comparison"].items()
+        for name, found in by_precision.items()
+    }
+    listed = [(p["bytes_per_vector"], p["ndcg@10"]) for p in report["pareto"]]
+
+    assert listed == sorted(
+        (size, score)
+        for size, score in every
+        if not any((s <= size and q > score) or (s < size and q >= score) for s, q in every)
+    )
+    for point in report["pareto"]:
+        found = report["comparison"][str(point["dimension"])][point["precision"]]
+        assert (point["retention"], point["bytes_per_vector"]) == (
+            found["retention"],
+            found["bytes_per_vector"],
+        )
+
+
+def test_the_recommendation_is_explained_by_what_it_keeps(make_report):
+    """Share, interval and space, by the numbers that the tables show."""
+    report = make_report({64: 0.90, 32: 0.899, 16: 0.70}, retention=0.93)
+
+    kept = report["comparison"]["32"]["int8_rescored"]["retention"]
     low, high = kept["ci"]
+    best = report["scores"]["tuned"]["64"]["float32"]["ndcg@10"]
+    reason = (
+        f"they keep {kept['share']:.1%} [{low:.1%}, {high:.1%}] of the best float32 nDCG@10 "
+        f"({best:.3f} at 64 dimensions), in 32 bytes instead of 256; nothing smaller provably "
+        "keeps 93%."
+    )
     assert report["recommendation"] == {
         "dimension": 32,
-        "precision": "float32",
-        "reason": f"32 dimensions keep {kept['share']:.1%} [{low:.1%}, {high:.1%}] of the nDCG@10 "
-        "at 64 in 50% of the space; smaller ones do not provably keep 95%.",
+        "precision": "int8_rescored",
+        "stored_as": "int8",
+        "bytes_per_vector": 32,
+        "index_bytes": {"1000000": 32e6, "10000000": 320e6, "100000000": 3.2e9},
+        "rule": "retention",
+        "reason": reason,
+        "sentence": f"Deploy 32 dimensions as int8, rescored: {reason}",
     }
 
 
-def test_the_full_dimension_is_recommended_where_no_smaller_one_suffices(report):
-    """Where it is not proven, nothing is saved."""
-    assert report["recommendation"] == {
-        "dimension": 64,
-        "precision": "float32",
-        "reason": "No smaller dimension provably keeps 99% of the nDCG@10 at 64 (the interval's "
-        "lower bound decides).",
-    }
+def test_with_float32_alone_the_smallest_dimension_is_recommended(make_report):
+    """As long as no other precision is wanted, none is scored, shown or recommended."""
+    report = make_report({64: 0.90, 32: 0.90, 16: 0.70}, retention=0.95, keeps={})
+
+    assert report["recommendation"]["dimension"] == 32
+    assert report["recommendation"]["precision"] == "float32"
+    assert {name for by in report["scores"]["tuned"].values() for name in by} == {"float32"}
+    assert len(precision_table(report).splitlines()) == 2 + len(DIMENSIONS.all)
 
 
-def test_nothing_is_said_of_dimensions_that_were_not_scored(make_report):
-    """Below the smallest dimension nothing was measured, so nothing is claimed."""
-    report = make_report(dict.fromkeys(DIMENSIONS.all, 0.9), retention=0.9)
+@pytest.mark.parametrize(
+    ("after", "best_step", "opening"),
+    [
+        (BETTER, 20, "Deploy"),
+        (BETTER, 0, "Deploy"),
+        (BASE, 20, "If this model is deployed, then"),
+        (
+            {64: 0.50, 32: 0.45, 16: 0.30},
+            20,
+            "Better keep the base model; if this one is deployed, then",
+        ),
+    ],
+    ids=["improved", "the base model is kept", "not beyond chance", "worse"],
+)
+def test_a_model_that_did_not_help_is_not_recommended(make_report, after, best_step, opening):
+    """Sizes are told all the same; where `model/` holds the base model, they are that one's."""
+    advice = make_report(after, best_step=best_step)["recommendation"]
 
-    assert report["recommendation"]["dimension"] == 16
-    assert "smaller" not in report["recommendation"]["reason"]
-
-
-def test_a_wanted_share_is_shown_as_it_was_wanted(make_report):
-    """99.5 % is not 100 %."""
-    report = make_report(BETTER, retention=0.995)
-
-    assert "keeps 99.5% of" in report["recommendation"]["reason"]
+    assert advice["sentence"] == (
+        f"{opening} {advice['dimension']} dimensions as {advice['precision'].replace('_', ', ')}: "
+        f"{advice['reason']}"
+    )
 
 
 # Recipe, prompts, cost, machine

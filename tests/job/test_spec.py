@@ -78,6 +78,9 @@ DEFAULTS = {
         "main_dimension": 128,
         "protocol": "grouped",
         "retention": 0.99,
+        "precisions": ["float32", "int8", "binary"],
+        "max_bytes_per_vector": None,
+        "min_ndcg": None,
         "permutations": 10_000,
         "validation_corpus_limit": 1_000,
         "batch_size": 64,
@@ -144,6 +147,9 @@ OTHERS = {
     "evaluation.main_dimension": ("64", 64),
     "evaluation.protocol": ("article", "article"),
     "evaluation.retention": ("0.95", 0.95),
+    "evaluation.precisions": ("[float32]", ["float32"]),
+    "evaluation.max_bytes_per_vector": ("256", 256),
+    "evaluation.min_ndcg": ("0.8", 0.8),
     "evaluation.permutations": ("1000", 1000),
     "evaluation.validation_corpus_limit": ("100", 100),
     "evaluation.batch_size": ("8", 8),
@@ -154,6 +160,9 @@ OTHERS = {
     "output.hub_strategy": ("checkpoint", "checkpoint"),
     "output.hub_always": ("true", True),
 }
+
+# All of them at once, but for a minimum, which does not go with a share of one's own.
+TOGETHER = {field: text for field, (text, _) in OTHERS.items() if field != "evaluation.min_ndcg"}
 
 # Field: smallest value taken, one below it, largest value taken, one above it.
 BOUNDS = {
@@ -184,6 +193,8 @@ BOUNDS = {
     "evaluation.dimensions": ("[8, 1]", "[8, 0]", "[65536, 8]", "[65537, 8]"),
     "evaluation.main_dimension": ("1", "0", None, None),
     "evaluation.retention": ("0.001", "0", "1", "1.001"),
+    "evaluation.max_bytes_per_vector": ("1", "0", None, None),
+    "evaluation.min_ndcg": ("0.001", "0", "1", "1.001"),
     "evaluation.permutations": ("100", "99", "1000000", "1000001"),
     "evaluation.validation_corpus_limit": ("1", "0", None, None),
     "evaluation.batch_size": ("1", "0", "65536", "65537"),
@@ -623,7 +634,7 @@ def test_a_section_with_all_its_lines_commented_out_has_the_presets_values(prese
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-@pytest.mark.parametrize("given", [{}, {field: text for field, (text, _) in OTHERS.items()}])
+@pytest.mark.parametrize("given", [{}, TOGETHER])
 def test_a_resolved_preset_written_and_read_is_the_same(preset, given):
     """A run's spec.json names each value, so it means the same when presets have changed."""
     spec = build_spec({"preset": preset}, given)
@@ -753,7 +764,7 @@ def test_what_the_init_file_comments_out_is_legal_too():
 
 def test_a_spec_written_and_read_is_the_same():
     """The resolved spec.json of a run is a valid job.json for another, every field included."""
-    every = build_spec({}, {field: text for field, (text, _) in OTHERS.items()})
+    every = build_spec({}, TOGETHER)
     for spec in (JobSpec(), every, build_spec({}, {"training.learning_rate": "1e-05"})):
         again = build_spec(parse_document(spec.to_json(), "spec.json"))
         assert again == spec

@@ -12,11 +12,11 @@ from job import store
 from job.baseline import Baseline, score_base
 from job.data import Dataset, load_dataset, write_splits
 from job.errors import SpecError, StorageError, TrainingError
-from job.evaluate import Dimensions
+from job.evaluate import Dimensions, score_vectors
 from job.machine import Machine
 from job.model import Prompts, load_model
 from job.places import LocalPlace
-from job.ranking import METRICS
+from job.ranking import METRICS, Scores
 from job.spec import JobSpec
 from job.spec_document import build_spec
 from job.workspace import Workspace
@@ -32,6 +32,7 @@ class Scored:
     spec: JobSpec
     dataset: Dataset
     base: Baseline
+    tuned: dict[int, dict[str, Scores]]
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,8 @@ def scored(tiny_encoder, pairs_file):
     spec = build_spec({}, {"data.source": str(pairs_file), "model.base": str(tiny_encoder)})
     dataset = load_dataset(spec.data, {})
     base = score_base(load_model(spec.model, CPU), dataset, DIMENSIONS, spec)
-    return Scored(spec, dataset, base)
+    tuned = score_vectors(base.vectors, dataset.test, DIMENSIONS.all, ["int8", "binary"])
+    return Scored(spec, dataset, base, tuned)
 
 
 @pytest.fixture
@@ -58,7 +60,7 @@ def workspace(scored, model, tmp_path):
     place.logs.mkdir()
     (place.logs / "job.log").write_text("a line\n", "utf-8")
     store.save_model(model, place.model, scored.dataset)
-    every_query = {"bm25": {0: scored.base.bm25}, "tuned": scored.base.test}
+    every_query = {"bm25": {0: {"float32": scored.base.bm25}}, "tuned": scored.tuned}
     store.write_per_query(place.per_query, scored.dataset, every_query)
     return place
 
@@ -286,7 +288,7 @@ def test_the_weights_can_be_read_by_others(workspace):
 # Per query
 
 
-def test_each_query_has_a_row_for_each_model_and_dimension(workspace, scored):
+def test_each_query_has_a_row_for_each_model_dimension_and_precision(workspace, scored):
     """The table has these columns; BM25, which has no vectors, has dimension 0."""
     table = pq.read_table(workspace.per_query)
 
@@ -299,22 +301,23 @@ def test_each_query_has_a_row_for_each_model_and_dimension(workspace, scored):
         *METRICS,
         "top_ids",
     ]
-    queries = scored.dataset.test.ids.to_pylist()
-    kinds = [("bm25", 0), ("tuned", 64), ("tuned", 32)]
-    assert list(
-        zip(*(table[name].to_pylist() for name in ("model", "dimension", "query_id")), strict=True)
-    ) == [(*kind, query) for kind in kinds for query in queries]
-    assert set(table["precision"].to_pylist()) == {"float32"}
+    precisions = ["float32", "int8", "int8_rescored", "binary", "binary_rescored"]
+    kinds = [("bm25", 0, "float32"), *(("tuned", d, p) for d in (64, 32) for p in precisions)]
+    names = ("model", "dimension", "precision", "query_id")
+    assert list(zip(*(table[name].to_pylist() for name in names), strict=True)) == [
+        (*kind, query) for kind in kinds for query in scored.dataset.test.ids.to_pylist()
+    ]
 
 
 def test_the_tables_means_are_the_reported_scores(workspace, scored):
     """Whoever slices the table starts from the numbers that the report shows."""
     table = pq.read_table(workspace.per_query).to_pandas()
 
-    means = table.groupby(["model", "dimension"])[list(METRICS)].mean()
+    means = table.groupby(["model", "dimension", "precision"])[list(METRICS)].mean()
 
-    reported = {("bm25", 0): scored.base.bm25.means()}
-    reported |= {("tuned", d): scores.means() for d, scores in scored.base.test.items()}
+    reported = {("bm25", 0, "float32"): scored.base.bm25.means()}
+    for dimension, by_precision in scored.tuned.items():
+        reported |= {("tuned", dimension, p): s.means() for p, s in by_precision.items()}
     assert {kind: dict(row) for kind, row in means.iterrows()} == {
         kind: pytest.approx(scores) for kind, scores in reported.items()
     }

@@ -1,0 +1,150 @@
+"""Which vectors to deploy: the smallest that are provably good enough, and why those."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from job.compare import Point
+from job.precision import BITS, RESCORED, stored_as
+from job.spec import EvaluationSpec
+
+# Sizes of an index are told for so many documents.
+DOCUMENTS = (1_000_000, 10_000_000, 100_000_000)
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """The chosen point, the rule that chose it, and a sentence that explains it.
+
+    Rules: `retention` and `min_ndcg` (the smallest that provably keeps or reaches what the spec
+    wants), or `best` (nothing does, so the best of what may be used).
+    """
+
+    point: Point
+    rule: str
+    reason: str
+
+    def to_dict(self, opening: str) -> dict[str, Any]:
+        point = self.point
+        return {
+            "dimension": point.dimension,
+            "precision": point.precision,
+            "stored_as": stored_as(point.precision),
+            "bytes_per_vector": point.bytes_per_vector,
+            # Vectors only: ids, graphs and texts come on top.
+            "index_bytes": {str(n): n * point.bytes_per_vector for n in DOCUMENTS},
+            "rule": self.rule,
+            "reason": self.reason,
+            "sentence": f"{opening} {named(point)}: {self.reason}",
+        }
+
+
+def named(point: Point) -> str:
+    return f"{point.dimension} dimensions as {spoken(point.precision)}"
+
+
+def spoken(precision: str) -> str:
+    """Write a precision for people: `int8, rescored`."""
+    return precision.replace(RESCORED, ", rescored")
+
+
+def recommend(points: Iterable[Point], best: Point, spec: EvaluationSpec) -> Recommendation:
+    """Choose among the points that the spec allows; `best` is the best float32 one."""
+    every = tuple(points)
+    allowed = [p for p in every if _is_allowed(p, spec)]
+    enough = [p for p in allowed if _suffices(p, spec)]
+    if not enough:
+        chosen = max(allowed, key=lambda p: (p.ndcg, *(-part for part in _size(p))))
+        return Recommendation(chosen, "best", _why_best(chosen, best, spec))
+    # Of those that take the same space the one that gives most.
+    chosen = min(enough, key=lambda p: (p.bytes_per_vector, -p.ndcg, *_size(p)))
+    smallest = chosen.bytes_per_vector == min(p.bytes_per_vector for p in allowed)
+    if spec.min_ndcg is not None:
+        return Recommendation(chosen, "min_ndcg", _why_minimum(chosen, spec, smallest=smallest))
+    return Recommendation(chosen, "retention", _why_share(chosen, best, spec, smallest=smallest))
+
+
+def frontier(points: Iterable[Point]) -> list[Point]:
+    """Return the Pareto frontier, small to large: nothing as small is better than these."""
+    reached: list[Point] = []
+    for point in sorted(points, key=lambda p: (p.bytes_per_vector, -p.ndcg, *_size(p))):
+        if not reached or point.ndcg > reached[-1].ndcg:
+            reached.append(point)
+    return reached
+
+
+def _is_allowed(point: Point, spec: EvaluationSpec) -> bool:
+    budget = spec.max_bytes_per_vector
+    fits = budget is None or point.bytes_per_vector <= budget
+    return fits and stored_as(point.precision) in spec.precisions
+
+
+def _suffices(point: Point, spec: EvaluationSpec) -> bool:
+    if spec.min_ndcg is not None:
+        return point.ci[0] >= spec.min_ndcg
+    return point.retention.ci[0] >= spec.retention
+
+
+def _size(point: Point) -> tuple[int, int, bool]:
+    """Order points of one quality: fewer bytes, fewer components, no rescoring."""
+    return (point.bytes_per_vector, point.dimension, point.precision.endswith(RESCORED))
+
+
+def _why_share(chosen: Point, best: Point, spec: EvaluationSpec, *, smallest: bool) -> str:
+    share = _percent(spec.retention)
+    if chosen == best and smallest:
+        return f"nothing smaller may be used; their nDCG@10 is {best.ndcg:.3f}."
+    if chosen == best:
+        return (
+            f"nothing smaller provably keeps {share} of their nDCG@10, {best.ndcg:.3f} (the "
+            "interval's lower bound decides)."
+        )
+    kept = (
+        f"they keep {_kept(chosen, best)}, in {chosen.bytes_per_vector} bytes instead of "
+        f"{best.bytes_per_vector}"
+    )
+    return f"{kept}." if smallest else f"{kept}; nothing smaller provably keeps {share}."
+
+
+def _why_minimum(chosen: Point, spec: EvaluationSpec, *, smallest: bool) -> str:
+    reached = f"their nDCG@10 is provably {spec.min_ndcg:g} or more: {_reached(chosen)}"
+    return f"{reached}." if smallest else f"{reached}; that of nothing smaller is."
+
+
+def _why_best(chosen: Point, best: Point, spec: EvaluationSpec) -> str:
+    if spec.min_ndcg is not None:
+        return (
+            f"nothing {_within(spec)}provably reaches an nDCG@10 of {spec.min_ndcg:g}; they come "
+            f"closest with {_reached(chosen)}."
+        )
+    return (
+        f"nothing {_within(spec)}provably keeps {_percent(spec.retention)}; they come closest with "
+        f"{_kept(chosen, best)}."
+    )
+
+
+def _within(spec: EvaluationSpec) -> str:
+    """Name what the spec leaves out; empty where it leaves out nothing."""
+    parts = []
+    if len(spec.precisions) < len(BITS):
+        parts.append(f"as {' or '.join(spec.precisions)} ")
+    if spec.max_bytes_per_vector is not None:
+        parts.append(f"within {spec.max_bytes_per_vector} bytes ")
+    return "".join(parts)
+
+
+def _kept(chosen: Point, best: Point) -> str:
+    low, high = chosen.retention.ci
+    return (
+        f"{chosen.retention.share:.1%} [{low:.1%}, {high:.1%}] of the best float32 nDCG@10 "
+        f"({best.ndcg:.3f} at {best.dimension} dimensions)"
+    )
+
+
+def _reached(point: Point) -> str:
+    return f"{point.ndcg:.3f} [{point.ci[0]:.3f}, {point.ci[1]:.3f}]"
+
+
+def _percent(share: float) -> str:
+    # 99.5 % is not 100 %.
+    return f"{round(100 * share, 6):g}%"

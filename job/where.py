@@ -1,0 +1,191 @@
+"""Where the tuned model gained and lost: single queries, kinds of queries, labels to doubt."""
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from job.compare import EPSILON, GroupedQueries
+from job.data import Corpus, Queries
+from job.ranking import METRIC, FloatArray, IntArray, Scores
+
+# So many are shown of each list.
+SHOWN = 10
+# Of fewer queries an interval says nothing.
+SLICE_AT_LEAST = 10
+# A report is for reading: longer texts are cut.
+TEXT_CHARACTERS = 300
+# A document is a hub if it stands so often among the first ten where it does not belong.
+HUB_HITS = 5
+WORD = re.compile(r"\w+")
+QUESTION_WORDS = ("what", "how", "who", "which", "when", "where", "why")
+YES_OR_NO = ("is", "are", "was", "were", "do", "does", "did", "can", "has", "have", "will")
+
+
+@dataclass(frozen=True)
+class Example:
+    """A query before and after; a rank is that of its best relevant document, None beyond 100."""
+
+    query_id: str
+    query: str
+    answer: str
+    rank_base: int | None
+    rank_tuned: int | None
+    ndcg_base: float
+    ndcg_tuned: float
+    # What the tuned model puts first, where that does not answer.
+    instead: str | None
+
+
+@dataclass(frozen=True)
+class Slice:
+    """The queries of one kind: their number, nDCG@10 of both models, the lift's 95 % interval."""
+
+    by: str
+    name: str
+    queries: int
+    base: float
+    tuned: float
+    lift: float
+    ci: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Hub:
+    """A document that the tuned model puts among the first ten of queries it does not answer."""
+
+    document_id: str
+    text: str
+    wrong_hits: int
+    wrong_hits_base: int
+
+
+@dataclass(frozen=True)
+class Where:
+    gained: list[Example]
+    lost: list[Example]
+    # Neither model, nor BM25, finds an answer among the first hundred: is it one?
+    suspects: list[Example]
+    slices: list[Slice]
+    hubs: list[Hub]
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def look_where(
+    queries: Queries, corpus: Corpus, base: Scores, tuned: Scores, bm25: Scores
+) -> Where:
+    """Compare two models' scores of the same queries, at one dimension."""
+    lifts = tuned.metrics[METRIC] - base.metrics[METRIC]
+    order = np.argsort(-lifts, kind="stable")
+
+    def examples(chosen: IntArray) -> list[Example]:
+        return [_example(int(i), queries, corpus, base, tuned) for i in chosen[:SHOWN]]
+
+    lost = order[::-1]
+    unfound = np.flatnonzero((base.rank == 0) & (tuned.rank == 0) & (bm25.rank == 0))
+    return Where(
+        gained=examples(order[lifts[order] > EPSILON]),
+        lost=examples(lost[lifts[lost] < -EPSILON]),
+        suspects=examples(unfound),
+        slices=list(_slices(queries, corpus, base.metrics[METRIC], tuned.metrics[METRIC])),
+        hubs=_hubs(queries, corpus, base, tuned),
+    )
+
+
+def _example(query: int, queries: Queries, corpus: Corpus, base: Scores, tuned: Scores) -> Example:
+    relevant = queries.relevant(query)
+    first = int(tuned.top[query][0])
+    return Example(
+        query_id=queries.ids[query].as_py(),
+        query=_cut(queries.texts[query].as_py()),
+        answer=_cut(corpus.texts[int(relevant[0])].as_py()),
+        rank_base=int(base.rank[query]) or None,
+        rank_tuned=int(tuned.rank[query]) or None,
+        ndcg_base=float(base.metrics[METRIC][query]),
+        ndcg_tuned=float(tuned.metrics[METRIC][query]),
+        instead=None if first in relevant else _cut(corpus.texts[first].as_py()),
+    )
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= TEXT_CHARACTERS else text[: TEXT_CHARACTERS - 1].rstrip() + "…"
+
+
+def _slices(
+    queries: Queries, corpus: Corpus, base: FloatArray, tuned: FloatArray
+) -> Iterator[Slice]:
+    asked = [_words(text) for text in queries.texts.to_pylist()]
+    first = queries.documents[queries.offsets[:-1]]
+    told = [_words(text) for text in corpus.texts.take(first).to_pylist()]
+    shared = [len({*a} & {*b}) / max(1, len({*a})) for a, b in zip(asked, told, strict=True)]
+    kinds: dict[str, list[str]] = {
+        "words of the query": _thirds([len(words) for words in asked], "{:g}"),
+        "words of the answer": _thirds([len(words) for words in told], "{:g}"),
+        "the query's words in the answer": _thirds(shared, "{:.0%}"),
+        "question word": [_question_word(words) for words in asked],
+    }
+    for by, names in kinds.items():
+        for name, members in _members(names):
+            groups = GroupedQueries(queries.groups[members], 1, 0)
+            lift = groups.lift(tuned[members] - base[members])
+            means = float(base[members].mean()), float(tuned[members].mean())
+            yield Slice(by, name, len(members), *means, lift.lift, lift.ci)
+
+
+def _members(names: list[str]) -> Iterator[tuple[str, IntArray]]:
+    """Yield the queries of each kind that is large enough, in the kinds' own order."""
+    array = np.array(names)
+    for name in dict.fromkeys(sorted(names)):
+        members = np.flatnonzero(array == name)
+        if len(members) >= SLICE_AT_LEAST:
+            yield name.partition("|")[2] or name, members
+
+
+def _thirds(values: list[float] | list[int], form: str) -> list[str]:
+    """Name the third that each value lies in, by the values at its ends; ties stay together."""
+    array = np.array(values, dtype=float)
+    thirds = np.searchsorted(np.quantile(array, [1 / 3, 2 / 3]), array, side="left")
+    names = {}
+    for third in np.unique(thirds):
+        own = array[thirds == third]
+        low, high = form.format(own.min()), form.format(own.max())
+        # The number keeps them in order.
+        names[third] = f"{third}|{low} to {high}" if low != high else f"{third}|{low}"
+    return [names[third] for third in thirds]
+
+
+def _words(text: str) -> list[str]:
+    return WORD.findall(text.lower())
+
+
+def _question_word(words: list[str]) -> str:
+    if words and words[0] in YES_OR_NO:
+        return "yes or no"
+    return next((word for word in words if word in QUESTION_WORDS), "none of these")
+
+
+def _hubs(queries: Queries, corpus: Corpus, base: Scores, tuned: Scores) -> list[Hub]:
+    after, before = _wrong_hits(queries, tuned), _wrong_hits(queries, base)
+    return [
+        Hub(
+            corpus.ids[position].as_py(),
+            _cut(corpus.texts[position].as_py()),
+            hits,
+            before[position],
+        )
+        for position, hits in sorted(after.items(), key=lambda item: (-item[1], item[0]))[:SHOWN]
+        if hits >= HUB_HITS
+    ]
+
+
+def _wrong_hits(queries: Queries, scores: Scores) -> Counter[int]:
+    """Count, per document, the queries that find it among the first ten without need."""
+    wrong: Counter[int] = Counter()
+    for query, top in enumerate(scores.top):
+        wrong.update(np.setdiff1d(top, queries.relevant(query)).tolist())
+    return wrong

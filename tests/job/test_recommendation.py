@@ -1,0 +1,454 @@
+"""The advice follows from the numbers: the smallest vectors that are provably good enough."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from job.compare import METRIC, GroupedQueries, Point, Retention, compare, measure
+from job.errors import SpecError
+from job.evaluate import Dimensions
+from job.precision import bytes_per_vector
+from job.ranking import Scores
+from job.recommendation import frontier, recommend
+from job.spec import EvaluationSpec
+from job.spec_document import build_spec
+
+FOUR = Dimensions((512, 256, 128, 64), 128)
+FLOAT_ONLY = EvaluationSpec(precisions=("float32",))
+# nDCG@10 of a query with one right document, by its rank; the first entry: not among the ten.
+GAINS = np.array([0.0, *(1 / np.log2(np.arange(2, 12)))])
+
+
+def point(dimension, precision="float32", ndcg=0.8, *, low=None, kept=None):
+    """Make a point; `low` and `kept` are the lower bounds of its nDCG@10 and of its share."""
+    share = ndcg / 0.8
+    lows = ndcg - 0.03 if low is None else low, share - 0.005 if kept is None else kept
+    return Point(
+        dimension,
+        precision,
+        bytes_per_vector(dimension, precision),
+        ndcg,
+        (lows[0], 2 * ndcg - lows[0]),
+        Retention(share, (lows[1], 2 * share - lows[1])),
+    )
+
+
+BEST = point(256, kept=1.0)
+# The best is not the full dimension; int8 is nearly as good, binary is not.
+POINTS = (
+    point(512, ndcg=0.796),
+    point(512, "int8", 0.78),
+    point(512, "int8_rescored", 0.799),
+    point(512, "binary", 0.74),
+    point(512, "binary_rescored", 0.77),
+    BEST,
+    point(256, "int8", 0.775),
+    point(256, "int8_rescored", 0.7988),
+    point(256, "binary", 0.70),
+    point(256, "binary_rescored", 0.73),
+    point(128, ndcg=0.78),
+    point(128, "int8", 0.765),
+    point(128, "int8_rescored", 0.779),
+    point(128, "binary", 0.60),
+    point(128, "binary_rescored", 0.65),
+)
+
+
+def advise(points=POINTS, best=BEST, **fields):
+    return recommend(points, best, EvaluationSpec(**fields))
+
+
+def chosen(points=POINTS, best=BEST, **fields):
+    found = advise(points, best, **fields)
+    return found.point.dimension, found.point.precision, found.rule
+
+
+# By share
+
+
+def test_the_smallest_that_provably_keeps_the_share_is_recommended():
+    """Of float32 and int8 at 256 dimensions, which both do, int8 takes a quarter of the space."""
+    assert advise().to_dict("Deploy") == {
+        "dimension": 256,
+        "precision": "int8_rescored",
+        "stored_as": "int8",
+        "bytes_per_vector": 256,
+        "index_bytes": {"1000000": 256e6, "10000000": 2.56e9, "100000000": 25.6e9},
+        "rule": "retention",
+        "reason": "they keep 99.8% [99.3%, 100.3%] of the best float32 nDCG@10 (0.800 at 256 "
+        "dimensions), in 256 bytes instead of 1024; nothing smaller provably keeps 99%.",
+        "sentence": "Deploy 256 dimensions as int8, rescored: they keep 99.8% [99.3%, 100.3%] of "
+        "the best float32 nDCG@10 (0.800 at 256 dimensions), in 256 bytes instead of 1024; nothing "
+        "smaller provably keeps 99%.",
+    }
+
+
+@pytest.mark.parametrize(
+    ("share", "expected"),
+    [
+        (1.0, (256, "float32")),
+        (0.995, (256, "float32")),
+        (0.99, (256, "int8_rescored")),
+        (0.965, (128, "int8_rescored")),
+        (0.95, (512, "binary_rescored")),
+        (0.9, (256, "binary_rescored")),
+        (0.5, (128, "binary_rescored")),
+    ],
+)
+def test_who_gives_up_more_saves_more(share, expected):
+    """The lower bound of what is kept decides, not what is kept on average."""
+    assert chosen(retention=share) == (*expected, "retention")
+
+
+def test_nothing_is_said_of_what_was_not_scored():
+    """Below the smallest vectors nothing was measured, so nothing is claimed."""
+    assert advise(retention=0.5).reason == (
+        "they keep 81.2% [80.8%, 81.8%] of the best float32 nDCG@10 (0.800 at 256 dimensions), in "
+        "16 bytes instead of 1024."
+    )
+
+
+def test_a_wanted_share_is_shown_as_it_was_wanted():
+    """99.5 % is not 100 %; where nothing smaller is proven, the best float32 vectors stay."""
+    assert advise(retention=0.995).reason == (
+        "nothing smaller provably keeps 99.5% of their nDCG@10, 0.800 (the interval's lower bound "
+        "decides)."
+    )
+
+
+def test_of_equal_bytes_the_better_is_recommended():
+    """256 dimensions as int8 and 64 as float32 take the same space."""
+    small = point(64, ndcg=0.7995)
+
+    assert chosen((*POINTS, small)) == (64, "float32", "retention")
+    assert chosen((*POINTS, replace(small, ndcg=0.7985))) == (256, "int8_rescored", "retention")
+
+
+def test_of_equal_bytes_and_scores_the_simpler_is_recommended():
+    """Fewer components are faster to compare, and rescoring that gains nothing is work for none."""
+    tie = [
+        BEST,
+        point(256, "int8_rescored", kept=0.995),
+        point(256, "int8", kept=0.995),
+        point(64, kept=0.995),
+    ]
+
+    assert chosen(tie) == (64, "float32", "retention")
+    assert chosen(tie[:3]) == (256, "int8", "retention")
+
+
+def test_only_what_may_be_used_is_recommended():
+    """Without smaller precisions it is the smallest dimension; float32 stays the measure."""
+    assert chosen(precisions=["float32"]) == (256, "float32", "retention")
+    assert chosen(precisions=["float32"], retention=0.95) == (128, "float32", "retention")
+    assert chosen(precisions=["binary"], retention=0.9) == (256, "binary_rescored", "retention")
+
+
+def test_a_single_dimension_as_float32_is_what_there_is():
+    """With nothing to choose from nothing is claimed about what smaller vectors would keep."""
+    assert advise([BEST], precisions=["float32"]).reason == (
+        "nothing smaller may be used; their nDCG@10 is 0.800."
+    )
+
+
+# By bytes, by quality, and where nothing is good enough
+
+
+def test_a_budget_leaves_out_what_is_too_large():
+    """Within it the same rule decides, where it can."""
+    assert chosen(max_bytes_per_vector=1024) == (256, "int8_rescored", "retention")
+    assert chosen(max_bytes_per_vector=256) == (256, "int8_rescored", "retention")
+    assert chosen(max_bytes_per_vector=128) == (128, "int8_rescored", "best")
+
+
+def test_a_budget_that_nothing_good_enough_fits_gets_the_best_that_fits():
+    """The sentence says that the share is not kept, and how much is."""
+    assert advise(max_bytes_per_vector=64).reason == (
+        "nothing within 64 bytes provably keeps 99%; they come closest with 96.2% [95.8%, 96.8%] "
+        "of the best float32 nDCG@10 (0.800 at 256 dimensions)."
+    )
+
+
+def test_a_minimum_takes_the_place_of_the_share():
+    """The smallest vectors whose nDCG@10 is provably so high, whatever larger ones reach."""
+    found = advise(min_ndcg=0.74)
+
+    assert (found.point.dimension, found.point.precision) == (512, "binary_rescored")
+    assert (found.rule, found.reason) == (
+        "min_ndcg",
+        "their nDCG@10 is provably 0.74 or more: 0.770 [0.740, 0.800]; that of nothing smaller is.",
+    )
+    assert advise(min_ndcg=0.1).reason.endswith("0.1 or more: 0.650 [0.620, 0.680].")
+
+
+def test_a_minimum_that_nothing_reaches_gets_the_best():
+    """On average 0.8 is reached, which proves nothing."""
+    found = advise(min_ndcg=0.8)
+
+    assert (found.point, found.rule) == (BEST, "best")
+    assert found.reason == (
+        "nothing provably reaches an nDCG@10 of 0.8; they come closest with 0.800 [0.770, 0.830]."
+    )
+
+
+def test_a_minimum_within_a_budget_and_few_precisions():
+    """All three are respected; the sentence names what was left out."""
+    wanted = {"max_bytes_per_vector": 600, "precisions": ["int8"]}
+
+    assert chosen(min_ndcg=0.745, **wanted) == (128, "int8_rescored", "min_ndcg")
+    assert advise(min_ndcg=0.9, **wanted).reason == (
+        "nothing as int8 within 600 bytes provably reaches an nDCG@10 of 0.9; they come closest "
+        "with 0.799 [0.769, 0.829]."
+    )
+
+
+# From scores
+
+
+def scores_of(values):
+    values = np.asarray(values, dtype=float)
+    nothing = np.zeros(len(values), dtype=np.int64)
+    return Scores({METRIC: values}, nothing, nothing[:, None])
+
+
+def from_scores(by_dimension, spec=FLOAT_ONLY, groups=None, dimensions=FOUR):
+    """Compare made-up nDCG@10, one list a dimension or one a dimension and precision."""
+    tuned = {
+        d: {p: scores_of(v) for p, v in (by if isinstance(by, dict) else {"float32": by}).items()}
+        for d, by in by_dimension.items()
+    }
+    count = len(tuned[dimensions.full]["float32"].rank)
+    groups = np.arange(count) if groups is None else groups
+    result = compare(tuned, tuned, groups, dimensions, spec, seed=0)
+    return result, recommend(result.points, result.best, spec)
+
+
+def random_values(queries=60, seed=0):
+    return np.random.default_rng(seed).choice(GAINS, queries)
+
+
+@pytest.mark.parametrize(
+    ("kept", "recommended"), [(0.5, 64), (0.51, 128), (0.97, 128), (0.98, 256), (0.999, 512)]
+)
+def test_the_smallest_dimension_that_keeps_enough_is_recommended(kept, recommended):
+    """Each dimension keeps a fixed share of every query here, so there is no doubt about it."""
+    full = random_values()
+    values = {512: full, 256: full * 0.99, 128: full * 0.975, 64: full * 0.505}
+
+    result, found = from_scores(values, EvaluationSpec(retention=kept, precisions=("float32",)))
+
+    assert found.point.dimension == recommended
+    assert [p.retention.share for p in result.points] == pytest.approx([1.0, 0.99, 0.975, 0.505])
+
+
+def test_a_smaller_dimension_may_suffice_where_a_larger_one_does_not():
+    """Quality need not fall with the dimension; the smallest sufficient one is meant."""
+    full = random_values()
+
+    found = from_scores({512: full, 256: full * 0.9, 128: full, 64: full * 0.9})[1]
+
+    assert found.point.dimension == 128
+
+
+def test_shares_are_of_the_best_dimension_even_if_it_is_not_the_largest():
+    """What 512 dimensions reach is no bar where 256 reach more."""
+    full = random_values() * 0.9
+
+    result, found = from_scores({512: full, 256: full / 0.95, 128: full, 64: full * 0.9})
+
+    assert (result.best.dimension, found.point.dimension) == (256, 256)
+    assert [p.retention.share for p in result.points] == pytest.approx([0.95, 1, 0.95, 0.855])
+
+
+def test_doubt_counts_against_a_dimension():
+    """A share above the bound is not enough while its interval reaches below it."""
+    full = random_values()
+    # On average nothing is lost, but which queries are hit varies.
+    noisy = np.clip(full + np.tile([0.1, -0.1], 30), 0, 1)
+    noisy *= full.mean() / noisy.mean() * (1 - 1e-9)
+
+    result, found = from_scores({512: full, 256: full, 128: full, 64: noisy})
+
+    assert result.points[-1].retention.share == pytest.approx(1.0)
+    assert result.points[-1].retention.ci[0] < 0.99
+    assert found.point.dimension == 128
+
+
+@pytest.mark.parametrize("queries", [1, 5], ids=["a single query", "a single group"])
+def test_one_group_of_queries_saves_nothing(queries):
+    """It says nothing about other queries, so the best float32 vectors stay, even among equals."""
+    values = {
+        d: {"float32": np.full(queries, 0.5), "int8": np.full(queries, 0.5)} for d in FOUR.all
+    }
+
+    result, found = from_scores(values, EvaluationSpec(), np.zeros(queries, dtype=int))
+
+    assert (found.point, found.rule) == (result.best, "retention")
+    assert (found.point.dimension, found.point.precision) == (512, "float32")
+    assert found.point.ci == (0.0, 1.0)
+
+
+def test_a_tiny_test_set_saves_only_what_it_can_prove():
+    """Six queries of which one is lost prove no share; six that are all kept do."""
+    full = np.full(6, 0.8)
+    lost = np.where(np.arange(6) == 0, 0.77, 0.8)
+    values = {512: {"float32": full, "int8": full, "binary": lost}}
+
+    found = from_scores(values, EvaluationSpec(), dimensions=Dimensions((512,), 512))[1]
+
+    assert (found.point.precision, found.rule) == ("int8", "retention")
+
+
+def test_equal_vectors_recommend_the_smallest():
+    """What costs nothing is taken, even when everything has to be kept."""
+    values = dict.fromkeys(FOUR.all, dict.fromkeys(("float32", "int8", "binary"), random_values()))
+
+    found = from_scores(values, EvaluationSpec(retention=1.0))[1]
+
+    assert (found.point.dimension, found.point.precision) == (64, "binary")
+
+
+@pytest.mark.parametrize("found", [0, 1])
+def test_a_quality_of_zero_divides_nothing(found):
+    """A model that finds nothing, or nothing in some resamples, has shares all the same."""
+    result, advice = from_scores(dict.fromkeys(FOUR.all, np.eye(30)[0] * found))
+
+    assert {p.retention for p in result.points} == {Retention(1.0, (1.0, 1.0))}
+    assert advice.point.dimension == 64
+
+
+def random_points(seed, precisions=("float32", "int8", "int8_rescored", "binary")):
+    random = np.random.default_rng(seed)
+    full = random.choice(GAINS, 30)
+    values = {
+        d: {
+            p: scores_of(
+                np.where(
+                    random.random(30) < random.choice([0, 0.05]), random.choice(GAINS, 30), full
+                )
+            )
+            for p in precisions
+        }
+        for d in FOUR.all
+    }
+    return measure(values, FOUR, GroupedQueries(np.arange(30), 100, 0))
+
+
+@given(
+    st.integers(0, 1_000),
+    st.sampled_from([0.8, 0.95, 1.0]),
+    st.sampled_from([None, 0.1, 0.5, 0.99]),
+    st.sampled_from([None, 8, 64, 300]),
+)
+@settings(deadline=None, max_examples=60)
+def test_advice_follows_from_the_intervals(seed, retention, minimum, budget):
+    """No allowed point is smaller and good enough; if none is, no allowed one scores higher."""
+    points, best = random_points(seed)
+    spec = EvaluationSpec(
+        retention=0.99 if minimum else retention, min_ndcg=minimum, max_bytes_per_vector=budget
+    )
+
+    found = recommend(points, best, spec)
+
+    allowed = [p for p in points if p.bytes_per_vector <= (budget or 10**9)]
+    enough = [
+        p
+        for p in allowed
+        if (p.ci[0] >= minimum if minimum else p.retention.ci[0] >= spec.retention)
+    ]
+    assert found.point in allowed
+    if enough:
+        assert found.point in enough
+        assert found.point.bytes_per_vector == min(p.bytes_per_vector for p in enough)
+    else:
+        assert found.rule == "best"
+        assert found.point.ndcg == max(p.ndcg for p in allowed)
+
+
+# What may be wanted
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        (
+            {"min_ndcg": 0.8, "retention": 0.95},
+            (
+                "min_ndcg`: is another rule than `evaluation.retention` (0.95); set one of them "
+                "(found 0.8)"
+            ),
+        ),
+        (
+            {"precisions": ["int8", "int8"]},
+            "precisions`: names one twice (found ['int8', 'int8'])",
+        ),
+    ],
+    ids=["two rules", "one twice"],
+)
+def test_wishes_that_contradict_each_other_are_refused(wanted, message):
+    """The message names the field and what it holds."""
+    with pytest.raises(SpecError) as refusal:
+        build_spec({"evaluation": wanted})
+
+    assert str(refusal.value) == f"`evaluation.{message}"
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        {"precisions": []},
+        {"precisions": ["uint8"]},
+        {"min_ndcg": 0},
+        {"min_ndcg": 1.01},
+        {"max_bytes_per_vector": 0},
+    ],
+)
+def test_wishes_that_nothing_could_fulfil_are_refused(wanted):
+    """No precision, one that is not offered, a quality above 1, vectors of no bytes."""
+    (field,) = wanted
+
+    with pytest.raises(SpecError, match=f"^`evaluation.{field}`: "):
+        build_spec({"evaluation": wanted})
+
+
+def test_a_resolved_spec_with_a_minimum_is_a_spec_again():
+    """It names the default share too, which is no second wish."""
+    spec = EvaluationSpec(min_ndcg=0.8, max_bytes_per_vector=64)
+
+    assert EvaluationSpec(**spec.model_dump(mode="json")) == spec
+
+
+# The frontier
+
+
+def test_the_frontier_is_what_nothing_as_small_beats():
+    """Each step up in bytes is a step up in quality; what costs more for less is left out."""
+    assert [(p.dimension, p.precision) for p in frontier(POINTS)] == [
+        (128, "binary_rescored"),
+        (256, "binary_rescored"),
+        (512, "binary_rescored"),
+        (128, "int8_rescored"),
+        (256, "int8_rescored"),
+        (512, "int8_rescored"),
+        (256, "float32"),
+    ]
+
+
+@given(st.integers(0, 1_000))
+@settings(deadline=None, max_examples=40)
+def test_everything_off_the_frontier_is_matched_by_something_on_it(seed):
+    """That takes no more bytes and gives no less; on it nothing matches another."""
+    points, _ = random_points(seed)
+
+    kept = frontier(points)
+
+    def matches(one, other):
+        return one.bytes_per_vector <= other.bytes_per_vector and one.ndcg >= other.ndcg
+
+    for other in set(points) - set(kept):
+        assert any(matches(one, other) for one in kept)
+    for one in kept:
+        assert not any(matches(other, one) for other in kept if other != one)
