@@ -405,3 +405,11 @@ def test_an_option_that_needs_another_is_not_passed_over(plan, machine, setting)
 def test_a_request_is_plain_json(plan):
     request = requested(plan(), STACK)
     assert json.loads(json.dumps(request)) == request
+
+
+def test_several_machines_are_refused_before_anything_is_sent(plan):
+    """Each of them would train the whole model, and be paid for."""
+    from launcher.backends.sagemaker import submit
+
+    with pytest.raises(SpecError, match="a job works on one machine so far"):
+        submit(plan({"instances": 2}), {}, detach=False)
