@@ -11,7 +11,7 @@ import click
 from job.errors import Interrupted, SpecError, Stopped
 from launcher.backends import Backend, load_backend
 from launcher.commands.machine import machine_options
-from launcher.commands.options import NAMED_OUTPUT, print_report
+from launcher.commands.options import NAMED_OUTPUT, print_report, require_option
 from launcher.machine import GIVEN_TO_ALL, MachineOptions, option
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     help="Any field of the spec, as in --set training.epochs=3.",
 )
 @machine_options
+@require_option
 @click.option("--detach", is_flag=True, help="docker, sagemaker: start the job and return.")
 @click.option("--dry-run", is_flag=True, help="Print what would be submitted, as JSON.")
 def launch(
@@ -54,16 +55,19 @@ def launch(
     preset: str | None,
     name: str | None,
     settings: tuple[str, ...],
+    requirements: tuple[str, ...],
     *,
     detach: bool,
     dry_run: bool,
     **options: Any,  # noqa: ANN401  the fields of MachineOptions, as `machine_options` names them
 ) -> None:
     """Run a job: JOB_FILE, options, or both (options win)."""
+    from launcher import gate
     from launcher.job_name import check_name, new_name
     from launcher.plan import Plan
     from launcher.runs import Run
 
+    wanted = list(map(gate.parse, requirements))
     machine = MachineOptions(**options)
     where = _backend_for(machine)
     given = {"data.source": data, "model.base": model, "output.uri": output, "preset": preset}
@@ -91,7 +95,9 @@ def launch(
         if detach:
             click.echo(f"To follow it: {_command('logs', plan)} --follow", err=True)
             return
-    print_report(Run(plan.folder, plan.destination))
+    finished = Run(plan.folder, plan.destination)
+    print_report(finished)
+    gate.check(finished.report(), wanted)
 
 
 def _backend_for(machine: MachineOptions) -> Backend:

@@ -23,6 +23,16 @@ output_option = click.option(
 )
 
 
+require_option = click.option(
+    "--require",
+    "requirements",
+    multiple=True,
+    metavar="CONDITION",
+    help="As in 'lift>0' or 'ndcg@10>=0.8 at 128': exit code 9 unless the interval's lower bound "
+    "does.",
+)
+
+
 def print_report(run: "Run") -> None:
     from rich.console import Console
 

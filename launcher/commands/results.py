@@ -5,26 +5,30 @@ from pathlib import Path
 import click
 
 from job.errors import DataError
-from launcher.commands.options import output_option, print_report
+from launcher.commands.options import output_option, print_report, require_option
 
 
 @click.command()
 @click.argument("name", required=False)
 @output_option
 @click.option("--open", "open_it", is_flag=True, help="Open it in the browser as well.")
-def report(name: str | None, output: str, *, open_it: bool) -> None:
+@require_option
+def report(name: str | None, output: str, requirements: tuple[str, ...], *, open_it: bool) -> None:
     """Show the report of the run NAME (or s3://…/NAME), or of the latest finished one.
 
     From S3 just the report is fetched, into runs/NAME/report.
     """
+    from launcher import gate
     from launcher.jobs import find_result
 
+    wanted = list(map(gate.parse, requirements))
     run = find_result(output, name)
     print_report(run)
     if open_it:
         folder = run.folder / "report"
         page = folder / "report.html"
         click.launch(str(page if page.is_file() else folder / "report.md"))
+    gate.check(run.report(), wanted)
 
 
 @click.command()

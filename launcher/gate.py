@@ -1,0 +1,73 @@
+"""Results that a pipeline requires: `lift>0`, `ndcg@10>=0.8 at 128 as int8`.
+
+What has to reach the value is the lower bound of the 95 % interval, not the mean: a gate that luck
+opens is none.
+"""
+
+import operator
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from job.errors import GateNotMet, SpecError
+
+GRAMMAR = re.compile(
+    r"(?P<subject>lift|ndcg@10)\s*(?P<sign>>=|>)\s*(?P<value>[-+]?\d*\.?\d+)"
+    r"(?:\s+at\s+(?P<dimension>\d+))?(?:\s+as\s+(?P<precision>\w+))?"
+)
+SIGNS = {">": operator.gt, ">=": operator.ge}
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """`dimension` None is the report's main one."""
+
+    text: str
+    subject: str
+    sign: str
+    value: float
+    dimension: str | None
+    precision: str
+
+
+def parse(text: str) -> Requirement:
+    found = GRAMMAR.fullmatch(text.strip().lower())
+    if found is None:
+        msg = (
+            f"`--require {text}`: expected `lift>0` or `ndcg@10>=0.8`, if need be with "
+            "`at DIMENSION` and `as PRECISION`."
+        )
+        raise SpecError(msg)
+    precision = found["precision"] or "float32"
+    if found["subject"] == "lift" and precision != "float32":
+        msg = f"`--require {text}`: the lift is measured with float32 vectors alone."
+        raise SpecError(msg)
+    value = float(found["value"])
+    return Requirement(text, found["subject"], found["sign"], value, found["dimension"], precision)
+
+
+def check(report: Mapping[str, Any], requirements: Iterable[Requirement]) -> None:
+    """Raise `GateNotMet` with every requirement that the report does not meet."""
+    unmet = [line for each in requirements if (line := _shortfall(report, each))]
+    if unmet:
+        raise GateNotMet(" ".join(unmet))
+
+
+def _shortfall(report: Mapping[str, Any], wanted: Requirement) -> str | None:
+    dimension = wanted.dimension or str(report["verdict"]["dimension"])
+    measured = report["comparison"].get(dimension, {})
+    if wanted.precision not in measured:
+        known = [f"{d} as {p}" for d, found in report["comparison"].items() for p in found]
+        msg = (
+            f"`--require {wanted.text}`: {dimension} as {wanted.precision} was not measured, but "
+            f"{', '.join(known)}."
+        )
+        raise SpecError(msg)
+    low, high = measured[wanted.precision]["ci" if wanted.subject == "lift" else "score_ci"]
+    if SIGNS[wanted.sign](low, wanted.value):
+        return None
+    return (
+        f"Required: `{wanted.text}`; the interval at {dimension} dimensions is "
+        f"[{low:.3f}, {high:.3f}], and its lower bound decides."
+    )

@@ -1,0 +1,90 @@
+"""A pipeline's requirements: read early, decided by the lower bound, all told at once."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from job.errors import GateNotMet, SpecError
+from launcher.cli import main
+from launcher.gate import Requirement, check, parse
+
+REPORT = {
+    "verdict": {"dimension": 128},
+    "comparison": {
+        "384": {"float32": {"ci": [0.01, 0.05], "score_ci": [0.85, 0.95]}},
+        "128": {
+            "float32": {"ci": [0.0, 0.08], "score_ci": [0.8, 0.9]},
+            "int8_rescored": {"score_ci": [0.79, 0.9]},
+        },
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("lift>0", ("lift", ">", 0.0, None, "float32")),
+        (" lift >= -0.01 at 64 ", ("lift", ">=", -0.01, "64", "float32")),
+        ("nDCG@10>=.8 at 128 as int8", ("ndcg@10", ">=", 0.8, "128", "int8")),
+    ],
+)
+def test_a_requirement_is_read(text, expected):
+    assert parse(text) == Requirement(text, *expected)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "lift", "lift<0", "lift>much", "mrr@10>0.5", "lift>0 at all", "lift>0 as int8"]
+)
+def test_what_is_no_requirement_is_refused(text):
+    with pytest.raises(SpecError, match="--require"):
+        parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "met"),
+    [
+        ("lift>=0", True),
+        # The bound is exactly there: not above it.
+        ("lift>0", False),
+        ("lift>0 at 384", True),
+        ("ndcg@10>=0.8", True),
+        ("ndcg@10>0.8", False),
+        # The mean lies above, the bound does not.
+        ("ndcg@10>=0.84", False),
+        ("ndcg@10>=0.79 as int8_rescored", True),
+        ("ndcg@10>=0.8 at 128 as int8_rescored", False),
+    ],
+)
+def test_the_lower_bound_decides(text, met):
+    if met:
+        check(REPORT, [parse(text)])
+    else:
+        with pytest.raises(GateNotMet, match="its lower bound decides"):
+            check(REPORT, [parse(text)])
+
+
+def test_all_that_is_not_met_is_told_at_once():
+    wanted = [parse(text) for text in ("lift>0", "lift>=0", "ndcg@10>=0.9 at 384")]
+    with pytest.raises(GateNotMet) as caught:
+        check(REPORT, wanted)
+    assert str(caught.value) == (
+        "Required: `lift>0`; the interval at 128 dimensions is [0.000, 0.080], and its lower bound "
+        "decides. Required: `ndcg@10>=0.9 at 384`; the interval at 384 dimensions is "
+        "[0.850, 0.950], and its lower bound decides."
+    )
+
+
+def test_what_was_not_measured_cannot_be_required():
+    with pytest.raises(SpecError, match="64 as float32 was not measured, but 384 as float32"):
+        check(REPORT, [parse("lift>0 at 64")])
+
+
+def test_a_wrong_requirement_ends_a_launch_before_it_begins(tmp_path, monkeypatch):
+    """Not after hours of training."""
+    monkeypatch.chdir(tmp_path)
+    Path("pairs.jsonl").write_text(json.dumps({"question": "q", "context": "c"}) + "\n")
+    done = CliRunner().invoke(main, ["launch", "--data", "pairs.jsonl", "--require", "good"])
+    assert done.exit_code == 3
+    assert not Path("runs").exists()
