@@ -3,18 +3,19 @@
 import shutil
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from job import store
-from job.baseline import score_base
+from job.baseline import Baseline, score_base
 from job.card import write_card
 from job.compare import compare
 from job.data import load_dataset, write_splits
-from job.evaluate import choose_dimensions, embed, score_vectors
+from job.evaluate import Vectors, choose_dimensions, embed, score_vectors
 from job.fetch import fetch_inputs
 from job.hub import Push, checkpoint_pusher
 from job.interruption import StopSignal
-from job.machine import choose_machine
-from job.model import load_model
+from job.machine import Machine, choose_machine
+from job.model import Model, load_model
 from job.places import open_place
 from job.progress import Progress, log, log_scores, logged_to, quieten_libraries
 from job.report import Results, build_report, job_cost
@@ -113,9 +114,7 @@ def produce(
             model = training.model
             vectors = embed(model, dataset.test, dataset.corpus, evaluation.batch_size)
         else:
-            # The trained weights lost to the untuned ones, which are the result then.
-            base_model = load_model(spec.model, machine, inputs.model)
-            model, vectors = base_model.with_prompts(base.prompts.used), base.vectors
+            model, vectors = untuned(spec, machine, inputs.model, base)
         tuned = score_vectors(vectors, dataset.test, dimensions.all, evaluation.precisions)
         log_scores("tuned", {d: scores["float32"].means() for d, scores in tuned.items()})
     with progress.stage("compare"):
@@ -136,3 +135,10 @@ def produce(
     write_card(workspace.model, spec.model, inputs.model, report)
     store.write_report(report, workspace.report)
     log.info("verdict: %s", report["verdict"]["sentence"])
+
+
+def untuned(spec: JobSpec, machine: Machine, folder: Path, base: Baseline) -> tuple[Model, Vectors]:
+    """Return the base model as it was: the result where no checkpoint beat it."""
+    # Training has changed the weights of the one in memory.
+    model = load_model(spec.model, machine, folder)
+    return model.with_prompts(base.prompts.used), base.vectors

@@ -11,25 +11,11 @@ import sys
 import pytest
 from containers import TINY_JOB, docker
 from s3_server import S3
+from tiny_job import JOB
 
 pytestmark = pytest.mark.docker
 
 COMMAND = [sys.executable, "-P", "-m", "launcher.cli"]
-JOB = """\
-data:
-  source: {pairs}
-model:
-  base: {encoder}
-  precision: float32
-training:
-  epochs: {epochs}
-  batch_size: 32
-  learning_rate: 3e-3
-evaluation:
-  dimensions: [64, 32, 16]
-  main_dimension: 32
-  permutations: 1000
-"""
 # So many epochs that a test can act in mid-training.
 LONG = 60
 

@@ -11,16 +11,6 @@ from sagemaker_server import SageMaker
 
 pytestmark = pytest.mark.docker
 
-SETTINGS = {
-    "training.epochs": "3",
-    "training.batch_size": "32",
-    "training.learning_rate": "3e-3",
-    "evaluation.dimensions": "[64, 32, 16]",
-    "evaluation.main_dimension": "32",
-    "evaluation.permutations": "1000",
-    "model.precision": "float32",
-}
-
 
 @pytest.fixture
 def server(image):
@@ -30,11 +20,11 @@ def server(image):
 
 
 @pytest.fixture
-def launch(server, tmp_path, pairs_file, tiny_encoder):
+def launch(server, tmp_path, pairs_file, tiny_encoder, tiny_settings):
     """Launch a job in a container and follow it to its end."""
     role, image = server.add_role("trainer"), server.add_image("embedtune", "1")
     here = ["--role", role, "--image", image, "--output", "s3://box/runs"]
-    fields = [part for pair in SETTINGS.items() for part in ("--set", "=".join(pair))]
+    fields = [part for pair in tiny_settings.items() for part in ("--set", "=".join(pair))]
 
     def work(name, *options):
         command = [sys.executable, "-P", "-m", "launcher.cli", "launch", "--backend", "sagemaker"]

@@ -15,27 +15,13 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
+from tiny_job import JOB
 
 from launcher.cli import main
 
 COMMAND = [sys.executable, "-P", "-m", "launcher.cli"]
 # Long enough to be hit in the middle, short enough to be waited for.
 EPOCHS = 8
-JOB = """\
-data:
-  source: {pairs}
-model:
-  base: {encoder}
-  precision: float32
-training:
-  epochs: {epochs}
-  batch_size: 32
-  learning_rate: 3e-3
-evaluation:
-  dimensions: [64, 32, 16]
-  main_dimension: 32
-  permutations: 1000
-"""
 RESULT = {
     *("spec.json", "per_query.parquet", "report/report.json", "report/report.md"),
     *("data/train.jsonl", "data/validation.jsonl", "data/test.jsonl"),

@@ -1,0 +1,17 @@
+"""A job file for the tiny encoder: learnt in seconds, and as long as its epochs are many."""
+
+JOB = """\
+data:
+  source: {pairs}
+model:
+  base: {encoder}
+  precision: float32
+training:
+  epochs: {epochs}
+  batch_size: 32
+  learning_rate: 3e-3
+evaluation:
+  dimensions: [64, 32, 16]
+  main_dimension: 32
+  permutations: 1000
+"""
