@@ -26,7 +26,6 @@ EXPLANATIONS = {
     "buildx component is missing": "This client cannot build the image: install its plugin buildx.",
     "ermission denied while trying to connect": "This user may not use the engine: join the group "
     "`docker`.",
-    "permission denied": "The engine was refused something; the line above says what.",
     "Cannot connect to the Docker daemon": "No Docker engine answers: start it, or set "
     "`DOCKER_HOST`.",
     "failed to connect to the docker API": "No Docker engine answers: start it, or set "

@@ -22,7 +22,7 @@ def image() -> None:
     show_default=True,
     help="That of the machine it will run on, whatever this one is.",
 )
-@click.option("--cpu", is_flag=True, help="torch for CPUs: 2 GB less, and no GPU.")
+@click.option("--cpu", is_flag=True, help="torch for CPUs: 4 GB less, and no GPU.")
 @click.option("--demo", is_flag=True, help="With the demo's model, builtin:minilm.")
 @click.option(
     "--build-arg",
