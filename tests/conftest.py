@@ -79,6 +79,19 @@ def build_encoder(folder, width=64):
     return folder
 
 
+@pytest.fixture(scope="session", autouse=True)
+def nobodys_account():
+    """Forget the AWS account and the settings of whoever runs the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if name.startswith("AWS_") or name in ("EMBEDTUNE_OUTPUT", "HF_TOKEN"):
+                patch.delenv(name)
+        patch.setenv("AWS_CONFIG_FILE", os.devnull)
+        patch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        yield
+
+
 @pytest.fixture(scope="session")
 def tiny_encoder(tmp_path_factory):
     """Folder of an encoder, 64 wide."""

@@ -23,6 +23,11 @@ JOB = ["--data", "builtin:aws-docs", "--model", "builtin:minilm", "--preset", "q
 WITHOUT_STACK = ("role", "image", "output")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def nobodys_account():
+    """Here alone the account is wanted."""
+
+
 @pytest.fixture(scope="session")
 def place():
     """Options that lead to the account: its stack, or all that a stack would tell."""
