@@ -3,13 +3,6 @@
 # what changes often: torch, its company, our code. Needs BuildKit.
 ARG BASE_IMAGE=python:3.11-slim-bookworm
 
-# Only this list reaches the layers below: the rest of pyproject.toml may change for free.
-FROM ${BASE_IMAGE} AS requirements
-# `train,demo` adds the demo's model.
-ARG EXTRAS=train
-COPY pyproject.toml container/requirements.py /src/
-RUN python /src/requirements.py /src/pyproject.toml "$EXTRAS" > /requirements.txt
-
 FROM ${BASE_IMAGE} AS wheel
 COPY pyproject.toml README.md LICENSE CHANGELOG.md /src/
 COPY infra/stack.yaml /src/infra/
@@ -17,7 +10,10 @@ COPY job /src/job
 COPY launcher /src/launcher
 # The secret is for those whose pip needs settings of its own (a mirror, a proxy's certificate).
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
-    pip wheel --no-cache-dir --no-deps --wheel-dir /wheels /src
+    --mount=type=bind,source=container/locks,target=/run/locks \
+    python -m venv /build \
+ && /build/bin/pip install --no-cache-dir --no-deps --require-hashes --requirement /run/locks/build.txt \
+ && /build/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheels /src
 
 FROM ${BASE_IMAGE} AS packages
 ENV PATH=/opt/venv/bin:$PATH \
@@ -25,20 +21,32 @@ ENV PATH=/opt/venv/bin:$PATH \
     PIP_NO_CACHE_DIR=1
 # Another build of torch: the index that has it (PyTorch's for CPUs, or for another CUDA line).
 ARG TORCH_INDEX=""
+# What is installed has one of the hashes in container/locks. The exception is another CUDA line: its
+# torch has the pinned version, and its files are whatever that index says.
 # The base's pip installs into the venv, which needs none of its own. What packages bring along to
 # test them and to compile against them (a tenth of the whole) goes in the layer that brought it.
+# hadolint does not see that "$@" is pinned.
+# hadolint ignore=DL3013
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
-    --mount=type=bind,source=constraints.txt,target=/run/constraints.txt \
+    --mount=type=bind,source=container/locks,target=/run/locks \
     python -m venv --without-pip /opt/venv \
- && pip --python /opt/venv/bin/python install --constraint /run/constraints.txt \
-      ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} torch \
+ && case "$TORCH_INDEX" in \
+      "") set -- --no-deps --require-hashes --requirement /run/locks/torch.txt ;; \
+      */cpu) set -- --no-deps --require-hashes --requirement /run/locks/torch-cpu.txt ;; \
+      *) set -- "$(grep -o '^torch==[^ ]*' /run/locks/torch.txt)" ;; \
+    esac \
+ && pip --python /opt/venv/bin/python install ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} "$@" \
  && find /opt/venv \( -name tests -o -path '*/torch/test' -o -path '*/torch/include' \
       -o -path '*/torch/bin/*' ! -name torch_shm_manager \) -prune -exec rm -rf {} +
+# `train,demo` adds the demo's model.
+ARG EXTRAS=train
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
-    --mount=type=bind,source=constraints.txt,target=/run/constraints.txt \
-    --mount=type=bind,from=requirements,source=/requirements.txt,target=/run/requirements.txt \
-    pip --python /opt/venv/bin/python install --constraint /run/constraints.txt \
-      --requirement /run/requirements.txt \
+    --mount=type=bind,source=container/locks,target=/run/locks \
+    IFS=,; for extra in $EXTRAS; do \
+      pip --python /opt/venv/bin/python install --no-deps --require-hashes \
+        --requirement "/run/locks/$extra.txt" || exit; \
+    done \
+ && pip --python /opt/venv/bin/python check \
  && find /opt/venv -type d -name tests -prune -exec rm -rf {} +
 
 FROM packages
