@@ -1,0 +1,199 @@
+"""Every row of the README's error table, provoked as a user would come upon it."""
+
+import ast
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from tiny_job import JOB
+
+from job.errors import EXIT_CODES, EmbedtuneError
+from job.workspace import Workspace
+
+ROOT = Path(__file__).parents[1]
+LAUNCHER = [sys.executable, "-P", "-m", "launcher.cli"]
+JOBS = [sys.executable, "-P", "-m", "job"]
+CLASSES = {error.exit_code: error for error in EmbedtuneError.__subclasses__()}
+# What nobody can bring about from outside: a bug of ours, and memory that runs out at will.
+SABOTAGE = """
+import job.__main__ as entry
+
+def broken(*_, **__):
+    {0}
+
+entry._train = broken
+entry.main()
+"""
+# Only SageMaker stops a job for its user or its time: its tests have a control plane that does.
+ELSEWHERE = {
+    11: (
+        "tests/launcher/test_sagemaker.py",
+        "test_ctrl_c_detaches_and_expired_credentials_only_interrupt",
+    ),
+    12: (
+        "tests/launcher/test_sagemaker.py",
+        "test_a_jobs_own_code_comes_through_with_its_reason",
+    ),
+}
+
+
+def call(command, folder, *arguments):
+    return subprocess.run(
+        [*command, *map(str, arguments)],
+        cwd=folder,
+        env=os.environ | {"EMBEDTUNE_DEVICE": "cpu"},
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+
+
+def train(folder, job, command=JOBS):
+    """Run a job, as a container does, with a spec in its workspace."""
+    workspace = Workspace(folder / "ml")
+    workspace.job_spec.parent.mkdir(parents=True, exist_ok=True)
+    workspace.job_spec.write_text(job, "utf-8")
+    return call(command, folder, "train", "--workspace", workspace.root)
+
+
+@pytest.fixture(scope="module")
+def job(tiny_encoder, pairs_file):
+    return JOB.format(pairs=pairs_file, encoder=tiny_encoder, epochs=1)
+
+
+# One way into each code, in a folder of its own, with the tiny job's file.
+
+
+def ready(folder, job):
+    return call(LAUNCHER, folder, "check", re.search(r"source: (.*)", job)[1])
+
+
+def bug(folder, job):
+    return train(folder, job, [sys.executable, "-P", "-c", SABOTAGE.format("1 / 0")])
+
+
+def usage(folder, job):
+    return call(LAUNCHER, folder, "launch", "--no-such-option")
+
+
+def wrong_spec(folder, job):
+    return train(folder, job.replace("epochs:", "epoch:"))
+
+
+def no_data(folder, job):
+    return call(LAUNCHER, folder, "check", "nowhere.jsonl")
+
+
+def no_model(folder, job):
+    return train(folder, re.sub(r"base: .*", "base: ./nowhere", job))
+
+
+def busy_machine(folder, job):
+    with Workspace(folder / "ml").locked():
+        return train(folder, job)
+
+
+def no_storage(folder, job):
+    return call(LAUNCHER, folder, "report", "nobody")
+
+
+def damaged_checkpoints(folder, job):
+    place = Workspace(folder / "ml")
+    (place.checkpoints / "checkpoint-1").mkdir(parents=True)
+    place.pins.write_text("{half", "utf-8")
+    return train(folder, job)
+
+
+def missed_gate(folder, job):
+    (folder / "job.yaml").write_text(job, "utf-8")
+    return call(LAUNCHER, folder, "launch", "job.yaml", "--require", "lift>1")
+
+
+def interrupted(folder, job):
+    (folder / "job.yaml").write_text(job.replace("epochs: 1", "epochs: 8"), "utf-8")
+    log = folder / "runs/run/.work/output/data/logs/job.log"
+    command = [*LAUNCHER, "launch", "job.yaml", "--name", "run", "--device", "cpu"]
+    with subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True) as launcher:
+        while not (log.is_file() and "train: step=" in log.read_text("utf-8")):
+            assert launcher.poll() is None, launcher.communicate()
+            time.sleep(0.01)
+        launcher.send_signal(signal.SIGTERM)
+        _, said = launcher.communicate(timeout=60)
+    return subprocess.CompletedProcess(command, launcher.returncode, "", said)
+
+
+def refused_by_backend(folder, job):
+    return call(LAUNCHER, folder, "launch", "--data", "builtin:aws-docs", "--detach")
+
+
+def no_memory(folder, job):
+    return train(folder, job, [sys.executable, "-P", "-c", SABOTAGE.format("bytearray(1 << 62)")])
+
+
+CASES = {
+    0: ready,
+    1: bug,
+    2: usage,
+    3: wrong_spec,
+    4: no_data,
+    5: no_model,
+    6: busy_machine,
+    7: no_storage,
+    8: damaged_checkpoints,
+    9: missed_gate,
+    10: interrupted,
+    13: refused_by_backend,
+    14: no_memory,
+}
+
+
+@pytest.fixture(scope="module")
+def endings(tmp_path_factory, job):
+    """Provoke them all, two at a time: most of it is waiting for torch to load."""
+    with ThreadPoolExecutor(2) as pool:
+        running = {
+            code: pool.submit(provoke, tmp_path_factory.mktemp(provoke.__name__), job)
+            for code, provoke in CASES.items()
+        }
+    return {code: future.result() for code, future in running.items()}
+
+
+@pytest.mark.parametrize("code", CASES)
+def test_each_code_is_met_by_who_provokes_it(code, endings):
+    """The process ends with it; an expected failure is one line, only a bug has a traceback."""
+    ended = endings[code]
+    assert ended.returncode == code, ended.stderr
+    assert ("Traceback" in ended.stderr) == (code == 1)
+    errors = [line for line in ended.stderr.splitlines() if line.startswith("Error: ")]
+    assert len(errors) == (code not in (0, 1))
+
+
+def test_every_code_has_a_case():
+    """A class that is added to the tree needs a way to provoke it, here or in a test named here."""
+    assert sorted(CASES.keys() | ELSEWHERE.keys()) == sorted(EXIT_CODES)
+    assert {0, 1, 2} | CLASSES.keys() == EXIT_CODES.keys()
+
+
+@pytest.mark.parametrize(("code", "where"), ELSEWHERE.items(), ids=map(str, ELSEWHERE))
+def test_what_is_provoked_elsewhere_is_there(code, where):
+    """The named test exists and compares with that very class's code."""
+    path, name = where
+    tree = ast.parse((ROOT / path).read_text("utf-8"))
+    found = [n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == name]
+    text = "".join(ast.unparse(node) for node in found)
+    assert f"{CLASSES[code].__name__}.exit_code" in text
+
+
+@pytest.mark.parametrize("document", ["README.md", "container/README.md"])
+def test_the_documented_table_is_that_of_the_code(document):
+    """All rows, in the order of the codes, each with its meaning."""
+    text = (ROOT / document).read_text("utf-8")
+    table = re.search(r"<!-- generated: exit_codes -->(.*?)<!-- end -->", text, re.DOTALL)[1]
+    rows = re.findall(r"(?m)^\| (\d+) \| (.+) \|$", table)
+    assert [(int(code), meaning) for code, meaning in rows] == list(EXIT_CODES.items())

@@ -1,0 +1,387 @@
+"""Hostile input: what strangers put into models, data and specs runs nothing and gets nowhere.
+
+container/SECURITY.md names, for each kind, the guard and its tests; those that are not beside their
+module are here.
+"""
+
+import ast
+import gzip
+import io
+import json
+import pickle
+import re
+import shutil
+import struct
+import tarfile
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from rich.console import Console
+
+from job.__main__ import exit_code
+from job.card import _code
+from job.errors import DataError, ModelError, SpecError, StorageError
+from job.fetch import fetch_model
+from job.machine import Machine
+from job.model import load_model
+from job.progress import log, log_to_stderr
+from job.records import read_records
+from job.sources import open_documents, open_source
+from job.spec import DataSpec, ModelSpec
+from job.spec_document import build_spec, parse_document
+from job.workspace import Workspace
+from launcher.cli import main
+from launcher.live import Live
+from launcher.show import show_report
+
+ROOT = Path(__file__).parents[1]
+CPU = Machine("cpu", "float32", "")
+
+
+class Payload:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return Path.touch, (Path(self.path),)
+
+
+@pytest.fixture
+def ran(tmp_path):
+    """The file that appears if a stranger's code was run."""
+    return tmp_path / "ran"
+
+
+@pytest.fixture
+def model(tmp_path, tiny_encoder):
+    """A model's folder, to be made hostile."""
+    return Path(shutil.copytree(tiny_encoder, tmp_path / "model"))
+
+
+def change(path, **fields):
+    path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | fields), "utf-8")
+
+
+def refusal(folder):
+    """Load a model as a job does; returns the one line."""
+    with pytest.raises(ModelError) as caught:
+        load_model(ModelSpec(base=str(folder)), CPU)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+# Pickles.
+
+
+def test_a_pickle_is_harmful_where_it_is_read(ran):
+    """The payload of the tests below works; else they would prove nothing."""
+    pickle.loads(pickle.dumps(Payload(ran)))
+    assert ran.exists()
+
+
+@pytest.mark.parametrize("place", [".", "2_Dense"])
+def test_no_pickle_of_a_model_is_read(model, ran, place):
+    """Neither the model's own weights nor those of a layer on top of it."""
+    (model / place).mkdir(exist_ok=True)
+    (model / "model.safetensors").unlink()
+    weights = model / place / "pytorch_model.bin"
+    weights.write_bytes(pickle.dumps(Payload(ran)))
+    line = f"`{weights}` is a pickle, which may run code; save the model as safetensors."
+    assert refusal(model) == line
+    assert not ran.exists()
+
+
+def test_a_pickle_in_a_channels_archive_is_not_even_unpacked(model, ran, tmp_path):
+    """Of an archive, as SageMaker makes them, only what may be loaded arrives."""
+    workspace = Workspace(tmp_path / "ml")
+    channel = workspace.channel_folder("model")
+    channel.mkdir(parents=True)
+    harmful = pickle.dumps(Payload(ran))
+    with tarfile.open(channel / "model.tar.gz", "w:gz") as archive:
+        archive.add(model, ".")
+        for name in ("pytorch_model.bin", "1_Pooling/rng_state.pth", "x.pkl"):
+            entry = tarfile.TarInfo(name)
+            entry.size = len(harmful)
+            archive.addfile(entry, io.BytesIO(harmful))
+
+    found = fetch_model(ModelSpec(base="me/model"), workspace, {}).path
+    load_model(ModelSpec(base="me/model"), CPU, found)
+    arrived = {path.relative_to(found) for path in found.rglob("*") if path.is_file()}
+    assert arrived == {path.relative_to(model) for path in model.rglob("*") if path.is_file()}
+    assert not ran.exists()
+
+
+# Code in a model's repository.
+
+
+def bring_code(model, ran):
+    text = f"from pathlib import Path\nPath({str(ran)!r}).touch()\nclass Part: pass\n"
+    (model / "intruder.py").write_text(text, "utf-8")
+
+
+def test_code_that_a_configuration_asks_for_is_not_run(model, ran):
+    """`auto_map` names classes of the repository's own files."""
+    bring_code(model, ran)
+    parts = {"AutoConfig": "intruder.Part", "AutoModel": "intruder.Part"}
+    change(model / "config.json", auto_map=parts, model_type="intruder")
+    assert "contains custom code" in refusal(model)
+    assert not ran.exists()
+
+
+def test_code_that_a_list_of_modules_asks_for_is_not_run(model, ran):
+    """Not even from a folder on this machine, which the library once trusted."""
+    bring_code(model, ran)
+    modules = json.loads((model / "modules.json").read_text("utf-8"))
+    modules[1]["type"] = "intruder.Part"
+    (model / "modules.json").write_text(json.dumps(modules), "utf-8")
+    assert "'intruder.Part'" in refusal(model)
+    assert not ran.exists()
+
+
+def test_code_that_a_tokenizer_asks_for_is_not_run(model, ran):
+    """A known tokenizer is taken instead, or none."""
+    bring_code(model, ran)
+    asked = {"AutoTokenizer": ["intruder.Part", "intruder.Part"]}
+    change(model / "tokenizer_config.json", auto_map=asked, tokenizer_class="Part")
+    with suppress(ModelError):
+        load_model(ModelSpec(base=str(model)), CPU)
+    assert not ran.exists()
+
+
+def test_a_module_outside_the_models_folder_is_not_read(model):
+    """`modules.json` may name parts of the model, and nothing beside it."""
+    shutil.copytree(model / "1_Pooling", model.parent / "elsewhere")
+    modules = json.loads((model / "modules.json").read_text("utf-8"))
+    modules[1]["path"] = "../elsewhere"
+    (model / "modules.json").write_text(json.dumps(modules), "utf-8")
+    assert "'../elsewhere'" in refusal(model)
+
+
+# Sizes that are only declared.
+
+
+@pytest.mark.parametrize("declared", [1 << 62, (1 << 64) - 1, 200_000_000])
+def test_weights_that_declare_an_endless_header_are_refused(model, declared):
+    """Its length stands in the first eight bytes, and nothing is allocated for it."""
+    weights = model / "model.safetensors"
+    weights.write_bytes(struct.pack("<Q", declared) + weights.read_bytes()[8:])
+    assert "cannot be loaded: Error while deserializing header" in refusal(model)
+
+
+def test_a_vocabulary_of_a_billion_words_is_refused_unallocated(model):
+    """256 GB, if anybody made room for it before looking at the weights."""
+    change(model / "config.json", vocab_size=1_000_000_000)
+    assert "cannot be loaded" in refusal(model)
+
+
+# YAML.
+
+
+@pytest.mark.parametrize("tag", ["apply:os.mkdir", "new:pathlib.Path"])
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda text: parse_document(f"data: {text}", "job.yaml"),
+        lambda text: build_spec({}, {"training.epochs": text}),
+    ],
+    ids=["job file", "hyperparameter"],
+)
+def test_no_yaml_tag_makes_an_object(tmp_path, monkeypatch, tag, read):
+    """A sentence, and nothing is called."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SpecError, match="not valid YAML") as caught:
+        read(f"!!python/object/{tag} [ran]")
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_page_of_yaml_cannot_stand_for_a_disk_of_it():
+    """Ten aliases of ten aliases of ten: each level is written once and counts tenfold."""
+    levels = [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12)]
+    with pytest.raises(SpecError) as caught:
+        parse_document("\n".join(["a0: &a0 [x]", *levels]), "job.yaml")
+    assert str(caught.value) == (
+        "`job.yaml` is not valid YAML in line 2: an alias (`*name`) is not accepted; write the "
+        "value out."
+    )
+
+
+# Files that unpack to more than memory holds.
+
+
+def test_a_line_that_does_not_end_is_not_gathered(tmp_path, monkeypatch):
+    """A few kilobytes of gzip may hold one line of many gigabytes."""
+    monkeypatch.setattr("job.records.MAX_LINE_BYTES", 1000)
+    file = tmp_path / "pairs.jsonl.gz"
+    with gzip.open(file, "wb") as handle:
+        handle.write(b'{"question": "a", "context": "b"}\n' + b"a" * 5_000_000)
+    rows = read_records(file)
+    assert next(rows).fields == {"question": "a", "context": "b"}
+    with pytest.raises(DataError) as caught:
+        next(rows)
+    assert str(caught.value) == f"`{file}` line 2 is longer than 1,000 bytes."
+
+
+# What a terminal would obey, and what Markdown would.
+
+RED, UPWARDS, TURNED = "\x1b[31m", "\x9b1A", "\u202e"
+HARMFUL = f"{RED}{UPWARDS}{TURNED}\x07"
+HARMLESS = r"\x1b[31m\x9b1A\u202e\x07"
+
+
+def test_a_file_name_cannot_command_the_terminal(tmp_path, capfd):
+    """In the one line of an error it stands as it would be typed."""
+    folder = tmp_path / HARMFUL
+    folder.mkdir()
+    assert exit_code(lambda: open_source(str(folder), DataSpec()), None) == DataError.exit_code
+    assert capfd.readouterr().err == (
+        f"Error: The folder `{tmp_path}/{HARMLESS}` holds no data file; expected `.jsonl`, "
+        "`.ndjson`, `.json`, `.csv`, `.tsv`, `.parquet` (text formats also with `.gz`).\n"
+    )
+
+
+def test_a_stranger_cannot_forge_a_line_of_the_log(capsys, monkeypatch):
+    """A name with a line break and a command in it is one line, as text."""
+    monkeypatch.setattr(log, "handlers", [])
+    log_to_stderr()
+    log.info("fetch: %s", f"a\n2026 verdict: Improved{HARMFUL}")
+    assert capsys.readouterr().err.endswith(f" fetch: a\\x0a2026 verdict: Improved{HARMLESS}\n")
+
+
+def test_a_kept_log_cannot_command_the_terminal_that_shows_it(tmp_path, monkeypatch):
+    """It may come from a bucket that others write to; its lines and tabs stay."""
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / "runs" / "theirs"
+    (run / "logs").mkdir(parents=True)
+    (run / "manifest.json").write_text("{}", "utf-8")
+    (run / "logs" / "job.log").write_text(f"one{HARMFUL}\n\ttwo\n", "utf-8")
+    shown = CliRunner().invoke(main, ["logs", "theirs"])
+    assert shown.output == f"one{HARMLESS}\n\ttwo\n"
+
+
+def test_a_line_of_a_job_cannot_command_the_terminal_that_follows_it(monkeypatch):
+    """CloudWatch gives what the container said, whatever that was."""
+    monkeypatch.setenv("TERM", "xterm")
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    with Live(terminal) as live:
+        live.say(f"one{HARMFUL}")
+    assert f"one{HARMLESS}" in terminal.getvalue()
+
+
+def test_a_report_cannot_command_the_terminal_that_shows_it():
+    """Its sentences may be anybody's: neither a terminal's commands nor rich's own markup."""
+    verdict = {"sentence": f"[blink]Improved{HARMFUL}"}
+    report = {
+        "job_name": f"run{HARMFUL}",
+        "data": {"queries": {"test": 1}},
+        "scores": {"bm25": {"ndcg@10": 0.0}},
+        "comparison": {},
+        "verdict": verdict,
+        "recommendation": {"dimension": 1, "reason": HARMFUL},
+        "cost": {"usd": None, "basis": HARMFUL},
+        "seconds": {},
+    }
+    console = Console(file=io.StringIO(), width=200)
+    show_report(console, report, Path("report"))
+    said = console.file.getvalue()
+    assert said.count(HARMLESS) == 4
+    assert "[blink]Improved" in said
+    assert not {*HARMFUL} - {*"[31m1A"} & {*said}
+
+
+def test_a_prompt_cannot_leave_its_place_in_the_card():
+    """A base model brings its prompts along, and the card goes to the Hub."""
+    assert _code(f"`<script>\n# A heading{RED}") == r"`'<script>\x0a# A heading\x1b[31m`"
+
+
+# Ids of the data in tables that a spreadsheet may open.
+
+
+@pytest.mark.parametrize(
+    ("given", "written"),
+    [
+        ("d1", "d1"),
+        (7, "7"),
+        ("=HYPERLINK(1)", "_=HYPERLINK(1)"),
+        ("+1", "_+1"),
+        ("-1", "_-1"),
+        ("@SUM(A1)", "_@SUM(A1)"),
+        ("\t=1", "_=1"),
+        ("a\tb\nc", "a_b_c"),
+    ],
+)
+def test_no_id_is_a_formula_or_a_second_row(tmp_path, given, written):
+    """`qrels.tsv` holds the data's own ids, and is a table for whoever opens it."""
+    corpus = tmp_path / "corpus.jsonl"
+    corpus.write_text(json.dumps({"id": given, "text": "a text"}) + "\n", "utf-8")
+    assert [document.id for document in open_documents(str(corpus))] == [written]
+
+
+# Links.
+
+
+def test_a_link_out_of_a_channel_is_refused(tmp_path):
+    """`/proc/self/environ` is no pair, and no line of it may stand in an error."""
+    workspace = Workspace(tmp_path / "ml")
+    channel = workspace.channel_folder("data")
+    (channel / "more").mkdir(parents=True)
+    link = channel / "more" / "pairs.jsonl"
+    link.symlink_to("/proc/self/environ")
+    with pytest.raises(StorageError) as caught:
+        workspace.channels()
+    line = f"`{link}` is a link that leads out of its channel; put the file itself there."
+    assert str(caught.value) == line
+
+
+def test_a_link_within_a_channel_is_followed(tmp_path):
+    workspace = Workspace(tmp_path / "ml")
+    channel = workspace.channel_folder("data")
+    channel.mkdir(parents=True)
+    (channel / "a.jsonl").write_text("{}", "utf-8")
+    (channel / "b.jsonl").symlink_to("a.jsonl")
+    assert workspace.channels() == {"data": channel}
+
+
+# Our own code.
+
+
+def test_our_code_reads_no_pickle():
+    """No module for pickles is imported, and torch reads files as plain tensors only."""
+    for path in [*(ROOT / "job").rglob("*.py"), *(ROOT / "launcher").rglob("*.py")]:
+        tree = ast.parse(path.read_text("utf-8"))
+        modules = {a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
+        modules |= {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
+        assert not modules & {"pickle", "dill", "joblib", "marshal", "shelve", "cloudpickle"}, path
+        for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+            if ast.unparse(call.func) == "torch.load":
+                safe = {k.arg: ast.unparse(k.value) for k in call.keywords}
+                assert safe.get("weights_only") == "True", f"{path}:{call.lineno}"
+
+
+# The threat model.
+
+
+def test_every_test_that_the_threat_model_names_exists():
+    text = (ROOT / "container" / "SECURITY.md").read_text("utf-8")
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", text)
+    assert len(named) > 30
+    missing = [
+        f"{path}::{name}"
+        for path, name in named
+        if f"\ndef {name}(" not in (ROOT / path).read_text("utf-8")
+    ]
+    assert missing == []
+
+
+def test_the_guards_that_the_threat_model_names_exist():
+    """Each name that stands in backticks beside a file of ours is in that file."""
+    text = (ROOT / "container" / "SECURITY.md").read_text("utf-8")
+    named = re.findall(r"`(\w+)` in `([\w/]+\.py)`|`([\w/]+\.py)` `(\w+)`", text)
+    pairs = [(name or late, path or early) for name, path, early, late in named]
+    assert len(pairs) > 6
+    assert [(n, p) for n, p in pairs if n not in (ROOT / p).read_text("utf-8")] == []
