@@ -14,6 +14,7 @@ from job.data import Dataset, inspect_dataset, require_enough
 from job.errors import ModelError, StorageError
 from job.fetch import fetch_data, fetch_model
 from job.pairs import column_texts
+from job.probe import Probe, load_probe
 from job.spec import JobSpec, ModelSpec
 from job.workspace import Workspace
 
@@ -28,15 +29,15 @@ def check_data(spec: JobSpec, echo: Callable[[str], object], *, count_tokens: bo
     """Tell through `echo` what was found; raises `DataError` where a job would."""
     with TemporaryDirectory() as folder:
         workspace = Workspace(Path(folder))
-        channels = {
-            role: found.path for role, found in fetch_data(spec.data, workspace, {}).items()
-        }
+        channels = {role: found.path for role, found in fetch_data(spec, workspace, {}).items()}
         dataset = inspect_dataset(spec.data, channels, spec.evaluation.protocol)
         for line in describe(dataset):
             echo(line)
         if count_tokens:
             echo(describe_truncation(dataset, spec.model, workspace))
-    require_enough(dataset, spec.data)
+        require_enough(dataset, spec.data)
+        if probe := load_probe(spec, channels, dataset):
+            echo(describe_probe(probe))
     echo("Ready to train.")
 
 
@@ -47,6 +48,7 @@ def describe(dataset: Dataset) -> Iterable[str]:
     yield (
         f"Columns    question `{columns['anchor']}`, context `{columns['positive']}`, "
         f"negatives {', '.join(f'`{name}`' for name in columns['negatives']) or 'none'}"
+        f"{_group(dataset)}"
     )
     for reason, dropped in facts["dropped"].items():
         more = ", …" if dropped["rows"] > len(dropped["first"]) else ""
@@ -75,6 +77,21 @@ def describe(dataset: Dataset) -> Iterable[str]:
             f"{lift:.3f} nDCG@10 or more (80 % chance; "
             f"assumes that lifts vary by {LIFT_DEVIATION} between queries)"
         )
+
+
+def describe_probe(probe: Probe) -> str:
+    return (
+        f"Probe      {probe.source}: {len(probe.queries)} queries, {len(probe.corpus)} documents; "
+        f"left out {probe.left_out} rows with texts of the data"
+    )
+
+
+def _group(dataset: Dataset) -> str:
+    """Name the group's column, and how many test queries it will slice."""
+    column, kinds = dataset.facts["columns"]["group"], dataset.test.kinds
+    if column is None or kinds is None:
+        return ""
+    return f", group `{column}` ({len(kinds) - kinds.null_count} of {len(kinds)} test queries)"
 
 
 def describe_truncation(dataset: Dataset, spec: ModelSpec, workspace: Workspace) -> str:

@@ -20,54 +20,93 @@ class ColumnChoice:
     anchor: str
     positive: str
     negatives: tuple[str, ...]
+    group: str | None = None
 
 
-def choose_columns(fields: Mapping[str, Any], wanted: Columns, source: str) -> ColumnChoice:
-    """Choose from a first row's fields; explicit names win over found ones."""
-    names = [name for name in fields if isinstance(name, str) and name != SURPLUS]
-    if not (wanted.anchor and wanted.positive):
-        _refuse_scores(fields, source)
-    anchor = _choose(names, wanted.anchor, ANCHOR_NAMES, "anchor", source)
-    positive = _choose(names, wanted.positive, POSITIVE_NAMES, "positive", source)
-    negatives = wanted.negatives
+def choose_columns(fields: Mapping[str, Any], wanted: Columns | None, source: str) -> ColumnChoice:
+    """Choose from a first row's fields; explicit names win over found ones.
+
+    `wanted` is None where the spec cannot name any, as for a probe; negatives are not looked for.
+    """
+    names = _named(fields)
+    explicit = wanted or Columns(negatives=())
+    if not (explicit.anchor and explicit.positive):
+        _refuse_scores(fields, source, nameable=wanted is not None)
+    anchor, positive = (
+        _choose(names, name, known, field, source, nameable=wanted is not None)
+        for name, known, field in (
+            (explicit.anchor, ANCHOR_NAMES, "anchor"),
+            (explicit.positive, POSITIVE_NAMES, "positive"),
+        )
+    )
+    negatives = explicit.negatives
     if negatives is None:
         negatives = tuple(name for name in names if NEGATIVE_NAME.fullmatch(name.lower().strip()))
     for name in negatives:
-        _choose(names, name, (), "negatives", source)
-    return ColumnChoice(anchor, positive, negatives)
+        _require(names, name, "negatives", source)
+    require_group(fields, explicit.group, source)
+    return ColumnChoice(anchor, positive, negatives, explicit.group)
+
+
+def require_group(fields: Mapping[str, Any], wanted: str | None, source: str) -> None:
+    if wanted is not None:
+        _require(_named(fields), wanted, "group", source)
+
+
+def _named(fields: Mapping[str, Any]) -> list[str]:
+    return [name for name in fields if isinstance(name, str) and name != SURPLUS]
 
 
 def _choose(
-    names: list[str], wanted: str | None, known: Collection[str], field: str, source: str
+    names: list[str],
+    wanted: str | None,
+    known: Collection[str],
+    field: str,
+    source: str,
+    *,
+    nameable: bool,
 ) -> str:
-    found = [wanted] if wanted in names else [n for n in names if n.lower().strip() in known]
-    key = f"data.columns.{field}"
-    if wanted and wanted not in names:
-        msg = f"`{source}` has no column `{wanted}` (`{key}`); it has {_listed(names)}."
-        raise DataError(msg)
+    if wanted:
+        _require(names, wanted, field, source)
+        return wanted
+    found = [name for name in names if name.lower().strip() in known]
+    key = f"data.columns.{field}" if nameable else field
     if not found:
+        advice = f"Name it with `--set {key}=NAME`" if nameable else "Give it one of those names"
         msg = (
             f"`{source}` has no column for `{key}`: none of {_listed(known)} is among "
-            f"{_listed(names)}. Name it with `--set {key}=NAME`."
+            f"{_listed(names)}. {advice}."
         )
         raise DataError(msg)
     if len(found) > 1:
-        msg = (
-            f"`{source}` has several columns for `{key}`: {_listed(found)}. "
-            f"Choose one with `--set {key}={found[0]}`."
-        )
+        advice = f"Choose one with `--set {key}={found[0]}`" if nameable else "Leave one of them"
+        msg = f"`{source}` has several columns for `{key}`: {_listed(found)}. {advice}."
         raise DataError(msg)
     return found[0]
 
 
-def _refuse_scores(fields: Mapping[str, Any], source: str) -> None:
+def _require(names: list[str], wanted: str, field: str, source: str) -> None:
+    if wanted not in names:
+        msg = (
+            f"`{source}` has no column `{wanted}` (`data.columns.{field}`); "
+            f"it has {_listed(names)}."
+        )
+        raise DataError(msg)
+
+
+def _refuse_scores(fields: Mapping[str, Any], source: str, *, nameable: bool) -> None:
     scored = [name for name in fields if str(name).lower().strip() in SCORE_NAMES]
     if scored:
+        advice = (
+            "and name the columns with `--set data.columns.anchor=…` and "
+            "`--set data.columns.positive=…`"
+            if nameable
+            else "and drop that column"
+        )
         msg = (
             f"`{source}` has a column `{scored[0]}`: pairs with a similarity score or a label are "
             "not accepted, only pairs in which the context answers the question. Keep those rows "
-            "and name the columns with `--set data.columns.anchor=…` and "
-            "`--set data.columns.positive=…`."
+            f"{advice}."
         )
         raise DataError(msg)
 

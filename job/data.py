@@ -60,6 +60,8 @@ class Queries:
     offsets: IntArray
     documents: IntArray
     groups: IntArray
+    # What the column `data.columns.group` says of each; null where it says nothing.
+    kinds: pa.Array | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -263,7 +265,15 @@ def _queries(rows: Rows, grouping: Grouping, positions: IntArray, part: IntArray
         offsets=np.searchsorted(relevant[0], np.arange(len(numbers) + 1)),
         documents=relevant[1],
         groups=grouping.groups.labels[rows_of_queries],
+        kinds=pairs["group"].combine_chunks(),
     )
+
+
+def build_search(rows: Rows, threshold: float | None) -> tuple[Queries, Corpus]:
+    """Make queries of all rows, to be searched for in all their documents."""
+    grouping = group_texts(rows, threshold)
+    corpus, positions = _corpus(rows, grouping.document_keys)
+    return _queries(rows, grouping, positions, np.arange(len(rows.numbers))), corpus
 
 
 def _query_ids(pairs: pa.Table, numbers: IntArray) -> list[str]:

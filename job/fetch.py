@@ -54,7 +54,7 @@ def fetch_inputs(spec: JobSpec, workspace: Workspace) -> Inputs:
     """Fetch what the spec names and no channel brings, and note which versions those were."""
     require_data(spec.data, workspace.channels())
     pins = read_pins(workspace)
-    fetched = fetch_data(spec.data, workspace, pins)
+    fetched = fetch_data(spec, workspace, pins)
     model = fetch_model(spec.model, workspace, pins)
     facts = {role: found.facts for role, found in fetched.items()} | {"model": model.facts}
     workspace.checkpoints.mkdir(parents=True, exist_ok=True)
@@ -80,11 +80,12 @@ def read_pins(workspace: Workspace) -> dict[str, dict[str, Any]]:
 
 
 def fetch_data(
-    spec: DataSpec, workspace: Workspace, pins: dict[str, dict[str, Any]]
+    spec: JobSpec, workspace: Workspace, pins: dict[str, dict[str, Any]]
 ) -> dict[str, Fetched]:
     """Fetch the data that lies in S3 or on the Hub, by role."""
-    sources = [spec.source, spec.validation, spec.test, spec.corpus]
-    limit = spec.max_download_gb * GIGA
+    data = spec.data
+    sources = [data.source, data.validation, data.test, data.corpus, spec.evaluation.probe]
+    limit = data.max_download_gb * GIGA
     fetched = {}
     for role, uri in zip(DATA_CHANNELS, sources, strict=True):
         if uri is None or workspace.channel(role):
@@ -93,7 +94,9 @@ def fetch_data(
         if uri.startswith(S3):
             fetched[role] = _from_s3(uri, folder, pinned, limit, "data", _is_data)
         elif reference := hub_reference(uri):
-            fetched[role] = _data_from_hub(role, reference, spec, folder, pinned)
+            # `data.subset`, `split` and `revision` are those of the data, of which this is none.
+            own = DataSpec(max_download_gb=data.max_download_gb) if role == "probe" else data
+            fetched[role] = _data_from_hub(role, reference, own, folder, pinned)
     return fetched
 
 

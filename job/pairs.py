@@ -1,6 +1,7 @@
 """Rows become pairs: judged one by one, kept in Arrow columns, each with the keys of its texts."""
 
 import hashlib
+import math
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -16,6 +17,8 @@ from job.sources import Document, RawRow
 BATCH = 10_000
 # Shown of a rejected row's texts; enough to find it again.
 EXCERPT = 200
+# A group's name is a label in tables; those that are alike so far are taken for one.
+GROUP_CHARACTERS = 100
 
 PAIR_SCHEMA = pa.schema(
     [
@@ -26,6 +29,7 @@ PAIR_SCHEMA = pa.schema(
         ("negatives", pa.list_(pa.large_string())),
         ("query_id", pa.large_string()),
         ("split", pa.large_string()),
+        ("group", pa.large_string()),
         ("anchor_key", pa.uint64()),
         ("positive_key", pa.uint64()),
     ]
@@ -98,6 +102,7 @@ def judge_rows(
                 negatives,
                 row.query_id,
                 split or row.split,
+                _group_name(row.group),
                 *keys,
             )
     return JudgedPairs(count, pairs.table(), rejected.table())
@@ -162,6 +167,20 @@ def _is_encodable(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def _group_name(value: object) -> str | None:
+    """Write any value as a label on one line; nothing where it is null or blank."""
+    # Not-a-number is what tables have for null.
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    if isinstance(value, bool):
+        return str(value).lower()
+    # One file writes 3 where another, with a gap in the column, writes 3.0.
+    text = repr(value).removesuffix(".0") if isinstance(value, float) else str(value)
+    name = " ".join(text.encode("utf-8", "replace").decode("utf-8").split())
+    cut = name[: GROUP_CHARACTERS - 1].rstrip() + "…" if len(name) > GROUP_CHARACTERS else name
+    return cut or None
 
 
 def _excerpt(value: object) -> str | None:

@@ -57,7 +57,7 @@ def collect_rows(spec: DataSpec, channels: Channels) -> Rows:
     parts = [judge_rows(main.rows, spec.min_characters)]
     for split in ("validation", "test"):
         if name := names[split]:
-            more = open_source(name, spec)
+            more = open_source(name, spec, split)
             documents.append(judge_documents(more.documents))
             rows = (row for row in more.rows if row.split in (None, split))
             parts.append(judge_rows(rows, spec.min_characters, split))

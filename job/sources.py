@@ -4,14 +4,16 @@ S3 and the Hub are no places to read from: `job.fetch` makes files of what lies 
 All of them become the same thing: rows of (anchor, positives, negatives) as they were found.
 """
 
+import dataclasses
 import itertools
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from job.aws_docs import mine_pairs
-from job.columns import ColumnChoice, choose_columns
+from job.columns import ColumnChoice, choose_columns, require_group
 from job.errors import DataError
 from job.records import SURPLUS, Record, read_records
 from job.spec import Columns, DataSpec
@@ -30,6 +32,8 @@ class RawRow:
     anchor: Any
     positives: list[Any]
     negatives: list[Any] = field(default_factory=list)
+    # What the column `data.columns.group` holds.
+    group: Any = None
     surplus: bool = False
     # BEIR brings these along: its own ids, and the split that its authors chose.
     query_id: str | None = None
@@ -52,15 +56,23 @@ class Source:
     documents: Iterable[Document] = ()
 
 
-def open_source(name: str, spec: DataSpec) -> Source:
-    """Open pairs by path or `builtin:` name; reading starts when the rows are asked for."""
+def open_source(name: str, spec: DataSpec, role: str = "data") -> Source:
+    """Open pairs by path or `builtin:` name; reading starts when the rows are asked for.
+
+    `role` is that of a channel: where `data` lacks the group's column, that is an error; where a
+    validation or test set does, its groups are null. Of a probe only questions and contexts are
+    read, found by their names: `data.columns` describes the data.
+    """
+    group = None if role == "probe" else spec.columns.group
+    required = group if role == "data" else None
     if name.startswith("builtin:"):
-        return _from_records(name, _builtin_records(name), Columns())
+        return _from_records(name, _builtin_records(name), Columns(group=required), group)
     path = Path(name)
     if path.exists():
         if is_beir(path):
-            return _from_beir(name, path)
-        return _from_records(name, read_records(path), spec.columns)
+            return _from_beir(name, path, group, required)
+        wanted = None if role == "probe" else spec.columns.model_copy(update={"group": required})
+        return _from_records(name, read_records(path), wanted, group)
     msg = f"`{name}` does not exist (as a path), nor does it look like a Hub id (`owner/name`)."
     raise DataError(msg)
 
@@ -76,7 +88,14 @@ def open_documents(name: str) -> Iterator[Document]:
             msg = f"`{record.file}` row {record.row} has no `text`; a corpus has `id` and `text`."
             raise DataError(msg)
         given = [record.fields[key] for key in ("id", "_id") if record.fields.get(key) is not None]
-        yield Document(str(given[0]) if given else f"c{number:08d}", _joined(record.fields))
+        name = identifier(given[0]) if given else f"c{number:08d}"
+        yield Document(name, _joined(record.fields))
+
+
+def identifier(given: object) -> str:
+    """Make of a given id one that can stand in a table: no white space, and no formula."""
+    name = re.sub(r"\s|[\x00-\x1f\x7f]", "_", str(given))
+    return f"_{name}" if name[:1] in ("=", "+", "-", "@") else name
 
 
 def is_beir(path: Path) -> bool:
@@ -91,18 +110,21 @@ def _builtin_records(name: str) -> Iterator[Record]:
         yield Record(name, number, dict(pair))
 
 
-def _from_records(name: str, records: Iterator[Record], wanted: Columns) -> Source:
+def _from_records(
+    name: str, records: Iterator[Record], wanted: Columns | None, group: str | None
+) -> Source:
     first = list(itertools.islice(records, FIRST_ROWS))
     if not first:
         msg = f"`{name}` holds no rows."
         raise DataError(msg)
     fields = {key: value for record in reversed(first) for key, value in record.fields.items()}
-    choice = choose_columns(fields, wanted, name)
+    choice = dataclasses.replace(choose_columns(fields, wanted, name), group=group)
     rows = (_raw_row(record, choice) for record in itertools.chain(first, records))
     found = {
         "anchor": choice.anchor,
         "positive": choice.positive,
         "negatives": list(choice.negatives),
+        "group": group,
     }
     return Source(name, rows, found)
 
@@ -119,19 +141,35 @@ def _raw_row(record: Record, choice: ColumnChoice) -> RawRow:
         record.fields.get(choice.anchor),
         positive if isinstance(positive, list) else [positive],
         negatives,
+        group=record.fields.get(choice.group) if choice.group is not None else None,
         surplus=SURPLUS in record.fields,
     )
 
 
-def _from_beir(name: str, folder: Path) -> Source:
-    columns = {"anchor": "queries.text", "positive": "corpus.text", "negatives": []}
-    return Source(name, _beir_rows(folder), columns, _beir_documents(folder))
+def _from_beir(name: str, folder: Path, group: str | None, required: str | None) -> Source:
+    columns: dict[str, Any] = {"anchor": "queries.text", "positive": "corpus.text"}
+    columns |= {"negatives": [], "group": group}
+    if required is not None:
+        file = _beir_file(folder, "queries") or folder
+        first = itertools.islice(read_records(file), FIRST_ROWS)
+        names = dict.fromkeys(key for record in first for key in _with_metadata(record))
+        require_group(names, required, str(file))
+    return Source(name, _beir_rows(folder, group), columns, _beir_documents(folder))
 
 
-def _beir_rows(folder: Path) -> Iterator[RawRow]:
+def _with_metadata(record: Record) -> dict[str, Any]:
+    """Return a query's fields, with those of its `metadata` beside them."""
+    metadata = record.fields.get("metadata")
+    return (metadata if isinstance(metadata, dict) else {}) | record.fields
+
+
+def _beir_rows(folder: Path, group: str | None) -> Iterator[RawRow]:
     texts = {document.id: document.text for document in _beir_documents(folder)}
     queries = {
-        str(record.fields.get("_id")): record.fields.get("text")
+        identifier(record.fields.get("_id")): (
+            record.fields.get("text"),
+            _with_metadata(record).get(group) if group is not None else None,
+        )
         for record in read_records(_beir_file(folder, "queries") or folder)
     }
     qrels = sorted((folder / "qrels").glob("*.tsv"))
@@ -144,11 +182,13 @@ def _beir_rows(folder: Path) -> Iterator[RawRow]:
         for record in read_records(file):
             query, document = _judgement(record)
             if query is not None:
+                text, kind = queries.get(query, (None, None))
                 yield RawRow(
                     record.file,
                     record.row,
-                    queries.get(query),
+                    text,
                     [texts.get(document)],
+                    group=kind,
                     query_id=query,
                     split=split,
                 )
@@ -158,7 +198,7 @@ def _judgement(record: Record) -> tuple[str | None, str]:
     """Return (query id, document id) of a qrels line; no query where it says "not relevant"."""
     try:
         query, document, score = (record.fields[key] for key in ("query-id", "corpus-id", "score"))
-        return (query if float(score) > 0 else None), document
+        return (identifier(query) if float(score) > 0 else None), identifier(document)
     except (KeyError, TypeError, ValueError):
         msg = (
             f"`{record.file}` line {record.row} is no judgement; expected the columns "
@@ -177,7 +217,7 @@ def _beir_split(file: Path) -> str:
 
 def _beir_documents(folder: Path) -> Iterator[Document]:
     for record in read_records(_beir_file(folder, "corpus") or folder):
-        yield Document(str(record.fields.get("_id")), _joined(record.fields))
+        yield Document(identifier(record.fields.get("_id")), _joined(record.fields))
 
 
 def _beir_file(folder: Path, stem: str) -> Path | None:

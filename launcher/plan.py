@@ -55,6 +55,7 @@ class Plan:
             "validation": data.validation,
             "test": data.test,
             "corpus": data.corpus,
+            "probe": self.spec.evaluation.probe,
             "model": self.spec.model.base,
         }
         return {name: source for name, source in named.items() if source}

@@ -221,3 +221,34 @@ def test_checking_needs_neither_torch_nor_its_libraries(folder, tiny_encoder):
     command = [sys.executable, "-P", "-c", code]
     done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=folder)
     assert done.stdout.splitlines()[-2:] == ["Ready to train.", "heavy: []"]
+
+
+def test_the_column_of_the_group_is_named_with_what_it_will_slice(folder):
+    """Beside the other columns; how many of the test queries have a value there."""
+    rows = [row | {"kind": "odd" if n % 2 else None} for n, row in enumerate(hand_made_rows())]
+    lines = (json.dumps(row) + "\n" for row in rows)
+    (folder / "pairs.jsonl").write_text("".join(lines), "utf-8")
+    options = ("data.min_test_queries=3", "data.columns.group=kind")
+    code, told, _ = check(folder, "pairs.jsonl", *[p for o in options for p in ("--set", o)])
+    assert code == 0
+    plain = "Columns    question `question`, context `context`, negatives none"
+    (line,) = [line for line in told.splitlines() if line.startswith("Columns")]
+    assert line.removeprefix(plain) in {f", group `kind` ({n} of 3 test queries)" for n in (1, 2)}
+    assert told.replace(line, plain) == FACTS + "Ready to train.\n"
+
+
+def test_a_probe_is_read_before_anything_is_paid_for(folder):
+    """How much of it there is, or why it will not do."""
+    rows = hand_made_rows()
+    others = [{"question": f"Other {n}?", "context": f"Else {n}."} for n in range(4)]
+    lines = (json.dumps(row) + "\n" for row in [*others, rows[0], rows[4]])
+    (folder / "probe.jsonl").write_text("".join(lines), "utf-8")
+    options = ["pairs.jsonl", "--set", "data.min_test_queries=3", "--set"]
+    told = (
+        "Probe      probe.jsonl: 4 queries, 4 documents; left out 2 rows with texts of the data\n"
+    )
+    done = check(folder, *options, "evaluation.probe=probe.jsonl")
+    assert done == (0, FACTS + told + "Ready to train.\n", "")
+    code, told, talk = check(folder, *options, "evaluation.probe=pairs.jsonl")
+    assert (code, told) == (3, FACTS)
+    assert talk.startswith("Error: `evaluation.probe` is `pairs.jsonl`, the job's own data: ")

@@ -140,6 +140,7 @@ def test_ambiguous_columns_are_not_guessed_between(names, message):
         ({"anchor": "Q"}, "anchor"),
         ({"positive": "Q"}, "positive"),
         ({"negatives": ("negative", "Q")}, "negatives"),
+        ({"group": "Q"}, "group"),
     ],
 )
 def test_a_wanted_column_that_is_not_there_is_an_error(wanted, field):
@@ -186,3 +187,52 @@ def test_negatives_are_found_with_spaces_around_their_names():
     """`question, context, negative` is how people write a CSV's header."""
     chosen = choose(["question", " context", " negative"])
     assert chosen == ColumnChoice("question", " context", (" negative",))
+
+
+def test_a_group_is_a_column_only_when_it_is_named():
+    """No name is guessed for it; whatever column it is, it may be a question's as well."""
+    names = ["question", "context", "group", "product"]
+    assert choose(names).group is None
+    assert choose(names, group="product") == ColumnChoice("question", "context", (), "product")
+    assert choose(names, group="question").group == "question"
+
+
+def test_where_the_spec_can_name_no_column_they_are_found_by_their_names():
+    """Hard negatives are not even looked for."""
+    fields = dict.fromkeys(["Question", "answer", "negative"])
+    assert choose_columns(fields, None, "probe.csv") == ColumnChoice("Question", "answer", ())
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (
+            ["q", "context"],
+            (
+                "`probe.csv` has no column for `anchor`: none of `anchor`, `query`, `question` is "
+                "among `q`, `context`. Give it one of those names."
+            ),
+        ),
+        (
+            ["question", "context", "answer"],
+            (
+                "`probe.csv` has several columns for `positive`: `context`, `answer`. "
+                "Leave one of them."
+            ),
+        ),
+        (
+            ["question", "context", "label"],
+            (
+                "`probe.csv` has a column `label`: pairs with a similarity score or a label are "
+                "not accepted, only pairs in which the context answers the question. Keep those "
+                "rows and drop that column."
+            ),
+        ),
+    ],
+    ids=["missing", "several", "scored"],
+)
+def test_no_message_advises_to_name_a_column_that_the_spec_cannot_name(names, message):
+    """`data.columns` would change what is read of the data."""
+    with pytest.raises(DataError) as caught:
+        choose_columns(dict.fromkeys(names), None, "probe.csv")
+    assert str(caught.value) == message

@@ -354,7 +354,12 @@ def test_the_facts_of_a_small_data_set_are_complete(by_hand, tmp_path):
     """All that the report says about the data, compared as a whole."""
     assert by_hand.facts == {
         "source": str(tmp_path / "data.jsonl"),
-        "columns": {"anchor": "question", "positive": "context", "negatives": ["negative"]},
+        "columns": {
+            "anchor": "question",
+            "positive": "context",
+            "negatives": ["negative"],
+            "group": None,
+        },
         "rows": 12,
         "used": 8,
         "dropped": {
@@ -963,3 +968,58 @@ def test_the_article_protocol_has_every_document_of_a_beir_folder_once(tmp_path)
     folder = write_beir(tmp_path, DOCUMENTS, QUERIES, {"test": JUDGEMENTS})
     texts = load(folder, protocol="article").corpus.texts.to_pylist()
     assert sorted(texts) == sorted(DOCUMENTS.values())
+
+
+# --- groups that the data names ---------------------------------------------------------------
+
+
+def grouped_rows(count, word="word"):
+    return [
+        {"question": q, "context": c, "kind": n % 3 or None}
+        for n, (q, c) in enumerate(plain_pairs(count, word))
+    ]
+
+
+def kinds_by_text(queries):
+    return dict(zip(queries.texts.to_pylist(), queries.kinds.to_pylist(), strict=True))
+
+
+def test_queries_know_what_the_data_calls_their_kind(tmp_path):
+    """As text; null where the row has none."""
+    rows = grouped_rows(60)
+    source = write_jsonl(tmp_path / "a.jsonl", rows)
+    expected = {row["question"]: row["kind"] and str(row["kind"]) for row in rows}
+    for protocol in ("grouped", "article"):
+        dataset = load(source, protocol=protocol, columns={"group": "kind"}, test_fraction=0.3)
+        found = kinds_by_text(dataset.test) | kinds_by_text(dataset.validation)
+        assert found == {text: expected[text] for text in found}
+        assert len(dataset.test) == 18
+        assert dataset.facts["columns"]["group"] == "kind"
+
+
+def test_a_query_of_several_rows_is_of_the_first_ones_kind(tmp_path):
+    rows = [
+        {"question": "Asked twice?", "context": f"answer {n}", "kind": kind}
+        for n, kind in enumerate(["first", "second"])
+    ]
+    test = write_jsonl(tmp_path / "test.jsonl", rows)
+    source = write_jsonl(tmp_path / "a.jsonl", grouped_rows(9))
+    dataset = load(source, test=str(test), columns={"group": "kind"}, validation_fraction=0.3)
+    assert kinds_by_text(dataset.test) == {"Asked twice?": "first"}
+
+
+def test_a_given_test_set_without_the_column_has_queries_of_no_kind(tmp_path):
+    source = write_jsonl(tmp_path / "a.jsonl", grouped_rows(9))
+    test = write_pairs(tmp_path / "test.jsonl", plain_pairs(3, "tested"))
+    dataset = load(source, test=str(test), columns={"group": "kind"}, validation_fraction=0.3)
+    assert dataset.test.kinds.to_pylist() == [None] * 3
+
+
+def test_a_group_changes_nothing_else(tmp_path):
+    """Neither splits nor ids nor what is written: it is for slicing the report alone."""
+    source = write_jsonl(tmp_path / "a.jsonl", grouped_rows(60))
+    plain, grouped = (comparable(load(source, columns=c)) for c in ({}, {"group": "kind"}))
+    assert grouped[-1]["columns"].pop("group") == "kind"
+    assert plain[-1]["columns"].pop("group") is None
+    assert grouped == plain
+    assert set(load(source).test.kinds.to_pylist()) == {None}

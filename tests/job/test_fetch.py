@@ -60,7 +60,7 @@ def make_spec(source="builtin:aws-docs", base="builtin:minilm", **fields):
 
 
 def fetch_source(workspace, uri, **fields):
-    return fetch_data(make_spec(uri, **fields).data, workspace, {})["data"]
+    return fetch_data(make_spec(uri, **fields), workspace, {})["data"]
 
 
 def fetch_base(workspace, uri, **fields):
@@ -156,13 +156,13 @@ def test_a_beir_folder_is_data(put, workspace):
 
 
 def test_every_role_is_fetched_into_a_folder_of_its_own(put, workspace):
-    """Validation, test and corpus lie in S3 as the pairs do."""
-    roles = ("data", "validation", "test", "corpus")
+    """Validation, test, corpus and probe lie in S3 as the pairs do."""
+    roles = ("data", "validation", "test", "corpus", "probe")
     for role in roles:
         put(role, {"x.jsonl": jsonl([{"question": role, "context": role}])})
-    uris = {f"data__{role}": f"s3://box/{role}/x.jsonl" for role in roles[1:]}
-    spec = make_spec("s3://box/data/x.jsonl", **uris)
-    found = fetch_data(spec.data, workspace, {})
+    uris = {f"data__{role}": f"s3://box/{role}/x.jsonl" for role in roles[1:4]}
+    uris["evaluation__probe"] = "s3://box/probe/x.jsonl"
+    found = fetch_data(make_spec("s3://box/data/x.jsonl", **uris), workspace, {})
     assert {role: questions(copy.path) for role, copy in found.items()} == {r: [r] for r in roles}
 
 
@@ -659,6 +659,12 @@ CASES = {
     "subset": {"data.source": "me/pairs", "data.subset": "hard"},
     "joined": {"data.source": "me/pairs", "data.split": "test+train"},
     "roles": {"data.test": "me/pairs", "data.validation": "me/pairs", "data.corpus": "me/gz"},
+    "probe": {
+        "data.source": "me/pairs",
+        "data.subset": "hard",
+        "data.revision": "old",
+        "evaluation.probe": "me/pairs:test",
+    },
     "parquet": {"data.source": "me/parquet"},
     "odd": {"data.source": "me/odd"},
     "private": {"data.source": "me/private"},
@@ -705,6 +711,8 @@ def fetched(hub, tmp_path_factory):
         ("subset", {"data": ["Hard?"]}),
         ("joined", {"data": ["Tested?", "New?"]}),
         ("roles", {"validation": ["Chosen?"], "test": ["Tested?"]}),
+        # Neither subset nor revision of the data are the probe's.
+        ("probe", {"data": ["Hard?"], "probe": ["Tested?"]}),
         ("odd", {"data": ["Odd?"]}),
     ],
 )

@@ -1,10 +1,12 @@
 """Judging rows: what is kept is clean, what is dropped says why and where it stands."""
 
 import dataclasses
+import datetime
+import math
 
 import pytest
 
-from job.pairs import judge_documents, judge_rows, normalize, text_key
+from job.pairs import GROUP_CHARACTERS, judge_documents, judge_rows, normalize, text_key
 from job.sources import Document, RawRow
 
 GOOD = RawRow("a.jsonl", 1, "What is it?", ["It is a thing."])
@@ -31,6 +33,7 @@ def test_a_good_row_is_kept_with_all_that_belongs_to_it():
             "  Größe des\tHauses?\n",
             [" 12 m "],
             [" wrong "],
+            group=" Öl\n& Gas ",
             query_id="q7",
             split="train",
         )
@@ -46,6 +49,7 @@ def test_a_good_row_is_kept_with_all_that_belongs_to_it():
             "negatives": ["wrong"],
             "query_id": "q7",
             "split": "train",
+            "group": "Öl & Gas",
             "anchor_key": text_key("größe des hauses?"),
             "positive_key": text_key("12 m"),
         }
@@ -228,7 +232,7 @@ def test_tables_have_their_columns_at_any_size(count):
     assert (len(judged.pairs), len(judged.rejected), judged.dropped()) == (count, 0, {})
     assert judged.pairs.column_names == [
         *("file", "row", "anchor", "positive", "negatives", "query_id", "split"),
-        *("anchor_key", "positive_key"),
+        *("group", "anchor_key", "positive_key"),
     ]
 
 
@@ -244,3 +248,39 @@ def test_a_document_with_half_a_character_is_left_out(document):
     """A lone surrogate, which JSON can express, must not end in a traceback."""
     kept = judge_documents([document, Document("2", "good")])
     assert "good" in kept["text"].to_pylist()
+
+
+LONG = "a product " * 20
+
+
+@pytest.mark.parametrize(
+    ("value", "name"),
+    [
+        (None, None),
+        ("", None),
+        (" \t", None),
+        (math.nan, None),
+        (7, "7"),
+        (7.0, "7"),
+        (1234567.5, "1234567.5"),
+        (True, "true"),
+        (False, "false"),
+        (0, "0"),
+        ("<b>a | b</b>", "<b>a | b</b>"),
+        ("half \ud83d", "half ?"),
+        (["a", 1], "['a', 1]"),
+        (datetime.date(2026, 11, 23), "2026-11-23"),
+        ("x" * GROUP_CHARACTERS, "x" * GROUP_CHARACTERS),
+        (LONG, LONG[: GROUP_CHARACTERS - 1].rstrip() + "…"),
+    ],
+)
+def test_a_group_of_any_kind_becomes_a_name(value, name):
+    """Null and blank stay null; nothing is too strange or too long to be a label."""
+    judged = judge(row(group=value))
+    assert judged.pairs["group"].to_pylist() == [name]
+    assert len(name or "") <= GROUP_CHARACTERS
+
+
+def test_every_positive_of_a_row_has_its_group():
+    judged = judge(RawRow("a.jsonl", 4, "What is it?", ["a thing", "an object"], group="things"))
+    assert judged.pairs["group"].to_pylist() == ["things", "things"]

@@ -4,6 +4,8 @@ import gzip
 import itertools
 import json
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from job.errors import DataError
@@ -43,6 +45,15 @@ def rows_of(path, **spec):
     return list(open_source(str(path), DataSpec(**spec)).rows)
 
 
+def columns(anchor, positive, negatives=(), group=None):
+    return {
+        "anchor": anchor,
+        "positive": positive,
+        "negatives": list(negatives),
+        "group": group,
+    }
+
+
 def refusal(path, **spec):
     with pytest.raises(DataError) as caught:
         rows_of(path, **spec)
@@ -59,7 +70,7 @@ def test_a_file_becomes_rows_with_their_places(tmp_path):
     )
     source = open_source(str(path), DataSpec())
     assert source.name == str(path)
-    assert source.columns == {"anchor": "question", "positive": "context", "negatives": []}
+    assert source.columns == columns("question", "context")
     assert list(source.rows) == [
         RawRow(str(path), 1, "q1", ["c1"]),
         RawRow(str(path), 2, None, [5]),
@@ -85,9 +96,9 @@ def test_lists_of_positives_and_negatives_are_unrolled(tmp_path):
 def test_columns_named_in_the_spec_are_used_for_files(tmp_path):
     """`data.columns` reaches the file, and the report learns what was chosen."""
     path = write_jsonl(tmp_path / "a.jsonl", [{"q": "asked", "a": "answered", "w": "wrong"}])
-    columns = {"anchor": "q", "positive": "a", "negatives": ["w"]}
-    source = open_source(str(path), DataSpec(columns=columns))
-    assert source.columns == columns
+    wanted = columns("q", "a", ["w"])
+    source = open_source(str(path), DataSpec(columns=wanted))
+    assert source.columns == wanted
     assert list(source.rows) == [RawRow(str(path), 1, "asked", ["answered"], ["wrong"])]
 
 
@@ -162,7 +173,7 @@ def test_the_built_in_data_is_numbered_and_named():
     """Built-in rows carry the built-in's name, and need no columns from the spec."""
     source = open_source("builtin:aws-docs", DataSpec(columns={"anchor": "body"}))
     rows = list(itertools.islice(source.rows, 3))
-    assert source.columns == {"anchor": "question", "positive": "context", "negatives": []}
+    assert source.columns == columns("question", "context")
     assert [(row.file, row.row) for row in rows] == [("builtin:aws-docs", n) for n in (1, 2, 3)]
     assert all(row.anchor and len(row.positives[0].split()) >= 20 for row in rows)
 
@@ -181,11 +192,7 @@ def test_a_beir_folder_becomes_rows_with_their_own_ids(tmp_path, suffix):
     folder = write_beir(tmp_path / "beir", {"test": lines}, suffix)
     source = open_source(str(folder), DataSpec())
     qrels = str(folder / "qrels" / "test.tsv")
-    assert source.columns == {
-        "anchor": "queries.text",
-        "positive": "corpus.text",
-        "negatives": [],
-    }
+    assert source.columns == columns("queries.text", "corpus.text")
     assert list(source.rows) == [
         RawRow(qrels, 2, "What purrs?", ["Cats They purr."], query_id="q1"),
         RawRow(qrels, 3, "What barks?", ["Dogs bark."], query_id="q2"),
@@ -312,3 +319,94 @@ def test_a_null_id_is_no_id(tmp_path):
     """Columns of a table are there in every row; an empty one names nothing."""
     path = write_jsonl(tmp_path / "c.jsonl", [{"id": None, "text": "a"}, {"id": "b", "text": "b"}])
     assert [document.id for document in open_documents(str(path))] == ["c00000001", "b"]
+
+
+GROUPED = [
+    {"question": "q1", "context": "c1", "product": "a", "year": 2024},
+    {"question": "q2", "context": "c2", "product": None, "year": 2025},
+]
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.parquet"])
+def test_a_group_comes_from_any_format_as_the_file_holds_it(tmp_path, name):
+    """Only where the spec names its column, which the report then names."""
+    path, csv = tmp_path / name, "question,context,product,year\nq1,c1,a,2024\nq2,c2,,2025\n"
+    if path.suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(GROUPED), path)
+    elif path.suffix == ".csv":
+        path.write_text(csv)
+    else:
+        write_jsonl(path, GROUPED)
+    assert [row.group for row in rows_of(path)] == [None, None]
+    source = open_source(str(path), DataSpec(columns={"group": "year"}))
+    assert source.columns == columns("question", "context", group="year")
+    assert [str(row.group) for row in source.rows] == ["2024", "2025"]
+    kinds = [row.group for row in rows_of(path, columns={"group": "product"})]
+    assert kinds == ["a", "" if path.suffix == ".csv" else None]
+
+
+def test_data_without_the_column_of_the_group_is_an_error(tmp_path):
+    """The message lists what there is; the built-in data has columns, too."""
+    path = write_jsonl(tmp_path / "a.jsonl", GROUPED)
+    assert refusal(path, columns={"group": "kind"}) == (
+        f"`{path}` has no column `kind` (`data.columns.group`); "
+        "it has `question`, `context`, `product`, `year`."
+    )
+    assert refusal("builtin:aws-docs", columns={"group": "kind"}) == (
+        "`builtin:aws-docs` has no column `kind` (`data.columns.group`); "
+        "it has `question`, `context`, `source`."
+    )
+
+
+@pytest.mark.parametrize("role", ["validation", "test"])
+def test_a_given_set_without_the_column_of_the_group_has_null_there(tmp_path, role):
+    """A column of the data is none that its test set must have."""
+    path = write_jsonl(tmp_path / "a.jsonl", [GROUPED[0], {"question": "q", "context": "c"}])
+    wanted = [(DataSpec(columns={"group": group})) for group in ("product", "kind")]
+    groups = [[row.group for row in open_source(str(path), spec, role).rows] for spec in wanted]
+    assert groups == [["a", None], [None, None]]
+
+
+def test_a_group_of_a_beir_folder_is_a_field_of_its_queries(tmp_path):
+    """Beside the text or in `metadata`, which gives way to a field of the same name."""
+    folder = write_beir(tmp_path, {"test": "q1\td1\t1\nq2\td2\t1\nq1\t7\t1\nlost\td1\t1\n"})
+    queries = [
+        {"_id": "q1", "text": "What purrs?", "metadata": {"lang": "en", "kind": "inner"}},
+        {"_id": "q2", "text": "What barks?", "kind": "outer", "metadata": {"kind": "no"}},
+    ]
+    write_jsonl(folder / "queries.jsonl", queries)
+    found = {
+        name: [row.group for row in rows_of(folder, columns={"group": name})]
+        for name in ("lang", "kind")
+    }
+    assert found == {
+        "lang": ["en", None, "en", None],
+        "kind": ["inner", "outer", "inner", None],
+    }
+    assert open_source(str(folder), DataSpec(columns={"group": "lang"})).columns == columns(
+        "queries.text", "corpus.text", group="lang"
+    )
+
+
+def test_a_beir_folder_without_the_field_of_the_group_is_an_error(tmp_path):
+    """It names the file that it looked in; a test set may lack it."""
+    folder = write_beir(tmp_path, {"test": "q1\td1\t1\n"})
+    assert refusal(folder, columns={"group": "kind"}) == (
+        f"`{folder / 'queries.jsonl'}` has no column `kind` (`data.columns.group`); "
+        "it has `_id`, `text`."
+    )
+    rows = open_source(str(folder), DataSpec(columns={"group": "kind"}), "test").rows
+    assert [row.group for row in rows] == [None]
+
+
+def test_of_a_probe_only_questions_and_contexts_are_read(tmp_path):
+    """By the names people use: the columns that the spec names are those of other data."""
+    path = write_jsonl(
+        tmp_path / "a.jsonl", [{"query": "q", "answer": "a", "negative": "n", "body": "b"}]
+    )
+    spec = DataSpec(columns={"anchor": "body", "positive": "page", "group": "product"})
+    source = open_source(str(path), spec, "probe")
+    assert source.columns == columns("query", "answer")
+    assert list(source.rows) == [RawRow(str(path), 1, "q", ["a"])]
+    folder = write_beir(tmp_path / "beir", {"test": "q1\td1\t1\n"})
+    assert [row.anchor for row in open_source(str(folder), spec, "probe").rows] == ["What purrs?"]

@@ -1,0 +1,93 @@
+"""Did it forget? Pairs of another domain, which were not trained on, to score both models on."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from job.data import Corpus, Dataset, Queries, build_search
+from job.errors import DataError, SpecError
+from job.pairs import (
+    JudgedPairs,
+    column_array,
+    column_texts,
+    judge_documents,
+    judge_rows,
+    text_key,
+)
+from job.rows import Channels, IntArray, Rows
+from job.sources import open_source
+from job.spec import JobSpec
+
+TEXTS = ("anchor", "positive")
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Questions of another domain, searched for among the contexts of all of them."""
+
+    source: str
+    queries: Queries
+    corpus: Corpus
+    # Usable rows of which a text is in the job's own data as well.
+    left_out: int
+
+
+def load_probe(spec: JobSpec, channels: Channels, dataset: Dataset) -> Probe | None:
+    """Read what the channel `probe` or `evaluation.probe` names; nothing where neither is given.
+
+    `dataset` is the job's own data: rows that share a text with it are left out.
+    Raises `DataError` where less is left than a test set must have.
+    """
+    named = spec.evaluation.probe
+    place = str(channels["probe"]) if "probe" in channels else named
+    if place is None:
+        return None
+    if named is not None:
+        _require_another(named, spec.data.source)
+    found = open_source(place, spec.data, "probe")
+    # Marked as of one split: its authors' splits are no matter here.
+    judged = judge_rows(found.rows, spec.data.min_characters, "test")
+    others = _not_in(dataset, judged.pairs)
+    left_out = len(judged.pairs) - len(others)
+    drawn = np.random.default_rng(spec.data.seed).permutation(others)
+    numbers = np.sort(drawn[: spec.evaluation.probe_limit])
+    judged = replace(judged, pairs=judged.pairs.take(numbers))
+    source = named or "channel probe"
+    _require_enough(source, judged, left_out, spec)
+    # The drawn contexts alone are searched: a probe of a large collection costs no more.
+    rows = Rows(source, found.columns, judged, judge_documents(()), numbers)
+    return Probe(source, *build_search(rows, spec.data.near_duplicate_threshold), left_out)
+
+
+def _require_another(probe: str, source: str | None) -> None:
+    if source is not None and (probe == source or Path(probe).resolve() == Path(source).resolve()):
+        msg = (
+            f"`evaluation.probe` is `{probe}`, the job's own data: what a model was trained on "
+            "does not show what it forgot. Name data of another domain."
+        )
+        raise SpecError(msg)
+
+
+def _not_in(dataset: Dataset, pairs: pa.Table) -> IntArray:
+    """Find the rows that share no text with a job's data, of whatever split."""
+    tables = (dataset.train.table, dataset.validation_pairs, dataset.test_pairs)
+    own = np.array(
+        [text_key(t) for table in tables for n in TEXTS for t in column_texts(table, n)], np.uint64
+    )
+    shared = [np.isin(column_array(pairs, f"{name}_key"), own) for name in TEXTS]
+    return np.flatnonzero(~np.logical_or(*shared))
+
+
+def _require_enough(source: str, judged: JudgedPairs, left_out: int, spec: JobSpec) -> None:
+    needed = spec.data.min_test_queries
+    queries = len(np.unique(column_array(judged.pairs, "anchor_key")))
+    if queries < needed:
+        msg = (
+            f"`{source}` (`evaluation.probe`) leaves {queries} queries of {judged.rows} rows "
+            f"({left_out} of them are in the job's own data); at least {needed} are needed to "
+            "prove anything. Bring more rows, or set `evaluation.probe_limit` or "
+            "`data.min_test_queries`."
+        )
+        raise DataError(msg)

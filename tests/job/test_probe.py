@@ -1,0 +1,188 @@
+"""The forgetting probe: what is asked and searched, and what is left out."""
+
+import json
+
+import pytest
+
+from job.data import load_dataset
+from job.errors import DataError, SpecError
+from job.probe import load_probe
+from job.spec_document import build_spec
+
+
+def write_jsonl(path, rows):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return path
+
+
+def rows_of(count, word):
+    """Make pairs of which no two texts are alike."""
+    return [
+        {
+            "question": f"{word}{n} asks{n} this{n}?",
+            "context": f"{word}{n} says{n} that{n}.",
+        }
+        for n in range(count)
+    ]
+
+
+@pytest.fixture
+def load(tmp_path):
+    """Load a probe of rows, or of a path, beside the job's own sixty rows."""
+    data = write_jsonl(tmp_path / "data.jsonl", rows_of(60, "own"))
+
+    def make(probe, channels=None, **fields):
+        if isinstance(probe, list):
+            probe = str(write_jsonl(tmp_path / "probe.jsonl", probe))
+        settings = {"data.source": str(data), "data.min_test_queries": "3"}
+        settings |= {key.replace("__", "."): value for key, value in fields.items()}
+        if probe is not None:
+            settings["evaluation.probe"] = str(probe)
+        spec = build_spec({}, settings)
+        dataset = load_dataset(spec.data, {})
+        return load_probe(spec, channels or {}, dataset), spec
+
+    return make
+
+
+def asked(probe):
+    """Map each question to the texts that answer it."""
+    return {
+        text: probe.corpus.texts.take(probe.queries.relevant(number)).to_pylist()
+        for number, text in enumerate(probe.queries.texts.to_pylist())
+    }
+
+
+def test_every_row_asks_and_every_context_is_searched(load):
+    """There are no splits: rows of one question are one query, equal contexts one document."""
+    rows = [
+        {"question": "One?", "context": "First."},
+        {"question": "one?", "context": "Second."},
+        {"question": "Two?", "context": "FIRST."},
+        {"question": "Three?", "context": "Third."},
+        {"question": "", "context": "Nothing asks for it."},
+    ]
+    probe, _ = load(rows)
+    assert asked(probe) == {
+        "One?": ["First.", "Second."],
+        "Two?": ["First."],
+        "Three?": ["Third."],
+    }
+    assert sorted(probe.corpus.texts.to_pylist()) == ["First.", "Second.", "Third."]
+    assert probe.left_out == 0
+    # The statistics take queries that share a context as one observation.
+    groups = probe.queries.groups.tolist()
+    assert groups[0] == groups[1] != groups[2]
+
+
+def test_a_job_without_a_probe_has_none(load):
+    assert load(None)[0] is None
+
+
+def test_no_more_pairs_are_drawn_than_the_limit_says(load):
+    """With the seed of the data; what is not drawn is not searched either."""
+    rows = rows_of(50, "other")
+    probes = [
+        load(rows, evaluation__probe_limit="20", data__seed=seed)[0] for seed in ("1", "1", "2")
+    ]
+    first, again, other = (asked(probe) for probe in probes)
+    assert first == again != other
+    assert len(first) == len(probes[0].corpus) == 20
+    assert first.items() <= {row["question"]: [row["context"]] for row in rows}.items()
+
+
+@pytest.mark.parametrize(
+    "shared",
+    [
+        {"question": "OWN{n}  asks{n} this{n}?", "context": "An answer of its own {n}."},
+        {"question": "A question of its own {n}?", "context": "own{n} says{n} that{n}."},
+        {"question": "own{n} says{n} that{n}.", "context": "An answer of its own {n}."},
+    ],
+    ids=["question", "context", "as the other"],
+)
+def test_rows_that_share_a_text_with_the_jobs_own_data_are_left_out(load, shared):
+    """Of whatever split, and however it is written: that would be no other domain."""
+    others = rows_of(5, "other")
+    known = [{key: text.format(n=n) for key, text in shared.items()} for n in range(60)]
+    probe, _ = load([*known, *others])
+    assert probe.left_out == 60
+    assert asked(probe) == {row["question"]: [row["context"]] for row in others}
+
+
+def test_the_jobs_own_data_is_no_probe(load, tmp_path):
+    """However its path is written; a copy of it leaves too few rows."""
+    for path in (tmp_path / "data.jsonl", f"{tmp_path}/x/../data.jsonl"):
+        with pytest.raises(SpecError) as caught:
+            load(path)
+        assert str(caught.value) == (
+            f"`evaluation.probe` is `{path}`, the job's own data: what a model was trained on does "
+            "not show what it forgot. Name data of another domain."
+        )
+    copy = write_jsonl(tmp_path / "copy.jsonl", rows_of(62, "own"))
+    with pytest.raises(DataError) as caught:
+        load(copy)
+    assert str(caught.value) == (
+        f"`{copy}` (`evaluation.probe`) leaves 2 queries of 62 rows (60 of them are in the job's "
+        "own data); at least 3 are needed to prove anything. Bring more rows, or set "
+        "`evaluation.probe_limit` or `data.min_test_queries`."
+    )
+
+
+@pytest.mark.parametrize(
+    ("rows", "limit", "told"),
+    [
+        ([{"question": "One?", "context": f"answer {n}"} for n in range(9)], "500", "1 queries"),
+        (rows_of(9, "other"), "2", "2 queries"),
+        ([{"question": "", "context": "nothing"}], "500", "0 queries"),
+    ],
+    ids=["one question", "limit", "nothing usable"],
+)
+def test_too_small_a_probe_is_an_error(load, rows, limit, told):
+    """Queries count, not rows; and those that are drawn."""
+    with pytest.raises(DataError, match=f"leaves {told} of {len(rows)} rows"):
+        load(rows, evaluation__probe_limit=limit)
+
+
+def test_a_channel_wins_over_the_spec(load, tmp_path):
+    """The report names what the spec says; a channel alone is enough."""
+    rows = rows_of(4, "channel")
+    write_jsonl(tmp_path / "channel" / "x.jsonl", rows)
+    channels = {"probe": tmp_path / "channel"}
+    for named, source in (("s3://box/probe", "s3://box/probe"), (None, "channel probe")):
+        probe, _ = load(named, channels)
+        assert probe.source == source
+        assert list(asked(probe)) == [row["question"] for row in rows]
+
+
+def test_columns_of_the_data_are_not_those_of_the_probe(load, tmp_path):
+    """They are found by the names people use; hard negatives are not searched."""
+    own = [{"q": r["question"], "a": r["context"], "kind": "x"} for r in rows_of(60, "own")]
+    write_jsonl(tmp_path / "other.jsonl", own)
+    fields = {"source": str(tmp_path / "other.jsonl")}
+    fields |= {"columns__anchor": "q", "columns__positive": "a", "columns__group": "kind"}
+    rows = [row | {"q": "wrong", "negative": "wrong"} for row in rows_of(4, "other")]
+    probe, _ = load(rows, **{f"data__{key}": value for key, value in fields.items()})
+    assert asked(probe) == {row["question"]: [row["context"]] for row in rows}
+    assert len(probe.corpus) == 4
+
+
+def test_the_built_in_data_is_at_hand(load):
+    """Without a network, and more than enough of it."""
+    probe, _ = load("builtin:aws-docs", evaluation__probe_limit="40")
+    assert (probe.source, len(probe.queries)) == ("builtin:aws-docs", 40)
+
+
+def test_a_beir_folder_is_a_probe_without_the_rest_of_its_corpus(load, tmp_path):
+    """All its judgements of whatever split; a pair that two splits have is one."""
+    folder = tmp_path / "beir"
+    numbers = range(9)
+    write_jsonl(folder / "corpus.jsonl", [{"_id": f"d{n}", "text": f"text {n}"} for n in numbers])
+    write_jsonl(folder / "queries.jsonl", [{"_id": f"q{n}", "text": f"ask {n}?"} for n in numbers])
+    (folder / "qrels").mkdir()
+    for split, judged in (("train", [0, 1]), ("test", [1, 2])):
+        lines = "".join(f"q{n}\td{n}\t1\n" for n in judged)
+        (folder / "qrels" / f"{split}.tsv").write_text("query-id\tcorpus-id\tscore\n" + lines)
+    probe, _ = load(folder)
+    assert asked(probe) == {f"ask {n}?": [f"text {n}"] for n in range(3)}
+    assert len(probe.corpus) == 3

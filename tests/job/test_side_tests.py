@@ -1,0 +1,227 @@
+"""Other tests of both models: how they are scored, and what is concluded."""
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from job.data import load_dataset
+from job.evaluate import Dimensions
+from job.machine import Machine
+from job.model import Prompts, load_model
+from job.ranking import METRIC, METRICS, judge
+from job.side_tests import OTHER_RULES, side_tests
+from job.spec import ModelSpec
+from job.spec_document import build_spec
+
+DIMENSIONS = Dimensions((64, 16), 16)
+PROMPTS = Prompts("ask1 ask2 ", "tell3 tell4 ")
+
+
+def write_jsonl(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return str(path)
+
+
+def rows_of(count, word):
+    """Make pairs of which no two texts are alike."""
+    return [
+        {
+            "question": f"{word}{n} asks{n} this{n}?",
+            "context": f"{word}{n} says{n} that{n}.",
+        }
+        for n in range(count)
+    ]
+
+
+@pytest.fixture
+def load(tmp_path):
+    """Load the side tests of a job with sixty rows of its own, and of the given probe."""
+    data = write_jsonl(tmp_path / "data.jsonl", rows_of(60, "own"))
+
+    def make(probe=None, **fields):
+        settings = {"data.source": data, "data.min_test_queries": "3"}
+        settings |= {key.replace("__", "."): value for key, value in fields.items()}
+        if probe is not None:
+            settings["evaluation.probe"] = write_jsonl(tmp_path / "probe.jsonl", probe)
+        spec = build_spec({}, settings)
+        return side_tests(spec, {}, load_dataset(spec.data, {})), spec
+
+    return make
+
+
+# Scoring.
+
+
+def expected_ndcg(encoder, rows, prompts, dimension):
+    """Rank by plain cosines of what sentence-transformers itself encodes; one answer each."""
+    queries, documents = (
+        encoder.encode([row[key] for row in rows], prompt=prompt)[:, :dimension]
+        for key, prompt in (("question", prompts.query), ("context", prompts.document))
+    )
+    queries, documents = (
+        vectors / np.linalg.norm(vectors, axis=1, keepdims=True) for vectors in (queries, documents)
+    )
+    similarities = queries @ documents.T
+    ranks = 1 + (similarities > np.diag(similarities)[:, None]).sum(axis=1)
+    return [1 / math.log2(1 + rank) if rank <= 10 else 0.0 for rank in ranks.tolist()]
+
+
+@pytest.mark.parametrize("prompts", [Prompts(), PROMPTS], ids=["without", "with"])
+def test_a_model_is_scored_with_the_prompts_it_comes_with(load, tiny_encoder, pairs_file, prompts):
+    """At each dimension, as sentence-transformers would."""
+    rows = [json.loads(line) for line in pairs_file.read_text("utf-8").splitlines()[:60]]
+    probe = load(rows)[0]["probe"]
+    machine = Machine("cpu", "float32", "")
+    model = load_model(ModelSpec(base=str(tiny_encoder)), machine).with_prompts(prompts)
+    found = probe.score(model, DIMENSIONS, 16)
+    assert list(found) == [64, 16]
+    for dimension, scores in found.items():
+        expected = expected_ndcg(model.encoder, rows, prompts, dimension)
+        np.testing.assert_allclose(scores.metrics[METRIC], expected, atol=1e-9)
+
+
+# What is concluded.
+
+SIZE = 60
+
+
+@pytest.fixture
+def conclude(load):
+    """Give facts of a probe of sixty queries, whose answers stand at the given ranks."""
+    tests, spec = load(rows_of(SIZE, "other"), evaluation__permutations="1000")
+    probe = tests["probe"]
+
+    def scores(ranks):
+        ranked = []
+        for query in range(SIZE):
+            own = int(probe.queries.relevant(query)[0])
+            others = [d for d in range(SIZE) if d != own][:9]
+            ranked.append([*others[: ranks[query] - 1], own, *others[ranks[query] - 1 :]])
+        return judge(np.array(ranked), probe.queries)
+
+    def make(before, after, test=probe):
+        """Rank so at 16 dimensions; at 64 nothing happens."""
+        best = scores([1] * SIZE)
+        base, tuned = scores(before), scores(after)
+        return test.facts({64: best, 16: base}, {64: best, 16: tuned}, DIMENSIONS, spec)
+
+    make.probe = probe
+    return make
+
+
+ALL_FIRST = [1] * SIZE
+# nDCG@10 is 0.5 where the answer is third.
+SOME_THIRD = [3] * 20 + [1] * 40
+ONE_THIRD = [3] + [1] * 59
+
+
+def test_what_was_forgotten_is_told(conclude):
+    """All that the report has, by dimension; the sentence speaks of the main one."""
+    facts = conclude(ALL_FIRST, SOME_THIRD)
+    source = facts.pop("source")
+    assert source.endswith("/probe.jsonl")
+    assert facts.pop("sentence") == (
+        f"On {source}, which was not trained on, nDCG@10 at 16 dimensions went from 1.000 to "
+        "0.833, -0.167 [-0.228, -0.105], p < 0.001: it forgot."
+    )
+    scores, comparison = facts.pop("scores"), facts.pop("comparison")
+    assert facts == {"queries": SIZE, "corpus": SIZE, "left_out": 0}
+    assert {model: list(found) for model, found in scores.items()} == {
+        "base": ["64", "16"],
+        "tuned": ["64", "16"],
+    }
+    assert set(scores["tuned"]["16"]) == set(METRICS)
+    assert scores["tuned"]["16"][METRIC] == pytest.approx(5 / 6)
+    assert scores["base"]["16"][METRIC] == scores["tuned"]["64"][METRIC] == 1.0
+    assert comparison["64"] == {
+        "lift": 0.0,
+        "ci": (0.0, 0.0),
+        "p_value": 1.0,
+        "wins": 0,
+        "ties": SIZE,
+        "losses": 0,
+    }
+    assert comparison["16"]["lift"] == pytest.approx(-1 / 6)
+    assert [comparison["16"][key] for key in ("wins", "ties", "losses")] == [0, 40, 20]
+    json.dumps(facts | {"scores": scores, "comparison": comparison})
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        (
+            SOME_THIRD,
+            ALL_FIRST,
+            "went from 0.833 to 1.000, +0.167 [+0.105, +0.228], p < 0.001: it gained there too.",
+        ),
+        (
+            ALL_FIRST,
+            ONE_THIRD,
+            "went from 1.000 to 0.992, -0.008 [-0.025, +0.008], p = 1.000: no loss beyond chance.",
+        ),
+        (
+            ONE_THIRD,
+            ALL_FIRST,
+            "went from 0.992 to 1.000, +0.008 [-0.008, +0.025], p = 1.000: no loss beyond chance.",
+        ),
+        # Five alike: the interval says loss, but coins fall so in 2 of 32 cases.
+        (
+            ALL_FIRST,
+            [3] * 5 + [1] * 55,
+            "went from 1.000 to 0.958, -0.042 [-0.078, -0.006], p = 0.063: no loss beyond chance.",
+        ),
+        # One of six makes nearly all of it: the coins say loss, the interval does not.
+        (
+            [1] + [9] * 5 + [1] * 54,
+            [10] * 6 + [1] * 54,
+            "went from 0.942 to 0.929, -0.013 [-0.037, +0.011], p = 0.026: no loss beyond chance.",
+        ),
+        (SOME_THIRD, SOME_THIRD, "stayed at 0.833: no query changed."),
+    ],
+    ids=["gain", "one query less", "one query more", "too few", "too uneven", "nothing"],
+)
+def test_nothing_is_concluded_beyond_the_numbers(conclude, before, after, told):
+    """A difference that chance gives is no loss, and no gain either."""
+    assert conclude(before, after)["sentence"].endswith(f"nDCG@10 at 16 dimensions {told}")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        (SOME_THIRD, ALL_FIRST, "the gain holds under them."),
+        (ALL_FIRST, SOME_THIRD, "a loss under them."),
+        (ALL_FIRST, ONE_THIRD, "no difference beyond chance under them."),
+    ],
+)
+def test_other_rules_have_words_of_their_own(conclude, before, after, told):
+    """Nothing is forgotten where the same rows are scored in another way."""
+    test = replace(conclude.probe, verdicts=OTHER_RULES)
+    assert conclude(before, after, test)["sentence"].endswith(told)
+
+
+# Which there are.
+
+
+def test_a_job_that_asks_for_none_has_none(load):
+    assert load()[0] == {}
+
+
+def test_both_protocols_are_asked_for_by_one_word(load, tiny_encoder):
+    """The article's rules know no prompts, whatever the model would use."""
+    tests, spec = load(evaluation__protocol="both")
+    assert list(tests) == ["article"]
+    article = tests["article"]
+    assert (len(article.queries), len(article.corpus)) == (6, 60)
+    model = load_model(ModelSpec(base=str(tiny_encoder)), Machine("cpu", "float32", ""))
+    plain = article.score(model, DIMENSIONS, 16)
+    prompted = article.score(model.with_prompts(PROMPTS), DIMENSIONS, 16)
+    for dimension, scores in plain.items():
+        assert scores.metrics[METRIC].tolist() == prompted[dimension].metrics[METRIC].tolist()
+    sentence = article.facts(plain, plain, DIMENSIONS, spec)["sentence"]
+    assert sentence.startswith(
+        "By the article's rules (each row's context a document of its own, no prompts) nDCG@10 at "
+        "16 dimensions stayed at "
+    )
