@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -213,6 +214,13 @@ def by_test_set(runs: Iterable[Run]) -> dict[str, list[Run]]:
     for run in runs:
         groups.setdefault(run.report()["data"]["fingerprint"]["test"], []).append(run)
     return groups
+
+
+def labelled(runs: Iterable[Run]) -> dict[str, Run]:
+    """Name each run by its name, or by its place where two are called alike."""
+    every = list(runs)
+    names = Counter(run.name for run in every)
+    return {run.name if names[run.name] == 1 else run.place.uri: run for run in every}
 
 
 def fetch_results(run: Run, folder: Path, *, with_model: bool) -> list[str]:

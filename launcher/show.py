@@ -9,31 +9,37 @@ from rich.markup import escape
 from rich.table import Table
 
 from job.errors import EXIT_CODES
+from job.wording import on_its_lines, on_one_line
 from launcher.image import Image
-from launcher.runs import Run
+from launcher.runs import Run, labelled
 
 METRIC = "ndcg@10"
+
+
+def _plain(text: str) -> str:
+    """Show a report's own texts as they are: neither markup nor a terminal's commands."""
+    return escape(on_one_line(text))
 
 
 def show_report(console: Console, report: Mapping[str, Any], folder: Path) -> None:
     """Print the comparison, the verdict and where the report lies: in `folder`."""
     console.print(comparison_table(report))
     verdict = report["verdict"]
-    console.print(f"[bold]{escape(verdict['sentence'])}[/bold]", soft_wrap=True)
+    console.print(f"[bold]{_plain(verdict['sentence'])}[/bold]", soft_wrap=True)
     advice = report["recommendation"]
     # Reports of earlier images have no sentence.
     plain = f"Deploy {advice['dimension']} dimensions: {advice['reason']}"
-    console.print(escape(advice.get("sentence", plain)), soft_wrap=True)
+    console.print(_plain(advice.get("sentence", plain)), soft_wrap=True)
     cost = report["cost"]
     seconds = sum(report["seconds"].values())
     price = "cost unknown" if cost["usd"] is None else f"${cost['usd']:.4f}"
-    console.print(f"Took {seconds:.0f} s, {price} ({escape(cost['basis'])})", soft_wrap=True)
+    console.print(f"Took {seconds:.0f} s, {price} ({_plain(cost['basis'])})", soft_wrap=True)
     console.print(f"Report: {folder / 'report.md'}", soft_wrap=True, markup=False)
 
 
 def comparison_table(report: Mapping[str, Any]) -> Table:
     title = f"{report['job_name']}: nDCG@10 on {report['data']['queries']['test']} test queries"
-    table = Table(title=escape(title), title_justify="left")
+    table = Table(title=_plain(title), title_justify="left")
     for heading in ("dim", "BM25", "base", "tuned", "lift", "95 % interval", "p", "kept"):
         table.add_column(heading, justify="right")
     bm25 = f"{report['scores']['bm25'][METRIC]:.3f}"
@@ -51,7 +57,7 @@ def comparison_table(report: Mapping[str, Any]) -> Table:
             base,
             tuned,
             f"{lift['lift']:+.3f}",
-            escape(f"[{low:+.3f}, {high:+.3f}]"),
+            _plain(f"[{low:+.3f}, {high:+.3f}]"),
             p_value,
             f"{lift['retention']['share']:.1%}",
         )
@@ -72,7 +78,7 @@ def runs_table(runs: Iterable[Run]) -> Table:
             change = f"{base:.3f} → {tuned:.3f} at {dimension}"
             improved = "yes" if report["verdict"]["improved"] else "no"
         table.add_row(
-            escape(run.name), run.state, f"{run.changed:%Y-%m-%d %H:%M}", change, improved
+            _plain(run.name), run.state, f"{run.changed:%Y-%m-%d %H:%M}", change, improved
         )
     return table
 
@@ -98,7 +104,7 @@ def status_table(run: Run) -> Table:
     }
     for name, value in facts.items():
         if value not in (None, ""):
-            table.add_row(name, escape(str(value)))
+            table.add_row(name, _plain(str(value)))
     return table
 
 
@@ -106,13 +112,13 @@ def image_table(name: str, image: Image) -> Table:
     """Tabulate an image's layers, from the base upwards."""
     shown = f"{image.bytes / 1e6:,.0f} MB, {image.platform}, {image.id}"
     labels = "\n".join(f"{key}: {value}" for key, value in sorted(image.labels.items()))
-    table = Table(title=escape(f"{name}: {shown}"), title_justify="left", expand=True)
-    table.caption, table.caption_justify = escape(labels), "left"
+    table = Table(title=_plain(f"{name}: {shown}"), title_justify="left", expand=True)
+    table.caption, table.caption_justify = escape(on_its_lines(labels)), "left"
     table.add_column("MB", justify="right", no_wrap=True)
     table.add_column("made by", no_wrap=True, overflow="ellipsis", ratio=1)
     for layer in image.layers:
         if layer.bytes:
-            made_by = escape(layer.made_by) or "the base image"
+            made_by = _plain(layer.made_by) or "the base image"
             table.add_row(f"{layer.bytes / 1e6:,.2f}", made_by)
     return table
 
@@ -127,7 +133,7 @@ def _last_line(run: Run) -> str:
 
 def side_by_side(fingerprint: str, runs: Iterable[Run]) -> Table:
     """Tabulate runs of one test set: nDCG@10 and lift at each dimension that one of them has."""
-    reports = {run.name: run.report() for run in runs}
+    reports = {label: run.report() for label, run in labelled(runs).items()}
     some = next(iter(reports.values()))
     title = (
         f"nDCG@10 on test set {fingerprint}: {some['data']['queries']['test']} queries, "
@@ -141,7 +147,7 @@ def side_by_side(fingerprint: str, runs: Iterable[Run]) -> Table:
     for dimension in sorted(dimensions, key=int, reverse=True):
         cells = [_lifted(report, dimension) for report in reports.values()]
         table.add_row(dimension, *cells)
-    table.add_row("base", *(escape(r["spec"]["model"]["base"]) for r in reports.values()))
+    table.add_row("base", *(_plain(r["spec"]["model"]["base"]) for r in reports.values()))
     table.add_row(
         "improved", *("yes" if r["verdict"]["improved"] else "no" for r in reports.values())
     )
@@ -156,4 +162,4 @@ def _lifted(report: Mapping[str, Any], dimension: str) -> str:
     tuned = report["scores"]["tuned"][dimension]["float32"][METRIC]
     lift = report["comparison"][dimension]["float32"]
     low, high = lift["ci"]
-    return f"{tuned:.3f} ({lift['lift']:+.3f} " + escape(f"[{low:+.3f}, {high:+.3f}])")
+    return f"{tuned:.3f} ({lift['lift']:+.3f} " + _plain(f"[{low:+.3f}, {high:+.3f}])")

@@ -1,11 +1,17 @@
 """`embedtune ls`, `report`, `fetch`, `compare`: what runs have found."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from job.errors import DataError
+from job.workspace import write_atomically
 from launcher.commands.options import output_option, print_report, require_option
+
+if TYPE_CHECKING:
+    from launcher.runs import Run
 
 
 @click.command()
@@ -74,7 +80,15 @@ def ls(output: str) -> None:
 @click.command()
 @click.argument("names", nargs=-1, required=True, metavar="NAME NAME…")
 @output_option
-def compare(names: tuple[str, ...], output: str) -> None:
+@click.option(
+    "--page",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default="compare.html",
+    show_default=True,
+    help="Page to write, plots included.",
+)
+@click.option("--open", "open_it", is_flag=True, help="Open it in the browser as well.")
+def compare(names: tuple[str, ...], output: str, page: Path, *, open_it: bool) -> None:
     """Put runs side by side: those that were tested on the same questions and documents."""
     from rich.console import Console
 
@@ -87,9 +101,35 @@ def compare(names: tuple[str, ...], output: str) -> None:
     console = Console(highlight=False)
     for fingerprint, group in groups.items():
         console.print(side_by_side(fingerprint, group))
+    if _write_page(page, groups):
+        click.echo(f"Page: {page}")
+        if open_it:
+            click.launch(str(page))
     if len(groups) > 1:
         msg = (
             f"These runs were tested on {len(groups)} different test sets (see the fingerprints), "
             "so their scores cannot be compared. Give them the same data, `data.seed` and limit."
         )
         raise DataError(msg)
+
+
+def _write_page(page: Path, groups: "Mapping[str, list[Run]]") -> bool:
+    """Write compare.html, or say what is missing here: the table is printed in any case."""
+    from job.compare_page import to_compare_html
+    from launcher.runs import labelled
+
+    reports = {
+        fingerprint: {label: run.report() for label, run in labelled(group).items()}
+        for fingerprint, group in groups.items()
+    }
+    try:
+        html = to_compare_html(reports)
+    except ModuleNotFoundError as error:
+        click.echo(
+            f"`{page}` was not written: the package `{error.name}` is missing here: "
+            "`pip install 'embedtune[report]'`.",
+            err=True,
+        )
+        return False
+    write_atomically(page, html)
+    return True

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -195,6 +196,8 @@ def cells(table):
 
 # There and back.
 
+REPORT = ("report.html", "report.json", "report.md")
+
 
 def test_a_run_from_s3_lies_in_s3(s3, first):
     """The result folder of the design, below the prefix; nothing but the workspace is here."""
@@ -218,7 +221,7 @@ def test_the_report_goes_up_first_and_the_manifest_last(first):
     kinds = [path.partition("/")[0] for path in paths]
     # The name is claimed before any work.
     assert paths[0] == "spec.json"
-    assert sorted(paths[1:3]) == ["report/report.json", "report/report.md"]
+    assert sorted(paths[1:4]) == [f"report/{name}" for name in REPORT]
     model = kinds.count("model")
     assert kinds[-2 - model :] == ["model"] * model + ["manifest.json", "receipt.json"]
 
@@ -232,14 +235,12 @@ def test_another_machine_shows_the_same_report(s3, first, elsewhere):
     assert embedtune("report", "first", "--output", RUNS) == (0, first.out, "")
     start = "/box/runs/first/"
     assert {path for path in read(s3) if path.startswith(start)} == {
-        f"{start}report/report.json",
-        f"{start}report/report.md",
+        f"{start}report/{name}" for name in REPORT
     }
     assert not [r for r in s3.requests if "/model/" in r.path or "/data/" in r.path]
     assert written(s3) == []
     assert files_of(elsewhere) == {
-        f"runs/first/report/{name}": s3.get("box", f"runs/first/report/{name}")
-        for name in ("report.json", "report.md")
+        f"runs/first/report/{name}": s3.get("box", f"runs/first/report/{name}") for name in REPORT
     }
 
 
@@ -472,6 +473,8 @@ def test_runs_on_the_same_test_set_stand_side_by_side(s3, first, second, elsewhe
     tuned = report["scores"]["tuned"]["64"]["float32"]["ndcg@10"]
     assert rows[0][1].startswith(f"{tuned:.3f} (+0.")
     assert rows[4] == ["improved", "yes", "yes"]
+    assert out.splitlines()[-1] == "Page: compare.html"
+    assert f"{tuned:.3f}" in (elsewhere / "compare.html").read_text("utf-8")
     assert not [path for path in read(s3) if "/model/" in path or "/data/" in path]
 
 
@@ -485,6 +488,28 @@ def test_runs_on_different_test_sets_are_not_compared(first, third, elsewhere):
         "Error: These runs were tested on 2 different test sets (see the fingerprints), so their "
         "scores cannot be compared. Give them the same data, `data.seed` and limit.\n"
     )
+
+
+def test_runs_of_one_name_are_told_apart_by_their_places(first, elsewhere):
+    """One here and one there: neither hides the other."""
+    shutil.copytree(first.folder / "runs" / "first" / "report", elsewhere / "own/first/report")
+    (elsewhere / "own/first/.work").mkdir()
+    code, _, _ = embedtune("compare", f"{RUNS}/first", "first", "--output", "own")
+    assert code == 0
+    page = (elsewhere / "compare.html").read_text("utf-8")
+    assert all(place in page for place in (f"{RUNS}/first", "own/first"))
+
+
+def test_without_the_packages_of_pages_the_table_is_shown(first, second, elsewhere, monkeypatch):
+    """A laptop needs no plotting library to compare; the line says how to get the page."""
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    code, out, err = embedtune("compare", "first", "second", "--output", RUNS)
+    assert (code, "nDCG@10 on test set" in out) == (0, True)
+    assert err == (
+        "`compare.html` was not written: the package `jinja2` is missing here: "
+        "`pip install 'embedtune[report]'`.\n"
+    )
+    assert not (elsewhere / "compare.html").exists()
 
 
 # Once more.

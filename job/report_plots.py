@@ -1,0 +1,267 @@
+"""The report's plots, drawn from report.json's numbers alone."""
+
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+from job.plots import WIDTHS, canvas, head, in_both_widths, legend_of, place, score_axis
+from job.svg import BASE, INK, PAPER, SOFT, TUNED, visible
+from job.wording import spoken
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Report = Mapping[str, Any]
+Read = Callable[[str], Mapping[str, float]]
+
+# Of more kinds a plot is no picture; the table has them all.
+KINDS_DRAWN = 40
+MARKERS = {"float32": "o", "int8": "s", "binary": "^"}
+# Lines pass behind words.
+BEHIND_WORDS = {"facecolor": PAPER, "edgecolor": "none", "pad": 1}
+# Pixels that the name of a point needs.
+NAME_WIDTH = 24
+
+
+def draw(report: Report, name: str, title: str, description: str) -> str:
+    """Draw one of PLOTS, in both widths."""
+    return in_both_widths(partial(PLOTS[name], report), name, title, description)
+
+
+def _is_narrow(width: float) -> bool:
+    return width < WIDTHS["wide"]
+
+
+def _pareto(report: Report, width: float) -> "Figure":
+    """Bytes a vector against nDCG@10, with intervals; the frontier as steps."""
+    figure = canvas(width, 430)
+    axes = place(figure, (44, 88 if _is_narrow(width) else 52, 12, 48))
+    points, frontier = _points(report), [_key(point) for point in report["pareto"]]
+    for key in sorted(points, key=lambda key: key in frontier):
+        _draw_point(axes, key[1], *points[key], best=key in frontier)
+    steps = [points[key][:2] for key in frontier]
+    axes.plot(*zip(*steps, strict=True), drawstyle="steps-post", color=TUNED, linewidth=1.5)
+    _bytes_axis(axes, narrow=_is_narrow(width))
+    score_axis(axes)
+    _name_points(axes, [(key, points[key]) for key in frontier])
+    chosen = _key(report["recommendation"])
+    _ring(axes, f"{chosen[0]}, {spoken(chosen[1])}", *points[chosen][:2])
+    head(axes, "nDCG@10")
+    legend_of(axes, _precisions(points), columns=2 if _is_narrow(width) else 5, above=36)
+    return figure
+
+
+def _key(point: Mapping[str, Any]) -> tuple[int, str]:
+    return (point["dimension"], point["precision"])
+
+
+def _points(report: Report) -> dict[tuple[int, str], tuple[float, float, float, float]]:
+    """Read each point's bytes, nDCG@10 and interval."""
+    metric = report["verdict"]["metric"]
+    return {
+        (int(dimension), precision): (
+            found["bytes_per_vector"],
+            report["scores"]["tuned"][dimension][precision][metric],
+            *found["score_ci"],
+        )
+        for dimension, precisions in report["comparison"].items()
+        for precision, found in precisions.items()
+    }
+
+
+def _look(precision: str, colour: str) -> dict[str, Any]:
+    """Tell precisions by form, and codes alone (hollow) from rescored ones."""
+    kind, _, rescored = precision.partition("_")
+    return {
+        "marker": MARKERS.get(kind, "D"),
+        "markersize": 7,
+        "markeredgecolor": colour,
+        "markerfacecolor": colour if rescored or kind == "float32" else PAPER,
+        "markeredgewidth": 1.5,
+        "linestyle": "none",
+    }
+
+
+def _draw_point(
+    axes: "Axes", precision: str, size: float, score: float, low: float, high: float, *, best: bool
+) -> None:
+    if not best:
+        # Points of one size stand side by side.
+        size *= 1.07 if "_" in precision else 0.93
+    colour = TUNED if best else SOFT
+    axes.vlines(size, low, high, color=colour, linewidth=1.5, alpha=None if best else 0.4)
+    axes.plot([size], [score], zorder=3, **_look(precision, colour))
+
+
+def _name_points(axes: "Axes", points: Sequence[tuple[tuple[int, str], Sequence[float]]]) -> None:
+    """Write dimensions above the intervals, where there is room beside the last one."""
+    last = float("-inf")
+    for (dimension, _), (size, _, _, high) in points:
+        across = axes.transData.transform((size, high))[0]
+        if across - last < NAME_WIDTH:
+            continue
+        last = across
+        axes.annotate(str(dimension), (size, high), (0, 9), textcoords="offset points", ha="center")
+
+
+def _ring(axes: "Axes", name: str, size: float, score: float) -> None:
+    """Mark the recommended point; its name stands at the bottom, where there is room."""
+    bottom = axes.get_ylim()[0]
+    axes.vlines(size, bottom, score, color=INK, linewidth=1, linestyle=(0, (2, 2)), zorder=1)
+    axes.plot([size], [score], "o", markersize=17, fillstyle="none", color=INK, zorder=4)
+    is_right = axes.transData.transform((size, 0))[0] > sum(axes.bbox.intervalx) / 2
+    axes.annotate(
+        name,
+        (size, bottom),
+        (-6 if is_right else 6, 8),
+        textcoords="offset points",
+        ha="right" if is_right else "left",
+        fontweight="bold",
+        bbox=BEHIND_WORDS,
+    )
+
+
+def _bytes_axis(axes: "Axes", *, narrow: bool) -> None:
+    low, high = axes.dataLim.intervalx
+    axes.set_xscale("log", base=2)
+    axes.set_xlim(low / 1.7, high * 1.7)
+    ticks = [2**power for power in range(20) if low / 1.5 <= 2**power <= high * 1.5]
+    ticks = ticks[:: 2 if narrow and len(ticks) > 5 else 1]
+    axes.set_xticks(ticks, [str(tick) for tick in ticks])
+    axes.minorticks_off()
+    axes.grid(visible=False, axis="x")
+    axes.set_xlabel("bytes a vector", labelpad=8)
+
+
+def _precisions(points: Mapping[tuple[int, str], Any]) -> list[Any]:
+    from matplotlib.lines import Line2D
+
+    precisions = dict.fromkeys(precision for _, precision in points)
+    return [Line2D([], [], label=spoken(p), **_look(p, SOFT)) for p in precisions]
+
+
+def _against(report: Report, width: float) -> "Figure":
+    """nDCG@10 at each dimension: BM25, both models, and both fused with BM25."""
+    figure = canvas(width, 380)
+    axes = place(figure, (44, 88 if _is_narrow(width) else 52, 12, 48))
+    metric, dimensions = report["verdict"]["metric"], list(report["comparison"])[::-1]
+    positions = range(len(dimensions))
+    for label, scores, look in _series(report):
+        values = [scores(dimension)[metric] for dimension in dimensions]
+        axes.plot(positions, values, label=label, markersize=7, markeredgewidth=1.5, **look)
+    lexical = report["scores"]["bm25"][metric]
+    axes.axhline(lexical, color=INK, linestyle=":", linewidth=1.5, label="BM25")
+    axes.set_xticks(positions, dimensions)
+    axes.set_xlim(-0.3, len(dimensions) - 0.7)
+    axes.grid(visible=False, axis="x")
+    axes.set_xlabel("dimensions", labelpad=8)
+    score_axis(axes)
+    head(axes, "nDCG@10")
+    legend_of(axes, axes.get_lines(), columns=2 if _is_narrow(width) else 5, above=36)
+    return figure
+
+
+def _series(report: Report) -> list[tuple[str, Read, dict[str, Any]]]:
+    scores, fused = report["scores"], report["fusion"]["scores"]
+    alone, together = {"marker": "o", "linestyle": "-"}, {"marker": "^", "linestyle": "--"}
+    base = {"color": BASE, "markerfacecolor": PAPER}
+    return [
+        ("base", lambda d: scores["base"][d]["float32"], {**alone, **base}),
+        ("tuned", lambda d: scores["tuned"][d]["float32"], {**alone, "color": TUNED}),
+        ("BM25 + base", lambda d: fused["base"][d], {**together, **base}),
+        ("BM25 + tuned", lambda d: fused["tuned"][d], {**together, "color": TUNED}),
+    ]
+
+
+def _slices(report: Report, width: float) -> "Figure":
+    """The lift of each kind of queries, with its interval, below one another."""
+    slices = report["where"]["slices"][:KINDS_DRAWN]
+    row, label = (36, 0) if _is_narrow(width) else (24, 250)
+    groups = [(by, list(found)) for by, found in groupby(slices, key=lambda s: s["by"])]
+    height = row * len(slices) + 34 * len(groups)
+    figure = canvas(width, height + 64)
+    axes = place(figure, (label + 10, 16, 44, 48))
+    edge = -(label + 10) / (width - label - 54)
+    axes.set_ylim(height, 0)
+    write = partial(axes.text, transform=axes.get_yaxis_transform(), bbox=BEHIND_WORDS)
+    write(1.02, 14, "n", color=SOFT)
+    for y, part in _rows(groups, row):
+        if isinstance(part, str):
+            write(edge, y - 10, _short(part, 32), fontweight="bold")
+            continue
+        write(edge, y - (24 if label == 0 else 8), _short(part["name"], 32), color=SOFT)
+        write(1.02, y - 8, f"{part['queries']}", color=SOFT)
+        axes.hlines(y - 12, *part["ci"], color=TUNED, linewidth=2)
+        axes.plot([part["lift"]], [y - 12], "o", color=TUNED, markersize=7)
+    axes.axvline(0, color=INK, linewidth=1)
+    axes.axvline(report["verdict"]["lift"], color=TUNED, linewidth=1, linestyle="--", zorder=0)
+    axes.set_yticks([])
+    axes.spines["left"].set_visible(False)
+    axes.locator_params(axis="x", nbins=5 if label == 0 else 9)
+    axes.set_xlabel("lift of nDCG@10", labelpad=8)
+    return figure
+
+
+def _rows(
+    groups: Sequence[tuple[str, Sequence[Mapping[str, Any]]]], row: float
+) -> Iterator[tuple[float, Any]]:
+    """Yield where each row ends, in pixels from the top: the groups' heads and what they hold."""
+    y = 0.0
+    for by, found in groups:
+        y += 34
+        yield y, by
+        for part in found:
+            y += row
+            yield y, part
+
+
+def _short(text: str, columns: int) -> str:
+    """Cut a text to so many columns; East Asian letters take two."""
+    line, taken = "", 0
+    for letter in " ".join(visible(text).split()):
+        taken += 2 if unicodedata.east_asian_width(letter) in "WF" else 1
+        if taken > columns:
+            return f"{line[:-1]}…"
+        line += letter
+    return line
+
+
+def _training(report: Report, width: float) -> "Figure":
+    """Loss, validation and learning rate by step, below one another; the chosen step marked."""
+    training, dimension = report["training"], report["verdict"]["dimension"]
+    validation = f"dim_{dimension}_cosine_{report['verdict']['metric']}"
+    panels = [
+        ("loss", "loss", BASE),
+        (f"nDCG@10 on validation at {dimension} dimensions", validation, TUNED),
+        ("learning rate", "learning_rate", BASE),
+    ]
+    figure = canvas(width, 3 * 144 + 44)
+    last = max([1, *(entry["step"] for entry in training["history"])])
+    for row, (title, key, colour) in enumerate(panels):
+        axes = place(figure, (58, 36 + 144 * row, 14, 52 + 144 * (2 - row)))
+        start = [(0, training["base_validation"])] if key == validation else []
+        curve = start + [(e["step"], e[key]) for e in training["history"] if key in e]
+        steps, values = zip(*curve, strict=True) if curve else ((), ())
+        axes.plot(steps, values, color=colour, marker="o", markersize=5, linewidth=1.5)
+        axes.axvline(training["best_step"], color=INK, linewidth=1.5, linestyle=":")
+        axes.set_xlim(-0.02 * last, 1.02 * last)
+        _tidy_steps(axes, is_last=row == 2, narrow=_is_narrow(width))
+        head(axes, title)
+    # Of its three axes the last: 0.00002 is hard to read.
+    axes.yaxis.set_major_formatter("{x:.1e}")
+    return figure
+
+
+def _tidy_steps(axes: "Axes", *, is_last: bool, narrow: bool) -> None:
+    axes.grid(visible=False, axis="x")
+    axes.locator_params(axis="y", nbins=4)
+    axes.locator_params(axis="x", integer=True, nbins=5 if narrow else 9)
+    axes.tick_params(labelbottom=is_last)
+    if is_last:
+        axes.set_xlabel("step", labelpad=8)
+
+
+PLOTS = {"pareto": _pareto, "against": _against, "slices": _slices, "training": _training}

@@ -1,0 +1,52 @@
+"""The browser, and the pages that it shows: of reports as good and as bad as they can be."""
+
+import os
+from pathlib import Path
+
+import extreme_reports
+import pytest
+from chromium import chromium
+
+from job.compare_page import to_compare_html
+from job.page import to_html
+
+REPORTS = ("usual", "regression", "perfect", "single", "hostile")
+COMPARED = ("runs", "hostile_runs")
+
+
+def html_of(name):
+    made = getattr(extreme_reports, name)()
+    return to_html(made) if name in REPORTS else to_compare_html(made)
+
+
+@pytest.fixture(scope="session")
+def browser():
+    if "EMBEDTUNE_CHROMIUM" not in os.environ:
+        pytest.skip("no browser to test with: `make test-browser` finds or installs it")
+    with chromium(os.environ["EMBEDTUNE_CHROMIUM"]) as browser:
+        yield browser
+
+
+@pytest.fixture(scope="session")
+def axe():
+    """Source of axe-core."""
+    return Path(os.environ["EMBEDTUNE_AXE"]).read_text("utf-8")
+
+
+@pytest.fixture(scope="session")
+def write_page(tmp_path_factory):
+    """Write one of the pages, once."""
+    folder = tmp_path_factory.mktemp("pages")
+
+    def write(name):
+        path = folder / f"{name}.html"
+        if not path.is_file():
+            path.write_text(html_of(name), "utf-8")
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session", params=REPORTS + COMPARED)
+def path(write_page, request):
+    return write_page(request.param)

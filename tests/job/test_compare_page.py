@@ -1,0 +1,172 @@
+"""compare.html says what the reports say, of runs that can be compared."""
+
+import re
+from html import unescape
+
+import pytest
+
+from job.compare_page import Found, gather, to_compare_html
+from job.compare_plot import base_curves
+
+
+def made_run(lifts, spec=None, recipe=None, cost=None, **recommendation):
+    """Make the parts of a report that are compared; the base model scores .5 everywhere."""
+    return {
+        "verdict": {"improved": True, "dimension": max(lifts)},
+        "recommendation": {"dimension": 64, "bytes_per_vector": 64, **recommendation},
+        "scores": {
+            "base": {str(d): {"float32": {"ndcg@10": 0.5}} for d in lifts},
+            "tuned": {str(d): {"float32": {"ndcg@10": 0.5 + lift}} for d, lift in lifts.items()},
+        },
+        "comparison": {
+            str(d): {
+                "float32": {
+                    "lift": lift,
+                    "ci": [lift - 0.05, lift + 0.05],
+                    "p_value": 0.0001,
+                    "score_ci": [0.45 + lift, 0.55 + lift],
+                }
+            }
+            for d, lift in lifts.items()
+        },
+        "data": {"queries": {"test": 60}, "corpus": 3000},
+        "training": {"recipe": recipe or {}},
+        "seconds": {"train": 60.4, "score base": 10.0},
+        "cost": {"usd": cost, "basis": "no `--price-per-hour` was given"},
+        "spec": {
+            "version": 1,
+            "preset": "balanced",
+            "model": {"base": "builtin:minilm"},
+            "training": {"epochs": 2, "batch_size": 64},
+            "output": {"uri": "runs"},
+        }
+        | (spec or {}),
+    }
+
+
+def headings_of(html):
+    return [text_of(found[2]) for found in re.finditer(r"(?s)<(h[12])[^>]*>(.*?)</\1>", html)]
+
+
+def tables_of(html):
+    """The rows of each table by its caption, heads first."""
+    tables = {}
+    for table in re.findall(r"(?s)<table.*?</table>", html):
+        caption = text_of(re.search(r"(?s)<caption>(.*?)</caption>", table)[1])
+        rows = re.findall(r"(?s)<tr.*?</tr>", table)
+        tables[caption] = [
+            " | ".join(text_of(cell) for cell in re.findall(r"(?s)<t[hd][^>]*>(.*?)</t[hd]>", row))
+            for row in rows
+        ]
+    return tables
+
+
+def text_of(html):
+    return " ".join(unescape(re.sub(r"<[^>]+>", "", html)).split())
+
+
+def test_runs_stand_beside_each_other_at_every_dimension_that_one_has():
+    group = gather("f1", {"a": made_run({64: 0.125}), "b": made_run({64: 0.25, 32: 0.0})})
+    assert {dimension: group.at(dimension) for dimension in group.dimensions} == {
+        64: [
+            Found("a", 0.5, 0.625, (0.575, 0.675), 0.125, (0.075, 0.175), 0.0001),
+            Found("b", 0.5, 0.75, (0.7, 0.8), 0.25, (0.2, 0.3), 0.0001),
+        ],
+        32: [Found("b", 0.5, 0.5, (0.45, 0.55), 0.0, (-0.05, 0.05), 0.0001)],
+    }
+    assert group.test_set == "60 queries, 3,000 documents"
+
+
+@pytest.mark.parametrize(
+    ("lifts", "sentence"),
+    [
+        (
+            {"a": 0.1, "b": 0.2},
+            (
+                "Highest nDCG@10 at 64 dimensions: b, 0.700 (+0.200 [+0.150, +0.250]); "
+                "next a, 0.600 (+0.100 [+0.050, +0.150])."
+            ),
+        ),
+        (
+            {"a": 0.1, "b": 0.1},
+            (
+                "nDCG@10 at 64 dimensions: none is highest; a, 0.600 (+0.100 [+0.050, +0.150]), "
+                "and b, 0.600 (+0.100 [+0.050, +0.150])."
+            ),
+        ),
+        ({"a": 0.1}, "nDCG@10 at 64 dimensions: a, 0.600 (+0.100 [+0.050, +0.150])."),
+    ],
+)
+def test_the_sentence_names_the_highest_of_runs(lifts, sentence):
+    runs = {run: made_run({64: lift}) for run, lift in lifts.items()}
+    assert headings_of(to_compare_html({"f1": runs}))[0] == sentence
+
+
+def test_only_settings_that_differ_are_shown_and_auto_as_what_it_became():
+    """Where results are put is no difference."""
+    auto = {"training": {"epochs": 2, "batch_size": "auto"}, "output": {"uri": "s3://box/runs"}}
+    reports = {
+        "a": made_run({64: 0.1}),
+        "b": made_run({64: 0.1}, auto, {"batch_size": {"value": 32, "reason": "few pairs"}}),
+        "c": made_run({64: 0.1}, {"preset": "quick", "model": {"base": "me/other"}}),
+    }
+    assert gather("f1", reports).differences == {
+        "preset": ["balanced", "balanced", "quick"],
+        "model.base": ["builtin:minilm", "builtin:minilm", "me/other"],
+        "training.batch_size": ["64", "auto: 32", "64"],
+    }
+
+
+def test_the_tables_have_every_number():
+    """Of runs that have other dimensions, and of an image that knew neither precisions nor cost."""
+    old = made_run({64: -0.125}, cost=0.0766)
+    old["verdict"]["improved"] = False
+    del old["recommendation"]["bytes_per_vector"], old["spec"]["preset"]
+    del old["comparison"]["64"]["float32"]["score_ci"]
+    new = made_run({64: 0.125, 32: 0.0}, precision="int8_rescored")
+    assert tables_of(to_compare_html({"f1": {"old": old, "new": new}})) == {
+        "The runs": [
+            "run | improved | base model | preset | deploy | bytes each | seconds | cost",
+            "old | no | builtin:minilm | – | 64 × float32 | – | 70.4 | $0.0766",
+            "new | yes | builtin:minilm | balanced | 64 × int8, rescored | 64 | 70.4 | unknown",
+        ],
+        "nDCG@10 by dimension": [
+            "dimension | run | base | tuned | its 95 % interval | lift | its 95 % interval | p",
+            "64 | old | 0.500 | 0.375 | – | -0.125 | [-0.175, -0.075] | p < 0.001",
+            "64 | new | 0.500 | 0.625 | [0.575, 0.675] | +0.125 | [+0.075, +0.175] | p < 0.001",
+            "32 | new | 0.500 | 0.500 | [0.450, 0.550] | +0.000 | [-0.050, +0.050] | p < 0.001",
+        ],
+        "Settings that differ": ["setting | old | new", "preset | – | balanced"],
+    }
+
+
+def test_runs_of_other_test_sets_stand_apart():
+    groups = {
+        "f1": {"a": made_run({64: 0.1}), "b": made_run({64: 0.2})},
+        "f2": {"c": made_run({64: 0.3})},
+    }
+    html = to_compare_html(groups)
+    assert headings_of(html) == [
+        "2 different test sets: only runs of the same one can be compared.",
+        "Test set f1",
+        "Test set f2",
+    ]
+    assert list(tables_of(html)) == [
+        "The runs, test set f1",
+        "nDCG@10 by dimension, test set f1",
+        "The runs, test set f2",
+        "nDCG@10 by dimension, test set f2",
+    ]
+    assert "These runs have the same settings." in text_of(html)
+
+
+def test_base_models_that_agree_are_one_line():
+    """Where a dimension is missing, it is no other model for that; another score is."""
+    runs = {"a": made_run({64: 0.1}), "b": made_run({64: 0.1, 32: 0.1})}
+    assert base_curves(gather("f1", runs)) == {"base": {64: 0.5, 32: 0.5}}
+    other = made_run({64: 0.1})
+    other["scores"]["base"]["64"]["float32"]["ndcg@10"] = 0.7
+    assert base_curves(gather("f1", {**runs, "c": other})) == {
+        "base of a": {64: 0.5, 32: 0.5},
+        "base of c": {64: 0.7},
+    }

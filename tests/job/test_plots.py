@@ -1,0 +1,173 @@
+"""The report's plots: what is drawn is what the report says, and fits the page it stands in."""
+
+import re
+from xml.etree import ElementTree as ET
+
+import numpy as np
+import pytest
+from made_report import made_report
+
+from job.report_plots import KINDS_DRAWN, PLOTS, draw
+from job.svg import VARIABLES
+
+WIDE = 720
+
+
+@pytest.fixture(scope="module")
+def report():
+    return made_report()
+
+
+def drawings(report, name):
+    found = draw(report, name, "Title", "Description")
+    return re.findall("<svg.*?</svg>", found, re.DOTALL)
+
+
+def words(drawing):
+    return [
+        "".join(text.itertext()) for text in ET.fromstring(drawing).iter() if "text" in text.tag
+    ]
+
+
+def points(axes):
+    """Return what is drawn as single points: x and y, without the marks around them."""
+    return {
+        (float(line.get_xdata()[0]), float(line.get_ydata()[0]))
+        for line in axes.lines
+        if len(line.get_xdata()) == 1
+    }
+
+
+def bars(axes):
+    """Return the ends of each interval."""
+    ends = [np.asarray(path.vertices) for c in axes.collections for path in c.get_paths()]
+    return [tuple(map(tuple, found)) for found in ends]
+
+
+def test_the_frontier_is_drawn_where_it_is(report):
+    """Its steps lead through the report's points, each with its interval."""
+    (axes,) = PLOTS["pareto"](report, WIDE).axes
+    expected = [(p["bytes_per_vector"], p["ndcg@10"]) for p in report["pareto"]]
+    steps = next(line for line in axes.lines if len(line.get_xdata()) > 1)
+    assert list(zip(*steps.get_data(), strict=True)) == expected
+    assert set(expected) <= points(axes)
+    heights = {(low[1], high[1]) for low, high in bars(axes)}
+    intervals = [f["score_ci"] for by in report["comparison"].values() for f in by.values()]
+    assert {tuple(ci) for ci in intervals} <= heights
+
+
+def test_the_recommended_point_is_named(report):
+    (axes,) = PLOTS["pareto"](report, WIDE).axes
+    ring = next(line for line in axes.lines if line.get_markersize() == 17)
+    score = report["scores"]["tuned"]["128"]["int8_rescored"]["ndcg@10"]
+    assert (ring.get_xdata()[0], ring.get_ydata()[0]) == (128, score)
+    assert all("128, int8, rescored" in words(drawing) for drawing in drawings(report, "pareto"))
+
+
+def test_five_ways_to_search_are_drawn(report):
+    (axes,) = PLOTS["against"](report, WIDE).axes
+    small_to_large = list(report["comparison"])[::-1]
+    scores, fused = report["scores"], report["fusion"]["scores"]
+    assert {line.get_label(): list(line.get_ydata()) for line in axes.lines} == {
+        "base": [scores["base"][d]["float32"]["ndcg@10"] for d in small_to_large],
+        "tuned": [scores["tuned"][d]["float32"]["ndcg@10"] for d in small_to_large],
+        "BM25 + base": [fused["base"][d]["ndcg@10"] for d in small_to_large],
+        "BM25 + tuned": [fused["tuned"][d]["ndcg@10"] for d in small_to_large],
+        "BM25": [scores["bm25"]["ndcg@10"]] * 2,
+    }
+
+
+def test_each_kind_of_queries_has_its_bar(report):
+    (axes,) = PLOTS["slices"](report, WIDE).axes
+    slices = report["where"]["slices"]
+    assert [(left[0], right[0]) for left, right in bars(axes)] == [tuple(s["ci"]) for s in slices]
+    assert {x for x, _ in points(axes)} == {s["lift"] for s in slices}
+
+
+def test_of_very_many_kinds_the_first_are_drawn():
+    report = made_report()
+    report["where"]["slices"] *= 20
+    (axes,) = PLOTS["slices"](report, WIDE).axes
+    assert len(bars(axes)) == KINDS_DRAWN
+
+
+def test_training_is_drawn_from_the_base_model_on(report):
+    """Three curves, and in each the chosen step."""
+    history, key = report["training"]["history"], "dim_128_cosine_ndcg@10"
+    loss, validation, rate = PLOTS["training"](report, WIDE).axes
+    assert list(loss.lines[0].get_ydata()) == [e["loss"] for e in history if "loss" in e]
+    assert list(validation.lines[0].get_ydata()) == [0.7011, *(e[key] for e in history if key in e)]
+    assert list(validation.lines[0].get_xdata()) == [0, 44, 88, 132, 176]
+    assert list(rate.lines[0].get_ydata()) == [
+        e["learning_rate"] for e in history if "learning_rate" in e
+    ]
+    assert [list(axes.lines[1].get_xdata()) for axes in (loss, validation, rate)] == [
+        [132, 132]
+    ] * 3
+
+
+def test_a_training_that_ended_early_is_drawn():
+    """Before the first validation, or before the first loss was noted."""
+    report = made_report()
+    report["training"]["history"] = [{"step": 1, "epoch": 0.1, "loss": 2.0}]
+    assert drawings(report, "training")
+    report["training"]["history"] = [{"step": 1, "epoch": 0.1, "dim_128_cosine_ndcg@10": 0.5}]
+    assert drawings(report, "training")
+
+
+@pytest.mark.parametrize("name", PLOTS)
+def test_a_drawing_takes_the_pages_colours_and_font(report, name):
+    """No colour, font or style sheet of its own, so that light and dark reach it."""
+    for drawing in drawings(report, name):
+        assert set(re.findall(r"(?:fill|stroke): ([^;\"]+)", drawing)) <= {
+            *VARIABLES.values(),
+            "none",
+        }
+        assert "font-family" not in drawing
+        assert "<style" not in drawing
+        assert "<metadata" not in drawing
+
+
+def test_ids_are_not_shared(report):
+    """Two drawings of one page refer each to its own parts."""
+    ids = [re.findall(r' id="([^"]+)"', d) for name in PLOTS for d in drawings(report, name)]
+    flat = [one for found in ids for one in found]
+    assert len(flat) == len(set(flat))
+    for name in PLOTS:
+        for drawing, variant in zip(drawings(report, name), ("wide", "narrow"), strict=True):
+            referred = re.findall(r'href="#([^"]+)"|url\(#([^)]+)\)', drawing)
+            assert {a or b for a, b in referred} <= set(re.findall(r' id="([^"]+)"', drawing))
+            assert f'aria-labelledby="{name}-{variant}-title {name}-{variant}-desc"' in drawing
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("$x^2$ {{ 1 }}", "$x^2$ {{ 1 }}"),
+        ("</svg><script>", "</svg><script>"),
+        ("a\x00b\x1b\ud800", "a␀b␛\ufffd"),
+        ("一二三四五六七八九十一二三四五六七", "一二三四五六七八九十一二三四五…"),
+        ("two\n lines", "two lines"),
+        ("", ""),
+    ],
+)
+def test_a_kinds_name_is_drawn_as_text(name, shown):
+    """No formula, no element, no control characters, and no longer than its place."""
+    report = made_report()
+    report["where"]["slices"][0]["name"] = name
+    assert all(shown in words(drawing) or not shown for drawing in drawings(report, "slices"))
+
+
+def test_scores_never_reach_beyond_one():
+    """Where all is perfect the axis still shows a tenth."""
+    report = made_report()
+    for by in report["comparison"].values():
+        for found in by.values():
+            found["score_ci"] = [1.0, 1.0]
+    for precisions in report["scores"]["tuned"].values():
+        for metrics in precisions.values():
+            metrics["ndcg@10"] = 1.0
+    (axes,) = PLOTS["pareto"](report, WIDE).axes
+    low, high = axes.get_ylim()
+    assert (round(low, 3), high) == (0.95, 1.01)
+    assert max(axes.get_yticks()) <= 1
