@@ -1,10 +1,13 @@
 """What the tuned model must beat: BM25, and the base model with or without its prompts."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from job.data import Dataset
 from job.evaluate import (
+    Bounded,
     Dimensions,
     Validation,
     Vectors,
@@ -15,8 +18,10 @@ from job.evaluate import (
     score_bm25,
     score_vectors,
 )
+from job.kept import keep_scores, kept_scores
 from job.model import Model, Prompts
 from job.ranking import METRIC, Scores
+from job.side_tests import SideTest
 from job.spec import JobSpec
 
 if TYPE_CHECKING:
@@ -35,6 +40,10 @@ class PromptChoice:
     with_prompts: float
     without_prompts: float
 
+    @property
+    def reached(self) -> float:
+        return max(self.with_prompts, self.without_prompts)
+
     def sentence(self) -> str:
         if self.documented == Prompts():
             return "No prompts are used; the model documents none, or the spec says so."
@@ -52,22 +61,29 @@ class Baseline:
     bm25: Scores
     # As float32 vectors, by dimension and precision like the tuned model's.
     test: dict[int, dict[str, Scores]]
-    # What `test` was scored by: if nothing beats the base model, its smaller vectors are asked for.
-    vectors: Vectors
     prompts: PromptChoice
     tuned_prompts: Prompts
-    # The whole corpus as embedded with `tuned_prompts`: (n_documents, width).
-    corpus_vectors: "Tensor"
     validation: Validation
+    # What `test` was scored by: if nothing beats the base model, its smaller vectors are asked for.
+    # None where an earlier start of the run has scored it.
+    vectors: Vectors | None = None
+    # The whole corpus as embedded with `tuned_prompts`: (n_documents, width).
+    corpus_vectors: "Tensor | None" = None
+    # Scores of the tests beside, by their name and dimension.
+    others: Mapping[str, dict[int, Scores]] = field(default_factory=dict)
 
 
-def score_base(model: Model, dataset: Dataset, dimensions: Dimensions, spec: JobSpec) -> Baseline:
+def score_base(
+    model: Model,
+    dataset: Dataset,
+    dimensions: Dimensions,
+    spec: JobSpec,
+    others: Mapping[str, SideTest] | None = None,
+) -> Baseline:
     """Choose the base model's stronger prompts on validation, then score it on the test set."""
     evaluation = spec.evaluation
-    search = bound_corpus(
-        dataset.validation, dataset.corpus, evaluation.validation_corpus_limit, spec.data.seed
-    )
-    documented = Prompts() if evaluation.protocol == "article" else model.prompts
+    search = _search(dataset, spec)
+    documented = _documented(model, spec)
     vectors = {}
     reached = {}
     for prompts in dict.fromkeys((documented, Prompts())):
@@ -84,23 +100,82 @@ def score_base(model: Model, dataset: Dataset, dimensions: Dimensions, spec: Job
             evaluation.batch_size,
             vectors[prompts.document][search.positions],
         )[dimensions.main].mean(METRIC)
-    used = max(reached, key=lambda prompts: reached[prompts])
-    # Prompts that the spec names are wanted whatever the base model makes of them.
-    explicit = {spec.model.query_prompt, spec.model.document_prompt} != {"auto"}
-    tuned_prompts = documented if explicit else used
+    choice = _choose(documented, reached[documented], reached[Prompts()])
+    prompted = model.with_prompts(choice.used)
     tested = embed(
-        model.with_prompts(used),
+        prompted,
         dataset.test,
         dataset.corpus,
         evaluation.batch_size,
-        vectors[used.document],
+        vectors[choice.used.document],
     )
+    tuned_prompts = _tuned_prompts(choice, spec)
     return Baseline(
         bm25=score_bm25(dataset.test, dataset.corpus),
         test=score_vectors(tested, dataset.test, dimensions.all),
-        vectors=tested,
-        prompts=PromptChoice(documented, used, reached[documented], reached[Prompts()]),
+        prompts=choice,
         tuned_prompts=tuned_prompts,
+        validation=Validation(search, dimensions, evaluation.batch_size, choice.reached),
+        others={
+            name: test.score(prompted, dimensions, evaluation.batch_size)
+            for name, test in (others or {}).items()
+        },
+        vectors=tested,
         corpus_vectors=vectors[tuned_prompts.document],
-        validation=Validation(search, dimensions, evaluation.batch_size, reached[used]),
+    )
+
+
+def _search(dataset: Dataset, spec: JobSpec) -> Bounded:
+    limit = spec.evaluation.validation_corpus_limit
+    return bound_corpus(dataset.validation, dataset.corpus, limit, spec.data.seed)
+
+
+def _documented(model: Model, spec: JobSpec) -> Prompts:
+    return Prompts() if spec.evaluation.protocol == "article" else model.prompts
+
+
+def _choose(documented: Prompts, with_prompts: float, without: float) -> PromptChoice:
+    used = documented if with_prompts >= without else Prompts()
+    return PromptChoice(documented, used, with_prompts, without)
+
+
+def _tuned_prompts(choice: PromptChoice, spec: JobSpec) -> Prompts:
+    # Prompts that the spec names are wanted whatever the base model makes of them.
+    explicit = {spec.model.query_prompt, spec.model.document_prompt} != {"auto"}
+    return choice.documented if explicit else choice.used
+
+
+def keep_baseline(base: Baseline, path: Path) -> None:
+    """Keep the scores for the next start of this run; the vectors are too large for that."""
+    scores = {"bm25": base.bm25}
+    scores |= {f"test/{d}": found["float32"] for d, found in base.test.items()}
+    for name, by_dimension in base.others.items():
+        scores |= {f"others/{name}/{d}": found for d, found in by_dimension.items()}
+    choice = base.prompts
+    keep_scores(path, scores, {"with": choice.with_prompts, "without": choice.without_prompts})
+
+
+def kept_baseline(
+    path: Path, model: Model, dataset: Dataset, dimensions: Dimensions, spec: JobSpec
+) -> Baseline | None:
+    """Take up what an earlier start of this run has scored, if it came so far."""
+    kept = kept_scores(path)
+    if kept is None:
+        return None
+    scores, facts = kept
+    choice = _choose(_documented(model, spec), facts["with"], facts["without"])
+    others: dict[str, dict[int, Scores]] = {}
+    for name, found in scores.items():
+        kind, _, rest = name.partition("/")
+        if kind == "others":
+            test, _, dimension = rest.partition("/")
+            others.setdefault(test, {})[int(dimension)] = found
+    search, batch_size = _search(dataset, spec), spec.evaluation.batch_size
+    return Baseline(
+        bm25=scores["bm25"],
+        test={d: {"float32": scores[f"test/{d}"]} for d in dimensions.all},
+        prompts=choice,
+        tuned_prompts=_tuned_prompts(choice, spec),
+        validation=Validation(search, dimensions, batch_size, choice.reached),
+        others=others,
     )

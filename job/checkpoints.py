@@ -1,15 +1,20 @@
 """Checkpoints of a training: the newest whole one, and giving back the best one's weights."""
 
+import hashlib
 import json
-import zipfile
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from sentence_transformers import SentenceTransformer
 
 from job.errors import TrainingError
 from job.evaluate import Validation, metric_key
 from job.model import Model
+from job.progress import log
+from job.workspace import write_atomically
+
+# Written last into a checkpoint: the digests of all its files.
+SEAL = "digests.json"
 
 # A restored checkpoint must score what it scored before. Devices other than the CPU may add up in
 # another order, which moves a query's rank now and then.
@@ -17,29 +22,46 @@ RESTORED_TOLERANCE = {"cpu": 1e-6}
 OTHER_TOLERANCE = 5e-3
 
 
+def seal(checkpoint: Path) -> None:
+    """Write the digest of every file of a checkpoint, which says that it is whole."""
+    digests = {
+        path.relative_to(checkpoint).as_posix(): _sha256(path)
+        for path in sorted(checkpoint.rglob("*"))
+        if path.is_file() and path.name != SEAL
+    }
+    write_atomically(checkpoint / SEAL, json.dumps(digests, indent=2) + "\n")
+
+
 def last_checkpoint(folder: Path) -> Path | None:
-    """Find the newest complete checkpoint: the trainer writes its state file last."""
-    found = sorted(folder.glob("checkpoint-*"), key=step_of, reverse=True)
-    return next((checkpoint for checkpoint in found if _is_whole(checkpoint)), None)
+    """Find the newest whole checkpoint; each newer one that is not is warned of."""
+    for checkpoint in sorted(folder.glob("checkpoint-*"), key=step_of, reverse=True):
+        fault = _fault(checkpoint)
+        if fault is None:
+            return checkpoint
+        log.warning("checkpoint: `%s` is skipped: %s", checkpoint.name, fault)
+    return None
 
 
-def _is_whole(checkpoint: Path) -> bool:
-    """Tell whether every file that a resumed training needs is there and can be read.
+def any_checkpoint(folder: Path) -> bool:
+    return any(folder.glob("checkpoint-*"))
 
-    The trainer goes on without some of them, silently, and then ends elsewhere.
-    """
-    weights = sorted(checkpoint.rglob("*.safetensors"))
-    # torch writes zip archives, whose directory stands at the end; each process has an rng_state.
-    archives = [checkpoint / "optimizer.pt", checkpoint / "scheduler.pt"]
-    archives += checkpoint.glob("rng_state*.pth")
+
+def _fault(checkpoint: Path) -> str | None:
+    """Say why a checkpoint cannot be gone on from; nothing where it can."""
     try:
-        json.loads((checkpoint / "trainer_state.json").read_text("utf-8"))
-        for path in weights:
-            with safe_open(str(path), "pt"):
-                pass
-    except (OSError, ValueError, SafetensorError):
-        return False
-    return bool(weights) and len(archives) > 2 and all(map(zipfile.is_zipfile, archives))
+        digests: dict[str, str] = json.loads((checkpoint / SEAL).read_text("utf-8"))
+        wrong = [name for name, digest in digests.items() if _sha256(checkpoint / name) != digest]
+    except FileNotFoundError as error:
+        name = Path(error.filename).name
+        return "it was not written to its end" if name == SEAL else f"`{name}` is missing"
+    except (OSError, ValueError, AttributeError) as error:
+        return f"it cannot be read ({error})"
+    return f"`{wrong[0]}` is damaged" if wrong else None
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def restore(model: Model, checkpoint: Path, validation: Validation, expected: float) -> None:

@@ -2,25 +2,32 @@
 
 import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from job import store
-from job.baseline import Baseline, score_base
+from job.baseline import Baseline, keep_baseline, kept_baseline, score_base
 from job.card import write_card
-from job.compare import compare
-from job.data import load_dataset, write_splits
-from job.evaluate import Vectors, choose_dimensions, embed, score_vectors
-from job.fetch import fetch_inputs
+from job.compare import GroupedQueries, compare
+from job.data import Dataset, load_dataset, write_splits
+from job.evaluate import Dimensions, choose_dimensions, embed, score_vectors
+from job.fetch import Inputs, fetch_inputs
 from job.hub import Push, checkpoint_pusher
+from job.hybrid import hybrid_search
 from job.interruption import StopSignal
+from job.kept import keep_seconds, kept_seconds
 from job.machine import Machine, choose_machine
 from job.model import Model, load_model
+from job.origin import claim_checkpoints, origin_of
 from job.places import open_place
 from job.progress import Progress, log, log_scores, logged_to, quieten_libraries
-from job.report import Results, build_report, job_cost
+from job.ranking import Scores
+from job.report import Results, Weights, build_report, job_cost
+from job.side_tests import SideTest, side_tests
 from job.spec import JobSpec
-from job.train import train
+from job.train import Training, train
+from job.truncation import count_truncated
 from job.where import look_where
 from job.workspace import Workspace
 
@@ -75,33 +82,30 @@ def produce(
     push: Push | None = None,
 ) -> None:
     """Make everything that a run leaves, in the workspace."""
-    evaluation, progress = spec.evaluation, Progress(where.started)
-    on_checkpoint = None
-    if push and spec.output.hub_strategy == "checkpoint":
-        on_checkpoint = checkpoint_pusher(push, where.name)
-
+    progress = Progress(where.started, kept_seconds(workspace.seconds))
     # A GPU that is wanted and missing is told before anything is downloaded.
     machine = choose_machine(where.device, spec.model.precision)
-    with progress.stage("fetch") as facts:
-        inputs = fetch_inputs(spec, workspace)
-        facts.update({role: found["uri"] for role, found in inputs.facts.items()})
-    with progress.stage("data") as facts:
-        dataset = load_dataset(spec.data, inputs.channels, evaluation.protocol)
-        write_splits(dataset, workspace.splits)
-        facts.update(dataset.facts["splits"], corpus=len(dataset.corpus))
-    with progress.stage("model") as facts:
-        base_model = load_model(spec.model, machine, inputs.model)
-        dimensions = choose_dimensions(evaluation, base_model.width)
-        facts.update(vars(machine))
+    task = prepare(spec, workspace, machine, progress)
     with progress.stage("score base"):
-        base = score_base(base_model, dataset, dimensions, spec)
+        base = score_base_once(task, spec, workspace)
         log_scores("bm25", {0: base.bm25.means()})
         log_scores("base", {d: scores["float32"].means() for d, scores in base.test.items()})
-    with progress.stage("train"):
-        model = base_model.with_prompts(base.tuned_prompts)
+    keep_seconds(workspace.seconds, progress.seconds)
+    with progress.stage("train") as facts:
+        push_it = None
+        if push and spec.output.hub_strategy == "checkpoint":
+            push_it = checkpoint_pusher(push, where.name)
+
+        def on_checkpoint(folder: Path) -> None:
+            progress.note()
+            keep_seconds(workspace.seconds, progress.seconds)
+            if push_it:
+                push_it(folder)
+
+        model = task.model.with_prompts(base.tuned_prompts)
         training = train(
             model,
-            dataset.training,
+            task.dataset.training,
             base.validation,
             spec.training,
             workspace,
@@ -109,36 +113,119 @@ def produce(
             base.corpus_vectors,
             on_checkpoint,
         )
+        facts.update(steps=training.steps, resumed_from_step=training.resumed_from_step)
     with progress.stage("score tuned"):
-        if training.improved_on_validation:
-            model = training.model
-            vectors = embed(model, dataset.test, dataset.corpus, evaluation.batch_size)
-        else:
-            model, vectors = untuned(spec, machine, inputs.model, base)
-        tuned = score_vectors(vectors, dataset.test, dimensions.all, evaluation.precisions)
-        log_scores("tuned", {d: scores["float32"].means() for d, scores in tuned.items()})
+        tuned = score_tuned(task, spec, base, training)
+        log_scores("tuned", {d: scores["float32"].means() for d, scores in tuned.scores.items()})
     with progress.stage("compare"):
-        groups = dataset.test.groups
-        comparison = compare(base.test, tuned, groups, dimensions, evaluation, spec.data.seed)
-        before, after = (scores[dimensions.main]["float32"] for scores in (base.test, tuned))
-        changes = look_where(dataset.test, dataset.corpus, before, after, base.bm25)
+        results = conclude(task, spec, base, training, tuned)
     with progress.stage("store"):
-        store.save_model(model, workspace.model, dataset)
+        store.save_model(tuned.model, workspace.model, task.dataset)
         bm25 = {0: {"float32": base.bm25}}
-        every_query = {"bm25": bm25, "base": base.test, "tuned": tuned}
-        store.write_per_query(workspace.per_query, dataset, every_query)
-    results = Results(
-        machine, inputs.facts, dataset, base, training, model.prompts, tuned, comparison, changes
-    )
+        every_query = {"bm25": bm25, "base": base.test, "tuned": tuned.scores}
+        store.write_per_query(workspace.per_query, task.dataset, every_query)
+        weights = Weights(store.fingerprint(task.inputs.model), store.fingerprint(workspace.model))
     cost = job_cost(progress.seconds, where.price_per_hour)
-    report = build_report(where.name, spec, results, progress.seconds, cost)
-    write_card(workspace.model, spec.model, inputs.model, report)
+    report = build_report(where.name, spec, results, weights, progress.seconds, cost)
+    write_card(workspace.model, spec.model, task.inputs.model, report)
     store.write_report(report, workspace.report)
     log.info("verdict: %s", report["verdict"]["sentence"])
 
 
-def untuned(spec: JobSpec, machine: Machine, folder: Path, base: Baseline) -> tuple[Model, Vectors]:
-    """Return the base model as it was: the result where no checkpoint beat it."""
-    # Training has changed the weights of the one in memory.
-    model = load_model(spec.model, machine, folder)
-    return model.with_prompts(base.prompts.used), base.vectors
+@dataclass(frozen=True)
+class Task:
+    """All that a run begins with: what to train on, to test on, and the model to start from."""
+
+    machine: Machine
+    inputs: Inputs
+    dataset: Dataset
+    others: Mapping[str, SideTest]
+    model: Model
+    dimensions: Dimensions
+
+
+def prepare(spec: JobSpec, workspace: Workspace, machine: Machine, progress: Progress) -> Task:
+    with progress.stage("fetch") as facts:
+        inputs = fetch_inputs(spec, workspace)
+        facts.update({role: found["uri"] for role, found in inputs.facts.items()})
+    with progress.stage("data") as facts:
+        dataset = load_dataset(spec.data, inputs.channels, spec.evaluation.protocol)
+        others = side_tests(spec, inputs.channels, dataset)
+        write_splits(dataset, workspace.splits)
+        facts.update(dataset.facts["splits"], corpus=len(dataset.corpus))
+    with progress.stage("model") as facts:
+        model = load_model(spec.model, machine, inputs.model)
+        dimensions = choose_dimensions(spec.evaluation, model.width)
+        facts.update(vars(machine))
+    return Task(machine, inputs, dataset, others, model, dimensions)
+
+
+def score_base_once(task: Task, spec: JobSpec, workspace: Workspace) -> Baseline:
+    """Score the base model, or take up what an earlier start of this run has scored."""
+    weights = store.fingerprint(task.inputs.model)
+    data, precision = task.dataset.facts["fingerprint"], task.machine.precision
+    claim_checkpoints(workspace, origin_of(spec, data, weights, precision))
+    base = kept_baseline(workspace.baseline, task.model, task.dataset, task.dimensions, spec)
+    if base:
+        log.info("score base: taken from an earlier start of this run")
+        return base
+    base = score_base(task.model, task.dataset, task.dimensions, spec, task.others)
+    keep_baseline(base, workspace.baseline)
+    return base
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What the training made, or the base model where no checkpoint beat it, and its scores."""
+
+    model: Model
+    # By dimension and precision, and those of the tests beside by name and dimension.
+    scores: Mapping[int, Mapping[str, Scores]]
+    others: Mapping[str, Mapping[int, Scores]]
+
+
+def score_tuned(task: Task, spec: JobSpec, base: Baseline, training: Training) -> Tuned:
+    evaluation, dimensions = spec.evaluation, task.dimensions
+    if training.improved_on_validation:
+        model = training.model
+        vectors = embed(model, task.dataset.test, task.dataset.corpus, evaluation.batch_size)
+        others: Mapping[str, Mapping[int, Scores]] = {
+            name: test.score(model, dimensions, evaluation.batch_size)
+            for name, test in task.others.items()
+        }
+    else:
+        # Training has changed the weights of the one in memory.
+        untuned = load_model(spec.model, task.machine, task.inputs.model)
+        model, others = untuned.with_prompts(base.prompts.used), base.others
+        vectors = base.vectors or embed(
+            model, task.dataset.test, task.dataset.corpus, evaluation.batch_size
+        )
+    scores = score_vectors(vectors, task.dataset.test, dimensions.all, evaluation.precisions)
+    return Tuned(model, scores, others)
+
+
+def conclude(
+    task: Task, spec: JobSpec, base: Baseline, training: Training, tuned: Tuned
+) -> Results:
+    """Compare what was scored; computes nothing with the model but token counts."""
+    test, corpus, main = task.dataset.test, task.dataset.corpus, task.dimensions.main
+    by_group = GroupedQueries(test.groups, spec.evaluation.permutations, spec.data.seed)
+    before, after = (scores[main]["float32"] for scores in (base.test, tuned.scores))
+    column = spec.data.columns.group
+    return Results(
+        machine=task.machine,
+        inputs=task.inputs.facts,
+        dataset=task.dataset,
+        base=base,
+        training=training,
+        tuned_prompts=tuned.model.prompts,
+        tuned=tuned.scores,
+        comparison=compare(base.test, tuned.scores, by_group, task.dimensions),
+        hybrid=hybrid_search(base.bm25, base.test, tuned.scores, test, by_group),
+        where=look_where(test, corpus, before, after, base.bm25, column),
+        truncation=count_truncated(tuned.model, test, corpus),
+        others={
+            name: test.facts(base.others[name], tuned.others[name], task.dimensions, spec)
+            for name, test in task.others.items()
+        },
+    )

@@ -7,29 +7,43 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from job.wording import on_one_line
+
 log = logging.getLogger("embedtune")
 
 
 class Progress:
-    """Times the stages of a run; `seconds` maps each stage to what it took."""
+    """Times the stages of a run; `seconds` maps each stage to what all starts spent on it."""
 
-    def __init__(self, started: float) -> None:
+    def __init__(self, started: float, earlier: Mapping[str, float] | None = None) -> None:
         """Take when the job started (`time.perf_counter()`): its imports cost seconds too."""
-        self.seconds = {"start": round(time.perf_counter() - started, 3)}
+        self.seconds = dict(earlier or {})
+        self._running: tuple[str, float] | None = None
+        self._add("start", started)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[dict[str, object]]:
         """Log start and end of a stage; facts put into the yielded dict end the last line."""
         facts: dict[str, object] = {}
         log.info("%s: start", name)
-        started = time.perf_counter()
+        self._running = (name, time.perf_counter())
         try:
             yield facts
         finally:
-            self.seconds[name] = round(
-                self.seconds.get(name, 0.0) + time.perf_counter() - started, 3
-            )
+            self.note()
+            self._running = None
         log.info("%s: done %s", name, join_facts({"seconds": self.seconds[name], **facts}))
+
+    def note(self) -> None:
+        """Count what the running stage has taken so far."""
+        if self._running:
+            name, started = self._running
+            self._running = (name, time.perf_counter())
+            self._add(name, started)
+
+    def _add(self, stage: str, started: float) -> None:
+        seconds = time.perf_counter() - started
+        self.seconds[stage] = round(self.seconds.get(stage, 0.0) + seconds, 3)
 
 
 def log_scores(model: str, means: Mapping[int, Mapping[str, float]]) -> None:
@@ -67,8 +81,13 @@ def logged_to(folder: Path) -> Iterator[None]:
         handler.close()
 
 
+class _Formatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return on_one_line(super().format(record))
+
+
 def _add_handler(handler: logging.Handler) -> None:
-    formatter = logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%dT%H:%M:%SZ")
+    formatter = _Formatter("%(asctime)s %(message)s", "%Y-%m-%dT%H:%M:%SZ")
     formatter.converter = time.gmtime
     handler.setFormatter(formatter)
     log.addHandler(handler)

@@ -1,7 +1,8 @@
 """Training: the loss, the trainer, the checkpoints, and the choice among them on validation."""
 
+import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,13 +11,16 @@ from transformers.integrations.integration_utils import (
     get_available_reporting_integrations,
 )
 
-from job.checkpoints import last_checkpoint, restore, step_of
-from job.data import TrainingData
+from job.cadence import Cadence
+from job.checkpoints import last_checkpoint, restore, seal, step_of
+from job.data import TrainingData, TrainingPairs
 from job.errors import Interrupted, MachineError, SpecError
 from job.evaluate import Validation
 from job.interruption import StopSignal
+from job.kept import keep_rows, kept_rows
 from job.model import Model
 from job.negatives import add_negatives, find_lookalikes
+from job.ranking import IntArray
 from job.recipe import Recipe, read_recipe, resolve
 from job.spec import TrainingSpec
 from job.trainer import AfterSaving, build_trainer, curves
@@ -39,6 +43,10 @@ class Training:
     base_validation: float
     best_validation: float
     history: list[dict[str, float]]
+    # Of this start alone, so no part of the outcome: pairs passed, with repetitions, and seconds,
+    # with those of the validations.
+    pairs: int = field(default=0, compare=False)
+    seconds: float = field(default=0.0, compare=False)
 
     @property
     def improved_on_validation(self) -> bool:
@@ -53,7 +61,31 @@ class Training:
             "base_validation": self.base_validation,
             "best_validation": self.best_validation,
             "history": self.history,
+            "pairs": self.pairs,
+            "seconds": round(self.seconds, 3),
+            "pairs_per_second": round(self.pairs / self.seconds, 1) if self.seconds else None,
         }
+
+    def remark(self, main: str) -> str:
+        """Say how validation went under the key of the main dimension."""
+        reached = [(int(e["step"]), e[main]) for e in self.history if main in e]
+        if len(reached) < 2:
+            return (
+                "Nothing was trained."
+                if not self.steps
+                else "Validation was scored once, so nothing can be said of over-fitting."
+            )
+        last_step, last = reached[-1]
+        best_step, best = max(reached, key=lambda entry: entry[1])
+        if best_step == last_step:
+            return (
+                f"Validation rose to the end, to {best:.3f}: no over-fitting is seen, and more "
+                "`training.epochs` may gain more."
+            )
+        return (
+            f"Validation was best at step {best_step} ({best:.3f}) and {last:.3f} at the end, step "
+            f"{last_step}: over-fitting or chance; the best one was kept."
+        )
 
 
 def train(
@@ -83,24 +115,31 @@ def train(
     recipe.write(workspace.recipe)
     pairs, alike = data.train, None
     if recipe.spec.mined_negatives or recipe.spec.cluster > 1:
-        known = None if corpus_vectors is None else corpus_vectors[pairs.documents]
-        margin = recipe.spec.negative_margin
-        alike = find_lookalikes(model, pairs, margin, validation.batch_size, known)
+        alike = _lookalikes(model, pairs, recipe, validation, workspace, corpus_vectors)
         pairs = add_negatives(pairs, alike, recipe.spec.mined_negatives)
     trainer = build_trainer(model, pairs, validation, recipe.spec, workspace, stop, alike)
-    if on_checkpoint:
-        trainer.add_callback(AfterSaving(on_checkpoint))
+    # Sealed before anybody else sees it.
+    for work in (seal, on_checkpoint):
+        if work:
+            trainer.add_callback(AfterSaving(work))
+    steps = recipe.spec.checkpoint_steps
+    trainer.add_callback(Cadence(None if steps == "auto" else steps))
+    started = time.perf_counter()
     with stop.awaited():
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    state = trainer.state
+    seconds, state = time.perf_counter() - started, trainer.state
     if stop.requested:
         msg = f"The run was interrupted after step {state.global_step} of {state.max_steps}."
         raise Interrupted(msg)
+    resumed = step_of(checkpoint) if checkpoint else 0
+    passes = float(state.epoch or 0) * (1 - resumed / max(1, state.global_step))
     outcome = replace(
         untouched,
         steps=state.global_step,
-        resumed_from_step=step_of(checkpoint) if checkpoint else 0,
+        resumed_from_step=resumed,
         history=curves(state),
+        pairs=round(passes * len(pairs)),
+        seconds=seconds,
     )
     best, step = float(state.best_metric or 0.0), int(state.best_global_step or 0)
     if best <= validation.base:
@@ -108,6 +147,27 @@ def train(
     if step < state.global_step:
         restore(model, workspace.checkpoints / f"checkpoint-{step}", validation, best)
     return replace(outcome, best_step=step, best_validation=best)
+
+
+def _lookalikes(
+    model: Model,
+    pairs: TrainingPairs,
+    recipe: Recipe,
+    validation: Validation,
+    workspace: Workspace,
+    corpus_vectors: "Tensor | None",
+) -> list[IntArray]:
+    """Find each pair's lookalikes, or take those of an earlier start.
+
+    They decide the order of the data, and rounding on another machine could change them.
+    """
+    found = kept_rows(workspace.lookalikes)
+    if found is None:
+        known = None if corpus_vectors is None else corpus_vectors[pairs.documents]
+        margin = recipe.spec.negative_margin
+        found = find_lookalikes(model, pairs, margin, validation.batch_size, known)
+        keep_rows(workspace.lookalikes, found)
+    return found
 
 
 def _check_weights(spec: TrainingSpec, validation: Validation) -> None:

@@ -1,0 +1,83 @@
+"""What a run's checkpoints were made from: with anything else they would be another run's."""
+
+import json
+from collections.abc import Iterator, Mapping
+from importlib import metadata
+from typing import Any
+
+from job.checkpoints import any_checkpoint
+from job.errors import TrainingError
+from job.spec import JobSpec
+from job.spec_document import differing_fields
+from job.workspace import Workspace, write_atomically
+
+# Their arithmetic and their order of random numbers are part of a training.
+PACKAGES = ("embedtune", "accelerate", "numpy", "sentence-transformers", "torch", "transformers")
+
+Origin = dict[str, Any]
+
+
+def origin_of(spec: JobSpec, data: Mapping[str, str], model: str, precision: str) -> Origin:
+    """Describe a run's beginning: `data` and `model` are digests of what is read."""
+    return {
+        "spec": spec.model_dump(mode="json", exclude={"output"}),
+        "data": dict(data),
+        "model": model,
+        "precision": precision,
+        "versions": {package: metadata.version(package) for package in PACKAGES},
+    }
+
+
+def claim_checkpoints(workspace: Workspace, now: Origin) -> None:
+    """Refuse checkpoints that were made from something else; without any, begin afresh."""
+    earlier = _read(workspace)
+    if earlier == now:
+        return
+    if any_checkpoint(workspace.checkpoints):
+        differences = "; ".join(_differences(earlier, now)) if earlier else "nobody knows of what"
+        msg = (
+            f"The checkpoints in `{workspace.checkpoints}` were made from something else: "
+            f"{differences}. Start a new run with another `--name`, or delete that folder to train "
+            "anew."
+        )
+        raise TrainingError(msg)
+    # What was found out before the first checkpoint does not hold any more.
+    for kept in workspace.checkpoints.glob("*.npz"):
+        kept.unlink()
+    workspace.checkpoints.mkdir(parents=True, exist_ok=True)
+    write_atomically(workspace.origin, json.dumps(now, indent=2) + "\n")
+
+
+def _read(workspace: Workspace) -> Origin | None:
+    try:
+        found: Origin = json.loads(workspace.origin.read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _differences(earlier: Origin, now: Origin) -> Iterator[str]:
+    sections = {
+        "the data": (earlier.get("data"), now["data"]),
+        "the base model": (earlier.get("model"), now["model"]),
+        "the precision": (earlier.get("precision"), now["precision"]),
+    }
+    for name, (before, after) in sections.items():
+        if before != after:
+            yield f"{name} was {_shown(before)}, is {_shown(after)}"
+    before, after = earlier.get("versions", {}), now["versions"]
+    for package in after:
+        if before.get(package) != after[package]:
+            yield f"{package} was {before.get(package)}, is {after[package]}"
+    if earlier.get("spec") != now["spec"]:
+        try:
+            there = JobSpec.model_validate(earlier.get("spec"))
+        except ValueError:
+            yield "the spec was one of another version"
+            return
+        here = JobSpec.model_validate(now["spec"])
+        yield "of the spec " + ", ".join(f"`{name}`" for name in differing_fields(there, here))
+
+
+def _shown(value: object) -> str:
+    return ", ".join(map(str, value.values())) if isinstance(value, dict) else str(value)
