@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 PINS := pyproject.toml constraints.txt
 
-.PHONY: demo test image smoke test-docker test-sdk lint docs bench clean
+.PHONY: demo test image smoke test-docker test-sdk test-browser lint docs lock audit secrets bench clean
 
 demo: $(VENV)/.demo
 	$(BIN)/embedtune launch --data builtin:aws-docs --model builtin:minilm \
@@ -30,6 +30,10 @@ smoke: $(VENV)/.demo
 test-docker: $(VENV)/.dev
 	PYTHON=$(BIN)/python tests/docker/engine run $(BIN)/pytest -m docker tests/docker $(ARGS)
 
+# The pages in a real browser, where one can be had.
+test-browser: $(VENV)/.dev
+	PYTHON=$(BIN)/python tests/browser/run $(ARGS)
+
 # SageMaker's own SDK in an environment of its own (1 GB), on the local control plane.
 test-sdk: $(VENV)/.dev
 	PYTHON=$(BIN)/python tests/sdk/run $(ARGS)
@@ -40,6 +44,16 @@ lint: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/hadolint Dockerfile
 
+# Hashes of all that the image installs; after a change in pyproject.toml or constraints.txt.
+lock: $(VENV)/.dev
+	$(BIN)/python container/lock.py
+
+audit: $(VENV)/.audit
+	$(BIN)/python .ci/audit.py sbom.json
+
+secrets: $(VENV)/.dev
+	.ci/secrets
+
 docs: $(VENV)/.dev
 	$(BIN)/python -m launcher.reference README.md container/README.md
 
@@ -48,7 +62,7 @@ bench: $(VENV)/.demo
 	$(BIN)/python tests/benchmarks/versus_article.py $(ARGS)
 
 clean:
-	rm -rf $(VENV) .venv-sdk demo smoke build dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-sdk .browser demo smoke build dist .mypy_cache .pytest_cache .ruff_cache
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit("embedtune needs Python 3.11 or newer; try: make PYTHON=python3.11") if sys.version_info < (3, 11) else None'
@@ -60,4 +74,8 @@ $(VENV)/.demo: $(VENV)/bin/python $(PINS)
 
 $(VENV)/.dev: $(VENV)/.demo $(PINS)
 	$(INSTALL) --editable '.[dev]'
+	@touch $@
+
+$(VENV)/.audit: $(VENV)/.dev $(PINS)
+	$(INSTALL) --editable '.[audit]'
 	@touch $@

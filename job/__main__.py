@@ -24,6 +24,7 @@ from job.errors import (
 )
 from job.spec import JobSpec
 from job.spec_document import build_spec, parse_assignments
+from job.wording import on_one_line
 from job.workspace import DEFAULT_ROOT, Workspace
 
 # With less than this left on the disk, a failed write needs no other explanation.
@@ -163,7 +164,7 @@ def _check(data: str, model: str | None, settings: tuple[str, ...]) -> None:
     if model:
         given["model"] = {"base": model}
     spec = build_spec(given, parse_assignments(settings))
-    check_data(spec, click.echo, count_tokens=model is not None)
+    check_data(spec, lambda line: click.echo(on_one_line(line)), count_tokens=model is not None)
 
 
 def _report(workspace: Workspace) -> None:

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from job.report import precision_table, score_table
+from job.markdown import precision_table, score_table, usage_section
 from job.spec import ModelSpec
+from job.wording import on_one_line
 
 HUB_METRICS = ("ndcg@10", "mrr@10", "map@100", "recall@10", "accuracy@1")
 
@@ -69,7 +70,7 @@ def _body(name: str, spec: ModelSpec, report: Mapping[str, Any]) -> str:
         made = f"as it was: fine-tuning it with embedtune on {pairs} did not help."
     leaked = data["leakage"]["test_contexts_in_train"]
     trained_on = "no test question or context was trained on"
-    if leaked or report["spec"]["evaluation"]["protocol"] != "grouped":
+    if leaked or report["spec"]["evaluation"]["protocol"] == "article":
         trained_on = f"{leaked:.1%} of the test contexts were trained on"
     return f"""# {name}
 
@@ -92,16 +93,14 @@ Rescored: what was found by codes is ranked again by the float32 query.
 
 ## How to use it
 
-```python
-from sentence_transformers import SentenceTransformer
+{usage_section(report["usage"])}
 
-model = SentenceTransformer("path/to/model", truncate_dim={report["recommendation"]["dimension"]})
-queries = model.encode_query(["…"])
-documents = model.encode_document(["…", "…"])
-scores = model.similarity(queries, documents)
-```
-
-The prompts (query: `{report["prompts"]["tuned"]["query"]}`, document: \
-`{report["prompts"]["tuned"]["document"]}`) are part of the model: `encode_query` and \
+The prompts (query: {_code(report["prompts"]["tuned"]["query"])}, document: \
+{_code(report["prompts"]["tuned"]["document"])}) are part of the model: `encode_query` and \
 `encode_document` apply them.
 """
+
+
+def _code(text: str) -> str:
+    """Set a text as code; it may be a stranger's, and must not end the code itself."""
+    return f"`{on_one_line(text).replace('`', chr(39))}`"

@@ -10,7 +10,6 @@ import numpy as np
 from job.evaluate import Dimensions
 from job.precision import bytes_per_vector
 from job.ranking import METRIC, FloatArray, IntArray, Scores
-from job.spec import EvaluationSpec
 
 CONFIDENCE = 0.95
 # Chance of finding an effect of the minimum detectable size.
@@ -96,13 +95,10 @@ class Comparison:
 def compare(
     base: Mapping[int, Mapping[str, Scores]],
     tuned: Mapping[int, Mapping[str, Scores]],
-    groups: IntArray,
+    by_group: "GroupedQueries",
     dimensions: Dimensions,
-    spec: EvaluationSpec,
-    seed: int,
 ) -> Comparison:
-    """Compare two sets of scores of the same queries; `groups` numbers each query's group."""
-    by_group = GroupedQueries(groups, spec.permutations, seed)
+    """Compare two sets of scores of the same queries."""
     old, new = (
         {d: scores[d]["float32"].metrics[METRIC] for d in dimensions.all}
         for scores in (base, tuned)
@@ -156,6 +152,7 @@ class GroupedQueries:
     """
 
     def __init__(self, groups: IntArray, permutations: int, seed: int) -> None:
+        """Take each query's group, and how many sign flips a p-value shall rest on."""
         self._members = np.unique(groups, return_inverse=True)[1]
         self._sizes = np.bincount(self._members).astype(float)
         self._permutations = permutations

@@ -19,12 +19,18 @@ EmbedtuneError
 
 from typing import ClassVar
 
+from job.wording import on_one_line
+
 
 class EmbedtuneError(Exception):
     """Says in one line what is wrong, what was found and what to do."""
 
     exit_code: ClassVar[int]
     meaning: ClassVar[str]
+
+    def __str__(self) -> str:
+        # File names and rows, which are quoted in it, may hold anything.
+        return on_one_line(super().__str__())
 
 
 class SpecError(EmbedtuneError):

@@ -139,7 +139,8 @@ def score(
 
 
 def score_bm25(queries: Queries, corpus: Corpus) -> Scores:
-    return judge(rank_bm25(corpus.texts.to_pylist(), queries.texts.to_pylist()), queries)
+    matches = rank_bm25(corpus.texts.to_pylist(), queries.texts.to_pylist())
+    return judge(matches.ranked, queries, found=matches.found)
 
 
 @dataclass(frozen=True)

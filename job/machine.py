@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import sys
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +50,18 @@ class Machine:
             idle = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
             return int(torch.cuda.mem_get_info()[0]) + idle
         return int(psutil.virtual_memory().available)
+
+    def peak_memory(self) -> dict[str, int | None]:
+        """Return the most bytes that this process has held, on the host and on a GPU."""
+        import resource
+
+        import torch
+
+        # Linux counts KiB, macOS bytes.
+        unit = 1 if sys.platform == "darwin" else 1024
+        host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+        device = torch.cuda.max_memory_allocated() if self.device == "cuda" else None
+        return {"host_bytes": host, "device_bytes": device}
 
 
 def choose_machine(device: str, precision: str) -> Machine:

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from job.ranking import DEPTH, FloatArray, IntArray, rank_products
+from job.wording import RESCORED
 
 if TYPE_CHECKING:
     import torch
 
 # Bits that a component of a stored vector takes.
 BITS = {"float32": 32, "int8": 8, "binary": 1}
-RESCORED = "_rescored"
 # The library's default: twice as many candidates are rescored as are wanted.
 RESCORE_MULTIPLIER = 2
 # Components quantized or rescored at once: 2^18 float64 are 2 MiB, which a cache holds.

@@ -39,12 +39,18 @@ class Scores:
     """Results of each query: arrays of length n_queries.
 
     `rank` is the rank of the best relevant document, 0 where none is among the first 100;
-    `top` holds the corpus positions of the first ten, shape (n_queries, ≤ 10).
+    `ranked` holds corpus positions, best first, (n_queries, ≤ 100); `found` counts those of each
+    query that were found at all, the others stand there by position (None: all were).
     """
 
     metrics: dict[str, FloatArray]
     rank: IntArray
-    top: IntArray
+    ranked: IntArray
+    found: IntArray | None = None
+
+    @property
+    def top(self) -> IntArray:
+        return self.ranked[:, :10]
 
     def mean(self, metric: str) -> float:
         return float(self.metrics[metric].mean())
@@ -88,7 +94,12 @@ def rank_scores(scores: "torch.Tensor", depth: int = DEPTH) -> IntArray:
     return ranked
 
 
-def judge(ranked: IntArray, queries: Queries, missing: IntArray | None = None) -> Scores:
+def judge(
+    ranked: IntArray,
+    queries: Queries,
+    missing: IntArray | None = None,
+    found: IntArray | None = None,
+) -> Scores:
     """Compute every metric of ranked corpus positions, (n_queries, depth).
 
     `missing` counts, per query, relevant documents that the corpus lacks: they cannot be found,
@@ -97,11 +108,11 @@ def judge(ranked: IntArray, queries: Queries, missing: IntArray | None = None) -
     hits = _hits(ranked, queries)
     relevant = np.diff(queries.offsets) + (0 if missing is None else missing)
     places = np.arange(1, hits.shape[1] + 1)
-    found = hits.cumsum(axis=1)
+    met = hits.cumsum(axis=1)
     gains = 1.0 / np.log2(np.arange(2, 12))
     ideal = np.concatenate([[0.0], gains.cumsum()])[np.minimum(relevant, 10)]
     first = np.where(hits.any(axis=1), hits.argmax(axis=1) + 1, 0)
-    precisions = np.where(hits, found / places, 0.0).sum(axis=1)
+    precisions = np.where(hits, met / places, 0.0).sum(axis=1)
     metrics = {
         "ndcg@10": (hits[:, :10] * gains[: hits.shape[1]]).sum(axis=1) / ideal,
         "mrr@10": np.where((first > 0) & (first <= 10), 1.0 / np.maximum(first, 1), 0.0),
@@ -109,7 +120,7 @@ def judge(ranked: IntArray, queries: Queries, missing: IntArray | None = None) -
     }
     metrics |= {f"recall@{k}": hits[:, :k].sum(axis=1) / relevant for k in RECALL_AT}
     metrics |= {f"accuracy@{k}": hits[:, :k].any(axis=1).astype(float) for k in ACCURACY_AT}
-    return Scores(metrics, first.astype(np.int64), ranked[:, :10])
+    return Scores(metrics, first.astype(np.int64), ranked, found)
 
 
 def _hits(ranked: IntArray, queries: Queries) -> np.ndarray[Any, np.dtype[np.bool_]]:
@@ -119,7 +130,15 @@ def _hits(ranked: IntArray, queries: Queries) -> np.ndarray[Any, np.dtype[np.boo
     return np.isin(np.arange(len(queries))[:, None] * span + ranked, known)
 
 
-def rank_bm25(corpus_texts: list[str], query_texts: list[str]) -> IntArray:
+@dataclass(frozen=True)
+class Matches:
+    """BM25's ranking, (n_queries, ≤ 100), and how many of each query share a word with it."""
+
+    ranked: IntArray
+    found: IntArray
+
+
+def rank_bm25(corpus_texts: list[str], query_texts: list[str]) -> Matches:
     """Rank with BM25 (k1 1.2, b 0.75, lower-cased words, no stop words).
 
     For languages that put spaces between words; elsewhere a whole run is one word.
@@ -138,19 +157,27 @@ def rank_bm25(corpus_texts: list[str], query_texts: list[str]) -> IntArray:
     documents, unmatched = tokens(corpus_texts), np.zeros(len(corpus_texts), np.float32)
     if not any(documents):
         # bm25s refuses a corpus without words as well; then nothing tells documents apart.
-        return rank_scores(torch.zeros(len(query_texts), len(corpus_texts)))
+        nothing = torch.zeros(len(query_texts), len(corpus_texts))
+        return Matches(rank_scores(nothing), np.zeros(len(query_texts), np.int64))
     index = bm25s.BM25(k1=1.2, b=0.75)
     index.index(documents, show_progress=False)
 
-    def blocks() -> Iterator[IntArray]:
+    def blocks() -> Iterator[Matches]:
         rows = max(1, CHUNK // max(1, len(corpus_texts)))
         questions = tokens(query_texts)
         for start in range(0, len(questions), rows):
-            scores = [
-                # bm25s refuses a question without words.
-                index.get_scores(words) if words else unmatched
-                for words in questions[start : start + rows]
-            ]
-            yield rank_scores(torch.from_numpy(np.stack(scores)))
+            scores = np.stack(
+                [
+                    # bm25s refuses a question without words.
+                    index.get_scores(words) if words else unmatched
+                    for words in questions[start : start + rows]
+                ]
+            )
+            found = np.minimum((scores > 0).sum(axis=1), DEPTH)
+            yield Matches(rank_scores(torch.from_numpy(scores)), found)
 
-    return np.concatenate(list(blocks()))
+    parts = list(blocks())
+    return Matches(
+        np.concatenate([part.ranked for part in parts]),
+        np.concatenate([part.found for part in parts]),
+    )

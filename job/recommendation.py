@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from job.compare import Point
-from job.precision import BITS, RESCORED, stored_as
+from job.precision import BITS, stored_as
 from job.spec import EvaluationSpec
+from job.wording import RESCORED, share_interval, spoken
 
 # Sizes of an index are told for so many documents.
 DOCUMENTS = (1_000_000, 10_000_000, 100_000_000)
@@ -41,11 +42,6 @@ class Recommendation:
 
 def named(point: Point) -> str:
     return f"{point.dimension} dimensions as {spoken(point.precision)}"
-
-
-def spoken(precision: str) -> str:
-    """Write a precision for people: `int8, rescored`."""
-    return precision.replace(RESCORED, ", rescored")
 
 
 def recommend(points: Iterable[Point], best: Point, spec: EvaluationSpec) -> Recommendation:
@@ -134,11 +130,8 @@ def _within(spec: EvaluationSpec) -> str:
 
 
 def _kept(chosen: Point, best: Point) -> str:
-    low, high = chosen.retention.ci
-    return (
-        f"{chosen.retention.share:.1%} [{low:.1%}, {high:.1%}] of the best float32 nDCG@10 "
-        f"({best.ndcg:.3f} at {best.dimension} dimensions)"
-    )
+    kept = f"{chosen.retention.share:.1%} {share_interval(chosen.retention.ci)}"
+    return f"{kept} of the best float32 nDCG@10 ({best.ndcg:.3f} at {best.dimension} dimensions)"
 
 
 def _reached(point: Point) -> str:

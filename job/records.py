@@ -17,8 +17,10 @@ from job.errors import DataError
 
 TEXT_FORMATS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
 FORMATS = (*TEXT_FORMATS, ".parquet")
+# No text is so long; a small compressed file may well unpack to such a line.
+MAX_LINE_BYTES = 64 * 1024 * 1024
 # Python's default limit of 128 KiB is below what exported documents reach.
-csv.field_size_limit(64 * 1024 * 1024)
+csv.field_size_limit(MAX_LINE_BYTES)
 # Key under which csv puts the fields that the header has no name for.
 SURPLUS = "\0surplus"
 
@@ -90,7 +92,11 @@ def _read_lines(file: Path) -> Iterator[str]:
     line = 0
     try:
         with opener(file, "rb") as handle:
-            for line, raw in enumerate(handle, start=1):
+            lines = iter(lambda: handle.readline(MAX_LINE_BYTES), b"")
+            for line, raw in enumerate(lines, start=1):
+                if len(raw) == MAX_LINE_BYTES:
+                    msg = f"`{file}` line {line} is longer than {MAX_LINE_BYTES:,} bytes."
+                    raise DataError(msg)
                 text = raw.decode("utf-8")
                 yield text.removeprefix("\ufeff") if line == 1 else text
     except UnicodeDecodeError as error:

@@ -1,24 +1,28 @@
-"""The proof: report.json (version 1: add, don't rename), report.md, and the model's card."""
+"""The proof: report.json (version 1: add, don't rename), which every other view is made from."""
 
 import json
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any
 
+from job.advice import advise
 from job.baseline import Baseline
 from job.compare import Comparison, Lift
 from job.data import Dataset
+from job.evaluate import metric_key
+from job.hybrid import Hybrid
 from job.machine import Machine
 from job.model import Prompts
-from job.precision import RESCORE_MULTIPLIER
-from job.ranking import DEPTH, METRIC, Scores
-from job.recommendation import DOCUMENTS, frontier, recommend, spoken
+from job.ranking import METRIC, Scores
+from job.recommendation import frontier, recommend
 from job.spec import JobSpec
 from job.train import Training
+from job.usage import repeat, usage
 from job.where import Where
-from job.where_markdown import where_section
+from job.wording import change, format_p, interval
 
 REPORT_VERSION = 1
 PACKAGES = (
@@ -45,62 +49,118 @@ class Results:
     tuned_prompts: Prompts
     tuned: Mapping[int, Mapping[str, Scores]]
     comparison: Comparison
+    hybrid: Hybrid
     where: Where
+    truncation: Mapping[str, Any]
+    # Other tests that were asked for: see `job.side_tests`.
+    others: Mapping[str, Mapping[str, Any]]
+
+    @property
+    def unfound(self) -> int:
+        """Count the test queries whose answer nothing has among the first hundred."""
+        main = self.comparison.dimensions.main
+        before, after = (scores[main]["float32"].rank for scores in (self.base.test, self.tuned))
+        return int(((before == 0) & (after == 0) & (self.base.bm25.rank == 0)).sum())
 
     @property
     def improved(self) -> bool:
         return self.comparison.improved and self.training.improved_on_validation
 
 
+@dataclass(frozen=True)
+class Weights:
+    """Digests of the base model's weights, and of the stored model's."""
+
+    base: str
+    tuned: str
+
+
 def build_report(
     job_name: str,
     spec: JobSpec,
     results: Results,
+    weights: Weights,
     seconds: dict[str, float],
     cost: dict[str, Any],
 ) -> dict[str, Any]:
-    """Assemble the document that every other view is made from."""
+    """Assemble the document."""
     comparison = results.comparison
-    return {
+    advice = recommend(comparison.points, comparison.best, spec.evaluation).to_dict(
+        _opening(results)
+    )
+    report = {
         "version": REPORT_VERSION,
         "job_name": job_name,
+        "finished": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "verdict": verdict(results),
-        "recommendation": recommend(comparison.points, comparison.best, spec.evaluation).to_dict(
-            _opening(results)
-        ),
-        "pareto": [
-            {
-                "dimension": point.dimension,
-                "precision": point.precision,
-                "bytes_per_vector": point.bytes_per_vector,
-                METRIC: point.ndcg,
-                "retention": asdict(point.retention),
-            }
-            for point in frontier(comparison.points)
-        ],
+        "recommendation": advice,
+        "pareto": _pareto(comparison),
         "scores": {
             "bm25": results.base.bm25.means(),
             "base": _means(results.base.test),
             "tuned": _means(results.tuned),
         },
-        "comparison": comparison.to_dict(),
-        "where": results.where.to_dict(),
+        "comparison": _compared(results),
+        "fusion": results.hybrid.to_dict(comparison.dimensions.main),
+        "where": {**results.where.to_dict(), "unfound": results.unfound},
+        "probe": results.others.get("probe"),
+        "article": results.others.get("article"),
         "inputs": results.inputs,
-        "data": results.dataset.facts,
+        "data": {**results.dataset.facts, "truncation": results.truncation},
         "prompts": {
             "sentence": results.base.prompts.sentence(),
             "base": asdict(results.base.prompts.used),
             "tuned": asdict(results.tuned_prompts),
         },
-        "training": results.training.facts(),
+        "training": _training(results),
         "seconds": seconds,
         "cost": cost,
         "environment": {
             "versions": {"python": platform.python_version(), **_versions()},
             **asdict(results.machine),
         },
+        "models": {
+            "base": {"uri": spec.model.base, "fingerprint": weights.base},
+            "tuned": {"fingerprint": weights.tuned},
+        },
+        "usage": usage(spec, job_name, advice, pushed=_is_pushed(spec, results)),
+        "repeat": {"command": repeat(job_name, spec.output.uri)},
         "spec": spec.model_dump(mode="json"),
     }
+    return {**report, "advice": advise(report)}
+
+
+def _pareto(comparison: Comparison) -> list[dict[str, Any]]:
+    return [
+        {
+            "dimension": point.dimension,
+            "precision": point.precision,
+            "bytes_per_vector": point.bytes_per_vector,
+            METRIC: point.ndcg,
+            "retention": asdict(point.retention),
+        }
+        for point in frontier(comparison.points)
+    ]
+
+
+def _compared(results: Results) -> dict[str, Any]:
+    nested = results.comparison.to_dict()
+    for dimension, lift in results.hybrid.against_bm25.items():
+        nested[str(dimension)]["float32"]["against_bm25"] = asdict(lift)
+    return nested
+
+
+def _training(results: Results) -> dict[str, Any]:
+    main = metric_key(results.comparison.dimensions.main)
+    return {
+        **results.training.facts(),
+        "peak_memory": results.machine.peak_memory(),
+        "remark": results.training.remark(main),
+    }
+
+
+def _is_pushed(spec: JobSpec, results: Results) -> bool:
+    return spec.output.hub is not None and (results.improved or spec.output.hub_always)
 
 
 def _means(scores: Mapping[int, Mapping[str, Scores]]) -> dict[str, Any]:
@@ -135,7 +195,7 @@ def _sentence(results: Results, lift: Lift) -> str:
     )
     numbers = (
         f"nDCG@10 at {dimensions.main} dimensions: {before:.3f} → {after:.3f}, "
-        f"{lift.lift:+.3f} {_interval(lift.ci)}, {format_p(lift.p_value)}"
+        f"{change(lift.lift)} {interval(lift.ci)}, {format_p(lift.p_value)}"
     )
     if not results.training.steps:
         return f"Not improved: nothing was trained (`training.epochs` is 0). {numbers}."
@@ -179,125 +239,6 @@ def job_cost(seconds_by_stage: Mapping[str, float], price_per_hour: float | None
         "usd": round(seconds / 3600 * price_per_hour, 4),
         "basis": f"{seconds:.0f} measured seconds of the job at ${price_per_hour:g} an hour",
     }
-
-
-def to_markdown(report: Mapping[str, Any]) -> str:
-    """Render the report for GitHub, the Hub's card and a terminal without colours."""
-    data = report["data"]
-    splits = ", ".join(f"{name} {size}" for name, size in data["splits"].items())
-    dropped = "; ".join(f"{why} {d['rows']}" for why, d in data["dropped"].items()) or "none"
-    leakage = data["leakage"]
-    by_group = report["spec"]["evaluation"]["protocol"] == "grouped"
-    protocol = "by group" if by_group else "random rows, as in the article"
-    seconds = ", ".join(f"{name} {value:.1f}" for name, value in report["seconds"].items())
-    usd = report["cost"]["usd"]
-    inputs = "; ".join(
-        f"{role} `{found['uri']}` at `{found.get('commit') or found['version']}`"
-        for role, found in report["inputs"].items()
-        if len(found) > 1
-    )
-    recipe = "; ".join(
-        f"{field} {json.dumps(resolved['value'])} ({resolved['reason']})"
-        for field, resolved in report["training"]["recipe"].items()
-    )
-    return f"""# {report["job_name"]}
-
-**{report["verdict"]["sentence"]}**
-
-{report["recommendation"]["sentence"]}
-
-{score_table(report)}
-
-BM25, without any model: nDCG@10 {report["scores"]["bm25"]["ndcg@10"]:.3f}.
-Lift is tuned minus base, with its 95 % interval (jackknife over groups of queries) and p-value \
-(sign flips), each query paired with itself.
-
-## Smaller vectors
-
-{precision_table(report)}
-
-Kept: share of the best float32 nDCG@10, with its 95 % interval.
-GB: vectors only, of 10 million documents; ids, graphs and texts come on top.
-int8 is calibrated on the corpus; rescored: the best {RESCORE_MULTIPLIER * DEPTH} by codes are \
-ranked again by the float32 query.
-Frontier: nothing as small scores higher.
-
-## Where
-
-{where_section(report["where"], report["verdict"]["dimension"])}
-
-## Data
-
-- Source: `{data["source"]}`, {data["rows"]} rows read, {data["used"]} used; dropped: {dropped}.
-- Fetched: {inputs or "nothing, all was here"}.
-- Splits ({protocol}): {splits}; corpus: {data["corpus"]} documents, those of the training included.
-- Test contexts that are also trained on: {leakage["test_contexts_in_train"]:.1%} \
-(a random split: {leakage["under_a_random_split"]:.1%}).
-- This test set shows a lift of {report["verdict"]["minimum_detectable_effect"]:.3f} or more \
-(with 80 % chance).
-- {report["prompts"]["sentence"]}
-
-## Run
-
-- {report["training"]["steps"]} steps, checkpoint of step {report["training"]["best_step"]} \
-(0: the base model); preset `{report["spec"]["preset"]}`.
-- `auto` became: {recipe or "nothing, all was given"}.
-- {report["environment"]["device"]}, {report["environment"]["precision"]}: \
-{report["environment"]["reason"]}.
-- Seconds: {seconds}.
-- Cost: {"unknown" if usd is None else f"${usd:.4f}"} ({report["cost"]["basis"]}).
-"""
-
-
-def score_table(report: Mapping[str, Any]) -> str:
-    """Tabulate nDCG@10 of each dimension as Markdown."""
-    rows = [
-        "| dimension | base | tuned | lift | 95 % interval | p | wins / ties / losses | kept |",
-        "|---:|---:|---:|---:|:---:|:---:|:---:|---:|",
-    ]
-    for dimension, precisions in report["comparison"].items():
-        lift = precisions["float32"]
-        base, tuned = (
-            report["scores"][model][dimension]["float32"][METRIC] for model in ("base", "tuned")
-        )
-        rows.append(
-            f"| {dimension} | {base:.3f} | {tuned:.3f} | {lift['lift']:+.3f} | "
-            f"{_interval(lift['ci'])} | {format_p(lift['p_value'])} | "
-            f"{lift['wins']} / {lift['ties']} / {lift['losses']} | "
-            f"{lift['retention']['share']:.1%} |"
-        )
-    return "\n".join(rows)
-
-
-def precision_table(report: Mapping[str, Any]) -> str:
-    """Tabulate what vectors of each dimension and precision give and take, as Markdown."""
-    rows = [
-        "| dimension | precision | nDCG@10 | kept | 95 % interval | bytes | GB | |",
-        "|---:|:---|---:|---:|:---:|---:|---:|:---|",
-    ]
-    advice = report["recommendation"]
-    marks = {(str(p["dimension"]), p["precision"]): ["frontier"] for p in report["pareto"]}
-    marks.setdefault((str(advice["dimension"]), advice["precision"]), []).append("**recommended**")
-    for dimension, precisions in report["comparison"].items():
-        for precision, found in precisions.items():
-            score = report["scores"]["tuned"][dimension][precision][METRIC]
-            low, high = found["retention"]["ci"]
-            size = found["bytes_per_vector"]
-            rows.append(
-                f"| {dimension} | {spoken(precision)} | {score:.3f} | "
-                f"{found['retention']['share']:.1%} | [{low:.1%}, {high:.1%}] | {size} | "
-                f"{size * DOCUMENTS[1] / 1e9:.2f} | "
-                f"{', '.join(marks.get((dimension, precision), []))} |"
-            )
-    return "\n".join(rows)
-
-
-def format_p(value: float) -> str:
-    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
-
-
-def _interval(ci: tuple[float, float] | list[float]) -> str:
-    return f"[{ci[0]:+.3f}, {ci[1]:+.3f}]"
 
 
 def _versions() -> dict[str, str]:

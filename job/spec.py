@@ -28,6 +28,10 @@ class Columns(Section):
     negatives: tuple[str, ...] | None = Field(
         None, description="Columns of hard negatives; found by their names (`negative`, …)."
     )
+    group: str | None = Field(
+        None,
+        description="Column to slice the report by, for instance a product or a language.",
+    )
 
 
 class DataSpec(Section):
@@ -176,6 +180,11 @@ class TrainingSpec(Section):
     evaluate_every: Literal["epoch"] | Annotated[int, Field(ge=1)] = Field(
         "epoch", description="Validate and write a checkpoint each epoch or each N steps."
     )
+    checkpoint_steps: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
+        "auto",
+        description="Write more checkpoints than validations: each N steps; `auto`: so that an "
+        "interruption costs 5 minutes of work at most, and the writing 5 % of the run.",
+    )
     report_to: tuple[str, ...] = Field(
         ("tensorboard",), description="Trainer integrations that receive the curves."
     )
@@ -207,9 +216,10 @@ class EvaluationSpec(Section):
         description="Dimension that selects the checkpoint and carries the verdict "
         "(the nearest one below where the model lacks it).",
     )
-    protocol: Literal["grouped", "article"] = Field(
+    protocol: Literal["grouped", "article", "both"] = Field(
         "grouped",
-        description="`grouped`: no leakage. `article`: random rows, relevance by row, no prompts.",
+        description="`grouped`: no leakage. `article`: random rows, relevance by row, no prompts. "
+        "`both`: `grouped`, and the same test rows scored by the article's rules beside it.",
     )
     retention: float = Field(
         DEFAULT_RETENTION,
@@ -231,6 +241,12 @@ class EvaluationSpec(Section):
         le=1.0,
         description="The recommended vectors reach this nDCG@10, instead of a share of the best.",
     )
+    probe: str | None = Field(
+        None,
+        description="Data of another domain that base and tuned model are scored on as well: did "
+        "it forget? The same kinds of source as `data.source`; `builtin:aws-docs` is at hand.",
+    )
+    probe_limit: int = Field(500, ge=1, description="Pairs of the probe, drawn with `data.seed`.")
     permutations: int = Field(
         10_000, ge=100, le=1_000_000, description="Sign flips behind the p-values."
     )

@@ -96,7 +96,7 @@ def read_document(path: Path, name: str | None = None) -> dict[str, Any]:
 def parse_document(text: str, name: str) -> dict[str, Any]:
     """Read a spec from YAML or JSON; `name` says in errors where the text came from."""
     try:
-        document = yaml.safe_load(text)
+        document = _load(text)
     except (yaml.YAMLError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f" in line {mark.line + 1}" if mark else ""
@@ -109,6 +109,21 @@ def parse_document(text: str, name: str) -> dict[str, Any]:
         msg = f"`{name}` holds a {type(document).__name__}; expected sections such as `data:`."
         raise SpecError(msg)
     return document
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain data, without aliases: a page of those can stand for more than memory holds."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:  # noqa: ANN401
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            problem = "an alias (`*name`) is not accepted; write the value out"
+            raise yaml.composer.ComposerError(None, None, problem, mark)
+        return super().compose_node(parent, index)
+
+
+def _load(text: str) -> Any:  # noqa: ANN401  whatever the text holds
+    return yaml.load(text, _Loader)  # noqa: S506  a SafeLoader
 
 
 def differing_fields(a: JobSpec, b: JobSpec) -> list[str]:
@@ -156,7 +171,7 @@ def _parse_value(key: str, text: str) -> object:
     if key in _text_fields() and text[:1] not in ("'", '"') and text not in ("", "~", "null"):
         return text
     try:
-        return yaml.safe_load(text)
+        return _load(text)
     except yaml.YAMLError:
         msg = f"`{key}`: the value {text!r} is not valid YAML; put it in quotes."
         raise SpecError(msg) from None

@@ -11,11 +11,13 @@ from typing import Any
 from job.data import Dataset
 from job.errors import TrainingError
 from job.hub import Push
+from job.markdown import to_markdown
 from job.model import Model
+from job.page import to_html
 from job.places import Place
 from job.progress import log
 from job.ranking import METRICS, Scores
-from job.report import to_json, to_markdown
+from job.report import to_json
 from job.spec import JobSpec
 from job.workspace import MANIFEST, Workspace, check_same_spec, write_atomically
 
@@ -27,6 +29,7 @@ SAME = 0.999
 
 def write_report(report: Mapping[str, Any], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / "report.html", to_html(report))
     write_atomically(folder / "report.md", to_markdown(report))
     write_atomically(folder / "report.json", to_json(report))
 
@@ -97,6 +100,12 @@ def save_model(model: Model, folder: Path, dataset: Dataset) -> None:
                 "model that was scored); it was not published."
             )
             raise TrainingError(msg)
+
+
+def fingerprint(folder: Path) -> str:
+    """Digest a model's weights, whatever their files are called: 16 hex digits."""
+    digests = sorted(_sha256(path) for path in folder.rglob("*.safetensors"))
+    return hashlib.sha256("".join(digests).encode("ascii")).hexdigest()[:16]
 
 
 def write_manifest(workspace: Workspace) -> None:

@@ -1,7 +1,7 @@
 """Where the tuned model gained and lost: single queries, kinds of queries, labels to doubt."""
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -16,6 +16,8 @@ from job.ranking import METRIC, FloatArray, IntArray, Scores
 SHOWN = 10
 # Of fewer queries an interval says nothing.
 SLICE_AT_LEAST = 10
+# A column of more kinds than a table can show is told by its largest.
+KINDS_SHOWN = 20
 # A report is for reading: longer texts are cut.
 TEXT_CHARACTERS = 300
 # A document is a hub if it stands so often among the first ten where it does not belong.
@@ -77,9 +79,17 @@ class Where:
 
 
 def look_where(
-    queries: Queries, corpus: Corpus, base: Scores, tuned: Scores, bm25: Scores
+    queries: Queries,
+    corpus: Corpus,
+    base: Scores,
+    tuned: Scores,
+    bm25: Scores,
+    group_column: str | None = None,
 ) -> Where:
-    """Compare two models' scores of the same queries, at one dimension."""
+    """Compare two models' scores of the same queries, at one dimension.
+
+    `group_column` is what `queries.kinds` was read from, `data.columns.group`.
+    """
     lifts = tuned.metrics[METRIC] - base.metrics[METRIC]
     order = np.argsort(-lifts, kind="stable")
 
@@ -92,7 +102,11 @@ def look_where(
         gained=examples(order[lifts[order] > EPSILON]),
         lost=examples(lost[lifts[lost] < -EPSILON]),
         suspects=examples(unfound),
-        slices=list(_slices(queries, corpus, base.metrics[METRIC], tuned.metrics[METRIC])),
+        slices=[
+            _slice(by, name, members, queries.groups, base.metrics[METRIC], tuned.metrics[METRIC])
+            for by, name, members in _kinds(queries, corpus, group_column)
+            if len(members) >= SLICE_AT_LEAST
+        ],
         hubs=_hubs(queries, corpus, base, tuned),
     )
 
@@ -116,9 +130,25 @@ def _cut(text: str) -> str:
     return text if len(text) <= TEXT_CHARACTERS else text[: TEXT_CHARACTERS - 1].rstrip() + "…"
 
 
-def _slices(
-    queries: Queries, corpus: Corpus, base: FloatArray, tuned: FloatArray
-) -> Iterator[Slice]:
+def _slice(
+    by: str, name: str, members: IntArray, groups: IntArray, base: FloatArray, tuned: FloatArray
+) -> Slice:
+    lift = GroupedQueries(groups[members], 1, 0).lift(tuned[members] - base[members])
+    means = float(base[members].mean()), float(tuned[members].mean())
+    return Slice(by, name, len(members), *means, lift.lift, lift.ci)
+
+
+def _kinds(
+    queries: Queries, corpus: Corpus, group_column: str | None
+) -> Iterator[tuple[str, str, IntArray]]:
+    """Yield every kind of queries: by what it is told, its name, and which they are."""
+    yield from _computed_kinds(queries, corpus)
+    if group_column is not None and queries.kinds is not None:
+        for name, members in _given_kinds(queries.kinds.to_pylist()):
+            yield group_column, name, members
+
+
+def _computed_kinds(queries: Queries, corpus: Corpus) -> Iterator[tuple[str, str, IntArray]]:
     asked = [_words(text) for text in queries.texts.to_pylist()]
     first = queries.documents[queries.offsets[:-1]]
     told = [_words(text) for text in corpus.texts.take(first).to_pylist()]
@@ -130,20 +160,20 @@ def _slices(
         "question word": [_question_word(words) for words in asked],
     }
     for by, names in kinds.items():
-        for name, members in _members(names):
-            groups = GroupedQueries(queries.groups[members], 1, 0)
-            lift = groups.lift(tuned[members] - base[members])
-            means = float(base[members].mean()), float(tuned[members].mean())
-            yield Slice(by, name, len(members), *means, lift.lift, lift.ci)
+        array = np.array(names)
+        for name in dict.fromkeys(sorted(names)):
+            yield by, name.partition("|")[2] or name, np.flatnonzero(array == name)
 
 
-def _members(names: list[str]) -> Iterator[tuple[str, IntArray]]:
-    """Yield the queries of each kind that is large enough, in the kinds' own order."""
-    array = np.array(names)
-    for name in dict.fromkeys(sorted(names)):
-        members = np.flatnonzero(array == name)
-        if len(members) >= SLICE_AT_LEAST:
-            yield name.partition("|")[2] or name, members
+def _given_kinds(names: list[str | None]) -> Iterator[tuple[str, IntArray]]:
+    """Yield the largest kinds that the data itself names, and which queries they are."""
+    members: dict[str, list[int]] = defaultdict(list)
+    for query, name in enumerate(names):
+        if name is not None:
+            members[name].append(query)
+    largest = sorted(members.items(), key=lambda item: (-len(item[1]), item[0]))
+    for name, own in largest[:KINDS_SHOWN]:
+        yield name, np.array(own)
 
 
 def _thirds(values: list[float] | list[int], form: str) -> list[str]:

@@ -37,8 +37,9 @@ def _slices(slices: Sequence[Mapping[str, Any]]) -> str:
     for found in slices:
         low, high = found["ci"]
         rows.append(
-            f"| {found['by']} | {found['name']} | {found['queries']} | {found['base']:.3f} | "
-            f"{found['tuned']:.3f} | {found['lift']:+.3f} | [{low:+.3f}, {high:+.3f}] |"
+            f"| {plain(found['by'])} | {plain(found['name'])} | {found['queries']} | "
+            f"{found['base']:.3f} | {found['tuned']:.3f} | {found['lift']:+.3f} | "
+            f"[{low:+.3f}, {high:+.3f}] |"
         )
     return "\n".join(rows)
 

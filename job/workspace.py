@@ -17,7 +17,7 @@ DEFAULT_ROOT = Path("/opt/ml")
 # SageMaker shows so many characters of output/failure and cuts the rest.
 FAILURE_CHARACTERS = 1024
 MANIFEST = "manifest.json"
-DATA_CHANNELS = ("data", "validation", "test", "corpus")
+DATA_CHANNELS = ("data", "validation", "test", "corpus", "probe")
 
 
 class Workspace:
@@ -64,6 +64,25 @@ class Workspace:
         return self.checkpoints / "recipe.json"
 
     @property
+    def origin(self) -> Path:
+        """What the checkpoints beside it were made from."""
+        return self.checkpoints / "origin.json"
+
+    @property
+    def baseline(self) -> Path:
+        """The base model's scores, to be taken up by the next start."""
+        return self.checkpoints / "baseline.npz"
+
+    @property
+    def lookalikes(self) -> Path:
+        return self.checkpoints / "lookalikes.npz"
+
+    @property
+    def seconds(self) -> Path:
+        """What the stages have taken so far."""
+        return self.checkpoints / "seconds.npz"
+
+    @property
     def pins(self) -> Path:
         """Which versions of its inputs the run began with; beside the checkpoints, as above."""
         return self.checkpoints / "inputs.json"
@@ -97,7 +116,16 @@ class Workspace:
     def channel(self, name: str) -> Path | None:
         """Folder of an input channel, or nothing where the channel was not given."""
         folder = self.channel_folder(name)
-        return folder if folder.is_dir() and any(folder.iterdir()) else None
+        if not folder.is_dir() or not any(folder.iterdir()):
+            return None
+        for path in folder.rglob("*"):
+            # It would show the machine's own files, its credentials too, as data.
+            if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
+                msg = (
+                    f"`{path}` is a link that leads out of its channel; put the file itself there."
+                )
+                raise StorageError(msg)
+        return folder
 
     def channels(self) -> dict[str, Path]:
         """Return the input channels with data, by name."""

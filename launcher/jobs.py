@@ -4,6 +4,7 @@ import click
 
 from job.errors import StorageError
 from job.places import S3
+from job.wording import on_its_lines
 from launcher import aws
 from launcher.backends import docker, load_backend
 from launcher.runs import Run, find_run, list_runs
@@ -46,7 +47,7 @@ def print_log(run: Run) -> None:
     if not text:
         msg = f"The run `{run.name}` is {run.state} and has no log in `{run.place.uri}`."
         raise StorageError(msg)
-    click.echo(text, nl=False)
+    click.echo(on_its_lines(text), nl=False)
 
 
 def find_result(output: str, name: str | None) -> Run:

@@ -6,6 +6,8 @@ from typing import Self, TextIO
 
 import click
 
+from job.wording import on_one_line
+
 STEP = re.compile(r"train: step=(\d+)/(\d+) ")
 
 
@@ -44,7 +46,7 @@ class Live:
         if not self._console.is_terminal:
             click.echo(line, file=self._to)
             return
-        self._console.print(line, markup=False, emoji=False, soft_wrap=True)
+        self._console.print(on_one_line(line), markup=False, emoji=False, soft_wrap=True)
         if found := STEP.search(line):
             done, total = int(found[1]), int(found[2])
             self._bar.update(self._task, completed=done, total=total, visible=done < total)

@@ -11,8 +11,8 @@ from huggingface_hub import ModelCard
 
 from job.card import HUB_METRICS, base_license, write_card
 from job.interruption import StopSignal
+from job.markdown import precision_table, score_table
 from job.pipeline import Circumstances, run
-from job.report import precision_table, score_table
 from job.spec import ModelSpec
 from job.spec_document import build_spec
 from job.workspace import Workspace
@@ -205,18 +205,22 @@ def test_the_card_shows_base_and_tuned_scores(tuned):
     assert "nDCG@10 on 40 test queries among 400 documents" in tuned.card.text
 
 
-def test_the_snippet_runs(tuned):
-    """Copied out, with the folder put in, the code embeds at the recommended dimension."""
-    (code,) = re.findall(r"```python\n(.*?)```", tuned.card.text, re.DOTALL)
-    assert code.count('"path/to/model"') == 1
-    names = {}
-
-    exec(code.replace("path/to/model", str(tuned.folder)), names)
-
+def test_the_snippets_run(tuned, monkeypatch):
+    """Copied out as they stand, the code embeds and searches at the recommended dimension."""
+    codes = re.findall(r"```python\n(.*?)```", tuned.card.text, re.DOTALL)
+    assert codes == [
+        code for code in map(tuned.report["usage"].get, ("python", "quantized")) if code
+    ]
     dimension = tuned.report["recommendation"]["dimension"]
-    assert names["queries"].shape == (1, dimension)
-    assert names["documents"].shape == (2, dimension)
-    assert names["scores"].shape == (1, 2)
+    monkeypatch.chdir(tuned.folder.parents[2])
+    for code in codes:
+        names = {}
+
+        exec(code.replace(f"{tuned.folder.parents[1]}/", "runs/"), names)
+
+        assert names["queries"].shape == (1, dimension)
+        assert names["documents"].shape == (2, dimension)
+        assert sorted(names["best"][0].tolist()) == [0, 1]
 
 
 def test_the_card_shows_the_prompts_that_the_model_applies(tuned):

@@ -13,7 +13,6 @@ from job import compare as comparison
 from job.compare import METRIC, GroupedQueries, Lift, Retention, compare, detectable_lift
 from job.evaluate import Dimensions
 from job.ranking import Scores
-from job.spec import EvaluationSpec
 
 ONE = Dimensions((8,), 8)
 FOUR = Dimensions((512, 256, 128, 64), 128)
@@ -31,14 +30,7 @@ def compare_values(base, tuned, groups=None, *, dimensions=ONE, seed=0):
     base, tuned = (
         {d: {"float32": scores_of(v)} for d, v in side.items()} for side in (base, tuned)
     )
-    return compare(
-        base,
-        tuned,
-        groups,
-        dimensions,
-        EvaluationSpec(permutations=1_000),
-        seed,
-    )
+    return compare(base, tuned, GroupedQueries(groups, 1_000, seed), dimensions)
 
 
 def random_values(queries=60, seed=0):
@@ -233,9 +225,9 @@ def test_smaller_precisions_are_held_against_the_best_float32_vectors():
         8: {"float32": scores_of(values * 0.8), "int8": scores_of(values * 0.7)},
     }
 
-    result = compare(
-        tuned, tuned, np.arange(60), Dimensions((16, 8), 8), EvaluationSpec(permutations=100), 0
-    )
+    by_group = GroupedQueries(np.arange(60), 100, 0)
+
+    result = compare(tuned, tuned, by_group, Dimensions((16, 8), 8))
 
     assert [(p.dimension, p.precision, p.bytes_per_vector) for p in result.points] == [
         (16, "float32", 64),

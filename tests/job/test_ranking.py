@@ -238,11 +238,11 @@ def test_chunks_do_not_change_a_result(monkeypatch, chunk):
     search = random_search(signs, 250)
     texts = [" ".join("abcdefgh"[: 1 + i % 8]) for i in range(250)]
     questions = ["a h", "b c", "h g f", "d"]
-    whole = [search.ranked_at(16).tolist(), rank_bm25(texts, questions).tolist()]
+    whole = [search.ranked_at(16).tolist(), rank_bm25(texts, questions).ranked.tolist()]
 
     monkeypatch.setattr(ranking, "CHUNK", chunk)
 
-    assert [search.ranked_at(16).tolist(), rank_bm25(texts, questions).tolist()] == whole
+    assert [search.ranked_at(16).tolist(), rank_bm25(texts, questions).ranked.tolist()] == whole
 
 
 @pytest.mark.parametrize("documents", [1, 9, 10, 11, 99, 100, 101])
@@ -316,9 +316,20 @@ def test_bm25_puts_the_better_document_first():
         "Nothing of interest",
     ]
 
-    ranked = rank_bm25(corpus, ["cat", "DOG", "dog ran", "interest"])
+    ranked = rank_bm25(corpus, ["cat", "DOG", "dog ran", "interest"]).ranked
 
     assert ranked.tolist() == [[2, 0, 1, 3], [1, 2, 0, 3], [1, 2, 0, 3], [3, 0, 1, 2]]
+
+
+def test_bm25_knows_how_many_documents_share_a_word():
+    """The others are ranked by position, which a fusion must not take for a hit; at most 100."""
+    corpus = ["the cat sat", "a dog ran", "the cat and the dog", *["the end"] * 120]
+
+    matches = rank_bm25(corpus, ["cat", "cat dog", "zebra", "", "the"])
+
+    assert matches.found.tolist() == [2, 3, 0, 0, 100]
+    assert matches.ranked[0, :2].tolist() == [0, 2]
+    assert rank_bm25(["?", "!"], ["cat"]).found.tolist() == [0]
 
 
 def test_bm25_reads_words_of_any_alphabet():
@@ -330,7 +341,8 @@ def test_bm25_reads_words_of_any_alphabet():
         "Кошка спит на диване",
     ]
 
-    ranked = rank_bm25(corpus, ["BÄCKER", "größenwahnstraße", "wo schläft die Katze", "КОШКА"])
+    asked = ["BÄCKER", "größenwahnstraße", "wo schläft die Katze", "КОШКА"]
+    ranked = rank_bm25(corpus, asked).ranked
 
     assert ranked[:, 0].tolist() == [0, 0, 1, 3]
 
@@ -339,18 +351,19 @@ def test_bm25_ranks_by_position_where_no_word_is_known():
     """A question without any known word finds every document equally bad."""
     corpus = [f"text number{i}" for i in range(120)]
 
-    assert rank_bm25(corpus, ["zebra"]).tolist() == [list(range(100))]
+    assert rank_bm25(corpus, ["zebra"]).ranked.tolist() == [list(range(100))]
 
 
 def test_bm25_ranks_by_position_where_there_are_no_words():
     """A question of signs only is a question without any known word."""
-    assert rank_bm25(["a cat", "a dog"], ["dog", "?!", "…"]).tolist() == [[1, 0], [0, 1], [0, 1]]
-    assert rank_bm25(["…", "?!"], ["dog"]).tolist() == [[0, 1]]
+    ranked = rank_bm25(["a cat", "a dog"], ["dog", "?!", "…"]).ranked
+    assert ranked.tolist() == [[1, 0], [0, 1], [0, 1]]
+    assert rank_bm25(["…", "?!"], ["dog"]).ranked.tolist() == [[0, 1]]
 
 
 def test_bm25_ranks_a_single_document():
     """A corpus of one document has one ranking."""
-    assert rank_bm25(["only"], ["only", "other"]).tolist() == [[0], [0]]
+    assert rank_bm25(["only"], ["only", "other"]).ranked.tolist() == [[0], [0]]
 
 
 def bm25_by_hand(corpus, question, k1=1.2, b=0.75):
@@ -377,7 +390,8 @@ WORDS = st.lists(st.sampled_from(["ant", "bee", "cow", "dog", "elk"]), min_size=
 @settings(deadline=None)
 def test_bm25_ranks_as_the_formula_does(corpus, questions):
     """Along our ranking the scores worked out by hand never rise, and equal texts keep order."""
-    ranked = rank_bm25([" ".join(words) for words in corpus], [" ".join(q) for q in questions])
+    told, asked = ([" ".join(words) for words in texts] for texts in (corpus, questions))
+    ranked = rank_bm25(told, asked).ranked
 
     for row, question in zip(ranked.tolist(), questions, strict=True):
         by_hand = bm25_by_hand(corpus, question)
@@ -396,7 +410,7 @@ def test_bm25_uses_its_stated_constants(k1, b):
     corpus = [list(random.choice(words, random.integers(1, 30))) for _ in range(60)]
     question = ["ant", "bee", "cow"]
 
-    ranked = rank_bm25([" ".join(document) for document in corpus], [" ".join(question)])
+    ranked = rank_bm25([" ".join(document) for document in corpus], [" ".join(question)]).ranked
 
     def order(scores):
         return sorted(range(60), key=lambda position: (-round(scores[position], 5), position))

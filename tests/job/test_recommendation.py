@@ -222,7 +222,7 @@ def from_scores(by_dimension, spec=FLOAT_ONLY, groups=None, dimensions=FOUR):
     }
     count = len(tuned[dimensions.full]["float32"].rank)
     groups = np.arange(count) if groups is None else groups
-    result = compare(tuned, tuned, groups, dimensions, spec, seed=0)
+    result = compare(tuned, tuned, GroupedQueries(groups, spec.permutations, 0), dimensions)
     return result, recommend(result.points, result.best, spec)
 
 

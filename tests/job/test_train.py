@@ -236,9 +236,48 @@ def test_no_epochs_leave_the_base_model_untouched(task):
         "base_validation": base,
         "best_validation": base,
         "history": [],
+        "pairs": 0,
+        "seconds": 0.0,
+        "pairs_per_second": None,
     }
+    assert outcome.remark(MAIN) == "Nothing was trained."
     assert not outcome.improved_on_validation
     assert not prepared.workspace.checkpoints.exists()
+
+
+def test_a_training_tells_its_throughput(trained):
+    """Every pair once an epoch, in the seconds that the training took."""
+    prepared, whole = trained
+    facts = whole.facts()
+
+    assert facts["pairs"] == len(prepared.dataset.train) * whole.recipe.spec.epochs
+    assert facts["pairs_per_second"] == round(facts["pairs"] / whole.seconds, 1)
+
+
+@pytest.mark.parametrize(
+    ("reached", "told"),
+    [
+        ({20: 0.5}, "Validation was scored once, so nothing can be said of over-fitting."),
+        (
+            {10: 0.5, 20: 0.6},
+            (
+                "Validation rose to the end, to 0.600: no over-fitting is seen, and more "
+                "`training.epochs` may gain more."
+            ),
+        ),
+        (
+            {10: 0.6, 20: 0.5},
+            (
+                "Validation was best at step 10 (0.600) and 0.500 at the end, step 20: over-fitting "
+                "or chance; the best one was kept."
+            ),
+        ),
+    ],
+)
+def test_over_fitting_is_remarked_on(trained, reached, told):
+    """Where validation falls at the end; once is not enough to tell."""
+    history = [{"step": step, "epoch": 1.0, MAIN: score} for step, score in reached.items()]
+    assert replace(trained[1], history=history).remark(MAIN) == told
 
 
 def test_the_model_given_back_is_the_best_on_validation(task):

@@ -1,12 +1,14 @@
 """Queries that gained and lost, kinds of queries, labels to doubt, documents in the way."""
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from job.data import Corpus, Queries
 from job.ranking import METRIC, judge
-from job.where import HUB_HITS, SHOWN, SLICE_AT_LEAST, TEXT_CHARACTERS, look_where
+from job.where import HUB_HITS, KINDS_SHOWN, SHOWN, SLICE_AT_LEAST, TEXT_CHARACTERS, look_where
 
 # Twenty documents, each the answer to the question of its number.
 COUNT = 20
@@ -20,6 +22,10 @@ def corpus():
 
 @pytest.fixture
 def queries():
+    return make_queries()
+
+
+def make_queries(kinds=None):
     words = ("What is", "How is", "Is there", "Name the")
     texts = [f"{words[i % 4]} subject {i}" for i in range(COUNT)]
     count = np.arange(COUNT)
@@ -29,6 +35,7 @@ def queries():
         np.arange(COUNT + 1),
         count,
         count,
+        kinds and pa.array(kinds),
     )
 
 
@@ -132,3 +139,58 @@ def test_a_single_query_has_no_slices(corpus, queries):
         "slices": [],
         "hubs": [],
     }
+
+
+HOSTILE = "a|b <script>"
+
+
+def slices_by(queries, corpus, column, base=None):
+    base = base or scores(queries)
+    where = look_where(queries, corpus, base, scores(queries), base, column)
+    return [s for s in where.slices if s.by == column]
+
+
+def test_the_datas_own_kinds_are_slices_named_by_their_column(corpus):
+    """What is null is of no kind, and a name stays as it is."""
+    queries = make_queries([HOSTILE] * SLICE_AT_LEAST + [None] * (COUNT - SLICE_AT_LEAST))
+    base = scores(queries, {0: 2, 19: 3})
+    (found,) = slices_by(queries, corpus, "product", base)
+    gained = base.metrics[METRIC][:SLICE_AT_LEAST].mean()
+    assert (found.name, found.queries, found.tuned) == (HOSTILE, SLICE_AT_LEAST, 1.0)
+    assert found.base == pytest.approx(gained)
+    assert found.lift == pytest.approx(1 - gained)
+    assert found.ci[0] < found.lift < found.ci[1]
+
+
+def test_a_kind_of_too_few_queries_is_no_slice(corpus):
+    kinds = ["few"] * (SLICE_AT_LEAST - 1) + ["many"] * (COUNT - SLICE_AT_LEAST + 1)
+    assert [s.name for s in slices_by(make_queries(kinds), corpus, "product")] == ["many"]
+
+
+@pytest.mark.parametrize("column", [None, "product"])
+def test_data_that_names_no_kinds_has_the_other_slices_only(queries, corpus, column):
+    """Neither where no column is named, nor where no query has a value in it."""
+    nameless = replace(queries, kinds=pa.nulls(COUNT, pa.large_string()))
+    plain = look_where(queries, corpus, scores(queries), scores(queries), scores(queries))
+    for asked in (queries, nameless):
+        where = look_where(asked, corpus, *[scores(queries)] * 3, column)
+        assert where == plain
+
+
+def test_a_column_may_bear_the_name_of_another_kind(corpus):
+    """Both are there."""
+    found = slices_by(make_queries(["x"] * COUNT), corpus, "words of the answer")
+    assert [s.name for s in found] == ["9", "x"]
+
+
+def test_of_many_kinds_the_largest_are_shown_first():
+    """Ties by name; the smaller ones are left out."""
+    sizes = {f"kind {n:02}": SLICE_AT_LEAST + (n + 1) // 2 for n in range(KINDS_SHOWN + 5)}
+    kinds = [name for name, size in sizes.items() for _ in range(size)]
+    count = np.arange(len(kinds))
+    names = pa.array([f"{n:04}" for n in count])
+    queries = Queries(names, names, np.arange(len(kinds) + 1), count, count, pa.array(kinds))
+    ranked = judge(count[:, None], queries)
+    found = look_where(queries, Corpus(names, names), ranked, ranked, ranked, "product").slices
+    expected = sorted(sizes.items(), key=lambda item: (-item[1], item[0]))[:KINDS_SHOWN]
+    assert [(s.name, s.queries) for s in found if s.by == "product"] == expected

@@ -54,5 +54,14 @@ def test_slices_and_hubs_are_tabulated_with_their_numbers():
     assert "- 9 times, 3 before: everything" in text
 
 
+def test_the_names_of_the_datas_own_kinds_are_no_markup():
+    """A column and its values are texts of the user's."""
+    numbers = {"queries": 12, "base": 0.5, "tuned": 0.5, "lift": 0.0, "ci": [-0.1, 0.1]}
+    found = {"by": "<b>kind", "name": "a|b\n[c](d)", **numbers}
+    text = where_section(EMPTY | {"slices": [found]}, 128)
+    row = r"| \<b\>kind | a\|b \[c\]\(d\) | 12 | 0.500 | 0.500 | +0.000 | [-0.100, +0.100] |"
+    assert row in text.splitlines()
+
+
 def test_where_nothing_is_to_be_told_one_line_stays():
     assert where_section(EMPTY, 64).count("\n") == 0

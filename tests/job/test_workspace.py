@@ -111,11 +111,16 @@ def test_only_channels_with_data_in_them_count(workspace):
     """An absent channel, an empty folder and a file of that name are none; `spec` is no data."""
     data = write(workspace.channel_folder("data") / "pairs.jsonl", "{}\n")
     corpus = write(workspace.channel_folder("corpus") / "deep" / "corpus.jsonl", "{}\n")
+    probe = write(workspace.channel_folder("probe") / "probe.csv", "question,context\n")
     workspace.channel_folder("validation").mkdir()
     write(workspace.channel_folder("test"), "not a folder\n")
     write(workspace.job_spec, {})
 
-    assert workspace.channels() == {"data": data.parent, "corpus": corpus.parents[1]}
+    assert workspace.channels() == {
+        "data": data.parent,
+        "corpus": corpus.parents[1],
+        "probe": probe.parent,
+    }
     assert [workspace.channel(name) for name in ("validation", "test", "nothing")] == [None] * 3
     assert workspace.channel("spec") == workspace.job_spec.parent
 

@@ -1,0 +1,113 @@
+"""Beside BM25: does the tuned model beat it, and does it still gain inside a hybrid search?
+
+Fused by reciprocal rank (Cormack, Clarke and Büttcher, 2009): a document's score is the sum, over
+both lists, of 1 / (60 + its rank).
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from job.compare import GroupedQueries, Lift
+from job.data import Queries
+from job.ranking import DEPTH, METRIC, IntArray, Scores, judge
+from job.wording import change, format_p, interval
+
+# The authors' constant, and every search engine's default.
+K = 60
+
+
+@dataclass(frozen=True)
+class Hybrid:
+    """All by dimension, of float32 vectors; a lift is of nDCG@10."""
+
+    base: dict[int, Scores]
+    tuned: dict[int, Scores]
+    # Tuned minus base, both fused with BM25.
+    lifts: dict[int, Lift]
+    # Tuned and fused minus tuned alone.
+    against_alone: dict[int, Lift]
+    # Tuned alone minus BM25.
+    against_bm25: dict[int, Lift]
+
+    def to_dict(self, main: int) -> dict[str, Any]:
+        return {
+            "k": K,
+            "depth": DEPTH,
+            "scores": {
+                name: {str(d): scores.means() for d, scores in found.items()}
+                for name, found in (("base", self.base), ("tuned", self.tuned))
+            },
+            "comparison": {
+                str(d): {**asdict(lift), "against_alone": asdict(self.against_alone[d])}
+                for d, lift in self.lifts.items()
+            },
+            "sentence": self._sentence(main),
+        }
+
+    def _sentence(self, dimension: int) -> str:
+        lift = self.lifts[dimension]
+        base, tuned = (found[dimension].mean(METRIC) for found in (self.base, self.tuned))
+        numbers = (
+            f"fused with BM25, nDCG@10 at {dimension} dimensions goes from {base:.3f} to "
+            f"{tuned:.3f}, {change(lift.lift)} {interval(lift.ci)}, {format_p(lift.p_value)}"
+        )
+        if lift.is_gain:
+            return f"The gain survives inside a hybrid search: {numbers}."
+        if lift.ci[1] < 0:
+            return f"Inside a hybrid search the tuned model is worse: {numbers}."
+        return f"Inside a hybrid search the difference is not beyond chance: {numbers}."
+
+
+def hybrid_search(
+    bm25: Scores,
+    base: Mapping[int, Mapping[str, Scores]],
+    tuned: Mapping[int, Mapping[str, Scores]],
+    queries: Queries,
+    by_group: GroupedQueries,
+) -> Hybrid:
+    """Fuse BM25 with both models at every dimension, and compare."""
+    before, after = ({d: s["float32"] for d, s in scores.items()} for scores in (base, tuned))
+    fused_before, fused_after = (
+        {d: judge(fuse(bm25, found), queries) for d, found in scores.items()}
+        for scores in (before, after)
+    )
+
+    def lifts(new: Mapping[int, Scores], old: Mapping[int, Scores]) -> dict[int, Lift]:
+        return {
+            d: by_group.lift(found.metrics[METRIC] - old[d].metrics[METRIC])
+            for d, found in new.items()
+        }
+
+    return Hybrid(
+        fused_before,
+        fused_after,
+        lifts(fused_after, fused_before),
+        lifts(fused_after, after),
+        lifts(after, dict.fromkeys(after, bm25)),
+    )
+
+
+def fuse(bm25: Scores, dense: Scores) -> IntArray:
+    """Fuse two rankings of the same queries: positions, (n_queries, ≤ 100), ties by position."""
+    positions, weights = [], []
+    for scores in (bm25, dense):
+        places = np.arange(scores.ranked.shape[1])
+        weight = np.broadcast_to(1.0 / (K + 1 + places), scores.ranked.shape)
+        if scores.found is not None:
+            # What has no word of the query is no hit of BM25's, wherever it stands.
+            weight = np.where(places < scores.found[:, None], weight, 0.0)
+        positions.append(scores.ranked)
+        weights.append(weight)
+    documents, totals = np.concatenate(positions, axis=1), np.concatenate(weights, axis=1)
+    order = documents.argsort(axis=1, kind="stable")
+    documents = np.take_along_axis(documents, order, axis=1)
+    totals = np.take_along_axis(totals, order, axis=1)
+    # A document stands at most twice, side by side now: the first takes all, the second goes last.
+    twice = documents[:, 1:] == documents[:, :-1]
+    totals[:, :-1] += np.where(twice, totals[:, 1:], 0.0)
+    totals[:, 1:][twice] = -1.0
+    best = np.argsort(-totals, axis=1, kind="stable")[:, : dense.ranked.shape[1]]
+    return np.take_along_axis(documents, best, axis=1)

@@ -1,0 +1,58 @@
+"""How numbers and names are written, the same in every view of a report."""
+
+from collections.abc import Sequence
+
+RESCORED = "_rescored"
+# What a terminal obeys instead of showing it, and what turns a line's direction around.
+UNSEEN = {
+    code: f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+    for code in (*range(0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+}
+LINES = {code: sign for code, sign in UNSEEN.items() if chr(code) not in "\t\n"}
+
+
+def on_one_line(text: str) -> str:
+    """Write a stranger's text so that whatever shows it only shows it."""
+    return text.translate(UNSEEN)
+
+
+def on_its_lines(text: str) -> str:
+    """Write a stranger's text likewise, and leave its lines and tabs."""
+    return text.translate(LINES)
+
+
+def score(value: float) -> str:
+    return f"{value:.3f}"
+
+
+def change(value: float) -> str:
+    return f"{value:+.3f}"
+
+
+def interval(ci: Sequence[float]) -> str:
+    return f"[{ci[0]:+.3f}, {ci[1]:+.3f}]"
+
+
+def share(value: float) -> str:
+    return f"{value:.1%}"
+
+
+def share_interval(ci: Sequence[float]) -> str:
+    return f"[{ci[0]:.1%}, {ci[1]:.1%}]"
+
+
+def format_p(value: float) -> str:
+    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
+
+
+def usd(value: float | None) -> str:
+    return "unknown" if value is None else f"${value:.4f}"
+
+
+def spoken(precision: str) -> str:
+    """Write a precision for people: `int8, rescored`."""
+    return precision.replace(RESCORED, ", rescored")
+
+
+def gigabytes(count: int) -> str:
+    return f"{count / 1e9:.2f}"

@@ -1,0 +1,43 @@
+"""How many texts are cut: counted by the model's own tokenizer, as the model reads them."""
+
+import pyarrow as pa
+import pytest
+
+from job import truncation
+from job.data import Corpus, Queries
+from job.machine import Machine
+from job.model import Prompts, load_model
+from job.spec import ModelSpec
+from job.truncation import count_truncated
+
+
+@pytest.fixture(scope="module")
+def model(tiny_encoder):
+    spec = ModelSpec(base=str(tiny_encoder), max_length=16)
+    return load_model(spec, Machine("cpu", "float32", "")).with_prompts(Prompts("", "tell0 tell1 "))
+
+
+def texts(*lengths):
+    return pa.array([" ".join(["ask1"] * n) for n in lengths], pa.large_string())
+
+
+def search(*lengths):
+    asked = texts(3, 15)
+    told = texts(*lengths)
+    return Queries(asked, asked, None, None, None), Corpus(told, told)
+
+
+def test_tokens_are_counted_with_prompt_and_specials(model):
+    """Two specials and, for documents, two words of the prompt: 12 words fit into 16, 13 do not."""
+    assert count_truncated(model, *search(12, 13, 40)) == {
+        "max_tokens": 16,
+        "queries": {"texts": 2, "cut": 1, "longest": 17},
+        "documents": {"texts": 3, "cut": 2, "longest": 44},
+    }
+
+
+def test_of_very_many_texts_a_sample_is_looked_at(model, monkeypatch):
+    """Spread evenly from the first to the last."""
+    monkeypatch.setattr(truncation, "LOOKED_AT", 3)
+    found = count_truncated(model, *search(1, 40, 2, 40, 30))["documents"]
+    assert found == {"texts": 3, "cut": 1, "longest": 34}

@@ -1,0 +1,126 @@
+"""The snippets are run as they stand; what they find is what was scored."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import build_encoder
+from sentence_transformers import SentenceTransformer
+
+from job.precision import rank_quantized
+from job.spec_document import build_spec
+from job.usage import repeat, usage
+
+TEXTS = [f"tell{i} the tell{i + 1}" for i in range(20)]
+QUESTIONS = [f"ask{i} of tell{i + 3}" for i in range(6)]
+PRECISIONS = ("int8", "int8_rescored", "binary", "binary_rescored")
+
+
+def spec_of(uri="runs", hub=None):
+    return build_spec({}, {"output.uri": uri} | ({"output.hub": hub} if hub else {}))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A stored model with prompts, where a run would have put it."""
+    folder = tmp_path_factory.mktemp("usage")
+    stored = build_encoder(folder / "built")
+    encoder = SentenceTransformer(str(stored), device="cpu")
+    encoder.prompts = {"query": "ask0 ask1 ", "document": "tell0 "}
+    encoder.save_pretrained(str(folder / "runs" / "my-run" / "model"), create_model_card=False)
+    return folder
+
+
+def run(code, folder, monkeypatch):
+    """Run a snippet in the folder it was written for, with more texts; return its names."""
+    monkeypatch.chdir(folder)
+    start, _, rest = code.partition("texts = ")
+    _, _, rest = rest.partition("\n\n")
+    names = {}
+    exec(f"{start}texts = {TEXTS!r}\nquestions = {QUESTIONS!r}\n\n{rest}", names)
+    return names
+
+
+def vectors(folder, dimension):
+    encoder = SentenceTransformer(
+        str(folder / "runs" / "my-run" / "model"), device="cpu", truncate_dim=dimension
+    )
+    return (
+        encoder.encode_query(QUESTIONS, normalize_embeddings=True),
+        encoder.encode_document(TEXTS, normalize_embeddings=True),
+    )
+
+
+@pytest.mark.parametrize("precision", ["float32", *PRECISIONS])
+def test_the_snippet_for_full_vectors_applies_prompts_and_truncates(model, precision, monkeypatch):
+    """Whatever is recommended, the first snippet searches by float32 at the advised dimension."""
+    advice = {"dimension": 16, "precision": precision}
+    found = run(usage(spec_of(), "my-run", advice, pushed=False)["python"], model, monkeypatch)
+
+    queries, documents = vectors(model, 16)
+    assert found["queries"].shape == (6, 16)
+    np.testing.assert_allclose(found["scores"], queries @ documents.T, atol=1e-6)
+    assert (np.diff(np.take_along_axis(found["scores"], found["best"], axis=1)) <= 0).all()
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_the_snippet_for_smaller_vectors_finds_what_was_scored(model, precision, monkeypatch):
+    """The same first texts as the report's own ranking, where no two score alike."""
+    advice = {"dimension": 16, "precision": precision}
+    found = run(usage(spec_of(), "my-run", advice, pushed=False)["quantized"], model, monkeypatch)
+
+    queries, documents = map(torch.from_numpy, vectors(model, 16))
+    stored_as = precision.removesuffix("_rescored")
+    expected = rank_quantized(queries, documents, 16, stored_as)[precision][:, :10]
+    size = 16 if stored_as == "int8" else 2
+    assert found["stored"].nbytes == len(TEXTS) * size
+    # Texts of equal codes score alike: any of them is right.
+    best, numbers = np.array(found["best"]), found["numbers"]
+    if precision.endswith("rescored"):
+        assert numbers[best[:, 0]].tolist() == numbers[expected[:, 0]].tolist()
+    else:
+        scores = found["scores"]
+        chosen, right = (np.take_along_axis(scores, rows, axis=1) for rows in (best, expected))
+        assert chosen.tolist() == right.tolist()
+
+
+def test_where_float32_is_advised_nothing_is_quantized():
+    advice = {"dimension": 16, "precision": "float32"}
+    assert usage(spec_of(), "my-run", advice, pushed=False)["quantized"] is None
+
+
+def test_a_pushed_model_is_named_as_the_hub_knows_it():
+    """In Python and for the server, which needs no volume then."""
+    spec = spec_of(hub="me/finance")
+    snippets = usage(spec, "r", {"dimension": 8, "precision": "float32"}, pushed=True)
+
+    assert "SentenceTransformer('me/finance', truncate_dim=8)" in snippets["python"]
+    assert "--model-id me/finance\n" in snippets["serve"]
+    assert "-v" not in snippets["serve"]
+
+
+def test_a_local_model_is_mounted_into_the_server():
+    """Read from where the results lie, prompts by their names, and the dimension by the reader."""
+    spec = spec_of("my runs")
+    serve = usage(spec, "r", {"dimension": 8, "precision": "float32"}, pushed=False)["serve"]
+
+    assert "-v \"$PWD\"/'my runs/r/model':/model:ro " in serve
+    assert '"prompt_name": "query"' in serve
+    assert "first 8 numbers" in serve
+
+
+@pytest.mark.parametrize(
+    ("uri", "command"),
+    [
+        ("runs", "embedtune launch runs/my-run/spec.json --name my-run-again"),
+        ("/a b", "embedtune launch '/a b/my-run/spec.json' --name my-run-again"),
+        (
+            "s3://bucket/runs",
+            (
+                "embedtune fetch s3://bucket/runs/my-run && "
+                "embedtune launch runs/my-run/spec.json --name my-run-again"
+            ),
+        ),
+    ],
+)
+def test_the_command_to_repeat_can_be_pasted(uri, command):
+    assert repeat("my-run", uri) == command
