@@ -12,6 +12,8 @@ from job.spec import Columns
 ANCHOR_NAMES = ("anchor", "query", "question")
 POSITIVE_NAMES = ("positive", "context", "document", "passage", "answer", "pos")
 NEGATIVE_NAME = re.compile(r"(hard_?)?neg(ative)?s?(_?\d+)?")
+# More would not be read, and a file without a header may have a text for each name.
+MAX_LISTED = 20
 SCORE_NAMES = ("score", "similarity", "similarity_score", "label", "labels")
 
 
@@ -112,4 +114,6 @@ def _refuse_scores(fields: Mapping[str, Any], source: str, *, nameable: bool) ->
 
 
 def _listed(names: Collection[str]) -> str:
-    return ", ".join(f"`{name}`" for name in names) or "(no columns)"
+    shown = [f"`{name}`" for name in names][:MAX_LISTED]
+    more = [f"{len(names) - MAX_LISTED} more"] if len(names) > MAX_LISTED else []
+    return ", ".join(shown + more) or "(no columns)"

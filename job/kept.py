@@ -5,6 +5,7 @@ Plain arrays, no pickles. A file that is damaged is as good as none: what it hel
 
 import json
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -78,8 +79,8 @@ def _read(path: Path) -> dict[str, Any] | None:
         return None
     try:
         # Each member has a checksum, which reading it proves.
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as handle, np.load(handle, allow_pickle=False) as arrays:
             return dict(arrays)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         log.warning("kept: `%s` is damaged (%s), so it is found out anew", path.name, error)
         return None

@@ -17,6 +17,8 @@ from job.sources import Document, RawRow
 BATCH = 10_000
 # Shown of a rejected row's texts; enough to find it again.
 EXCERPT = 200
+# So many characters at a time: a run of marks takes the square of its length, hours for a line.
+NORMALIZED = 10_000
 # A group's name is a label in tables; those that are alike so far are taken for one.
 GROUP_CHARACTERS = 100
 
@@ -125,7 +127,9 @@ def judge_documents(documents: Iterable[Document]) -> pa.Table:
 
 def normalize(text: str) -> str:
     """Reduce a text to what makes it the same text: letters without case, width and spacing."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    parts = (text[start : start + NORMALIZED] for start in range(0, len(text), NORMALIZED))
+    composed = "".join(unicodedata.normalize("NFKC", part) for part in parts)
+    return " ".join(composed.casefold().split())
 
 
 def text_key(text: str) -> int:

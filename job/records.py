@@ -4,10 +4,13 @@ Nothing is judged here beyond "is this file what its name says": a broken file i
 that names the file and the line.
 """
 
+import codecs
 import csv
 import gzip
 import json
+import os
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +26,13 @@ MAX_LINE_BYTES = 64 * 1024 * 1024
 csv.field_size_limit(MAX_LINE_BYTES)
 # Key under which csv puts the fields that the header has no name for.
 SURPLUS = "\0surplus"
+# How files begin that are no text, whatever their names say.
+FOREIGN = {
+    b"PK\x03\x04": "a workbook or another ZIP archive; export it as CSV in UTF-8",
+    b"\xd0\xcf\x11\xe0": "an old workbook; export it as CSV in UTF-8",
+    b"PAR1": "Parquet; end its name in `.parquet`",
+    b"\x1f\x8b": "compressed by gzip, and not as its name says; unpack it",
+}
 
 
 @dataclass(frozen=True)
@@ -48,15 +58,38 @@ def list_files(path: Path) -> list[Path]:
             msg = f"`{path}` has a suffix that says no format; expected {_suffixes()}."
             raise DataError(msg)
         return [path]
+    if not path.is_dir():
+        msg = f"`{path}` is neither a file nor a folder; save the rows as a file."
+        raise DataError(msg)
     files = sorted(
         file
-        for file in path.rglob("*")
+        for file in _files_below(path)
         if file.is_file() and file_format(file) and not _is_hidden(file.relative_to(path))
     )
     if not files:
         msg = f"The folder `{path}` holds no data file; expected {_suffixes()}."
         raise DataError(msg)
     return files
+
+
+def _files_below(path: Path) -> Iterator[Path]:
+    def refuse(error: OSError) -> None:
+        # Passed over, its rows would be missing in silence.
+        msg = f"`{error.filename}` cannot be read: {error.strerror}."
+        raise DataError(msg)
+
+    for folder, _, names in os.walk(path, onerror=refuse):
+        for name in names:
+            yield Path(_written(folder), _written(name))
+
+
+def _written(name: str) -> str:
+    """Refuse a name that no report, and no list of dropped rows, could hold."""
+    shown = os.fsencode(name).decode("utf-8", "backslashreplace")
+    if shown != name:
+        msg = f"The name `{shown}` is not UTF-8; rename that file or folder."
+        raise DataError(msg)
+    return name
 
 
 def read_records(path: Path) -> Iterator[Record]:
@@ -97,8 +130,10 @@ def _read_lines(file: Path) -> Iterator[str]:
                 if len(raw) == MAX_LINE_BYTES:
                     msg = f"`{file}` line {line} is longer than {MAX_LINE_BYTES:,} bytes."
                     raise DataError(msg)
-                text = raw.decode("utf-8")
-                yield text.removeprefix("\ufeff") if line == 1 else text
+                if line == 1:
+                    _refuse_foreign(file, raw)
+                    raw = raw.removeprefix(codecs.BOM_UTF8)  # noqa: PLW2901
+                yield raw.decode("utf-8")
     except UnicodeDecodeError as error:
         msg = (
             f"`{file}` is not UTF-8: byte 0x{error.object[error.start]:02x} in line {line}. "
@@ -108,6 +143,16 @@ def _read_lines(file: Path) -> Iterator[str]:
     except (EOFError, zlib.error):
         msg = f"`{file}` is a damaged or cut-off gzip file (after line {line}). Fetch it again."
         raise DataError(msg) from None
+
+
+def _refuse_foreign(file: Path, start: bytes) -> None:
+    for magic, what in FOREIGN.items():
+        if start.startswith(magic):
+            msg = f"`{file}` is {what}."
+            raise DataError(msg)
+    if b"\0" in start and not start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        msg = f"`{file}` is not UTF-8: its first line holds zero bytes, as UTF-16 does. "
+        raise DataError(msg + "Save it as UTF-8.")
 
 
 def _read_jsonl(file: Path) -> Iterator[Record]:
@@ -181,6 +226,7 @@ def _read_csv(file: Path) -> Iterator[Record]:
     reader = csv.reader(_chain(header, lines), delimiter=delimiter, strict=True)
     try:
         names = next(reader, [])
+        _refuse_doubles(file, names)
         line = reader.line_num + 1
         for values in reader:
             if values:
@@ -191,6 +237,14 @@ def _read_csv(file: Path) -> Iterator[Record]:
     except csv.Error as error:
         msg = f"`{file}` line {reader.line_num} is not valid CSV: {error}."
         raise DataError(msg) from None
+
+
+def _refuse_doubles(file: Path, names: list[str]) -> None:
+    """Refuse two columns of one name, of which the last would win in silence."""
+    counts = Counter(name for name in names if name.strip())
+    if doubles := [name for name, count in counts.items() if count > 1]:
+        msg = f"`{file}` has the column `{doubles[0]}` twice; rename one of them."
+        raise DataError(msg)
 
 
 def _chain(first: str, rest: Iterator[str]) -> Iterator[str]:
@@ -209,10 +263,14 @@ def _read_parquet(file: Path) -> Iterator[Record]:
 
     try:
         number = 0
-        for batch in pq.ParquetFile(file).iter_batches(batch_size=8192):
+        whole = pq.ParquetFile(file)
+        _refuse_doubles(file, whole.schema_arrow.names)
+        for batch in whole.iter_batches(batch_size=8192):
             for fields in batch.to_pylist():
                 number += 1
                 yield Record(str(file), number, fields)
-    except pa.ArrowException as error:
-        msg = f"`{file}` is not a readable Parquet file: {str(error).splitlines()[0]}"
+    # The others are values that Python has none for: bytes in texts, years, time zones.
+    except (pa.ArrowException, ValueError, OverflowError, LookupError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        msg = f"`{file}` is not a readable Parquet file: {reason}"
         raise DataError(msg) from None

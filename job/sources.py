@@ -6,6 +6,7 @@ All of them become the same thing: rows of (anchor, positives, negatives) as the
 
 import dataclasses
 import itertools
+import math
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -68,7 +69,7 @@ def open_source(name: str, spec: DataSpec, role: str = "data") -> Source:
     if name.startswith("builtin:"):
         return _from_records(name, _builtin_records(name), Columns(group=required), group)
     path = Path(name)
-    if path.exists():
+    if _is_there(path):
         if is_beir(path):
             return _from_beir(name, path, group, required)
         wanted = None if role == "probe" else spec.columns.model_copy(update={"group": required})
@@ -80,7 +81,7 @@ def open_source(name: str, spec: DataSpec, role: str = "data") -> Source:
 def open_documents(name: str) -> Iterator[Document]:
     """Read the documents of `data.corpus`: columns `text` and, if they have one, `id` or `_id`."""
     path = Path(name)
-    if not path.exists():
+    if not _is_there(path):
         msg = f"`data.corpus` is `{name}`, which does not exist."
         raise DataError(msg)
     for number, record in enumerate(read_records(path), start=1):
@@ -90,6 +91,14 @@ def open_documents(name: str) -> Iterator[Document]:
         given = [record.fields[key] for key in ("id", "_id") if record.fields.get(key) is not None]
         name = identifier(given[0]) if given else f"c{number:08d}"
         yield Document(name, _joined(record.fields))
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists() and not (path.is_dir() and not any(path.iterdir()))
+    except OSError as error:
+        msg = f"`{path}` cannot be read: {error.strerror}."
+        raise DataError(msg) from None
 
 
 def identifier(given: object) -> str:
@@ -164,14 +173,8 @@ def _with_metadata(record: Record) -> dict[str, Any]:
 
 
 def _beir_rows(folder: Path, group: str | None) -> Iterator[RawRow]:
-    texts = {document.id: document.text for document in _beir_documents(folder)}
-    queries = {
-        identifier(record.fields.get("_id")): (
-            record.fields.get("text"),
-            _with_metadata(record).get(group) if group is not None else None,
-        )
-        for record in read_records(_beir_file(folder, "queries") or folder)
-    }
+    texts = _texts_by_id(folder, "corpus")
+    queries = _texts_by_id(folder, "queries", group)
     qrels = sorted((folder / "qrels").glob("*.tsv"))
     if not qrels:
         msg = f"The BEIR folder `{folder}` has no `qrels/*.tsv`."
@@ -187,18 +190,45 @@ def _beir_rows(folder: Path, group: str | None) -> Iterator[RawRow]:
                     record.file,
                     record.row,
                     text,
-                    [texts.get(document)],
+                    [texts.get(document, (None, None))[0]],
                     group=kind,
-                    query_id=query,
+                    query_id=identifier(query),
                     split=split,
                 )
+
+
+def _texts_by_id(folder: Path, stem: str, group: str | None = None) -> dict[str, tuple[Any, Any]]:
+    """Return the text of each id, and its group; an id of two texts would judge one of them wrong.
+
+    The ids are those of the file: made fit for a table, two might become one.
+    """
+    texts: dict[str, tuple[Any, Any]] = {}
+    for record in read_records(_beir_file(folder, stem) or folder):
+        name = _given_id(record)
+        kind = _with_metadata(record).get(group) if group is not None else None
+        if texts.setdefault(name, (_joined(record.fields), kind))[0] != _joined(record.fields):
+            msg = (
+                f"`{record.file}` row {record.row} gives another text to the id {name!r}; "
+                "give each text an id of its own."
+            )
+            raise DataError(msg)
+    return texts
+
+
+def _given_id(record: Record) -> str:
+    if (given := record.fields.get("_id")) is None:
+        msg = f"`{record.file}` row {record.row} has no `_id`, which judgements go by."
+        raise DataError(msg)
+    return str(given)
 
 
 def _judgement(record: Record) -> tuple[str | None, str]:
     """Return (query id, document id) of a qrels line; no query where it says "not relevant"."""
     try:
         query, document, score = (record.fields[key] for key in ("query-id", "corpus-id", "score"))
-        return (identifier(query) if float(score) > 0 else None), identifier(document)
+        if not math.isfinite(float(score)):
+            raise ValueError
+        return (query if float(score) > 0 else None), document
     except (KeyError, TypeError, ValueError):
         msg = (
             f"`{record.file}` line {record.row} is no judgement; expected the columns "
@@ -217,7 +247,7 @@ def _beir_split(file: Path) -> str:
 
 def _beir_documents(folder: Path) -> Iterator[Document]:
     for record in read_records(_beir_file(folder, "corpus") or folder):
-        yield Document(identifier(record.fields.get("_id")), _joined(record.fields))
+        yield Document(identifier(_given_id(record)), _joined(record.fields))
 
 
 def _beir_file(folder: Path, stem: str) -> Path | None:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from job.errors import Interrupted, MachineError, SpecError, StorageError
+from job.errors import Interrupted, MachineError, SpecError, StorageError, TrainingError
 from job.interruption import StopSignal
+from job.kept import kept_seconds
 from job.pipeline import Circumstances, run
 from job.ranking import METRICS
 from job.spec_document import build_spec
@@ -19,6 +20,8 @@ from job.workspace import Workspace
 DIMENSIONS = ("64", "32", "16")
 PROMPTS = {"query": "ask1 ask2 ", "document": "tell3 tell4 "}
 NO_PROMPTS = {"query": "", "document": ""}
+# Sections of a report that name the run, or tell of times.
+VOLATILE = {"job_name", "finished", "seconds", "cost", "usage", "repeat", "training"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,9 +181,8 @@ def test_the_same_seed_gives_the_same_result_to_the_last_digit(run_job, referenc
     """Splits, fingerprints, weights, scores and statistics are those of the first run."""
     again = run_job("again", price=3.6)
 
-    volatile = {"job_name", "finished", "seconds", "cost", "usage", "repeat", "training"}
-    assert volatile < again.report.keys()
-    kept = reference.report.keys() - volatile
+    assert again.report.keys() > VOLATILE
+    kept = reference.report.keys() - VOLATILE
     assert {key: again.report[key] for key in kept} == {key: reference.report[key] for key in kept}
     for key in again.report["training"].keys() - {"seconds", "pairs_per_second", "peak_memory"}:
         assert again.report["training"][key] == reference.report["training"][key]
@@ -626,3 +628,50 @@ def test_an_interrupted_job_leaves_no_result_and_goes_on(run_job, place):
 
     assert finished.report["training"]["resumed_from_step"] == 1
     assert finished.report["verdict"]["improved"]
+
+
+@pytest.mark.parametrize("rate", ["3e-3", "1e-9"], ids=["improved", "not improved"])
+def test_a_job_taken_up_scores_the_base_model_no_second_time(run_job, place, monkeypatch, rate):
+    """Its report is that of the uninterrupted job, its seconds are those of both starts."""
+    fields = {
+        "training__epochs": "1",
+        "training__learning_rate": rate,
+        "evaluation__protocol": "both",
+    }
+    whole = run_job(f"whole-{rate}", **fields)
+    stop = StopSignal()
+    stop.requested = True
+    with pytest.raises(Interrupted):
+        run_job(f"cut-{rate}", stop=stop, **fields)
+    kept = kept_seconds(Workspace(place / "work" / f"cut-{rate}").seconds)
+
+    def scored_again(*_):
+        pytest.fail("the base model was scored a second time")
+
+    monkeypatch.setattr("job.pipeline.score_base", scored_again)
+    finished = run_job(f"cut-{rate}", **fields)
+
+    assert finished.report["training"]["resumed_from_step"] == 1
+    for key in whole.report.keys() - VOLATILE:
+        assert finished.report[key] == whole.report[key], key
+    assert kept.keys() >= {"start", "fetch", "data", "model", "score base", "train"}
+    assert all(finished.report["seconds"][stage] >= seconds for stage, seconds in kept.items())
+    log = (finished.folder / "logs" / "job.log").read_text("utf-8")
+    assert "score base: taken from an earlier start of this run" in log
+    assert re.search(r"train: done seconds=\S+ steps=12 resumed_from_step=1\n", log)
+
+
+def test_a_job_whose_data_has_changed_is_not_gone_on_with(run_job, place, pairs):
+    """The checkpoint was trained on other pairs: which differ is told, and nothing is lost."""
+    stop = StopSignal()
+    stop.requested = True
+    own = place / "own.jsonl"
+    own.write_bytes(pairs.read_bytes())
+    with pytest.raises(Interrupted):
+        run_job("changed", data__source=str(own), stop=stop)
+    own.write_bytes(b"".join(pairs.read_bytes().splitlines(keepends=True)[5:]))
+
+    with pytest.raises(TrainingError, match="were made from something else: the data was"):
+        run_job("changed", data__source=str(own))
+    own.write_bytes(pairs.read_bytes())
+    assert run_job("changed", data__source=str(own)).report["training"]["resumed_from_step"] == 1

@@ -268,8 +268,8 @@ def test_a_training_tells_its_throughput(trained):
         (
             {10: 0.6, 20: 0.5},
             (
-                "Validation was best at step 10 (0.600) and 0.500 at the end, step 20: over-fitting "
-                "or chance; the best one was kept."
+                "Validation was best at step 10 (0.600) and 0.500 at the end, step 20: "
+                "over-fitting or chance; the best one was kept."
             ),
         ),
     ],
