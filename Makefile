@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 PINS := pyproject.toml constraints.txt
 
-.PHONY: demo test image smoke test-docker test-sdk test-browser lint docs lock audit secrets bench clean
+.PHONY: demo test image smoke test-docker test-sdk test-browser chaos lint docs lock audit secrets bench clean
 
 demo: $(VENV)/.demo
 	$(BIN)/embedtune launch --data builtin:aws-docs --model builtin:minilm \
@@ -29,6 +29,10 @@ smoke: $(VENV)/.demo
 # An engine that answers or, as root, one of its own; where there is none it says why.
 test-docker: $(VENV)/.dev
 	PYTHON=$(BIN)/python tests/docker/engine run $(BIN)/pytest -m docker tests/docker $(ARGS)
+
+# Runs killed at random moments of every stage, and taken up again.
+chaos: $(VENV)/.dev
+	CHAOS_RUNS=60 $(BIN)/pytest -n 0 tests/chaos $(ARGS)
 
 # The pages in a real browser, where one can be had.
 test-browser: $(VENV)/.dev

@@ -12,7 +12,8 @@ EmbedtuneError
 ├── Stopped        11    somebody stopped the run
 ├── TimeLimit      12    the run used up its time
 ├── BackendError   13    quota, role, capacity, image, engine
-└── OutOfMemory    14    device or host memory
+├── OutOfMemory    14    device or host memory
+└── Stalled        15    nothing moved any more
 
 0 is success, 1 a bug of ours (with a traceback) and 2 wrong usage (Click's own).
 """
@@ -60,7 +61,7 @@ class StorageError(EmbedtuneError):
 
 class TrainingError(EmbedtuneError):
     exit_code = 8
-    meaning = "training went wrong: the loss is not a number, a checkpoint cannot be restored"
+    meaning = "training went wrong: a checkpoint cannot be restored"
 
 
 class GateNotMet(EmbedtuneError):
@@ -91,6 +92,11 @@ class BackendError(EmbedtuneError):
 class OutOfMemory(EmbedtuneError):
     exit_code = 14
     meaning = "the device's or the machine's memory did not suffice"
+
+
+class Stalled(EmbedtuneError):
+    exit_code = 15
+    meaning = "nothing moved any more, so the run ended itself; it can be resumed"
 
 
 EXIT_CODES: dict[int, str] = {

@@ -8,6 +8,7 @@ import numpy as np
 
 from job.data import Corpus, Queries
 from job.errors import SpecError
+from job.memory import with_fewer_rows
 from job.model import Model
 from job.precision import BITS, bytes_per_vector, rank_quantized
 from job.ranking import METRIC, IntArray, Scores, judge, rank_bm25, rank_vectors
@@ -72,15 +73,20 @@ def encode(model: Model, texts: "pa.Array", prompt: str, batch_size: int) -> "to
     """Embed texts with a prompt before each: (n, width), float32."""
     import torch
 
-    with torch.inference_mode(), model.machine.autocast():
-        vectors = model.encoder.encode(
-            texts.to_pylist(),
-            prompt=prompt,
-            batch_size=batch_size,
-            convert_to_tensor=True,
-            show_progress_bar=False,
-        )
-    return vectors.float()
+    given = texts.to_pylist()
+
+    def vectors(rows: int) -> "torch.Tensor":
+        with torch.inference_mode(), model.machine.autocast():
+            found: torch.Tensor = model.encoder.encode(
+                given,
+                prompt=prompt,
+                batch_size=rows,
+                convert_to_tensor=True,
+                show_progress_bar=False,
+            )
+        return found.float()
+
+    return with_fewer_rows(batch_size, vectors, "encode")
 
 
 @dataclass(frozen=True)

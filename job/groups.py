@@ -16,6 +16,8 @@ SHINGLE_WORDS = 3
 PERMUTATIONS = 64
 # Of a text's candidates so many are compared exactly; templated texts have thousands.
 MAX_CANDIDATES = 32
+# A text with so many candidates is none for later ones.
+MAX_ALIKE = 256
 # A group of more rows than this share would decide a split alone.
 MAX_GROUP_SHARE = 0.05
 
@@ -78,10 +80,13 @@ def near_duplicates(texts_by_key: dict[int, str], threshold: float) -> Iterator[
             continue  # signs only; such texts have nothing in common
         sketch = template.copy()
         sketch.update_batch([word.encode("utf-8") for word in words])
-        for candidate in sorted(index.query(sketch))[:MAX_CANDIDATES]:
+        candidates = index.query(sketch)
+        for candidate in sorted(candidates)[:MAX_CANDIDATES]:
             if jaccard(words, shingles(texts_by_key[candidate])) >= threshold:
                 yield key, candidate
-        index.insert(key, sketch)
+        # Else a million texts of one template would each meet all those before it.
+        if len(candidates) < MAX_ALIKE:
+            index.insert(key, sketch)
 
 
 def shingles(text: str) -> set[str]:

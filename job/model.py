@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from job.errors import MachineError, ModelError, SpecError
 from job.machine import Machine
 from job.spec import ModelSpec
+from job.watchdog import alive
+from job.weights import noting_random_weights
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -78,16 +80,17 @@ def load_model(spec: ModelSpec, machine: Machine, folder: Path | None = None) ->
         msg = f"The model `{spec.base}` is not on this machine."
         raise ModelError(msg)
     try:
-        encoder = SentenceTransformer(
-            str(folder),
-            device=machine.device,
-            trust_remote_code=spec.trust_remote_code,
-            model_kwargs={
-                "attn_implementation": "sdpa" if spec.attention == "auto" else spec.attention,
-                "dtype": "float32",
-                "use_safetensors": True,
-            },
-        )
+        with noting_random_weights() as random:
+            encoder = SentenceTransformer(
+                str(folder),
+                device=machine.device,
+                trust_remote_code=spec.trust_remote_code,
+                model_kwargs={
+                    "attn_implementation": "sdpa" if spec.attention == "auto" else spec.attention,
+                    "dtype": "float32",
+                    "use_safetensors": True,
+                },
+            )
     except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
         msg = (
@@ -95,6 +98,15 @@ def load_model(spec: ModelSpec, machine: Machine, folder: Path | None = None) ->
             "sentence-transformers or transformers saved, with weights as safetensors."
         )
         raise ModelError(msg) from None
+    if random:
+        msg = (
+            f"The weights of the model `{spec.base}` are incomplete: its configuration declares "
+            f"{len(random)} that its files do not hold, such as `{min(random)}`, and that would "
+            "stay random. Correct its `config.json`, or fetch the model anew."
+        )
+        raise ModelError(msg)
+    # Whatever is embedded or trained is a sign of life.
+    encoder[0].register_forward_pre_hook(alive)
     width = encoder.get_embedding_dimension()
     if width is None:
         msg = f"The model `{spec.base}` does not say how wide its embeddings are."

@@ -12,6 +12,7 @@ import os
 import zlib
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ FOREIGN = {
     b"PK\x03\x04": "a workbook or another ZIP archive; export it as CSV in UTF-8",
     b"\xd0\xcf\x11\xe0": "an old workbook; export it as CSV in UTF-8",
     b"PAR1": "Parquet; end its name in `.parquet`",
-    b"\x1f\x8b": "compressed by gzip, and not as its name says; unpack it",
+    b"\x1f\x8b": "compressed once more than its name says; unpack it",
 }
 
 
@@ -92,22 +93,31 @@ def _written(name: str) -> str:
     return name
 
 
+@contextmanager
+def explained(path: Path | str) -> Iterator[None]:
+    """Say which path it was that cannot be read."""
+    try:
+        yield
+    except OSError as error:
+        # gzip and Parquet report broken content as operating system errors without a number.
+        reason = error.strerror or next(iter(str(error).splitlines()), "no reason was given")
+        msg = f"`{path}` cannot be read: {reason.rstrip('.')}."
+        raise DataError(msg) from None
+
+
 def read_records(path: Path) -> Iterator[Record]:
     """Yield the rows of a file or of each file in a folder."""
-    for file in list_files(path):
+    with explained(path):
+        files = list_files(path)
+    for file in files:
         read = {
             ".json": _read_json,
             ".csv": _read_csv,
             ".tsv": _read_csv,
             ".parquet": _read_parquet,
         }.get(file_format(file) or "", _read_jsonl)
-        try:
+        with explained(file):
             yield from read(file)
-        except OSError as error:
-            # gzip and Parquet report broken content as operating system errors without a number.
-            reason = error.strerror or str(error)
-            msg = f"`{file}` cannot be read: {reason.rstrip('.')}."
-            raise DataError(msg) from None
 
 
 def _is_hidden(file: Path) -> bool:
@@ -132,8 +142,8 @@ def _read_lines(file: Path) -> Iterator[str]:
                     raise DataError(msg)
                 if line == 1:
                     _refuse_foreign(file, raw)
-                    raw = raw.removeprefix(codecs.BOM_UTF8)  # noqa: PLW2901
-                yield raw.decode("utf-8")
+                text = raw.decode("utf-8")
+                yield text.removeprefix("\ufeff") if line == 1 else text
     except UnicodeDecodeError as error:
         msg = (
             f"`{file}` is not UTF-8: byte 0x{error.object[error.start]:02x} in line {line}. "

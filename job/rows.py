@@ -68,7 +68,9 @@ def collect_rows(spec: DataSpec, channels: Channels) -> Rows:
     )
     if not len(judged.pairs):
         why = "; ".join(f"{reason}: {d['rows']}" for reason, d in judged.dropped().items())
-        msg = f"`{typed}` has {judged.rows} rows and none can be used ({why or 'none is relevant'})."
+        msg = (
+            f"`{typed}` has {judged.rows} rows and none can be used ({why or 'none is relevant'})."
+        )
         raise DataError(msg)
     judged = dataclasses.replace(judged, pairs=_distinct_query_ids(_true_negatives(judged.pairs)))
     numbers = np.arange(len(judged.pairs), dtype=np.int64)

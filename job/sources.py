@@ -8,7 +8,7 @@ import dataclasses
 import itertools
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 from job.aws_docs import mine_pairs
 from job.columns import ColumnChoice, choose_columns, require_group
 from job.errors import DataError
-from job.records import SURPLUS, Record, read_records
+from job.records import SURPLUS, Record, explained, read_records
 from job.spec import Columns, DataSpec
 
 # Rows that say which columns there are: JSON lines may leave out what they have no value for.
@@ -69,8 +69,10 @@ def open_source(name: str, spec: DataSpec, role: str = "data") -> Source:
     if name.startswith("builtin:"):
         return _from_records(name, _builtin_records(name), Columns(group=required), group)
     path = Path(name)
-    if _is_there(path):
-        if is_beir(path):
+    with explained(path):
+        is_there, beir = path.exists(), is_beir(path)
+    if is_there:
+        if beir:
             return _from_beir(name, path, group, required)
         wanted = None if role == "probe" else spec.columns.model_copy(update={"group": required})
         return _from_records(name, read_records(path), wanted, group)
@@ -81,7 +83,9 @@ def open_source(name: str, spec: DataSpec, role: str = "data") -> Source:
 def open_documents(name: str) -> Iterator[Document]:
     """Read the documents of `data.corpus`: columns `text` and, if they have one, `id` or `_id`."""
     path = Path(name)
-    if not _is_there(path):
+    with explained(path):
+        is_there = path.exists()
+    if not is_there:
         msg = f"`data.corpus` is `{name}`, which does not exist."
         raise DataError(msg)
     for number, record in enumerate(read_records(path), start=1):
@@ -91,14 +95,6 @@ def open_documents(name: str) -> Iterator[Document]:
         given = [record.fields[key] for key in ("id", "_id") if record.fields.get(key) is not None]
         name = identifier(given[0]) if given else f"c{number:08d}"
         yield Document(name, _joined(record.fields))
-
-
-def _is_there(path: Path) -> bool:
-    try:
-        return path.exists() and not (path.is_dir() and not any(path.iterdir()))
-    except OSError as error:
-        msg = f"`{path}` cannot be read: {error.strerror}."
-        raise DataError(msg) from None
 
 
 def identifier(given: object) -> str:
@@ -173,8 +169,12 @@ def _with_metadata(record: Record) -> dict[str, Any]:
 
 
 def _beir_rows(folder: Path, group: str | None) -> Iterator[RawRow]:
-    texts = _texts_by_id(folder, "corpus")
-    queries = _texts_by_id(folder, "queries", group)
+    def text_and_group(record: Record) -> tuple[Any, Any]:
+        kind = _with_metadata(record).get(group) if group is not None else None
+        return record.fields.get("text"), kind
+
+    texts = _by_id(_beir_records(folder, "corpus"), lambda record: _joined(record.fields))
+    queries = _by_id(_beir_records(folder, "queries"), text_and_group)
     qrels = sorted((folder / "qrels").glob("*.tsv"))
     if not qrels:
         msg = f"The BEIR folder `{folder}` has no `qrels/*.tsv`."
@@ -190,29 +190,25 @@ def _beir_rows(folder: Path, group: str | None) -> Iterator[RawRow]:
                     record.file,
                     record.row,
                     text,
-                    [texts.get(document, (None, None))[0]],
+                    [texts.get(document)],
                     group=kind,
                     query_id=identifier(query),
                     split=split,
                 )
 
 
-def _texts_by_id(folder: Path, stem: str, group: str | None = None) -> dict[str, tuple[Any, Any]]:
-    """Return the text of each id, and its group; an id of two texts would judge one of them wrong.
-
-    The ids are those of the file: made fit for a table, two might become one.
-    """
-    texts: dict[str, tuple[Any, Any]] = {}
-    for record in read_records(_beir_file(folder, stem) or folder):
+def _by_id(records: Iterator[Record], content: Callable[[Record], Any]) -> dict[str, Any]:
+    """Look up contents by the ids of the file: made fit for a table, two might become one."""
+    found: dict[str, Any] = {}
+    for record in records:
         name = _given_id(record)
-        kind = _with_metadata(record).get(group) if group is not None else None
-        if texts.setdefault(name, (_joined(record.fields), kind))[0] != _joined(record.fields):
+        if found.setdefault(name, content(record)) != content(record):
             msg = (
-                f"`{record.file}` row {record.row} gives another text to the id {name!r}; "
-                "give each text an id of its own."
+                f"`{record.file}` row {record.row} says something else of the id {name!r} than a "
+                "row above; judgements would mean either. Give each text an id of its own."
             )
             raise DataError(msg)
-    return texts
+    return found
 
 
 def _given_id(record: Record) -> str:
@@ -246,8 +242,12 @@ def _beir_split(file: Path) -> str:
 
 
 def _beir_documents(folder: Path) -> Iterator[Document]:
-    for record in read_records(_beir_file(folder, "corpus") or folder):
+    for record in _beir_records(folder, "corpus"):
         yield Document(identifier(_given_id(record)), _joined(record.fields))
+
+
+def _beir_records(folder: Path, stem: str) -> Iterator[Record]:
+    return read_records(_beir_file(folder, stem) or folder)
 
 
 def _beir_file(folder: Path, stem: str) -> Path | None:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_origin
 
 from pydantic import (
     BaseModel,
@@ -18,8 +18,48 @@ Fraction = Annotated[float, Field(ge=0.0, le=0.5)]
 Passes = Annotated[int, Field(ge=0, le=1000)] | Annotated[float, Field(ge=0, le=1000)]
 
 
+# Fields that may name a path, and what file systems allow.
+PLACES = ("source", "validation", "test", "corpus", "base", "probe", "uri")
+PATH_BYTES, NAME_BYTES = 4095, 255
+
+
 class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", coerce_numbers_to_str=True, allow_inf_nan=False
+    )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _is_of_its_kind(cls, given: object, info: ValidationInfo) -> object:
+        """Refuse what would pass for something else: YAML's `no` is false, which counts as 0."""
+        field = info.field_name or ""
+        kind = cls.model_fields[field].annotation
+        for value in given if isinstance(given, list | tuple) else [given]:
+            if isinstance(value, bool) and kind is not bool and get_origin(kind) is not Literal:
+                msg = "a truth value is neither a number nor a text; put it in quotes if it is one"
+                raise ValueError(msg)
+            if isinstance(value, str):
+                _require_text(value)
+        if field in PLACES and isinstance(given, str):
+            _require_place(given)
+        return given
+
+
+def _require_text(text: str) -> None:
+    if re.search("[\0\ud800-\udfff]", text):
+        msg = "holds a zero byte, or what is not UTF-8"
+        raise ValueError(msg)
+
+
+def _require_place(place: str) -> None:
+    """Refuse early what every look at a disk would stumble over."""
+    sizes = [len(part.encode()) for part in (place, *place.split("/"))]
+    if not place:
+        msg = "is empty"
+        raise ValueError(msg)
+    if sizes[0] > PATH_BYTES or max(sizes[1:]) > NAME_BYTES:
+        msg = f"a path may be {PATH_BYTES} bytes long, and each part of it {NAME_BYTES}"
+        raise ValueError(msg)
 
 
 class Columns(Section):
@@ -53,7 +93,10 @@ class DataSpec(Section):
     columns: Columns = Columns()
     validation: str | None = Field(None, description="Pairs to validate on, instead of a split.")
     test: str | None = Field(None, description="Pairs to test on, instead of a split.")
-    corpus: str | None = Field(None, description="More documents to search among (`id`, `text`).")
+    corpus: str | None = Field(
+        None,
+        description="More documents to search among (`id`, `text`).",
+    )
     limit: int | None = Field(
         None, ge=1, description="Use only so many rows, drawn with `data.seed`."
     )

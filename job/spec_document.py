@@ -23,7 +23,7 @@ def build_spec(
     """
     merged = _as_json(document)
     for key, text in (assignments or {}).items():
-        _assign(merged, key, _parse_value(key, text))
+        _assign(merged, key, _json_value(key, _parse_value(key, text)))
     try:
         return JobSpec.model_validate(merged)
     except ValidationError as error:
@@ -35,12 +35,25 @@ def _as_json(document: Mapping[str, Any]) -> dict[str, Any]:
 
     YAML knows dates, sets and cycles, which no field takes.
     """
-    try:
-        copy: dict[str, Any] = json.loads(json.dumps(document))
-    except (TypeError, ValueError, RecursionError) as error:
-        msg = f"The spec holds what is neither text, number nor list: {error}. Put it in quotes."
-        raise SpecError(msg) from None
+    copy = {_key(key): _json_value(_key(key), value) for key, value in document.items()}
     return _without_empty_sections(copy, JobSpec)
+
+
+def _json_value(place: str, value: object) -> Any:  # noqa: ANN401  what the spec will judge
+    """Copy a value; `place` is the dotted name of where it stands."""
+    try:
+        return json.loads(json.dumps(value))
+    except (TypeError, ValueError, RecursionError) as error:
+        if isinstance(value, Mapping) and not isinstance(error, RecursionError):
+            for key, inner in value.items():
+                _json_value(f"{place}.{_key(key)}", inner)
+        msg = f"`{place}` holds what is neither text, number nor list: {error}. Put it in quotes."
+        raise SpecError(msg) from None
+
+
+def _key(key: object) -> str:
+    """Write a key as JSON does: `no`, unquoted, is YAML's false."""
+    return json.dumps(key) if isinstance(key, bool | int | float | None) else str(key)
 
 
 def _without_empty_sections(document: dict[str, Any], model: type[BaseModel]) -> dict[str, Any]:
@@ -121,6 +134,24 @@ class _Loader(yaml.SafeLoader):
             raise yaml.composer.ComposerError(None, None, problem, mark)
         return super().compose_node(parent, index)
 
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:  # noqa: ANN401, FBT001, FBT002
+        """Say what the library's own constructors only stumble over: a month 13, `0x_`."""
+        try:
+            return super().construct_object(node, deep)
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            problem = f"{str(node.value)[:40]!r} is not what it looks like; put it in quotes"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from error
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002
+        """Refuse a key that stands twice: the last would win, and the first be lost in silence."""
+        seen = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                problem = f"the key `{key.value}` stands here twice"
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
 
 def _load(text: str) -> Any:  # noqa: ANN401  whatever the text holds
     return yaml.load(text, _Loader)  # noqa: S506  a SafeLoader
@@ -172,8 +203,8 @@ def _parse_value(key: str, text: str) -> object:
         return text
     try:
         return _load(text)
-    except yaml.YAMLError:
-        msg = f"`{key}`: the value {text!r} is not valid YAML; put it in quotes."
+    except (yaml.YAMLError, RecursionError):
+        msg = f"`{key}`: the value {text[:80]!r} is not valid YAML; put it in quotes."
         raise SpecError(msg) from None
 
 

@@ -1,13 +1,13 @@
 """The library's trainer, set up for pairs: arguments, columns, validation and what it logs."""
 
-import math
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from sentence_transformers import (
     SentenceTransformerTrainer,
     SentenceTransformerTrainingArguments,
@@ -19,14 +19,16 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from job.batches import lookalike_sampler
 from job.data import TrainingPairs
-from job.errors import TrainingError
+from job.disk import EnoughDisk
 from job.evaluate import Validation, metric_key
 from job.interruption import StopSignal
 from job.losses import matryoshka_loss
+from job.memory import RandomState, with_fewer_rows
 from job.model import Model, set_dropout
 from job.negatives import fill
 from job.progress import join_facts, log
 from job.ranking import IntArray
+from job.sanity import Sanity
 from job.spec import ResolvedTraining
 from job.workspace import Workspace
 
@@ -44,7 +46,8 @@ def build_trainer(
     workspace: Workspace,
     stop: StopSignal,
     alike: list[IntArray] | None = None,
-) -> SentenceTransformerTrainer:
+    callbacks: Sequence[TrainerCallback] = (),
+) -> "PairTrainer":
     """Set a trainer up; its checkpoints go to the workspace, its curves to the logs.
 
     `alike` are the rows that each row's question could be taken to ask for (`job.negatives`).
@@ -63,18 +66,29 @@ def build_trainer(
         name: model.prompts.query if name == "anchor" else model.prompts.document for name in texts
     }
     arguments.prompts = {name: prompt for name, prompt in prompts.items() if prompt}
-    trainer = _Trainer(
+
+    def loss(rows_at_once: int | None) -> torch.nn.Module:
+        changed = spec.model_copy(update={"mini_batch_size": rows_at_once})
+        return matryoshka_loss(model, pairs, validation.dimensions.all, changed)
+
+    sanity = Sanity(model, validation)
+    trainer = PairTrainer(
         model=model.encoder,
         args=arguments,
         train_dataset=rows,
-        loss=matryoshka_loss(model, pairs, validation.dimensions.all, spec),
-        evaluator=_Evaluator(model, validation),
+        loss=loss(spec.mini_batch_size),
+        evaluator=_Evaluator(model, validation, sanity),
     )
+    trainer.sanity, trainer.loss_in_parts = sanity, loss
+    trainer.rows_at_once = min(spec.batch_size, spec.mini_batch_size or spec.batch_size)
     # They print what the recorder logs, the first one to stdout, where results belong.
     trainer.remove_callback(PrinterCallback)
     if trainer.pop_callback(ProgressCallback):
         trainer.add_callback(_Bar)
-    trainer.add_callback(_Recorder(stop, by_steps=spec.evaluate_every != "epoch"))
+    recorder = _Recorder(stop, by_steps=spec.evaluate_every != "epoch")
+    # The last ones judge what those before them ask for.
+    for callback in (recorder, *callbacks, sanity, EnoughDisk(model, workspace)):
+        trainer.add_callback(callback)
     return trainer
 
 
@@ -126,22 +140,59 @@ def _arguments(
     )
 
 
-class _Trainer(SentenceTransformerTrainer):
+class PairTrainer(SentenceTransformerTrainer):
+    sanity: Sanity
+    # The texts of a column that are embedded at once, and the loss that does so.
+    rows_at_once: int
+    loss_in_parts: Callable[[int], torch.nn.Module]
+
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
         """Collect nothing for the library's own card: ours is made from the report."""
+
+    def training_step(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor:
+        """Compute a step's gradients; where memory runs out, the same ones in smaller parts."""
+        take = super().training_step
+        before = RandomState()
+
+        def step(rows: int) -> torch.Tensor:
+            if rows < self.rows_at_once:
+                before.restore()
+                model.zero_grad()
+                self.rows_at_once = rows
+                smaller: Any = self.loss_in_parts(rows).to(self.args.device)
+                self.loss = smaller
+            # A pass may change its features.
+            copied = {
+                name: value.clone() if isinstance(value, torch.Tensor) else value
+                for name, value in inputs.items()
+            }
+            return take(model, copied, num_items_in_batch)
+
+        loss = with_fewer_rows(self.rows_at_once, step, "train")
+        self.sanity.saw_loss(loss)
+        return loss
 
 
 class _Evaluator(SentenceEvaluator):
     """Lets the trainer judge a checkpoint with our ruler."""
 
-    def __init__(self, model: Model, validation: Validation) -> None:
+    def __init__(self, model: Model, validation: Validation, sanity: Sanity) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._model = model
         self._validation = validation
+        self._sanity = sanity
 
     def __call__(self, model: object, *args: object, **options: object) -> dict[str, float]:
         # The model given is the one being trained, hence the encoder of ours.
         del model, args, options
+        if self._sanity.finds_fault():
+            # What such a model finds, it finds by chance, which may be above the base model.
+            return {metric_key(d): 0.0 for d in self._validation.dimensions.all}
         return self._validation.score(self._model)
 
 
@@ -151,7 +202,7 @@ class _Bar(ProgressCallback):
 
 
 class _Recorder(TrainerCallback):
-    """Logs progress, ends the training on a stop signal or a loss that is no number."""
+    """Logs progress, ends the training on a stop signal."""
 
     def __init__(self, stop: StopSignal, *, by_steps: bool) -> None:
         self._stop = stop
@@ -193,12 +244,6 @@ class _Recorder(TrainerCallback):
         logs = logs or {}
         where = f"step={state.global_step}/{state.max_steps}"
         if "loss" in logs:
-            if not math.isfinite(logs["loss"]):
-                msg = (
-                    f"The loss is {logs['loss']} at step {state.global_step}. Lower "
-                    "`training.learning_rate`, or set `model.precision=float32`."
-                )
-                raise TrainingError(msg)
             facts = {"loss": f"{logs['loss']:.4f}", "learning_rate": f"{logs['learning_rate']:.2e}"}
             log.info("train: %s %s", where, join_facts(dict(facts)))
         for key, value in logs.items():

@@ -116,7 +116,9 @@ def _quantized(precision: str) -> str:
 
 
 def _serve(model: str, dimension: int, *, on_hub: bool) -> str:
-    mount = "" if on_hub else f'-v "$PWD"/{shlex.quote(model)}:/model:ro '
+    # Docker takes a relative path for a volume's name.
+    start = "" if model.startswith("/") else '"$PWD"/'
+    mount = "" if on_hub else f"-v {start}{shlex.quote(model)}:/model:ro "
     return f"""\
 docker run --gpus all -p 8080:80 {mount}{SERVER} --model-id {model if on_hub else "/model"}
 

@@ -41,7 +41,9 @@ class Plan:
     def environment(self) -> dict[str, str]:
         """What the job is told beside its spec."""
         machine = self.machine
-        told = {"TRAINING_JOB_NAME": self.name, "EMBEDTUNE_DEVICE": machine.device}
+        # Both, since a caller's own EMBEDTUNE_RUN would beat the name that the launcher looks for.
+        named = {"TRAINING_JOB_NAME": self.name, "EMBEDTUNE_RUN": self.name}
+        told = {**named, "EMBEDTUNE_DEVICE": machine.device}
         if machine.price_per_hour is not None:
             told["EMBEDTUNE_PRICE_PER_HOUR"] = str(machine.price_per_hour)
         return told

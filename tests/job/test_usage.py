@@ -108,6 +108,13 @@ def test_a_local_model_is_mounted_into_the_server():
     assert "first 8 numbers" in serve
 
 
+def test_an_absolute_folder_is_mounted_as_it_is():
+    serve = usage(
+        spec_of("/data/runs"), "r", {"dimension": 8, "precision": "float32"}, pushed=False
+    )
+    assert "-v /data/runs/r/model:/model:ro " in serve["serve"]
+
+
 @pytest.mark.parametrize(
     ("uri", "command"),
     [

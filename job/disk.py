@@ -1,0 +1,87 @@
+"""Disk space: estimated before hours are spent, and looked at before each checkpoint."""
+
+import shutil
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from job.errors import MachineError
+from job.model import Model
+from job.workspace import Workspace
+
+# Report, per-query scores, splits and logs: a few MB each.
+RESULTS = 64 * 2**20
+
+
+def model_bytes(model: Model) -> int:
+    return sum(w.numel() * w.element_size() for w in model.encoder.parameters())
+
+
+def checkpoint_bytes(model: Model) -> int:
+    """Count the weights, and the optimizer's two numbers for each."""
+    return 3 * model_bytes(model)
+
+
+def require_room_for_training(model: Model, workspace: Workspace, kept: int) -> None:
+    """Raise `MachineError` unless so many checkpoints and one more, and the model, fit.
+
+    A checkpoint is written before an older one goes; those of a run that is taken up are there.
+    """
+    wanted = (kept + 1) * checkpoint_bytes(model) - _size(workspace.checkpoints)
+    needs = {workspace.checkpoints: max(0, wanted)}
+    needs[workspace.model] = model_bytes(model)
+    needs[workspace.results] = RESULTS
+    _require(needs, "The run needs", "Free some, or take a larger disk")
+
+
+class EnoughDisk(TrainerCallback):
+    """Ends the run before a checkpoint that does not fit: half of one helps nobody."""
+
+    def __init__(self, model: Model, workspace: Workspace) -> None:
+        self._needs = {workspace.checkpoints: checkpoint_bytes(model)}
+
+    def on_step_end(
+        self,
+        args: TrainingArguments,  # noqa: ARG002  the trainer's signature
+        state: TrainerState,  # noqa: ARG002
+        control: TrainerControl,
+        **_: object,
+    ) -> None:
+        if control.should_save:
+            _require(
+                self._needs,
+                "The next checkpoint takes",
+                "Free some and launch the run again: it goes on from the checkpoint before",
+            )
+
+    on_epoch_end = on_step_end
+
+
+def _require(needs: Mapping[Path, int], what: str, advice: str) -> None:
+    by_disk: dict[int, dict[Path, int]] = defaultdict(dict)
+    for folder, size in needs.items():
+        there = _existing(folder)
+        by_disk[there.stat().st_dev][there] = by_disk[there.stat().st_dev].get(there, 0) + size
+    for sizes in by_disk.values():
+        folder, needed = next(iter(sizes)), sum(sizes.values())
+        free = shutil.disk_usage(folder).free
+        if free < needed:
+            msg = (
+                f"{what} about {_gb(needed)} GB of disk, and {_gb(free)} GB are free where "
+                f"`{folder}` lies. {advice}."
+            )
+            raise MachineError(msg)
+
+
+def _existing(folder: Path) -> Path:
+    return next(path for path in (folder, *folder.absolute().parents) if path.exists())
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _gb(size: int) -> str:
+    return f"{size / 1e9:.3g}" if size < 1e9 else f"{size / 1e9:.1f}"
