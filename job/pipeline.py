@@ -54,6 +54,7 @@ def run(spec: JobSpec, workspace: Workspace, where: Circumstances, stop: StopSig
         store.claim(destination, spec)
         if store.is_complete(destination):
             log.info("run: `%s` is finished already; nothing to do", destination.uri)
+            _clear(workspace)
             return
     workspace.write_spec(spec)
     quieten_libraries()
@@ -70,7 +71,11 @@ def run(spec: JobSpec, workspace: Workspace, where: Circumstances, stop: StopSig
         store.push_model(workspace, push, where.name, always=output.hub_always)
     if destination:
         store.complete(workspace, destination)
-    # They served to take the run up again, which is over, and are several times the model's size.
+    _clear(workspace)
+
+
+def _clear(workspace: Workspace) -> None:
+    """Remove what served to take the run up again, which is several times the model's size."""
     shutil.rmtree(workspace.checkpoints, ignore_errors=True)
 
 

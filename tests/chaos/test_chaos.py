@@ -123,7 +123,11 @@ def test_a_run_that_is_asked_to_stop_ends_as_if_it_had_not_been(start, whole, nu
 
     log = run.log.read_text("utf-8")
     assert code in (0, 10), log
-    assert (result / "manifest.json").exists() == (code == 0)
+    # After its last write there is nothing left to interrupt but the clearing up.
+    if (result / "manifest.json").exists():
+        assert outcome(result) == expected
+    else:
+        assert code == 10
     assert "Traceback" not in log
     again = start(name)
     assert again.wait() == 0, again.log.read_text("utf-8")
