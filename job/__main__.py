@@ -22,6 +22,7 @@ from job.errors import (
     OutOfMemory,
     StorageError,
 )
+from job.memory import is_out_of_memory, reason
 from job.spec import JobSpec
 from job.spec_document import build_spec, parse_assignments
 from job.wording import on_one_line
@@ -82,6 +83,14 @@ def main() -> None:
     help="The machine's price in USD, for the report.  [env: EMBEDTUNE_PRICE_PER_HOUR]",
 )
 @click.option(
+    "--stall-minutes",
+    envvar="EMBEDTUNE_STALL_MINUTES",
+    type=click.FloatRange(min=0),
+    default=30.0,
+    show_default=True,
+    help="End a run in which nothing moves for so long; 0: never.  [env: EMBEDTUNE_STALL_MINUTES]",
+)
+@click.option(
     "--hf-token-secret",
     envvar="EMBEDTUNE_HF_TOKEN_SECRET",
     help="ARN of the AWS secret with the Hub's token.  [env: EMBEDTUNE_HF_TOKEN_SECRET]",
@@ -97,6 +106,7 @@ def train(
     name: str,
     device: str,
     price_per_hour: float | None,
+    stall_minutes: float,
     hf_token_secret: str | None,
     *,
     no_publish: bool,
@@ -109,7 +119,7 @@ def train(
             from job.secrets import use_hub_token
 
             use_hub_token(hf_token_secret)
-        _train(place, name, device, price_per_hour, publish=not no_publish)
+        _train(place, name, device, price_per_hour, stall_minutes, publish=not no_publish)
 
     sys.exit(exit_code(work, place))
 
@@ -138,17 +148,24 @@ def report(workspace: Path) -> None:
 
 
 def _train(
-    workspace: Workspace, name: str, device: str, price_per_hour: float | None, *, publish: bool
+    workspace: Workspace,
+    name: str,
+    device: str,
+    price_per_hour: float | None,
+    stall_minutes: float,
+    *,
+    publish: bool,
 ) -> None:
     from job.interruption import StopSignal
     from job.progress import log_to_stderr
+    from job.watchdog import watched
 
     started = time.perf_counter()
     # First of all: process 1 of a container ignores the signals that it does not listen for.
     stop = StopSignal()
     stop.install()
     spec = workspace.read_spec()
-    with workspace.locked():
+    with workspace.locked(), watched(workspace, stall_minutes):
         workspace.failure.unlink(missing_ok=True)
         log_to_stderr()
         from job.pipeline import Circumstances, run
@@ -206,10 +223,9 @@ def explain(error: BaseException, workspace: Workspace | None, extra: str) -> Em
     if isinstance(error, ModuleNotFoundError) and not _is_ours(error.name):
         msg = f"The package `{error.name}` is missing here: `pip install 'embedtune[{extra}]'`."
         return MachineError(msg)
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        reason = next(iter(str(error).splitlines()), "no details")
+    if is_out_of_memory(error):
         msg = (
-            f"Memory ran out ({reason[:200]}). Set `training.mini_batch_size`, for instance to 16."
+            f"Memory ran out ({reason(error)}). Set `training.mini_batch_size`, for instance to 16."
         )
         return OutOfMemory(msg)
     if _is_disk_full(error, workspace):

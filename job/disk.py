@@ -11,6 +11,7 @@ from job.errors import MachineError
 from job.model import Model
 from job.workspace import Workspace
 
+CHECKPOINTS_KEPT = 3
 # Report, per-query scores, splits and logs: a few MB each.
 RESULTS = 64 * 2**20
 
@@ -24,12 +25,12 @@ def checkpoint_bytes(model: Model) -> int:
     return 3 * model_bytes(model)
 
 
-def require_room_for_training(model: Model, workspace: Workspace, kept: int) -> None:
-    """Raise `MachineError` unless so many checkpoints and one more, and the model, fit.
+def require_room_for_training(model: Model, workspace: Workspace) -> None:
+    """Raise `MachineError` unless the checkpoints, the model and the report fit.
 
     A checkpoint is written before an older one goes; those of a run that is taken up are there.
     """
-    wanted = (kept + 1) * checkpoint_bytes(model) - _size(workspace.checkpoints)
+    wanted = (CHECKPOINTS_KEPT + 1) * checkpoint_bytes(model) - _size(workspace.checkpoints)
     needs = {workspace.checkpoints: max(0, wanted)}
     needs[workspace.model] = model_bytes(model)
     needs[workspace.results] = RESULTS
@@ -63,7 +64,8 @@ def _require(needs: Mapping[Path, int], what: str, advice: str) -> None:
     by_disk: dict[int, dict[Path, int]] = defaultdict(dict)
     for folder, size in needs.items():
         there = _existing(folder)
-        by_disk[there.stat().st_dev][there] = by_disk[there.stat().st_dev].get(there, 0) + size
+        sizes = by_disk[_disk_of(there)]
+        sizes[there] = sizes.get(there, 0) + size
     for sizes in by_disk.values():
         folder, needed = next(iter(sizes)), sum(sizes.values())
         free = shutil.disk_usage(folder).free
@@ -77,6 +79,10 @@ def _require(needs: Mapping[Path, int], what: str, advice: str) -> None:
 
 def _existing(folder: Path) -> Path:
     return next(path for path in (folder, *folder.absolute().parents) if path.exists())
+
+
+def _disk_of(folder: Path) -> int:
+    return folder.stat().st_dev
 
 
 def _size(folder: Path) -> int:

@@ -22,7 +22,7 @@ from job.errors import DataError, EmbedtuneError, ModelError, TrainingError
 from job.model import find_locally
 from job.places import S3, Entry, S3Place, inside
 from job.progress import log
-from job.records import file_format
+from job.records import explained, file_format
 from job.rows import require_data
 from job.spec import DataSpec, JobSpec, ModelSpec
 from job.workspace import DATA_CHANNELS, Workspace, link_or_copy, write_atomically
@@ -102,7 +102,10 @@ def fetch_data(
 
 def hub_reference(uri: str) -> hub.Reference | None:
     """Tell a Hub data set from a path; one that ends like a data file is a path, if a wrong one."""
-    if not uri.startswith(hub.SCHEME) and (Path(uri).exists() or file_format(Path(uri))):
+    # A folder that may not be entered tells of nothing in it.
+    with explained(uri):
+        is_path = not uri.startswith(hub.SCHEME) and (Path(uri).exists() or file_format(Path(uri)))
+    if is_path:
         return None
     return hub.parse_reference(uri)
 

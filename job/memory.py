@@ -20,7 +20,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def reason(error: BaseException) -> str:
     """Return the first line of what an allocator says."""
-    return next(iter(str(error).splitlines()), "no details")[:200].rstrip(".")
+    return next(iter(str(error).splitlines()), "no details")[:200]
 
 
 def with_fewer_rows(rows: int, work: Callable[[int], Result], what: str) -> Result:

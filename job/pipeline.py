@@ -11,6 +11,7 @@ from job.baseline import Baseline, keep_baseline, kept_baseline, score_base
 from job.card import write_card
 from job.compare import GroupedQueries, compare
 from job.data import Dataset, load_dataset, write_splits
+from job.disk import require_room_for_training
 from job.evaluate import Dimensions, choose_dimensions, embed, score_vectors
 from job.fetch import Inputs, fetch_inputs
 from job.hub import Push, checkpoint_pusher
@@ -161,6 +162,8 @@ def prepare(spec: JobSpec, workspace: Workspace, machine: Machine, progress: Pro
     with progress.stage("model") as facts:
         model = load_model(spec.model, machine, inputs.model)
         dimensions = choose_dimensions(spec.evaluation, model.width)
+        if spec.training.epochs != 0:
+            require_room_for_training(model, workspace)
         facts.update(vars(machine))
     return Task(machine, inputs, dataset, others, model, dimensions)
 

@@ -200,10 +200,11 @@ def _sentence(results: Results, lift: Lift) -> str:
     if not results.training.steps:
         return f"Not improved: nothing was trained (`training.epochs` is 0). {numbers}."
     if not results.training.improved_on_validation:
-        return (
-            "Not improved: no checkpoint beat the base model on validation, so `model/` holds the "
-            f"base model. {numbers}."
-        )
+        early = results.training.stopped_early
+        why = "no checkpoint beat the base model on validation"
+        if early:
+            why = f"training was stopped early ({early})"
+        return f"Not improved: {why}, so `model/` holds the base model. {numbers}."
     if not results.improved and lift.ci[1] < 0:
         return f"Not improved: the tuned model is worse than the base model. {numbers}."
     if not results.improved:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from typing import Annotated, Any, Literal, Self, get_origin
+from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
 from pydantic import (
     BaseModel,
@@ -35,14 +35,19 @@ class Section(BaseModel):
         field = info.field_name or ""
         kind = cls.model_fields[field].annotation
         for value in given if isinstance(given, list | tuple) else [given]:
-            if isinstance(value, bool) and kind is not bool and get_origin(kind) is not Literal:
+            if isinstance(value, bool) and _counts_as_another(value, kind):
                 msg = "a truth value is neither a number nor a text; put it in quotes if it is one"
                 raise ValueError(msg)
             if isinstance(value, str):
                 _require_text(value)
-        if field in PLACES and isinstance(given, str):
-            _require_place(given)
+        if field in PLACES and given is not None:
+            _require_place(str(given))
         return given
+
+
+def _counts_as_another(value: bool, kind: Any) -> bool:  # noqa: ANN401, FBT001
+    # A choice of words says itself which they are.
+    return kind is not bool and (get_origin(kind) is not Literal or value in get_args(kind))
 
 
 def _require_text(text: str) -> None:

@@ -43,6 +43,8 @@ class Training:
     base_validation: float
     best_validation: float
     history: list[dict[str, float]]
+    # Why the training ended before its time, to be put in a sentence (`job.sanity`).
+    stopped_early: str | None = None
     # Of this start alone, so no part of the outcome: pairs passed, with repetitions, and seconds,
     # with those of the validations.
     pairs: int = field(default=0, compare=False)
@@ -61,6 +63,7 @@ class Training:
             "base_validation": self.base_validation,
             "best_validation": self.best_validation,
             "history": self.history,
+            "stopped_early": self.stopped_early,
             "pairs": self.pairs,
             "seconds": round(self.seconds, 3),
             "pairs_per_second": round(self.pairs / self.seconds, 1) if self.seconds else None,
@@ -68,6 +71,9 @@ class Training:
 
     def remark(self, main: str) -> str:
         """Say how validation went under the key of the main dimension."""
+        if self.stopped_early:
+            kept = f"checkpoint of step {self.best_step}" if self.best_step else "base model"
+            return f"Training was stopped early: {self.stopped_early}. The {kept} was kept."
         reached = [(int(e["step"]), e[main]) for e in self.history if main in e]
         if len(reached) < 2:
             return (
@@ -117,13 +123,19 @@ def train(
     if recipe.spec.mined_negatives or recipe.spec.cluster > 1:
         alike = _lookalikes(model, pairs, recipe, validation, workspace, corpus_vectors)
         pairs = add_negatives(pairs, alike, recipe.spec.mined_negatives)
-    trainer = build_trainer(model, pairs, validation, recipe.spec, workspace, stop, alike)
     # Sealed before anybody else sees it.
-    for work in (seal, on_checkpoint):
-        if work:
-            trainer.add_callback(AfterSaving(work))
+    callbacks = [AfterSaving(work) for work in (seal, on_checkpoint) if work]
     steps = recipe.spec.checkpoint_steps
-    trainer.add_callback(Cadence(None if steps == "auto" else steps))
+    trainer = build_trainer(
+        model,
+        pairs,
+        validation,
+        recipe.spec,
+        workspace,
+        stop,
+        alike,
+        [*callbacks, Cadence(None if steps == "auto" else steps)],
+    )
     started = time.perf_counter()
     with stop.awaited():
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -138,6 +150,7 @@ def train(
         steps=state.global_step,
         resumed_from_step=resumed,
         history=curves(state),
+        stopped_early=trainer.sanity.reason,
         pairs=round(passes * len(pairs)),
         seconds=seconds,
     )

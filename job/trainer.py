@@ -19,7 +19,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from job.batches import lookalike_sampler
 from job.data import TrainingPairs
-from job.disk import EnoughDisk
+from job.disk import CHECKPOINTS_KEPT, EnoughDisk
 from job.evaluate import Validation, metric_key
 from job.interruption import StopSignal
 from job.losses import matryoshka_loss
@@ -34,8 +34,6 @@ from job.workspace import Workspace
 
 if TYPE_CHECKING:
     from datasets import Dataset as ArrowDataset
-
-CHECKPOINTS_KEPT = 3
 
 
 def build_trainer(

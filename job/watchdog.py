@@ -9,6 +9,7 @@ import os
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -43,6 +44,7 @@ def watched(workspace: Workspace, minutes: float) -> Iterator[None]:
     alive()
     listener, over = _Listener(), threading.Event()
     log.addHandler(listener)
+    _dread(60 * minutes)
     threading.Thread(target=_watch, args=(workspace, 60 * minutes, over), daemon=True).start()
     try:
         yield
@@ -60,14 +62,21 @@ class _Listener(logging.Handler):
 def _watch(workspace: Workspace, limit: float, over: threading.Event) -> None:
     look, moved = min(limit / 4, LOOK_SECONDS), moved_bytes()
     while not over.wait(look):
-        # Whoever holds Python's lock keeps this thread from looking. Then this ends the process,
-        # with code 1 and the stacks, since nothing of Python runs any more.
-        faulthandler.dump_traceback_later(2 * limit + look, exit=True, file=sys.__stderr__ or 2)
+        _dread(limit)
         if moved_bytes() - moved >= MOVED_BYTES:
             moved = moved_bytes()
             alive()
         if time.monotonic() - _Pulse.at > limit and not over.is_set():
             _end(workspace, limit)
+
+
+def _dread(limit: float) -> None:
+    """Put off what ends the process if code that keeps Python's lock keeps us from looking.
+
+    It does so with code 1 and the stacks, as nothing of ours runs any more.
+    """
+    after = 2 * limit + LOOK_SECONDS
+    faulthandler.dump_traceback_later(after, exit=True, file=sys.__stderr__ or 2)
 
 
 def moved_bytes() -> int:
@@ -86,22 +95,31 @@ def _end(workspace: Workspace, limit: float) -> None:
     last.start()
     line = str(
         Stalled(
-            f"Nothing has moved for {limit / 60:g} minutes, so the run ended itself; where it "
+            f"Nothing has moved for {_spoken(limit)}, so the run ended itself; where it "
             "stood is in its log. Launch it again to go on from its last checkpoint, or allow it "
             "more in `EMBEDTUNE_STALL_MINUTES`."
         )
     )
+    stacks = _stacks()
     with suppress(OSError):
         workspace.write_failure(line)
-    with suppress(OSError):
-        _dump_stacks(workspace.logs / "job.log")
-    print(f"Error: {line}", file=sys.stderr, flush=True)
+    job_log = workspace.logs / "job.log"
+    if job_log.is_file():
+        with suppress(OSError), job_log.open("a", encoding="utf-8") as handle:
+            handle.write(f"{stacks}{line}\n")
+    print(f"{stacks}Error: {line}", file=sys.stderr, flush=True)
     os._exit(Stalled.exit_code)
 
 
-def _dump_stacks(path: Path) -> None:
-    """Write where every thread stands to a log that there is, and to stderr."""
-    if path.is_file():
-        with path.open("a", encoding="utf-8") as handle:
-            faulthandler.dump_traceback(handle, all_threads=True)
-    faulthandler.dump_traceback(sys.__stderr__ or 2, all_threads=True)
+def _spoken(seconds: float) -> str:
+    return f"{seconds / 60:g} minutes" if seconds >= 60 else f"{seconds:g} seconds"
+
+
+def _stacks() -> str:
+    """Say where every thread stands; in Python, as faulthandler's writing would keep its lock."""
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    parts = []
+    for ident, frame in sys._current_frames().items():
+        lines = "".join(traceback.format_stack(frame))
+        parts.append(f"Thread {names.get(ident, ident)}:\n{lines}")
+    return "".join(parts)

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 # Not every model was saved with its pooler, and no embedding is made by one; positions are counted.
 UNUSED = re.compile(r"(^|\.)(pooler\.|position_ids$)")
@@ -26,8 +27,8 @@ def noting_random_weights() -> Iterator[list[str]]:
         random.extend(name for name in info["missing_keys"] if not UNUSED.search(name))
         return (model, info) if wanted else model
 
-    noting = classmethod(from_pretrained)  # type: ignore[arg-type]
-    PreTrainedModel.from_pretrained = noting  # type: ignore[assignment,method-assign]
+    noting: Any = classmethod(from_pretrained)  # type: ignore[arg-type]
+    PreTrainedModel.from_pretrained = noting  # type: ignore[method-assign]
     try:
         yield random
     finally:

@@ -6,7 +6,8 @@ RESCORED = "_rescored"
 # What a terminal obeys instead of showing it, and what turns a line's direction around.
 UNSEEN = {
     code: f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
-    for code in (*range(0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+    for span in ((0, 0x20), (0x7F, 0xA0), (0x2028, 0x202F), (0x2066, 0x206A), (0xD800, 0xE000))
+    for code in range(*span)
 }
 LINES = {code: sign for code, sign in UNSEEN.items() if chr(code) not in "\t\n"}
 

@@ -143,7 +143,7 @@ class Workspace:
             given = json.loads(path.read_text("utf-8")) if path.is_file() else {}
             # SageMaker's automatic tuning adds parameters of its own, whose names begin with `_`.
             return {key: str(value) for key, value in given.items() if not key.startswith("_")}
-        except (ValueError, AttributeError) as error:
+        except (ValueError, AttributeError, RecursionError) as error:
             msg = f"`{path.name}` is not a JSON object of dotted fields: {error}."
             raise SpecError(msg) from None
 
@@ -228,6 +228,9 @@ def write_atomically(path: Path, text: str) -> None:
 
 def link_or_copy(source: str | Path, target: str | Path) -> None:
     """Hard links cost neither time nor space; across file systems there are none."""
+    if not Path(source).is_file():
+        # A device would be copied without end.
+        raise OSError(errno.EINVAL, "is no file", str(source))
     try:
         os.link(Path(source).resolve(), target)
     except OSError:

@@ -43,7 +43,6 @@ class Start:
         self._process.join()
         return running and self._process.exitcode == -9
 
-
     def stop(self):
         """Ask it to stop, as a spot machine or Ctrl-C does; returns the exit code."""
         self._process.terminate()

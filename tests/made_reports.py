@@ -75,6 +75,7 @@ def make_report(
     inputs=HERE,
     others=None,
     history=(),
+    stopped_early=None,
 ):
     """Make the report of a run that scored so, on average, at each dimension."""
     count = len(dataset.test)
@@ -104,7 +105,7 @@ def make_report(
             corpus_vectors=torch.zeros(len(dataset.corpus), 64),
             validation=Validation(search, DIMENSIONS, 64, 0.5),
         ),
-        training=Training(None, 30, 0, best_step, recipe, 0.5, 0.6, list(history)),
+        training=Training(None, 30, 0, best_step, recipe, 0.5, 0.6, list(history), stopped_early),
         tuned_prompts=choice.used,
         tuned=tuned,
         comparison=compare(base, tuned, by_group, DIMENSIONS),

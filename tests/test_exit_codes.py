@@ -43,23 +43,23 @@ ELSEWHERE = {
 }
 
 
-def call(command, folder, *arguments):
+def call(command, folder, *arguments, **environment):
     return subprocess.run(
         [*command, *map(str, arguments)],
         cwd=folder,
-        env=os.environ | {"EMBEDTUNE_DEVICE": "cpu"},
+        env=os.environ | {"EMBEDTUNE_DEVICE": "cpu"} | environment,
         check=False,
         capture_output=True,
         text=True,
     )
 
 
-def train(folder, job, command=JOBS):
+def train(folder, job, command=JOBS, **environment):
     """Run a job, as a container does, with a spec in its workspace."""
     workspace = Workspace(folder / "ml")
     workspace.job_spec.parent.mkdir(parents=True, exist_ok=True)
     workspace.job_spec.write_text(job, "utf-8")
-    return call(command, folder, "train", "--workspace", workspace.root)
+    return call(command, folder, "train", "--workspace", workspace.root, **environment)
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +136,11 @@ def no_memory(folder, job):
     return train(folder, job, [sys.executable, "-P", "-c", SABOTAGE.format("bytearray(1 << 62)")])
 
 
+def stalled(folder, job):
+    # No run shows a sign of life in every few milliseconds.
+    return train(folder, job, EMBEDTUNE_STALL_MINUTES="0.0001")
+
+
 CASES = {
     0: ready,
     1: bug,
@@ -150,6 +155,7 @@ CASES = {
     10: interrupted,
     13: refused_by_backend,
     14: no_memory,
+    15: stalled,
 }
 
 

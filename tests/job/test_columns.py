@@ -236,3 +236,11 @@ def test_no_message_advises_to_name_a_column_that_the_spec_cannot_name(names, me
     with pytest.raises(DataError) as caught:
         choose_columns(dict.fromkeys(names), None, "probe.csv")
     assert str(caught.value) == message
+
+
+def test_of_very_many_columns_the_first_are_named():
+    """A file without a header may have a text for each name, and thousands of them."""
+    with pytest.raises(DataError) as caught:
+        choose_columns({f"c{n}": "" for n in range(100)}, None, "a.csv")
+    shown = ", ".join(f"`c{n}`" for n in range(20))
+    assert f"is among {shown}, 80 more. " in str(caught.value)

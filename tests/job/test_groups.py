@@ -217,3 +217,14 @@ def test_similarity_is_the_shared_part_of_all_shingles():
 def test_texts_without_words_are_not_near_each_other():
     """Two texts of signs and symbols have no word in common."""
     assert list(near_duplicates({1: "🙂🙂🙂", 2: "!!!"}, 0.8)) == []
+
+
+def test_a_family_of_very_many_costs_each_text_the_same(monkeypatch):
+    """A text with enough alike before it is no candidate for later ones."""
+    monkeypatch.setattr("job.groups.MAX_ALIKE", 4)
+    compared = []
+    monkeypatch.setattr("job.groups.jaccard", lambda *_: compared.append(1) or 1.0)
+    same = " ".join(f"same{n}" for n in range(60))
+    texts = {n: f"{same} other{n}" for n in range(40)}
+    assert {key for pair in near_duplicates(texts, 0.8) for key in pair} == set(texts)
+    assert len(compared) <= 4 * len(texts)

@@ -114,6 +114,14 @@ def test_the_devices_memory_is_memory_too(workspace, capsys):
     assert workspace.failure.read_text("utf-8") == f"{line}\n"
 
 
+def test_what_torch_cannot_allocate_on_the_cpu_is_memory_too(capsys):
+    """It has no class of its own for that: a plain RuntimeError."""
+    import torch
+
+    assert exit_code(lambda: torch.empty(1 << 50), None) == 14
+    assert capsys.readouterr().err.startswith("Error: Memory ran out ([enforce fail at ")
+
+
 def test_a_missing_package_names_the_extra_that_brings_it(capsys):
     """`check` needs less than `train`; either is one line with the pip command."""
     error = ModuleNotFoundError("No module named 'pyarrow'", name="pyarrow")

@@ -430,3 +430,60 @@ def test_code_of_a_model_is_not_run_unasked(copy_encoder):
     (folder / "intruder.py").write_text("raise SystemExit('it ran')", "utf-8")
 
     assert "intruder.Pooling" in refusal(folder)
+
+
+# Weights that are not there.
+
+
+@pytest.fixture
+def change_files(copy_encoder):
+    """Copy the tiny encoder with another configuration, or without some of its weights."""
+    from safetensors.torch import load_file, save_file
+
+    def change(without="nothing", **declared):
+        folder = copy_encoder()
+        config = json.loads((folder / "config.json").read_text("utf-8"))
+        (folder / "config.json").write_text(json.dumps(config | declared), "utf-8")
+        weights = load_file(folder / "model.safetensors")
+        kept = {name: w for name, w in weights.items() if without not in name}
+        save_file(kept, folder / "model.safetensors", {"format": "pt"})
+        return folder
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "count", "first"),
+    [
+        ({"num_hidden_layers": 3}, 16, "encoder.layer.2.attention.output.LayerNorm.bias"),
+        ({"without": "layer.1.output.dense.weight"}, 1, "encoder.layer.1.output.dense.weight"),
+    ],
+)
+def test_weights_that_would_stay_random_are_refused(change_files, change, count, first):
+    """The library loads such a model and prints a table; a job would train noise."""
+    folder = change_files(**change)
+
+    assert refusal(folder) == (
+        f"The weights of the model `{folder}` are incomplete: its configuration declares {count} "
+        f"that its files do not hold, such as `{first}`, and that would stay random. Correct its "
+        "`config.json`, or fetch the model anew."
+    )
+
+
+def test_a_pooler_that_was_never_saved_is_no_loss(change_files):
+    """No embedding is made by it: many models come without."""
+    assert load(change_files(without="pooler")).width == 64
+
+
+def test_loading_is_watched_within_a_job_alone(tiny_encoder):
+    """transformers is what it was afterwards, also where a model could not be loaded."""
+    from transformers import PreTrainedModel
+
+    from job.weights import noting_random_weights
+
+    before = PreTrainedModel.__dict__["from_pretrained"]
+    load(tiny_encoder)
+    assert PreTrainedModel.__dict__["from_pretrained"] is before
+    with pytest.raises(RuntimeError), noting_random_weights():
+        raise RuntimeError
+    assert PreTrainedModel.__dict__["from_pretrained"] is before

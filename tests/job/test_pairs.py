@@ -284,3 +284,8 @@ def test_a_group_of_any_kind_becomes_a_name(value, name):
 def test_every_positive_of_a_row_has_its_group():
     judged = judge(RawRow("a.jsonl", 4, "What is it?", ["a thing", "an object"], group="things"))
     assert judged.pairs["group"].to_pylist() == ["things", "things"]
+
+
+def test_a_run_of_marks_is_not_sorted_as_a_whole():
+    """It takes the square of its length: hours for a line of ten megabytes."""
+    assert text_key("a" + "\u0301\u0327" * 200_000) == text_key("A" + "\u0301\u0327" * 200_000)

@@ -286,7 +286,7 @@ REPORT = {
     "data": {"source", "columns", "rows", "used", "dropped", "splits", "duplicates", "leakage"}
     | {"queries", "corpus", "fingerprint", "truncation"},
     "prompts": {"sentence", "base", "tuned"},
-    "training": {"steps", "resumed_from_step", "best_step", "recipe", "history"}
+    "training": {"steps", "resumed_from_step", "best_step", "recipe", "history", "stopped_early"}
     | {"base_validation", "best_validation", "pairs", "seconds", "pairs_per_second"}
     | {"peak_memory", "remark"},
     "seconds": {"start", "fetch", "data", "model", "score base", "train", "score tuned"}

@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 import json
+import os
 import re
 from pathlib import Path
 
@@ -348,3 +349,96 @@ def test_files_in_hidden_folders_are_passed_over(tmp_path):
     kept = write(tmp_path / "a.jsonl", LINE)
     write(tmp_path / ".ipynb_checkpoints" / "a-checkpoint.jsonl", LINE)
     assert list_files(tmp_path) == [kept]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "what"),
+    [
+        (
+            "a.csv",
+            b"PK\x03\x04rest",
+            "a workbook or another ZIP archive; export it as CSV in UTF-8",
+        ),
+        ("a.tsv", b"\xd0\xcf\x11\xe0", "an old workbook; export it as CSV in UTF-8"),
+        ("a.json", b"PAR1rest", "Parquet; end its name in `.parquet`"),
+        ("a.jsonl", gzip.compress(b"{}"), "compressed once more than its name says; unpack it"),
+        ("a.jsonl.gz", gzip.compress(b"{}"), "compressed once more than its name says; unpack it"),
+    ],
+)
+def test_a_file_that_is_no_text_is_named_for_what_it_is(tmp_path, name, content, what):
+    """\"Save it as UTF-8\" helps nobody whose file is a workbook."""
+    assert refusal(write(tmp_path / name, content)) == f"`FILE` is {what}."
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-be"])
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])
+def test_wide_characters_without_a_mark_are_told_by_their_zero_bytes(tmp_path, name, encoding):
+    """English in UTF-16 is valid UTF-8 to every decoder, with a zero byte in each letter."""
+    assert refusal(write(tmp_path / name, "question,context\n".encode(encoding))) == (
+        "`FILE` is not UTF-8: its first line holds zero bytes, as UTF-16 does. Save it as UTF-8."
+    )
+
+
+def test_a_column_named_twice_is_refused(tmp_path):
+    """The last would win in silence, whichever was meant; columns without a name do not matter."""
+    table = write(tmp_path / "a.csv", "question,context,context\nq,c1,c2\n")
+    parquet = tmp_path / "a.parquet"
+    columns = [pa.array([text]) for text in ("q", "c1", "c2")]
+    names = ["question", "context", "context"]
+    pq.write_table(pa.Table.from_arrays(columns, names), parquet)
+    expected = "`FILE` has the column `context` twice; rename one of them."
+    assert [refusal(table), refusal(parquet)] == [expected] * 2
+    assert len(read(write(tmp_path / "b.csv", "question,context,,\nq,c,,\n"))) == 1
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array([2**60], pa.timestamp("ms")),
+        pa.array([0], pa.timestamp("s", tz="Nowhere/Land")),
+        pa.Array.from_buffers(pa.string(), 1, pa.array([b"\xff"]).buffers()),
+    ],
+    ids=["year", "time zone", "bytes"],
+)
+def test_a_parquet_value_that_python_has_none_for_is_a_data_error(tmp_path, column):
+    """A year beyond 9999, a time zone of nowhere, bytes where text was promised."""
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"question": ["q"], "odd": column}), path)
+    assert re.fullmatch(r"`FILE` is not a readable Parquet file: .+", refusal(path))
+
+
+def test_what_is_neither_file_nor_folder_is_refused(tmp_path):
+    """A FIFO is not waited for."""
+    os.mkfifo(tmp_path / "a.jsonl")
+    with pytest.raises(DataError) as caught:
+        list_files(tmp_path / "a.jsonl")
+    assert str(caught.value) == (
+        f"`{tmp_path / 'a.jsonl'}` is neither a file nor a folder; save the rows as a file."
+    )
+
+
+def test_a_name_that_is_no_utf_8_is_refused(tmp_path):
+    """No report, nor the list of dropped rows, could hold it."""
+    write(tmp_path / os.fsdecode(b"gr\xf6\xdfe.jsonl"), LINE)
+    with pytest.raises(DataError) as caught:
+        list_files(tmp_path)
+    assert str(caught.value) == (
+        "The name `gr\\xf6\\xdfe.jsonl` is not UTF-8; rename that file or folder."
+    )
+
+
+def test_a_folder_that_cannot_be_looked_into_is_no_empty_one(tmp_path, monkeypatch):
+    """Its rows would be missing in silence."""
+    write(tmp_path / "a.jsonl", LINE)
+    inner = write(tmp_path / "inner" / "b.jsonl", LINE).parent
+    scan = os.scandir
+
+    def scandir(path):
+        if str(path) == str(inner):
+            raise PermissionError(13, "Permission denied", str(inner))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(DataError) as caught:
+        read(tmp_path)
+    assert str(caught.value) == f"`{inner}` cannot be read: Permission denied."

@@ -126,6 +126,26 @@ def test_what_validation_did_not_like_is_no_improvement(make_report):
     )
 
 
+def test_a_training_that_was_stopped_early_says_why(make_report):
+    """In the verdict where the base model stays, and beside the training in any case."""
+    why = "the loss is nan at step 30 of 50; lower `training.learning_rate`"
+    base = make_report(BETTER, best_step=0, stopped_early=why)
+    kept = make_report(BETTER, best_step=20, stopped_early=why)
+
+    assert base["verdict"]["sentence"] == (
+        f"Not improved: training was stopped early ({why}), so `model/` holds the base model. "
+        f"{numbers_of_main(base)}."
+    )
+    assert kept["verdict"]["sentence"].startswith("Improved. ")
+    assert base["training"]["remark"] == (
+        f"Training was stopped early: {why}. The base model was kept."
+    )
+    assert kept["training"]["remark"] == (
+        f"Training was stopped early: {why}. The checkpoint of step 20 was kept."
+    )
+    assert base["training"]["stopped_early"] == kept["training"]["stopped_early"] == why
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [(1.0, "p = 1.000"), (0.05, "p = 0.050"), (0.001, "p = 0.001"), (0.00099, "p < 0.001")],

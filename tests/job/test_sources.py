@@ -3,6 +3,7 @@
 import gzip
 import itertools
 import json
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -410,3 +411,58 @@ def test_of_a_probe_only_questions_and_contexts_are_read(tmp_path):
     assert list(source.rows) == [RawRow(str(path), 1, "q", ["a"])]
     folder = write_beir(tmp_path / "beir", {"test": "q1\td1\t1\n"})
     assert [row.anchor for row in open_source(str(folder), spec, "probe").rows] == ["What purrs?"]
+
+
+@pytest.mark.parametrize(
+    ("file", "row"),
+    [
+        ("corpus", {"_id": "d1", "text": "Something else."}),
+        ("queries", {"_id": "q1", "text": "Something else?"}),
+    ],
+)
+def test_an_id_of_two_texts_is_refused(tmp_path, file, row):
+    """Nobody knows which of them was judged; the same text twice is no harm."""
+    folder = write_beir(tmp_path, {"test": "q1\td1\t1\n"})
+    path = folder / f"{file}.jsonl"
+    lines = path.read_text("utf-8").splitlines()
+    path.write_text("\n".join([*lines, lines[0]]) + "\n", "utf-8")
+    assert len(rows_of(folder)) == 1
+    path.write_text("\n".join([*lines, json.dumps(row)]) + "\n", "utf-8")
+    assert refusal(folder) == (
+        f"`{path}` row {len(lines) + 1} says something else of the id {row['_id']!r} than a row "
+        "above; judgements would mean either. Give each text an id of its own."
+    )
+
+
+@pytest.mark.parametrize("file", ["corpus", "queries"])
+def test_a_text_without_an_id_is_refused(tmp_path, file):
+    """Judgements go by ids; none of it would be found."""
+    folder = write_beir(tmp_path, {"test": "q1\td1\t1\n"})
+    path = folder / f"{file}.jsonl"
+    path.write_text('{"text": "nameless"}\n', "utf-8")
+    assert refusal(folder) == f"`{path}` row 1 has no `_id`, which judgements go by."
+
+
+def test_ids_that_look_alike_in_a_table_are_two(tmp_path):
+    """`d 1` and `d_1` are written alike, and judged apart."""
+    folder = write_beir(tmp_path, {"test": "q1\td 1\t1\nq1\td_1\t1\n"})
+    documents = [{"_id": "d 1", "text": "with a space"}, {"_id": "d_1", "text": "without"}]
+    write_jsonl(folder / "corpus.jsonl", documents)
+    assert [row.positives for row in rows_of(folder)] == [["with a space"], ["without"]]
+
+
+@pytest.mark.parametrize("score", ["nan", "inf", "-inf"])
+def test_a_score_that_is_no_number_is_refused(tmp_path, score):
+    """Not a number is not "not relevant"."""
+    folder = write_beir(tmp_path, {"test": f"q1\td1\t{score}\n"})
+    assert "line 2 is no judgement" in refusal(folder)
+
+
+def test_a_path_that_cannot_be_reached_is_a_data_error(tmp_path, monkeypatch):
+    """A folder that may not be entered is no bug of ours."""
+
+    def denied(_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "exists", denied)
+    assert refusal("their/pairs.jsonl") == "`their/pairs.jsonl` cannot be read: Permission denied."

@@ -70,6 +70,7 @@ DEFAULTS = {
         "scale": 20.0,
         "dimension_weights": None,
         "evaluate_every": "epoch",
+        "checkpoint_steps": "auto",
         "report_to": ["tensorboard"],
         "seed": 42,
     },
@@ -144,6 +145,7 @@ OTHERS = {
     "training.scale": ("50", 50.0),
     "training.dimension_weights": ("[1, 0.5]", [1.0, 0.5]),
     "training.evaluate_every": ("25", 25),
+    "training.checkpoint_steps": ("25", 25),
     "training.report_to": ("[]", []),
     "training.seed": ("4294967295", 4294967295),
     "evaluation.dimensions": ("[64, 32]", [64, 32]),
@@ -194,6 +196,7 @@ BOUNDS = {
     "training.scale": ("0.001", "0", "1000", "1000.001"),
     "training.dimension_weights": ("[1, 0.001]", "[1, 0]", None, None),
     "training.evaluate_every": ("1", "0", None, None),
+    "training.checkpoint_steps": ("1", "0", None, None),
     "training.seed": ("0", "-1", "4294967295", "4294967296"),
     "evaluation.dimensions": ("[8, 1]", "[8, 0]", "[65536, 8]", "[65537, 8]"),
     "evaluation.main_dimension": ("1", "0", None, None),
@@ -797,3 +800,63 @@ def test_every_section_refuses_unknown_fields_by_its_class():
     models = [a for a in annotations if isinstance(a, type) and issubclass(a, BaseModel)]
     assert len(models) == 5
     assert all(issubclass(model, Section) for model in models)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("2024-13-45", "0x_", "1" * 5000, "!!bool x", "!!timestamp x", "!!int ''", "[" * 3000),
+        ":".join(["59"] * 400) + ".5",
+    ],
+    ids=lambda text: text[:12],
+)
+def test_yaml_that_its_own_library_stumbles_over_is_refused(text):
+    """As a setting and in a job file; the message says where."""
+    assert refusal({}, {"training.seed": text}).startswith("`training.seed`: the value ")
+    with pytest.raises(SpecError, match=r"`job.yaml` is not valid YAML") as caught:
+        parse_document(f"training: {{seed: {text}}}", "job.yaml")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_key_that_stands_twice_is_refused():
+    """The last would win, and a whole section be lost in silence."""
+    with pytest.raises(SpecError) as caught:
+        parse_document("training: {epochs: 1}\ndata: {}\ntraining: {seed: 3}\n", "job.yaml")
+    assert str(caught.value) == (
+        "`job.yaml` is not valid YAML in line 3: the key `training` stands here twice."
+    )
+
+
+@pytest.mark.parametrize("field", ["training.epochs", "data.limit", "training.dropout"])
+@pytest.mark.parametrize("text", ["no", "yes"])
+def test_a_truth_value_is_no_number(field, text):
+    """To Python `no` is 0 and `yes` is 1; to whoever wrote it, it is something else."""
+    assert refusal({}, {field: text}) == (
+        f"`{field}`: a truth value is neither a number nor a text; put it in quotes if it is one "
+        f"(found {text == 'yes'})"
+    )
+
+
+@pytest.mark.parametrize("field", ["data.source", "data.test", "model.base", "evaluation.probe"])
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("", "is empty"),
+        ("a\0b", "holds a zero byte, or what is not UTF-8"),
+        ("gr\udcf6\udcdfe", "holds a zero byte, or what is not UTF-8"),
+        ("x" * 256, "a path may be 4095 bytes long, and each part of it 255"),
+        ("x/" * 2100, "a path may be 4095 bytes long, and each part of it 255"),
+    ],
+)
+def test_a_path_that_no_disk_can_hold_is_refused(field, text, what):
+    """Before anything looks for it; nothing is not the current folder."""
+    section, name = field.split(".")
+    assert refusal({section: {name: text}}).startswith(f"`{field}`: {what} (found ")
+
+
+def test_what_yaml_knows_and_json_does_not_is_named_by_its_field():
+    """A date without quotes, in a document and as a setting."""
+    expected = "`data.columns.negatives` holds what is neither text, number nor list: "
+    document = parse_document("data: {columns: {negatives: [2024-01-01]}}", "job.yaml")
+    assert refusal(document).startswith(expected)
+    assert refusal({}, {"data.columns.negatives": "[2024-01-01]"}).startswith(expected)

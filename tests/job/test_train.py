@@ -236,6 +236,7 @@ def test_no_epochs_leave_the_base_model_untouched(task):
         "base_validation": base,
         "best_validation": base,
         "history": [],
+        "stopped_early": None,
         "pairs": 0,
         "seconds": 0.0,
         "pairs_per_second": None,
@@ -353,24 +354,47 @@ def test_no_curves_are_written_where_none_are_wanted(task):
     assert not (prepared.workspace.logs / "tensorboard").exists()
 
 
-@pytest.mark.parametrize("mini_batch_size", [None, "8"])
-def test_a_loss_that_is_no_number_ends_the_training(task, mini_batch_size):
-    """Weights that went wrong are noticed at the next log line, and the message says what helps."""
+FAULT = "; lower `training.learning_rate`, or set `model.precision=float32`"
+
+
+def test_a_training_that_goes_wrong_at_once_leaves_the_base_model(task):
+    """A loss that is no number: there is no best step, and the outcome says why."""
     import torch
 
-    prepared = task(training__mini_batch_size=mini_batch_size or "null")
+    prepared = task()
     model = prepared.load()
     with torch.no_grad():
         # One word's embedding; the loss is NaN as soon as a batch has the word.
         next(model.encoder.parameters())[30] = float("nan")
 
-    with pytest.raises(TrainingError) as caught:
-        prepared.train(model=model)
+    outcome = prepared.train(model=model)
 
-    message = str(caught.value)
-    assert message.startswith("The loss is nan at step ")
-    assert "`training.learning_rate`" in message
-    assert "`model.precision=float32`" in message
+    assert (outcome.steps, outcome.best_step, outcome.history) == (1, 0, [])
+    assert not outcome.improved_on_validation
+    assert outcome.stopped_early == f"the loss is nan at step 1 of 20{FAULT}"
+    assert outcome.facts()["stopped_early"] == outcome.stopped_early
+    assert outcome.remark(MAIN) == (
+        f"Training was stopped early: {outcome.stopped_early}. The base model was kept."
+    )
+
+
+def test_what_was_good_before_it_went_wrong_is_kept(task):
+    """The best checkpoint is given back, whole and scored again, beside the reason."""
+    prepared, steps = task(), []
+    model = prepared.load()
+
+    def break_gradient(gradient):
+        steps.append(gradient)
+        return gradient * (float("inf") if len(steps) == 15 else 1)
+
+    next(model.encoder.parameters()).register_hook(break_gradient)
+
+    outcome = prepared.train(model=model)
+
+    assert outcome.stopped_early == f"the gradient is nan at step 15 of 20{FAULT}"
+    assert (outcome.steps, outcome.best_step) == (15, 10)
+    assert prepared.base.validation.score(model)[MAIN] == outcome.best_validation
+    assert outcome.remark(MAIN).endswith(f"{FAULT}. The checkpoint of step 10 was kept.")
 
 
 # Checkpoints

@@ -189,7 +189,7 @@ def test_a_dry_run_prints_one_document_and_touches_nothing(folder):
     assert document == expected_document(
         build_spec(sections).model_dump(mode="json"),
         "runs/first/.work",
-        {"TRAINING_JOB_NAME": "first", "EMBEDTUNE_DEVICE": "auto"},
+        {"TRAINING_JOB_NAME": "first", "EMBEDTUNE_RUN": "first", "EMBEDTUNE_DEVICE": "auto"},
         {"data": "pairs.jsonl"},
     )
 
@@ -201,6 +201,7 @@ def test_machine_options_go_into_the_request_and_not_into_the_spec(folder):
     spec = build_spec({"data": {"source": "owner/data"}, "output": {"uri": str(folder / "out")}})
     environment = {
         "TRAINING_JOB_NAME": "n",
+        "EMBEDTUNE_RUN": "n",
         "EMBEDTUNE_DEVICE": "cpu",
         "EMBEDTUNE_PRICE_PER_HOUR": "1.212",
     }
@@ -240,7 +241,7 @@ def test_what_lies_in_s3_or_on_the_hub_is_fetched_by_the_job(folder):
     assert document == expected_document(
         build_spec({"data": data, "output": output}).model_dump(mode="json"),
         "runs/n/.work",
-        {"TRAINING_JOB_NAME": "n", "EMBEDTUNE_DEVICE": "auto"},
+        {"TRAINING_JOB_NAME": "n", "EMBEDTUNE_RUN": "n", "EMBEDTUNE_DEVICE": "auto"},
         {},
     )
 

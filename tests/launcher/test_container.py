@@ -52,7 +52,8 @@ def test_the_whole_command(plan, tmp_path):
         *("--pull", "never", "--user", ME),
         *("--mount", f"type=bind,source={folder}/.work,target=/opt/ml"),
         *("--mount", f"type=bind,source={folder},target={folder}", "--workdir", str(tmp_path)),
-        *("--env", "TRAINING_JOB_NAME=first", "--env", "EMBEDTUNE_DEVICE=auto"),
+        *("--env", "TRAINING_JOB_NAME=first", "--env", "EMBEDTUNE_RUN=first"),
+        *("--env", "EMBEDTUNE_DEVICE=auto"),
         *("--shm-size", "1g", "embedtune", "train"),
     ]
 

@@ -1,0 +1,251 @@
+"""What a run leaves, held against what a slow reader sees in the same files.
+
+The reader knows Python's `json`, `csv`, `gzip` and pyarrow, and nothing of `job/`.
+"""
+
+import csv
+import gzip
+import io
+import json
+import math
+import re
+import signal
+import unicodedata
+from collections import Counter
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner
+
+import job.check
+from job.__main__ import main
+from job.data import Dataset, write_splits
+from job.errors import EXIT_CODES
+
+# A case takes a tenth of a second; what takes so long does not end.
+HANG_SECONDS = 60
+CONTROL = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+# What makes a small file enough for a result.
+LENIENT = ["--set", "data.min_test_queries=1"]
+
+
+class Hang(BaseException):
+    pass
+
+
+@contextmanager
+def watched(seconds=None):
+    """End what hangs, with a traceback of where."""
+
+    def end(*_):
+        raise Hang
+
+    before = signal.signal(signal.SIGALRM, end)
+    signal.alarm(seconds or HANG_SECONDS)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@dataclass(frozen=True)
+class Ending:
+    code: int
+    told: str
+    error: str
+    dataset: Dataset | None
+
+
+def check(place, *settings) -> Ending:
+    """Run `python -m job check` in this process; keeps the data set that it looked at."""
+    seen: list[Dataset] = []
+    inspect = job.check.inspect_dataset
+
+    def inspected(*given):
+        seen.append(inspect(*given))
+        return seen[-1]
+
+    with pytest.MonkeyPatch.context() as patch, watched():
+        patch.setattr(job.check, "inspect_dataset", inspected)
+        done = CliRunner().invoke(main, ["check", str(place), *LENIENT, *settings])
+    return Ending(done.exit_code, done.stdout, done.stderr, seen[0] if seen else None)
+
+
+def summary(ending: Ending) -> str:
+    if ending.code:
+        return f"code {ending.code}"
+    facts = ending.dataset.facts
+    return f"{facts['used']} of {facts['rows']}"
+
+
+def fault_of(ending: Ending) -> str | None:
+    """Say what a user could not live with, whatever the input was."""
+    if ending.code not in EXIT_CODES or ending.code == 1:
+        return f"exit code {ending.code}: {ending.error}"
+    lines = ending.error.removesuffix("\n").split("\n") if ending.error else []
+    if ending.code and not (len(lines) == 1 and lines[0].startswith("Error: ")):
+        return f"not one line of error: {ending.error}"
+    if not ending.code and lines:
+        return f"talk beside a result: {ending.error}"
+    if found := CONTROL.search(ending.told + ending.error):
+        return f"a control character: {found[0]!r}"
+    return None
+
+
+# The slow reader.
+
+
+def read_slowly(path: Path) -> list[dict[str, Any]]:
+    """Read all rows of a file or folder; raises whatever a damaged one makes it raise."""
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.is_file())
+        return [row for file in files for row in read_slowly(file)]
+    if path.suffix.lower() == ".parquet":
+        return pq.read_table(path).to_pylist()
+    data = path.read_bytes()
+    packed = path.suffix == ".gz"
+    text = (gzip.decompress(data) if packed else data).decode("utf-8").removeprefix("\ufeff")
+    suffix = Path(path.stem if packed else path.name).suffix.lower()
+    if suffix in (".csv", ".tsv"):
+        return table_rows(text, suffix)
+    if suffix == ".json":
+        return json_rows(text)
+    return line_rows(text)
+
+
+def line_rows(text):
+    rows = [json.loads(line) for line in text.split("\n") if line.strip()]
+    assert all(isinstance(row, dict) for row in rows)
+    return rows
+
+
+def json_rows(text):
+    try:
+        document = json.loads(text)
+    except json.JSONDecodeError:
+        return line_rows(text)
+    if isinstance(document, dict):
+        lists = [value for value in document.values() if isinstance(value, list) and value]
+        (document,) = [rows for rows in lists if isinstance(rows[0], dict)]
+    assert all(isinstance(row, dict) for row in document)
+    return document
+
+
+def table_rows(text, suffix):
+    header = text.partition("\n")[0]
+    delimiter = "\t" if suffix == ".tsv" else max(",;", key=header.count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    names = next(reader, [])
+    rows = []
+    for values in filter(None, reader):
+        row = dict.fromkeys(names) | dict(zip(names, values, strict=False))
+        rows.append(row | {"too many": True} if len(values) > len(names) else row)
+    return rows
+
+
+def read_beir_slowly(folder: Path) -> list[dict[str, Any]]:
+    """Read the judgements that say "relevant", with the texts that they are about."""
+    texts = []
+    for name in ("queries", "corpus"):
+        lines = line_rows((folder / f"{name}.jsonl").read_bytes().decode("utf-8-sig"))
+        told = [(str(line["_id"]), line.get("text")) for line in lines]
+        # A document is what it is called and what it says.
+        titles = [line.get("title") if name == "corpus" else None for line in lines]
+        named = [
+            (key, f"{title} {text}" if title and isinstance(text, str) else text)
+            for (key, text), title in zip(told, titles, strict=True)
+        ]
+        assert len({key for key, _ in named}) == len({(key, repr(text)) for key, text in named})
+        texts.append(dict(named))
+    rows = []
+    for file in sorted((folder / "qrels").glob("*.tsv")):
+        for row in table_rows(file.read_bytes().decode("utf-8-sig"), ".tsv"):
+            assert math.isfinite(float(row["score"]))
+            if float(row["score"]) > 0:
+                answer = texts[1].get(row["corpus-id"])
+                rows.append({"question": texts[0].get(row["query-id"]), "context": [answer]})
+    return rows
+
+
+# The slow judge.
+
+
+def same(text):
+    if len(text) > 100_000:
+        return text  # there is one of each; composing its marks would take hours
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def is_text(value):
+    if not isinstance(value, str):
+        return False
+    return not any("\ud800" <= letter <= "\udfff" for letter in value)
+
+
+def judge_slowly(rows, anchor, positive):
+    """Return the pairs that are to be used, in order, and the number of those that are not."""
+    used, dropped, seen = [], 0, set()
+    for row in rows:
+        question, context = row.get(anchor), row.get(positive)
+        for answer in (context or [None]) if isinstance(context, list) else [context]:
+            good = is_text(question) and is_text(answer) and "too many" not in row
+            good = good and min(len(question.strip()), len(answer.strip())) >= 3
+            identity = (same(question), same(answer)) if good else ()
+            if good and identity[0] != identity[1] and identity not in seen:
+                seen.add(identity)
+                used.append((question.strip(), answer.strip()))
+            else:
+                dropped += 1
+    return used, dropped
+
+
+def written(folder: Path, name: str) -> list[dict[str, Any]]:
+    """Read what a run wrote."""
+    text = (folder / f"{name}.jsonl").read_text("utf-8")
+    return [json.loads(line) for line in text.split("\n") if line]
+
+
+def verdict(place: Path, ending: Ending, folder: Path) -> str | None:
+    """Say what is wrong with an ending, its success included; nothing where all is well."""
+    if fault := fault_of(ending):
+        return fault
+    if ending.dataset is None:
+        return None
+    try:
+        is_beir = (place / "qrels").is_dir()
+        rows = read_beir_slowly(place) if is_beir else read_slowly(place)
+    except Exception as error:  # noqa: BLE001  whatever a damaged file does to a simple reader
+        return f"a success where a slow reader fails: {error!r}"
+    return wrong_success(rows, ending.dataset, folder)
+
+
+def wrong_success(rows, dataset: Dataset, folder: Path) -> str | None:
+    """Hold a data set against the rows of its files: what is used, dropped, written."""
+    facts = dataset.facts
+    columns = facts["columns"]
+    beir = columns["anchor"] == "queries.text"
+    names = ("question", "context") if beir else (columns["anchor"], columns["positive"])
+    used, dropped = judge_slowly(rows, *names)
+    write_splits(dataset, folder)
+    splits = [written(folder, name) for name in ("train", "validation", "test")]
+    kept = Counter((row["anchor"], row["positive"]) for split in splits for row in split)
+    rejected = written(folder, "rejected")
+    reasons = Counter(row["reason"] for row in rejected)
+    documents = {row["text"] for row in written(folder, "corpus")}
+    faults = {
+        "rows": facts["rows"] != len(rows),
+        "texts": kept != Counter(used),
+        "used": facts["used"] != len(used),
+        "rejected": len(rejected) != dropped,
+        "reasons": reasons != {why: d["rows"] for why, d in facts["dropped"].items()},
+        "sizes": list(facts["splits"].values()) != [len(split) for split in splits],
+        # Two spellings of one text are one document.
+        "corpus": {same(text) for text in documents} < {same(answer) for _, answer in used},
+    }
+    wrong = [name for name, is_wrong in faults.items() if is_wrong]
+    return f"a wrong success: {wrong}, {facts}" if wrong else None

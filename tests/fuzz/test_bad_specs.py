@@ -1,0 +1,238 @@
+"""Whatever a spec says: a job, or one line that names the field; never a traceback."""
+
+import json
+
+import pytest
+import yaml
+from click.testing import CliRunner
+from fuzz import ruler
+from fuzz.budget import cases
+from fuzz.spec_fields import FIELDS, ODD_VALUES, bounds, members, sections
+from hypothesis import given
+from hypothesis import strategies as st
+
+from job.__main__ import exit_code
+from job.errors import SpecError
+from job.spec_document import build_spec, parse_document
+from job.wording import on_one_line
+from job.workspace import Workspace
+from launcher.cli import main
+
+NAMES = [field.name for field in FIELDS]
+# One field of each kind.
+KINDS = list({repr(field.kinds_alone()): field for field in FIELDS}.values())
+every_field = pytest.mark.parametrize("field", FIELDS, ids=NAMES)
+
+
+def refusal(document, assignments=None):
+    """Build a spec that cannot be; returns the one line."""
+    with pytest.raises(SpecError) as caught:
+        build_spec(document, assignments)
+    line = str(caught.value)
+    assert not ruler.CONTROL.search(line)
+    assert "\n" not in line
+    return line
+
+
+def built(name, *given):
+    """Build a spec; nothing where that is refused, in a line that names the field."""
+    try:
+        spec = build_spec(*given)
+    except SpecError as error:
+        line = str(error)
+        assert f"`{name}" in line, line
+        assert not ruler.CONTROL.search(line)
+        return None
+    assert build_spec(json.loads(spec.to_json().encode())) == spec
+    return spec
+
+
+def value_of(spec, name):
+    value = spec.model_dump(mode="json")
+    for part in name.split("."):
+        value = value[part]
+    return value
+
+
+def is_faithful(given, taken):
+    """Whether a value that was taken is the one that was given."""
+    if isinstance(given, list) and isinstance(taken, list) and len(given) == len(taken):
+        return all(map(is_faithful, given, taken))
+    if isinstance(taken, bool):
+        return str(given).lower() in (
+            ("true", "yes", "1", "1.0") if taken else ("false", "no", "0", "0.0", "-0.0")
+        )
+    if isinstance(given, bool):
+        return False
+    if isinstance(given, str) and isinstance(taken, int | float):
+        return float(given.replace("_", "")) == taken
+    return given == taken or str(given) == taken
+
+
+@every_field
+def test_what_the_schema_allows_is_taken_and_no_more(field):
+    """Each bound belongs to what is allowed, the next value beyond it is refused by name."""
+    for kind in field.kinds:
+        for value in members(kind):
+            assert value_of(build_spec(field.document(value)), field.name) == value
+        for good, bad in bounds(kind):
+            if good is not None:
+                assert value_of(build_spec(field.document(good)), field.name) == good
+            assert f"`{field.name}`: " in refusal(field.document(bad))
+            assert f"`{field.name}`: " in refusal({}, {field.name: json.dumps(bad)})
+
+
+@every_field
+def test_an_odd_value_is_taken_as_it_is_or_refused_by_name(field):
+    """A spec that was built says what was given, and is the same after writing and reading."""
+    for value in ODD_VALUES:
+        spec = built(field.name, field.document(value))
+        if spec and value not in (None, {}):
+            assert is_faithful(value, value_of(spec, field.name)), value
+
+
+TEXTS = [
+    *("", "~", "no", "on", "0o17", "017", "0x_", "0b1", "1e3", ".nan", "-.inf", "12:30:45"),
+    *("2024-01-01", "2024-13-45", "2024-01-01T00:00:00Z", "!!bool x", "!!int ''", "!!set {a}"),
+    *("!!python/name:os.system", "!!binary x", "!!binary aGk=", "&a x", "*a", "&a [*a]", "<<: 3"),
+    *("[" * 3000, "{a: " * 3000, "1" * 5000, "0x" + "f" * 5000, ":".join(["59"] * 400) + ".5"),
+    *("'", '"', "\t", "\0", "\ud800", '"\\ud800"', '"\\0"', "%", "@", "- a", "? a", "{a: 1, a: 2}"),
+    *("a: b: c", "{[a]: b}", "[a", "|", ">", "---", "...", "--- a\n--- b", "#", "=", "\x1b[31m"),
+]
+
+
+@pytest.mark.parametrize("field", KINDS, ids=[field.name for field in KINDS])
+def test_an_odd_text_is_read_or_refused_by_name(field):
+    """As `--set`, and as SageMaker sends hyperparameters."""
+    for text in TEXTS:
+        built(field.name, {}, {field.name: text})
+
+
+@pytest.mark.parametrize("section", list(sections()))
+@pytest.mark.parametrize("name", ["bogus", "", "no", "0", "data", "epoch", "\x1b[31m", "a b"])
+def test_a_bogus_field_is_named_at_every_level(section, name):
+    """In the job file and in assignments."""
+    key = section + name
+    document = {name: 1}
+    for part in reversed(section.split(".")[:-1]):
+        document = {part: document}
+    if key != "data":
+        shown = on_one_line(f"`{key or 'the spec'}`")
+        assert f"{shown} is not a field of the spec" in refusal(document)
+
+
+def ugly_documents():
+    """Texts of job files, each wrong in its own way, and what its line names."""
+    return {
+        "data: {source: a}\ndata: {limit: 3}": "`data`",
+        "data: {source: a, source: b}": "`source`",
+        "no: 3": "`false`",
+        "2024-01-01: 3": "`2024-01-01`",
+        "~: 3": "`null`",
+        "1: 3": "`1`",
+        ".nan: 3": "`NaN`",
+        "model: {language: no}": "`model.language`",
+        "training: {epochs: no}": "`training.epochs`",
+        "training: {seed: 0777777777777777}": "`training.seed`",
+        "training: {seed: 2024-01-01}": "`training.seed`",
+        "training: {seed: 2024-13-45}": "line 1",
+        "data: {source: !!binary x}": "line 1",
+        "data: &a {source: x}\nmodel: *a": "line 2",
+        "data:\n\tsource: x": "line 2",
+        "data: {source: x": "line 1",
+        "data: [x]": "`data`",
+        "data: x": "`data`",
+        "- data": "`job.yaml`",
+        "x": "`job.yaml`",
+        "? [a]\n: b": "line 1",
+        "a: " + "[" * 5000: "`job.yaml`",
+        "a: " + "1" * 5000: "line 1",
+        "a: 0x" + "f" * 5000: "`a`",
+        'data: {source: "\\ud800"}': "`data.source`",
+        'data: {source: "a\\0b"}': "`data.source`",
+        'data: {source: ""}': "`data.source`",
+        f"data: {{source: {'x' * 300}}}": "`data.source`",
+        "\0": "`job.yaml`",
+        "%YAML 9.9\n---\na: 1": "`job.yaml`",
+        "evaluation: {dimensions: [64, 64]}": "`evaluation.dimensions`",
+        "evaluation: {precisions: [int8, int8]}": "`evaluation.precisions`",
+        "evaluation: {min_ndcg: 0.5, retention: 0.9}": "`evaluation.min_ndcg`",
+        "output: {hub: nowhere}": "`output.hub`",
+        "version: 2": "`version`",
+        "preset: fast": "`preset`",
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "named"), list(ugly_documents().items()), ids=lambda t: ascii(t)[:40]
+)
+def test_an_ugly_job_file_is_refused_wherever_it_stands(text, named, tmp_path, monkeypatch, capsys):
+    """By the launcher, before anything is sent, and by a job that finds it in its workspace."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "job.yaml").write_text(text, "utf-8")
+    data = [] if "source" in text else ["--data", "x.jsonl"]
+    done = CliRunner().invoke(main, ["launch", "job.yaml", *data, "--dry-run"])
+    told_here = done.stderr
+    place = Workspace(tmp_path / "ml")
+    place.job_spec.parent.mkdir(parents=True)
+    place.job_spec.write_text(text, "utf-8")
+    code = exit_code(place.read_spec, place)
+    told_there = capsys.readouterr().err
+    assert (done.exit_code, code) == (SpecError.exit_code, SpecError.exit_code)
+    for told in (told_here, told_there.replace("job.json", "job.yaml")):
+        assert named in told
+        assert told.startswith("Error: ")
+        assert told.count("\n") == 1
+        assert not ruler.CONTROL.search(told)
+
+
+keys = st.sampled_from([*{part for name in NAMES for part in name.split(".")}, "x", ""]) | st.text(
+    max_size=5
+)
+leaves = st.one_of(
+    st.sampled_from([value for value in ODD_VALUES if not isinstance(value, dict)]),
+    st.integers(),
+    st.floats(),
+    st.text(max_size=20),
+)
+documents = st.recursive(
+    leaves,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@cases(in_ci=150)
+@given(st.dictionaries(keys, documents, max_size=4))
+def test_any_document_is_a_spec_or_one_line(document):
+    """Of right and wrong names, with any value anywhere."""
+    try:
+        spec = build_spec(document)
+    except SpecError:
+        assert refusal(document)
+        return
+    assert build_spec(json.loads(spec.to_json().encode())) == spec
+
+
+@cases(in_ci=150)
+@given(
+    st.one_of(st.text(max_size=60), documents.map(lambda d: yaml.safe_dump(d, allow_unicode=True)))
+)
+def test_any_text_is_a_document_or_one_line(text):
+    """As a job file."""
+    try:
+        document = parse_document(text, "job.yaml")
+    except SpecError as error:
+        document = {}
+        line = str(error)
+    else:
+        line = ""
+    assert isinstance(document, dict)
+    assert not ruler.CONTROL.search(line)
+
+
+@cases(in_ci=100)
+@given(st.sampled_from(NAMES), st.one_of(st.text(max_size=20), st.sampled_from(TEXTS)))
+def test_any_setting_is_a_spec_or_one_line(name, text):
+    """As `--set`."""
+    built(name, {}, {name: text})
