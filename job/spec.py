@@ -228,9 +228,10 @@ class TrainingSpec(Section):
     evaluate_every: Literal["epoch"] | Annotated[int, Field(ge=1)] = Field(
         "epoch", description="Validate and write a checkpoint each epoch or each N steps."
     )
-    checkpoint_steps: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
-        "auto",
-        description="Write more checkpoints than validations: each N steps; `auto`: so that an "
+    checkpoint_steps: int | None = Field(
+        None,
+        ge=1,
+        description="Write more checkpoints than validations: each N steps; `null`: so that an "
         "interruption costs 5 minutes of work at most, and the writing 5 % of the run.",
     )
     report_to: tuple[str, ...] = Field(

@@ -125,7 +125,6 @@ def train(
         pairs = add_negatives(pairs, alike, recipe.spec.mined_negatives)
     # Sealed before anybody else sees it.
     callbacks = [AfterSaving(work) for work in (seal, on_checkpoint) if work]
-    steps = recipe.spec.checkpoint_steps
     trainer = build_trainer(
         model,
         pairs,
@@ -134,7 +133,7 @@ def train(
         workspace,
         stop,
         alike,
-        [*callbacks, Cadence(None if steps == "auto" else steps)],
+        [*callbacks, Cadence(recipe.spec.checkpoint_steps)],
     )
     started = time.perf_counter()
     with stop.awaited():

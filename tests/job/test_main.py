@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -244,13 +245,25 @@ def test_a_model_of_pickles_is_refused_unread(workspace, tiny_spec, tiny_encoder
     assert_one_line(train(workspace), workspace, 5, line)
 
 
-def test_a_full_disk_is_the_machines_fault_and_leaves_no_result(memory_disk, tiny_spec):
+@pytest.mark.parametrize(
+    ("taken", "line"),
+    [
+        # The results would not fit: that is told before anything is trained.
+        (0, r"Error: The run needs about 0\.07\d+ GB of disk, and 0\.0009\d+ GB are free where "),
+        # Not even the data's splits fit.
+        (1_000_000, re.escape(f"Error: {DISK_FULL}")),
+    ],
+)
+def test_a_full_disk_is_the_machines_fault_and_leaves_no_result(
+    memory_disk, tiny_spec, taken, line
+):
     """Code 6 wherever the space ends, and no manifest that would pass for a finished run."""
     workspace = Workspace(memory_disk / "ml")
     give_spec(workspace, tiny_spec())
+    (memory_disk / "other").write_bytes(bytes(taken))
     done = train(workspace)
 
-    assert done.stderr.splitlines()[-1] == f"Error: {DISK_FULL}"
+    assert re.match(line, done.stderr.splitlines()[-1])
     assert done.returncode == 6
     assert "Traceback" not in done.stderr
     assert not list(memory_disk.parent.rglob("manifest.json"))

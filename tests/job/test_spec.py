@@ -70,7 +70,7 @@ DEFAULTS = {
         "scale": 20.0,
         "dimension_weights": None,
         "evaluate_every": "epoch",
-        "checkpoint_steps": "auto",
+        "checkpoint_steps": None,
         "report_to": ["tensorboard"],
         "seed": 42,
     },

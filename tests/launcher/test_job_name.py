@@ -76,6 +76,7 @@ def test_an_illegal_name_is_refused_with_the_rule(name):
     """Nothing is mended silently: the name is a folder, a job and a key in S3 at once."""
     with pytest.raises(SpecError) as caught:
         check_name(name)
+    shown = name.replace("\n", r"\x0a")
     assert str(caught.value) == (
-        f"`--name {name}` is not legal: letters, digits and inner hyphens, at most 60 characters."
+        f"`--name {shown}` is not legal: letters, digits and inner hyphens, at most 60 characters."
     )

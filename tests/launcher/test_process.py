@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 import shlex
 import shutil
@@ -58,9 +59,12 @@ def embedtune(folder, *arguments):
 
 @pytest.fixture(scope="module", autouse=True)
 def _no_settings(tmp_path_factory):
-    """Forget what whoever runs the tests has set for themselves."""
+    """Forget what whoever runs the tests, or another test, has set for themselves."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("EMBEDTUNE_OUTPUT", raising=False)
+        for name in list(os.environ):
+            if name.startswith(("AWS_", "EMBEDTUNE_")):
+                patch.delenv(name)
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
         patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
         patch.delenv("XDG_CONFIG_HOME", raising=False)
         yield
