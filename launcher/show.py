@@ -34,7 +34,13 @@ def show_report(console: Console, report: Mapping[str, Any], folder: Path) -> No
     seconds = sum(report["seconds"].values())
     price = "cost unknown" if cost["usd"] is None else f"${cost['usd']:.4f}"
     console.print(f"Took {seconds:.0f} s, {price} ({_plain(cost['basis'])})", soft_wrap=True)
-    console.print(f"Report: {folder / 'report.md'}", soft_wrap=True, markup=False)
+    console.print(f"Report: {report_page(folder)}", soft_wrap=True, markup=False)
+
+
+def report_page(folder: Path) -> Path:
+    """Find the page for people; runs of earlier images have a text alone."""
+    page = folder / "report.html"
+    return page if page.is_file() else folder / "report.md"
 
 
 def comparison_table(report: Mapping[str, Any]) -> Table:

@@ -26,14 +26,13 @@ def report(name: str | None, output: str, requirements: tuple[str, ...], *, open
     """
     from launcher import gate
     from launcher.jobs import find_result
+    from launcher.show import report_page
 
     wanted = list(map(gate.parse, requirements))
     run = find_result(output, name)
     print_report(run)
     if open_it:
-        folder = run.folder / "report"
-        page = folder / "report.html"
-        click.launch(str(page if page.is_file() else folder / "report.md"))
+        click.launch(str(report_page(run.folder / "report")))
     gate.check(run.report(), wanted)
 
 

@@ -250,7 +250,7 @@ def test_the_comparison_is_printed_on_stdout(folder, whole):
         report["verdict"]["sentence"],
         report["recommendation"]["sentence"],
         f"Took {seconds:.0f} s, ${cost['usd']:.4f} ({cost['basis']})",
-        "Report: runs/whole/report/report.md",
+        "Report: runs/whole/report/report.html",
     ]
     assert report["verdict"]["sentence"].startswith("Improved. nDCG@10 at 32 dimensions: ")
 

@@ -259,7 +259,7 @@ def test_a_report_without_a_name_is_the_latest_finished_runs(s3, first, elsewher
             s3._store.get_bucket("box").keys[key].last_modified -= timedelta(hours=hours)
     code, out, err = embedtune("report", "--output", "s3://box/many")
     assert (code, err) == (0, "")
-    assert out.splitlines()[-1] == "Report: runs/newer/report/report.md"
+    assert out.splitlines()[-1] == "Report: runs/newer/report/report.html"
 
 
 def test_runs_are_listed_from_s3(s3, first, third, elsewhere, monkeypatch):
