@@ -1,6 +1,5 @@
 """Checkpoints of a training: the newest whole one, and giving back the best one's weights."""
 
-import hashlib
 import json
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from job.errors import TrainingError
 from job.evaluate import Validation, metric_key
 from job.model import Model
 from job.progress import log
-from job.workspace import write_atomically
+from job.workspace import sha256, write_atomically
 
 # Written last into a checkpoint: the digests of all its files.
 SEAL = "digests.json"
@@ -25,7 +24,7 @@ OTHER_TOLERANCE = 5e-3
 def seal(checkpoint: Path) -> None:
     """Write the digest of every file of a checkpoint, which says that it is whole."""
     digests = {
-        path.relative_to(checkpoint).as_posix(): _sha256(path)
+        path.relative_to(checkpoint).as_posix(): sha256(path)
         for path in sorted(checkpoint.rglob("*"))
         if path.is_file() and path.name != SEAL
     }
@@ -50,18 +49,13 @@ def _fault(checkpoint: Path) -> str | None:
     """Say why a checkpoint cannot be gone on from; nothing where it can."""
     try:
         digests: dict[str, str] = json.loads((checkpoint / SEAL).read_text("utf-8"))
-        wrong = [name for name, digest in digests.items() if _sha256(checkpoint / name) != digest]
+        wrong = [name for name, digest in digests.items() if sha256(checkpoint / name) != digest]
     except FileNotFoundError as error:
         name = Path(error.filename).name
         return "it was not written to its end" if name == SEAL else f"`{name}` is missing"
     except (OSError, ValueError, AttributeError) as error:
         return f"it cannot be read ({error})"
     return f"`{wrong[0]}` is damaged" if wrong else None
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def restore(model: Model, checkpoint: Path, validation: Validation, expected: float) -> None:

@@ -19,7 +19,7 @@ from job.progress import log
 from job.ranking import METRICS, Scores
 from job.report import to_json
 from job.spec import JobSpec
-from job.workspace import MANIFEST, Workspace, check_same_spec, write_atomically
+from job.workspace import MANIFEST, Workspace, check_same_spec, sha256, write_atomically
 
 # Texts of the sample that the saved model must embed as the one in memory does.
 SAMPLE = 32
@@ -104,14 +104,14 @@ def save_model(model: Model, folder: Path, dataset: Dataset) -> None:
 
 def fingerprint(folder: Path) -> str:
     """Digest a model's weights, whatever their files are called: 16 hex digits."""
-    digests = sorted(_sha256(path) for path in folder.rglob("*.safetensors"))
+    digests = sorted(sha256(path) for path in folder.rglob("*.safetensors"))
     return hashlib.sha256("".join(digests).encode("ascii")).hexdigest()[:16]
 
 
 def write_manifest(workspace: Workspace) -> None:
     """List every file of the result with its size and digest; its presence says "complete"."""
     entries = {
-        name: {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+        name: {"bytes": path.stat().st_size, "sha256": sha256(path)}
         for name, path in result_files(workspace)
     }
     write_atomically(workspace.results / MANIFEST, json.dumps(entries, indent=2) + "\n")
@@ -171,8 +171,3 @@ def claim(destination: Place, spec: JobSpec) -> None:
 
 def is_complete(destination: Place) -> bool:
     return destination.read(MANIFEST) is not None
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -224,6 +225,11 @@ def write_atomically(path: Path, text: str) -> None:
             beside.unlink()
         msg = f"`{path}` cannot be written"
         raise write_error(msg, error) from None
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def link_or_copy(source: str | Path, target: str | Path) -> None:
