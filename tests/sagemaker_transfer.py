@@ -1,6 +1,7 @@
 """What a training host moves: objects of S3 in both directions, and lines to CloudWatch."""
 
 import io
+import os
 import tarfile
 import threading
 import time
@@ -69,11 +70,11 @@ class Mirror:
         self._known = found
 
     def _look(self) -> dict[str, tuple[int, int]]:
-        """Return size and time of each file, by name."""
+        """Return size and time of each file, by name; what goes meanwhile is left out."""
         found = {}
-        for path in self.folder.rglob("*"):
-            with suppress(FileNotFoundError):
-                if path.is_file():
+        for parent, _, names in os.walk(self.folder):  # unlike rglob, bears folders that vanish
+            for path in (Path(parent, name) for name in names):
+                with suppress(FileNotFoundError):
                     stat = path.stat()
                     name = path.relative_to(self.folder).as_posix()
                     found[name] = (stat.st_size, stat.st_mtime_ns)

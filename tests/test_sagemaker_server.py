@@ -4,10 +4,12 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import tarfile
+import threading
 import time
 from contextlib import closing
 from importlib.util import find_spec
@@ -20,6 +22,7 @@ from botocore.exceptions import ClientError
 from remote import files_of
 from sagemaker_container import Docker, Process
 from sagemaker_server import Call, SageMaker
+from sagemaker_transfer import Mirror
 
 ACCOUNT = "123456789012"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/trainer"
@@ -961,6 +964,28 @@ def test_the_sdk_creates_jobs_and_reads_them(server, tmp_path):
         done.stderr
     )
     assert server.calls[0] == Call("sagemaker", "CreateTrainingJob")
+
+
+def test_a_folder_that_vanishes_while_it_is_copied_does_no_harm(server, tmp_path):
+    """A job removes its old checkpoints whenever it likes."""
+    ended = threading.Event()
+
+    def keep_changing():
+        while not ended.is_set():
+            (tmp_path / "checkpoint-1" / "inner").mkdir(parents=True)
+            shutil.rmtree(tmp_path / "checkpoint-1")
+
+    (tmp_path / "stays").write_text("1", "utf-8")
+    job = threading.Thread(target=keep_changing)
+    job.start()
+    try:
+        mirror = Mirror(server.s3, tmp_path, "s3://box/checkpoints")
+        for _ in range(2_000):
+            mirror.push()
+    finally:
+        ended.set()
+        job.join()
+    assert server.s3.get("box", "checkpoints/stays") == b"1"
 
 
 def test_the_real_job_runs(tiny_encoder, pairs_file, tiny_settings):
