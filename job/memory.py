@@ -5,7 +5,8 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from job.errors import OutOfMemory
-from job.progress import join_facts, log
+from job.lines import write_line
+from job.progress import log
 
 Result = TypeVar("Result")
 # What torch says without an error class of its own: its CPU allocator, MPS and CUDA's libraries.
@@ -44,8 +45,16 @@ def with_fewer_rows(rows: int, work: Callable[[int], Result], what: str) -> Resu
         # Only here: while the error lives, its frames keep alive what filled the memory.
         _release()
         facts = {"rows_at_once": rows // 2, "before": rows, "reason": why}
-        log.warning("%s: memory ran out, going on %s", what, join_facts(dict(facts)))
+        log.warning(write_line(what, "memory ran out, going on", **facts))
         rows //= 2
+
+
+def halvings(asked: int, used: int) -> dict[str, int]:
+    """Tell a report how many rows were wanted at once and how many it was in the end."""
+    times, rows = 0, asked
+    while rows > used:
+        times, rows = times + 1, rows // 2
+    return {"asked": asked, "used": used, "halved": times}
 
 
 def _release() -> None:

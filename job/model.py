@@ -134,7 +134,12 @@ def find_locally(base: str) -> Path | None:
             raise MachineError(msg) from None
         return Path(get_model_path())
     folder = Path(base)
-    if not folder.is_dir():
+    try:
+        is_folder = folder.is_dir()
+    except OSError as error:
+        msg = f"`{base}` cannot be read: {error.strerror}. Make it readable, or name another model."
+        raise ModelError(msg) from None
+    if not is_folder:
         if base.startswith((".", "/", "~", "builtin:")) or base.count("/") > 1:
             msg = f"There is no model folder `{base}`."
             raise ModelError(msg)

@@ -7,9 +7,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from job.lines import write_line
+from job.metrics import entry
 from job.wording import on_one_line
 
 log = logging.getLogger("embedtune")
+
+
+def tell(what: str, event: str = "", /, **facts: object) -> None:
+    """Log one line of a run: what it is about, what happened, and the facts of it."""
+    log.info(write_line(what, event, **facts))
 
 
 class Progress:
@@ -25,14 +32,14 @@ class Progress:
     def stage(self, name: str) -> Iterator[dict[str, object]]:
         """Log start and end of a stage; facts put into the yielded dict end the last line."""
         facts: dict[str, object] = {}
-        log.info("%s: start", name)
+        tell(name, "start")
         self._running = (name, time.perf_counter())
         try:
             yield facts
         finally:
             self.note()
             self._running = None
-        log.info("%s: done %s", name, join_facts({"seconds": self.seconds[name], **facts}))
+        tell(name, "done", **{"seconds": self.seconds[name], **facts})
 
     def note(self) -> None:
         """Count what the running stage has taken so far."""
@@ -56,29 +63,35 @@ def log_scores(model: str, means: Mapping[int, Mapping[str, float]]) -> None:
         log.info("%s %s: %.4f", model, key, metrics["ndcg@10"])
 
 
-def join_facts(facts: dict[str, object]) -> str:
-    """Write facts as `key=value`; a value with spaces stands in quotes."""
-    texts = {key: str(value) for key, value in facts.items()}
-    return " ".join(
-        f'{key}="{text}"' if " " in text else f"{key}={text}" for key, text in texts.items()
-    )
-
-
 def log_to_stderr() -> None:
-    _add_handler(logging.StreamHandler(sys.stderr))
+    _add_handler(logging.StreamHandler(sys.stderr), _Formatter)
 
 
 @contextmanager
 def logged_to(folder: Path) -> Iterator[None]:
-    """Write our lines to `job.log` in a folder as well; afterwards the file is closed."""
+    """Write our lines to `job.log` in a folder as well, and to `metrics.jsonl` as JSON.
+
+    A run that is taken up adds to them; afterwards the files are closed.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(folder / "job.log", encoding="utf-8")
-    _add_handler(handler)
+    handlers = []
+    for name, formatter in (("job.log", _Formatter), ("metrics.jsonl", _MetricsFormatter)):
+        _cut_half_line(folder / name)
+        handlers.append(logging.FileHandler(folder / name, encoding="utf-8"))
+        _add_handler(handlers[-1], formatter)
     try:
         yield
     finally:
-        log.removeHandler(handler)
-        handler.close()
+        for handler in handlers:
+            log.removeHandler(handler)
+            handler.close()
+
+
+def _cut_half_line(path: Path) -> None:
+    """Remove what a run that was killed was just writing."""
+    if path.is_file():
+        with path.open("r+b") as file:
+            file.truncate(file.read().rfind(b"\n") + 1)
 
 
 class _Formatter(logging.Formatter):
@@ -86,8 +99,13 @@ class _Formatter(logging.Formatter):
         return on_one_line(super().format(record))
 
 
-def _add_handler(handler: logging.Handler) -> None:
-    formatter = _Formatter("%(asctime)s %(message)s", "%Y-%m-%dT%H:%M:%SZ")
+class _MetricsFormatter(_Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return entry(super().format(record))
+
+
+def _add_handler(handler: logging.Handler, kind: type[_Formatter]) -> None:
+    formatter = kind("%(asctime)s %(message)s", "%Y-%m-%dT%H:%M:%SZ")
     formatter.converter = time.gmtime
     handler.setFormatter(formatter)
     log.addHandler(handler)

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from job import crew
 from job.data import TrainingPairs
 from job.errors import TrainingError
 from job.model import Model, parameters
-from job.progress import log
+from job.progress import tell
 from job.spec import ResolvedTraining, TrainingSpec
 from job.workspace import write_atomically
 
@@ -74,10 +75,12 @@ def resolve(spec: TrainingSpec, model: Model, pairs: TrainingPairs) -> Recipe:
     if spec.learning_rate == "auto":
         chosen["learning_rate"], reasons["learning_rate"] = learning_rate(parameters(model))
     if spec.mini_batch_size == "auto":
-        rows, reason = mini_batch_size(batch, model, pairs, spec.mined_negatives)
+        # Each process has its share of the batch.
+        share = math.ceil(batch / crew.size())
+        rows, reason = mini_batch_size(share, model, pairs, spec.mined_negatives)
         chosen["mini_batch_size"], reasons["mini_batch_size"] = rows, reason
     for field, reason in reasons.items():
-        log.info("recipe: %s=%s (%s)", field, json.dumps(chosen[field]), reason)
+        tell("recipe", **{field: json.dumps(chosen[field]), "reason": reason})
     return Recipe(ResolvedTraining.model_validate(spec.model_dump() | chosen), reasons)
 
 

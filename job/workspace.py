@@ -111,6 +111,16 @@ class Workspace:
         """Where a launcher puts the spec: the file `job.json` of the channel `spec`."""
         return self.channel_folder("spec") / "job.json"
 
+    @property
+    def resource_config(self) -> Path:
+        """Where SageMaker names the hosts of the run."""
+        return self.root / "input" / "config" / "resourceconfig.json"
+
+    @property
+    def input_config(self) -> Path:
+        """Where SageMaker describes the channels."""
+        return self.root / "input" / "config" / "inputdataconfig.json"
+
     def channel_folder(self, name: str) -> Path:
         return self.root / "input" / "data" / name
 
@@ -168,7 +178,10 @@ class Workspace:
             self.root.mkdir(parents=True, exist_ok=True)
             handle = path.open("a+")
         except OSError as error:
-            msg = f"The workspace `{self.root}` cannot be written: {error.strerror}."
+            msg = (
+                f"The workspace `{self.root}` cannot be written: {error.strerror}. Give the job a "
+                "folder that it may write, with `--workspace` or as the volume `/opt/ml`."
+            )
             raise MachineError(msg) from None
         with handle:
             try:

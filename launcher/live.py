@@ -1,14 +1,12 @@
 """A job's lines as they come: on a terminal with a bar for its steps, in a pipe alone."""
 
-import re
 from types import TracebackType
 from typing import Self, TextIO
 
 import click
 
+from job.lines import parse_line
 from job.wording import on_one_line
-
-STEP = re.compile(r"train: step=(\d+)/(\d+) ")
 
 
 class Live:
@@ -47,6 +45,7 @@ class Live:
             click.echo(line, file=self._to)
             return
         self._console.print(on_one_line(line), markup=False, emoji=False, soft_wrap=True)
-        if found := STEP.search(line):
-            done, total = int(found[1]), int(found[2])
+        found = parse_line(line)
+        if found and found.what == "train" and {"step", "steps"} <= found.facts.keys():
+            done, total = float(found.facts["step"]), float(found.facts["steps"])
             self._bar.update(self._task, completed=done, total=total, visible=done < total)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from job.errors import DataError, ModelError
 from job.places import S3, Place, open_place
 from job.spec import JobSpec
 from launcher.machine import MachineOptions
@@ -65,7 +66,7 @@ class Plan:
     @property
     def inputs(self) -> dict[str, Path]:
         """Local files and folders that become channels, by channel."""
-        return {name: Path(path) for name, path in self.sources.items() if Path(path).exists()}
+        return {n: Path(path) for n, path in self.sources.items() if _is_here(n, path)}
 
     @property
     def uses_s3(self) -> bool:
@@ -77,3 +78,12 @@ class Plan:
         elsewhere = {n: uri for n, uri in self.sources.items() if n not in self.inputs}
         on_hub = (uri for uri in elsewhere.values() if not uri.startswith((S3, BUILTIN)))
         return self.spec.output.hub is not None or any(on_hub)
+
+
+def _is_here(channel: str, source: str) -> bool:
+    try:
+        return Path(source).exists()
+    except OSError as error:
+        # A folder that may not be entered tells of nothing in it.
+        msg = f"`{source}` cannot be read: {error.strerror}. Make it readable, or name another."
+        raise (ModelError if channel == "model" else DataError)(msg) from None

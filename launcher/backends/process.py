@@ -6,9 +6,10 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
-from job.errors import BackendError, Interrupted
+from job.errors import BackendError, EmbedtuneError, Interrupted, OutOfMemory
 from launcher.interruption import terminated_like_interrupted
 from launcher.ledger import note_launch, write_receipt
 from launcher.plan import Plan
@@ -18,6 +19,9 @@ from launcher.staging import stage
 OPTIONS: set[str] = set()
 # Between two looks at a job that is not our child.
 PAUSE_SECONDS = 0.5
+# Where the kernel counts whom it has killed for want of memory: in our container (cgroup v2), whose
+# count is of nobody else, or on the whole machine.
+KILLS = (Path("/sys/fs/cgroup/memory.events"), Path("/proc/vmstat"))
 # The launcher that started a job writes the receipt so soon after the job's end.
 RECEIPT_SECONDS = 5.0
 
@@ -49,7 +53,7 @@ def submit(plan: Plan, request: dict[str, Any], *, detach: bool) -> int:
         raise BackendError(msg)
     prepare(plan, request)
     run = Run(plan.folder, plan.destination)
-    started = time.monotonic()
+    started, kills = time.monotonic(), _kills()
     job = subprocess.Popen(
         request["argv"],
         env=os.environ | request["environment"],
@@ -60,14 +64,34 @@ def submit(plan: Plan, request: dict[str, Any], *, detach: bool) -> int:
         price = plan.machine.price_per_hour
         note_launch(run, request, pid=job.pid, price_per_hour=price)
         code = _wait(job)
-    write_receipt(run, code, time.monotonic() - started)
-    if code < 0:
-        name = signal.Signals(-code).name
-        msg = f"The job was killed by {name}."
-        if -code == signal.SIGKILL:
-            msg += " If nobody did that, memory ran out: set `training.mini_batch_size` to 16."
-        raise BackendError(msg)
+    error = _death(-code, out_of_memory=_kills() > kills) if code < 0 else None
+    write_receipt(run, error.exit_code if error else code, time.monotonic() - started)
+    if error:
+        raise error
     return code
+
+
+def _death(number: int, *, out_of_memory: bool) -> EmbedtuneError:
+    """Explain a signal that ended the job."""
+    if number == signal.SIGKILL and out_of_memory:
+        return OutOfMemory(
+            "The job was killed since the machine's memory ran out. Set "
+            "`training.mini_batch_size`, for instance to 16, or take a machine with more."
+        )
+    return BackendError(
+        f"The job was killed by {signal.Signals(number).name}. Launch the run's name again to go "
+        "on from its checkpoint."
+    )
+
+
+def _kills() -> int:
+    """Count the processes that were killed for want of memory; 0 where nobody counts them."""
+    for path in KILLS:
+        with suppress(OSError):
+            counts = dict(line.split() for line in path.read_text("utf-8").splitlines())
+            if "oom_kill" in counts:
+                return int(counts["oom_kill"])
+    return 0
 
 
 def is_running(run: Run) -> bool:

@@ -10,10 +10,11 @@ from job.errors import OutOfMemory
 from job.evaluate import choose_dimensions, encode
 from job.interruption import StopSignal
 from job.machine import Machine
-from job.memory import RandomState, is_out_of_memory, with_fewer_rows
+from job.memory import RandomState, halvings, is_out_of_memory, with_fewer_rows
 from job.model import load_model
 from job.recipe import resolve
-from job.trainer import build_trainer
+from job.train import conducting_trainer
+from job.trainer import Setting
 from job.workspace import Workspace
 
 CPU = Machine("cpu", "float32", "as the spec says")
@@ -54,8 +55,12 @@ def prepare(tiny_spec, tmp_path):
         base = score_base(model, dataset, dimensions, spec)
         workspace = Workspace(tmp_path / str(next(numbers)))
         recipe = resolve(spec.training, model, dataset.train)
-        trainer = build_trainer(
-            model, dataset.train, base.validation, recipe.spec, workspace, StopSignal()
+        trainer = conducting_trainer(
+            model,
+            Setting(dataset.train, base.validation.dimensions, recipe.spec, model.prompts),
+            base.validation,
+            workspace,
+            StopSignal(),
         )
         return trainer, Gauge(model.encoder)
 
@@ -244,6 +249,22 @@ def test_what_filled_the_memory_is_free_before_the_next_try():
         return alive
 
     assert with_fewer_rows(4, work, "train") == []
+
+
+@pytest.mark.parametrize(
+    ("asked", "limit", "used", "halved"),
+    [(32, 99, 32, 0), (32, 8, 8, 2), (24, 4, 3, 3), (7, 1, 1, 2)],
+)
+def test_the_report_tells_what_was_asked_and_what_was_used(asked, limit, used, halved):
+    """As often halved as the memory demanded; not at all where it sufficed."""
+
+    def work(rows):
+        if rows > limit:
+            raise MemoryError
+        return rows
+
+    found = halvings(asked, with_fewer_rows(asked, work, "train"))
+    assert found == {"asked": asked, "used": used, "halved": halved}
 
 
 def test_random_numbers_are_drawn_again():

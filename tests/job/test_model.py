@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -234,6 +235,23 @@ def test_pickled_weights_beside_safetensors_do_not_matter(copy_encoder):
     (folder / "pytorch_model.bin").write_bytes(b"no pickle at all")
 
     assert load(folder).width == 64
+
+
+def test_a_folder_that_may_not_be_entered_is_no_bug(tmp_path):
+    """Whether a model is in it cannot be known; root may enter all, so it is nobody who asks."""
+    folder = tmp_path / "theirs"
+    folder.mkdir(mode=0)
+    base, was = str(folder / "model"), os.geteuid()
+    if was == 0:
+        os.seteuid(65534)
+    try:
+        with pytest.raises(ModelError) as caught:
+            find_locally(base)
+    finally:
+        os.seteuid(was)
+    assert str(caught.value) == (
+        f"`{base}` cannot be read: Permission denied. Make it readable, or name another model."
+    )
 
 
 def test_a_hub_model_that_was_not_fetched_is_refused():

@@ -395,9 +395,9 @@ def test_the_log_tells_each_automatic_field_with_its_reason(model, logged):
     resolve(TrainingSpec(epochs=2), model, pairs_of(320))
 
     assert logged == [
-        "recipe: batch_size=32 (320 pairs are 10 such batches)",
-        "recipe: learning_rate=0.0001 (62,720 parameters)",
-        "recipe: mini_batch_size=null (a batch needs about 0.0 GiB, which is free)",
+        'recipe: batch_size=32 reason="320 pairs are 10 such batches"',
+        'recipe: learning_rate=0.0001 reason="62,720 parameters"',
+        'recipe: mini_batch_size=null reason="a batch needs about 0.0 GiB, which is free"',
     ]
 
 

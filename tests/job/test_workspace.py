@@ -107,6 +107,8 @@ def test_the_tree_is_the_one_that_sagemaker_mounts():
         "per_query": "/opt/ml/output/data/per_query.parquet",
         "failure": "/opt/ml/output/failure",
         "job_spec": "/opt/ml/input/data/spec/job.json",
+        "resource_config": "/opt/ml/input/config/resourceconfig.json",
+        "input_config": "/opt/ml/input/config/inputdataconfig.json",
     }
     assert str(workspace.channel_folder("data")) == "/opt/ml/input/data/data"
 
@@ -338,7 +340,10 @@ def test_a_workspace_that_cannot_be_made_is_the_machines_fault(tmp_path):
     write(tmp_path / "ml", "a file")
     with pytest.raises(MachineError) as caught, Workspace(tmp_path / "ml").locked():
         pytest.fail("a file passed for a workspace")
-    assert str(caught.value) == f"The workspace `{tmp_path / 'ml'}` cannot be written: File exists."
+    assert str(caught.value) == (
+        f"The workspace `{tmp_path / 'ml'}` cannot be written: File exists. Give the job a folder "
+        "that it may write, with `--workspace` or as the volume `/opt/ml`."
+    )
 
 
 # Failures and writes.

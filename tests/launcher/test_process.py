@@ -18,7 +18,12 @@ import pytest
 from click.testing import CliRunner
 from tiny_job import JOB
 
+from job.errors import BackendError, DataError, EmbedtuneError, ModelError, OutOfMemory
+from job.spec_document import build_spec
+from launcher.backends import process
 from launcher.cli import main
+from launcher.machine import MachineOptions
+from launcher.plan import Plan
 
 COMMAND = [sys.executable, "-P", "-m", "launcher.cli"]
 # Long enough to be hit in the middle, short enough to be waited for.
@@ -28,7 +33,7 @@ RESULT = {
     *("report/report.html", "report/report.json", "report/report.md"),
     *("data/train.jsonl", "data/validation.jsonl", "data/test.jsonl"),
     *("data/corpus.jsonl", "data/qrels.tsv", "data/rejected.jsonl"),
-    *("logs/job.log", "logs/tensorboard/EVENTS"),
+    *("logs/job.log", "logs/metrics.jsonl", "logs/tensorboard/EVENTS"),
     *("model/README.md", "model/config.json", "model/config_sentence_transformers.json"),
     *("model/model.safetensors", "model/modules.json", "model/sentence_bert_config.json"),
     *("model/tokenizer.json", "model/tokenizer_config.json", "model/1_Pooling/config.json"),
@@ -335,7 +340,7 @@ def test_ctrl_c_ends_the_step_and_leaves_a_checkpoint(halted):
     """Exit code 10, the step it came to, the way to go on, and a checkpoint of that very step."""
     assert (halted.done.returncode, halted.done.stdout) == (10, "")
     *_, reason, how = halted.done.stderr.splitlines()
-    interrupted = r"Error: The run was interrupted after step (\d+) of 80\."
+    interrupted = r"Error: The run was interrupted after step (\d+) of 80\. Launch it again .*"
     step = int(re.fullmatch(interrupted, reason)[1])
     assert how == "To resume: embedtune launch --name halted --device cpu"
     assert 0 < step < 80
@@ -446,6 +451,89 @@ def test_a_job_that_nobody_launched_is_a_clear_error(folder):
     done = embedtune(folder, "logs", "nobody")
     line = "Error: There is no run `nobody` in `runs`; `embedtune ls` lists the runs.\n"
     assert (done.returncode, done.stderr) == (7, line)
+
+
+# Jobs that are killed.
+
+
+@pytest.fixture
+def end(tiny_spec, tmp_path, monkeypatch):
+    """Launch a job that ends as its code says; return its failure, its name and its receipt.
+
+    `{kills}` is the kernel's count of those whom it has killed for want of memory.
+    """
+    kills = tmp_path / "vmstat"
+    monkeypatch.setattr(process, "KILLS", (tmp_path / "no cgroup", kills))
+
+    def launch(code, count="nr_free_pages 7\noom_kill 3\n"):
+        kills.write_text(count, "utf-8")
+        plan = Plan("killed", tiny_spec(), MachineOptions("process"))
+        code = f"import os, pathlib; kills = pathlib.Path({str(kills)!r}); {code}"
+        request = process.request(plan) | {"argv": [sys.executable, "-c", code]}
+        with pytest.raises(EmbedtuneError) as caught:
+            process.submit(plan, request, detach=False)
+        return type(caught.value), str(caught.value), load(plan.folder / "receipt.json")
+
+    return launch
+
+
+def test_a_job_that_the_kernel_killed_for_memory_is_explained(end):
+    """The kernel's own count has risen: exit code 14, and what to lower."""
+    error, line, receipt = end("kills.write_text('oom_kill 4\\n'); os.kill(os.getpid(), 9)")
+    assert (error, receipt["exit_code"]) == (OutOfMemory, 14)
+    assert line == (
+        "The job was killed since the machine's memory ran out. Set "
+        "`training.mini_batch_size`, for instance to 16, or take a machine with more."
+    )
+
+
+@pytest.mark.parametrize(
+    ("number", "name", "count"),
+    [(9, "SIGKILL", "oom_kill 3\n"), (9, "SIGKILL", "nr_free_pages 7\n"), (6, "SIGABRT", "")],
+    ids=["not for memory", "nobody counts", "another signal"],
+)
+def test_a_job_that_somebody_killed_is_launched_again(end, number, name, count):
+    """Exit code 13: nothing says that memory ran out, and its checkpoint is there."""
+    error, line, receipt = end(f"os.kill(os.getpid(), {number})", count)
+    assert (error, receipt["exit_code"]) == (BackendError, 13)
+    assert line == (
+        f"The job was killed by {name}. Launch the run's name again to go on from its checkpoint."
+    )
+
+
+def test_other_peoples_memory_explains_only_a_job_that_was_killed(end):
+    """Somebody else's process was, while the job crashed."""
+    error, _, receipt = end("kills.write_text('oom_kill 9\\n'); os.kill(os.getpid(), 11)")
+    assert (error, receipt["exit_code"]) == (BackendError, 13)
+
+
+# Folders that may not be entered.
+
+
+@pytest.fixture
+def forbidden(tmp_path):
+    """A folder that nobody may enter, not even root: who asks is nobody meanwhile."""
+    folder = tmp_path / "theirs"
+    folder.mkdir(mode=0)
+    was = os.geteuid()
+    if was == 0:
+        os.seteuid(65534)
+    yield folder
+    os.seteuid(was)
+
+
+@pytest.mark.parametrize(
+    ("field", "error"), [("data.source", DataError), ("model.base", ModelError)]
+)
+def test_an_input_that_may_not_be_looked_for_is_one_line(forbidden, field, error):
+    """Whether a path in a folder of others exists cannot be known: no traceback, no guess."""
+    path = str(forbidden / "within")
+    spec = build_spec({}, {"data.source": "s3://box/pairs.jsonl", field: path})
+    with pytest.raises(error) as caught:
+        _ = Plan("run", spec, MachineOptions("process")).inputs
+    assert str(caught.value) == (
+        f"`{path}` cannot be read: Permission denied. Make it readable, or name another."
+    )
 
 
 # What `ls` and `report` show of them.
