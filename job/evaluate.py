@@ -1,17 +1,19 @@
 """One ruler for base and tuned model: encode once, score every dimension and precision."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from job.bm25 import rank_bm25
 from job.data import Corpus, Queries
+from job.encoding import encode_block
 from job.errors import SpecError
-from job.memory import with_fewer_rows
+from job.mapped import empty_matrix
 from job.model import Model
-from job.precision import BITS, bytes_per_vector, rank_quantized
-from job.ranking import METRIC, IntArray, Scores, judge, rank_bm25, rank_vectors
+from job.precision import BITS, bytes_per_vector, rank
+from job.ranking import METRIC, IntArray, Scores, judge
 from job.spec import EvaluationSpec
 
 if TYPE_CHECKING:
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     import torch
 
 USUAL_DIMENSIONS = (512, 256, 128, 64)
+# Texts that are Python objects at once. Sorted by length among so many, hardly any padding is left.
+TEXTS = 2**16
 
 
 @dataclass(frozen=True)
@@ -70,23 +74,13 @@ def encode_queries(model: Model, queries: Queries, batch_size: int) -> "torch.Te
 
 
 def encode(model: Model, texts: "pa.Array", prompt: str, batch_size: int) -> "torch.Tensor":
-    """Embed texts with a prompt before each: (n, width), float32."""
-    import torch
-
-    given = texts.to_pylist()
-
-    def vectors(rows: int) -> "torch.Tensor":
-        with torch.inference_mode(), model.machine.autocast():
-            found: torch.Tensor = model.encoder.encode(
-                given,
-                prompt=prompt,
-                batch_size=rows,
-                convert_to_tensor=True,
-                show_progress_bar=False,
-            )
-        return found.float()
-
-    return with_fewer_rows(batch_size, vectors, "encode")
+    """Embed texts with a prompt before each: (n, width), float32, on the CPU."""
+    vectors = empty_matrix(len(texts), model.width)
+    for start in range(0, len(texts), TEXTS):
+        block = texts.slice(start, TEXTS).to_pylist()
+        found = encode_block(model, block, prompt, batch_size)
+        vectors[start : start + TEXTS].copy_(found)
+    return vectors
 
 
 @dataclass(frozen=True)
@@ -95,14 +89,14 @@ class Vectors:
 
     queries: "torch.Tensor"
     corpus: "torch.Tensor"
+    # Where they are compared.
+    device: str = "cpu"
 
-    def rank(self, dimension: int, precisions: Collection[str]) -> dict[str, IntArray]:
+    def rank(
+        self, dimensions: Collection[int], precisions: Collection[str]
+    ) -> dict[int, dict[str, IntArray]]:
         """Rank by each of `precisions` in every way it can be searched, and always by float32."""
-        ranked = {"float32": rank_vectors(self.queries, self.corpus, dimension)}
-        for precision in BITS:
-            if precision in precisions and precision != "float32":
-                ranked |= rank_quantized(self.queries, self.corpus, dimension, precision)
-        return ranked
+        return rank(self.queries, self.corpus, dimensions, precisions, self.device)
 
 
 def embed(
@@ -115,7 +109,7 @@ def embed(
     """Encode all that a search needs; `corpus_vectors` saves encoding the corpus again."""
     if corpus_vectors is None:
         corpus_vectors = encode_documents(model, corpus, batch_size)
-    return Vectors(encode_queries(model, queries, batch_size), corpus_vectors)
+    return Vectors(encode_queries(model, queries, batch_size), corpus_vectors, model.machine.device)
 
 
 def score_vectors(
@@ -123,11 +117,8 @@ def score_vectors(
 ) -> dict[int, dict[str, Scores]]:
     """Score a search by each dimension and precision: float32, the others and them rescored."""
     return {
-        dimension: {
-            name: judge(ranked, queries)
-            for name, ranked in vectors.rank(dimension, precisions).items()
-        }
-        for dimension in dimensions
+        dimension: {name: judge(ranked, queries) for name, ranked in by_name.items()}
+        for dimension, by_name in vectors.rank(list(dimensions), precisions).items()
     }
 
 
@@ -145,8 +136,14 @@ def score(
 
 
 def score_bm25(queries: Queries, corpus: Corpus) -> Scores:
-    matches = rank_bm25(corpus.texts.to_pylist(), queries.texts.to_pylist())
+    matches = rank_bm25(_each(corpus.texts), _each(queries.texts))
     return judge(matches.ranked, queries, found=matches.found)
+
+
+def _each(texts: "pa.Array") -> Iterator[str]:
+    """Iterate over texts; few of them are Python objects at once."""
+    for start in range(0, len(texts), TEXTS):
+        yield from texts.slice(start, TEXTS).to_pylist()
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,13 @@ import numpy as np
 
 from job.compare import GroupedQueries, Lift
 from job.data import Queries
-from job.ranking import DEPTH, METRIC, IntArray, Scores, judge
+from job.ranking import DEPTH, METRIC, FloatArray, IntArray, Scores, judge
 from job.wording import change, format_p, interval
 
 # The authors' constant, and every search engine's default.
 K = 60
+# Queries fused at once: their rankings take some 100 MiB.
+BLOCK = 2**13
 
 
 @dataclass(frozen=True)
@@ -92,16 +94,27 @@ def hybrid_search(
 
 def fuse(bm25: Scores, dense: Scores) -> IntArray:
     """Fuse two rankings of the same queries: positions, (n_queries, ≤ 100), ties by position."""
-    positions, weights = [], []
-    for scores in (bm25, dense):
-        places = np.arange(scores.ranked.shape[1])
-        weight = np.broadcast_to(1.0 / (K + 1 + places), scores.ranked.shape)
-        if scores.found is not None:
-            # What has no word of the query is no hit of BM25's, wherever it stands.
-            weight = np.where(places < scores.found[:, None], weight, 0.0)
-        positions.append(scores.ranked)
-        weights.append(weight)
-    documents, totals = np.concatenate(positions, axis=1), np.concatenate(weights, axis=1)
+    return np.concatenate(
+        [
+            _fuse([_weighted(bm25, part), _weighted(dense, part)], dense.ranked.shape[1])
+            for part in (slice(i, i + BLOCK) for i in range(0, len(dense.ranked), BLOCK))
+        ]
+    )
+
+
+def _weighted(scores: Scores, part: slice) -> tuple[IntArray, FloatArray]:
+    """Return what some queries found, and what each place is worth."""
+    ranked = scores.ranked[part]
+    places = np.arange(ranked.shape[1])
+    weights = np.broadcast_to(1.0 / (K + 1 + places), ranked.shape)
+    if scores.found is not None:
+        # What has no word of the query is no hit of BM25's, wherever it stands.
+        weights = np.where(places < scores.found[part, None], weights, 0.0)
+    return ranked, weights
+
+
+def _fuse(rankings: list[tuple[IntArray, FloatArray]], depth: int) -> IntArray:
+    documents, totals = (np.concatenate(both, axis=1) for both in zip(*rankings, strict=True))
     order = documents.argsort(axis=1, kind="stable")
     documents = np.take_along_axis(documents, order, axis=1)
     totals = np.take_along_axis(totals, order, axis=1)
@@ -109,5 +122,5 @@ def fuse(bm25: Scores, dense: Scores) -> IntArray:
     twice = documents[:, 1:] == documents[:, :-1]
     totals[:, :-1] += np.where(twice, totals[:, 1:], 0.0)
     totals[:, 1:][twice] = -1.0
-    best = np.argsort(-totals, axis=1, kind="stable")[:, : dense.ranked.shape[1]]
+    best = np.argsort(-totals, axis=1, kind="stable")[:, :depth]
     return np.take_along_axis(documents, best, axis=1)

@@ -5,20 +5,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from job.data import TrainingPairs
 from job.errors import DataError
 from job.evaluate import encode
 from job.model import Model
 from job.progress import log
-from job.ranking import CHUNK, IntArray
+from job.ranking import Directions, IntArray
+from job.search import TILE, Chosen, Matrix, View, search
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 # The library's miner knows equal texts only, and drops rows that find too few (job/LOG.md).
 CANDIDATES = 50
-NEGATIVES = pa.list_(pa.large_string())
 
 
 def find_lookalikes(
@@ -26,7 +27,7 @@ def find_lookalikes(
     pairs: TrainingPairs,
     margin: float,
     batch_size: int,
-    documents: "Tensor | None" = None,
+    documents: "Matrix | None" = None,
 ) -> list[IntArray]:
     """Find for each pair the rows whose contexts its question could be taken to ask for.
 
@@ -35,41 +36,42 @@ def find_lookalikes(
     context: that is likely to be an answer which nobody marked. Pairs may find none.
     `documents`, (n_pairs, width), are the contexts' embeddings where they are known already.
     """
-    from torch.nn.functional import normalize
+    import torch
 
-    numbers, first = np.unique(pairs.documents, return_index=True)
-    prompts = model.prompts
+    _, first, numbers = np.unique(pairs.documents, return_index=True, return_inverse=True)
     if documents is None:
         texts = pairs.table["positive"].take(pa.array(first)).combine_chunks()
-        distinct = normalize(encode(model, texts, prompts.document, batch_size), dim=1)
+        distinct: Matrix = encode(model, texts, model.prompts.document, batch_size)
     else:
-        distinct = normalize(documents[first], dim=1)
+        distinct = Chosen(documents, torch.from_numpy(first))
     anchors = pairs.table["anchor"].combine_chunks()
-    questions = normalize(encode(model, anchors, prompts.query, batch_size), dim=1)
-    own = distinct[np.searchsorted(numbers, pairs.documents)]
-    limits = margin * (questions * own).sum(dim=1, keepdim=True)
+    questions = encode(model, anchors, model.prompts.query, batch_size)
+    view = Directions(depth=CANDIDATES)
+    found = search(questions, distinct, [view], model.machine.device)[0]
+    own = Chosen(distinct, torch.from_numpy(numbers))
+    usable = (found.scores <= margin * _products(questions, own, view)[:, None]).numpy()
+    candidates = first[found.positions.numpy()]
+    usable &= pairs.groups[candidates] != pairs.groups[:, None]
+    # Parts of one array: a million with memory of their own would take several times as much.
+    return np.split(candidates[usable], usable.sum(axis=1).cumsum()[:-1])
 
-    alike: list[IntArray] = []
-    rows = max(1, CHUNK // len(numbers))
-    for start in range(0, len(pairs), rows):
-        part = slice(start, start + rows)
-        scores, found = (questions[part] @ distinct.T).topk(min(CANDIDATES, len(numbers)), dim=1)
-        candidates = first[found.cpu().numpy()]
-        usable = (scores <= limits[part]).cpu().numpy()
-        usable &= pairs.groups[candidates] != pairs.groups[part, None]
-        alike += [row[good] for row, good in zip(candidates, usable, strict=True)]
-    return alike
+
+def _products(left: Matrix, right: Matrix, view: View) -> "Tensor":
+    """Multiply each row with the other matrix's row of the same number: (n,)."""
+    import torch
+
+    parts = (slice(start, start + TILE) for start in range(0, len(left), TILE))
+    return torch.cat([(view.of(left[part]) * view.of(right[part])).sum(dim=1) for part in parts])
 
 
 def add_negatives(pairs: TrainingPairs, alike: list[IntArray], count: int) -> TrainingPairs:
     """Add up to `count` hard negatives to each pair: the contexts of the rows most like it."""
     if not count:
         return pairs
-    texts = pairs.table["positive"].combine_chunks()
-    mined = [texts.take(pa.array(rows[:count])).to_pylist() for rows in alike]
-    log.info("negatives: mined=%d", sum(map(len, mined)))
-    given = pairs.table["negatives"].to_pylist()
-    return _with_negatives(pairs, [a + b for a, b in zip(given, mined, strict=True)])
+    mined = [rows[:count] for rows in alike]
+    counts = np.array([len(rows) for rows in mined])
+    log.info("negatives: mined=%d", counts.sum())
+    return _with_more(pairs, np.concatenate(mined), counts)
 
 
 def fill(pairs: TrainingPairs, seed: int) -> TrainingPairs:
@@ -77,17 +79,19 @@ def fill(pairs: TrainingPairs, seed: int) -> TrainingPairs:
 
     What a row lacks becomes a random document of another row: one more in-batch negative.
     """
-    negatives = pairs.table["negatives"].to_pylist()
-    width = max(map(len, negatives), default=0)
-    answers: dict[int, set[int]] = {}
-    for question, document in zip(pairs.questions, pairs.documents, strict=True):
-        answers.setdefault(question, set()).add(document)
+    given = pc.list_value_length(pairs.table["negatives"]).to_numpy()
+    lacking = given.max(initial=0) - given
+    if not lacking.any():
+        return pairs
+    by_question = pairs.questions.argsort(kind="stable")
+    questions = pairs.questions[by_question]
     random = np.random.default_rng(seed)
-    for own, question in zip(negatives, pairs.questions, strict=True):
-        while len(own) < width:
-            row = _other_row(pairs, answers[question], random)
-            own.append(pairs.table["positive"][row].as_py())
-    return _with_negatives(pairs, negatives)
+    chosen = []
+    for row in np.flatnonzero(lacking).tolist():
+        first, last = questions.searchsorted([pairs.questions[row], pairs.questions[row] + 1])
+        answers = {*pairs.documents[by_question[first:last]].tolist()}
+        chosen += [_other_row(pairs, answers, random) for _ in range(lacking[row])]
+    return _with_more(pairs, np.array(chosen, dtype=np.int64), lacking)
 
 
 def _other_row(pairs: TrainingPairs, known: set[int], random: np.random.Generator) -> int:
@@ -98,7 +102,20 @@ def _other_row(pairs: TrainingPairs, known: set[int], random: np.random.Generato
     raise DataError(msg)
 
 
-def _with_negatives(pairs: TrainingPairs, negatives: list[list[str]]) -> TrainingPairs:
+def _with_more(pairs: TrainingPairs, rows: IntArray, counts: IntArray) -> TrainingPairs:
+    """Append the contexts of `rows` to the pairs' negatives, to each so many as `counts` says."""
+    given = pairs.table["negatives"].combine_chunks()
+    lengths = pc.list_value_length(given).to_numpy()
+    texts = [
+        column.cast(pa.large_string())
+        for column in (given.flatten(), pairs.table["positive"].combine_chunks())
+    ]
+    owners = np.repeat(np.tile(np.arange(len(pairs)), 2), np.concatenate([lengths, counts]))
+    taken = np.concatenate([np.arange(len(texts[0])), len(texts[0]) + rows])
+    order = owners.argsort(kind="stable")
+    ends = np.concatenate([[0], (lengths + counts).cumsum()])
+    column = pa.ListArray.from_arrays(
+        pa.array(ends, pa.int32()), pa.concat_arrays(texts).take(pa.array(taken[order]))
+    )
     at = pairs.table.column_names.index("negatives")
-    column = pa.array(negatives, NEGATIVES)
     return replace(pairs, table=pairs.table.set_column(at, "negatives", column))

@@ -5,11 +5,14 @@ are ranked again by the float query against what their codes stand for. Both tak
 """
 
 import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from job.ranking import DEPTH, FloatArray, IntArray, rank_products
+from job.ranking import DEPTH, Directions, IntArray
+from job.search import search, tiles
 from job.wording import RESCORED
 
 if TYPE_CHECKING:
@@ -19,10 +22,8 @@ if TYPE_CHECKING:
 BITS = {"float32": 32, "int8": 8, "binary": 1}
 # The library's default: twice as many candidates are rescored as are wanted.
 RESCORE_MULTIPLIER = 2
-# Components quantized or rescored at once: 2^18 float64 are 2 MiB, which a cache holds.
+# Components rescored at once: 2^18 float64 are 2 MiB, which a cache holds.
 BLOCK = 2**18
-
-CodeArray = np.ndarray[Any, np.dtype[np.int8]]
 
 
 def stored_as(precision: str) -> str:
@@ -34,61 +35,113 @@ def bytes_per_vector(dimension: int, precision: str) -> int:
     return math.ceil(dimension * BITS[stored_as(precision)] / 8)
 
 
-def rank_quantized(
-    queries: "torch.Tensor", corpus: "torch.Tensor", dimension: int, precision: str
-) -> dict[str, IntArray]:
-    """Rank by int8 or binary codes of the first `dimension` components, alone and rescored.
+@dataclass(frozen=True)
+class Codes:
+    """Vectors cut, normalized and quantized, in this order, to what the library makes of them.
+
+    What is cut off a unit vector leaves a shorter one, the ranges of int8 must be those of the
+    vectors that are stored, and codes cannot be normalized.
+    """
+
+    dimension: int
+    precision: str
+    # The smallest and the largest of each component, (2, dimension).
+    ranges: "torch.Tensor"
+    depth: int = RESCORE_MULTIPLIER * DEPTH
+
+    @property
+    def steps(self) -> "torch.Tensor":
+        return (self.ranges[1] - self.ranges[0]) / 255
+
+    def of(self, vectors: "torch.Tensor") -> "torch.Tensor":
+        """Return codes, (n, dimension), as float32.
+
+        Sums of products of such small whole numbers are exact in float32, and in TF32 as well.
+        """
+        units = Directions(self.dimension).of(vectors)
+        if self.precision == "binary":
+            # The product of signs is the dimension minus twice the Hamming distance.
+            return (units > 0).float() * 2 - 1
+        starts, steps = self.ranges[0].to(units.device), self.steps.to(units.device)
+        return ((units - starts) / steps.where(steps != 0, 1)).floor().clamp(0, 255) - 128
+
+
+def rank(
+    queries: "torch.Tensor",
+    corpus: "torch.Tensor",
+    dimensions: Collection[int],
+    precisions: Collection[str],
+    device: str = "cpu",
+) -> dict[int, dict[str, IntArray]]:
+    """Rank by the first components of each number: by float32, and by codes, alone and rescored.
 
     Takes (n_queries, width) and (n_documents, width); returns positions, (n_queries, ≤ 100).
     """
-    import torch
-    from torch.nn.functional import normalize
-
-    # Truncate, normalize, quantize: what is cut off a unit vector leaves a shorter one, the ranges
-    # of int8 must be those of the vectors that are stored, and codes cannot be normalized.
-    left, right = (normalize(v[:, :dimension].float(), dim=1) for v in (queries, corpus))
+    wanted = [name for name in BITS if name in precisions and name != "float32"]
     # Calibrated on the corpus, as one that is deployed would be.
-    ranges = torch.stack([right.amin(dim=0), right.amax(dim=0)]).cpu().numpy()
-    asked, stored = (_codes(vectors, precision, ranges) for vectors in (left, right))
-    # Sums of products of such small whole numbers are exact in float32, and in TF32 as well.
-    numbers = [torch.from_numpy(c).to(corpus.device, torch.float32) for c in (asked, stored)]
-    found = rank_products(numbers[0], numbers[1], RESCORE_MULTIPLIER * DEPTH)
-    weights = left.cpu().numpy().astype(np.float64)
-    if precision == "int8":
-        # An int8 code stands for `start + step * (code + 128)`: all but the steps is the same for
-        # every document. Signs need no more than the query itself.
-        weights = weights * ((ranges[1] - ranges[0]) / 255).astype(np.float64)
-    return {precision: found[:, :DEPTH], precision + RESCORED: _rescore(found, weights, stored)}
+    ranges = _ranges(corpus, dimensions, device) if wanted else {}
+    units = [Directions(dimension) for dimension in dimensions]
+    codes = [Codes(d, name, ranges[d]) for d in dimensions for name in wanted]
+    found = [best.positions.numpy() for best in search(queries, corpus, [*units, *codes], device)]
+    ranked: dict[int, dict[str, IntArray]] = {
+        dimension: {"float32": best} for dimension, best in zip(dimensions, found, strict=False)
+    }
+    for view, best in zip(codes, found[len(units) :], strict=True):
+        ranked[view.dimension] |= {
+            view.precision: best[:, :DEPTH],
+            view.precision + RESCORED: _rescore(best, view, queries, corpus),
+        }
+    return ranked
 
 
-def _codes(vectors: "torch.Tensor", precision: str, ranges: FloatArray) -> CodeArray:
-    """Quantize with the library: int8 codes, or -1 and 1 for the bits of a binary vector."""
-    from sentence_transformers import quantize_embeddings
-
-    def quantize(block: FloatArray) -> CodeArray:
-        if precision == "int8":
-            return np.asarray(quantize_embeddings(block, "int8", ranges=ranges))
-        packed = np.asarray(quantize_embeddings(block, "ubinary"))
-        bits: CodeArray = np.unpackbits(packed, axis=1, count=block.shape[1]).astype(np.int8)
-        # The product of signs is the dimension minus twice the Hamming distance.
-        return 2 * bits - 1
-
-    rows = max(1, BLOCK // vectors.shape[1])
-    blocks = (vectors[start : start + rows] for start in range(0, len(vectors), rows))
-    return np.concatenate([quantize(block.cpu().numpy()) for block in blocks])
+def rank_quantized(
+    queries: "torch.Tensor", corpus: "torch.Tensor", dimension: int, precision: str
+) -> dict[str, IntArray]:
+    """Rank by int8 or binary codes of the first `dimension` components, alone and rescored."""
+    ranked = rank(queries, corpus, [dimension], [precision])[dimension]
+    return {name: ranked[name] for name in (precision, precision + RESCORED)}
 
 
-def _rescore(found: IntArray, weights: FloatArray, codes: CodeArray) -> IntArray:
-    """Rank the found documents, (n_queries, n_found), by weighted sums of their codes."""
+def _ranges(
+    corpus: "torch.Tensor", dimensions: Collection[int], device: str
+) -> dict[int, "torch.Tensor"]:
+    """Find the smallest and the largest of each component at each dimension: (2, dimension)."""
+    import torch
+
+    found: dict[int, torch.Tensor] = {}
+    for _, tile in tiles(corpus, device):
+        for dimension in dimensions:
+            units = Directions(dimension).of(tile)
+            ends = torch.stack([units.amin(dim=0), units.amax(dim=0)]).cpu()
+            known = found.get(dimension, ends)
+            found[dimension] = torch.stack(
+                [torch.minimum(known[0], ends[0]), torch.maximum(known[1], ends[1])]
+            )
+    return found
+
+
+def _rescore(
+    found: IntArray, view: Codes, queries: "torch.Tensor", corpus: "torch.Tensor"
+) -> IntArray:
+    """Rank the found documents, (n_queries, n_found), by the float query and their codes."""
+    import torch
+
     # Equal scores go by position, as everywhere.
     candidates = np.sort(found, axis=1)
-    rows = max(1, BLOCK // (candidates.shape[1] * codes.shape[1]))
+    count, dimension = candidates.shape[1], view.dimension
+    rows = max(1, BLOCK // (count * dimension))
     ranked = []
     for start in range(0, len(candidates), rows):
         block = candidates[start : start + rows]
+        documents = corpus[:, :dimension][torch.from_numpy(block.ravel())]
+        codes = view.of(documents).double().numpy().reshape(len(block), count, dimension)
+        weights = Directions(dimension).of(queries[start : start + rows]).cpu().double().numpy()
+        if view.precision == "int8":
+            # An int8 code stands for `start + step * (code + 128)`: all but the steps is the same
+            # for every document. Signs need no more than the query itself.
+            weights = weights * view.steps.double().numpy()
         # Not a BLAS product, whose rounding depends on a row's place: equal codes must score alike.
-        numbers = codes[block].astype(np.float64)
-        scores = np.einsum("qd,qcd->qc", weights[start : start + rows], numbers)
+        scores = np.einsum("qd,qcd->qc", weights, codes)
         order = np.argsort(-scores, axis=1, kind="stable")[:, :DEPTH]
         ranked.append(np.take_along_axis(block, order, axis=1))
     return np.concatenate(ranked)

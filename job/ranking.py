@@ -4,13 +4,13 @@ Documents are ranked by score, descending, and equal scores by document id, asce
 corpora are sorted so, hence by position). Metrics are per query, on the 0-1 scale.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from job.data import Queries
+from job.search import Matrix, best_of, search
 
 if TYPE_CHECKING:
     import torch
@@ -27,9 +27,6 @@ METRICS = (
     *(f"recall@{k}" for k in RECALL_AT),
     *(f"accuracy@{k}" for k in ACCURACY_AT),
 )
-# Scores held at once: 2^25 float32 are 128 MiB.
-CHUNK = 2**25
-
 FloatArray = np.ndarray[Any, np.dtype[np.float64]]
 IntArray = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -59,38 +56,32 @@ class Scores:
         return {metric: self.mean(metric) for metric in METRICS}
 
 
-def rank_vectors(queries: "torch.Tensor", corpus: "torch.Tensor", dimension: int) -> IntArray:
+@dataclass(frozen=True)
+class Directions:
+    """Vectors cut to their first components (None: all), of length 1: products are cosines."""
+
+    dimension: int | None = None
+    depth: int = DEPTH
+
+    def of(self, vectors: "torch.Tensor") -> "torch.Tensor":
+        from torch.nn.functional import normalize
+
+        return normalize(vectors[:, : self.dimension].float(), dim=1)
+
+
+def rank_vectors(queries: Matrix, corpus: Matrix, dimension: int) -> IntArray:
     """Rank by cosine similarity of the first `dimension` components.
 
     Takes (n_queries, width) and (n_documents, width); returns positions, (n_queries, ≤ 100).
     """
-    from torch.nn.functional import normalize
-
-    left, right = (normalize(v[:, :dimension].float(), dim=1) for v in (queries, corpus))
-    return rank_products(left, right)
-
-
-def rank_products(left: "torch.Tensor", right: "torch.Tensor", depth: int = DEPTH) -> IntArray:
-    """Rank by inner product, in blocks of queries: the first `depth` positions of each."""
-    rows = max(1, CHUNK // max(1, len(right)))
-    chunks = [rank_scores(left[i : i + rows] @ right.T, depth) for i in range(0, len(left), rows)]
-    return np.concatenate(chunks)
+    found = search(queries, corpus, [Directions(dimension)])[0]
+    ranked: IntArray = found.positions.numpy()
+    return ranked
 
 
 def rank_scores(scores: "torch.Tensor", depth: int = DEPTH) -> IntArray:
     """Rank a block of scores, (n_queries, n_documents), by default as deep as metrics need."""
-    depth = min(depth, scores.shape[1])
-    values, positions = scores.topk(depth, dim=1)
-    # topk takes any of several equal scores; which ones matters only at its lower end.
-    crowded = (scores >= values[:, -1:]).sum(dim=1) > depth
-    for row in crowded.nonzero()[:, 0].tolist():
-        candidates = (scores[row] >= values[row, -1]).nonzero()[:, 0]
-        order = scores[row][candidates].argsort(descending=True, stable=True)[:depth]
-        positions[row] = candidates[order]
-    by_position = positions.argsort(dim=1)
-    positions, values = positions.gather(1, by_position), values.gather(1, by_position)
-    order = values.argsort(dim=1, descending=True, stable=True)
-    ranked: IntArray = positions.gather(1, order).cpu().numpy().astype(np.int64)
+    ranked: IntArray = best_of(scores, depth).positions.numpy()
     return ranked
 
 
@@ -128,56 +119,3 @@ def _hits(ranked: IntArray, queries: Queries) -> np.ndarray[Any, np.dtype[np.boo
     owners = np.repeat(np.arange(len(queries)), np.diff(queries.offsets))
     known = owners * span + queries.documents
     return np.isin(np.arange(len(queries))[:, None] * span + ranked, known)
-
-
-@dataclass(frozen=True)
-class Matches:
-    """BM25's ranking, (n_queries, ≤ 100), and how many of each query share a word with it."""
-
-    ranked: IntArray
-    found: IntArray
-
-
-def rank_bm25(corpus_texts: list[str], query_texts: list[str]) -> Matches:
-    """Rank with BM25 (k1 1.2, b 0.75, lower-cased words, no stop words).
-
-    For languages that put spaces between words; elsewhere a whole run is one word.
-    """
-    import bm25s
-    import torch
-
-    pattern = r"(?u)\b\w+\b"
-
-    def tokens(texts: list[str]) -> list[list[str]]:
-        words: list[list[str]] = bm25s.tokenize(
-            texts, token_pattern=pattern, stopwords=None, return_ids=False, show_progress=False
-        )
-        return words
-
-    documents, unmatched = tokens(corpus_texts), np.zeros(len(corpus_texts), np.float32)
-    if not any(documents):
-        # bm25s refuses a corpus without words as well; then nothing tells documents apart.
-        nothing = torch.zeros(len(query_texts), len(corpus_texts))
-        return Matches(rank_scores(nothing), np.zeros(len(query_texts), np.int64))
-    index = bm25s.BM25(k1=1.2, b=0.75)
-    index.index(documents, show_progress=False)
-
-    def blocks() -> Iterator[Matches]:
-        rows = max(1, CHUNK // max(1, len(corpus_texts)))
-        questions = tokens(query_texts)
-        for start in range(0, len(questions), rows):
-            scores = np.stack(
-                [
-                    # bm25s refuses a question without words.
-                    index.get_scores(words) if words else unmatched
-                    for words in questions[start : start + rows]
-                ]
-            )
-            found = np.minimum((scores > 0).sum(axis=1), DEPTH)
-            yield Matches(rank_scores(torch.from_numpy(scores)), found)
-
-    parts = list(blocks())
-    return Matches(
-        np.concatenate([part.ranked for part in parts]),
-        np.concatenate([part.found for part in parts]),
-    )

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -149,20 +149,26 @@ def _kinds(
 
 
 def _computed_kinds(queries: Queries, corpus: Corpus) -> Iterator[tuple[str, str, IntArray]]:
-    asked = [_words(text) for text in queries.texts.to_pylist()]
     first = queries.documents[queries.offsets[:-1]]
-    told = [_words(text) for text in corpus.texts.take(first).to_pylist()]
-    shared = [len({*a} & {*b}) / max(1, len({*a})) for a, b in zip(asked, told, strict=True)]
-    kinds: dict[str, list[str]] = {
-        "words of the query": _thirds([len(words) for words in asked], "{:g}"),
-        "words of the answer": _thirds([len(words) for words in told], "{:g}"),
+    texts = zip(queries.texts.to_pylist(), corpus.texts.take(first).to_pylist(), strict=True)
+    asked, told, shared, question_words = zip(*(_told(*pair) for pair in texts), strict=True)
+    kinds: dict[str, Sequence[str]] = {
+        "words of the query": _thirds(asked, "{:g}"),
+        "words of the answer": _thirds(told, "{:g}"),
         "the query's words in the answer": _thirds(shared, "{:.0%}"),
-        "question word": [_question_word(words) for words in asked],
+        "question word": question_words,
     }
     for by, names in kinds.items():
         array = np.array(names)
         for name in dict.fromkeys(sorted(names)):
             yield by, name.partition("|")[2] or name, np.flatnonzero(array == name)
+
+
+def _told(question: str, answer: str) -> tuple[int, int, float, str]:
+    """Count the words of both; the share of the question's that the answer has; what it asks."""
+    asked, told = _words(question), _words(answer)
+    shared = len({*asked} & {*told}) / max(1, len({*asked}))
+    return len(asked), len(told), shared, _question_word(asked)
 
 
 def _given_kinds(names: list[str | None]) -> Iterator[tuple[str, IntArray]]:
@@ -176,7 +182,7 @@ def _given_kinds(names: list[str | None]) -> Iterator[tuple[str, IntArray]]:
         yield name, np.array(own)
 
 
-def _thirds(values: list[float] | list[int], form: str) -> list[str]:
+def _thirds(values: Sequence[float], form: str) -> list[str]:
     """Name the third that each value lies in, by the values at its ends; ties stay together."""
     array = np.array(values, dtype=float)
     thirds = np.searchsorted(np.quantile(array, [1 / 3, 2 / 3]), array, side="left")

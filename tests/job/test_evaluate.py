@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from job.data import Corpus, Queries
+from job.encoding import encode_block
 from job.errors import SpecError
 from job.evaluate import (
     Dimensions,
@@ -14,6 +15,7 @@ from job.evaluate import (
     bound_corpus,
     choose_dimensions,
     embed,
+    encode,
     encode_documents,
     score,
     score_vectors,
@@ -209,6 +211,38 @@ def test_texts_may_be_cut_at_any_length(tiny_encoder, length):
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("mapped_from", [1, 10**9])
+def test_texts_are_encoded_a_block_at_a_time(tiny_encoder, monkeypatch, mapped_from):
+    """A million texts are never Python objects at once, nor need their vectors lie in memory."""
+    import torch
+
+    from job import evaluate, mapped
+
+    model = load_model(ModelSpec(base=str(tiny_encoder)), Machine("cpu", "float32", ""))
+    texts = pa.array([f"tell{n % 24} " * (1 + n % 5) for n in range(50)])
+    whole, blocks = encode(model, texts, "ask1 ", 8), []
+
+    def counted(model, block, *options):
+        blocks.append(len(block))
+        return encode_block(model, block, *options)
+
+    monkeypatch.setattr(evaluate, "TEXTS", 16)
+    monkeypatch.setattr(evaluate, "encode_block", counted)
+    monkeypatch.setattr(mapped, "MAPPED_FROM", mapped_from)
+    found = encode(model, texts, "ask1 ", 8)
+
+    assert blocks == [16, 16, 16, 2]
+    assert found.device.type == "cpu"
+    torch.testing.assert_close(found, whole, rtol=0, atol=1e-6)
+
+
+def test_no_texts_make_no_vectors(tiny_encoder):
+    """And still as wide as the others."""
+    model = load_model(ModelSpec(base=str(tiny_encoder)), Machine("cpu", "float32", ""))
+
+    assert encode(model, pa.array([], pa.large_string()), "", 8).shape == (0, 64)
+
+
 # Dimensions and precisions of one encoding.
 
 
@@ -228,7 +262,10 @@ def test_float32_is_always_scored_and_the_others_in_both_ways(wanted, scored):
     torch.manual_seed(0)
     vectors = Vectors(torch.randn(5, 16), torch.randn(40, 16))
 
-    assert list(vectors.rank(8, wanted)) == scored
+    assert {d: list(by) for d, by in vectors.rank([16, 8], wanted).items()} == {
+        16: scored,
+        8: scored,
+    }
 
 
 def test_all_dimensions_and_precisions_come_from_one_encoding(tiny_encoder, pairs_file):

@@ -5,12 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from job import negatives
+from job import negatives, search
 from job.data import load_dataset
 from job.evaluate import encode
 from job.machine import Machine
 from job.model import Prompts, load_model
-from job.negatives import add_negatives, find_lookalikes
+from job.negatives import add_negatives, fill, find_lookalikes
 from job.spec import DataSpec, ModelSpec
 
 CPU = Machine("cpu", "float32", "as the spec says")
@@ -130,7 +130,9 @@ def test_mining_in_blocks_finds_the_same(model, pairs, monkeypatch):
     """A million pairs are mined in pieces that fit into memory."""
     whole = mine(model, pairs, 2, 1.0)
     assert any(whole)
-    monkeypatch.setattr(negatives, "CHUNK", 7 * len(pairs))
+    monkeypatch.setattr(search, "CHUNK", 7 * len(pairs))
+    monkeypatch.setattr(search, "COMPONENTS", 10 * model.width)
+    monkeypatch.setattr(search, "TILE", 11)
 
     assert mine(model, pairs, 2, 1.0) == whole
 
@@ -151,6 +153,44 @@ def test_the_first_of_the_lookalikes_become_the_negatives(pairs):
     found = mined(add_negatives(pairs, alike, 2))
 
     assert found[:3] == [[contexts[5], contexts[3]], [contexts[7]], []]
+
+
+@pytest.fixture(scope="module")
+def uneven(pairs):
+    """Rows with none to three negatives of their own, and questions that several rows share."""
+    at = pairs.table.column_names.index("negatives")
+    given = [[f"given {row} {number}" for number in range(row % 4)] for row in range(len(pairs))]
+    column = [negatives.pa.array(given, negatives.pa.list_(negatives.pa.large_string()))]
+    table = pairs.table.set_column(at, "negatives", column)
+    return replace(pairs, table=table, questions=pairs.questions // 3)
+
+
+@pytest.mark.parametrize("count", [1, 2, 50])
+def test_lists_of_texts_are_joined_row_by_row(uneven, count):
+    """As lists of Python would be, which a million rows have no room for."""
+    random = np.random.default_rng(0)
+    contexts, given = uneven.table["positive"].to_pylist(), mined(uneven)
+    alike = [random.integers(len(uneven), size=random.integers(0, 5)) for _ in given]
+
+    found = mined(add_negatives(uneven, alike, count))
+
+    expected = [[contexts[row] for row in rows[:count]] for rows in alike]
+    assert found == [a + b for a, b in zip(given, expected, strict=True)]
+
+
+def test_what_rows_lack_is_drawn_from_rows_with_another_question(uneven):
+    """The given ones stay, in front; a question's other answers are never its negatives."""
+    contexts = row_of(uneven)
+    answers = {}
+    for question, document in zip(uneven.questions, uneven.documents, strict=True):
+        answers.setdefault(question, set()).add(document)
+    given, found = mined(uneven), mined(fill(uneven, seed=0))
+
+    assert {len(texts) for texts in found} == {3}
+    for row, (before, after) in enumerate(zip(given, found, strict=True)):
+        assert after[: len(before)] == before
+        drawn = {uneven.documents[contexts[text]] for text in after[len(before) :]}
+        assert not drawn & answers[uneven.questions[row]]
 
 
 def test_lookalikes_are_the_rows_whose_contexts_score_highest(model, pairs, scores):
@@ -188,6 +228,21 @@ def test_known_embeddings_of_the_contexts_lead_to_the_same(model, prompts, table
         # Those that score the same but for rounding may change places.
         np.testing.assert_allclose(scores[row, found], scores[row, expected], atol=1e-5)
         assert len({*found.tolist()} ^ {*expected.tolist()}) <= 2
+
+
+def test_the_corpus_need_not_be_copied_to_be_known(model, pairs):
+    """Rows chosen of a larger matrix are as good as those rows."""
+    import torch
+
+    known = contexts_of(model, pairs)
+    places = torch.randperm(500, generator=torch.Generator().manual_seed(0))[: len(pairs)]
+    corpus = torch.randn(500, model.width)
+    corpus[places] = known
+
+    found = find_lookalikes(model, pairs, 1.0, 64, search.Chosen(corpus, places))
+
+    expected = find_lookalikes(model, pairs, 1.0, 64, known)
+    assert [rows.tolist() for rows in found] == [rows.tolist() for rows in expected]
 
 
 def test_embeddings_known_for_other_contexts_lead_elsewhere(model, pairs):

@@ -10,7 +10,7 @@ import torch
 from sentence_transformers import quantize_embeddings
 from sentence_transformers.util.quantization import semantic_search_usearch
 
-from job import precision, ranking
+from job import precision, ranking, search
 from job.precision import bytes_per_vector, rank_quantized, stored_as
 
 
@@ -188,7 +188,7 @@ def test_blocks_do_not_change_a_rank(monkeypatch, name):
     whole = rank_quantized(asked, stored, 48, name)
 
     monkeypatch.setattr(precision, "BLOCK", 7_000)
-    monkeypatch.setattr(ranking, "CHUNK", 1_000)
+    monkeypatch.setattr(search, "CHUNK", 1_000)
 
     for key, ranked in rank_quantized(asked, stored, 48, name).items():
         assert ranked.tolist() == whole[key].tolist()

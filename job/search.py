@@ -1,0 +1,173 @@
+"""Exact search among more vectors than fit into memory: tile by tile, and only the best are kept.
+
+A corpus is read from wherever it lies, a tile at a time; what a device holds does not grow with it.
+Best are the highest scores; equal ones go by position, ascending, whatever tile they lie in.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import torch
+
+# Documents of a tile: 2^15 of 1,024 float32 are 128 MiB.
+TILE = 2**15
+# Scores held at once: 2^25 float32 are 128 MiB.
+CHUNK = 2**25
+# Queries are taken so many at once that their components (2^26 float32 are 256 MiB) and their best
+# documents (2^24 scores and positions are 192 MiB) have room on a device.
+COMPONENTS = 2**26
+LEADERS = 2**24
+# Scores among which equals are sought at once.
+CANDIDATES = 2**22
+
+
+class Matrix(Protocol):
+    """Vectors that are read in slices: a tensor, mapped or not, or chosen rows of one."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, part: "slice | torch.Tensor", /) -> "torch.Tensor": ...
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Chosen rows of a matrix that is too large to be copied."""
+
+    vectors: Matrix
+    rows: "torch.Tensor"
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, part: "slice | torch.Tensor", /) -> "torch.Tensor":
+        return self.vectors[self.rows[part]]
+
+
+class View(Protocol):
+    """What a search multiplies in place of queries and documents, and how deep it is."""
+
+    @property
+    def depth(self) -> int: ...
+
+    def of(self, vectors: "torch.Tensor") -> "torch.Tensor": ...
+
+
+@dataclass(frozen=True)
+class Found:
+    """Scores and positions of the best documents, best first: (n_queries, ≤ depth) each."""
+
+    scores: "torch.Tensor"
+    positions: "torch.Tensor"
+
+
+def search(
+    queries: Matrix, corpus: Matrix, views: Sequence[View], device: str = "cpu"
+) -> list[Found]:
+    """Search once by each view; they share one reading of the corpus. Results are on the CPU."""
+    depth = sum(min(view.depth, len(corpus)) for view in views)
+    rows = max(1, min(LEADERS // depth, COMPONENTS // queries[:1].shape[1]))
+    parts = [
+        _search_by_some(queries[start : start + rows].to(device), corpus, views)
+        for start in range(0, len(queries), rows)
+    ]
+    return [_joined(by_view) for by_view in zip(*parts, strict=True)]
+
+
+def _search_by_some(queries: "torch.Tensor", corpus: Matrix, views: Sequence[View]) -> list[Found]:
+    import torch
+
+    rows = max(1, CHUNK // min(TILE, len(corpus)))
+    asked = torch.split(queries, rows)
+    leaders = [_Leaders([view.of(block) for block in asked], view.depth) for view in views]
+    for first, tile in tiles(corpus, queries.device):
+        for view, best in zip(views, leaders, strict=True):
+            best.meet(view.of(tile), first)
+    return [best.found() for best in leaders]
+
+
+def tiles(corpus: Matrix, device: "torch.device | str") -> Iterator[tuple[int, "torch.Tensor"]]:
+    """Bring a corpus to a device piece by piece, each with the position of its first document."""
+    for first in range(0, len(corpus), TILE):
+        yield first, corpus[first : first + TILE].to(device)
+
+
+@dataclass
+class _Leaders:
+    """The best documents so far of each block of queries."""
+
+    blocks: Sequence["torch.Tensor"]
+    depth: int
+    _best: list[Found] = field(default_factory=list)
+
+    def meet(self, documents: "torch.Tensor", first: int) -> None:
+        """Let the next documents compete; the first of them has the position `first`."""
+        for number, block in enumerate(self.blocks):
+            scores = block @ documents.T
+            if not first:
+                self._best.append(best_of(scores, self.depth))
+                continue
+            old = self._best[number]
+            new = best_of(scores, self.depth, above=old.scores[:, -1])
+            self._best[number] = _merge(old, Found(new.scores, new.positions + first), self.depth)
+
+    def found(self) -> Found:
+        return _joined(self._best)
+
+
+def _joined(parts: Sequence[Found]) -> Found:
+    import torch
+
+    return Found(
+        torch.cat([part.scores for part in parts]).cpu(),
+        torch.cat([part.positions for part in parts]).cpu(),
+    )
+
+
+def _merge(old: Found, new: Found, depth: int) -> Found:
+    """Merge two rankings; all positions of the first are smaller than those of the second."""
+    import torch
+
+    scores = torch.cat([old.scores, new.scores], dim=1)
+    positions = torch.cat([old.positions, new.positions], dim=1)
+    # Stable: equal scores are in the order of their positions already.
+    order = scores.argsort(dim=1, descending=True, stable=True)[:, :depth]
+    return Found(scores.gather(1, order), positions.gather(1, order))
+
+
+def best_of(scores: "torch.Tensor", depth: int, above: "torch.Tensor | None" = None) -> Found:
+    """Rank a block of scores, (n_queries, n_documents).
+
+    Of scores that do not exceed `above`, (n_queries,), any are taken: they will not be kept.
+    """
+    import torch
+
+    depth, width = min(depth, scores.shape[1]), scores.shape[1]
+    # One more than wanted tells whether the last place is shared.
+    values, positions = scores.topk(min(depth + 1, width), dim=1)
+    positions, last = positions[:, :depth], values[:, depth - 1]
+    # topk takes any of several equal scores.
+    crowded = (last == values[:, -1]) & (width > depth)
+    if above is not None:
+        crowded &= last > above
+    # Should all scores be equal, so many rows take 200 MiB.
+    for rows in torch.split(crowded.nonzero()[:, 0], max(1, CANDIDATES // width)):
+        positions[rows] = _first_of_equals(scores[rows], last[rows], depth)
+    positions = positions.sort(dim=1).values
+    values = scores.gather(1, positions)
+    order = values.argsort(dim=1, descending=True, stable=True)
+    return Found(values.gather(1, order), positions.gather(1, order))
+
+
+def _first_of_equals(scores: "torch.Tensor", last: "torch.Tensor", depth: int) -> "torch.Tensor":
+    """Choose `depth` positions of each row; of the scores that equal the last, the first ones."""
+    import torch
+
+    rows, positions = (~(scores < last[:, None])).nonzero(as_tuple=True)
+    equal = scores[rows, positions] == last[rows]
+    better, equals = (torch.bincount(rows[some], minlength=len(scores)) for some in (~equal, equal))
+    # Counted through all rows.
+    first = equals.cumsum(0) - equals
+    chosen = ~equal | (equal.cumsum(0) <= (first + depth - better)[rows])
+    return positions[chosen].view(len(scores), depth)

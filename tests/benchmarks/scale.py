@@ -1,0 +1,203 @@
+"""Evaluation and mining at size, beside the library's: `python tests/benchmarks/scale.py`.
+
+Vectors are made up, in clusters as a model's are. Each measurement is a process of its own; printed
+is a Markdown table of seconds and of the memory that the work took beyond what was there before it.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from scale_data import Memory
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import InputModule
+from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
+
+from job.data import Queries
+from job.evaluate import Vectors, score_vectors
+from job.mapped import empty_matrix
+from job.negatives import CANDIDATES
+from job.ranking import METRIC, Directions
+from job.search import search
+
+SIZES = (10_000, 100_000, 1_000_000)
+WIDTH, DIMENSIONS = 384, (384, 256, 128, 64)
+CLUSTERS = 2_000
+# Mining asks as many questions as there are documents: time grows with their square, so that of
+# these is measured, and that of all is as many times as much.
+QUESTIONS, MINED = 1_000, 2_000
+# What a search may take beyond the vectors, whatever their number.
+BOUND_MIB = 1_024
+# The library's miner holds the scores of all these queries at once: 8 GB at a million.
+LARGEST_FOR_THE_MINER = 100_000
+
+
+def make_vectors(rows: int, seed: int) -> torch.Tensor:
+    """Draw vectors around shared centres, block by block, into a matrix as `encode` makes it."""
+    random = np.random.default_rng(seed)
+    centres = np.random.default_rng(0).normal(size=(CLUSTERS, WIDTH)).astype(np.float32)
+    vectors = empty_matrix(rows, WIDTH)
+    for start in range(0, rows, 10_000):
+        block = vectors[start : start + 10_000]
+        noise = random.normal(size=block.shape).astype(np.float32)
+        near = centres[random.integers(CLUSTERS, size=len(block))]
+        block.copy_(torch.from_numpy(near + 0.7 * noise))
+    return vectors
+
+
+def make_queries(count: int, documents: int) -> tuple[torch.Tensor, Queries]:
+    """Ask for one document each, from near it."""
+    random = np.random.default_rng(2)
+    relevant = random.integers(documents, size=count)
+    corpus = make_vectors(documents, 1)
+    noise = torch.from_numpy(random.normal(size=(count, WIDTH)).astype(np.float32))
+    names = [str(number) for number in range(count)]
+    told = Queries(names, names, np.arange(count + 1), relevant, np.arange(count))
+    return corpus[torch.from_numpy(relevant)] + 1.5 * noise, told
+
+
+Work = Callable[[], list[float]]
+
+
+def evaluate(documents: int, queries: int, precisions: tuple[str, ...]) -> Work:
+    asked, told = make_queries(queries, documents)
+    vectors = Vectors(asked, make_vectors(documents, 1))
+
+    def work() -> list[float]:
+        scores = score_vectors(vectors, told, DIMENSIONS, precisions)
+        return [scores[dimension]["float32"].mean(METRIC) for dimension in DIMENSIONS]
+
+    return work
+
+
+def evaluate_by_library(documents: int, queries: int) -> Work:
+    asked, told = make_queries(queries, documents)
+    known = {"q": asked, "d": make_vectors(documents, 1)}
+
+    class Evaluator(InformationRetrievalEvaluator):
+        def embed_inputs(self, _, sentences, **__):
+            rows = torch.tensor([int(text[1:]) for text in sentences])
+            return known[sentences[0][0]][rows][:, : self.truncate_dim]
+
+    # Ids of one length, so that they are ordered as positions are.
+    ids = [f"d{position:08}" for position in range(documents)]
+    evaluators = [
+        Evaluator(
+            {f"q{number}": f"q{number}" for number in range(queries)},
+            dict(zip(ids, ids, strict=True)),
+            {f"q{number}": {ids[at]} for number, at in enumerate(told.documents)},
+            truncate_dim=dimension,
+            write_csv=False,
+        )
+        for dimension in DIMENSIONS
+    ]
+    model = SentenceTransformer(modules=[Lookup(asked)], device="cpu")
+    return lambda: [evaluator(model)["cosine_ndcg@10"] for evaluator in evaluators]
+
+
+def mine(documents: int, queries: int) -> Work:
+    asked, corpus = make_vectors(queries, 3), make_vectors(documents, 1)
+
+    def work() -> list[float]:
+        search(asked, corpus, [Directions(depth=CANDIDATES)])
+        return []
+
+    return work
+
+
+def mine_by_library(documents: int, queries: int) -> Work:
+    from datasets import Dataset
+    from sentence_transformers.util import mine_hard_negatives
+
+    table = torch.cat([make_vectors(documents, 1), make_vectors(queries, 3)])
+    texts = [str(row) for row in range(len(table))]
+    model = SentenceTransformer(modules=[Lookup(table)], device="cpu")
+    pairs = Dataset.from_dict({"anchor": texts[documents:], "positive": texts[:queries]})
+
+    def work() -> list[float]:
+        options = {"corpus": texts[:documents], "range_max": CANDIDATES, "verbose": False}
+        mine_hard_negatives(pairs, model, batch_size=8_192, **options)
+        return []
+
+    return work
+
+
+class Lookup(InputModule):
+    """A model of which every text is the number of a row."""
+
+    def __init__(self, vectors):
+        super().__init__()
+        self.vectors = vectors
+
+    def preprocess(self, inputs, **_):
+        return {"row": torch.tensor([int(text) for text in inputs])}
+
+    def forward(self, features, **_):
+        return {**features, "sentence_embedding": self.vectors[features["row"]]}
+
+    def save(self, *_, **__):
+        raise NotImplementedError
+
+
+WORKS = {
+    "evaluation, float32": lambda n: evaluate(n, QUESTIONS, ()),
+    "evaluation, float32, int8, binary": lambda n: evaluate(n, QUESTIONS, ("int8", "binary")),
+    "the library's evaluator, float32": lambda n: evaluate_by_library(n, QUESTIONS),
+    "mining": lambda n: mine(n, MINED),
+    "the library's miner": lambda n: mine_by_library(n, MINED),
+}
+
+
+def measure(name: str, documents: int) -> dict[str, object]:
+    work = WORKS[name](documents)
+    memory = Memory()
+    memory.restart()
+    before = memory.peaks()[1]
+    started = time.perf_counter()
+    found = work()
+    seconds = time.perf_counter() - started
+    return {"seconds": seconds, "mib": memory.peaks()[1] - before, "ndcg": found}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--part", choices=["search"], default="search")
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
+    parser.add_argument("--measure", choices=WORKS, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.measure:
+        print(json.dumps(measure(options.measure, options.sizes[0])))
+        return
+    print(f"{QUESTIONS:,} queries, or {MINED:,} to mine for; {WIDTH} wide; at {DIMENSIONS}.\n")
+    print("| work | documents | seconds | µs a document | MiB beyond the vectors | nDCG@10 |")
+    print("|---|---|---|---|---|---|", flush=True)
+    for name in WORKS:
+        for documents in options.sizes:
+            if name != "the library's miner" or documents <= LARGEST_FOR_THE_MINER:
+                _print_row(name, documents)
+
+
+def _print_row(name: str, documents: int) -> None:
+    command = [sys.executable, __file__, "--measure", name, "--sizes", str(documents)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
+    found = json.loads(done.stdout.splitlines()[-1])
+    seconds, mib = found["seconds"], found["mib"]
+    per_document = seconds / documents * 1e6
+    numbers = f"{seconds:.1f} | {per_document:.0f} | {mib:.0f}"
+    quality = " ".join(f"{value:.6f}" for value in found["ndcg"])
+    print(f"| {name} | {documents:,} | {numbers} | {quality} |", flush=True)
+    if "library" not in name and mib > BOUND_MIB:
+        sys.exit(f"More than the {BOUND_MIB} MiB that a search may take.")
+
+
+if __name__ == "__main__":
+    main()

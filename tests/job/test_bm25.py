@@ -1,0 +1,157 @@
+"""BM25 ranks as its formula does, however much of the texts is held at once."""
+
+import math
+from collections import Counter
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from job import bm25
+from job.bm25 import rank_bm25
+
+
+def test_bm25_puts_the_better_document_first():
+    """More matching words, a shorter text and a rarer word each count in its favour."""
+    corpus = [
+        "The cat sat on the mat and looked at the dog for a long while",
+        "A dog ran",
+        "Cat, cat and dog!",
+        "Nothing of interest",
+    ]
+
+    ranked = rank_bm25(corpus, ["cat", "DOG", "dog ran", "interest"]).ranked
+
+    assert ranked.tolist() == [[2, 0, 1, 3], [1, 2, 0, 3], [1, 2, 0, 3], [3, 0, 1, 2]]
+
+
+def test_bm25_knows_how_many_documents_share_a_word():
+    """The others are ranked by position, which a fusion must not take for a hit; at most 100."""
+    corpus = ["the cat sat", "a dog ran", "the cat and the dog", *["the end"] * 120]
+
+    matches = rank_bm25(corpus, ["cat", "cat dog", "zebra", "", "the"])
+
+    assert matches.found.tolist() == [2, 3, 0, 0, 100]
+    assert matches.ranked[0, :2].tolist() == [0, 2]
+    assert rank_bm25(["?", "!"], ["cat"]).found.tolist() == [0]
+
+
+def test_bm25_reads_words_of_any_alphabet():
+    """Umlauts, ß and Cyrillic are letters, and their case does not matter."""
+    corpus = [
+        "Der Bäcker wohnt in der Größenwahnstraße",
+        "Die Katze schläft auf dem Sofa",
+        "Собака бежит по улице",
+        "Кошка спит на диване",
+    ]
+
+    asked = ["BÄCKER", "größenwahnstraße", "wo schläft die Katze", "КОШКА"]
+    ranked = rank_bm25(corpus, asked).ranked
+
+    assert ranked[:, 0].tolist() == [0, 0, 1, 3]
+
+
+def test_bm25_ranks_by_position_where_no_word_is_known():
+    """A question without any known word finds every document equally bad."""
+    corpus = [f"text number{i}" for i in range(120)]
+
+    assert rank_bm25(corpus, ["zebra"]).ranked.tolist() == [list(range(100))]
+
+
+def test_bm25_ranks_by_position_where_there_are_no_words():
+    """A question of signs only is a question without any known word."""
+    ranked = rank_bm25(["a cat", "a dog"], ["dog", "?!", "…"]).ranked
+    assert ranked.tolist() == [[1, 0], [0, 1], [0, 1]]
+    assert rank_bm25(["…", "?!"], ["dog"]).ranked.tolist() == [[0, 1]]
+
+
+def test_bm25_ranks_a_single_document():
+    """A corpus of one document has one ranking."""
+    assert rank_bm25(["only"], ["only", "other"]).ranked.tolist() == [[0], [0]]
+
+
+def bm25_by_hand(corpus, question, k1=1.2, b=0.75):
+    """Score documents, lists of words, as Lucene does (Kamphuis et al. 2020, table 1)."""
+    average = sum(map(len, corpus)) / len(corpus)
+    holders = Counter(word for document in corpus for word in set(document))
+
+    def score(document):
+        norm = k1 * (1 - b + b * len(document) / average)
+        return sum(
+            math.log(1 + (len(corpus) - holders[word] + 0.5) / (holders[word] + 0.5))
+            * document.count(word)
+            / (document.count(word) + norm)
+            for word in question
+        )
+
+    return [score(document) for document in corpus]
+
+
+WORDS = st.lists(st.sampled_from(["ant", "bee", "cow", "dog", "elk"]), min_size=1, max_size=12)
+
+
+@given(st.lists(WORDS, min_size=1, max_size=12), st.lists(WORDS, min_size=1, max_size=3))
+@settings(deadline=None)
+def test_bm25_ranks_as_the_formula_does(corpus, questions):
+    """Along our ranking the scores worked out by hand never rise, and equal texts keep order."""
+    told, asked = ([" ".join(words) for words in texts] for texts in (corpus, questions))
+    ranked = rank_bm25(told, asked).ranked
+
+    for row, question in zip(ranked.tolist(), questions, strict=True):
+        by_hand = bm25_by_hand(corpus, question)
+        assert sorted(row) == list(range(len(corpus)))
+        for better, worse in pairwise(row):
+            # The library adds in float32.
+            assert by_hand[better] > by_hand[worse] - 1e-5
+            assert corpus[better] != corpus[worse] or better < worse
+
+
+@pytest.mark.parametrize(("k1", "b"), [(0.9, 0.75), (1.5, 0.75), (1.2, 0.6), (1.2, 0.9)])
+def test_bm25_uses_its_stated_constants(k1, b):
+    """Neighbouring constants would rank some documents otherwise than we do."""
+    random = np.random.default_rng(0)
+    words = ["ant", "bee", "cow", "dog", "elk"]
+    corpus = [list(random.choice(words, random.integers(1, 30))) for _ in range(60)]
+    question = ["ant", "bee", "cow"]
+
+    ranked = rank_bm25([" ".join(document) for document in corpus], [" ".join(question)]).ranked
+
+    def order(scores):
+        return sorted(range(60), key=lambda position: (-round(scores[position], 5), position))
+
+    assert ranked.tolist() == [order(bm25_by_hand(corpus, question))]
+    assert ranked.tolist() != [order(bm25_by_hand(corpus, question, k1, b))]
+
+
+@pytest.mark.parametrize(("chunk", "texts"), [(1, 1), (250, 7), (999, 249), (10_000, 250)])
+def test_what_is_held_at_once_does_not_change_a_ranking(monkeypatch, chunk, texts):
+    """Scores and words are a matter of memory only; texts may come from anywhere, one by one."""
+    random = np.random.default_rng(0)
+    words = ["ant", "bee", "cow", "dog", "elk", "fox", "…"]
+    corpus = [" ".join(random.choice(words, random.integers(0, 9))) for _ in range(250)]
+    questions = ["ant fox", "bee cow", "fox fox dog", "zebra", "", "elk"]
+    whole = rank_bm25(corpus, questions)
+
+    monkeypatch.setattr(bm25, "CHUNK", chunk)
+    monkeypatch.setattr(bm25, "TEXTS", texts)
+    found = rank_bm25(iter(corpus), iter(questions))
+
+    assert found.ranked.tolist() == whole.ranked.tolist()
+    assert found.found.tolist() == whole.found.tolist()
+
+
+@given(st.lists(WORDS, min_size=1, max_size=12), st.lists(WORDS, min_size=1, max_size=3))
+@settings(deadline=None)
+def test_scores_are_those_that_the_library_gives_for_words(corpus, questions):
+    """Bit by bit: numbering words block by block changes no score."""
+    import bm25s
+
+    told, asked = ([" ".join(words) for words in texts] for texts in (corpus, questions))
+    index = bm25s.BM25(k1=1.2, b=0.75)
+    index.index(corpus, show_progress=False)
+
+    scores = np.concatenate(list(bm25._scores(told, asked)))
+
+    np.testing.assert_array_equal(scores, [index.get_scores(words) for words in questions])

@@ -1,0 +1,84 @@
+"""Large matrices are files that nobody sees, and a full disk is told in one line."""
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+import torch
+
+from job import mapped
+from job.errors import MachineError
+from job.mapped import empty_matrix
+
+
+def own_and_mapped(size=10_000, width=1_000):
+    """Return how far filling a matrix lets the memory grow that is nobody else's, in bytes."""
+
+    def own():
+        lines = Path("/proc/self/status").read_text("utf-8").splitlines()
+        values = dict(line.split(":", 1) for line in lines)
+        return 1024 * int(values["RssAnon"].split()[0])
+
+    before = own()
+    matrix = empty_matrix(size, width)
+    matrix.fill_(1.0)
+    return own() - before, float(matrix[-1, -1])
+
+
+@pytest.mark.parametrize("mapped_from", [1, 10**9])
+def test_a_large_matrix_is_as_good_as_a_small_one(monkeypatch, mapped_from):
+    """Written, read and sliced alike; its shape and type are what was asked for."""
+    monkeypatch.setattr(mapped, "MAPPED_FROM", mapped_from)
+
+    matrix = empty_matrix(5, 3)
+    matrix.copy_(torch.arange(15.0).view(5, 3))
+
+    assert matrix.dtype == torch.float32
+    assert matrix[torch.tensor([4, 0])].tolist() == [[12, 13, 14], [0, 1, 2]]
+    assert matrix[1:3, :2].tolist() == [[3, 4], [6, 7]]
+    assert empty_matrix(0, 3).shape == (0, 3)
+
+
+def test_a_large_matrix_takes_no_memory_of_its_own(monkeypatch):
+    """40 MB of vectors: in a file the system may put them aside, elsewhere it may not."""
+    monkeypatch.setattr(mapped, "MAPPED_FROM", 1)
+    in_file, last = own_and_mapped()
+    monkeypatch.setattr(mapped, "MAPPED_FROM", 10**9)
+    in_memory, _ = own_and_mapped()
+
+    assert last == 1.0
+    assert in_file < 5e6
+    assert in_memory > 35e6
+
+
+def test_its_file_has_no_name_and_goes_with_it(monkeypatch, tmp_path):
+    """Whatever ends a run, nothing stays behind."""
+    monkeypatch.setattr(mapped, "MAPPED_FROM", 1)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    def mappings():
+        lines = Path("/proc/self/maps").read_text("utf-8").splitlines()
+        return sum(str(tmp_path) in line for line in lines)
+
+    matrix = empty_matrix(5, 3)
+    assert mappings() == 1
+    assert list(tmp_path.iterdir()) == []
+
+    del matrix
+    assert mappings() == 0
+
+
+def test_a_full_disk_is_told_before_anything_is_written():
+    """A mapped file that finds no room while it is written would kill the process."""
+    folder = tempfile.gettempdir()
+    rows = 2 * shutil.disk_usage(folder).free // 4_000
+
+    with pytest.raises(MachineError) as caught:
+        empty_matrix(rows, 1_000)
+
+    message = str(caught.value)
+    assert message.startswith(f"The vectors take {rows * 4_000 / 1e9:.1f} GB of disk, and ")
+    assert message.endswith(
+        f" GB are free where `{folder}` lies. Free some, or name another folder with `TMPDIR`."
+    )

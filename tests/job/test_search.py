@@ -1,0 +1,145 @@
+"""A search by tiles finds what sorting all scores finds, and holds no more than it promises."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tensor_sizes import Sizes
+
+from job import search as searching
+from job.precision import rank
+from job.ranking import Directions
+from job.search import Chosen, best_of, search
+
+
+@dataclass(frozen=True)
+class Plain:
+    """Vectors as they are."""
+
+    depth: int = 100
+
+    def of(self, vectors):
+        return vectors
+
+
+def sorted_by_hand(queries, corpus, depth):
+    scores = (queries.double() @ corpus.double().T).numpy()
+    return np.argsort(-scores, axis=1, kind="stable")[:, :depth].tolist()
+
+
+def whole_numbers(seed, rows, width):
+    # Products of these are exact, and most scores are shared by several documents.
+    random = np.random.default_rng(seed)
+    return torch.from_numpy(random.integers(-2, 3, (rows, width)).astype(np.float32))
+
+
+@pytest.fixture
+def limits(monkeypatch):
+    def limit(**values):
+        for name, value in values.items():
+            monkeypatch.setattr(searching, name, value)
+
+    return limit
+
+
+LIMITS = {
+    "TILE": st.integers(1, 70),
+    "CHUNK": st.integers(1, 3_000),
+    "COMPONENTS": st.integers(1, 60),
+    "LEADERS": st.integers(1, 200),
+    "CANDIDATES": st.integers(1, 200),
+}
+
+
+@given(
+    st.integers(0, 10_000),
+    st.integers(1, 12),
+    st.integers(1, 150),
+    st.lists(st.integers(1, 160), min_size=1, max_size=3),
+    st.fixed_dictionaries(LIMITS),
+)
+@settings(deadline=None, max_examples=100)
+def test_tiles_of_any_size_find_what_a_plain_sort_finds(seed, asked, stored, depths, limits):
+    """By score and position, over queries and documents, whatever is held at once."""
+    queries, corpus = whole_numbers([seed, 1], asked, 3), whole_numbers([seed, 2], stored, 3)
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in limits.items():
+            patch.setattr(searching, name, value)
+        found = search(queries, corpus, [Plain(depth) for depth in depths])
+
+    for depth, best in zip(depths, found, strict=True):
+        assert best.positions.tolist() == sorted_by_hand(queries, corpus, depth)
+        expected = (queries @ corpus.T).gather(1, best.positions)
+        assert best.scores.tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("tile", [7, 37, 64, 599, 600])
+def test_tiles_change_no_rank_of_any_dimension_or_precision(limits, tile):
+    """Signs have exact cosines at these dimensions, and many ties; codes have them always."""
+    random = np.random.default_rng(0)
+    queries, corpus = (
+        torch.from_numpy(random.choice([-1.0, 1.0], (rows, 64)).astype(np.float32))
+        for rows in (20, 600)
+    )
+    whole = rank(queries, corpus, [64, 16, 4], ["int8", "binary"])
+
+    limits(TILE=tile, CHUNK=5 * tile, COMPONENTS=7 * 64)
+    found = rank(queries, corpus, [64, 16, 4], ["int8", "binary"])
+
+    assert {d: list(by) for d, by in found.items()} == {d: list(by) for d, by in whole.items()}
+    for dimension, by_name in whole.items():
+        for name, ranked in by_name.items():
+            assert found[dimension][name].tolist() == ranked.tolist()
+
+
+def test_documents_that_no_score_tells_apart_are_ranked_by_position(limits):
+    """Also where all of them are equal, and in every tile."""
+    limits(TILE=40, CANDIDATES=100)
+
+    found = search(torch.zeros(3, 2), torch.zeros(250, 2), [Plain()])[0]
+
+    assert found.positions.tolist() == [list(range(100))] * 3
+
+
+def test_what_is_no_number_breaks_nothing():
+    """Vectors that are none are found out elsewhere (`job.sanity`); here all rows stay as deep."""
+    scores = torch.tensor([[0.0, float("nan"), 1.0, 1.0, 1.0, 1.0], [2.0] * 6])
+
+    assert best_of(scores, 3).positions[0].tolist()[0] == 1
+    assert best_of(scores, 3).positions.shape == (2, 3)
+
+
+def test_no_more_is_held_than_promised(limits):
+    """Ten times the documents, and nothing that is computed is larger: a tile, a block of scores,
+    or the best documents of some queries."""
+    limits(TILE=128, CHUNK=4_096, COMPONENTS=2_048, LEADERS=20_000, CANDIDATES=1_000)
+    queries = torch.from_numpy(np.random.default_rng(0).normal(size=(100, 32)).astype(np.float32))
+    largest = {}
+    for documents in (1_000, 10_000):
+        random = np.random.default_rng(1)
+        corpus = torch.from_numpy(random.normal(size=(documents, 32)).astype(np.float32))
+        with Sizes() as sizes:
+            search(queries, corpus, [Directions(16), Directions(8)])
+        assert (100, documents) not in sizes.shapes
+        largest[documents] = sizes.largest
+
+    # 100 queries with their 100 best are what is asked for.
+    assert largest[10_000] == largest[1_000] == max(128 * 32, 4_096, 100 * 100)
+
+
+def test_chosen_rows_are_read_without_copying_all(limits):
+    """A choice of a choice is a choice as well; only tiles of it are ever brought together."""
+    limits(TILE=16)
+    vectors = whole_numbers(3, 200, 4)
+    first, second = torch.randperm(200)[:100], torch.arange(99, -1, -1)
+    chosen = Chosen(Chosen(vectors, first), second)
+
+    with Sizes() as sizes:
+        found = search(vectors[:5], chosen, [Plain(20)])[0]
+
+    assert found.positions.tolist() == sorted_by_hand(vectors[:5], vectors[first][second], 20)
+    assert (100, 4) not in sizes.shapes
