@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from job.data import Corpus, Dataset, Queries
 from job.pairs import text_key
+from job.tables import one_array
 
 
 def article_test(dataset: Dataset) -> tuple[Queries, Corpus]:
@@ -24,11 +25,11 @@ def article_test(dataset: Dataset) -> tuple[Queries, Corpus]:
     place[order] = np.arange(len(order))
     corpus = Corpus(
         pa.array([f"d{number:08d}" for number in range(len(rows))], pa.large_string()),
-        rows["positive"].combine_chunks().take(order),
+        one_array(rows["positive"]).take(order),
     )
     queries = Queries(
-        ids=test["id"].combine_chunks(),
-        texts=test["anchor"].combine_chunks(),
+        ids=one_array(test["id"]),
+        texts=one_array(test["anchor"]),
         offsets=np.arange(len(test) + 1),
         documents=place[len(rows) - len(test) :],
         groups=_groups(dataset.test, test["anchor"].to_pylist()),

@@ -1,7 +1,7 @@
 """`check`: what a job would make of the pairs, before anything is paid for; without torch."""
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -51,10 +51,11 @@ def describe(dataset: Dataset) -> Iterable[str]:
         f"{_group(dataset)}"
     )
     for reason, dropped in facts["dropped"].items():
-        more = ", …" if dropped["rows"] > len(dropped["first"]) else ""
-        yield f"Dropped    {dropped['rows']} × {reason} ({', '.join(dropped['first'])}{more})"
+        yield f"Dropped    {dropped['rows']} × {reason} ({_places(dropped)})"
     if not facts["dropped"]:
         yield "Dropped    nothing"
+    for reason, dropped in facts["dropped_documents"].items():
+        yield f"Left out   {dropped['rows']} documents × {reason} ({_places(dropped)})"
     duplicates, leakage = facts["duplicates"], facts["leakage"]
     yield (
         f"Duplicates {duplicates['rows_sharing_a_context']} rows share a context, "
@@ -77,6 +78,11 @@ def describe(dataset: Dataset) -> Iterable[str]:
             f"{lift:.3f} nDCG@10 or more (80 % chance; "
             f"assumes that lifts vary by {LIFT_DEVIATION} between queries)"
         )
+
+
+def _places(dropped: dict[str, Any]) -> str:
+    more = ", …" if dropped["rows"] > len(dropped["first"]) else ""
+    return ", ".join(dropped["first"]) + more
 
 
 def describe_probe(probe: Probe) -> str:
@@ -113,7 +119,8 @@ def describe_truncation(dataset: Dataset, spec: ModelSpec, workspace: Workspace)
     limit = spec.max_length or _max_length(folder)
     parts = []
     for name, column in (("questions", "anchor"), ("contexts", "positive")):
-        counts = np.array([len(tokenizer.encode(text).ids) for text in _texts(dataset, column)])
+        encoded = (len(tokenizer.encode(text).ids) for text in _texts(dataset, column))
+        counts = np.fromiter(encoded, dtype=np.int64)
         parts.append(f"{(counts > limit).mean():.1%} of the {name} (longest {counts.max()})")
     return f"Truncation at {limit} tokens: {' and '.join(parts)}"
 
@@ -135,16 +142,16 @@ def _settings(path: Path) -> dict[str, Any]:
     return settings
 
 
-def _texts(dataset: Dataset, column: str) -> list[str]:
-    tables = (dataset.train.table, dataset.validation_pairs, dataset.test_pairs)
-    return [text for table in tables for text in column_texts(table, column)]
+def _texts(dataset: Dataset, column: str) -> Iterator[str]:
+    for table in (dataset.train.table, dataset.validation_pairs, dataset.test_pairs):
+        yield from column_texts(table, column)
 
 
-def _histogram(name: str, texts: list[str]) -> Iterable[str]:
-    lengths = np.array([len(text.split()) for text in texts])
+def _histogram(name: str, texts: Iterator[str]) -> Iterable[str]:
+    lengths = np.fromiter((len(text.split()) for text in texts), dtype=np.int64)
     counts = np.histogram(lengths, WORD_EDGES)[0]
     yield f"{name:<10} words: median {int(np.median(lengths))}, longest {lengths.max()}"
     for (low, high), count in zip(pairwise(WORD_EDGES), counts, strict=True):
         if count:
             label = f"{low}-{high - 1}" if high < WORD_EDGES[-1] else f"{low} or more"
-            yield f"  {label:>11} {'█' * max(1, round(BAR * count / len(texts)))} {count}"
+            yield f"  {label:>11} {'█' * max(1, round(BAR * count / len(lengths)))} {count}"

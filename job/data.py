@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,15 +9,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from job import splits
+from job.corpus import Corpus as Corpus  # noqa: PLC0414  others know it from here
+from job.corpus import build_corpus, numbered_ids
 from job.errors import DataError
-from job.pairs import (
-    DOCUMENT_SCHEMA,
-    column_array,
-    column_texts,
-    text_key,
-)
+from job.pairs import column_array, column_texts, count_reasons
 from job.rows import (
     Channels,
     Grouping,
@@ -32,20 +29,7 @@ from job.rows import (
     stand_alone,
 )
 from job.spec import DataSpec
-
-
-@dataclass(frozen=True)
-class Corpus:
-    """All documents, sorted by id (compared as strings): a position is also a tie-break."""
-
-    ids: pa.Array
-    texts: pa.Array
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def take(self, positions: IntArray) -> "Corpus":
-        return Corpus(self.ids.take(positions), self.texts.take(positions))
+from job.tables import BATCH, column_values, one_array, one_table, rows_on_disk
 
 
 @dataclass(frozen=True)
@@ -139,6 +123,7 @@ def _facts(rows: Rows, grouping: Grouping, codes: IntArray, spec: DataSpec) -> d
         "rows": rows.judged.rows,
         "used": int(used.sum()),
         "dropped": rows.judged.dropped(),
+        "dropped_documents": count_reasons(rows.documents.rejected),
         "splits": {
             name: int((codes == code).sum()) for code, name in enumerate(splits.SPLIT_NAMES)
         },
@@ -161,11 +146,11 @@ def _facts(rows: Rows, grouping: Grouping, codes: IntArray, spec: DataSpec) -> d
 
 def _build(rows: Rows, grouping: Grouping, codes: IntArray, facts: dict[str, Any]) -> Dataset:
     pairs = rows.judged.pairs
-    corpus, positions = _corpus(rows, grouping.document_keys)
-    ids = pa.array(_query_ids(pairs, rows.numbers), pa.large_string())
+    corpus, positions = build_corpus(rows, grouping.document_keys)
+    ids = _query_ids(pairs, rows.numbers)
     table = pairs.select(["anchor", "positive", "negatives"]).add_column(0, "id", ids)
     train, validation, test = (np.flatnonzero(codes == code) for code in range(3))
-    tables = [table.take(part) for part in (train, validation, test)]
+    tables = [rows_on_disk(table, part) for part in (train, validation, test)]
     evaluated = [_queries(rows, grouping, positions, part) for part in (validation, test)]
     facts = facts | {
         "queries": {"validation": len(evaluated[0]), "test": len(evaluated[1])},
@@ -175,7 +160,7 @@ def _build(rows: Rows, grouping: Grouping, codes: IntArray, facts: dict[str, Any
                 column_texts(part, "anchor"),
                 column_texts(part, "positive"),
                 # What is searched decides the test's scores as much as what is asked.
-                corpus.texts if name == "test" else (),
+                column_values(corpus.texts) if name == "test" else (),
             )
             for name, part in zip(splits.SPLIT_NAMES, tables, strict=True)
         },
@@ -192,60 +177,9 @@ def _build(rows: Rows, grouping: Grouping, codes: IntArray, facts: dict[str, Any
         test=evaluated[1],
         validation_pairs=tables[1],
         test_pairs=tables[2],
-        rejected=rows.judged.rejected,
+        rejected=one_table([rows.judged.rejected, rows.documents.rejected]),
         facts=facts,
     )
-
-
-def _corpus(rows: Rows, keys: KeyArray) -> tuple[Corpus, IntArray]:
-    """Build the corpus of all documents; the second value gives each row's document position."""
-    ids = pa.array([f"d{number:08d}" for number in rows.numbers], pa.large_string())
-    own = pa.table(
-        [ids, rows.judged.pairs["positive"], pa.array(keys, pa.uint64())], schema=DOCUMENT_SCHEMA
-    )
-    everything = pa.concat_tables([rows.documents, own, _negatives(rows)])
-    # Equal texts are one document; it is known by the id it was first seen with.
-    distinct, first = np.unique(column_array(everything, "key"), return_index=True)
-    kept = everything.take(first).combine_chunks()
-    # Given documents come first and keep their ids.
-    seen = np.argsort(first)
-    identifiers = np.empty(len(first), dtype=object)
-    identifiers[seen] = _unique_ids(kept["id"].take(seen).to_pylist())
-    order = np.argsort(identifiers, kind="stable")
-    position = np.empty(len(order), dtype=np.int64)
-    position[order] = np.arange(len(order))
-    corpus = Corpus(
-        pa.array(identifiers[order], pa.large_string()),
-        kept["text"].combine_chunks().take(order),
-    )
-    return corpus, position[np.searchsorted(distinct, keys)]
-
-
-def _unique_ids(ids: list[str]) -> list[str]:
-    """Rename the second bearer of an id: a given corpus may use the names that we generate."""
-    used: set[str] = set()
-    # Counted on, as a corpus may give all its documents one id.
-    copies: Counter[str] = Counter()
-    unique = []
-    for identifier in ids:
-        name = identifier
-        while name in used:
-            copies[identifier] += 1
-            name = f"{identifier}~{copies[identifier] + 1}"
-        used.add(name)
-        unique.append(name)
-    return unique
-
-
-def _negatives(rows: Rows) -> pa.Table:
-    texts, ids = [], []
-    for number, negatives in zip(
-        rows.numbers.tolist(), rows.judged.pairs["negatives"].to_pylist(), strict=True
-    ):
-        for position, text in enumerate(negatives):
-            texts.append(text)
-            ids.append(f"n{number:08d}-{position}")
-    return pa.table([ids, texts, [text_key(text) for text in texts]], schema=DOCUMENT_SCHEMA)
 
 
 def _queries(rows: Rows, grouping: Grouping, positions: IntArray, part: IntArray) -> Queries:
@@ -256,29 +190,35 @@ def _queries(rows: Rows, grouping: Grouping, positions: IntArray, part: IntArray
     order = np.argsort(first)
     rank = np.empty(len(order), dtype=np.int64)
     rank[order] = np.arange(len(order))
-    relevant = np.unique(np.stack([rank[inverse], positions[part]]), axis=1)
+    # One number for query and document: as pairs they would take a minute to sort, at a million.
+    size = int(positions.max(initial=0)) + 1
+    relevant = np.divmod(np.unique(rank[inverse] * size + positions[part]), size)
     rows_of_queries = part[first[order]]
-    pairs = rows.judged.pairs.take(rows_of_queries)
+    pairs = rows.judged.pairs.select(["anchor", "query_id", "group"]).take(rows_of_queries)
     return Queries(
-        ids=pa.array(_query_ids(pairs, rows.numbers[rows_of_queries]), pa.large_string()),
-        texts=pairs["anchor"].combine_chunks(),
+        ids=_query_ids(pairs, rows.numbers[rows_of_queries]),
+        texts=one_array(pairs["anchor"]),
         offsets=np.searchsorted(relevant[0], np.arange(len(numbers) + 1)),
         documents=relevant[1],
         groups=grouping.groups.labels[rows_of_queries],
-        kinds=pairs["group"].combine_chunks(),
+        kinds=one_array(pairs["group"]),
     )
 
 
 def build_search(rows: Rows, threshold: float | None) -> tuple[Queries, Corpus]:
     """Make queries of all rows, to be searched for in all their documents."""
     grouping = group_texts(rows, threshold)
-    corpus, positions = _corpus(rows, grouping.document_keys)
+    corpus, positions = build_corpus(rows, grouping.document_keys)
     return _queries(rows, grouping, positions, np.arange(len(rows.numbers))), corpus
 
 
-def _query_ids(pairs: pa.Table, numbers: IntArray) -> list[str]:
-    given = pairs["query_id"].to_pylist()
-    return [name or f"q{number:08d}" for name, number in zip(given, numbers, strict=True)]
+def _query_ids(pairs: pa.Table, numbers: IntArray) -> pa.Array:
+    given = one_array(pairs["query_id"])
+    return pc.if_else(
+        pc.greater(pc.binary_length(given), 0).fill_null(False),  # noqa: FBT003  of pyarrow
+        given,
+        numbered_ids("q", numbers),
+    )
 
 
 def require_enough(dataset: Dataset, spec: DataSpec) -> None:
@@ -316,14 +256,14 @@ def write_splits(dataset: Dataset, folder: Path) -> None:
     with (folder / "qrels.tsv").open("w", encoding="utf-8") as handle:
         handle.write("query-id\tcorpus-id\tscore\n")
         for queries in (dataset.validation, dataset.test):
-            for number, query in enumerate(queries.ids.to_pylist()):
+            for number, query in enumerate(column_values(queries.ids)):
                 for document in dataset.corpus.ids.take(queries.relevant(number)).to_pylist():
                     handle.write(f"{query}\t{document}\t1\n")
 
 
 def _write_jsonl(path: Path, table: pa.Table) -> None:
     with path.open("w", encoding="utf-8") as handle:
-        for batch in table.to_batches(max_chunksize=10_000):
+        for batch in table.to_batches(max_chunksize=BATCH):
             for row in batch.to_pylist():
                 handle.write(json.dumps(row, ensure_ascii=False) + "\n")
 

@@ -1,15 +1,18 @@
 """Which rows belong together: those that share a question or a context, or nearly so.
 
-Groups never cross a split. Near-duplicates are found with MinHash and locality-sensitive hashing
-(library `datasketch`) and confirmed by the exact Jaccard similarity of their word shingles.
+Groups never cross a split. Near-duplicates are found with MinHash (library `datasketch`) and
+locality-sensitive hashing, and confirmed by the exact Jaccard similarity of their word shingles.
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+
+from job.tables import BATCH, JoinedColumn, hashes_on_disk
 
 WORD = re.compile(r"\w+")
 SHINGLE_WORDS = 3
@@ -20,6 +23,8 @@ MAX_CANDIDATES = 32
 MAX_ALIKE = 256
 # A group of more rows than this share would decide a split alone.
 MAX_GROUP_SHARE = 0.05
+# Any odd number with many digits: it mixes the parts of a hash.
+HASH_FACTOR = np.uint64(0x9E3779B97F4A7C15)
 
 IntArray = np.ndarray[Any, np.dtype[np.int64]]
 KeyArray = np.ndarray[Any, np.dtype[np.uint64]]
@@ -35,8 +40,34 @@ class Groups:
     oversized: int
 
 
+class KeyedTexts(Mapping[int, str]):
+    """Columns of texts by their keys, in the order in which the keys first stand.
+
+    Of several spellings of a text it is the last one.
+    """
+
+    def __init__(
+        self, keys: Sequence[KeyArray], columns: Sequence[pa.ChunkedArray | pa.Array]
+    ) -> None:
+        every = np.concatenate(keys)
+        self._keys, first = np.unique(every, return_index=True)
+        self._order = np.argsort(first)
+        self._last = len(every) - 1 - np.unique(every[::-1], return_index=True)[1]
+        self._texts = JoinedColumn(columns)
+
+    def __getitem__(self, key: int) -> str:
+        text: str = self._texts[self._last[np.searchsorted(self._keys, np.uint64(key))]]
+        return text
+
+    def __iter__(self) -> Iterator[int]:
+        return map(int, self._keys[self._order])
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+
 def group_rows(
-    keys: Iterable[KeyArray], texts_by_key: dict[int, str], threshold: float | None
+    keys: Iterable[KeyArray], texts_by_key: Mapping[int, str], threshold: float | None
 ) -> Groups:
     """Group rows by connected components.
 
@@ -49,9 +80,8 @@ def group_rows(
     same = np.stack([numbers[0], numbers[-1]], axis=1)
     near = np.empty((0, 2), dtype=np.int64)
     if threshold is not None:
-        found = list(near_duplicates(texts_by_key, threshold))
-        if found:
-            near = np.searchsorted(nodes, np.array(found, dtype=nodes.dtype)).astype(np.int64)
+        found = np.fromiter(near_duplicates(texts_by_key, threshold), np.dtype((nodes.dtype, 2)))
+        near = np.searchsorted(nodes, found).astype(np.int64)
     exact = _components(len(nodes), same)[numbers[0]]
     loose = _components(len(nodes), np.concatenate([same, near]))[numbers[0]]
     sizes = np.bincount(loose)
@@ -63,30 +93,95 @@ def group_rows(
     return Groups(labels, len(near), int(chained.sum()))
 
 
-def near_duplicates(texts_by_key: dict[int, str], threshold: float) -> Iterator[tuple[int, int]]:
+def near_duplicates(texts_by_key: Mapping[int, str], threshold: float) -> Iterator[tuple[int, int]]:
     """Yield pairs of keys whose texts' shingles have at least this Jaccard similarity.
 
-    Enough pairs to connect near-duplicates, not all of them.
+    Enough pairs to connect near-duplicates, not all of them. Takes 8 bytes of memory a text, 8
+    more a band on the disk, and about 12 a band for each text that another one may be like.
+    """
+    keys = np.fromiter(texts_by_key, np.uint64, len(texts_by_key))
+    bands = _bands(texts_by_key, threshold)
+    alike = _in_company(bands)
+    keys, index = keys[alike], _Index([band[alike] for band in bands])
+    for number, key in enumerate(keys.tolist()):
+        candidates = index.query(number)
+        words = shingles(texts_by_key[key]) if candidates else set()
+        for candidate in sorted(keys[list(candidates)].tolist())[:MAX_CANDIDATES]:
+            if jaccard(words, shingles(texts_by_key[candidate])) >= threshold:
+                yield key, candidate
+        # Else a million texts of one template would each meet all those before it.
+        if len(candidates) < MAX_ALIKE:
+            index.insert(number)
+
+
+def _bands(texts_by_key: Mapping[int, str], threshold: float) -> list[KeyArray]:
+    """Hash each text's sketch by bands: texts that agree in one of them may be alike.
+
+    A text of signs only has nothing in common with another: its hashes are all 0.
     """
     from datasketch import MinHash, MinHashLSH
 
     # Candidates are confirmed exactly, so what costs is a missed pair, which may leak. Evenly
     # weighted, two pairs in three at the threshold are missed; above 0.9 there are too few bands.
-    index = MinHashLSH(threshold=min(threshold, 0.9), num_perm=PERMUTATIONS, weights=(0.05, 0.95))
-    template = MinHash(num_perm=PERMUTATIONS, seed=1)
-    for key, text in texts_by_key.items():
-        words = shingles(text)
-        if words == {""}:
-            continue  # signs only; such texts have nothing in common
-        sketch = template.copy()
+    plan = MinHashLSH(threshold=min(threshold, 0.9), num_perm=PERMUTATIONS, weights=(0.05, 0.95))
+    sketch = MinHash(num_perm=PERMUTATIONS, seed=1)
+    bands = hashes_on_disk(plan.b, len(texts_by_key))
+    block = np.empty((BATCH, PERMUTATIONS), dtype=np.uint64)
+    silent = np.zeros(BATCH, dtype=bool)
+    for number, key in enumerate(texts_by_key):
+        row = number % BATCH
+        words = shingles(texts_by_key[key])
+        silent[row] = words == {""}
+        sketch.clear()
         sketch.update_batch([word.encode("utf-8") for word in words])
-        candidates = index.query(sketch)
-        for candidate in sorted(candidates)[:MAX_CANDIDATES]:
-            if jaccard(words, shingles(texts_by_key[candidate])) >= threshold:
-                yield key, candidate
-        # Else a million texts of one template would each meet all those before it.
-        if len(candidates) < MAX_ALIKE:
-            index.insert(key, sketch)
+        block[row] = sketch.hashvalues
+        if row + 1 == BATCH or number + 1 == len(texts_by_key):
+            for band in range(plan.b):
+                hashes = _hashed(block[: row + 1, band * plan.r : (band + 1) * plan.r])
+                bands[band][number - row : number + 1] = np.where(silent[: row + 1], 0, hashes)
+    return bands
+
+
+def _hashed(values: KeyArray) -> KeyArray:
+    """Hash each row to 64 bits that are odd; a collision costs one comparison."""
+    hashes = np.zeros(len(values), dtype=np.uint64)
+    for column in values.T:
+        hashes = hashes * HASH_FACTOR + column
+    return hashes * np.uint64(2) + np.uint64(1)
+
+
+def _in_company(bands: list[KeyArray]) -> IntArray:
+    """Find the texts that agree with another one in some band."""
+    shared = np.zeros(len(bands[0]), dtype=bool)
+    for band in bands:
+        order = np.argsort(band, kind="stable")
+        same = band[order[1:]] == band[order[:-1]]
+        shared[order[1:][same]] = shared[order[:-1][same]] = True
+    return np.flatnonzero(shared & (np.asarray(bands[0]) != 0))
+
+
+class _Index:
+    """Texts by the hashes of their bands, as linked lists that are arrays."""
+
+    def __init__(self, bands: list[KeyArray]) -> None:
+        self._buckets = [np.unique(band, return_inverse=True)[1].astype(np.int32) for band in bands]
+        # The last text of a bucket, and the one before each text; -1 where there is none.
+        self._last = [np.full(len(buckets), -1, dtype=np.int32) for buckets in self._buckets]
+        self._before = [np.full(len(buckets), -1, dtype=np.int32) for buckets in self._buckets]
+
+    def query(self, text: int) -> set[int]:
+        found: set[int] = set()
+        for buckets, last, before in zip(self._buckets, self._last, self._before, strict=True):
+            other = int(last[buckets[text]])
+            while other >= 0:
+                found.add(other)
+                other = int(before[other])
+        return found
+
+    def insert(self, text: int) -> None:
+        for buckets, last, before in zip(self._buckets, self._last, self._before, strict=True):
+            before[text] = last[buckets[text]]
+            last[buckets[text]] = text
 
 
 def shingles(text: str) -> set[str]:
@@ -112,6 +207,8 @@ def _components(count: int, edges: IntArray) -> IntArray:
 
 
 def _distinct_per_label(labels: IntArray, values: IntArray) -> IntArray:
-    pairs = np.unique(np.stack([labels, values]), axis=1)
-    counts: IntArray = np.bincount(pairs[0], minlength=int(labels.max()) + 1)
+    size = int(values.max()) + 1
+    counts: IntArray = np.bincount(
+        np.unique(labels * size + values) // size, minlength=int(labels.max()) + 1
+    )
     return counts

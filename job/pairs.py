@@ -3,7 +3,7 @@
 import hashlib
 import math
 import unicodedata
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -13,12 +13,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from job.sources import Document, RawRow
+from job.tables import BATCH, TableFile, column_values, one_array
 
-BATCH = 10_000
 # Shown of a rejected row's texts; enough to find it again.
 EXCERPT = 200
 # So many characters at a time: a run of marks takes the square of its length, hours for a line.
 NORMALIZED = 10_000
+# Any odd number with many digits.
+PAIR_FACTOR = 0xD6E8FEB86659FD93
+MASK = 2**64 - 1
 # A group's name is a label in tables; those that are alike so far are taken for one.
 GROUP_CHARACTERS = 100
 
@@ -60,18 +63,29 @@ class JudgedPairs:
 
     def dropped(self) -> dict[str, dict[str, Any]]:
         """Count the rejected by reason, with where the first few of each stand."""
-        by_reason: dict[str, dict[str, Any]] = {}
-        counts = Counter(self.rejected["reason"].to_pylist())
-        for reason, count in counts.most_common():
-            first = self.rejected.filter(pc.equal(self.rejected["reason"], reason)).slice(0, 3)
-            places = [
-                f"{file}:{row}"
-                for file, row in zip(
-                    first["file"].to_pylist(), first["row"].to_pylist(), strict=True
-                )
-            ]
-            by_reason[reason] = {"rows": count, "first": places}
-        return by_reason
+        return count_reasons(self.rejected)
+
+
+@dataclass(frozen=True)
+class JudgedDocuments:
+    """`kept` have text, `rejected` have none."""
+
+    kept: pa.Table
+    rejected: pa.Table
+
+
+def count_reasons(rejected: pa.Table) -> dict[str, dict[str, Any]]:
+    by_reason: dict[str, dict[str, Any]] = {}
+    counts = pc.value_counts(one_array(rejected["reason"])).to_pylist()
+    for found in sorted(counts, key=lambda count: -count["counts"]):
+        # Positions, as there may be a million such rows.
+        where = pc.indices_nonzero(pc.equal(rejected["reason"], found["values"]))
+        places = [
+            f"{rejected['file'][number].as_py()}:{rejected['row'][number].as_py()}"
+            for number in where.slice(0, 3).to_pylist()
+        ]
+        by_reason[found["values"]] = {"rows": found["counts"], "first": places}
+    return by_reason
 
 
 def judge_rows(
@@ -79,22 +93,23 @@ def judge_rows(
 ) -> JudgedPairs:
     """Read all rows once; `split` marks them all as belonging to one split."""
     pairs, rejected = _Columns(PAIR_SCHEMA), _Columns(REJECTED_SCHEMA)
-    seen: set[tuple[str | None, int, int]] = set()
+    # By split; numbers, as there may be millions: a pair takes 90 bytes.
+    seen: dict[str | None, set[int]] = defaultdict(set)
     count = 0
     for row in rows:
         count += 1
         for positive in row.positives or [None]:
             reason = _reason_to_reject(row, positive, min_characters)
             keys = (0, 0) if reason else (text_key(row.anchor), text_key(positive))
-            identity = (split or row.split, *keys)
+            known, identity = seen[split or row.split], pair_key(*keys)
             if not reason and keys[0] == keys[1]:
                 reason = "question equals context"
-            elif not reason and identity in seen:
+            elif not reason and identity in known:
                 reason = "exact duplicate"
             if reason:
                 rejected.add(row.file, row.row, reason, _excerpt(row.anchor), _excerpt(positive))
                 continue
-            seen.add(identity)
+            known.add(identity)
             negatives = _usable_negatives(row, keys)
             pairs.add(
                 row.file,
@@ -110,19 +125,25 @@ def judge_rows(
     return JudgedPairs(count, pairs.table(), rejected.table())
 
 
-def judge_documents(documents: Iterable[Document]) -> pa.Table:
-    """Keep the documents that have text."""
-    kept = _Columns(DOCUMENT_SCHEMA)
+def judge_documents(documents: Iterable[Document]) -> JudgedDocuments:
+    """Read all documents once; those without text can answer nothing."""
+    kept, rejected = _Columns(DOCUMENT_SCHEMA), _Columns(REJECTED_SCHEMA)
     for document in documents:
         text = document.text
-        if (
-            isinstance(text, str)
-            and text.strip()
-            and _is_encodable(text)
-            and _is_encodable(document.id)
-        ):
-            kept.add(document.id, document.text.strip(), text_key(document.text))
-    return kept.table()
+        if reason := _reason_to_leave_out(document):
+            rejected.add(document.file, document.row, reason, None, _excerpt(text))
+        else:
+            kept.add(document.id, text.strip(), text_key(text))
+    return JudgedDocuments(kept.table(), rejected.table())
+
+
+def _reason_to_leave_out(document: Document) -> str | None:
+    text = document.text
+    if text is None or (isinstance(text, str) and not text.strip()):
+        return "empty document"
+    if not isinstance(text, str) or not _is_encodable(text):
+        return "document is not text"
+    return None if _is_encodable(document.id) else "id is not text"
 
 
 def normalize(text: str) -> str:
@@ -136,6 +157,11 @@ def text_key(text: str) -> int:
     """Hash a normalized text to 64 bits: with a million texts, 1 in 37 million runs collides."""
     digest = hashlib.blake2b(normalize(text).encode("utf-8", "surrogatepass"), digest_size=8)
     return int.from_bytes(digest.digest(), "little")
+
+
+def pair_key(question: int, context: int) -> int:
+    """Hash two keys, in this order, to one of 64 bits."""
+    return (question * PAIR_FACTOR + context) & MASK
 
 
 def _reason_to_reject(row: RawRow, positive: object, min_characters: int) -> str | None:
@@ -199,7 +225,7 @@ class _Columns:
     def __init__(self, schema: pa.Schema) -> None:
         self._schema = schema
         self._rows: list[tuple[Any, ...]] = []
-        self._batches: list[pa.RecordBatch] = []
+        self._file = TableFile(schema)
 
     def add(self, *values: object) -> None:
         self._rows.append(values)
@@ -208,22 +234,22 @@ class _Columns:
 
     def table(self) -> pa.Table:
         self._flush()
-        return pa.Table.from_batches(self._batches, self._schema).combine_chunks()
+        return self._file.table()
 
     def _flush(self) -> None:
-        columns = zip(*self._rows, strict=True) if self._rows else [[] for _ in self._schema]
-        arrays = [
-            pa.array(column, field.type)
-            for column, field in zip(columns, self._schema, strict=True)
-        ]
-        self._batches.append(pa.RecordBatch.from_arrays(arrays, schema=self._schema))
-        self._rows = []
+        if self._rows:
+            columns = zip(*self._rows, strict=True)
+            arrays = [
+                pa.array(column, field.type)
+                for column, field in zip(columns, self._schema, strict=True)
+            ]
+            self._file.append(pa.RecordBatch.from_arrays(arrays, schema=self._schema))
+            self._rows = []
 
 
 def column_texts(table: pa.Table, name: str) -> Iterator[str]:
     """Iterate over a text column a batch at a time."""
-    for batch in table.select([name]).to_batches(max_chunksize=BATCH):
-        yield from batch.column(0).to_pylist()
+    yield from column_values(table[name])
 
 
 def column_array(table: pa.Table, name: str) -> np.ndarray[Any, np.dtype[Any]]:

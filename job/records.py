@@ -23,6 +23,10 @@ TEXT_FORMATS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
 FORMATS = (*TEXT_FORMATS, ".parquet")
 # No text is so long; a small compressed file may well unpack to such a line.
 MAX_LINE_BYTES = 64 * 1024 * 1024
+# A compressed file may unpack to so many bytes, or to so many times its size if that is more. Texts
+# take a third to a tenth of their size; a bomb takes a thousandth.
+MAX_UNPACKED_BYTES = 2**30
+MAX_UNPACKED_RATIO = 200
 # Python's default limit of 128 KiB is below what exported documents reach.
 csv.field_size_limit(MAX_LINE_BYTES)
 # Key under which csv puts the fields that the header has no name for.
@@ -132,7 +136,7 @@ def _suffixes() -> str:
 def _read_lines(file: Path) -> Iterator[str]:
     """Decode line by line, so that a wrong byte is reported with its line."""
     opener = gzip.open if file.suffix.lower() == ".gz" else open
-    line = 0
+    line, room = 0, max(MAX_UNPACKED_BYTES, MAX_UNPACKED_RATIO * file.stat().st_size)
     try:
         with opener(file, "rb") as handle:
             lines = iter(lambda: handle.readline(MAX_LINE_BYTES), b"")
@@ -140,6 +144,8 @@ def _read_lines(file: Path) -> Iterator[str]:
                 if len(raw) == MAX_LINE_BYTES:
                     msg = f"`{file}` line {line} is longer than {MAX_LINE_BYTES:,} bytes."
                     raise DataError(msg)
+                if (room := room - len(raw)) < 0:
+                    _refuse_bomb(file, line)
                 if line == 1:
                     _refuse_foreign(file, raw)
                 text = raw.decode("utf-8")
@@ -153,6 +159,12 @@ def _read_lines(file: Path) -> Iterator[str]:
     except (EOFError, zlib.error):
         msg = f"`{file}` is a damaged or cut-off gzip file (after line {line}). Fetch it again."
         raise DataError(msg) from None
+
+
+def _refuse_bomb(file: Path, line: int) -> None:
+    limits = f"{MAX_UNPACKED_BYTES:,} bytes and {MAX_UNPACKED_RATIO} times its size"
+    msg = f"`{file}` unpacks to more than {limits} (up to line {line}), as no real texts do. "
+    raise DataError(msg + "If they are yours, `gunzip` it.")
 
 
 def _refuse_foreign(file: Path, start: bytes) -> None:

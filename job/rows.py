@@ -1,27 +1,31 @@
 """All usable rows of all sources, grouped and given their splits."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from job import splits
 from job.errors import DataError, SpecError
-from job.groups import Groups, group_rows
+from job.groups import Groups, KeyedTexts, group_rows
 from job.pairs import (
+    PAIR_FACTOR,
+    JudgedDocuments,
     JudgedPairs,
     column_array,
-    column_texts,
     judge_documents,
     judge_rows,
+    pair_key,
     text_key,
 )
 from job.sources import open_documents, open_source
 from job.spec import DataSpec
+from job.tables import BATCH, column_on_disk, one_table, rows_on_disk
 
 IntArray = np.ndarray[Any, np.dtype[np.int64]]
 KeyArray = np.ndarray[Any, np.dtype[np.uint64]]
@@ -35,7 +39,7 @@ class Rows:
     source: str
     columns: dict[str, Any]
     judged: JudgedPairs
-    documents: pa.Table
+    documents: JudgedDocuments
     numbers: IntArray
 
 
@@ -63,8 +67,8 @@ def collect_rows(spec: DataSpec, channels: Channels) -> Rows:
             parts.append(judge_rows(rows, spec.min_characters, split))
     judged = JudgedPairs(
         sum(part.rows for part in parts),
-        pa.concat_tables([part.pairs for part in parts]).combine_chunks(),
-        pa.concat_tables([part.rejected for part in parts]),
+        one_table([part.pairs for part in parts]),
+        one_table([part.rejected for part in parts]),
     )
     if not len(judged.pairs):
         why = "; ".join(f"{reason}: {d['rows']}" for reason, d in judged.dropped().items())
@@ -74,7 +78,11 @@ def collect_rows(spec: DataSpec, channels: Channels) -> Rows:
         raise DataError(msg)
     judged = dataclasses.replace(judged, pairs=_distinct_query_ids(_true_negatives(judged.pairs)))
     numbers = np.arange(len(judged.pairs), dtype=np.int64)
-    return Rows(typed, main.columns, judged, pa.concat_tables(documents), numbers)
+    all_documents = JudgedDocuments(
+        one_table([part.kept for part in documents]),
+        one_table([part.rejected for part in documents]),
+    )
+    return Rows(typed, main.columns, judged, all_documents, numbers)
 
 
 def require_data(spec: DataSpec, channels: Channels) -> None:
@@ -85,32 +93,47 @@ def require_data(spec: DataSpec, channels: Channels) -> None:
 
 def _true_negatives(pairs: pa.Table) -> pa.Table:
     """Drop negatives that answer the same question in another row."""
-    questions = pairs["anchor_key"].to_pylist()
-    answers = set(zip(questions, pairs["positive_key"].to_pylist(), strict=True))
-    kept = [
-        [text for text in negatives if (question, text_key(text)) not in answers]
-        for question, negatives in zip(questions, pairs["negatives"].to_pylist(), strict=True)
-    ]
-    return _with_column(pairs, "negatives", kept)
+    if not pc.sum(pc.list_value_length(pairs["negatives"])).as_py():
+        return pairs
+    questions, contexts = (column_array(pairs, f"{name}_key") for name in ("anchor", "positive"))
+    answers = np.unique(questions * np.uint64(PAIR_FACTOR) + contexts)
+    return _with_column(pairs, "negatives", _without_answers(pairs, answers))
+
+
+def _without_answers(pairs: pa.Table, answers: KeyArray) -> Iterator[list[Any]]:
+    for batch in _batches(pairs, "anchor_key", "negatives"):
+        rows = list(zip(*batch, strict=True))
+        keys = [pair_key(question, text_key(text)) for question, texts in rows for text in texts]
+        sought = np.array(keys, dtype=np.uint64)
+        place = np.minimum(np.searchsorted(answers, sought), len(answers) - 1)
+        wrong = iter(answers[place] == sought)
+        yield [[text for text in texts if not next(wrong)] for _, texts in rows]
 
 
 def _distinct_query_ids(pairs: pa.Table) -> pa.Table:
     """Rename a given id that names another question already: two BEIR folders may both count."""
+    if pairs["query_id"].null_count == len(pairs):
+        return pairs
     bearers: dict[str, int] = {}
-    names = []
-    for name, question in zip(
-        pairs["query_id"].to_pylist(), pairs["anchor_key"].to_pylist(), strict=True
-    ):
-        distinct = name
-        while distinct is not None and bearers.setdefault(distinct, question) != question:
-            distinct += "~"
-        names.append(distinct)
-    return _with_column(pairs, "query_id", names)
+
+    def distinct(name: str | None, question: int) -> str | None:
+        while name is not None and bearers.setdefault(name, question) != question:
+            name += "~"
+        return name
+
+    batches = _batches(pairs, "query_id", "anchor_key")
+    return _with_column(pairs, "query_id", (list(map(distinct, *batch)) for batch in batches))
 
 
-def _with_column(table: pa.Table, name: str, values: list[Any]) -> pa.Table:
-    column = pa.array(values, table.schema.field(name).type)
-    return table.set_column(table.schema.get_field_index(name), name, column)
+def _batches(table: pa.Table, *names: str) -> Iterator[list[list[Any]]]:
+    for batch in table.select(names).to_batches(max_chunksize=BATCH):
+        yield [column.to_pylist() for column in batch.columns]
+
+
+def _with_column(table: pa.Table, name: str, batches: Iterator[list[Any]]) -> pa.Table:
+    kind = table.schema.field(name).type
+    column = column_on_disk((pa.array(batch, kind) for batch in batches), kind)
+    return table.set_column(table.schema.get_field_index(name), table.schema.field(name), column)
 
 
 def sample_rows(rows: Rows, spec: DataSpec) -> Rows:
@@ -121,16 +144,16 @@ def sample_rows(rows: Rows, spec: DataSpec) -> Rows:
         return rows
     drawn = np.random.default_rng(spec.seed).permutation(drawable)[: spec.limit]
     kept = np.sort(np.concatenate([drawn, np.setdiff1d(rows.numbers, drawable)]))
-    judged = JudgedPairs(rows.judged.rows, pairs.take(kept), rows.judged.rejected)
+    judged = JudgedPairs(rows.judged.rows, rows_on_disk(pairs, kept), rows.judged.rejected)
     return Rows(rows.source, rows.columns, judged, rows.documents, rows.numbers[kept])
 
 
 def decided_codes(pairs: pa.Table) -> IntArray:
     """Give the split that the source decided for each row; its "train" is ours to divide."""
-    codes = {"validation": splits.VALIDATION, "test": splits.TEST}
-    return np.array(
-        [codes.get(name, splits.UNDECIDED) for name in pairs["split"].to_pylist()], dtype=np.int64
-    )
+    known = pc.index_in(pairs["split"], pa.array(["validation", "test"], pa.large_string()))
+    codes = np.array([splits.VALIDATION, splits.TEST, splits.UNDECIDED], dtype=np.int64)
+    decided: IntArray = codes[known.fill_null(len(codes) - 1).to_numpy()]
+    return decided
 
 
 @dataclass(frozen=True)
@@ -146,9 +169,7 @@ def group_texts(rows: Rows, threshold: float | None) -> Grouping:
     """Group rows by what their texts share."""
     pairs = rows.judged.pairs
     keys = [column_array(pairs, "anchor_key"), column_array(pairs, "positive_key")]
-    texts: dict[int, str] = {}
-    for column, name in zip(keys, ("anchor", "positive"), strict=True):
-        texts |= dict(zip(column.tolist(), column_texts(pairs, name), strict=True))
+    texts = KeyedTexts(keys, [pairs["anchor"], pairs["positive"]])
     groups = group_rows(keys, texts, threshold)
     return Grouping(keys[0], keys[1], groups)
 
@@ -158,13 +179,17 @@ def stand_alone(rows: Rows) -> tuple[Rows, Grouping]:
 
     What several rows would share is dropped: their source's query ids and documents.
     """
-    pairs, documents = rows.judged.pairs, rows.documents
-    pairs = _with_column(pairs, "query_id", [None] * len(pairs))
-    judged = dataclasses.replace(rows.judged, pairs=pairs)
+    pairs, documents = rows.judged.pairs, rows.documents.kept
+    nulls = pa.nulls(len(pairs), pa.large_string())
+    at = pairs.schema.get_field_index("query_id")
+    judged = dataclasses.replace(rows.judged, pairs=pairs.set_column(at, "query_id", nulls))
     others = ~np.isin(column_array(documents, "key"), column_array(pairs, "positive_key"))
+    kept = rows_on_disk(documents, np.flatnonzero(others))
     own = np.arange(len(pairs), dtype=np.uint64)
     return (
-        dataclasses.replace(rows, judged=judged, documents=documents.filter(pa.array(others))),
+        dataclasses.replace(
+            rows, judged=judged, documents=dataclasses.replace(rows.documents, kept=kept)
+        ),
         Grouping(own, own, Groups(own.astype(np.int64), 0, 0)),
     )
 

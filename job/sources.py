@@ -45,6 +45,9 @@ class RawRow:
 class Document:
     id: str
     text: Any
+    # Where it was found, which makes it no other document.
+    file: str = field(default="", compare=False)
+    row: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,7 @@ def open_documents(name: str) -> Iterator[Document]:
             raise DataError(msg)
         given = [record.fields[key] for key in ("id", "_id") if record.fields.get(key) is not None]
         name = identifier(given[0]) if given else f"c{number:08d}"
-        yield Document(name, _joined(record.fields))
+        yield Document(name, _joined(record.fields), record.file, record.row)
 
 
 def identifier(given: object) -> str:
@@ -243,7 +246,8 @@ def _beir_split(file: Path) -> str:
 
 def _beir_documents(folder: Path) -> Iterator[Document]:
     for record in _beir_records(folder, "corpus"):
-        yield Document(identifier(_given_id(record)), _joined(record.fields))
+        name = identifier(_given_id(record))
+        yield Document(name, _joined(record.fields), record.file, record.row)
 
 
 def _beir_records(folder: Path, stem: str) -> Iterator[Record]:

@@ -226,6 +226,47 @@ def test_a_line_that_does_not_end_is_not_gathered(tmp_path, monkeypatch):
     assert str(caught.value) == f"`{file}` line 2 is longer than 1,000 bytes."
 
 
+@pytest.mark.parametrize(
+    ("name", "start", "line"),
+    [
+        ("a.jsonl.gz", b"", b'{"question": "a", "context": "b"}\n'),
+        ("a.csv.gz", b"question,context\n", b"a,b\n"),
+        ("a.json.gz", b"[", b'{"question": "a", "context": "b"},\n'),
+    ],
+)
+def test_a_bomb_of_many_short_lines_is_not_unpacked(tmp_path, monkeypatch, name, start, line):
+    """Each line is harmless; a thousandth of the file's size is what no real texts take."""
+    monkeypatch.setattr("job.records.MAX_UNPACKED_BYTES", 1_000_000)
+    file = tmp_path / name
+    with gzip.open(file, "wb") as handle:
+        handle.write(start + line * (10_000_000 // len(line)))
+    most = max(1_000_000, 200 * file.stat().st_size)
+    assert most < 10_000_000
+    rows = []
+    with pytest.raises(DataError) as caught:
+        rows.extend(read_records(file))
+    assert len(rows) * len(line) <= most
+    assert re.fullmatch(
+        f"`{re.escape(str(file))}` unpacks to more than 1,000,000 bytes and 200 times its size "
+        r"\(up to line \d+\), as no real texts do. If they are yours, `gunzip` it.",
+        str(caught.value),
+    )
+
+
+def test_what_is_packed_as_texts_are_or_is_small_is_read(tmp_path, monkeypatch):
+    """Either limit alone is no reason: rows that repeat a little, and many rows that do not."""
+    line = b'{"question": "a", "context": "b"}\n'
+    file = tmp_path / "pairs.jsonl.gz"
+    file.write_bytes(gzip.compress(line * 10_000))
+    assert sum(1 for _ in read_records(file)) == 10_000
+    monkeypatch.setattr("job.records.MAX_UNPACKED_BYTES", 1_000)
+    file.write_bytes(gzip.compress(line * 100))
+    assert sum(1 for _ in read_records(file)) == 100
+    file.with_suffix("").write_bytes(line * 10_000)
+    file.unlink()
+    assert sum(1 for _ in read_records(tmp_path)) == 10_000
+
+
 # What a terminal would obey, and what Markdown would.
 
 RED, UPWARDS, TURNED = "\x1b[31m", "\x9b1A", "\u202e"

@@ -236,13 +236,17 @@ def wrong_success(rows, dataset: Dataset, folder: Path) -> str | None:
     kept = Counter((row["anchor"], row["positive"]) for split in splits for row in split)
     rejected = written(folder, "rejected")
     reasons = Counter(row["reason"] for row in rejected)
+    told, left_out = (
+        Counter({why: d["rows"] for why, d in facts[key].items()})
+        for key in ("dropped", "dropped_documents")
+    )
     documents = {row["text"] for row in written(folder, "corpus")}
     faults = {
         "rows": facts["rows"] != len(rows),
         "texts": kept != Counter(used),
         "used": facts["used"] != len(used),
-        "rejected": len(rejected) != dropped,
-        "reasons": reasons != {why: d["rows"] for why, d in facts["dropped"].items()},
+        "rejected": sum(told.values()) != dropped,
+        "reasons": reasons != told + left_out,
         "sizes": list(facts["splits"].values()) != [len(split) for split in splits],
         # Two spellings of one text are one document.
         "corpus": {same(text) for text in documents} < {same(answer) for _, answer in used},

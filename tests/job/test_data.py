@@ -7,14 +7,17 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from job.corpus import numbered_ids, unique_ids
 from job.data import inspect_dataset, load_dataset, write_splits
 from job.errors import DataError, SpecError
 from job.pairs import normalize
 from job.spec import DataSpec
+from job.tables import JoinedColumn
 
 HEADER = "query-id\tcorpus-id\tscore\n"
 
@@ -367,6 +370,7 @@ def test_the_facts_of_a_small_data_set_are_complete(by_hand, tmp_path):
             "empty context": {"rows": 1, "first": [f"{tmp_path / 'data.jsonl'}:4"]},
             "question is too short": {"rows": 1, "first": [f"{tmp_path / 'test.jsonl'}:4"]},
         },
+        "dropped_documents": {},
         "splits": {"train": 3, "validation": 2, "test": 3},
         "duplicates": {
             "rows_sharing_a_context": 3,
@@ -657,6 +661,25 @@ def test_more_documents_are_searched_under_their_own_ids(tmp_path):
     }
 
 
+def test_documents_without_text_are_told_and_written_as_dropped_rows_are(tmp_path):
+    """They are counted apart: a share of dropped rows is one of the rows."""
+    source = write_pairs(tmp_path / "a.jsonl", [*plain_pairs(20), ("empty?", "")])
+    corpus = write_jsonl(tmp_path / "c.jsonl", [{"text": "more"}, {"text": ""}, {"text": ["l"]}])
+    dataset = load(source, corpus=str(corpus))
+    assert dataset.facts["dropped"] == {"empty context": {"rows": 1, "first": [f"{source}:21"]}}
+    assert dataset.facts["dropped_documents"] == {
+        "empty document": {"rows": 1, "first": [f"{corpus}:2"]},
+        "document is not text": {"rows": 1, "first": [f"{corpus}:3"]},
+    }
+    write_splits(dataset, tmp_path / "out")
+    rejected = (tmp_path / "out" / "rejected.jsonl").read_text("utf-8").splitlines()
+    assert [list(json.loads(line).values()) for line in rejected] == [
+        [str(source), 21, "empty context", "empty?", ""],
+        [str(corpus), 2, "empty document", None, ""],
+        [str(corpus), 3, "document is not text", None, "['l']"],
+    ]
+
+
 def test_documents_that_bear_the_same_id_are_told_apart(tmp_path):
     """No document is lost to a broken corpus; the second bearer of an id is renamed."""
     source = write_pairs(tmp_path / "a.jsonl", plain_pairs(20))
@@ -675,6 +698,27 @@ def test_a_given_id_wins_over_one_that_we_made(tmp_path):
     corpus = write_jsonl(tmp_path / "c.jsonl", rows)
     found = documents_of(load(source, corpus=str(corpus)))
     assert {i: found[i] for i in given} == given
+
+
+@given(st.lists(st.sampled_from(["a", "b", "a~2", "a~2~2", "b~2", "c", "d"]), max_size=12))
+def test_given_ids_are_made_unique_in_their_order(ids):
+    """Against a plain loop over all of them: only who comes second is renamed."""
+    used, copies = [], collections.Counter()
+    for given_id in ids:
+        name = given_id
+        while name in used:
+            copies[given_id] += 1
+            name = f"{given_id}~{copies[given_id] + 1}"
+        used.append(name)
+    column = JoinedColumn([pa.array(ids, pa.large_string())])
+    assert unique_ids(column, np.arange(len(ids))).to_pylist() == used
+
+
+@pytest.mark.parametrize("number", [0, 7, 10**7, 10**8 - 1, 10**8, 12 * 10**8])
+def test_numbered_ids_have_eight_digits_or_more(number):
+    """As Python writes them."""
+    ids = numbered_ids("d", np.array([number]))
+    assert (ids.type, ids.to_pylist()) == (pa.large_string(), [f"d{number:08d}"])
 
 
 def test_an_answer_in_another_row_is_no_negative(tmp_path):

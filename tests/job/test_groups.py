@@ -3,11 +3,14 @@
 import itertools
 
 import numpy as np
+import pyarrow as pa
 import pytest
+from datasketch import MinHash, MinHashLSH
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from job.groups import group_rows, jaccard, near_duplicates, shingles
+from job import groups
+from job.groups import KeyedTexts, group_rows, jaccard, near_duplicates, shingles
 
 # One word of 30 changed in the last place leaves 27 of 29 shingles in common.
 WORDS = [f"word{n}" for n in range(30)]
@@ -113,6 +116,58 @@ def test_confirmed_near_duplicates_are_as_similar_as_they_must_be(threshold):
     similarities = [jaccard(shingles(texts[a]), shingles(texts[b])) for a, b in found]
     assert min(similarities, default=1.0) >= threshold
     assert len({frozenset(pair) for pair in found}) == len(found)
+
+
+def near_duplicates_by_datasketch(texts, threshold):
+    """Find them text by text with the library's own index, which holds all in memory."""
+    plan = MinHashLSH(threshold=min(threshold, 0.9), num_perm=64, weights=(0.05, 0.95))
+    for key, text in texts.items():
+        if (words := shingles(text)) == {""}:
+            continue
+        sketch = MinHash(num_perm=64, seed=1)
+        sketch.update_batch([word.encode() for word in words])
+        candidates = sorted(plan.query(sketch))
+        for candidate in candidates[: groups.MAX_CANDIDATES]:
+            if jaccard(words, shingles(texts[candidate])) >= threshold:
+                yield key, candidate
+        if len(candidates) < groups.MAX_ALIKE:
+            plan.insert(key, sketch)
+
+
+@pytest.mark.parametrize("limits", [(32, 256), (2, 3)], ids=["few alike", "many alike"])
+@pytest.mark.parametrize("threshold", [0.05, 0.5, 0.8, 1.0])
+def test_sorting_hashes_finds_what_an_index_of_all_texts_finds(monkeypatch, threshold, limits):
+    """The same pairs in the same order, across batches, however many texts are alike."""
+    monkeypatch.setattr(groups, "MAX_CANDIDATES", limits[0])
+    monkeypatch.setattr(groups, "MAX_ALIKE", limits[1])
+    monkeypatch.setattr(groups, "BATCH", 64)
+    random = np.random.default_rng(7)
+    texts = ["", "!?", "one", "one"]
+    for number in range(300):
+        words = texts[random.integers(len(texts))].split() if number % 3 else far_text(number)[:99]
+        words = [*words, *words, "new"][: random.integers(1, 40)]
+        words[random.integers(len(words))] = f"other{random.integers(3)}"
+        texts.append(" ".join(words))
+    keyed = dict(zip(random.integers(0, 2**64, len(texts), np.uint64).tolist(), texts, strict=True))
+    expected = list(near_duplicates_by_datasketch(keyed, threshold))
+    assert list(near_duplicates(keyed, threshold)) == expected
+    assert len(expected) > 10
+
+
+@given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), max_size=20))
+def test_keyed_texts_are_those_of_a_dictionary(rows):
+    """In the order in which keys first stand, each with the last of its spellings."""
+    columns = [[row[0] for row in rows], [row[1] + 2**63 for row in rows]]
+    columns[1] = [key - 2**63 if key % 2 else key for key in columns[1]]
+    spelt = [[f"{side} {n}" for n in range(len(rows))] for side in ("anchor", "positive")]
+    expected = {}
+    for keys, texts in zip(columns, spelt, strict=True):
+        expected |= dict(zip(keys, texts, strict=True))
+    keyed = KeyedTexts(
+        [np.array(keys, dtype=np.uint64) for keys in columns],
+        [pa.array(texts, pa.large_string()) for texts in spelt],
+    )
+    assert list(keyed.items()) == list(expected.items())
 
 
 def test_nearly_all_pairs_above_the_threshold_are_found():

@@ -6,7 +6,14 @@ import math
 
 import pytest
 
-from job.pairs import GROUP_CHARACTERS, judge_documents, judge_rows, normalize, text_key
+from job.pairs import (
+    GROUP_CHARACTERS,
+    count_reasons,
+    judge_documents,
+    judge_rows,
+    normalize,
+    text_key,
+)
 from job.sources import Document, RawRow
 
 GOOD = RawRow("a.jsonl", 1, "What is it?", ["It is a thing."])
@@ -236,18 +243,34 @@ def test_tables_have_their_columns_at_any_size(count):
     ]
 
 
-def test_documents_without_text_are_left_out():
-    """A document that says nothing can answer nothing."""
-    values = ["text ", None, "", " \n", 7, ["a"]]
-    table = judge_documents(Document(str(n), value) for n, value in enumerate(values))
-    assert table.to_pylist() == [{"id": "0", "text": "text", "key": text_key("TEXT")}]
+def test_documents_without_text_are_left_out_and_counted():
+    """A document that says nothing can answer nothing; where it stood is told, as of a row."""
+    values = ["text ", None, "", " \n", 7, ["a"], "a \ud83d b"]
+    documents = [Document(str(n), value, "c.jsonl", n) for n, value in enumerate(values)]
+    judged = judge_documents([*documents, Document("\ud83d", "text", "c.jsonl", 7)])
+    assert judged.kept.to_pylist() == [{"id": "0", "text": "text", "key": text_key("TEXT")}]
+    places = judged.rejected.select(["file", "row", "reason", "anchor", "positive"]).to_pylist()
+    assert [tuple(place.values()) for place in places] == [
+        ("c.jsonl", 1, "empty document", None, None),
+        ("c.jsonl", 2, "empty document", None, ""),
+        ("c.jsonl", 3, "empty document", None, " \n"),
+        ("c.jsonl", 4, "document is not text", None, "7"),
+        ("c.jsonl", 5, "document is not text", None, "['a']"),
+        ("c.jsonl", 6, "document is not text", None, "a ? b"),
+        ("c.jsonl", 7, "id is not text", None, "text"),
+    ]
+    assert count_reasons(judged.rejected) == {
+        "empty document": {"rows": 3, "first": ["c.jsonl:1", "c.jsonl:2", "c.jsonl:3"]},
+        "document is not text": {"rows": 3, "first": ["c.jsonl:4", "c.jsonl:5", "c.jsonl:6"]},
+        "id is not text": {"rows": 1, "first": ["c.jsonl:7"]},
+    }
 
 
 @pytest.mark.parametrize("document", [Document("1", "a \ud83d b"), Document("\ud83d", "text")])
 def test_a_document_with_half_a_character_is_left_out(document):
     """A lone surrogate, which JSON can express, must not end in a traceback."""
-    kept = judge_documents([document, Document("2", "good")])
-    assert "good" in kept["text"].to_pylist()
+    judged = judge_documents([document, Document("2", "good")])
+    assert judged.kept["text"].to_pylist() == ["good"]
 
 
 LONG = "a product " * 20

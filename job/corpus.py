@@ -1,0 +1,100 @@
+"""The corpus of a run: all documents, each once, in the order of their ids."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from job.pairs import DOCUMENT_SCHEMA, column_array, text_key
+from job.rows import IntArray, KeyArray, Rows
+from job.tables import BATCH, JoinedColumn, TableFile, column_on_disk
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """All documents, sorted by id (compared as strings): a position is also a tie-break."""
+
+    ids: pa.Array
+    texts: pa.Array
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def take(self, positions: IntArray) -> "Corpus":
+        return Corpus(self.ids.take(positions), self.texts.take(positions))
+
+
+def build_corpus(rows: Rows, keys: KeyArray) -> tuple[Corpus, IntArray]:
+    """Gather given documents, contexts (by their `keys`) and negatives.
+
+    The second value gives each row's document position.
+    """
+    given, pairs, negatives = rows.documents.kept, rows.judged.pairs, _negatives(rows)
+    every_key = [column_array(given, "key"), keys, column_array(negatives, "key")]
+    # Equal texts are one document; it is known by the id it was first seen with.
+    distinct, first = np.unique(np.concatenate(every_key), return_index=True)
+    # Given documents come first and keep their ids.
+    seen = np.argsort(first)
+    every_id = [given["id"], numbered_ids("d", rows.numbers), negatives["id"]]
+    ids = unique_ids(JoinedColumn(every_id), first[seen])
+    order = pc.sort_indices(ids).to_numpy()
+    texts = JoinedColumn([given["text"], pairs["positive"], negatives["text"]])
+    corpus = Corpus(
+        ids.take(pa.array(order)),
+        column_on_disk(texts.batches(first[seen][order]), pa.large_string()),
+    )
+    position = np.empty(len(order), dtype=np.int64)
+    position[seen[order]] = np.arange(len(order))
+    return corpus, position[np.searchsorted(distinct, keys)]
+
+
+def numbered_ids(prefix: str, numbers: IntArray) -> pa.Array:
+    """Name things by their numbers, such that names sort as the first 10^8 numbers do."""
+    digits = pc.utf8_lpad(pa.array(numbers).cast(pa.large_string()), 8, "0")
+    parts = [pa.scalar(text, pa.large_string()) for text in (prefix, "")]
+    return pc.binary_join_element_wise(parts[0], digits, parts[1])
+
+
+def _negatives(rows: Rows) -> pa.Table:
+    found = TableFile(DOCUMENT_SCHEMA)
+    column = rows.judged.pairs["negatives"]
+    for start in range(0, len(column), BATCH):
+        batch = column.slice(start, BATCH).to_pylist()
+        numbered = [
+            (f"n{number:08d}-{position}", text)
+            for number, texts in zip(rows.numbers[start : start + BATCH], batch, strict=True)
+            for position, text in enumerate(texts)
+        ]
+        ids, texts = zip(*numbered, strict=True) if numbered else ((), ())
+        found.append(pa.table([ids, texts, list(map(text_key, texts))], schema=DOCUMENT_SCHEMA))
+    return found.table()
+
+
+def unique_ids(ids: JoinedColumn, positions: IntArray) -> pa.Array:
+    """Rename the second bearer of an id: a given corpus may use the names that we generate."""
+    names = column_on_disk(ids.batches(positions), pa.large_string())
+    counts = names.value_counts()
+    if len(counts) == len(names):
+        return names
+    repeated = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
+    # The new names have a tilde, so only ids that have one can meet them.
+    concerned = pc.or_(pc.is_in(names, repeated), pc.match_substring(names, "~"))
+    renamed = _renamed(names.filter(concerned).to_pylist())
+    return pc.replace_with_mask(names, concerned, pa.array(renamed, pa.large_string()))
+
+
+def _renamed(ids: list[str]) -> list[str]:
+    used: set[str] = set()
+    # Counted on, as a corpus may give all its documents one id.
+    copies: Counter[str] = Counter()
+    unique = []
+    for identifier in ids:
+        name = identifier
+        while name in used:
+            copies[identifier] += 1
+            name = f"{identifier}~{copies[identifier] + 1}"
+        used.add(name)
+        unique.append(name)
+    return unique

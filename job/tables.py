@@ -1,0 +1,199 @@
+"""Tables that need not fit into memory: Arrow columns on temporary files, which are mapped.
+
+A column stays one piece however large it is: a few of its rows cost no more than themselves,
+while Arrow would first put the pieces of a column together, in memory.
+"""
+
+import mmap
+import os
+import sys
+import tempfile
+import weakref
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+# Rows that are Python objects, or a copy in memory, at a time.
+BATCH = 10_000
+# Fewer bytes stay in memory; more are left to a file and the disk's cache.
+MAX_IN_MEMORY = 2**22
+
+IntArray = np.ndarray[Any, np.dtype[np.int64]]
+KeyArray = np.ndarray[Any, np.dtype[np.uint64]]
+
+
+class TableFile:
+    """Gathers rows, of which a table of one piece is made in the end."""
+
+    def __init__(self, schema: pa.Schema) -> None:
+        self._schema = schema
+        self._columns = [_ColumnFile(field.type) for field in schema]
+
+    def append(self, rows: pa.Table | pa.RecordBatch) -> None:
+        for number, column in enumerate(self._columns):
+            for array in _pieces(rows.column(number)):
+                column.append(array)
+
+    def table(self) -> pa.Table:
+        return pa.table([column.array() for column in self._columns], schema=self._schema)
+
+
+def column_on_disk(arrays: Iterable[pa.Array], kind: pa.DataType) -> pa.Array:
+    """Put arrays one after another."""
+    column = _ColumnFile(kind)
+    for array in arrays:
+        column.append(array)
+    return column.array()
+
+
+def rows_on_disk(table: pa.Table, positions: IntArray) -> pa.Table:
+    """Take rows of a table, whose columns are of one piece."""
+    taken = TableFile(table.schema)
+    for start in range(0, len(positions), BATCH):
+        taken.append(table.take(pa.array(positions[start : start + BATCH])))
+    return taken.table()
+
+
+def one_table(tables: Sequence[pa.Table]) -> pa.Table:
+    """Put tables of one schema into one of one piece."""
+    filled = [table for table in tables if len(table)] or tables[:1]
+    if len(filled) == 1:
+        return filled[0]
+    whole = TableFile(filled[0].schema)
+    for table in filled:
+        for batch in table.to_batches(max_chunksize=BATCH):
+            whole.append(batch)
+    return whole.table()
+
+
+def one_array(column: pa.ChunkedArray) -> pa.Array:
+    """Return a column in one piece, as it is where it is one: `combine_chunks` would copy it."""
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+
+
+def hashes_on_disk(columns: int, rows: int) -> list[KeyArray]:
+    """Make room for columns of hashes, all 0."""
+    size = columns * rows * np.dtype(np.uint64).itemsize
+    if size <= MAX_IN_MEMORY:
+        return list(np.zeros((columns, rows), dtype=np.uint64))
+    with tempfile.TemporaryFile() as file:
+        if sys.platform == "linux":
+            # Writing to a mapped file that finds no more room on the disk would kill the process.
+            os.posix_fallocate(file.fileno(), 0, size)
+        file.truncate(size)
+        return list(np.memmap(file, np.uint64, "r+", shape=(columns, rows)))
+
+
+def column_values(column: pa.Array | pa.ChunkedArray) -> Iterator[Any]:
+    """Iterate over a column as Python objects, of which few live at once."""
+    for array in _pieces(column):
+        for start in range(0, len(array), BATCH):
+            yield from array.slice(start, BATCH).to_pylist()
+
+
+class JoinedColumn:
+    """Several columns as one, from which values are taken by their positions."""
+
+    def __init__(self, columns: Iterable[pa.ChunkedArray | pa.Array]) -> None:
+        pieces = (piece for column in columns for piece in _pieces(column))
+        self._arrays = [piece for piece in pieces if len(piece)]
+        self._starts = np.cumsum([0, *map(len, self._arrays)])
+
+    def __getitem__(self, position: int) -> Any:  # noqa: ANN401  a value of any type
+        source = bisect_right(self._starts, position) - 1
+        return self._arrays[source][int(position - self._starts[source])].as_py()
+
+    def batches(self, positions: IntArray) -> Iterator[pa.Array]:
+        """Take values, in the order asked for, a batch at a time."""
+        for start in range(0, len(positions), BATCH):
+            yield self._take(positions[start : start + BATCH])
+
+    def _take(self, positions: IntArray) -> pa.Array:
+        sources = np.searchsorted(self._starts, positions, side="right") - 1
+        # By source, then moved to where each was asked for.
+        order = np.argsort(sources, kind="stable")
+        place = np.empty(len(order), dtype=np.int64)
+        place[order] = np.arange(len(order))
+        parts = [
+            self._arrays[source].take(pa.array(positions[sources == source] - self._starts[source]))
+            for source in np.unique(sources)
+        ]
+        return pa.concat_arrays(parts).take(pa.array(place))
+
+
+def _pieces(column: pa.Array | pa.ChunkedArray) -> list[pa.Array]:
+    return column.chunks if isinstance(column, pa.ChunkedArray) else [column]
+
+
+class _ColumnFile:
+    """One column's buffers, each in a file: what follows is Arrow's columnar format."""
+
+    def __init__(self, kind: pa.DataType) -> None:
+        self._kind = kind
+        self._length = self._nulls = self._end = 0
+        self._valid, self._values = _Buffer(), _Buffer()
+        self._items = _ColumnFile(kind.value_type) if pa.types.is_list(kind) else None
+        # Where each value ends; of a column of numbers none.
+        self._offset = np.dtype(np.int32 if self._items else np.int64)
+        self._offsets = _Buffer(bytes(self._offset.itemsize))
+
+    def append(self, array: pa.Array) -> None:
+        if not len(array):
+            return
+        self._length += len(array)
+        self._nulls += array.null_count
+        self._valid.write(array.is_valid().cast(pa.uint8()).to_numpy())
+        if pa.types.is_primitive(self._kind):
+            width, first = self._kind.byte_width, array.offset
+            self._values.write(array.buffers()[1][first * width : (first + len(array)) * width])
+            return
+        offsets = np.frombuffer(array.buffers()[1], self._offset)
+        offsets = offsets[array.offset : array.offset + len(array) + 1]
+        start, stop = int(offsets[0]), int(offsets[-1])
+        self._offsets.write(offsets[1:] + self._offset.type(self._end - start))
+        self._end += stop - start
+        if self._items:
+            self._items.append(array.values[start:stop])
+        elif stop > start:
+            self._values.write(array.buffers()[2][start:stop])
+
+    def array(self) -> pa.Array:
+        buffers = [pa.py_buffer(self._valid_bits()) if self._nulls else None]
+        if not pa.types.is_primitive(self._kind):
+            buffers.append(self._offsets.finished())
+        if not self._items:
+            buffers.append(self._values.finished())
+        children = [self._items.array()] if self._items else []
+        return pa.Array.from_buffers(
+            self._kind, self._length, buffers, self._nulls, children=children
+        )
+
+    def _valid_bits(self) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        return np.packbits(np.frombuffer(self._valid.finished(), np.uint8), bitorder="little")
+
+
+class _Buffer:
+    """Bytes that move to a file without a name when they become many.
+
+    It is gone with the last who maps it, even if the job is killed.
+    """
+
+    def __init__(self, start: bytes = b"") -> None:
+        self._file = tempfile.SpooledTemporaryFile(max_size=MAX_IN_MEMORY)  # noqa: SIM115  below
+        # A table is not always finished: a row may end the reading.
+        weakref.finalize(self, self._file.close)
+        self._file.write(start)
+
+    def write(self, values: Any) -> None:  # noqa: ANN401  whatever has a buffer
+        self._file.write(memoryview(values).cast("B"))
+
+    def finished(self) -> pa.Buffer:
+        with self._file as file:
+            if (size := file.tell()) > MAX_IN_MEMORY:
+                file.flush()
+                return pa.py_buffer(mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ))
+            file.seek(0)
+            return pa.py_buffer(file.read())

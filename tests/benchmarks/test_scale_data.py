@@ -1,0 +1,67 @@
+"""The benchmark of data at size, in small: what it makes, and that the disk changes nothing."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from scale_data import make_pairs
+
+from job.data import load_dataset, write_splits
+from job.spec import DataSpec
+
+SCRIPT = Path(__file__).with_name("scale_data.py")
+ROWS = 3000
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("scale") / "pairs"
+    make_pairs(folder, ROWS)
+    return folder
+
+
+def prepared(source, folder):
+    """Prepare pairs as a job does; everything that it leaves, in values that `==` compares."""
+    dataset = load_dataset(DataSpec(source=str(source)), {})
+    write_splits(dataset, folder)
+    written = {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+    queries = [
+        (q.ids.to_pylist(), q.texts.to_pylist(), q.offsets.tolist(), q.documents.tolist())
+        for q in (dataset.validation, dataset.test)
+    ]
+    train = dataset.train
+    numbers = [column.tolist() for column in (train.questions, train.documents, train.groups)]
+    return dataset.facts, written, queries, train.table.to_pylist(), numbers
+
+
+def test_the_made_pairs_are_as_long_and_as_alike_as_stated(pairs):
+    """Several files; of twenty contexts one stands twice, and of fifty one nearly does."""
+    files = sorted(pairs.iterdir())
+    assert [pq.ParquetFile(file).metadata.num_rows for file in files] == [ROWS // 8] * 8
+    table = pq.read_table(pairs)
+    words = [sum(len(text.split()) for text in column.to_pylist()) for column in table.columns]
+    assert [count / ROWS for count in words] == pytest.approx([12, 60], rel=0.02)
+    facts = load_dataset(DataSpec(source=str(pairs)), {}).facts
+    assert 0.08 * ROWS < facts["duplicates"]["rows_sharing_a_context"] < 0.12 * ROWS
+    assert 0.01 * ROWS < facts["duplicates"]["near_duplicate_pairs"] < 0.03 * ROWS
+
+
+def test_on_the_disk_and_in_small_batches_the_result_is_the_same(pairs, tmp_path, monkeypatch):
+    """Rows, ids, splits, groups and files do not depend on how many rows are in memory."""
+    expected = prepared(pairs, tmp_path / "memory")
+    monkeypatch.setattr("job.tables.MAX_IN_MEMORY", 1)
+    for module in ("tables", "pairs", "rows", "groups", "corpus", "data"):
+        monkeypatch.setattr(f"job.{module}.BATCH", 7)
+    assert prepared(pairs, tmp_path / "disk") == expected
+
+
+def test_the_table_has_a_row_for_each_stage_and_size():
+    """Each size is measured in a process of its own."""
+    command = [sys.executable, str(SCRIPT), "--sizes", "600", "900"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    rows = [line.strip("| ").split(" | ") for line in done.stdout.splitlines()]
+    stages = ["read, judge", "group", "split", "count", "build", "write", "all"]
+    assert [row[:2] for row in rows[2:]] == [[n, s] for n in ("600", "900") for s in stages]
+    assert all(len(row) == 6 and float(row[5]) > 0 for row in rows[2:])

@@ -1,0 +1,106 @@
+"""Tables on the disk: what was put in comes out, in one piece."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from job import tables
+
+SCHEMA = pa.schema(
+    [
+        ("text", pa.large_string()),
+        ("number", pa.int64()),
+        ("key", pa.uint64()),
+        ("texts", pa.list_(pa.large_string())),
+    ]
+)
+TEXTS = st.one_of(st.none(), st.text(st.characters(exclude_categories=["Cs"]), max_size=8))
+ROWS = st.fixed_dictionaries(
+    {
+        "text": TEXTS,
+        "number": st.one_of(st.none(), st.integers(-(2**63), 2**63 - 1)),
+        "key": st.one_of(st.none(), st.integers(0, 2**64 - 1)),
+        "texts": st.lists(TEXTS, max_size=3),
+    }
+)
+
+
+@pytest.fixture(params=[1, tables.MAX_IN_MEMORY], ids=["mapped", "in memory"])
+def _where(request, monkeypatch):
+    monkeypatch.setattr(tables, "MAX_IN_MEMORY", request.param)
+
+
+@pytest.mark.usefixtures("_where")
+@settings(max_examples=60, deadline=None)
+@given(parts=st.lists(st.tuples(st.lists(ROWS, max_size=12), st.integers(0, 5)), max_size=4))
+def test_what_is_gathered_is_one_table_of_one_piece(parts):
+    """Nulls, empty lists, empty parts and slices of arrays are as they were."""
+    table, expected = tables.TableFile(SCHEMA), []
+    for rows, start in parts:
+        # A slice: its buffers begin before its first value.
+        table.append(pa.Table.from_pylist(rows, SCHEMA).slice(start))
+        expected += rows[start:]
+    whole = table.table()
+    whole.validate(full=True)
+    assert whole.to_pylist() == expected
+    assert {column.num_chunks for column in whole.columns} == {1}
+
+
+@pytest.mark.parametrize("count", [0, 1, 25_000])
+def test_rows_are_taken_in_the_order_asked_for(count):
+    """They are what Arrow takes, however many batches they are."""
+    table = pa.table({"n": np.arange(30_000), "t": [f"text {n}" for n in range(30_000)]})
+    positions = np.random.default_rng(1).permutation(30_000)[:count]
+    assert tables.rows_on_disk(table.cast(NT), positions) == table.cast(NT).take(positions)
+
+
+NT = pa.schema([("n", pa.int64()), ("t", pa.large_string())])
+
+
+def test_tables_become_one():
+    """In their order; where only one has rows, it is that one."""
+    a, b = (pa.table([[n], [str(n)]], schema=NT) for n in range(2))
+    empty = NT.empty_table()
+    assert tables.one_table([a, empty, b]).to_pylist() == [*a.to_pylist(), *b.to_pylist()]
+    assert tables.one_table([empty, b]) is b
+    assert tables.one_table([empty, empty]) == empty
+
+
+def test_columns_are_joined_without_being_put_together():
+    """Positions count through all columns and all their pieces, empty ones too."""
+    columns = [
+        pa.array(["a", "b"]),
+        pa.chunked_array([["c"], [], ["d", "e"]], pa.string()),
+        pa.array([], pa.string()),
+        pa.array(["f"]),
+    ]
+    joined = tables.JoinedColumn(columns)
+    assert [a.to_pylist() for a in joined.batches(np.array([5, 0, 3, 3, 2, 1, 4]))] == [
+        list("faddcbe")
+    ]
+    assert [joined[n] for n in range(6)] == list("abcdef")
+
+
+@pytest.mark.parametrize("pieces", [[], [["a"]], [["a"], [], ["b", "c"]]])
+def test_a_column_becomes_one_array_and_is_not_copied_where_it_is_one(pieces):
+    """A copy of a million texts would be in memory what the file is for."""
+    column = pa.chunked_array(pieces, pa.large_string())
+    array = tables.one_array(column)
+    assert array.to_pylist() == column.to_pylist()
+    shared = column.num_chunks == 1 and array.buffers()[2] is not None
+    assert (shared and array.buffers()[2].address == column.chunk(0).buffers()[2].address) == (
+        len(pieces) == 1
+    )
+
+
+def test_a_large_table_leaves_no_file_behind(tmp_path, monkeypatch):
+    """Its files have no names: they are gone with the table, even if the job is killed."""
+    monkeypatch.setattr(tables.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(tables, "MAX_IN_MEMORY", 1)
+    gathered = tables.TableFile(NT)
+    gathered.append(pa.table([[1], ["a"]], schema=NT))
+    table = gathered.table()
+    assert list(tmp_path.iterdir()) == []
+    assert table.to_pylist() == [{"n": 1, "t": "a"}]
