@@ -7,14 +7,17 @@ bug of ours.
 import errno
 import json
 import shutil
+import signal
 import sys
 import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from job.crew import DESERTED, DESERTED_SECONDS, Deserted, is_member
 from job.errors import (
     EmbedtuneError,
     Interrupted,
@@ -27,6 +30,9 @@ from job.spec import JobSpec
 from job.spec_document import build_spec, parse_assignments
 from job.wording import on_one_line
 from job.workspace import DEFAULT_ROOT, Workspace
+
+if TYPE_CHECKING:
+    from job.interruption import StopSignal
 
 # With less than this left on the disk, a failed write needs no other explanation.
 DISK_FULL_BYTES = 1024 * 1024
@@ -114,12 +120,25 @@ def train(
     """Train, compare and report, as the workspace's spec says."""
     place = Workspace(workspace)
 
-    def work() -> None:
+    def work() -> int:
+        from job.interruption import StopSignal
+
+        # First of all: process 1 of a container ignores the signals that it does not listen for.
+        stop = StopSignal()
+        stop.install()
         if hf_token_secret:
             from job.secrets import use_hub_token
 
             use_hub_token(hf_token_secret)
-        _train(place, name, device, price_per_hour, stall_minutes, publish=not no_publish)
+        if not is_member():
+            from job.cluster import read_cluster
+            from job.supervisor import supervise
+
+            cluster = read_cluster(place, device)
+            if cluster.size > 1:
+                return supervise(cluster, place, name)
+        _train(place, name, device, price_per_hour, stall_minutes, stop, publish=not no_publish)
+        return 0
 
     sys.exit(exit_code(work, place))
 
@@ -153,25 +172,42 @@ def _train(
     device: str,
     price_per_hour: float | None,
     stall_minutes: float,
+    stop: "StopSignal",
     *,
     publish: bool,
 ) -> None:
-    from job.interruption import StopSignal
+    from job import crew
     from job.progress import log_to_stderr
     from job.watchdog import watched
 
     started = time.perf_counter()
-    # First of all: process 1 of a container ignores the signals that it does not listen for.
-    stop = StopSignal()
-    stop.install()
-    spec = workspace.read_spec()
-    with workspace.locked(), watched(workspace, stall_minutes):
-        workspace.failure.unlink(missing_ok=True)
-        log_to_stderr()
-        from job.pipeline import Circumstances, run
+    with crew.deserted():
+        if is_member():
+            crew.join(device)
+        if crew.rank() > 0:
+            _assist(workspace, device, stop)
+            return
+        spec = workspace.read_spec()
+        with workspace.locked(), watched(workspace, stall_minutes):
+            workspace.failure.unlink(missing_ok=True)
+            log_to_stderr()
+            from job.pipeline import Circumstances, run
 
-        where = Circumstances(name, device, price_per_hour, publish, started)
-        run(spec, workspace, where, stop)
+            where = Circumstances(name, device, price_per_hour, publish, started)
+            run(spec, workspace, where, stop)
+        crew.dismiss()
+        crew.leave()
+
+
+def _assist(workspace: Workspace, device: str, stop: "StopSignal") -> None:
+    from job import crew
+    from job.progress import quieten_libraries
+
+    # What all processes do, the conductor tells.
+    quieten_libraries()
+    with stop.awaited():
+        crew.assist(crew.Mate(workspace, stop, device))
+    crew.leave()
 
 
 def _check(data: str, model: str | None, settings: tuple[str, ...]) -> None:
@@ -192,13 +228,17 @@ def _report(workspace: Workspace) -> None:
     click.echo(path.read_text("utf-8"))
 
 
-def exit_code(work: Callable[[], None], workspace: Workspace | None, extra: str = "train") -> int:
-    """Do the work; turn every failure into its exit code and its one line."""
+def exit_code(
+    work: Callable[[], int | None], workspace: Workspace | None, extra: str = "train"
+) -> int:
+    """Do the work, which may know its code; turn every failure into its code and its one line."""
     try:
-        work()
+        return work() or 0
     except BrokenPipeError:
         # Whoever reads our output has seen enough (`| head`); Click ends quietly.
         raise
+    except Deserted:
+        return _make_way()
     except BaseException as error:  # noqa: BLE001  this is the one place that catches all
         expected = explain(error, workspace, extra)
         if expected is None:
@@ -211,7 +251,13 @@ def exit_code(work: Callable[[], None], workspace: Workspace | None, extra: str 
         if workspace is not None and not workspace.is_locked():
             _note_failure(workspace, line)
         return code
-    return 0
+
+
+def _make_way() -> int:
+    """End after the process that is the cause, whose code and reason are the run's."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    time.sleep(DESERTED_SECONDS)
+    return DESERTED
 
 
 def explain(error: BaseException, workspace: Workspace | None, extra: str) -> EmbedtuneError | None:

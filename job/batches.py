@@ -1,8 +1,10 @@
 """Which pairs meet in a batch: those that are hard to tell apart, a few at a time."""
 
+import math
 from collections import deque
 from collections.abc import Iterator
 from functools import partial
+from itertools import cycle, islice
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,6 +12,7 @@ from sentence_transformers.base.sampler import DefaultBatchSampler
 
 from job.data import TrainingPairs
 from job.ranking import IntArray
+from job.tables import one_array
 
 if TYPE_CHECKING:
     from datasets import Dataset as ArrowDataset
@@ -34,7 +37,7 @@ class LookalikeSampler(DefaultBatchSampler):
         super().__init__(dataset, **options)
         self._texts = list(zip(_numbers(pairs, "anchor"), _numbers(pairs, "positive"), strict=True))
         self._groups = pairs.groups.tolist()
-        self._alike = [rows.tolist() for rows in alike]
+        self._alike = alike
         self._cluster = cluster
 
     def __iter__(self) -> Iterator[list[int]]:
@@ -65,7 +68,7 @@ class LookalikeSampler(DefaultBatchSampler):
     def _cluster_of(self, row: int, drawn: set[int]) -> list[int]:
         """Gather a row and its lookalikes; of those that are nearly one text only the first."""
         cluster, groups = [row], {self._groups[row]}
-        for other in self._alike[row]:
+        for other in self._alike[row].tolist():
             if len(cluster) == self._cluster:
                 break
             if other not in drawn and self._groups[other] not in groups:
@@ -92,9 +95,34 @@ class LookalikeSampler(DefaultBatchSampler):
         return batch
 
 
+class Shares:
+    """Deals each batch of a sampler out to processes: theirs come one after the other.
+
+    The library gives every process the next one. All shares have one size: where a batch does not
+    go up, its first rows stand in more than one share, and the loss counts them once.
+    """
+
+    def __init__(self, batches: DefaultBatchSampler, processes: int) -> None:
+        self._batches = batches
+        self._processes = processes
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for batch in self._batches:
+            rows = math.ceil(len(batch) / self._processes)
+            filled = list(islice(cycle(batch), rows * self._processes))
+            for start in range(0, len(filled), rows):
+                yield filled[start : start + rows]
+
+    def __len__(self) -> int:
+        return self._processes * len(self._batches)
+
+    def set_epoch(self, epoch: int) -> None:
+        self._batches.set_epoch(epoch)
+
+
 def _numbers(pairs: TrainingPairs, column: str) -> list[int]:
     """Number a column's texts; equal ones alike, whatever the protocol makes of them."""
-    encoded = pairs.table[column].combine_chunks().dictionary_encode()
+    encoded = one_array(pairs.table[column]).dictionary_encode()
     numbers: list[int] = encoded.indices.to_pylist()
     return numbers
 

@@ -12,8 +12,16 @@ class StopSignal:
     """Asked to stop? `requested` says so to the training, which ends after its step."""
 
     def __init__(self) -> None:
-        self.requested = False
+        self._received = self._told = False
         self._training = False
+
+    @property
+    def requested(self) -> bool:
+        return self._received or self._told
+
+    def request(self) -> None:
+        """Ask for the same as a first signal; one of our own may still follow."""
+        self._told = True
 
     def install(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -30,8 +38,8 @@ class StopSignal:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         del frame
-        if self.requested or not self._training:
+        if self._received or not self._training:
             # No library swallows a KeyboardInterrupt; `job.__main__` makes an exit code of it.
             raise KeyboardInterrupt
-        self.requested = True
+        self._received = True
         log.info("stop: %s received, finishing this step first", signal.Signals(number).name)

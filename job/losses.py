@@ -4,6 +4,8 @@ import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import pyarrow.compute as pc
 import torch
 from sentence_transformers.sentence_transformer.losses import (
     CachedMultipleNegativesRankingLoss,
@@ -14,9 +16,12 @@ from sentence_transformers.util import cos_sim
 from torch import Tensor
 from torch.nn import functional
 
+from job import crew
 from job.data import TrainingPairs
 from job.model import Model
+from job.padding import sorted_by_length
 from job.spec import ResolvedTraining
+from job.tables import one_array
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -57,12 +62,10 @@ class KnownAnswers(torch.nn.Module):
         questions, positives = torch.tensor(pairs.questions), torch.tensor(pairs.documents)
         # A negative may be another row's positive; one that is none answers no question.
         self.span = int(positives.max()) + 2
-        numbers = dict(zip(pairs.table["positive"].to_pylist(), pairs.documents, strict=True))
-        negatives = [
-            [numbers.get(text, self.span - 1) for text in own]
-            for own in pairs.table["negatives"].to_pylist()
-        ]
-        columns = torch.tensor(negatives, dtype=positives.dtype).reshape(len(pairs), -1)
+        negatives = one_array(pairs.table["negatives"]).flatten()
+        row = pc.index_in(negatives, value_set=one_array(pairs.table["positive"]))
+        numbers = np.append(pairs.documents, self.span - 1)[row.fill_null(len(pairs)).to_numpy()]
+        columns = torch.from_numpy(numbers).reshape(len(pairs), -1)
         self.register_buffer("questions", questions, persistent=False)
         self.register_buffer(
             "documents", torch.cat([positives[:, None], columns], dim=1), persistent=False
@@ -80,18 +83,77 @@ class KnownAnswers(torch.nn.Module):
         return known
 
 
-def in_batch_loss(queries: Tensor, documents: Tensor, answers: Tensor, scale: float) -> Tensor:
-    """Compute the cross-entropy of finding document i for query i among all documents.
+def batch_loss(
+    columns: list[Tensor], labels: Tensor, answers: KnownAnswers, scale: float
+) -> Tensor:
+    """Compute the loss of this process's part of a batch: a column of anchors, then documents.
 
-    Takes (n, width) and (n × columns, width); the first n documents are the positives. Those that
-    `answers`, (n, n × columns), marks are no wrong answers and are left out of the competition.
-    In float32: the differences that matter are smaller than what bfloat16 resolves.
+    With several processes every one sees the documents of all, and the mean of their losses is
+    the loss of the whole batch, as one process computes it: the trainer averages gradients.
+    """
+    if crew.size() == 1:
+        known = answers.among(labels)
+        return in_batch_loss(columns[0], torch.cat(columns[1:]), known, scale)
+    everyone = torch.cat(crew.gather_tensor(labels))
+    once = _first_of_each(everyone)
+    documents = [_of_all(column)[once] for column in columns[1:]]
+    own = len(labels) * crew.rank() + torch.arange(len(labels), device=labels.device)
+    mine = once[own]
+    place = (once.cumsum(0) - 1)[own[mine]]
+    known = answers.among(everyone[once])[place]
+    losses = in_batch_losses(columns[0][mine], torch.cat(documents), known, place, scale)
+    # Where all its rows are repeated, a process has no loss, and takes part all the same.
+    return losses.sum() * crew.size() / once.sum() + 0.0 * columns[0].sum()
+
+
+class GatherRows(torch.autograd.Function):
+    """The rows of all processes, (n, width) each; each gets back what all make of its own.
+
+    Torch's own is deprecated, and no other device-independent one is public.
+    """
+
+    @staticmethod
+    def forward(context: Any, rows: Tensor) -> Tensor:  # noqa: ANN401  torch's
+        context.first = crew.rank() * len(rows)
+        context.count = len(rows)
+        return torch.cat(crew.gather_tensor(rows))
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> Tensor:  # noqa: ANN401  torch's
+        summed = crew.add_up(gradients[0])
+        return summed[context.first : context.first + context.count]
+
+
+def _of_all(rows: Tensor) -> Tensor:
+    gathered: Tensor = GatherRows.apply(rows.float())  # type: ignore[no-untyped-call]
+    return gathered
+
+
+def _first_of_each(labels: Tensor) -> Tensor:
+    """Mark the first of several equal labels: (n,), bool."""
+    equal = labels[:, None] == labels[None, :]
+    return equal.int().argmax(dim=1) == torch.arange(len(labels), device=labels.device)
+
+
+def in_batch_loss(queries: Tensor, documents: Tensor, answers: Tensor, scale: float) -> Tensor:
+    """Compute the cross-entropy of finding document i for query i among all documents."""
+    places = torch.arange(len(queries), device=queries.device)
+    return in_batch_losses(queries, documents, answers, places, scale).mean()
+
+
+def in_batch_losses(
+    queries: Tensor, documents: Tensor, answers: Tensor, places: Tensor, scale: float
+) -> Tensor:
+    """Compute each query's cross-entropy of finding its own document among all, (n,).
+
+    Takes (n, width), (n_documents, width), and of each query the place of its document, (n,).
+    Those that `answers`, (n, n_documents), marks are no wrong answers and are left out of the
+    competition. In float32: the differences that matter are smaller than what bfloat16 resolves.
     """
     with torch.autocast(queries.device.type, enabled=False):
         scores = cos_sim(queries.float(), documents.float()) * scale
         scores = scores.masked_fill(answers, -torch.inf)
-        targets = torch.arange(len(queries), device=scores.device)
-        return functional.cross_entropy(scores, targets)
+        return functional.cross_entropy(scores, places, reduction="none")
 
 
 def embed_by_length(model: torch.nn.Module, features: dict[str, Any], tokens: int | None) -> Tensor:
@@ -134,12 +196,15 @@ class RankingLoss(MultipleNegativesRankingLoss):
         return self.compute_loss_from_embeddings(columns, labels)
 
     def compute_loss_from_embeddings(self, embeddings: list[Tensor], labels: Tensor) -> Tensor:
-        known = self.answers.among(labels)
-        return in_batch_loss(embeddings[0], torch.cat(embeddings[1:]), known, self.scale)
+        return batch_loss(embeddings, labels, self.answers, self.scale)
 
 
 class CachedRankingLoss(CachedMultipleNegativesRankingLoss):
-    """The same loss in less memory: rows are embedded a mini-batch at a time, twice."""
+    """The same loss in less memory: rows are embedded a mini-batch at a time, twice.
+
+    A mini-batch has rows of similar length. As many tokens in each, whatever the rows, would put
+    long and short ones together (job/LOG.md).
+    """
 
     def __init__(
         self,
@@ -150,14 +215,23 @@ class CachedRankingLoss(CachedMultipleNegativesRankingLoss):
     ) -> None:
         super().__init__(model, scale=scale, mini_batch_size=mini_batch_size)
         self.answers = answers
+        # Where the rows of each column stood before they were sorted.
+        self._places: list[Tensor] = []
+
+    def forward(self, sentence_features: Iterable[dict[str, Any]], labels: Tensor) -> Tensor:
+        columns, places = zip(*map(sorted_by_length, sentence_features), strict=True)
+        self._places = list(places)
+        loss: Tensor = super().forward(columns, labels)
+        return loss
 
     def calculate_loss(
         self, reps: list[list[Tensor]], labels: Tensor | None = None, **options: bool
     ) -> Tensor:
         assert labels is not None
-        documents = torch.cat([torch.cat(column) for column in reps[1:]])
-        known = self.answers.among(labels)
-        loss = in_batch_loss(torch.cat(reps[0]), documents, known, self.scale)
+        columns = [
+            torch.cat(column)[places] for column, places in zip(reps, self._places, strict=True)
+        ]
+        loss = batch_loss(columns, labels, self.answers, self.scale)
         if options.get("with_backward"):
             loss.backward()  # type: ignore[no-untyped-call]
             loss = loss.detach()

@@ -9,6 +9,9 @@ from pathlib import Path
 
 from job.errors import MachineError
 
+# Measured on CPUs (job/LOG.md). For a GPU derived, not measured: so many take it many milliseconds,
+# beside which starting a pass is little.
+TOKENS_AT_ONCE = {"cpu": 2_048, "cuda": 16_384}
 # glibc's mallopt: see malloc.h.
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 # The driver's list of its GPUs, which containers see too; and those that were handed to us.
@@ -37,8 +40,8 @@ class Machine:
 
     @property
     def tokens_at_once(self) -> int | None:
-        """Padded tokens of one forward pass in training; None: all, as a GPU likes large ones."""
-        return 2_048 if self.device == "cpu" else None
+        """Padded tokens of one forward pass in training: more are no faster, and padded more."""
+        return TOKENS_AT_ONCE.get(self.device)
 
     def free_memory(self) -> int:
         """Return the bytes that are free on the device; MPS shares the machine's memory."""

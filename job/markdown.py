@@ -130,7 +130,8 @@ def _lift(lift: Mapping[str, Any]) -> str:
 def _data(report: Report) -> str:
     data, protocol = report["data"], report["spec"]["evaluation"]["protocol"]
     splits = ", ".join(f"{name} {size}" for name, size in data["splits"].items())
-    dropped = "; ".join(f"{why} {d['rows']}" for why, d in data["dropped"].items()) or "none"
+    gone = data["dropped"] | data["dropped_documents"]
+    dropped = "; ".join(f"{why} {d['rows']}" for why, d in gone.items()) or "none"
     leakage = data["leakage"]
     by = "random rows, as in the article" if protocol == "article" else "by group"
     inputs = "; ".join(

@@ -12,6 +12,7 @@ from job.card import write_card
 from job.compare import GroupedQueries, compare
 from job.data import Dataset, load_dataset, write_splits
 from job.disk import require_room_for_training
+from job.encoding import introduce
 from job.evaluate import Dimensions, choose_dimensions, embed, score_vectors
 from job.fetch import Inputs, fetch_inputs
 from job.hub import Push, checkpoint_pusher
@@ -25,6 +26,7 @@ from job.places import open_place
 from job.progress import Progress, log, log_scores, logged_to, quieten_libraries
 from job.ranking import Scores
 from job.report import Results, Weights, build_report, job_cost
+from job.shards import collect_shards
 from job.side_tests import SideTest, side_tests
 from job.spec import JobSpec
 from job.train import Training, train
@@ -152,6 +154,7 @@ class Task:
 
 def prepare(spec: JobSpec, workspace: Workspace, machine: Machine, progress: Progress) -> Task:
     with progress.stage("fetch") as facts:
+        collect_shards(workspace)
         inputs = fetch_inputs(spec, workspace)
         facts.update({role: found["uri"] for role, found in inputs.facts.items()})
     with progress.stage("data") as facts:
@@ -161,6 +164,7 @@ def prepare(spec: JobSpec, workspace: Workspace, machine: Machine, progress: Pro
         facts.update(dataset.facts["splits"], corpus=len(dataset.corpus))
     with progress.stage("model") as facts:
         model = load_model(spec.model, machine, inputs.model)
+        introduce(model, spec.model, inputs.model)
         dimensions = choose_dimensions(spec.evaluation, model.width)
         if spec.training.epochs != 0:
             require_room_for_training(model, workspace)

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any
 
+from job import crew
 from job.advice import advise
 from job.baseline import Baseline
 from job.compare import Comparison, Lift
@@ -118,6 +119,8 @@ def build_report(
         "environment": {
             "versions": {"python": platform.python_version(), **_versions()},
             **asdict(results.machine),
+            "hosts": crew.hosts(),
+            "processes": crew.size(),
         },
         "models": {
             "base": {"uri": spec.model.base, "fingerprint": weights.base},

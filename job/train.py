@@ -1,29 +1,43 @@
 """Training: the loss, the trainer, the checkpoints, and the choice among them on validation."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+from transformers import TrainerCallback
 from transformers.integrations.integration_utils import (
     INTEGRATION_TO_CALLBACK,
     get_available_reporting_integrations,
 )
 
+from job import crew
 from job.cadence import Cadence
+from job.callbacks import AfterSaving, Recorder, StopTogether, curves
 from job.checkpoints import last_checkpoint, restore, seal, step_of
 from job.data import TrainingData, TrainingPairs
+from job.disk import EnoughDisk
 from job.errors import Interrupted, MachineError, SpecError
 from job.evaluate import Validation
 from job.interruption import StopSignal
 from job.kept import keep_rows, kept_rows
+from job.memory import halvings
 from job.model import Model
 from job.negatives import add_negatives, find_lookalikes
+from job.padding import counted
 from job.ranking import IntArray
 from job.recipe import Recipe, read_recipe, resolve
+from job.sanity import Sanity
+from job.search import Chosen
 from job.spec import TrainingSpec
-from job.trainer import AfterSaving, build_trainer, curves
+from job.trainer import (
+    PairTrainer,
+    Setting,
+    build_trainer,
+    judge_checkpoint,
+)
 from job.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -48,6 +62,10 @@ class Training:
     # Of this start alone, so no part of the outcome: pairs passed, with repetitions, and seconds,
     # with those of the validations.
     pairs: int = field(default=0, compare=False)
+    # Texts of a column that were embedded at once: asked for, and what the memory allowed.
+    rows_at_once: dict[str, int] | None = field(default=None, compare=False)
+    # Of the conductor, where there are several processes: read, and the padding beside them.
+    tokens: dict[str, Any] | None = field(default=None, compare=False)
     seconds: float = field(default=0.0, compare=False)
 
     @property
@@ -64,6 +82,8 @@ class Training:
             "best_validation": self.best_validation,
             "history": self.history,
             "stopped_early": self.stopped_early,
+            "rows_at_once": self.rows_at_once,
+            "tokens": self.tokens,
             "pairs": self.pairs,
             "seconds": round(self.seconds, 3),
             "pairs_per_second": round(self.pairs / self.seconds, 1) if self.seconds else None,
@@ -123,24 +143,17 @@ def train(
     if recipe.spec.mined_negatives or recipe.spec.cluster > 1:
         alike = _lookalikes(model, pairs, recipe, validation, workspace, corpus_vectors)
         pairs = add_negatives(pairs, alike, recipe.spec.mined_negatives)
-    # Sealed before anybody else sees it.
-    callbacks = [AfterSaving(work) for work in (seal, on_checkpoint) if work]
-    trainer = build_trainer(
-        model,
-        pairs,
-        validation,
-        recipe.spec,
-        workspace,
-        stop,
-        alike,
-        [*callbacks, Cadence(recipe.spec.checkpoint_steps)],
-    )
+    setting = Setting(pairs, validation.dimensions, recipe.spec, model.prompts, alike)
+    trainer = conducting_trainer(model, setting, validation, workspace, stop, on_checkpoint)
+    crew.ask(_take_part, setting)
+    crew.share_folder(checkpoint)
     started = time.perf_counter()
-    with stop.awaited():
+    with stop.awaited(), crew.others_engaged(), counted(model.encoder) as tokens:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     seconds, state = time.perf_counter() - started, trainer.state
     if stop.requested:
-        msg = f"The run was interrupted after step {state.global_step} of {state.max_steps}."
+        done = f"step {state.global_step} of {state.max_steps}"
+        msg = f"The run was interrupted after {done}. Launch it again to go on from there."
         raise Interrupted(msg)
     resumed = step_of(checkpoint) if checkpoint else 0
     passes = float(state.epoch or 0) * (1 - resumed / max(1, state.global_step))
@@ -149,7 +162,9 @@ def train(
         steps=state.global_step,
         resumed_from_step=resumed,
         history=curves(state),
-        stopped_early=trainer.sanity.reason,
+        stopped_early=trainer.sanity.reason if trainer.sanity else None,
+        rows_at_once=halvings(trainer.rows_asked, trainer.rows_at_once),
+        tokens=tokens.facts(),
         pairs=round(passes * len(pairs)),
         seconds=seconds,
     )
@@ -159,6 +174,44 @@ def train(
     if step < state.global_step:
         restore(model, workspace.checkpoints / f"checkpoint-{step}", validation, best)
     return replace(outcome, best_step=step, best_validation=best)
+
+
+def conducting_trainer(
+    model: Model,
+    setting: Setting,
+    validation: Validation,
+    workspace: Workspace,
+    stop: StopSignal,
+    on_checkpoint: Callable[[Path], None] | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
+) -> PairTrainer:
+    """Set up the trainer that judges, stops and saves; where there are others, for them too."""
+    sanity = Sanity(model, validation)
+    everything = [
+        StopTogether(stop),
+        Recorder(stop, by_steps=setting.spec.evaluate_every != "epoch"),
+        # Sealed before anybody else sees it.
+        AfterSaving(seal, on_checkpoint),
+        Cadence(setting.spec.checkpoint_steps),
+        *callbacks,
+        sanity,
+        EnoughDisk(model, workspace),
+    ]
+
+    def judge() -> dict[str, float]:
+        return judge_checkpoint(model, validation, sanity)
+
+    trainer = build_trainer(model, setting, workspace, judge, everything)
+    trainer.sanity = sanity
+    return trainer
+
+
+def _take_part(own: crew.Mate, setting: Setting) -> None:
+    """Train beside the conductor, who judges and writes."""
+    checkpoint = crew.share_folder(None, own.workspace.fetched / "checkpoint")
+    callbacks = [StopTogether(own.stop)]
+    trainer = build_trainer(own.known_model, setting, own.workspace, None, callbacks)
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
 
 def _lookalikes(
@@ -175,7 +228,9 @@ def _lookalikes(
     """
     found = kept_rows(workspace.lookalikes)
     if found is None:
-        known = None if corpus_vectors is None else corpus_vectors[pairs.documents]
+        known = None
+        if corpus_vectors is not None:
+            known = Chosen(corpus_vectors, torch.from_numpy(pairs.documents))
         margin = recipe.spec.negative_margin
         found = find_lookalikes(model, pairs, margin, validation.batch_size, known)
         keep_rows(workspace.lookalikes, found)

@@ -1,9 +1,13 @@
-"""The library's trainer, set up for pairs: arguments, columns, validation and what it logs."""
+"""The library's trainer, set up for pairs: arguments, columns, shares, validation."""
 
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,79 +18,95 @@ from sentence_transformers import (
 )
 from sentence_transformers.base.sampler import BatchSamplers
 from sentence_transformers.sentence_transformer.evaluation import SentenceEvaluator
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
+from transformers.trainer_utils import EvalLoopOutput
 
-from job.batches import lookalike_sampler
+from job import crew
+from job.batches import Shares, lookalike_sampler
+from job.callbacks import Bar, InUnison
 from job.data import TrainingPairs
-from job.disk import CHECKPOINTS_KEPT, EnoughDisk
-from job.evaluate import Validation, metric_key
-from job.interruption import StopSignal
+from job.disk import CHECKPOINTS_KEPT
+from job.evaluate import Dimensions, Validation, metric_key
 from job.losses import matryoshka_loss
 from job.memory import RandomState, with_fewer_rows
-from job.model import Model, set_dropout
+from job.model import Model, Prompts, set_dropout
 from job.negatives import fill
-from job.progress import join_facts, log
 from job.ranking import IntArray
 from job.sanity import Sanity
 from job.spec import ResolvedTraining
+from job.tables import one_array
 from job.workspace import Workspace
 
 if TYPE_CHECKING:
     from datasets import Dataset as ArrowDataset
 
 
+@dataclass(frozen=True)
+class Setting:
+    """What a training is made of: the same in every process of the run."""
+
+    pairs: TrainingPairs
+    dimensions: Dimensions
+    spec: ResolvedTraining
+    prompts: Prompts
+    # The rows that each row's question could be taken to ask for (`job.negatives`).
+    alike: list[IntArray] | None = None
+
+
 def build_trainer(
     model: Model,
-    pairs: TrainingPairs,
-    validation: Validation,
-    spec: ResolvedTraining,
+    setting: Setting,
     workspace: Workspace,
-    stop: StopSignal,
-    alike: list[IntArray] | None = None,
-    callbacks: Sequence[TrainerCallback] = (),
+    judge: Callable[[], dict[str, float]] | None,
+    callbacks: Sequence[TrainerCallback],
 ) -> "PairTrainer":
     """Set a trainer up; its checkpoints go to the workspace, its curves to the logs.
 
-    `alike` are the rows that each row's question could be taken to ask for (`job.negatives`).
+    `judge` returns the scores of a checkpoint, in the process that conducts; the last callbacks
+    decide on what those before them ask for.
     """
     # The trainer's callback takes its folder from nowhere else.
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(workspace.logs / "tensorboard")
-    pairs = fill(pairs, spec.seed)
+    spec, pairs = setting.spec, fill(setting.pairs, setting.spec.seed)
     rows = training_rows(pairs)
     if spec.dropout is not None:
         set_dropout(model.encoder, spec.dropout)
-    arguments = _arguments(model, validation.dimensions.main, spec, workspace)
-    if alike is not None and spec.cluster > 1:
-        arguments.batch_sampler = lookalike_sampler(pairs, alike, spec.cluster)
+    arguments = _arguments(model, setting, workspace)
+    # The library wants it where there are several processes; our shares are even.
+    arguments.dataloader_drop_last = False
+    if setting.alike is not None and spec.cluster > 1:
+        arguments.batch_sampler = lookalike_sampler(pairs, setting.alike, spec.cluster)
     texts = [name for name in rows.column_names if name != "label"]
-    prompts = {
-        name: model.prompts.query if name == "anchor" else model.prompts.document for name in texts
-    }
+    own = setting.prompts
+    prompts = {name: own.query if name == "anchor" else own.document for name in texts}
     arguments.prompts = {name: prompt for name, prompt in prompts.items() if prompt}
 
     def loss(rows_at_once: int | None) -> torch.nn.Module:
         changed = spec.model_copy(update={"mini_batch_size": rows_at_once})
-        return matryoshka_loss(model, pairs, validation.dimensions.all, changed)
+        return matryoshka_loss(model, pairs, setting.dimensions.all, changed)
 
-    sanity = Sanity(model, validation)
     trainer = PairTrainer(
         model=model.encoder,
         args=arguments,
         train_dataset=rows,
         loss=loss(spec.mini_batch_size),
-        evaluator=_Evaluator(model, validation, sanity),
+        evaluator=Evaluator(judge),
     )
-    trainer.sanity, trainer.loss_in_parts = sanity, loss
-    trainer.rows_at_once = min(spec.batch_size, spec.mini_batch_size or spec.batch_size)
+    trainer.autocast = model.machine.autocast
+    trainer.loss_in_parts = loss
+    trainer.rows_asked = min(spec.batch_size, spec.mini_batch_size or spec.batch_size)
+    trainer.rows_at_once = trainer.rows_asked
     # They print what the recorder logs, the first one to stdout, where results belong.
     trainer.remove_callback(PrinterCallback)
     if trainer.pop_callback(ProgressCallback):
-        trainer.add_callback(_Bar)
-    recorder = _Recorder(stop, by_steps=spec.evaluate_every != "epoch")
-    # The last ones judge what those before them ask for.
-    for callback in (recorder, *callbacks, sanity, EnoughDisk(model, workspace)):
+        trainer.add_callback(Bar)
+    for callback in callbacks:
         trainer.add_callback(callback)
+    if crew.size() > 1:
+        trainer.add_callback(InUnison(trainer))
+        # Torch is about to call it something else.
+        warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
     return trainer
 
 
@@ -96,17 +116,19 @@ def training_rows(pairs: TrainingPairs) -> "ArrowDataset":
     from datasets import Dataset as ArrowDataset
 
     table = pairs.table.select(["anchor", "positive"])
-    negatives = pairs.table["negatives"].to_pylist()
-    for column in range(len(negatives[0])):
-        texts = pa.array([own[column] for own in negatives], pa.large_string())
-        table = table.append_column(f"negative_{column + 1}", texts)
+    # Every row has as many.
+    negatives = one_array(pairs.table["negatives"]).flatten()
+    columns = len(negatives) // max(1, len(pairs))
+    for column in range(columns):
+        own = negatives.take(pa.array(np.arange(column, len(negatives), columns)))
+        table = table.append_column(f"negative_{column + 1}", own)
     return ArrowDataset(table.append_column("label", pa.array(np.arange(len(pairs)))))
 
 
 def _arguments(
-    model: Model, main_dimension: int, spec: ResolvedTraining, workspace: Workspace
+    model: Model, setting: Setting, workspace: Workspace
 ) -> SentenceTransformerTrainingArguments:
-    precision = model.machine.precision
+    precision, spec = model.machine.precision, setting.spec
     when: dict[str, Any] = {"eval_strategy": "epoch", "save_strategy": "epoch"}
     if spec.evaluate_every != "epoch":
         when = dict.fromkeys(("eval_strategy", "save_strategy"), "steps")
@@ -114,6 +136,7 @@ def _arguments(
     return SentenceTransformerTrainingArguments(
         output_dir=str(workspace.checkpoints),
         num_train_epochs=spec.epochs,
+        # Of all processes together (`job.batches.Shares`).
         per_device_train_batch_size=spec.batch_size,
         # A text that stands twice in a batch would be punished as a wrong answer to itself.
         batch_sampler=BatchSamplers.NO_DUPLICATES,
@@ -127,25 +150,40 @@ def _arguments(
         use_cpu=model.machine.device == "cpu",
         dataloader_pin_memory=model.machine.device == "cuda",
         save_total_limit=CHECKPOINTS_KEPT,
-        metric_for_best_model=metric_key(main_dimension),
+        metric_for_best_model=metric_key(setting.dimensions.main),
         greater_is_better=True,
         logging_steps=0.05,
         logging_nan_inf_filter=False,
-        report_to=list(spec.report_to),
-        disable_tqdm=not sys.stderr.isatty(),
+        report_to=list(spec.report_to) if crew.rank() == 0 else [],
+        disable_tqdm=not sys.stderr.isatty() or crew.rank() > 0,
+        dataloader_drop_last=crew.size() > 1,
+        # Each column is a pass of its own, before which the weights' buffers stay as they are.
+        ddp_broadcast_buffers=False,
         seed=spec.seed,
         **when,
     )
 
 
 class PairTrainer(SentenceTransformerTrainer):
-    sanity: Sanity
+    # The conductor's.
+    sanity: Sanity | None = None
     # The texts of a column that are embedded at once, and the loss that does so.
     rows_at_once: int
+    rows_asked: int
     loss_in_parts: Callable[[int], torch.nn.Module]
+    shares: Shares | None = None
+    autocast: Callable[[], AbstractContextManager[object]]
 
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
         """Collect nothing for the library's own card: ours is made from the report."""
+
+    def get_batch_sampler(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401  the library's
+        """Give each process its share of the batches that one process would take."""
+        batches: Any = super().get_batch_sampler(*args, **options)
+        if crew.size() == 1:
+            return batches
+        self.shares = Shares(batches, crew.size())
+        return self.shares
 
     def training_step(
         self,
@@ -171,106 +209,50 @@ class PairTrainer(SentenceTransformerTrainer):
             }
             return take(model, copied, num_items_in_batch)
 
-        loss = with_fewer_rows(self.rows_at_once, step, "train")
-        self.sanity.saw_loss(loss)
+        if crew.size() > 1:
+            # The others are in the midst of the same step and would wait in vain.
+            loss = take(model, inputs, num_items_in_batch)
+        else:
+            loss = with_fewer_rows(self.rows_at_once, step, "train")
+        if self.sanity:
+            self.sanity.saw_loss(loss)
         return loss
 
+    def evaluation_loop(self, *args: Any, **options: Any) -> EvalLoopOutput:  # noqa: ANN401
+        # The library shares out what the conductor encodes in there.
+        with self.autocast():
+            return super().evaluation_loop(*args, **options)
 
-class _Evaluator(SentenceEvaluator):
-    """Lets the trainer judge a checkpoint with our ruler."""
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:  # noqa: FBT001, FBT002
+        # The library's own check lets the other processes write all but the weights.
+        if crew.rank() == 0:
+            super().save_model(output_dir, _internal_call)
 
-    def __init__(self, model: Model, validation: Validation, sanity: Sanity) -> None:
+    def _save_rng_state(self, output_dir: str) -> None:
+        """Write every process's random state; only the conductor writes."""
+        with TemporaryDirectory() as folder:
+            super()._save_rng_state(folder)
+            own = {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+        for states in crew.gather(own):
+            for name, state in states.items():
+                (Path(output_dir) / name).write_bytes(state)
+
+
+class Evaluator(SentenceEvaluator):
+    """Lets the trainer judge a checkpoint with our ruler; it asks the conductor's only."""
+
+    def __init__(self, judge: Callable[[], dict[str, float]] | None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._model = model
-        self._validation = validation
-        self._sanity = sanity
+        self._judge = judge
 
     def __call__(self, model: object, *args: object, **options: object) -> dict[str, float]:
         # The model given is the one being trained, hence the encoder of ours.
         del model, args, options
-        if self._sanity.finds_fault():
-            # What such a model finds, it finds by chance, which may be above the base model.
-            return {metric_key(d): 0.0 for d in self._validation.dimensions.all}
-        return self._validation.score(self._model)
+        return self._judge() if self._judge else {}
 
 
-class _Bar(ProgressCallback):
-    def on_log(self, *args: object, **options: object) -> None:
-        """Leave the logging to the recorder."""
-
-
-class _Recorder(TrainerCallback):
-    """Logs progress, ends the training on a stop signal."""
-
-    def __init__(self, stop: StopSignal, *, by_steps: bool) -> None:
-        self._stop = stop
-        self._by_steps = by_steps
-
-    def on_step_end(
-        self,
-        args: object,  # noqa: ARG002  the trainer's signature
-        state: TrainerState,
-        control: TrainerControl,
-        **_: object,
-    ) -> None:
-        if self._stop.requested:
-            control.should_save = control.should_training_stop = True
-        elif state.global_step == state.max_steps and self._by_steps:
-            # Whatever the cadence, the last step is a candidate (the last epoch's end is one).
-            control.should_save = control.should_evaluate = True
-
-    def on_epoch_end(
-        self,
-        args: object,  # noqa: ARG002  the trainer's signature
-        state: TrainerState,
-        control: TrainerControl,
-        **_: object,
-    ) -> None:
-        # The trainer ends an epoch that a stop signal cut short as if it were whole. Validating
-        # there would add a candidate, and draw random numbers that an uninterrupted run does not.
-        if self._stop.requested and not float(state.epoch or 0).is_integer():
-            control.should_save = control.should_evaluate = False
-
-    def on_log(
-        self,
-        args: object,  # noqa: ARG002  the trainer's signature
-        state: TrainerState,
-        control: TrainerControl,  # noqa: ARG002  the trainer's signature
-        logs: dict[str, float] | None = None,
-        **_: object,
-    ) -> None:
-        logs = logs or {}
-        where = f"step={state.global_step}/{state.max_steps}"
-        if "loss" in logs:
-            facts = {"loss": f"{logs['loss']:.4f}", "learning_rate": f"{logs['learning_rate']:.2e}"}
-            log.info("train: %s %s", where, join_facts(dict(facts)))
-        for key, value in logs.items():
-            if key.startswith("eval_dim_"):
-                log.info("validate: %s %s: %.4f", where, key.removeprefix("eval_"), value)
-
-
-class AfterSaving(TrainerCallback):
-    """Hands each written checkpoint's folder on."""
-
-    def __init__(self, work: Callable[[Path], None]) -> None:
-        self._work = work
-
-    def on_save(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,  # noqa: ARG002  the trainer's signature
-        **_: object,
-    ) -> None:
-        self._work(Path(str(args.output_dir)) / f"checkpoint-{state.global_step}")
-
-
-def curves(state: TrainerState) -> list[dict[str, float]]:
-    """Reduce the trainer's log to what a report draws: loss, learning rate, validation."""
-    kept = ("step", "epoch", "loss", "learning_rate", "grad_norm")
-    return [
-        {key.removeprefix("eval_"): value for key, value in entry.items()
-         if key in kept or key.startswith("eval_dim_")}
-        for entry in state.log_history
-        if "loss" in entry or any(key.startswith("eval_dim_") for key in entry)
-    ]  # fmt: skip
+def judge_checkpoint(model: Model, validation: Validation, sanity: Sanity) -> dict[str, float]:
+    if sanity.finds_fault():
+        # What such a model finds, it finds by chance, which may be above the base model.
+        return {metric_key(d): 0.0 for d in validation.dimensions.all}
+    return validation.score(model)

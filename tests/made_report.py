@@ -286,6 +286,7 @@ def _data():
             "exact duplicate": {"rows": 113, "first": ["pairs.jsonl:6", "pairs.jsonl:8"]},
             "too short": {"rows": 7, "first": ["pairs.jsonl:90"]},
         },
+        "dropped_documents": {"empty document": {"rows": 2, "first": ["corpus.jsonl:17"]}},
         "splits": {"train": 5600, "validation": 699, "test": 701},
         "duplicates": {
             "rows_sharing_a_context": 2213,

@@ -8,12 +8,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from accelerate.data_loader import BatchSamplerShard
 from conftest import make_pairs, write_jsonl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from job.baseline import score_base
-from job.batches import lookalike_sampler
+from job.batches import Shares, lookalike_sampler
 from job.data import TrainingPairs, load_dataset
 from job.errors import Interrupted
 from job.evaluate import choose_dimensions
@@ -22,8 +23,8 @@ from job.machine import Machine
 from job.model import load_model
 from job.negatives import find_lookalikes
 from job.recipe import resolve
-from job.train import train
-from job.trainer import build_trainer
+from job.train import conducting_trainer, train
+from job.trainer import Setting
 from job.workspace import Workspace
 
 CPU = Machine("cpu", "float32", "as the spec says")
@@ -308,6 +309,39 @@ def test_lookalikes_share_a_batch_far_more_often_than_by_chance(spread):
     assert together > 0.4
 
 
+# Among several processes
+
+
+def dealt(situation, processes, seed, epoch):
+    """List what each process gets of an epoch, as the trainer's library deals it out."""
+    shares = Shares(sampler(*situation, seed=seed), processes)
+    shares.set_epoch(epoch)
+    by_rank = [
+        list(BatchSamplerShard(shares, processes, rank, even_batches=False))
+        for rank in range(processes)
+    ]
+    assert len(shares) == processes * len(sampler(*situation))
+    return by_rank
+
+
+@given(situations(), st.integers(1, 4), SEEDS, EPOCHS)
+@settings(deadline=None)
+def test_the_shares_of_a_batch_are_that_batch(situation, processes, seed, epoch):
+    """All are of one size, also where a batch is short; only then do its first rows come again."""
+    expected = batches(*situation, seed=seed, epoch=epoch)
+
+    by_rank = dealt(situation, processes, seed, epoch)
+
+    assert [len(own) for own in by_rank] == [len(expected)] * processes
+    for batch, shares in zip(expected, zip(*by_rank, strict=True), strict=True):
+        rows = math.ceil(len(batch) / processes)
+        assert [len(share) for share in shares] == [rows] * processes
+        together = list(itertools.chain(*shares))
+        assert together[: len(batch)] == batch
+        # Three rows among four processes: the rest is the batch again.
+        assert together[len(batch) :] == (batch * processes)[: len(together) - len(batch)]
+
+
 # In the trainer
 
 
@@ -335,8 +369,12 @@ def test_the_trainer_draws_its_batches_so(prepared, tmp_path):
     model, pairs = load_model(spec.model, CPU), dataset.train
     recipe = resolve(spec.training, model, pairs)
     alike = find_lookalikes(model, pairs, 1.0, 64)
-    trainer = build_trainer(
-        model, pairs, base.validation, recipe.spec, Workspace(tmp_path), StopSignal(), alike
+    trainer = conducting_trainer(
+        model,
+        Setting(pairs, base.validation.dimensions, recipe.spec, model.prompts, alike),
+        base.validation,
+        Workspace(tmp_path),
+        StopSignal(),
     )
 
     loader = trainer.get_train_dataloader()
@@ -366,8 +404,12 @@ def test_no_text_stands_twice_in_what_the_trainer_draws(prepared, tmp_path, prot
     model, pairs = load_model(spec.model, CPU), dataset.train
     recipe = resolve(spec.training, model, pairs)
     alike = find_lookalikes(model, pairs, 1.0, 64)
-    trainer = build_trainer(
-        model, pairs, base.validation, recipe.spec, Workspace(tmp_path), StopSignal(), alike
+    trainer = conducting_trainer(
+        model,
+        Setting(pairs, base.validation.dimensions, recipe.spec, model.prompts, alike),
+        base.validation,
+        Workspace(tmp_path),
+        StopSignal(),
     )
     contexts = pairs.table["positive"].to_pylist()
     assert len(set(contexts)) < len(contexts)
@@ -414,7 +456,8 @@ def test_a_training_taken_up_in_mid_epoch_ends_as_if_it_had_not_been_interrupted
     stop = StopSignal()
 
     def stop_after(folder):
-        stop.requested |= folder.name == f"checkpoint-{stopped_after}"
+        if folder.name == f"checkpoint-{stopped_after}":
+            stop.request()
 
     def work(name, settings=spec.training, **options):
         return train(

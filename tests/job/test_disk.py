@@ -20,7 +20,8 @@ from job.interruption import StopSignal
 from job.machine import Machine
 from job.model import load_model
 from job.recipe import resolve
-from job.trainer import build_trainer
+from job.train import conducting_trainer
+from job.trainer import Setting
 from job.workspace import Workspace
 
 
@@ -37,7 +38,13 @@ def trainer(tiny_spec, model, tmp_path):
     base = score_base(model, dataset, choose_dimensions(spec.evaluation, model.width), spec)
     recipe = resolve(spec.training, model, dataset.train)
     place = Workspace(tmp_path)
-    return build_trainer(model, dataset.train, base.validation, recipe.spec, place, StopSignal())
+    return conducting_trainer(
+        model,
+        Setting(dataset.train, base.validation.dimensions, recipe.spec, model.prompts),
+        base.validation,
+        place,
+        StopSignal(),
+    )
 
 
 @pytest.fixture

@@ -6,9 +6,11 @@ import math
 import numpy as np
 import pyarrow as pa
 import pytest
+from crew_job import together
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from job.batches import Shares
 from job.data import TrainingPairs
 from job.machine import Machine
 from job.model import Model, Prompts
@@ -379,3 +381,83 @@ def test_hard_negatives_make_the_task_harder(encoder, tokenize):
     assert values == sorted(values)
     assert values[1] > values[0] + 0.1
     assert values[2] > values[1] + 0.1
+
+
+# Among several processes
+
+
+# Full, uneven, and hardly enough: 8, 7, 3 and 1 rows among up to three processes.
+BATCHES = [[0, 1, 2, 3, 4, 5, 6, 7], [6, 5, 4, 3, 2, 8, 7], [7, 3, 0], [4]]
+# Rows 0, 3 and 7 ask the same, as 1 and 5 do; the negatives of some are answers to others.
+ASKED, TOLD = [0, 1, 2, 0, 3, 1, 4, 0, 5], [0, 1, 2, 3, 4, 5, 6, 7, 8]
+WRONG = [[2], [0], [4], [5], [1], [3], [2], [9], [0]]
+TEXTS = [f"ask{number} the tell{23 - number} a ask{(number * 7) % 24}" for number in range(10)]
+
+
+def losses_and_gradients(rank, folder, asked, mini_batch_size, dealt):
+    """Return what this process makes of its share of each batch: a loss, and its gradients."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+
+    from job.losses import matryoshka_loss
+
+    encoder = SentenceTransformer(folder, device="cpu").eval()
+    spec = resolved(mini_batch_size=mini_batch_size, dimension_weights=(1.0, 0.5))
+    loss = matryoshka_loss(on(encoder), pairs_of(asked, TOLD, WRONG), (64, 16), spec)
+    found = []
+    for shares in dealt:
+        rows = shares[rank]
+        numbers = ([ASKED[row] for row in rows], rows, [WRONG[row][0] for row in rows])
+        columns = [
+            encoder.preprocess([texts[number] for number in own])
+            for texts, own in zip((QUESTIONS, TEXTS, TEXTS), numbers, strict=True)
+        ]
+        value, gradients = value_and_gradients(loss, encoder, columns, torch.tensor(rows))
+        found.append((value, {name: gradient.numpy() for name, gradient in gradients.items()}))
+    return found
+
+
+def averaged(folder, processes, asked=ASKED, mini_batch_size=None):
+    """Compute the loss of each batch and its gradients, as the trainer averages them."""
+    samplers = [[batch] for batch in BATCHES]
+    dealt = [list(Shares(one, processes)) for one in samplers]
+    by_rank = together(processes, losses_and_gradients, str(folder), asked, mini_batch_size, dealt)
+    return [
+        (
+            np.mean([value for value, _ in of_all]),
+            {name: np.mean([own[name] for _, own in of_all], axis=0) for name in of_all[0][1]},
+        )
+        for of_all in zip(*by_rank, strict=True)
+    ]
+
+
+@pytest.fixture(scope="module")
+def alone(tiny_encoder):
+    """Train on each batch in one process."""
+    return averaged(tiny_encoder, 1)
+
+
+@pytest.mark.parametrize(("processes", "mini_batch_size"), [(2, None), (3, None), (3, 2)])
+def test_several_processes_have_the_loss_and_gradients_of_one(
+    tiny_encoder, alone, processes, mini_batch_size
+):
+    """Known answers, of all processes, are no wrong ones; a row that comes twice counts once.
+
+    But for the order in which float32 is added up.
+    """
+    shared = averaged(tiny_encoder, processes, mini_batch_size=mini_batch_size)
+
+    assert [value for value, _ in shared] == pytest.approx([value for value, _ in alone], rel=1e-6)
+    for (_, expected), (_, found) in zip(alone, shared, strict=True):
+        assert found.keys() == expected.keys()
+        largest = max(float(np.abs(gradient).max()) for gradient in expected.values())
+        for name, gradient in expected.items():
+            np.testing.assert_allclose(found[name], gradient, rtol=0, atol=5e-6 * largest)
+
+
+def test_those_known_answers_would_otherwise_be_punished(tiny_encoder, alone):
+    """The batches above hold some, so that the test above says something of them."""
+    punished = averaged(tiny_encoder, 1, [*range(9)])
+
+    for (value, _), (other, _) in list(zip(alone, punished, strict=True))[:3]:
+        assert value < other - 0.1

@@ -105,7 +105,7 @@ def test_autocast_computes_in_the_chosen_precision(precision):
 
 @pytest.mark.parametrize(
     ("device", "attention", "tokens"),
-    [("cpu", "eager", 2_048), ("cuda", "sdpa", None), ("mps", "sdpa", None)],
+    [("cpu", "eager", 2_048), ("cuda", "sdpa", 16_384), ("mps", "sdpa", None)],
 )
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_each_device_has_its_passes_and_its_kernels(device, precision, attention, tokens):

@@ -261,6 +261,7 @@ def test_a_job_leaves_what_it_promises(reference):
         "data/qrels.tsv",
         "data/rejected.jsonl",
         "logs/job.log",
+        "logs/metrics.jsonl",
         "logs/tensorboard/events",
         "manifest.json",
     }
@@ -284,15 +285,15 @@ REPORT = {
     "repeat": {"command"},
     "inputs": {"model"},
     "data": {"source", "columns", "rows", "used", "dropped", "splits", "duplicates", "leakage"}
-    | {"queries", "corpus", "fingerprint", "truncation"},
+    | {"dropped_documents", "queries", "corpus", "fingerprint", "truncation"},
     "prompts": {"sentence", "base", "tuned"},
     "training": {"steps", "resumed_from_step", "best_step", "recipe", "history", "stopped_early"}
     | {"base_validation", "best_validation", "pairs", "seconds", "pairs_per_second"}
-    | {"peak_memory", "remark"},
+    | {"peak_memory", "remark", "rows_at_once", "tokens"},
     "seconds": {"start", "fetch", "data", "model", "score base", "train", "score tuned"}
     | {"compare", "store"},
     "cost": {"usd", "basis"},
-    "environment": {"versions", "device", "precision", "reason"},
+    "environment": {"versions", "device", "precision", "reason", "hosts", "processes"},
     "spec": {"version", "preset", "data", "model", "training", "evaluation", "output"},
 }
 
@@ -404,7 +405,7 @@ def test_what_auto_became_stands_in_the_log_and_in_the_report(reference):
 
     assert (field, value) == ("mini_batch_size", None)
     assert reason == "a batch needs about 0.0 GiB, which is free"
-    assert f"Z recipe: {field}=null ({reason})\n" in log
+    assert f'Z recipe: {field}=null reason="{reason}"\n' in log
     assert f"- `auto` became: {field} null ({reason}).\n" in page
 
 
@@ -618,7 +619,7 @@ def test_a_job_that_was_lost_after_its_training_does_not_train_again(
 def test_an_interrupted_job_leaves_no_result_and_goes_on(run_job, place):
     """A stop signal ends the job after its step; the next launch resumes at that step."""
     stop = StopSignal()
-    stop.requested = True
+    stop.request()
 
     with pytest.raises(Interrupted):
         run_job("interrupted", training__epochs="1", stop=stop)
@@ -640,7 +641,7 @@ def test_a_job_taken_up_scores_the_base_model_no_second_time(run_job, place, mon
     }
     whole = run_job(f"whole-{rate}", **fields)
     stop = StopSignal()
-    stop.requested = True
+    stop.request()
     with pytest.raises(Interrupted):
         run_job(f"cut-{rate}", stop=stop, **fields)
     kept = kept_seconds(Workspace(place / "work" / f"cut-{rate}").seconds)
@@ -664,7 +665,7 @@ def test_a_job_taken_up_scores_the_base_model_no_second_time(run_job, place, mon
 def test_a_job_whose_data_has_changed_is_not_gone_on_with(run_job, place, pairs):
     """The checkpoint was trained on other pairs: which differ is told, and nothing is lost."""
     stop = StopSignal()
-    stop.requested = True
+    stop.request()
     own = place / "own.jsonl"
     own.write_bytes(pairs.read_bytes())
     with pytest.raises(Interrupted):

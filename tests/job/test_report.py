@@ -361,4 +361,6 @@ def test_the_report_names_the_versions_it_was_made_with(report):
         "device": "cpu",
         "precision": "float32",
         "reason": "as the spec says",
+        "hosts": 1,
+        "processes": 1,
     }

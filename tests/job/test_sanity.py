@@ -16,7 +16,8 @@ from job.machine import Machine
 from job.model import load_model
 from job.recipe import resolve
 from job.sanity import Sanity, is_sinking, spread
-from job.trainer import build_trainer
+from job.train import conducting_trainer
+from job.trainer import Setting
 from job.workspace import Workspace
 
 CPU = Machine("cpu", "float32", "as the spec says")
@@ -34,11 +35,10 @@ def prepare(tiny_spec, tmp_path):
         dimensions = choose_dimensions(spec.evaluation, model.width)
         validation = score_base(load_model(spec.model, CPU), dataset, dimensions, spec).validation
         recipe = resolve(spec.training, model, dataset.train)
-        return build_trainer(
+        return conducting_trainer(
             model,
-            dataset.train,
+            Setting(dataset.train, validation.dimensions, recipe.spec, model.prompts),
             validation if base is None else replace(validation, base=base),
-            recipe.spec,
             Workspace(tmp_path / "work"),
             StopSignal(),
             callbacks=callbacks,

@@ -237,6 +237,8 @@ def test_no_epochs_leave_the_base_model_untouched(task):
         "best_validation": base,
         "history": [],
         "stopped_early": None,
+        "rows_at_once": None,
+        "tokens": None,
         "pairs": 0,
         "seconds": 0.0,
         "pairs_per_second": None,
@@ -519,7 +521,7 @@ class AskToStop(logging.Handler):
 
     def emit(self, record):
         if record.getMessage().startswith(self._line):
-            self.stop.requested = True
+            self.stop.request()
 
 
 @pytest.fixture
@@ -557,7 +559,10 @@ def test_an_interrupted_training_ends_as_if_it_had_not_been(
     stopped = last_checkpoint(prepared.workspace.checkpoints)
     resumed = prepared.train()
 
-    assert str(caught.value) == f"The run was interrupted after step {logged + 1} of 20."
+    assert str(caught.value) == (
+        f"The run was interrupted after step {logged + 1} of 20. Launch it again to go on from "
+        "there."
+    )
     assert stopped.name == f"checkpoint-{logged + 1}"
     assert resumed.resumed_from_step == logged + 1
     assert_same_weights(weights_of(resumed.model), weights_of(whole.model))

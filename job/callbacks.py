@@ -1,0 +1,162 @@
+"""What hangs in the trainer's loop: it tells, saves, stops, and keeps all processes together."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_callback import ProgressCallback
+
+from job import crew
+from job.batches import Shares
+from job.interruption import StopSignal
+from job.progress import log, tell
+
+
+class _Sharing(Protocol):
+    """A trainer whose processes share each batch; it has the shares once it trains."""
+
+    shares: Shares | None
+
+
+class InUnison(TrainerCallback):
+    """Has all processes of a run do after a step what the conductor's callbacks ask for."""
+
+    def __init__(self, trainer: _Sharing) -> None:
+        self._trainer = trainer
+
+    def on_epoch_begin(
+        self,
+        args: object,  # noqa: ARG002  the trainer's signature
+        state: TrainerState,
+        control: TrainerControl,  # noqa: ARG002  the trainer's signature
+        **_: object,
+    ) -> None:
+        # The trainer does not reach it where it goes on in the midst of an epoch.
+        if self._trainer.shares:
+            self._trainer.shares.set_epoch(int(state.epoch or 0))
+
+    def on_step_end(
+        self,
+        args: object,  # noqa: ARG002  the trainer's signature
+        state: object,  # noqa: ARG002  the trainer's signature
+        control: TrainerControl,
+        **_: object,
+    ) -> None:
+        for name, value in crew.share(vars(control)).items():
+            setattr(control, name, value)
+
+    on_epoch_end = on_evaluate = on_step_end
+
+
+class Bar(ProgressCallback):
+    def on_log(self, *args: object, **options: object) -> None:
+        """Leave the logging to the recorder."""
+
+
+class StopTogether(TrainerCallback):
+    """Tells every process of a stop signal that one of them was sent; the first of callbacks."""
+
+    def __init__(self, stop: StopSignal) -> None:
+        self._stop = stop
+
+    def on_step_end(self, *args: object, **options: object) -> None:
+        del args, options
+        if crew.any_of(self._stop.requested):
+            self._stop.request()
+
+
+class Recorder(TrainerCallback):
+    """Logs progress, ends the training on a stop signal."""
+
+    def __init__(self, stop: StopSignal, *, by_steps: bool) -> None:
+        self._stop = stop
+        self._by_steps = by_steps
+        self._began = 0.0
+        # Of the steps since the last line.
+        self._seconds, self._steps = 0.0, 0
+
+    def on_step_begin(self, *args: object, **options: object) -> None:
+        del args, options
+        self._began = time.perf_counter()
+
+    def on_step_end(
+        self,
+        args: object,  # noqa: ARG002  the trainer's signature
+        state: TrainerState,
+        control: TrainerControl,
+        **_: object,
+    ) -> None:
+        self._seconds += time.perf_counter() - self._began
+        self._steps += 1
+        if self._stop.requested:
+            control.should_save = control.should_training_stop = True
+        elif state.global_step == state.max_steps and self._by_steps:
+            # Whatever the cadence, the last step is a candidate (the last epoch's end is one).
+            control.should_save = control.should_evaluate = True
+
+    def on_epoch_end(
+        self,
+        args: object,  # noqa: ARG002  the trainer's signature
+        state: TrainerState,
+        control: TrainerControl,
+        **_: object,
+    ) -> None:
+        # The trainer ends an epoch that a stop signal cut short as if it were whole. Validating
+        # there would add a candidate, and draw random numbers that an uninterrupted run does not.
+        if self._stop.requested and not float(state.epoch or 0).is_integer():
+            control.should_save = control.should_evaluate = False
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,  # noqa: ARG002  the trainer's signature
+        logs: dict[str, float] | None = None,
+        **_: object,
+    ) -> None:
+        logs = logs or {}
+        where = f"{state.global_step}/{state.max_steps}"
+        if "loss" in logs:
+            each = self._seconds / max(1, self._steps)
+            self._seconds, self._steps = 0.0, 0
+            tell(
+                "train",
+                step=where,
+                loss=f"{logs['loss']:.4f}",
+                learning_rate=f"{logs['learning_rate']:.2e}",
+                seconds_per_step=f"{each:.4f}",
+                pairs_per_second=f"{args.train_batch_size / each:.1f}" if each else "0.0",
+            )
+        for key, value in logs.items():
+            if key.startswith("eval_dim_"):
+                log.info("validate: step=%s %s: %.4f", where, key.removeprefix("eval_"), value)
+
+
+class AfterSaving(TrainerCallback):
+    """Hands each written checkpoint's folder on, to one after the other."""
+
+    def __init__(self, *works: Callable[[Path], None] | None) -> None:
+        self._works = [work for work in works if work]
+
+    def on_save(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,  # noqa: ARG002  the trainer's signature
+        **_: object,
+    ) -> None:
+        for work in self._works:
+            work(Path(str(args.output_dir)) / f"checkpoint-{state.global_step}")
+
+
+def curves(state: TrainerState) -> list[dict[str, float]]:
+    """Reduce the trainer's log to what a report draws: loss, learning rate, validation."""
+    kept = ("step", "epoch", "loss", "learning_rate", "grad_norm")
+    return [
+        {key.removeprefix("eval_"): value for key, value in entry.items()
+         if key in kept or key.startswith("eval_dim_")}
+        for entry in state.log_history
+        if "loss" in entry or any(key.startswith("eval_dim_") for key in entry)
+    ]  # fmt: skip

@@ -1,0 +1,146 @@
+"""What the hosts of a run tell each other beside their work: that they live, and why they ended.
+
+By a store of torch's on the first host. A host that ends badly says why, and one that says nothing
+any more is given up, so that no other waits for it without end.
+"""
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from job.cluster import Cluster
+from job.errors import MachineError
+
+if TYPE_CHECKING:
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+# A host gives a sign of life so often, is given up after so long a silence, and waits so long for
+# the others to hear why it ends.
+BEAT_SECONDS, SILENCE_SECONDS, FAREWELL_SECONDS = 2.0, 20.0, 15.0
+MEETING_TIME = timedelta(minutes=15)
+# Of the store's, beside torchrun's own.
+NEXT_PORT = 1
+CAUSE = "cause"
+
+
+@dataclass(frozen=True)
+class Cause:
+    """Why a run of several hosts ends: the host where it went wrong, its exit code and its line."""
+
+    host: str
+    code: int
+    line: str
+
+    def __str__(self) -> str:
+        return f"{self.host}: {self.line}"
+
+
+class Peers:
+    """Beats for this host and listens to the others; `on_cause` is called once if one ends."""
+
+    def __init__(self, cluster: Cluster, on_cause: Callable[[], None]) -> None:
+        self.cause: Cause | None = None
+        self._cluster = cluster
+        self._on_cause = on_cause
+        self._over = threading.Event()
+        self._store = _meet(cluster)
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def await_cause(self) -> Cause | None:
+        """Wait for what another host has to say of its end, or until its silence says it."""
+        ends = time.monotonic() + SILENCE_SECONDS + FAREWELL_SECONDS
+        while self.cause is None and time.monotonic() < ends:
+            time.sleep(BEAT_SECONDS / 4)
+        return self.cause
+
+    def end(self, cause: Cause | None = None) -> None:
+        """Stop listening; a cause is told to the others, who hear it before the store goes."""
+        self._over.set()
+        self._thread.join()
+        # The first host, with the store, may have gone.
+        with suppress(RuntimeError):
+            if cause:
+                self._store.set(CAUSE, json.dumps(asdict(cause)))
+            self._store.set(f"left/{self._cluster.current}", "")
+            if self._cluster.number == 0:
+                self._see_off()
+
+    def _see_off(self) -> None:
+        ends = time.monotonic() + FAREWELL_SECONDS
+        waited_for = [f"left/{host}" for host in self._cluster.hosts]
+        while not self._store.check(waited_for) and time.monotonic() < ends:
+            time.sleep(BEAT_SECONDS / 4)
+
+    def _watch(self) -> None:
+        heard = {host: (b"", time.monotonic()) for host in self._others()}
+        beats = 0
+        while not self._over.wait(BEAT_SECONDS):
+            beats += 1
+            try:
+                self._store.set(f"beat/{self._cluster.current}", str(beats))
+                self.cause = self._told() or self._silent(heard)
+            except RuntimeError:
+                self.cause = self._gone(self._cluster.hosts[0])
+            if self.cause:
+                self._on_cause()
+                return
+
+    def _others(self) -> list[str]:
+        return [host for host in self._cluster.hosts if host != self._cluster.current]
+
+    def _told(self) -> Cause | None:
+        if not self._store.check([CAUSE]):
+            return None
+        return Cause(**json.loads(self._store.get(CAUSE)))
+
+    def _silent(self, heard: dict[str, tuple[bytes, float]]) -> Cause | None:
+        now = time.monotonic()
+        for host, (beat, at) in heard.items():
+            if self._store.check([f"left/{host}"]):
+                continue
+            key = f"beat/{host}"
+            last = self._store.get(key) if self._store.check([key]) else b""
+            if last != beat:
+                heard[host] = (last, now)
+            # Before its first beat a host may still be starting.
+            elif beat and now - at > SILENCE_SECONDS:
+                return self._gone(host)
+        return None
+
+    def _gone(self, host: str) -> Cause:
+        line = (
+            "it has gone, without a word. Launch the run again to go on from its last checkpoint."
+        )
+        return Cause(host, MachineError.exit_code, line)
+
+
+def _meet(cluster: Cluster) -> "TCPStore":
+    from torch.distributed import (  # type: ignore[attr-defined]
+        DistNetworkError,
+        DistStoreError,
+        TCPStore,
+    )
+
+    is_first = cluster.number == 0
+    port = cluster.port + NEXT_PORT
+    try:
+        return TCPStore(
+            cluster.address,
+            port,
+            is_master=is_first,
+            wait_for_workers=False,
+            timeout=MEETING_TIME,
+        )
+    except (DistNetworkError, DistStoreError) as error:
+        why = str(error).splitlines()[0]
+        msg = (
+            f"The hosts cannot meet at `{cluster.address}:{port}`: {why}. They must reach each "
+            "other on all ports."
+        )
+        raise MachineError(msg) from None

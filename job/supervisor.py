@@ -1,0 +1,147 @@
+"""Starts a run's processes on this host with torch's own torchrun, and says how they ended."""
+
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from job.cluster import Cluster, use_interface, wait_for_names
+from job.crew import DESERTED
+from job.errors import Interrupted, MachineError, OutOfMemory
+from job.peers import Cause, Peers
+from job.workspace import Workspace
+
+if TYPE_CHECKING:
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+# Longer than a step and a checkpoint take.
+SHUTDOWN_SECONDS = 110
+# Signals that are ours to pass on; torchrun must handle at least one.
+PASSED_ON, TORCHRUNS = (signal.SIGTERM, signal.SIGINT), "SIGQUIT"
+
+
+def supervise(cluster: Cluster, workspace: Workspace, name: str) -> int:
+    """Run this command once a GPU on this host, beside the other hosts; return its exit code."""
+    # Of an earlier start.
+    workspace.failure.unlink(missing_ok=True)
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    use_interface(cluster)
+    for number in PASSED_ON:
+        signal.signal(number, _pass_on)
+    if len(cluster.hosts) == 1:
+        failure = _launch(cluster, name)
+        cause = _explain(failure, cluster, workspace) if failure else None
+        return _end(cause, cluster, workspace)
+    wait_for_names(cluster)
+    peers = Peers(cluster, _kill)
+    failure = _launch(cluster, name)
+    if failure is None:
+        peers.end()
+        return 0
+    cause = peers.cause or _explain(failure, cluster, workspace) or peers.await_cause()
+    peers.end(cause)
+    return _end(cause or _unknown(cluster), cluster, workspace)
+
+
+def _launch(cluster: Cluster, name: str) -> "ChildFailedError | None":
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    several = len(cluster.hosts) > 1
+    config = LaunchConfig(
+        min_nodes=len(cluster.hosts),
+        max_nodes=len(cluster.hosts),
+        nproc_per_node=cluster.processes,
+        run_id=name,
+        rdzv_backend="static" if several else "c10d",
+        rdzv_endpoint=f"{cluster.address}:{cluster.port if several else 0}",
+        rdzv_configs={"rank": cluster.number} if several else {},
+        local_addr=None if several else cluster.address,
+        max_restarts=0,
+        signals_to_handle=TORCHRUNS,
+        shutdown_timeout=SHUTDOWN_SECONDS,
+    )
+    # Torch computes with all cores in each process otherwise.
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, _cores() // cluster.processes)))
+    safe = ["-P"] if sys.flags.safe_path else []
+    try:
+        elastic_launch(config, sys.executable)(*safe, "-m", "job", *sys.argv[1:])
+    except ChildFailedError as error:
+        return error
+    return None
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _explain(failure: "ChildFailedError", cluster: Cluster, workspace: Workspace) -> Cause | None:
+    """Say why the processes of this host ended; nothing where others made them."""
+    codes = [found.exitcode for _, found in sorted(failure.failures.items())]
+    own = [code for code in codes if code not in (DESERTED, -signal.SIGTERM)]
+    if not own and _Passed.on and -signal.SIGTERM in codes:
+        # While it ends, and before it listens, a process dies of what we pass on.
+        own = [Interrupted.exit_code]
+    if not own:
+        return None
+    if own[0] > 0:
+        return Cause(cluster.current, own[0], _noted(workspace.failure))
+    if own[0] == -signal.SIGKILL:
+        line = (
+            "A process of the run was killed (signal 9), as a system does whose memory has run "
+            "out. Set `training.mini_batch_size`, for instance to 16, and launch the run again."
+        )
+        return Cause(cluster.current, OutOfMemory.exit_code, line)
+    line = (
+        f"A process of the run ended by signal {-own[0]} ({signal.Signals(-own[0]).name}). Launch "
+        "the run again to go on from its last checkpoint."
+    )
+    return Cause(cluster.current, MachineError.exit_code, line)
+
+
+def _noted(failure: Path) -> str:
+    if failure.is_file():
+        return failure.read_text("utf-8").strip()
+    return "The run was interrupted, or ended without a reason. Launch it again to go on."
+
+
+def _unknown(cluster: Cluster) -> Cause:
+    line = "Another process of the run has gone without a word; its log may say why."
+    return Cause(cluster.current, MachineError.exit_code, line)
+
+
+def _end(cause: Cause | None, cluster: Cluster, workspace: Workspace) -> int:
+    """Leave the reason where every run leaves it, unless a process of this host has done so."""
+    if cause is None:
+        return 0
+    line = cause.line if cause.host == cluster.current else str(cause)
+    if not workspace.failure.is_file() or _noted(workspace.failure) != cause.line:
+        print(f"Error: {line}", file=sys.stderr, flush=True)
+        workspace.write_failure(line)
+    return cause.code
+
+
+class _Passed:
+    """Whether a signal to end was passed on."""
+
+    on = False
+
+
+def _pass_on(number: int, frame: FrameType | None) -> None:
+    del frame
+    _Passed.on = True
+    _signal_children(number)
+
+
+def _kill() -> None:
+    _signal_children(signal.SIGKILL)
+
+
+def _signal_children(number: int) -> None:
+    import psutil
+
+    for child in psutil.Process().children():
+        child.send_signal(number)
