@@ -1,7 +1,6 @@
 """A plan's `docker run`: mounts, labels, devices, and credentials by their names alone."""
 
 import csv
-import hashlib
 import io
 import os
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 from job.places import S3
 from job.workspace import DEFAULT_ROOT
 from launcher.engine import Engine
+from launcher.hosts import Host, container_name, threads
 from launcher.plan import Plan
 
 USUAL_IMAGE = "embedtune"
@@ -32,19 +32,19 @@ AWS_VARIABLES = (
 HUB_VARIABLES = ("HF_TOKEN", "HF_ENDPOINT", "HF_HUB_OFFLINE", "HF_HUB_DISABLE_XET")
 
 
-def run_command(plan: Plan, engine: Engine) -> list[str]:
-    """Build the `docker run` that starts the job."""
+def run_command(plan: Plan, engine: Engine, host: Host) -> list[str]:
+    """Build the `docker run` that starts the job on a host."""
     machine = plan.machine
     image = machine.image or USUAL_IMAGE
     folder = plan.folder.absolute()
-    argv = ["docker", "run", "--detach", "--init", "--name", container_name(plan.folder)]
+    argv = ["docker", "run", "--detach", "--init", "--name", host.container]
     argv += ["--label", f"{LABEL}={plan.name}", "--label", f"{FOLDER_LABEL}={folder}"]
     # A bare name is an image of this machine; a public registry may have another's by that name.
     argv += ["--pull", "missing" if "/" in image else "never"]
     # A rootless engine's root is the caller; any other engine's is the machine's.
     argv += ["--user", "0:0" if engine.is_rootless else f"{os.getuid()}:{os.getgid()}"]
-    argv += ["--mount", _bind(plan.workspace, DEFAULT_ROOT)]
-    if not plan.destination.uri.startswith(S3):
+    argv += ["--mount", _bind(host.workspace, DEFAULT_ROOT)]
+    if host.is_first and not plan.destination.uri.startswith(S3):
         # Where it lies here as well, so that the spec's `output.uri` means the same in there.
         argv += ["--mount", _bind(folder, folder), "--workdir", str(Path.cwd())]
     environment = plan.environment
@@ -53,21 +53,24 @@ def run_command(plan: Plan, engine: Engine) -> list[str]:
         argv += ["--gpus", "all"]
     elif machine.gpus == "none" and machine.device == "auto":
         environment["EMBEDTUNE_DEVICE"] = "cpu"
+    if machine.hosts > 1:
+        environment["OMP_NUM_THREADS"] = str(threads(machine.hosts, engine.cores))
     for name, value in environment.items():
         argv += ["--env", f"{name}={value}"]
-    argv += _aws() if plan.uses_s3 else []
-    argv += _hub() if plan.uses_hub else []
+    # The other hosts get from the first what they need.
+    argv += _aws() if host.is_first and plan.uses_s3 else []
+    argv += _hub() if host.is_first and plan.uses_hub else []
     # Docker's own 64 MB are too few for data loader workers.
     argv += ["--shm-size", machine.shm_size or "1g"]
     argv += ["--memory", machine.memory] if machine.memory else []
-    argv += ["--network", machine.network] if machine.network else []
-    return [*argv, image, "train"]
+    return [*argv, *_network(plan, host), image, "train"]
 
 
-def container_name(folder: Path) -> str:
-    """Name a run's container; runs of one name in two folders have two."""
-    place = hashlib.sha256(str(folder.absolute()).encode("utf-8")).hexdigest()[:8]
-    return f"embedtune-{folder.name}-{place}"
+def _network(plan: Plan, host: Host) -> list[str]:
+    if plan.machine.hosts == 1:
+        return ["--network", plan.machine.network] if plan.machine.network else []
+    known_as = ["--hostname", host.name, "--network-alias", host.name]
+    return ["--network", container_name(plan.folder), *known_as]
 
 
 def _bind(source: Path, target: Path | str, *, readonly: bool = False) -> str:

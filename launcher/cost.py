@@ -5,12 +5,13 @@ An estimate is a rough one, and says on what it rests.
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from job.errors import BackendError
 from launcher import aws
 from launcher.rules import family
+from launcher.scaling import exchange_seconds, gpus_of, link_gbits
 
 if TYPE_CHECKING:
     import boto3
@@ -47,8 +48,12 @@ ARTICLE_TOKENS = TRAINING_WORK * 4 * 6_300 * (21 + 47) + 4 * 5 * (700 * 21 + 7_0
 A10G_SPEED = 109e6 * ARTICLE_TOKENS / ARTICLE_SECONDS
 # One GPU of the family beside an A10G: from the vendor's specifications, rounded; unmeasured.
 SPEEDS = {"g4dn": 0.5, "g5": 1, "g6": 1, "g6e": 2, "p4d": 3, "p4de": 3, "p5": 5}
+# What `auto` means for a batch where the pairs are many.
+USUAL_BATCH = 128
 # From 2 to 6 minutes pass before a container's first line: the instance, then the image.
 START_UP_SECONDS = 240
+# With a smaller share of work in their time, several GPUs cost twice what they bring.
+WORTHWHILE = 0.5
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,30 @@ class Estimate:
     seconds: float | None
     start_up_seconds: float
     basis: str
+    # Where there are several: how many, and what one of them would take.
+    gpus: int = 1
+    one_gpu_seconds: float | None = None
+
+    @property
+    def efficiency(self) -> float:
+        """Return the share of the GPUs' time that is not waiting for each other."""
+        if self.seconds is None or self.one_gpu_seconds is None:
+            return 1.0
+        return self.one_gpu_seconds / (self.gpus * self.seconds)
+
+    @property
+    def advice(self) -> str | None:
+        """Say in a line where one GPU would do as well."""
+        one, several = self.one_gpu_seconds, self.seconds
+        if one is None or several is None:
+            return None
+        if one > self.start_up_seconds and self.efficiency >= WORTHWHILE:
+            return None
+        return (
+            f"{self.gpus} GPUs would hardly pay: about {several / 60:.1f} min of work instead of "
+            f"{one / 60:.1f} min on one GPU, after {self.start_up_seconds / 60:.0f} min until the "
+            f"job starts; {self.efficiency:.0%} of their time would be work (derived, not measured)"
+        )
 
 
 def price_of(instance_type: str, region: str, session: "boto3.Session | None" = None) -> Price:
@@ -113,28 +142,65 @@ def estimate(
     parameters: int,
     instance_type: str,
     instances: int,
+    batch_size: int = USUAL_BATCH,
 ) -> Estimate:
     """Scale the article's run to another job; `pairs` are those trained on, both texts of each."""
-    gpus = family(instance_type)
-    if gpus not in SPEEDS:
+    kind = family(instance_type)
+    if kind not in SPEEDS:
         basis = f"no run on {instance_type} or a similar instance is known"
         return Estimate(None, START_UP_SECONDS, basis)
     # The whole corpus is encoded for the base and the tuned model, and at most once an epoch.
     encoded = (epochs + 2) * corpus_documents * tokens_per_document
     tokens = TRAINING_WORK * epochs * pairs * tokens_per_pair + encoded
-    seconds = parameters * tokens / (A10G_SPEED * SPEEDS[gpus])
-    return Estimate(float(f"{seconds:.2g}"), START_UP_SECONDS, _basis(gpus, instances))
+    alone = parameters * tokens / (A10G_SPEED * SPEEDS[kind])
+    gpus = instances * gpus_of(instance_type)
+    exchanges = epochs * pairs / batch_size * exchange_seconds(instance_type, instances, parameters)
+    found = Estimate(
+        _rounded(alone / gpus + exchanges),
+        START_UP_SECONDS,
+        _basis(kind),
+        gpus,
+        _rounded(alone) if gpus > 1 else None,
+    )
+    return replace(found, basis=f"{found.basis}; {_scaling(found, instance_type, instances)}")
 
 
-def _basis(gpus: str, instances: int) -> str:
+def article(instance_type: str, instances: int) -> Estimate:
+    """Estimate a job of the article's size."""
+    return estimate(
+        pairs=6_300,
+        tokens_per_pair=21 + 47,
+        corpus_documents=7_000,
+        tokens_per_document=47,
+        epochs=4,
+        parameters=109_000_000,
+        instance_type=instance_type,
+        instances=instances,
+    )
+
+
+def _rounded(seconds: float) -> float:
+    return float(f"{seconds:.2g}")
+
+
+def _basis(kind: str) -> str:
     basis = (
         "scaled by parameters and tokens from the one published run (bge-base-en-v1.5, 6,300 pairs,"
-        " 4 epochs, 3 min 26 s on ml.g5.2xlarge); derived, not measured; one GPU counted"
+        " 4 epochs, 3 min 26 s on ml.g5.2xlarge); derived, not measured"
     )
-    basis += f" of {instances} instances" if instances > 1 else ""
-    if gpus == "g5":
+    if kind == "g5":
         return basis
-    return f"{basis}; one of {gpus} taken as {SPEEDS[gpus]:g} × g5's, by specification"
+    return f"{basis}; a GPU of {kind} taken as {SPEEDS[kind]:g} × g5's, by specification"
+
+
+def _scaling(found: Estimate, instance_type: str, instances: int) -> str:
+    if found.gpus == 1:
+        return "one GPU counted"
+    link = link_gbits(instance_type, instances)
+    return (
+        f"{found.gpus} GPUs counted at {found.efficiency:.0%}, with gradients over {link} Gbit/s in"
+        " each step"
+    )
 
 
 def _listed_price(session: "boto3.Session", instance_type: str, region: str) -> float | None:

@@ -10,11 +10,16 @@ from typing import TYPE_CHECKING
 
 from job.errors import BackendError
 from launcher import account, engine
+from launcher.cost import article
 from launcher.findings import Finding, Missing, NotNeeded, look, said
+from launcher.forecast import forecast
+from launcher.scaling import gpus_of
 from launcher.stack import Stack, read_stack
 
 if TYPE_CHECKING:
     import boto3
+
+    from launcher.plan import Plan
 
 # By its name on PyPI: to look for its modules would import half of it.
 SDK = "sagemaker-core"
@@ -70,6 +75,23 @@ def without_session(error: BackendError) -> list[Finding]:
         Finding("settings", "missing", said(error), fix),
         *_skipped(("credentials", *OF_ACCOUNT), "needs profile and region"),
     ]
+
+
+def examine_gpus(instance_type: str, instances: int, plan: "Plan | None") -> list[Finding]:
+    """Say whether several GPUs would pay: for a job, or for one that is as large as the article's.
+
+    Nothing is said of one GPU.
+    """
+    if instances * gpus_of(instance_type) == 1:
+        return []
+    found = forecast(plan) if plan else article(instance_type, instances)
+    if found is None or found.seconds is None:
+        return [Finding("GPUs", "skipped", "data or model cannot be sized from here")]
+    job = "" if plan else "for 6,300 pairs and bge-base-en-v1.5, "
+    if found.advice:
+        return [Finding("GPUs", "doubtful", f"{job}{found.advice}")]
+    what = f"{job}{found.gpus} GPUs would take about {found.seconds / 60:.1f} min; {found.basis}"
+    return [Finding("GPUs", "ok", what)]
 
 
 def examine_process() -> list[Finding]:

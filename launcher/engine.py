@@ -20,6 +20,9 @@ EXPLANATIONS = {
     "nvidia-container-cli": "The engine cannot reach a GPU: check `nvidia-smi` on this machine, or "
     "launch with `--gpus none`.",
     "is already in use by container": "The run is under way already: `embedtune status`.",
+    "already exists": "The run is under way already: `embedtune status`.",
+    "non-overlapping IPv4 address pool": "The engine has no addresses left for one more network: "
+    "`docker network prune`.",
     "No such image": "The image is not here: `make image` builds it, `--image` names another.",
     "Unable to find image": "The image is not here, and could not be fetched: log in to its "
     "registry, or name another with `--image`.",
@@ -42,6 +45,8 @@ class Engine:
 
     has_gpus: bool = False
     is_rootless: bool = False
+    # Unknown where it is 0.
+    cores: int = 0
 
 
 def look() -> Engine:
@@ -55,6 +60,7 @@ def look() -> Engine:
         # A GPU without the runtime is asked for as well: the engine's refusal says what is missing.
         has_device or "nvidia" in (found.get("Runtimes") or {}),
         any("rootless" in option for option in found.get("SecurityOptions") or ()),
+        int(found.get("NCPU") or 0),
     )
 
 

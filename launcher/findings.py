@@ -8,7 +8,7 @@ from typing import Literal
 from job.errors import BackendError
 from launcher.aws import error_code
 
-State = Literal["ok", "missing", "unknown", "skipped"]
+State = Literal["ok", "missing", "unknown", "doubtful", "skipped"]
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from launcher.cost import Estimate, estimate
+from launcher.cost import USUAL_BATCH, Estimate, estimate
 from launcher.plan import BUILTIN, Plan
 
 # Formats with a row a line, and what a token of them takes, quotes and names of fields included.
@@ -33,7 +33,7 @@ def forecast(plan: Plan) -> Estimate | None:
     count = min(rows.count, spec.data.limit or rows.count)
     tokens = rows.bytes / rows.count / BYTES_A_TOKEN
     share = 1 - spec.data.validation_fraction - spec.data.test_fraction
-    epochs = spec.training.epochs
+    epochs, batch_size = spec.training.epochs, spec.training.batch_size
     return estimate(
         pairs=int(count * share),
         tokens_per_pair=tokens,
@@ -43,6 +43,7 @@ def forecast(plan: Plan) -> Estimate | None:
         parameters=parameters,
         instance_type=plan.machine.instance_types[0],
         instances=plan.machine.instances,
+        batch_size=USUAL_BATCH if batch_size == "auto" else batch_size,
     )
 
 

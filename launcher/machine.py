@@ -22,6 +22,7 @@ class MachineOptions:
     memory: str | None = None
     shm_size: str | None = None
     network: str | None = None
+    hosts: int = 1
     # SageMaker's. Several instance types are tried in their order.
     instance_type: tuple[str, ...] = ()
     instances: int = 1

@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 
     from launcher.plan import Plan
 
+OWN_TRAFFIC = (
+    "The instances talk to each other: a security group of theirs must let its own members in and "
+    "out on all ports."
+)
+
 
 @dataclass(frozen=True)
 class Site:
@@ -101,6 +106,8 @@ def complete(session: "boto3.Session", plan: "Plan", document: dict[str, Any]) -
     for channel in document["InputDataConfig"]:
         if plan.sources.get(channel["ChannelName"], "").startswith(S3):
             _check_source(session, channel["DataSource"]["S3DataSource"]["S3Uri"])
+    if machine.instances > 1 and "VpcConfig" in document:
+        click.echo(OWN_TRAFFIC, err=True)
     price = _agreed(session, plan)
     if price.usd_per_hour is not None:
         each = price.usd_per_hour * machine.instances
@@ -163,6 +170,8 @@ def _outlook(plan: "Plan", price: Price, most: float | None) -> Iterator[str]:
         usd = "" if cost is None else f", ${cost:.2f}"
         waiting = f"{found.start_up_seconds / 60:.0f} min until it starts"
         yield f"About {minutes:.1f} min{usd}, after {waiting} ({found.basis})"
+        if found.advice:
+            yield found.advice
     kind = machine.instance_types[0]
     bound = "" if most is None else f": at most ${most:.2f}"
     hours = machine.max_runtime / 3600

@@ -18,6 +18,8 @@ def stage(workspace: Workspace, spec: JobSpec, inputs: dict[str, Path]) -> None:
         fill_channel(source, workspace.channel_folder(name))
     workspace.job_spec.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(workspace.job_spec, spec.to_json())
+    # An earlier start may have had several hosts.
+    workspace.resource_config.unlink(missing_ok=True)
 
 
 def fill_channel(source: Path, folder: Path) -> None:

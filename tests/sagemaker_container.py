@@ -1,10 +1,13 @@
-"""How a training host runs the job's container: as a subprocess, or by Docker."""
+"""How training hosts run the job's containers: as subprocesses, or by Docker."""
 
 import os
 import signal
+import socket
 import subprocess
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -14,9 +17,24 @@ NO_SERVER = "http://127.0.0.1:9"
 TO_US = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
 
 
+@dataclass
+class Network:
+    """How the hosts of a job reach each other; `options` are the executor's, by host."""
+
+    is_isolated: bool
+    environment: dict[str, str] = field(default_factory=dict)
+    options: dict[str, list[str]] = field(default_factory=dict)
+    interface: str = "eth0"
+
+
 class Executor(Protocol):
+    def network(
+        self, name: str, hosts: list[str], *, isolated: bool
+    ) -> AbstractContextManager[Network]:
+        """Let the hosts of a job's life find each other by their names."""
+
     def start(
-        self, root: Path, environment: dict[str, str], *, isolated: bool
+        self, root: Path, host: str, environment: dict[str, str], network: Network
     ) -> subprocess.Popen[bytes]:
         """Run `train` on the /opt/ml at `root`; its lines come out of `stdout`."""
 
@@ -30,15 +48,23 @@ class Process:
     def __init__(self, command: list[str] | None = None):
         self.command = command or [sys.executable, "-P", "-m", "job"]
 
+    @contextmanager
+    def network(self, name: str, hosts: list[str], *, isolated: bool) -> Iterator[Network]:
+        """Subprocesses have no names, so they are told where to meet."""
+        del name
+        meeting = {"EMBEDTUNE_RENDEZVOUS": f"127.0.0.1:{free_port()}"}
+        yield Network(isolated, meeting if len(hosts) > 1 else {})
+
     def start(
-        self, root: Path, environment: dict[str, str], *, isolated: bool
+        self, root: Path, host: str, environment: dict[str, str], network: Network
     ) -> subprocess.Popen[bytes]:
+        del host
         # Its own home: nobody's credentials, logins and caches.
         home = root.with_name(f"{root.name}-home")
         home.mkdir()
         basics = {name: os.environ[name] for name in KEPT if name in os.environ}
         alone = {"HOME": str(home), "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
-        if isolated:
+        if network.is_isolated:
             # A subprocess keeps its network, so what honours proxies is sent to nobody's port.
             proxies = ("http_proxy", "https_proxy", "all_proxy")
             alone |= {n: NO_SERVER for name in proxies for n in (name, name.upper())}
@@ -65,12 +91,34 @@ class Docker:
     def __init__(self, image: str):
         self.image = image
 
+    @contextmanager
+    def network(self, name: str, hosts: list[str], *, isolated: bool) -> Iterator[Network]:
+        """Isolated hosts have a network of their own, others this machine's, like the server."""
+        if len(hosts) == 1:
+            options = {hosts[0]: ["--network", "none" if isolated else "host"]}
+            yield Network(isolated, options=options)
+        elif isolated:
+            name = f"embedtune-sagemaker-{name}"
+            known_as = {h: ["--hostname", h, "--network-alias", h] for h in hosts}
+            client = ["docker", "network"]
+            quiet = subprocess.DEVNULL
+            subprocess.run([*client, "create", "--internal", name], check=True, stdout=quiet)
+            try:
+                options = {host: ["--network", name, *known_as[host]] for host in hosts}
+                yield Network(isolated, options=options)
+            finally:
+                subprocess.run([*client, "rm", name], check=True, stdout=quiet)
+        else:
+            known = [part for host in hosts for part in ("--add-host", f"{host}:127.0.0.1")]
+            options = {host: ["--network", "host", *known] for host in hosts}
+            yield Network(isolated, options=options, interface="lo")
+
     def start(
-        self, root: Path, environment: dict[str, str], *, isolated: bool
+        self, root: Path, host: str, environment: dict[str, str], network: Network
     ) -> subprocess.Popen[bytes]:
         name = f"embedtune-sagemaker-{root.parent.name}-{root.name}"
         command = ["docker", "run", "--rm", "--name", name, "--volume", f"{root}:/opt/ml"]
-        command += ["--network", "none" if isolated else "host"]
+        command += network.options[host]
         for variable in ({"OMP_NUM_THREADS": "1"} | environment).items():
             command += ["--env", "=".join(variable)]
         return subprocess.Popen([*command, self.image, "train"], **TO_US)
@@ -81,6 +129,11 @@ class Docker:
         # One that has ended is no longer there.
         kill = ["docker", "kill", "--signal", number.name, name]
         subprocess.run(kill, capture_output=True, check=False)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
 
 
 def ended_within(seconds: float, process: subprocess.Popen[bytes]) -> bool:

@@ -1,26 +1,25 @@
-"""A training job's life on its hosts: /opt/ml filled from S3, the command run, results taken home.
+"""A training job's life on its hosts: started together, watched to their ends, results taken home.
 
-A host does what SageMaker's does: channels and configuration in, lines to CloudWatch, checkpoints
-both ways, signals and their grace, results and the reason of a failure out.
+Where there are several they do what SageMaker's do, as far as that is known: one that ends badly
+is not replaced and the others are left alone, so a job must end by itself; all results are taken
+for one, so two hosts must not leave a file of the same name.
 """
 
-import json
 import math
 import shutil
 import signal
-import subprocess
 import threading
 import time
 import traceback
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from sagemaker_container import Executor, Process, ended_within
+from sagemaker_container import Executor, Network, Process
 from sagemaker_job import Job
-from sagemaker_transfer import Log, Mirror, Storage, archive, download, split
+from sagemaker_machine import Host
+from sagemaker_transfer import Mirror, Storage, archive, split
 
-# Between two looks at the container, its lines and its checkpoints.
+# Between two looks at the containers, their lines and their checkpoints.
 TICK_SECONDS = 0.3
 
 
@@ -53,15 +52,16 @@ class Life(threading.Thread):
         super().__init__(name=job.name, daemon=True)
         self.job, self.storage, self.folder, self.settings = job, storage, folder, settings
         self.environment = environment
+        self._lives = 0
         self._retries = job.request.get("RetryStrategy", {}).get("MaximumRetryAttempts", 0)
 
     def run(self) -> None:
         try:
             self._find_capacity()
             while self.job.ended is None and not self.job.abandoned.is_set():
-                self._wait_for_a_host()
+                self._wait_for_hosts()
                 if self.job.ended is None:
-                    self._use_a_host()
+                    self._use_hosts()
         except Exception as error:  # noqa: BLE001  a job never dies in silence
             traceback.print_exc()
             self.job.fail(f"InternalServerError: the test server itself failed: {error!r}")
@@ -79,7 +79,7 @@ class Life(threading.Thread):
             "a different ML instance type."
         )
 
-    def _wait_for_a_host(self) -> None:
+    def _wait_for_hosts(self) -> None:
         deadline = time.monotonic() + self.settings.starting_seconds
         while time.monotonic() < deadline and not self.job.stop_reason:
             if self.job.abandoned.wait(0.02):
@@ -88,20 +88,26 @@ class Life(threading.Thread):
         if self.job.stop_reason:
             self.job.end("Stopped", self.job.stop_reason, "Training job stopped")
 
-    def _use_a_host(self) -> None:
-        root = self.folder / f"{self.job.name}-{len(self.job.workspaces) + 1}"
-        self.job.workspaces.append(root)
-        host = Host(self.job, self.storage, root, self.settings, self.environment)
-        self.job.enter_host()
+    def _use_hosts(self) -> None:
+        job, executor = self.job, self.settings.executor
+        self._lives += 1
+        life, names = f"{job.name}-{self._lives}", job.host_names
+        roots = [self.folder / (f"{life}-{n}" if len(names) > 1 else life) for n in names]
+        job.workspaces += roots
+        hosts = [Host(job, self.storage, root, n) for root, n in zip(roots, names, strict=True)]
+        team = Team(job, self.storage, hosts, self.settings, self.environment)
+        job.enter_host()
+        name = f"{self.folder.name}-{life}"
         try:
-            host.work()
-            self.job.leave_host()
-            if self.job.interrupted.is_set() and self.job.ended is None:
+            with executor.network(name, names, isolated=job.is_isolated) as network:
+                team.work(network)
+            job.leave_host()
+            if job.interrupted.is_set() and job.ended is None:
                 self._go_on_elsewhere()
         finally:
             # The lines that were not yet sent come late, as on AWS.
-            self.job.abandoned.wait(self.settings.log_delay_seconds if self.job.ended else 0)
-            host.close()
+            job.abandoned.wait(self.settings.log_delay_seconds if job.ended else 0)
+            team.close()
 
     def _go_on_elsewhere(self) -> None:
         self.job.interrupted.clear()
@@ -114,35 +120,29 @@ class Life(threading.Thread):
         self.job.move("InProgress", "Restarting", "Preparing the instances for training")
 
 
-class Host:
-    """One machine that works for a job: a fresh /opt/ml at `root`, and the container on it."""
+class Team:
+    """All machines that work for a job at a time."""
 
     def __init__(
         self,
         job: Job,
         storage: Storage,
-        root: Path,
+        hosts: list[Host],
         settings: Settings,
         environment: dict[str, str],
     ):
-        self.job, self.storage, self.root, self.settings = job, storage, root, settings
+        self.job, self.storage, self.hosts, self.settings = job, storage, hosts, settings
         self.environment = environment
-        self._log: Log | None = None
-        self._checkpoints: Mirror | None = None
 
-    def work(self) -> None:
-        """Go on with the job until it has ended, or this host is taken away."""
+    def work(self, network: Network) -> None:
+        """Go on with the job until it has ended, or these hosts are taken away."""
         job = self.job
         job.move("InProgress", "Downloading", "Downloading the training image")
-        for name in ("input/config", "input/data", "model", "output/data"):
-            (self.root / name).mkdir(parents=True)
-        missing = self._download_channels()
-        if missing:
-            job.fail(missing)
-            return
-        self._write_configuration()
-        self._restore_checkpoints()
-        code = self._train() if not job.stop_reason else 0
+        for host in self.hosts:
+            if missing := host.prepare(network.interface):
+                job.fail(missing)
+                return
+        code = self._train(network) if not job.stop_reason else 0
         if job.abandoned.is_set() or (job.interrupted.is_set() and not job.stop_reason):
             return
         self._upload(code)
@@ -151,97 +151,57 @@ class Host:
         elif code == 0:
             job.end("Completed", "Completed", "Training job completed")
         else:
-            job.fail(f"AlgorithmError: {self._failure()}, exit code: {code}")
+            job.fail(f"AlgorithmError: {self._failed().failure()}, exit code: {code}")
 
     def close(self) -> None:
         """Send the last lines, and leave nothing."""
-        if self._log:
-            self._log.finish()
-        if not self.settings.keep_workspaces:
-            shutil.rmtree(self.root, ignore_errors=True)
-            shutil.rmtree(self.root.with_name(f"{self.root.name}-home"), ignore_errors=True)
+        for host in self.hosts:
+            host.close(keep=self.settings.keep_workspaces)
 
-    def _download_channels(self) -> str | None:
-        """Fetch all input; return what AWS says where there is none."""
-        for channel in self.job.request.get("InputDataConfig", []):
-            uri = channel["DataSource"]["S3DataSource"]["S3Uri"]
-            folder = self.root / "input" / "data" / channel["ChannelName"]
-            folder.mkdir()
-            if not download(self.storage, uri, folder):
-                return (
-                    f'ClientError: Data download failed:No S3 objects found under S3 URL "{uri}" '
-                    "given in input data source. Please ensure that the bucket exists in the "
-                    f"selected region ({self.job.region}), that objects exist under that S3 "
-                    f'prefix, and that the role "{self.job.request["RoleArn"]}" has '
-                    f'"s3:ListBucket" permissions on bucket "{split(uri)[0]}".'
-                )
-        return None
-
-    def _write_configuration(self) -> None:
-        request = self.job.request
-        mode = request["AlgorithmSpecification"]["TrainingInputMode"]
-        channels = {
-            channel["ChannelName"]: channel_facts(channel, mode)
-            for channel in request.get("InputDataConfig", [])
-        }
-        group = {"instance_group_name": "homogeneousCluster", "instance_type": self.job.instance}
-        documents = {
-            "hyperparameters": request.get("HyperParameters", {}),
-            "inputdataconfig": channels,
-            "resourceconfig": {
-                "current_host": "algo-1",
-                "current_instance_type": self.job.instance,
-                "current_group_name": "homogeneousCluster",
-                "hosts": ["algo-1"],
-                "instance_groups": [group | {"hosts": ["algo-1"]}],
-                "network_interface_name": "eth0",
-            },
-        }
-        if "CheckpointConfig" in request:
-            local = {"LocalPath": self.job.checkpoint_folder}
-            documents["checkpointconfig"] = request["CheckpointConfig"] | local
-        for name, document in documents.items():
-            path = self.root / "input" / "config" / f"{name}.json"
-            path.write_text(json.dumps(document), "utf-8")
-
-    def _restore_checkpoints(self) -> None:
-        config = self.job.request.get("CheckpointConfig")
-        if config:
-            folder = self.root / Path(self.job.checkpoint_folder).relative_to("/opt/ml")
-            folder.mkdir(parents=True, exist_ok=True)
-            self._checkpoints = Mirror(self.storage, folder, config["S3Uri"])
-            self._checkpoints.restore()
-
-    def _train(self) -> int:
-        """Run the container to its end; return its exit code."""
-        executor, job = self.settings.executor, self.job
-        process = executor.start(self.root, self._environment(), isolated=job.is_isolated)
-        assert process.stdout
+    def _train(self, network: Network) -> int:
+        """Run the containers to their ends; return the code of the first that failed."""
+        job = self.job
+        environment = self._environment() | network.environment
+        for host in self.hosts:
+            host.start(self.settings.executor, environment, network)
         downloaded = "Training image download completed. Training in progress."
         job.move("InProgress", "Training", downloaded)
-        self._log = Log(self.storage, job.name, job.region, process.stdout)
+        for host in self.hosts:
+            host.listen()
         try:
-            self._watch(process, self._log)
+            self._watch()
         finally:
-            # A container's other processes end with its first.
-            executor.send(process, signal.SIGKILL)
-            code = process.wait()
-        self._save_checkpoints()
-        job.exit_codes.append(code if code >= 0 else 128 - code)
+            for host in self.hosts:
+                host.end()
+        job.host_codes.append({host.name: host.code for host in self.hosts})
+        job.exit_codes.append(self._failed().code)
         return job.exit_codes[-1]
 
-    def _watch(self, process: subprocess.Popen[bytes], log: Log) -> None:
-        """Save what the container says and keeps, until it ends: by itself, asked to or killed."""
+    def _failed(self) -> Host:
+        """Return the first host that failed, or the first; which one AWS names is not known."""
+        return next((host for host in self.hosts if host.code), self.hosts[0])
+
+    def _watch(self) -> None:
+        """Save what the containers say and keep, until they end: by themselves, asked or killed."""
         terminated = math.inf
-        while not ended_within(TICK_SECONDS, process):
-            log.flush()
-            self._save_checkpoints()
+        while not self._ended_within(TICK_SECONDS):
+            for host in self.hosts:
+                host.save()
+            running = [host for host in self.hosts if not host.ended_within(0)]
             if self._must_end() and terminated == math.inf:
-                self.settings.executor.send(process, signal.SIGTERM)
                 terminated = time.monotonic()
+                for host in running:
+                    host.send(signal.SIGTERM)
             overdue = time.monotonic() - terminated > self.settings.grace_seconds
             if overdue or self.job.abandoned.is_set():
-                self.settings.executor.send(process, signal.SIGKILL)
+                for host in running:
+                    host.send(signal.SIGKILL)
+
+    def _ended_within(self, seconds: float) -> bool:
+        deadline = time.monotonic() + seconds
+        # Each is looked at, also after one that goes on.
+        left = [h for h in self.hosts if not h.ended_within(max(0.0, deadline - time.monotonic()))]
+        return not left
 
     def _environment(self) -> dict[str, str]:
         job = self.job
@@ -259,10 +219,6 @@ class Host:
         self.job.heed_limits()
         return bool(self.job.stop_reason) or self.job.interrupted.is_set()
 
-    def _save_checkpoints(self) -> None:
-        if self._checkpoints:
-            self._checkpoints.push()
-
     def _upload(self, code: int) -> None:
         """Take the results home; after a failure those of the data folder only."""
         if code == 0 or self.job.stop_reason:
@@ -272,7 +228,7 @@ class Host:
 
     def _upload_folder(self, name: str, prefix: str, archive_name: str) -> str | None:
         """Upload a folder's files, or an archive of them; return where they are then."""
-        folder, config = self.root / name, self.job.request["OutputDataConfig"]
+        folder, config = self._gathered(name), self.job.request["OutputDataConfig"]
         if not any(folder.iterdir()):
             return None
         target = f"{config['S3OutputPath'].rstrip('/')}/{self.job.name}/output"
@@ -282,17 +238,16 @@ class Host:
         self.storage.put(*split(f"{target}/{archive_name}"), archive(folder))
         return f"{target}/{archive_name}"
 
-    def _failure(self) -> str:
-        path = self.root / "output" / "failure"
-        return path.read_text("utf-8", "replace").strip()[:1024] if path.is_file() else ""
-
-
-def channel_facts(channel: dict[str, Any], mode: str) -> dict[str, str]:
-    """Return a channel's entry in inputdataconfig.json."""
-    source = channel["DataSource"]["S3DataSource"]
-    facts = {
-        "TrainingInputMode": channel.get("InputMode", mode),
-        "S3DistributionType": source.get("S3DataDistributionType", "FullyReplicated"),
-        "RecordWrapperType": channel.get("RecordWrapperType", "None"),
-    }
-    return facts | ({"ContentType": channel["ContentType"]} if "ContentType" in channel else {})
+    def _gathered(self, name: str) -> Path:
+        """Bring what all hosts have left into the first one's folder."""
+        target = self.hosts[0].root / name
+        for host in self.hosts[1:]:
+            source = host.root / name
+            for path in (path for path in source.rglob("*") if path.is_file()):
+                place = target / path.relative_to(source)
+                if place.exists():
+                    message = f"two hosts have left a file {name}/{path.relative_to(source)}"
+                    raise FileExistsError(message)
+                place.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, place)
+        return target

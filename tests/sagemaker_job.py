@@ -32,7 +32,10 @@ class Job:
         self.failure_reason: str | None = None
         self.artifacts: str | None = None
         self.instance: str | None = None
+        # Of each life its code, and those of its hosts by their names.
         self.exit_codes: list[int] = []
+        self.host_codes: list[dict[str, int]] = []
+        # Of each life in turn, those of all its hosts.
         self.workspaces: list[Path] = []
         # Why it shall end: a secondary status, as `Stopped` or `MaxRuntimeExceeded`.
         self.stop_reason: str | None = None
@@ -50,6 +53,14 @@ class Job:
     @property
     def is_spot(self) -> bool:
         return bool(self.request.get("EnableManagedSpotTraining"))
+
+    @property
+    def host_names(self) -> list[str]:
+        """Name its hosts, as many as are wanted of the instance type that was to be had."""
+        resources = self.request["ResourceConfig"]
+        wanted = resources.get("InstancePreferences", [resources])
+        count = next(r["InstanceCount"] for r in wanted if r["InstanceType"] == self.instance)
+        return [f"algo-{number}" for number in range(1, count + 1)]
 
     @property
     def checkpoint_folder(self) -> str:
@@ -121,7 +132,10 @@ class Job:
             answer["SecondaryStatusTransitions"] = [dict(entry) for entry in self.transitions]
             answer["StoppingCondition"] = self._limits
             if self.instance and "InstancePreferences" in self.request["ResourceConfig"]:
-                chosen = {"SelectedInstanceType": self.instance, "SelectedInstanceCount": 1}
+                chosen = {
+                    "SelectedInstanceType": self.instance,
+                    "SelectedInstanceCount": len(self.host_names),
+                }
                 answer["ResourceConfig"] = self.request["ResourceConfig"] | chosen
             if self.started:
                 answer["TrainingStartTime"] = self.started

@@ -84,9 +84,9 @@ class Mirror:
 class Log:
     """A container's lines on their way to CloudWatch, some ticks behind."""
 
-    def __init__(self, storage: Storage, name: str, region: str, pipe: IO[bytes]):
+    def __init__(self, storage: Storage, host: str, region: str, pipe: IO[bytes]):
         self.storage, self.region, self._pipe = storage, region, pipe
-        self.stream = storage.open_log(region, f"{name}/algo-1")
+        self.stream = storage.open_log(region, host)
         self._lines: deque[dict[str, Any]] = deque()
         self._due = 0
         self._reader = threading.Thread(target=self._read, daemon=True)

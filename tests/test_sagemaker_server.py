@@ -597,7 +597,6 @@ def test_what_the_server_cannot_do_is_refused(client):
     cases = [
         {"AlgorithmSpecification": algorithm | {"ContainerEntrypoint": ["sh"]}},
         {"AlgorithmSpecification": algorithm | {"ContainerArguments": ["sh"]}},
-        {"ResourceConfig": G5 | {"InstanceCount": 2}},
         {"InputDataConfig": [{"ChannelName": "data", "DataSource": source}]},
         {"CheckpointConfig": {"S3Uri": "s3://box/", "LocalPath": "/tmp/checkpoints"}},
     ]
@@ -892,6 +891,103 @@ def test_a_closed_server_leaves_no_process_and_the_next_one_is_empty(tmp_path):
         second.add_role("trainer")
         with closing(SESSION.client("sagemaker", endpoint_url=second.s3.endpoint)) as client:
             assert client.list_training_jobs()["TrainingJobSummaries"] == []
+
+
+MEMBER = """
+import json, os, signal, sys, time
+from pathlib import Path
+config = json.loads(Path("input/config/resourceconfig.json").read_text())
+me = config["current_host"]
+"""
+SHARE = """
+Path("model", me).write_text(os.environ["EMBEDTUNE_RENDEZVOUS"])
+Path("checkpoints", me).write_text(" ".join(sorted(os.listdir("checkpoints"))))
+print("on", config["network_interface_name"], config["hosts"], config["instance_groups"])
+"""
+
+
+def several(count=2, **fields):
+    return {"ResourceConfig": G5 | {"InstanceCount": count}} | fields
+
+
+def test_each_of_several_hosts_has_a_tree_of_its_own(server, client_of, run):
+    """They know each other and where to meet; what they leave is gathered, and kept, in one place.
+
+    Real hosts meet by their names; subprocesses have none.
+    """
+    server.s3.put("box", "checkpoints/old", b"")
+    place = {"CheckpointConfig": {"S3Uri": "s3://box/checkpoints"}}
+    assert run(MEMBER + SHARE, **several(**place))["TrainingJobStatus"] == "Completed"
+    job = server.jobs["first"]
+    assert (job.exit_codes, job.host_codes) == ([0], [{"algo-1": 0, "algo-2": 0}])
+    logs = client_of("logs")
+    streams = logs.describe_log_streams(logGroupName=LOG_GROUP)["logStreams"]
+    assert [s["logStreamName"][:13] for s in streams] == ["first/algo-1-", "first/algo-2-"]
+    hosts = ["algo-1", "algo-2"]
+    group = {"instance_group_name": "homogeneousCluster", "instance_type": "ml.g5.2xlarge"}
+    said = f"on eth0 {hosts} {[group | {'hosts': hosts}]}"
+    assert lines_of(logs, "first") == [[said], [said]]
+    meeting = {server.s3.get("box", f"runs/first/output/model/{host}") for host in hosts}
+    assert len(meeting) == 1
+    assert meeting.pop().startswith(b"127.0.0.1:")
+    # Each began with what was there already.
+    assert {server.s3.get("box", f"checkpoints/{host}") for host in hosts} == {b"old"}
+
+
+@pytest.mark.parametrize(
+    ("program", "reason", "codes"),
+    [
+        (
+            "Path('output/failure').write_text(me); sys.exit(4 if me == 'algo-2' else 0)",
+            "AlgorithmError: algo-2, exit code: 4",
+            {"algo-1": 0, "algo-2": 4},
+        ),
+        (
+            "Path('output/failure').write_text(me); sys.exit(5)",
+            "AlgorithmError: algo-1, exit code: 5",
+            {"algo-1": 5, "algo-2": 5},
+        ),
+        (
+            "Path('model/same').touch()",
+            (
+                "InternalServerError: the test server itself failed: "
+                "FileExistsError('two hosts have left a file model/same')"
+            ),
+            {"algo-1": 0, "algo-2": 0},
+        ),
+    ],
+)
+def test_a_job_fails_with_any_of_its_hosts(server, run, program, reason, codes):
+    assert run(MEMBER + program, **several())["FailureReason"] == reason
+    assert server.jobs["first"].host_codes == [codes]
+
+
+def test_a_job_of_several_hosts_is_stopped_and_interrupted_as_a_whole(server, client, submit):
+    """All hear the signal, and all begin again, elsewhere."""
+    wait = "Path('checkpoints', me).touch(); time.sleep(60)"
+    program = MEMBER + HEED.format(code=10) + wait
+    submit(program, **several(3), **spot(), CheckpointConfig={"S3Uri": "s3://box/checkpoints"})
+    wait_for_object(server, "checkpoints/algo-3")
+    server.interrupt("first")
+    job = server.jobs["first"]
+    wait_until(lambda: len(job.workspaces) == 6 and job.secondary == "Training")
+    # What it began with is not yet what listens.
+    time.sleep(0.5)
+    client.stop_training_job(TrainingJobName="first")
+    assert server.wait("first")["SecondaryStatus"] == "Stopped"
+    assert job.host_codes == [{"algo-1": 10, "algo-2": 10, "algo-3": 10}] * 2
+
+
+def test_the_host_count_is_that_of_the_type_that_was_to_be_had(server, run):
+    server.settings.without_capacity.add("ml.g5.2xlarge")
+    wanted = [
+        {"InstanceType": kind, "InstanceCount": count}
+        for kind, count in (("ml.g5.2xlarge", 2), ("ml.g6.2xlarge", 3))
+    ]
+    resources = {"InstancePreferences": wanted, "VolumeSizeInGB": 50}
+    found = run(ResourceConfig=resources)["ResourceConfig"]
+    assert (found["SelectedInstanceType"], found["SelectedInstanceCount"]) == ("ml.g6.2xlarge", 3)
+    assert len(server.jobs["first"].workspaces) == 3
 
 
 DOCKER = """\

@@ -61,12 +61,6 @@ def prepare(plan: Plan, request: dict[str, Any]) -> None:
 
 
 def submit(plan: Plan, request: dict[str, Any], *, detach: bool) -> int:
-    if plan.machine.instances > 1:
-        msg = (
-            f"`--instances {plan.machine.instances}`: a job works on one machine so far; each of "
-            "them would do all the work, and be paid for. Leave it out."
-        )
-        raise SpecError(msg)
     session = aws.open_session(plan.machine.profile, request["region"])
     run, document = Run(plan.folder, plan.destination), request["create_training_job"]
     document["TrainingJobName"] = _free_name(session, run, plan.machine.profile)

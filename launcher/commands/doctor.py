@@ -1,6 +1,7 @@
 """`embedtune doctor`: what a launch would miss, before it does."""
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -9,9 +10,13 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from launcher.findings import Finding
+    from launcher.plan import Plan
 
 
 @click.command()
+@click.argument(
+    "job_file", required=False, type=click.Path(path_type=Path, exists=True, dir_okay=False)
+)
 @click.option(
     "--backend",
     type=click.Choice(["sagemaker", "docker", "process"]),
@@ -40,6 +45,7 @@ if TYPE_CHECKING:
 @click.option("--profile", help="sagemaker: AWS profile.  [env: AWS_PROFILE]")
 @click.option("--region", help="sagemaker: AWS region.  [env: AWS_REGION]")
 def doctor(
+    job_file: Path | None,
     backend: str,
     instance_type: str,
     instances: int,
@@ -54,12 +60,19 @@ def doctor(
 ) -> None:
     """Look for all that a launch needs, and say what to do about what is missing.
 
-    Nothing is changed. Exits with 13 where something is missing.
+    Nothing is changed. Exits with 13 where something is missing. With JOB_FILE it says whether
+    several GPUs would pay for that job.
     """
     from rich.console import Console
 
     from job.errors import BackendError
-    from launcher.doctor import examine, examine_docker, examine_process, without_session
+    from launcher.doctor import (
+        examine,
+        examine_docker,
+        examine_gpus,
+        examine_process,
+        without_session,
+    )
 
     if backend == "process":
         findings = examine_process()
@@ -84,11 +97,22 @@ def doctor(
                 role=role,
                 bucket=bucket,
             )
+        plan = _plan(job_file, instance_type, instances) if job_file else None
+        findings += examine_gpus(instance_type, instances, plan)
     Console(highlight=False).print(_table(findings))
     for line in _steps(findings):
         click.echo(line)
     if any(finding.state == "missing" for finding in findings):
         sys.exit(BackendError.exit_code)
+
+
+def _plan(job_file: Path, instance_type: str, instances: int) -> "Plan":
+    from job.spec_document import build_spec, read_document
+    from launcher.machine import MachineOptions
+    from launcher.plan import Plan
+
+    machine = MachineOptions("sagemaker", instance_type=(instance_type,), instances=instances)
+    return Plan("doctor", build_spec(read_document(job_file)), machine)
 
 
 def _bucket(output: str | None) -> str | None:
@@ -104,7 +128,8 @@ def _table(findings: "list[Finding]") -> "Table":
     from rich.markup import escape
     from rich.table import Table
 
-    colors = {"ok": "green", "missing": "red", "unknown": "yellow", "skipped": "dim"}
+    yellow = dict.fromkeys(("unknown", "doubtful"), "yellow")
+    colors = {"ok": "green", "missing": "red", "skipped": "dim"} | yellow
     table = Table()
     for heading in ("what", "state", "found"):
         table.add_column(heading, overflow="fold")

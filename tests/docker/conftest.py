@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from containers import Mount, containers_of
+from containers import Mount, containers_of, docker
+from docker_desk import Desk
 from hub_server import Hub
 
 
@@ -64,3 +65,21 @@ def hub_cache(tmp_path, tiny_encoder):
         environment = hub.environment(tmp_path) | {"HF_HUB_CACHE": str(folder)}
         subprocess.run([sys.executable, "-c", code, model], env=environment, check=True)
     return HubCache(folder, model, commit)
+
+
+@pytest.fixture
+def desk(tmp_path, image, pairs_file, tiny_encoder):
+    """Make a desk whose job takes `epochs`; its containers do not outlive the test."""
+    made = []
+
+    def make(epochs=2, image=image, **job):
+        job = {"pairs": pairs_file, "encoder": tiny_encoder} | job
+        made.append(Desk(tmp_path / f"desk {len(made)}, mine", image, epochs=epochs, **job))
+        return made[-1]
+
+    yield make
+    for each in made:
+        if left := each.containers():
+            docker("rm", "--force", *left)
+        if left := each.networks():
+            docker("network", "rm", *left)

@@ -60,6 +60,17 @@ def test_an_isolated_job_really_has_no_network(server, launch):
     assert server.s3.get("box", "runs/alone/model/model.safetensors")
 
 
+@pytest.mark.parametrize("options", [(), ("--isolate",)])
+def test_two_machines_work_as_one(server, launch, options):
+    """By their names, with a network or with one of their own that leads nowhere else."""
+    name = f"two{len(options)}"
+    done = launch(name, "--instances", "2", "--max-cost", "20", *options)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"{name}: nDCG@10 on ")
+    assert server.jobs[name].host_codes == [{"algo-1": 0, "algo-2": 0}]
+    assert server.s3.get("box", f"runs/{name}/manifest.json")
+
+
 def test_a_failure_in_the_container_keeps_its_code(launch):
     done = launch("wrong", "--set", "data.min_test_queries=300")
     assert done.returncode == 4, done.stderr

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from job.spec_document import build_spec
-from launcher.container import container_name, run_command
+from launcher.container import run_command
 from launcher.engine import Engine
+from launcher.hosts import container_name, hosts_of
 from launcher.machine import MachineOptions
 from launcher.plan import Plan
 
@@ -38,6 +39,11 @@ def plan(tmp_path, monkeypatch):
     return make
 
 
+def command(plan, engine=None):
+    """Build the command of a run's only host."""
+    return run_command(plan, engine or Engine(), *hosts_of(plan.folder, 1))
+
+
 def pairs(argv, option):
     """Return what an option was given, each time."""
     return [argv[i + 1] for i, part in enumerate(argv) if part == option]
@@ -46,7 +52,7 @@ def pairs(argv, option):
 def test_the_whole_command(plan, tmp_path):
     """Nothing but local data: the workspace, the results' folder, and nobody's credentials."""
     folder = tmp_path / "runs" / "first"
-    assert run_command(plan(), Engine()) == [
+    assert command(plan()) == [
         *("docker", "run", "--detach", "--init", "--name", container_name(folder)),
         *("--label", "embedtune.run=first", "--label", f"embedtune.folder={folder}"),
         *("--pull", "never", "--user", ME),
@@ -66,7 +72,7 @@ def test_the_machines_options_reach_the_engine(plan):
         "network": "host",
         "price_per_hour": 1.5,
     }
-    argv = run_command(plan(machine), Engine())
+    argv = command(plan(machine))
     assert argv[-2:] == [machine["image"], "train"]
     assert [pairs(argv, f"--{name}") for name in ("memory", "shm-size", "network", "pull")] == [
         ["16g"],
@@ -91,13 +97,13 @@ def test_the_machines_options_reach_the_engine(plan):
     ],
 )
 def test_gpus_are_handed_in_where_there_are_any(plan, machine, has_gpus, wanted, device):
-    argv = run_command(plan(machine), Engine(has_gpus=has_gpus))
+    argv = command(plan(machine), Engine(has_gpus=has_gpus))
     assert pairs(argv, "--gpus") == wanted
     assert f"EMBEDTUNE_DEVICE={device}" in pairs(argv, "--env")
 
 
 def test_a_rootless_engines_root_is_the_caller(plan):
-    assert pairs(run_command(plan(), Engine(is_rootless=True)), "--user") == ["0:0"]
+    assert pairs(command(plan(), Engine(is_rootless=True)), "--user") == ["0:0"]
 
 
 def test_credentials_are_handed_on_by_name_and_only_to_who_needs_them(plan, monkeypatch):
@@ -114,7 +120,7 @@ def test_credentials_are_handed_on_by_name_and_only_to_who_needs_them(plan, monk
         (("output__hub", "me/tuned"),): {"HF_TOKEN"},
     }
     for fields, expected in cases.items():
-        argv = run_command(plan(**dict(fields)), Engine())
+        argv = command(plan(**dict(fields)))
         assert {e for e in pairs(argv, "--env") if "=" not in e} == expected
         assert SECRET not in " ".join(argv)
 
@@ -129,7 +135,7 @@ def test_profiles_and_log_ins_are_mounted_for_reading(plan, tmp_path, monkeypatc
     keys = tmp_path / "keys"
     keys.touch()
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(keys))
-    argv = run_command(plan(model__base="me/model", output__uri="s3://box/runs"), Engine())
+    argv = command(plan(model__base="me/model", output__uri="s3://box/runs"))
     assert pairs(argv, "--mount")[1:] == [
         f"type=bind,source={keys},target=/tmp/.aws/credentials,readonly",
         f"type=bind,source={home}/.aws/config,target=/tmp/.aws/config,readonly",
@@ -147,7 +153,7 @@ def test_profiles_and_log_ins_are_mounted_for_reading(plan, tmp_path, monkeypatc
 
 def test_any_path_can_be_mounted(plan, tmp_path):
     """Docker separates a mount's fields by commas, and quotes as CSV does."""
-    argv = run_command(plan(output__uri='a,b "c"'), Engine())
+    argv = command(plan(output__uri='a,b "c"'))
     folder = str(tmp_path / 'a,b "c"' / "first").replace('"', '""')
     assert pairs(argv, "--mount")[1] == f'type=bind,"source={folder}","target={folder}"'
 
@@ -156,3 +162,42 @@ def test_runs_of_one_name_in_two_folders_have_two_containers():
     names = {container_name(Path(folder) / "first") for folder in ("/a", "/b")}
     assert len(names) == 2
     assert all(name.startswith("embedtune-first-") for name in names)
+
+
+def test_the_whole_commands_of_two_hosts(plan, tmp_path):
+    """Each its workspace, its name and its share of the cores; the first alone what is outside."""
+    two = plan({"hosts": 2, "network": "none"}, data__source="s3://box/pairs.jsonl")
+    folder = tmp_path / "runs" / "first"
+    name = container_name(folder)
+    first, second = hosts_of(two.folder, 2)
+    shared = [
+        *("--env", "TRAINING_JOB_NAME=first", "--env", "EMBEDTUNE_RUN=first"),
+        *("--env", "EMBEDTUNE_DEVICE=auto", "--env", "OMP_NUM_THREADS=4"),
+    ]
+    assert run_command(two, Engine(cores=8), second) == [
+        *("docker", "run", "--detach", "--init", "--name", f"{name}-algo-2"),
+        *("--label", "embedtune.run=first", "--label", f"embedtune.folder={folder}"),
+        *("--pull", "never", "--user", ME),
+        *("--mount", f"type=bind,source={folder}/.work-algo-2,target=/opt/ml"),
+        *shared,
+        *("--shm-size", "1g", "--network", name),
+        *("--hostname", "algo-2", "--network-alias", "algo-2", "embedtune", "train"),
+    ]
+    argv = run_command(two, Engine(cores=8), first)
+    assert pairs(argv, "--mount") == [
+        f"type=bind,source={folder}/.work,target=/opt/ml",
+        f"type=bind,source={folder},target={folder}",
+    ]
+    assert pairs(argv, "--name") == [f"{name}-algo-1"]
+    assert pairs(argv, "--network-alias") == ["algo-1"]
+
+
+def test_credentials_reach_the_first_host_alone(plan, monkeypatch):
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", SECRET)
+    monkeypatch.setenv("HF_TOKEN", SECRET)
+    two = plan({"hosts": 2}, data__source="s3://box/pairs.jsonl", model__base="me/model")
+    given = [
+        {each for each in pairs(run_command(two, Engine(), host), "--env") if "=" not in each}
+        for host in hosts_of(two.folder, 2)
+    ]
+    assert given == [{"AWS_ACCESS_KEY_ID", "HF_TOKEN"}, set()]

@@ -8,6 +8,7 @@ import pytest
 from botocore.stub import Stubber
 
 from launcher.cost import TABLE, Estimate, Price, actual, estimate, price_of, upper_bound
+from launcher.scaling import GPUS, NETWORK_GBITS
 
 
 class Session(boto3.Session):
@@ -161,9 +162,13 @@ def test_the_articles_job_takes_less_than_it_took_the_article():
         ({"pairs": 12_600, "corpus_documents": 14_000}, 2),
         ({"tokens_per_pair": 136, "tokens_per_document": 94}, 2),
         ({"instance_type": "ml.g4dn.xlarge"}, 2),
-        ({"instance_type": "ml.p4d.24xlarge"}, 1 / 3),
-        # More machines are not counted on.
-        ({"instances": 4}, 1),
+        ({"instance_type": "ml.g6e.2xlarge"}, 1 / 2),
+        # Four GPUs wait for each other: 197 steps, each with 0.87 GB at most over 80 Gbit/s.
+        ({"instance_type": "ml.g5.12xlarge"}, 1 / 4 + 197 * 0.065 / 120),
+        # Over NVLink hardly; its eight GPUs are each three times as fast.
+        ({"instance_type": "ml.p4d.24xlarge"}, 1 / 3 / 8 + 197 * 0.0025 / 120),
+        # Two machines with 10 Gbit/s between them exchange as long as they compute.
+        ({"instances": 2}, 1 / 2 + 197 * 0.35 / 120),
     ],
 )
 def test_an_estimate_grows_with_the_work(change, times):
@@ -172,11 +177,52 @@ def test_an_estimate_grows_with_the_work(change, times):
 
 
 def test_an_estimate_names_what_nobody_measured():
-    other = estimate(**ARTICLE | {"instance_type": "ml.g6e.2xlarge", "instances": 2})
+    other = estimate(**ARTICLE | {"instance_type": "ml.g6e.12xlarge", "instances": 2})
     assert other.basis.endswith(
-        "derived, not measured; one GPU counted of 2 instances; one of g6e taken as 2 × g5's, by "
-        "specification"
+        "derived, not measured; a GPU of g6e taken as 2 × g5's, by specification; 8 GPUs counted "
+        "at 33%, with gradients over 80 Gbit/s in each step"
     )
+
+
+def test_one_gpu_needs_no_advice():
+    assert estimate(**ARTICLE).advice is None
+
+
+@pytest.mark.parametrize(
+    ("change", "advice"),
+    [
+        # Less work than waiting for the machine, so nobody notices the difference.
+        (
+            {"instance_type": "ml.g5.12xlarge"},
+            (
+                "4 GPUs would hardly pay: about 0.7 min of work instead of 2.0 min on one GPU, "
+                "after 4 min until the job starts; 70% of their time would be work (derived, not "
+                "measured)"
+            ),
+        ),
+        # Much work, and a network on which it waits.
+        (
+            {"pairs": 630_000, "instances": 2},
+            (
+                "2 GPUs would hardly pay: about 183.3 min of work instead of 146.7 min on one GPU, "
+                "after 4 min until the job starts; 40% of their time would be work (derived, not "
+                "measured)"
+            ),
+        ),
+        ({"pairs": 630_000, "instance_type": "ml.g5.12xlarge"}, None),
+        # Larger batches exchange less often.
+        ({"pairs": 630_000, "instances": 2, "batch_size": 1024}, None),
+    ],
+)
+def test_several_gpus_are_advised_where_they_pay(change, advice):
+    assert estimate(**ARTICLE | change).advice == advice
+
+
+def test_the_instance_types_with_several_gpus_are_ones_that_there_are():
+    from launcher.validation import _model
+
+    known = _model().members["ResourceConfig"].members["InstanceType"].enum
+    assert (GPUS.keys() | NETWORK_GBITS.keys()) - set(known) == set()
 
 
 def test_there_is_no_estimate_for_what_is_unlike_all_we_know():

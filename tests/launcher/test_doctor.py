@@ -603,3 +603,39 @@ def test_a_gpu_without_the_engines_runtime_is_unknown(machine, monkeypatch, tmp_
     found = doctor.examine_docker("embedtune")[2]
     assert found.state == "unknown"
     assert "`nvidia-ctk runtime configure --runtime=docker`" in found.found
+
+
+SMALL = (
+    "4 GPUs would hardly pay: about 0.7 min of work instead of 2.0 min on one GPU, after 4 min "
+    "until the job starts; 70% of their time would be work (derived, not measured)"
+)
+
+
+def test_several_gpus_are_doubted_where_they_do_not_pay():
+    """Without a job the article's tells; of one GPU there is nothing to say."""
+    assert doctor.examine_gpus("ml.g5.2xlarge", 1, None) == []
+    assert doctor.examine_gpus("ml.g5.12xlarge", 1, None) == [
+        Finding("GPUs", "doubtful", f"for 6,300 pairs and bge-base-en-v1.5, {SMALL}")
+    ]
+    assert doctor.examine_gpus("ml.trn1.2xlarge", 2, None) == [
+        Finding("GPUs", "skipped", "data or model cannot be sized from here")
+    ]
+
+
+def test_several_gpus_are_judged_by_the_job(account, monkeypatch, tmp_path):
+    """A job with an hour of work for one GPU is worth four; it is no reason to fail."""
+    monkeypatch.setattr("launcher.aws.open_session", lambda *_: account)
+    account.stubbed["service-quotas"] = quotas([])
+    row = json.dumps({"question": "why " * 50, "context": "because " * 50}) + "\n"
+    (tmp_path / "pairs.jsonl").write_text(row * 2_000)
+    (tmp_path / "model").mkdir()
+    with (tmp_path / "model" / "model.safetensors").open("wb") as weights:
+        weights.truncate(4_000_000_000)
+    fields = {"data": {"source": str(tmp_path / "pairs.jsonl")}, "training": {"epochs": 10}}
+    model = {"model": {"base": str(tmp_path / "model")}}
+    (tmp_path / "job.yaml").write_text(json.dumps(fields | model))
+    options = [str(tmp_path / "job.yaml"), "--instance-type", "ml.g5.12xlarge"]
+    done = CliRunner(env={"COLUMNS": "400"}).invoke(command, options, standalone_mode=False)
+    assert re.search(
+        r"│ GPUs +│ ok +│ 4 GPUs would take about \d+\.\d min; scaled by ", done.stdout
+    )

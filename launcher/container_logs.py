@@ -1,0 +1,70 @@
+"""What the containers of a run say; with several hosts each line after its host's name."""
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from threading import Thread
+from typing import IO, TextIO
+
+import click
+
+from launcher.hosts import Host
+
+
+@contextmanager
+def shown(hosts: list[Host], *options: str, to: TextIO) -> Iterator[None]:
+    """Show the logs, to their last lines, beside what is done meanwhile."""
+    to.flush()
+    with ExitStack() as logs:
+        for host in hosts:
+            command = ["docker", "logs", *options, host.container]
+            several = len(hosts) > 1
+            logs.enter_context(_named(host, command, to) if several else _plain(command, to))
+        yield
+
+
+@contextmanager
+def _plain(command: list[str], to: TextIO) -> Iterator[None]:
+    with subprocess.Popen(command, stdout=to, stderr=to, start_new_session=True) as client:
+        try:
+            yield
+        except BaseException:
+            client.terminate()
+            raise
+
+
+@contextmanager
+def _named(host: Host, command: list[str], to: TextIO) -> Iterator[None]:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+    ) as client:
+        assert client.stdout is not None
+        reader = Thread(target=_copy, args=(client.stdout, host.name, to), daemon=True)
+        reader.start()
+        try:
+            yield
+        except BaseException:
+            client.terminate()
+            raise
+        finally:
+            reader.join()
+
+
+def _copy(pipe: IO[bytes], name: str, to: TextIO) -> None:
+    for line in pipe:
+        click.echo(f"{name}: {line.decode('utf-8', 'replace').rstrip()}", file=to)
+
+
+def all_lines(hosts: list[Host]) -> str:
+    """Return what all hosts have said, in the order of time."""
+    lines = [line for host in hosts for line in _timed(host)]
+    return "".join(f"{name}: {said}\n" for _, name, said in sorted(lines, key=lambda line: line[0]))
+
+
+def _timed(host: Host) -> Iterator[tuple[str, str, str]]:
+    client = ["docker", "logs", "--timestamps", host.container]
+    done = subprocess.run(client, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+    for line in done.stdout.decode("utf-8", "replace").rstrip().split("\n"):
+        # The times are all equally long, so their order is that of their letters.
+        when, _, said = line.partition(" ")
+        yield when, host.name, said

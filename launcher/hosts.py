@@ -1,0 +1,86 @@
+"""The hosts of a run on one engine: containers that find each other by SageMaker's names."""
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from job.errors import SpecError
+from job.workspace import Workspace, write_atomically
+from launcher.plan import WORKSPACE, Plan
+
+
+@dataclass(frozen=True)
+class Host:
+    """A container and the folder that is its `/opt/ml`; the first host has the run's inputs."""
+
+    name: str
+    container: str
+    workspace: Path
+    is_first: bool = False
+
+
+def container_name(folder: Path) -> str:
+    """Name a run's container; runs of one name in two folders have two."""
+    place = hashlib.sha256(str(folder.absolute()).encode("utf-8")).hexdigest()[:8]
+    return f"embedtune-{folder.name}-{place}"
+
+
+def hosts_of(folder: Path, count: int) -> list[Host]:
+    """Name the hosts of the run in a folder; one alone bears no number."""
+    container = container_name(folder)
+    if count == 1:
+        return [Host("algo-1", container, folder / WORKSPACE, is_first=True)]
+    names = [f"algo-{number}" for number in range(1, count + 1)]
+    first, *others = names
+    return [
+        Host(first, f"{container}-{first}", folder / WORKSPACE, is_first=True),
+        *(Host(name, f"{container}-{name}", folder / f"{WORKSPACE}-{name}") for name in others),
+    ]
+
+
+def network_command(plan: Plan) -> list[str]:
+    """Build the command that makes the hosts' network, which bears the name of one container.
+
+    It leads out as well, since the first host may read S3 and the Hub; with `--network none` not.
+    """
+    command = ["docker", "network", "create", *(["--internal"] if plan.machine.network else [])]
+    return [*command, container_name(plan.folder)]
+
+
+def check_network(plan: Plan) -> None:
+    """Refuse a network on which the hosts' names would not be theirs alone."""
+    machine = plan.machine
+    if machine.hosts > 1 and machine.network not in (None, "none"):
+        msg = (
+            f"`--network {machine.network}` with `--hosts {machine.hosts}`: the hosts of a run have"
+            " a network of their own. Leave it out, or cut them off with `--network none`."
+        )
+        raise SpecError(msg)
+
+
+def prepare_workspaces(hosts: list[Host]) -> None:
+    """Tell each host of the others; only the first keeps what was in its workspace."""
+    if len(hosts) == 1:
+        return
+    for host in hosts:
+        if not host.is_first:
+            shutil.rmtree(host.workspace, ignore_errors=True)
+        path = Workspace(host.workspace).resource_config
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, json.dumps(_resources(host, hosts), indent=2) + "\n")
+
+
+def _resources(host: Host, hosts: list[Host]) -> dict[str, object]:
+    return {
+        "current_host": host.name,
+        "hosts": [each.name for each in hosts],
+        "network_interface_name": "eth0",
+    }
+
+
+def threads(hosts: int, cores: int) -> int:
+    """Share a machine's cores out: hosts that compute with more wait for each other."""
+    return max(1, (cores or os.cpu_count() or 1) // hosts)

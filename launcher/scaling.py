@@ -1,0 +1,47 @@
+"""What several GPUs are worth: how many a machine has, and what their talk with each other takes.
+
+All of it follows from specifications, and nothing of it was measured.
+"""
+
+# GPUs of the instance types that have several.
+GPUS = {
+    "ml.g4dn.12xlarge": 4, "ml.g5.12xlarge": 4, "ml.g5.24xlarge": 4, "ml.g5.48xlarge": 8,
+    "ml.g6.12xlarge": 4, "ml.g6.24xlarge": 4, "ml.g6.48xlarge": 8, "ml.g6e.12xlarge": 4,
+    "ml.g6e.24xlarge": 4, "ml.g6e.48xlarge": 8, "ml.p4d.24xlarge": 8, "ml.p4de.24xlarge": 8,
+    "ml.p5.48xlarge": 8,
+}  # fmt: skip
+# Gbit/s to other machines; of the smaller types it is what they reach at times.
+NETWORK_GBITS = {
+    "ml.g4dn.12xlarge": 50, "ml.g5.4xlarge": 25, "ml.g5.8xlarge": 25, "ml.g5.12xlarge": 40,
+    "ml.g5.16xlarge": 25, "ml.g5.24xlarge": 50, "ml.g5.48xlarge": 100, "ml.g6.8xlarge": 25,
+    "ml.g6.12xlarge": 40, "ml.g6.16xlarge": 25, "ml.g6.24xlarge": 50, "ml.g6.48xlarge": 100,
+    "ml.g6e.8xlarge": 25, "ml.g6e.12xlarge": 100, "ml.g6e.24xlarge": 200, "ml.g6e.48xlarge": 400,
+    "ml.p4d.24xlarge": 400, "ml.p4de.24xlarge": 400, "ml.p5.48xlarge": 3200,
+}  # fmt: skip
+USUAL_GBITS = 10
+# Between the GPUs of one machine over PCI Express, or over NVLink where they have it.
+INSIDE_GBITS, NVLINK_GBITS = 80, 2400
+NVLINK = ("ml.p4d.", "ml.p4de.", "ml.p5.")
+FLOAT32_BYTES = 4
+
+
+def gpus_of(instance_type: str) -> int:
+    return GPUS.get(instance_type, 1)
+
+
+def link_gbits(instance_type: str, instances: int) -> int:
+    """Return the speed of the slowest link that the gradients cross."""
+    inside = NVLINK_GBITS if instance_type.startswith(NVLINK) else INSIDE_GBITS
+    if instances == 1:
+        return inside
+    return min(inside, NETWORK_GBITS.get(instance_type, USUAL_GBITS))
+
+
+def exchange_seconds(instance_type: str, instances: int, parameters: int) -> float:
+    """Return what a step's exchange of gradients takes: each GPU sends them nearly twice.
+
+    That much of it happens while the GPUs still compute is not counted on.
+    """
+    gpus = instances * gpus_of(instance_type)
+    sent = 2 * (gpus - 1) / gpus * FLOAT32_BYTES * parameters
+    return sent * 8 / (link_gbits(instance_type, instances) * 1e9)

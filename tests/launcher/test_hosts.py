@@ -1,0 +1,86 @@
+"""The hosts of a run on one engine: their network, and what each is told of the others."""
+
+import json
+import re
+
+import pytest
+
+from job.errors import SpecError
+from job.spec_document import build_spec
+from job.workspace import Workspace
+from launcher.hosts import (
+    check_network,
+    container_name,
+    hosts_of,
+    network_command,
+    prepare_workspaces,
+    threads,
+)
+from launcher.machine import MachineOptions
+from launcher.plan import Plan
+from launcher.staging import stage
+
+
+@pytest.fixture
+def plan(tmp_path):
+    def make(**machine):
+        spec = build_spec({}, {"data.source": "pairs", "output.uri": str(tmp_path)})
+        return Plan("first", spec, MachineOptions("docker", **machine))
+
+    return make
+
+
+def test_the_hosts_network_leads_out_unless_they_are_cut_off(plan):
+    name = container_name(plan().folder)
+    create = ["docker", "network", "create"]
+    assert network_command(plan(hosts=2)) == [*create, name]
+    assert network_command(plan(hosts=2, network="none")) == [*create, "--internal", name]
+
+
+def test_hosts_cannot_be_put_on_a_network_of_others(plan):
+    """Two runs on it would both have an `algo-1`."""
+    check_network(plan(network="mine"))
+    check_network(plan(hosts=2, network="none"))
+    line = (
+        "`--network mine` with `--hosts 2`: the hosts of a run have a network of their own. Leave "
+        "it out, or cut them off with `--network none`."
+    )
+    with pytest.raises(SpecError, match=f"^{re.escape(line)}$"):
+        check_network(plan(hosts=2, network="mine"))
+
+
+def test_each_host_is_told_of_all_and_only_the_first_keeps_its_workspace(tmp_path):
+    hosts = hosts_of(tmp_path / "first", 3)
+    for host in hosts:
+        (host.workspace / "checkpoints").mkdir(parents=True)
+    prepare_workspaces(hosts)
+    assert [json.loads(_config(host).read_text()) for host in hosts] == [
+        {
+            "current_host": f"algo-{number}",
+            "hosts": ["algo-1", "algo-2", "algo-3"],
+            "network_interface_name": "eth0",
+        }
+        for number in (1, 2, 3)
+    ]
+    kept = [(host.workspace / "checkpoints").is_dir() for host in hosts]
+    assert kept == [True, False, False]
+
+
+def test_a_run_taken_up_by_one_host_does_not_wait_for_others(tmp_path, plan):
+    """On any backend: what was said of an earlier start's hosts is gone."""
+    hosts = hosts_of(tmp_path / "first", 2)
+    prepare_workspaces(hosts)
+    stage(Workspace(hosts[0].workspace), plan().spec, {})
+    assert not _config(hosts[0]).exists()
+    prepare_workspaces(hosts_of(tmp_path / "first", 1))
+    assert not _config(hosts[0]).exists()
+
+
+def test_cores_are_shared_out():
+    """At least one each, also where nobody knows how many there are."""
+    assert [threads(2, 8), threads(3, 8), threads(4, 2)] == [4, 2, 1]
+    assert threads(1, 0) >= 1
+
+
+def _config(host):
+    return Workspace(host.workspace).resource_config

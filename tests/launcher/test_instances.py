@@ -1,0 +1,74 @@
+"""`embedtune launch --backend sagemaker --instances 2`: one job on two machines, from a shell."""
+
+import json
+import re
+
+import pytest
+
+PRICE = 1.515
+TWO = ("--instances", "2", "--max-cost", "20")
+# Fails on the second host, and has the first wait for it.
+HALF = (
+    "import json, sys; from pathlib import Path; "
+    "me = json.loads(Path('input/config/resourceconfig.json').read_text())['current_host']; "
+    "print('of', me); Path('output/failure').write_text('no room'); "
+    "sys.exit(6 if me == 'algo-2' else 0)"
+)
+
+
+def report_of(account, name):
+    return json.loads(account.server.s3.get("box", f"runs/{name}/report/report.json"))
+
+
+def tuned(report):
+    return {
+        dimension: scores["float32"]["ndcg@10"]
+        for dimension, scores in report["scores"]["tuned"].items()
+    }
+
+
+def test_two_machines_train_what_one_does(account, tmp_path):
+    """One report, whose scores are those of one machine's but for the order of floats."""
+    one, two = (
+        account.start_launch(tmp_path, name, *options)
+        for name, options in (("one", ()), ("two", TWO))
+    )
+    alone, together = account.finish(one), account.finish(two)
+    assert alone.code == 0, alone.err
+    assert together.code == 0, together.err
+    assert account.server.jobs["two"].host_codes == [{"algo-1": 0, "algo-2": 0}]
+    scores = [tuned(report_of(account, name)) for name in ("one", "two")]
+    assert scores[1] == pytest.approx(scores[0], abs=0.02)
+    assert "2 × ml.g5.2xlarge for at most 4 h: at most $12.12" in together.err
+    assert re.search(r"(?m)^algo-1: .* train: step=", together.err)
+    billed = account.server.jobs["two"].describe()["BillableTimeInSeconds"]
+    assert f"Cost: ${2 * PRICE * billed / 3600:.4f}, {billed} s billed" in together.err
+    # A launch says so beforehand.
+    assert "2 GPUs would hardly pay: about " in together.err
+    assert "hardly pay" not in alone.err
+
+
+def test_the_failure_of_any_machine_is_that_of_the_job(account, tmp_path):
+    done = account.launch(tmp_path, "half", *TWO, "--env", f"PROGRAM={HALF}")
+    assert (done.code, done.last_line) == (6, "Error: no room")
+    assert {line for line in done.err.splitlines() if "of algo" in line} == {
+        "algo-1: of algo-1",
+        "algo-2: of algo-2",
+    }
+
+
+def test_in_a_network_of_ones_own_the_machines_must_let_each_other_in(account, tmp_path):
+    """Nothing asks AWS for that; without it they wait for each other until the time is up."""
+    network = ("--subnet", "subnet-1", "--security-group", "sg-1")
+    quiet = ("--detach", "--env", "PROGRAM=0")
+    line = (
+        "The instances talk to each other: a security group of theirs must let its own members in "
+        "and out on all ports."
+    )
+    said = {
+        name: account.launch(tmp_path, name, *network, *quiet, *options)
+        for name, options in (("near", ()), ("far", TWO))
+    }
+    assert [done.code for done in said.values()] == [0, 0]
+    assert line in said["far"].err.splitlines()
+    assert line not in said["near"].err.splitlines()
