@@ -64,6 +64,9 @@ docs: $(VENV)/.dev
 bench: $(VENV)/.demo
 	$(BIN)/python tests/benchmarks/evaluation.py
 	$(BIN)/python tests/benchmarks/versus_article.py $(ARGS)
+	$(BIN)/python tests/benchmarks/padding.py
+	$(BIN)/python tests/benchmarks/scale.py
+	$(BIN)/python tests/benchmarks/scale_data.py
 
 clean:
 	rm -rf $(VENV) .venv-sdk .browser demo smoke build dist .mypy_cache .pytest_cache .ruff_cache

@@ -38,7 +38,8 @@ def test_the_contract_names_the_workspaces_paths(tmp_path):
 
 def test_the_contract_names_the_jobs_variables():
     """Those that the job reads by itself, all of them and no other."""
-    source = (ROOT / "job" / "__main__.py").read_text("utf-8")
+    files = [ROOT / "job" / name for name in ("__main__.py", "cluster.py")]
+    source = "".join(path.read_text("utf-8") for path in files)
     read = set(re.findall(r'"((?:EMBEDTUNE|TRAINING)_\w+)"', source))
     promised = set(re.findall(r"(?m)^\| `(\w+)`", CONTRACT))
     assert promised - {"HF_HOME", "HF_TOKEN"} == read | {SHARED_CACHE}
