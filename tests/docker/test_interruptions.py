@@ -12,19 +12,21 @@ from job.errors import BackendError, Interrupted
 pytestmark = pytest.mark.docker
 
 # Where a container finds what holds it, and the folder by which it is told where.
-HOLDING = ("--volume", f"{HOLDS}:/holds:ro", "--env", "PYTHONPATH=/holds")
-TOLD = ("--env", "HOLD=/opt/ml/hold")
+HOLDING = (
+    *("--volume", f"{HOLDS}:/holds:ro", "--env", "PYTHONPATH=/holds"),
+    *("--env", "HOLD=/opt/ml/hold"),
+)
 LAST = list(PHASES)[-1]
 
 
 @pytest.fixture(scope="module")
 def whole(image, tmp_path_factory, pairs_file, tiny_encoder):
-    """What a run leaves that nobody cuts: a process, which has the same result as a container."""
+    """What a run leaves that nobody cuts."""
     folder = tmp_path_factory.mktemp("whole") / "desk"
     place = Desk(folder, image, epochs=3, pairs=pairs_file, encoder=tiny_encoder)
-    launch = ("launch", "job.yaml", "--name", "r", "--device", "cpu", *SETTINGS)
-    done = place.run(*launch, OMP_NUM_THREADS="1")
-    assert done.returncode == 0, done.stderr
+    start(place)
+    assert docker("wait", *place.containers()).stdout == "0\n"
+    assert place.run("status", "r").returncode == 0
     return result(place)
 
 
@@ -37,16 +39,17 @@ def stored(place):
     return tuple((place.results / file).is_file() for file in files)
 
 
-def start_held(place):
+def start(place, *more):
+    """Run the launcher's own `docker run`, with more options."""
     dry = place.run(*place.launch(*SETTINGS, "--dry-run"))
     assert dry.returncode == 0, dry.stderr
     _, run, *options = json.loads(dry.stdout)["request"]["argv"]
-    started = docker(run, *HOLDING, *TOLD, *ONE_THREAD, *options)
+    started = docker(run, *ONE_THREAD, *more, *options)
     assert started.returncode == 0, started.stdout
 
 
 def cut_everywhere(place, command):
-    """Run the launcher's own `docker run`, and cut it in one phase after the other.
+    """Start a run's container and cut it, in one phase after the other.
 
     Returns by phase what the run's folder held and the noted exit code, and the log of all starts.
     """
@@ -54,7 +57,7 @@ def cut_everywhere(place, command):
     hold, found, log = Hold(workspace / "hold"), {}, ""
     for phase in PHASES:
         hold.at(phase)
-        start_held(place)
+        start(place, *HOLDING)
         hold.await_job()
         files = stored(place)
         docker(*command, *place.containers())

@@ -95,13 +95,15 @@ def test_the_cause_of_an_end_reaches_every_other_host(hosts):
     assert first.peers.await_cause() == BROKEN
 
 
-def test_the_first_hosts_cause_is_heard_before_its_store_goes(hosts):
+def test_the_first_hosts_cause_is_heard_before_its_store_goes(hosts, monkeypatch):
     """It waits for the others, who would otherwise think that it had gone."""
+    monkeypatch.setattr(peers, "FAREWELL_SECONDS", PATIENCE_SECONDS)
     first, second = hosts(2)
     ended = threading.Thread(target=first.peers.end, args=(BROKEN,))
     ended.start()
 
     assert second.wait() == BROKEN
+    assert ended.is_alive()
     second.peers.end()
     ended.join(PATIENCE_SECONDS)
     assert not ended.is_alive()
@@ -117,6 +119,7 @@ def test_a_host_that_says_nothing_any_more_is_given_up(waiting):
 def test_a_host_that_has_not_begun_and_one_that_has_left_are_not_given_up(hosts, waiting):
     """One is still starting, the other is done; what beats is alive."""
     first, second, third = hosts(3)
+    store_of(first).wait(["beat/algo-3"])
     third.peers.end()
 
     # Longer than a silence that would be too long.

@@ -26,8 +26,8 @@ SETTINGS = {
 }
 # The same on two hosts, a few rows at a time.
 IN_PARTS = {"training.mini_batch_size": "4"}
-# Float32 is added up in another order: after sixty steps the seventh digit has become the fourth.
-TOLERANCE = {"rel": 1e-3, "abs": 1e-5}
+# Float32 is added up in another order: over sixty steps the seventh digit moves, and the sixth.
+TOLERANCE = {"rel": 1e-4, "abs": 1e-6}
 # What a report tells of a run's times, place, parts and bytes.
 VOLATILE = {"finished", "seconds", "cost", "usage", "repeat", "environment", "models", "spec"}
 VOLATILE_TRAINING = {"seconds", "pairs_per_second", "peak_memory", "tokens", "pairs"}
@@ -144,9 +144,13 @@ def hosts(desk):
 # Whole
 
 
+def nearly(value):
+    return pytest.approx(value, **TOLERANCE) if isinstance(value, float) else value
+
+
 def assert_the_same_run(found, expected):
     """Compare history, scores, verdict and all else that the reports say, and the weights."""
-    assert found.facts == pytest.approx(expected.facts, **TOLERANCE)
+    assert found.facts == {name: nearly(value) for name, value in expected.facts.items()}
     assert found.weights.keys() == expected.weights.keys()
     for name, values in expected.weights.items():
         assert found.weights[name] == pytest.approx(values, abs=1e-3), name
