@@ -6,6 +6,7 @@ bug of ours.
 
 import errno
 import json
+import os
 import shutil
 import signal
 import sys
@@ -140,7 +141,13 @@ def train(
         _train(place, name, device, price_per_hour, stall_minutes, stop, publish=not no_publish)
         return 0
 
-    sys.exit(exit_code(work, place))
+    code = exit_code(work, place)
+    if is_member():
+        # Torch's communication aborts now and then where Python takes it down at its own end.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 @main.command()
@@ -189,7 +196,8 @@ def _train(
             return
         spec = workspace.read_spec()
         with workspace.locked(), watched(workspace, stall_minutes):
-            workspace.failure.unlink(missing_ok=True)
+            if not is_member():
+                workspace.failure.unlink(missing_ok=True)
             log_to_stderr()
             from job.pipeline import Circumstances, run
 
@@ -247,8 +255,7 @@ def exit_code(
         else:
             line, code = str(expected), expected.exit_code
             click.echo(f"Error: {line}", err=True)
-        # A workspace that is still locked belongs to another process's run.
-        if workspace is not None and not workspace.is_locked():
+        if workspace is not None and _may_note(workspace):
             _note_failure(workspace, line)
         return code
 
@@ -292,6 +299,14 @@ def _is_disk_full(error: BaseException, workspace: Workspace | None) -> bool:
     if workspace is None or not isinstance(error, Exception) or not workspace.root.is_dir():
         return False
     return shutil.disk_usage(workspace.root).free < DISK_FULL_BYTES
+
+
+def _may_note(workspace: Workspace) -> bool:
+    if is_member():
+        # The first one's reason is the cause of all further ends.
+        return not workspace.failure.is_file()
+    # A workspace that is still locked belongs to another process's run.
+    return not workspace.is_locked()
 
 
 def _note_failure(workspace: Workspace, line: str) -> None:

@@ -33,8 +33,10 @@ def supervise(cluster: Cluster, workspace: Workspace, name: str) -> int:
         signal.signal(number, _pass_on)
     if len(cluster.hosts) == 1:
         failure = _launch(cluster, name)
-        cause = _explain(failure, cluster, workspace) if failure else None
-        return _end(cause, cluster, workspace)
+        if failure is None:
+            return 0
+        cause = _explain(failure, cluster, workspace)
+        return _end(cause or _unknown(cluster), cluster, workspace)
     wait_for_names(cluster)
     peers = Peers(cluster, _kill)
     failure = _launch(cluster, name)
@@ -80,9 +82,11 @@ def _cores() -> int:
 
 def _explain(failure: "ChildFailedError", cluster: Cluster, workspace: Workspace) -> Cause | None:
     """Say why the processes of this host ended; nothing where others made them."""
-    codes = [found.exitcode for _, found in sorted(failure.failures.items())]
-    own = [code for code in codes if code not in (DESERTED, -signal.SIGTERM)]
-    if not own and _Passed.on and -signal.SIGTERM in codes:
+    # In the order of their ends: torchrun ends the others, who tell of an interruption.
+    codes = [found.exitcode for found in failure.failures.values()]
+    passed_on = {-number for number in PASSED_ON}
+    own = [code for code in codes if code != DESERTED and code not in passed_on]
+    if not own and _Passed.on and passed_on & set(codes):
         # While it ends, and before it listens, a process dies of what we pass on.
         own = [Interrupted.exit_code]
     if not own:
