@@ -65,13 +65,19 @@ class Found:
 def search(
     queries: Matrix, corpus: Matrix, views: Sequence[View], device: str = "cpu"
 ) -> list[Found]:
-    """Search once by each view; they share one reading of the corpus. Results are on the CPU."""
+    """Search once by each view; they share one reading of the corpus. Results are on the CPU.
+
+    Scores are float32, also within an autocast block, as the trainer's evaluation is one.
+    """
+    import torch
+
     depth = sum(min(view.depth, len(corpus)) for view in views)
     rows = max(1, min(LEADERS // depth, COMPONENTS // queries[:1].shape[1]))
-    parts = [
-        _search_by_some(queries[start : start + rows].to(device), corpus, views)
-        for start in range(0, len(queries), rows)
-    ]
+    with torch.autocast(torch.device(device).type, enabled=False):
+        parts = [
+            _search_by_some(queries[start : start + rows].to(device), corpus, views)
+            for start in range(0, len(queries), rows)
+        ]
     return [_joined(by_view) for by_view in zip(*parts, strict=True)]
 
 

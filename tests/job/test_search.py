@@ -77,6 +77,20 @@ def test_tiles_of_any_size_find_what_a_plain_sort_finds(seed, asked, stored, dep
         assert best.scores.tolist() == expected.tolist()
 
 
+def test_scores_within_an_autocast_block_are_as_exact_as_outside():
+    """A trainer evaluates within one: a checkpoint must score there what it scores afterwards."""
+    torch.manual_seed(0)
+    queries, corpus = torch.randn(20, 64), torch.randn(200, 64)
+    outside = search(queries, corpus, [Plain()])[0]
+
+    with torch.autocast("cpu", torch.bfloat16):
+        within = search(queries, corpus, [Plain()])[0]
+
+    assert within.scores.dtype == torch.float32
+    assert torch.equal(within.scores, outside.scores)
+    assert torch.equal(within.positions, outside.positions)
+
+
 @pytest.mark.parametrize("tile", [7, 37, 64, 599, 600])
 def test_tiles_change_no_rank_of_any_dimension_or_precision(limits, tile):
     """Signs have exact cosines at these dimensions, and many ties; codes have them always."""
