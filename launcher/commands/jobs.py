@@ -35,6 +35,8 @@ def logs(name: str | None, output: str, *, follow: bool) -> None:
     if follow and run.state == "running" and run.launch:
         sys.exit(load_backend(run.launch["backend"]).follow(run))
     print_log(run)
+    if follow:
+        sys.exit((run.receipt or {}).get("exit_code", 0))
 
 
 @click.command(epilog=NAME_HELP)

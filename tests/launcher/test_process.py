@@ -415,8 +415,15 @@ def test_logs_are_what_the_job_said(folder, whole, failed):
     log = (folder / "runs" / "whole" / "logs" / "job.log").read_text("utf-8")
     assert embedtune(folder, "logs", "whole").stdout == log
     assert embedtune(folder, "logs", "whole", "--follow").stdout == log
-    said = embedtune(folder, "logs", "failed").stdout
-    assert said.splitlines()[-1].startswith("`few.jsonl` leaves 0 test queries")
+    said = embedtune(folder, "logs", "failed")
+    assert said.stdout.splitlines()[-1].startswith("`few.jsonl` leaves 0 test queries")
+    assert said.returncode == 0
+
+
+def test_following_a_job_that_has_ended_tells_its_code_too(folder, whole, failed):
+    """A script that waits must not take a failure for a success because it came late."""
+    assert embedtune(folder, "logs", "whole", "--follow").returncode == 0
+    assert embedtune(folder, "logs", "failed", "--follow").returncode == DataError.exit_code
 
 
 def test_a_job_is_followed_and_stopped_from_another_shell(folder):

@@ -290,6 +290,8 @@ def test_a_killed_launcher_loses_nothing(account, launchers, elsewhere):
     assert followed.out.splitlines().count("ready") == 1
     assert followed.last_line == "Error: The job was stopped."
     assert account.run(elsewhere, "logs", "killed").out == "ready\n"
+    late = account.run(elsewhere, "logs", "killed", "--follow")
+    assert (late.code, late.out) == (Stopped.exit_code, "ready\n")
     report = account.run(elsewhere, "report", "killed")
     where = "s3://box/runs/killed"
     assert report.err == f"Error: The run `killed` is unfinished and has no report in `{where}`.\n"
