@@ -224,14 +224,21 @@ def share_folder(folder: Path | None, copy: Path | None = None) -> Path | None:
 
 def _receive(folder: Path | None) -> None:
     """Write the pieces that the conductor shares; one process of a host is enough for that."""
+    from job.workspace import write_error
+
     if folder:
         shutil.rmtree(folder, ignore_errors=True)
     for name, part in iter(share, None):
-        if folder:
-            target = folder / name
+        if not folder:
+            continue
+        target = folder / name
+        try:
             target.parent.mkdir(parents=True, exist_ok=True)
             with target.open("ab") as handle:
                 handle.write(part)
+        except OSError as error:
+            what = f"`{target}` cannot be written"
+            raise write_error(what, error) from None
 
 
 def pieces(folder: Path) -> Iterator[tuple[str, bytes]]:

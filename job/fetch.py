@@ -151,7 +151,10 @@ def _data_from_hub(
     # The cache holds other splits as well; a folder of its own holds what was asked for.
     for name in names:
         if file_format(Path(name)) is None:
-            msg = f"The Hub data set `{repository}` holds `{name}`, a format that is not read here."
+            msg = (
+                f"The Hub data set `{repository}` holds `{name}`, a format that is not read here. "
+                "Save its rows as Parquet or JSONL."
+            )
             raise DataError(msg)
         target = inside(folder, name)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -182,7 +185,10 @@ def _from_s3(
         entries = [entry for entry in place.files() if wanted(entry.name)]
     error = ModelError if kind == "model" else DataError
     if not entries:
-        msg = f"There is no {kind} in `{uri}`: neither an object of that name nor any below it."
+        msg = (
+            f"There is no {kind} in `{uri}`: neither an object of that name nor any below it. "
+            "Check the bucket and the prefix."
+        )
         raise error(msg)
     size = sum(entry.size for entry in entries)
     hub.check_size(uri, size, limit, kind)
@@ -266,7 +272,7 @@ def _unpacked(path: Path, beside: Path, limit: float) -> Path:
     except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
         shutil.rmtree(folder, ignore_errors=True)
         reason = str(error).splitlines()[0].rstrip(".")
-        msg = f"The archive `{path.name}` cannot be unpacked: {reason}."
+        msg = f"The archive `{path.name}` cannot be unpacked: {reason}. Pack it anew."
         raise ModelError(msg) from None
     except EmbedtuneError:
         shutil.rmtree(folder, ignore_errors=True)

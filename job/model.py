@@ -77,7 +77,7 @@ def load_model(spec: ModelSpec, machine: Machine, folder: Path | None = None) ->
 
     folder = folder or find_locally(spec.base)
     if folder is None:
-        msg = f"The model `{spec.base}` is not on this machine."
+        msg = f"The model `{spec.base}` is not on this machine. Fetch it, or name its folder."
         raise ModelError(msg)
     try:
         with noting_random_weights() as random:
@@ -109,11 +109,14 @@ def load_model(spec: ModelSpec, machine: Machine, folder: Path | None = None) ->
     encoder[0].register_forward_pre_hook(alive)
     width = encoder.get_embedding_dimension()
     if width is None:
-        msg = f"The model `{spec.base}` does not say how wide its embeddings are."
+        msg = f"The model `{spec.base}` does not say how wide its embeddings are; name another."
         raise ModelError(msg)
     if spec.max_length is not None:
         if spec.max_length > (most := positions(encoder)):
-            msg = f"`model.max_length` is {spec.max_length}; `{spec.base}` has {most:g} positions."
+            msg = (
+                f"`model.max_length` is {spec.max_length}; `{spec.base}` has {most:g} positions. "
+                "Set no more than that."
+            )
             raise SpecError(msg)
         encoder.max_seq_length = spec.max_length
     documented = documented_prompts(spec.base, encoder.prompts)
@@ -141,7 +144,10 @@ def find_locally(base: str) -> Path | None:
         raise ModelError(msg) from None
     if not is_folder:
         if base.startswith((".", "/", "~", "builtin:")) or base.count("/") > 1:
-            msg = f"There is no model folder `{base}`."
+            msg = (
+                f"There is no model folder `{base}`. Name one that exists, `{BUILTIN_MODEL}` or a "
+                "model of the Hub (`owner/name`)."
+            )
             raise ModelError(msg)
         return None
     for pickled in sorted(folder.rglob("pytorch_model*.bin")):

@@ -98,7 +98,10 @@ def _other_row(pairs: TrainingPairs, known: set[int], random: np.random.Generato
     for row in random.integers(len(pairs), size=100).tolist():
         if pairs.documents[row] not in known:
             return int(row)
-    msg = "Some rows have negatives and others none, and nearly all rows share one context."
+    msg = (
+        "Some rows have negatives and others none, and nearly all rows share one context. Give "
+        "all rows negatives, or none."
+    )
     raise DataError(msg)
 
 

@@ -115,7 +115,7 @@ class LocalPlace:
         try:
             return path.read_text("utf-8") if path.is_file() else None
         except OSError as error:
-            msg = f"`{path}` cannot be read: {error.strerror}."
+            msg = f"`{path}` cannot be read: {error.strerror}. Make it readable."
         except UnicodeDecodeError:
             msg = f"`{path}` cannot be read: it is no text in UTF-8."
         raise StorageError(msg)

@@ -80,7 +80,9 @@ def list_files(path: Path) -> list[Path]:
 def _files_below(path: Path) -> Iterator[Path]:
     def refuse(error: OSError) -> None:
         # Passed over, its rows would be missing in silence.
-        msg = f"`{error.filename}` cannot be read: {error.strerror}."
+        msg = (
+            f"`{error.filename}` cannot be read: {error.strerror}. Make it readable, or remove it."
+        )
         raise DataError(msg)
 
     for folder, _, names in os.walk(path, onerror=refuse):
@@ -105,7 +107,8 @@ def explained(path: Path | str) -> Iterator[None]:
     except OSError as error:
         # gzip and Parquet report broken content as operating system errors without a number.
         reason = error.strerror or next(iter(str(error).splitlines()), "no reason was given")
-        msg = f"`{path}` cannot be read: {reason.rstrip('.')}."
+        remedy = "Write or fetch it anew" if error.errno is None else "Make it readable"
+        msg = f"`{path}` cannot be read: {reason.rstrip('.')}. {remedy}, or remove it."
         raise DataError(msg) from None
 
 
@@ -142,7 +145,10 @@ def _read_lines(file: Path) -> Iterator[str]:
             lines = iter(lambda: handle.readline(MAX_LINE_BYTES), b"")
             for line, raw in enumerate(lines, start=1):
                 if len(raw) == MAX_LINE_BYTES:
-                    msg = f"`{file}` line {line} is longer than {MAX_LINE_BYTES:,} bytes."
+                    msg = (
+                        f"`{file}` line {line} is longer than {MAX_LINE_BYTES:,} bytes; "
+                        "split it into several rows."
+                    )
                     raise DataError(msg)
                 if (room := room - len(raw)) < 0:
                     _refuse_bomb(file, line)
@@ -294,5 +300,5 @@ def _read_parquet(file: Path) -> Iterator[Record]:
     # The others are values that Python has none for: bytes in texts, years, time zones.
     except (pa.ArrowException, ValueError, OverflowError, LookupError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        msg = f"`{file}` is not a readable Parquet file: {reason}"
+        msg = f"`{file}` is not a readable Parquet file: {reason.rstrip('.')}. Write it anew."
         raise DataError(msg) from None

@@ -73,7 +73,9 @@ def collect_rows(spec: DataSpec, channels: Channels) -> Rows:
     if not len(judged.pairs):
         why = "; ".join(f"{reason}: {d['rows']}" for reason, d in judged.dropped().items())
         msg = (
-            f"`{typed}` has {judged.rows} rows and none can be used ({why or 'none is relevant'})."
+            f"`{typed}` has {judged.rows} rows and none can be used "
+            f"({why or 'none is relevant'}). Correct them, or name their columns in "
+            "`data.columns`."
         )
         raise DataError(msg)
     judged = dataclasses.replace(judged, pairs=_distinct_query_ids(_true_negatives(judged.pairs)))

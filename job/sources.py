@@ -79,7 +79,10 @@ def open_source(name: str, spec: DataSpec, role: str = "data") -> Source:
             return _from_beir(name, path, group, required)
         wanted = None if role == "probe" else spec.columns.model_copy(update={"group": required})
         return _from_records(name, read_records(path), wanted, group)
-    msg = f"`{name}` does not exist (as a path), nor does it look like a Hub id (`owner/name`)."
+    msg = (
+        f"`{name}` does not exist (as a path), nor does it look like a Hub id (`owner/name`). "
+        "Check the spelling."
+    )
     raise DataError(msg)
 
 
@@ -89,7 +92,7 @@ def open_documents(name: str) -> Iterator[Document]:
     with explained(path):
         is_there = path.exists()
     if not is_there:
-        msg = f"`data.corpus` is `{name}`, which does not exist."
+        msg = f"`data.corpus` is `{name}`, which does not exist; check the path."
         raise DataError(msg)
     for number, record in enumerate(read_records(path), start=1):
         if "text" not in record.fields:
@@ -123,7 +126,7 @@ def _from_records(
 ) -> Source:
     first = list(itertools.islice(records, FIRST_ROWS))
     if not first:
-        msg = f"`{name}` holds no rows."
+        msg = f"`{name}` holds no rows; each needs a question and the context that answers it."
         raise DataError(msg)
     fields = {key: value for record in reversed(first) for key, value in record.fields.items()}
     choice = dataclasses.replace(choose_columns(fields, wanted, name), group=group)
@@ -180,7 +183,7 @@ def _beir_rows(folder: Path, group: str | None) -> Iterator[RawRow]:
     queries = _by_id(_beir_records(folder, "queries"), text_and_group)
     qrels = sorted((folder / "qrels").glob("*.tsv"))
     if not qrels:
-        msg = f"The BEIR folder `{folder}` has no `qrels/*.tsv`."
+        msg = f"The BEIR folder `{folder}` has no `qrels/*.tsv`; add its judgements."
         raise DataError(msg)
     for file in qrels:
         # One file of judgements is split by us; several are the authors' own splits.
@@ -216,7 +219,7 @@ def _by_id(records: Iterator[Record], content: Callable[[Record], Any]) -> dict[
 
 def _given_id(record: Record) -> str:
     if (given := record.fields.get("_id")) is None:
-        msg = f"`{record.file}` row {record.row} has no `_id`, which judgements go by."
+        msg = f"`{record.file}` row {record.row} has no `_id`, which judgements go by; give it one."
         raise DataError(msg)
     return str(given)
 

@@ -97,7 +97,8 @@ def save_model(model: Model, folder: Path, dataset: Dataset) -> None:
         if not closest >= SAME:
             msg = (
                 f"The saved model embeds a text differently ({encode}: cosine {closest:.4f} to the "
-                "model that was scored); it was not published."
+                "model that was scored); it was not published. Report this as a fault of "
+                "embedtune, with the name of the base model."
             )
             raise TrainingError(msg)
 

@@ -254,5 +254,8 @@ def _check_integrations(spec: TrainingSpec) -> None:
             msg = f"`training.report_to` has `{name}`, which is none of the trainer's: {known}."
             raise SpecError(msg)
         if name not in get_available_reporting_integrations():  # type: ignore[no-untyped-call]
-            msg = f"`training.report_to` has `{name}`, whose package is not installed here."
+            msg = (
+                f"`training.report_to` has `{name}`, whose package is not installed here. "
+                "Install it, or leave it out."
+            )
             raise MachineError(msg)

@@ -38,7 +38,10 @@ CAUSES: dict[str, tuple[type[EmbedtuneError], str]] = {
         BackendError,
         "The quota is too small: `embedtune doctor` says how to raise it.",
     ),
-    "No S3 objects found": (DataError, "There is nothing where the data should be."),
+    "No S3 objects found": (
+        DataError,
+        "There is nothing where the data should be: check `--data`.",
+    ),
     "Data download failed": (
         StorageError,
         "The role may not read the data: `embedtune infra deploy --data-bucket` lets it.",
@@ -47,7 +50,10 @@ CAUSES: dict[str, tuple[type[EmbedtuneError], str]] = {
         BackendError,
         "SageMaker could not fetch the image: `embedtune image push`.",
     ),
-    "no basic auth credentials": (BackendError, "The role may not read the image's repository."),
+    "no basic auth credentials": (
+        BackendError,
+        "The role may not read the image's repository: `embedtune image push` fills its own.",
+    ),
     "sts:AssumeRole": (
         BackendError,
         "SageMaker may not act as this role: `embedtune doctor --backend sagemaker`.",

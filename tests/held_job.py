@@ -48,7 +48,7 @@ class Hold:
     def at(self, phase):
         (self.folder / "at").write_text("\n".join(PHASES[phase]), "utf-8")
 
-    def await_job(self, seconds=120):
+    def await_job(self, seconds=300):
         """Wait until a job is held; returns its process's number, and forgets it."""
         held, deadline = self.folder / "held", time.monotonic() + seconds
         while not held.is_file():

@@ -124,7 +124,7 @@ def interrupted(folder, job):
             assert launcher.poll() is None, launcher.communicate()
             time.sleep(0.01)
         launcher.send_signal(signal.SIGTERM)
-        _, said = launcher.communicate(timeout=60)
+        _, said = launcher.communicate(timeout=300)
     return subprocess.CompletedProcess(command, launcher.returncode, "", said)
 
 

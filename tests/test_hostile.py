@@ -223,7 +223,10 @@ def test_a_line_that_does_not_end_is_not_gathered(tmp_path, monkeypatch):
     assert next(rows).fields == {"question": "a", "context": "b"}
     with pytest.raises(DataError) as caught:
         next(rows)
-    assert str(caught.value) == f"`{file}` line 2 is longer than 1,000 bytes."
+    assert (
+        str(caught.value)
+        == f"`{file}` line 2 is longer than 1,000 bytes; split it into several rows."
+    )
 
 
 @pytest.mark.parametrize(

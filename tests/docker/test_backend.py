@@ -71,7 +71,7 @@ def test_ctrl_c_stops_the_container_and_a_second_launch_goes_on(desk):
     launched = place.start()
     until(launched, "train: step=")
     os.killpg(launched.pid, signal.SIGINT)
-    _, said = launched.communicate(timeout=150)
+    _, said = launched.communicate(timeout=300)
     assert launched.returncode == 10, said
     step = int(re.search(r"interrupted after step (\d+) of", said)[1])
     assert place.containers() == []

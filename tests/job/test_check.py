@@ -116,7 +116,10 @@ def test_settings_of_the_data_count(folder):
         (
             ["nowhere"],
             4,
-            "`nowhere` does not exist (as a path), nor does it look like a Hub id (`owner/name`).",
+            (
+                "`nowhere` does not exist (as a path), nor does it look like a Hub id "
+                "(`owner/name`). Check the spelling."
+            ),
         ),
         (
             ["pairs.jsonl", "--set", "data.limits=3"],
@@ -171,7 +174,13 @@ def test_a_model_without_a_tokenizer_is_no_reason_to_stop(folder, tmp_path):
 @pytest.mark.parametrize(
     ("model", "reason"),
     [
-        ("./nowhere", "There is no model folder `./nowhere`."),
+        (
+            "./nowhere",
+            (
+                "There is no model folder `./nowhere`. Name one that exists, `builtin:minilm` "
+                "or a model of the Hub (`owner/name`)."
+            ),
+        ),
         (
             "nobody/no-such-model",
             (

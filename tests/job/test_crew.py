@@ -1,5 +1,6 @@
 """The processes of a run do what the first one asks, and know what it knows."""
 
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -252,6 +253,21 @@ def test_on_one_host_a_folder_is_its_own_copy(folder, tmp_path):
 
     assert found == [(str(folder), contents(folder))] * 2
     assert not copies.exists()
+
+
+def receive_where_nothing_can_be(rank, source, copies):
+    # The conductor, whom the other leaves, is not what this is about.
+    with suppress(RuntimeError):
+        receive_folder(rank, source, copies)
+
+
+def test_a_host_that_cannot_write_its_copy_says_so(folder, tmp_path):
+    """It names the file, with the code for what cannot be written, not a traceback."""
+    copies = tmp_path / "copies"
+    copies.write_bytes(b"a file, where a folder should be")
+    said = rf"StorageError: `{copies}/host-1/.+` cannot be written: Not a directory\."
+    with pytest.raises(AssertionError, match=said):
+        together(2, receive_where_nothing_can_be, str(folder), str(copies), hosts=2)
 
 
 def receive_nothing(rank, copies):

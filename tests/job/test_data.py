@@ -771,7 +771,8 @@ def test_data_of_which_nothing_can_be_used_is_an_error(tmp_path):
     source = write_pairs(tmp_path / "a.jsonl", rows)
     assert refusal(source) == (
         f"`{source}` has 4 rows and none can be used "
-        "(empty question: 2; empty context: 1; question is too short: 1)."
+        "(empty question: 2; empty context: 1; question is too short: 1). "
+        "Correct them, or name their columns in `data.columns`."
     )
 
 
@@ -779,7 +780,10 @@ def test_a_channel_of_which_nothing_can_be_used_is_named_readably(tmp_path):
     """The message names the channel, with no backticks within backticks."""
     channel = write_pairs(tmp_path / "in" / "a.jsonl", [("", "c c c")]).parent
     message = refusal(None, {"data": channel})
-    assert message.endswith(" has 1 rows and none can be used (empty question: 1).")
+    assert message.endswith(
+        " has 1 rows and none can be used (empty question: 1). "
+        "Correct them, or name their columns in `data.columns`."
+    )
     assert "``" not in message
 
 

@@ -83,7 +83,8 @@ def test_a_dimension_above_the_width_is_refused():
         choose_dimensions(spec, 768)
 
     assert str(refusal.value) == (
-        "`evaluation.dimensions` has 1024; the model's embeddings have 768."
+        "`evaluation.dimensions` has 1024; the model's embeddings have 768. "
+        "Leave out what is larger."
     )
 
 

@@ -191,7 +191,8 @@ def test_nothing_below_a_prefix_is_the_datas_error(s3, workspace, uri):
     with pytest.raises(DataError) as caught:
         fetch_source(workspace, uri)
     assert str(caught.value) == (
-        f"There is no data in `{uri}`: neither an object of that name nor any below it."
+        f"There is no data in `{uri}`: neither an object of that name nor any below it. "
+        "Check the bucket and the prefix."
     )
 
 
@@ -504,7 +505,8 @@ def test_nothing_below_a_prefix_is_the_models_error(s3, put, workspace):
     put("m", {"model.zip": b"zip"})
     for uri, reason in {
         "s3://box/none": (
-            "There is no model in `s3://box/none`: neither an object of that name nor any below it."
+            "There is no model in `s3://box/none`: neither an object of that name nor any below "
+            "it. Check the bucket and the prefix."
         ),
         "s3://box/m/model.zip": (
             "`model.zip` is no model: name a folder of a model, or its `model.tar.gz`."
@@ -764,7 +766,7 @@ def test_a_hub_model_comes_without_pickles_and_code(fetched, hub, tiny_encoder):
 
 ABSENT = "does not exist, or is private: check the id and `HF_TOKEN`."
 SPLITS = "`train`, `validation`, `test`"
-UNREAD = "a format that is not read here"
+UNREAD = "a format that is not read here. Save its rows as Parquet or JSONL."
 REFUSED = "access was refused (HTTP 401); is `HF_TOKEN` valid, and allowed to do this?"
 TOO_LARGE = "is 0.00 GB to download; `{}.max_download_gb` allows 1e-08. Raise it, or name less."
 PICKLES = (
@@ -777,7 +779,7 @@ TOLD = {
     "refused token": (7, f"The Hub data set `me/pairs`: {REFUSED}"),
     "no such revision": (4, "The Hub data set `me/pairs` has no such revision."),
     "no such split": (4, f"The Hub data set `me/pairs` has no split `dev`; it has {SPLITS}."),
-    "format": (4, f"The Hub data set `me/text` holds `train.txt`, {UNREAD}."),
+    "format": (4, f"The Hub data set `me/text` holds `train.txt`, {UNREAD}"),
     "large": (4, f"`me/pairs` {TOO_LARGE.format('data')}"),
     "unknown model": (5, f"The Hub model `me/unknown` {ABSENT}"),
     "private model without a token": (5, f"The Hub model `me/private` {ABSENT}"),

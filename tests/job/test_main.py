@@ -226,7 +226,10 @@ def test_too_little_data_is_a_data_error(workspace, tiny_spec, tmp_path):
 def test_a_missing_model_folder_is_a_model_error(workspace, tiny_spec, tmp_path):
     """Code 5, and the folder that was asked for."""
     give_spec(workspace, tiny_spec(model__base=str(tmp_path / "nowhere")))
-    line = f"There is no model folder `{tmp_path / 'nowhere'}`."
+    line = (
+        f"There is no model folder `{tmp_path / 'nowhere'}`. Name one that exists, "
+        "`builtin:minilm` or a model of the Hub (`owner/name`)."
+    )
     assert_one_line(train(workspace), workspace, 5, line)
 
 

@@ -168,7 +168,11 @@ def test_a_length_beyond_the_models_positions_is_refused(tiny_encoder):
 @pytest.mark.parametrize("base", ["./nowhere", "/no/where", "a/b/c", "~/x", "builtin:maxilm"])
 def test_a_missing_folder_is_named(base):
     """What looks like a path is not looked for on the Hub."""
-    assert refusal(base) == f"There is no model folder `{base}`."
+    assert (
+        refusal(base)
+        == f"There is no model folder `{base}`. Name one that exists, `builtin:minilm` or a "
+        "model of the Hub (`owner/name`)."
+    )
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path):
@@ -258,7 +262,10 @@ def test_a_hub_model_that_was_not_fetched_is_refused():
     """Loading asks nobody: a Hub id without its folder fails at once, in one line."""
     message = refusal("nobody/no-such-model")
 
-    assert message == "The model `nobody/no-such-model` is not on this machine."
+    assert (
+        message
+        == "The model `nobody/no-such-model` is not on this machine. Fetch it, or name its folder."
+    )
 
 
 def test_a_fetched_model_is_loaded_from_its_folder(copy_encoder):

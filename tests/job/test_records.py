@@ -270,6 +270,7 @@ def test_csv_with_the_line_ends_of_old_macs_is_refused(tmp_path):
     assert re.fullmatch(r"`FILE` line \d is not valid CSV: new-line character .*\.", refusal(path))
 
 
+ANEW = " Write or fetch it anew, or remove it."
 CUT_OFF = "`FILE` is a damaged or cut-off gzip file (after line 0). Fetch it again."
 
 
@@ -279,8 +280,14 @@ CUT_OFF = "`FILE` is a damaged or cut-off gzip file (after line 0). Fetch it aga
         (lambda data: data[:5], CUT_OFF),
         (lambda data: data[:-10], CUT_OFF),
         (lambda data: data[:12] + b"\xff" * 8 + data[20:], CUT_OFF),
-        (lambda data: b'{"q' + data[3:], "`FILE` cannot be read: Not a gzipped file (b'{\"')."),
-        (lambda data: data[:-8] + bytes(8), "`FILE` cannot be read: CRC check failed 0x0 != CRC."),
+        (
+            lambda data: b'{"q' + data[3:],
+            "`FILE` cannot be read: Not a gzipped file (b'{\"')." + ANEW,
+        ),
+        (
+            lambda data: data[:-8] + bytes(8),
+            "`FILE` cannot be read: CRC check failed 0x0 != CRC." + ANEW,
+        ),
     ],
     ids=["header", "end", "middle", "not gzip", "checksum"],
 )
@@ -311,7 +318,9 @@ def test_a_cut_off_parquet_file_is_a_data_error(tmp_path, kept):
     path = tmp_path / "a.parquet"
     pq.write_table(pa.Table.from_pylist(ROWS), path)
     path.write_bytes(path.read_bytes()[:kept])
-    assert re.fullmatch(r"`FILE` is not a readable Parquet file: .+", refusal(path))
+    assert re.fullmatch(
+        r"`FILE` is not a readable Parquet file: .+[^.]\. Write it anew\.", refusal(path)
+    )
 
 
 def test_a_broken_file_in_a_folder_is_the_one_that_is_named(tmp_path):
@@ -412,7 +421,9 @@ def test_a_parquet_value_that_python_has_none_for_is_a_data_error(tmp_path, colu
     """A year beyond 9999, a time zone of nowhere, bytes where text was promised."""
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"question": ["q"], "odd": column}), path)
-    assert re.fullmatch(r"`FILE` is not a readable Parquet file: .+", refusal(path))
+    assert re.fullmatch(
+        r"`FILE` is not a readable Parquet file: .+[^.]\. Write it anew\.", refusal(path)
+    )
 
 
 def test_what_is_neither_file_nor_folder_is_refused(tmp_path):
@@ -449,4 +460,7 @@ def test_a_folder_that_cannot_be_looked_into_is_no_empty_one(tmp_path, monkeypat
     monkeypatch.setattr(os, "scandir", scandir)
     with pytest.raises(DataError) as caught:
         read(tmp_path)
-    assert str(caught.value) == f"`{inner}` cannot be read: Permission denied."
+    assert (
+        str(caught.value)
+        == f"`{inner}` cannot be read: Permission denied. Make it readable, or remove it."
+    )

@@ -145,7 +145,8 @@ def test_a_source_that_does_not_exist_is_an_error(tmp_path):
     """The message repeats what was typed and says what it could have been."""
     path = tmp_path / "nothing.jsonl"
     assert refusal(path) == (
-        f"`{path}` does not exist (as a path), nor does it look like a Hub id (`owner/name`)."
+        f"`{path}` does not exist (as a path), nor does it look like a Hub id (`owner/name`). "
+        "Check the spelling."
     )
 
 
@@ -167,7 +168,9 @@ def test_a_missing_file_is_not_looked_for_on_the_hub(name):
 def test_a_file_without_rows_is_an_error(tmp_path, name, content):
     """An empty file, or a header alone, is named as what it is."""
     (tmp_path / name).write_text(content)
-    assert refusal(tmp_path / name) == f"`{tmp_path / name}` holds no rows."
+    assert refusal(tmp_path / name) == (
+        f"`{tmp_path / name}` holds no rows; each needs a question and the context that answers it."
+    )
 
 
 def test_the_built_in_data_is_numbered_and_named():
@@ -239,7 +242,9 @@ def test_judgements_of_unknown_texts_become_rows_without_them(tmp_path):
 def test_a_beir_folder_without_judgements_is_an_error(tmp_path):
     """Without qrels nobody knows which document answers which query."""
     folder = write_beir(tmp_path, {})
-    assert refusal(folder) == f"The BEIR folder `{folder}` has no `qrels/*.tsv`."
+    assert (
+        refusal(folder) == f"The BEIR folder `{folder}` has no `qrels/*.tsv`; add its judgements."
+    )
 
 
 def test_one_of_several_judgement_files_that_names_no_split_is_an_error(tmp_path):
@@ -305,7 +310,10 @@ def test_a_corpus_that_does_not_exist_is_an_error(tmp_path):
     """The message names the field of the spec and the path."""
     with pytest.raises(DataError) as caught:
         list(open_documents(str(tmp_path / "no")))
-    assert str(caught.value) == f"`data.corpus` is `{tmp_path / 'no'}`, which does not exist."
+    assert (
+        str(caught.value)
+        == f"`data.corpus` is `{tmp_path / 'no'}`, which does not exist; check the path."
+    )
 
 
 def test_a_corpus_row_without_text_is_an_error(tmp_path):
@@ -440,7 +448,7 @@ def test_a_text_without_an_id_is_refused(tmp_path, file):
     folder = write_beir(tmp_path, {"test": "q1\td1\t1\n"})
     path = folder / f"{file}.jsonl"
     path.write_text('{"text": "nameless"}\n', "utf-8")
-    assert refusal(folder) == f"`{path}` row 1 has no `_id`, which judgements go by."
+    assert refusal(folder) == f"`{path}` row 1 has no `_id`, which judgements go by; give it one."
 
 
 def test_ids_that_look_alike_in_a_table_are_two(tmp_path):
@@ -465,4 +473,7 @@ def test_a_path_that_cannot_be_reached_is_a_data_error(tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "exists", denied)
-    assert refusal("their/pairs.jsonl") == "`their/pairs.jsonl` cannot be read: Permission denied."
+    assert (
+        refusal("their/pairs.jsonl")
+        == "`their/pairs.jsonl` cannot be read: Permission denied. Make it readable, or remove it."
+    )

@@ -251,7 +251,10 @@ def test_a_model_that_loads_otherwise_than_it_was_scored_is_not_stored(workspace
 
     message = str(caught.value)
     assert message.startswith("The saved model embeds a text differently (encode_query: cosine ")
-    assert message.endswith("; it was not published.")
+    assert message.endswith(
+        "; it was not published. Report this as "
+        "a fault of embedtune, with the name of the base model."
+    )
 
 
 def test_a_model_whose_vectors_are_no_numbers_is_not_stored(workspace, scored, model):

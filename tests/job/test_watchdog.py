@@ -47,9 +47,9 @@ def run(folder, work, minutes=0.01, **options):
 @pytest.mark.parametrize(
     "work",
     [
-        "time.sleep(60)",
+        "time.sleep(600)",
         # C code that lets go of Python's lock, as torch's does.
-        "import ctypes; ctypes.CDLL(None).sleep(60)",
+        "import ctypes; ctypes.CDLL(None).sleep(600)",
         "while True: pass",
     ],
 )
@@ -71,7 +71,7 @@ def test_a_run_that_does_not_even_let_the_watchdog_look_ends_too(tmp_path):
     """C code that keeps Python's lock: nothing of ours runs, so the code is that of a bug."""
     started = time.monotonic()
 
-    ended = run(tmp_path, "import ctypes; ctypes.PyDLL(None).sleep(60)")
+    ended = run(tmp_path, "import ctypes; ctypes.PyDLL(None).sleep(600)")
 
     assert ended.returncode == 1
     assert '  File "<string>", line 14 in <module>' in ended.stderr

@@ -22,7 +22,7 @@ from pathlib import Path
 from job.workspace import Workspace
 with Workspace(Path(sys.argv[1])).locked():
     print("locked", flush=True)
-    time.sleep(60)
+    time.sleep(600)
 """
 
 

@@ -82,12 +82,12 @@ class Account:
         self.wait_until(lambda: any(text in line for line in self.lines(name)))
 
     @staticmethod
-    def finish(process: subprocess.Popen, seconds: float = 120) -> Done:
+    def finish(process: subprocess.Popen, seconds: float = 300) -> Done:
         out, err = process.communicate(timeout=seconds)
         return Done(process.returncode, out, err)
 
     @staticmethod
-    def wait_until(condition, seconds: float = 60) -> None:
+    def wait_until(condition, seconds: float = 300) -> None:
         deadline = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < deadline, "it never came to pass"

@@ -65,7 +65,8 @@ def ended(status, detail=None, reason=None):
             ended("Failed", reason="ClientError: Data download failed:No S3 objects found."),
             DataError.exit_code,
             (
-                "There is nothing where the data should be. SageMaker says: ClientError: Data "
+                "There is nothing where the data should be: check `--data`. SageMaker says: "
+                "ClientError: Data "
                 "download failed:No S3 objects found."
             ),
         ),

@@ -161,7 +161,7 @@ def halted(folder):
             after_second = files(run)
             wait_for(process, run / ".work/output/data/logs/job.log", "train: step=")
             process.send_signal(signal.SIGINT)
-            out, err = process.communicate(timeout=60)
+            out, err = process.communicate(timeout=300)
         finally:
             process.kill()
             signal.signal(signal.SIGINT, before)
@@ -441,10 +441,10 @@ def test_a_job_is_followed_and_stopped_from_another_shell(folder):
             wait_for(launcher, run / ".work/output/data/logs/job.log", "train: step=")
             stopped = embedtune(folder, "stop", "watched")
             assert (stopped.returncode, stopped.stderr) == (0, "The run watched is unfinished.\n")
-            assert launcher.wait(timeout=60) == 10
+            assert launcher.wait(timeout=300) == 10
         finally:
             launcher.kill()
-    said, _ = follower.communicate(timeout=60)
+    said, _ = follower.communicate(timeout=300)
     assert follower.returncode == 10
     assert said.decode() == (run / ".work/output/data/logs/job.log").read_text("utf-8")
     assert list((run / ".work" / "checkpoints").glob("checkpoint-*"))

@@ -31,7 +31,7 @@ KEY = "arn:aws:kms:us-east-1:123456789012:key/0f"
 # Programs that stand in for the job, and how they are brought.
 STOPPABLE = (
     "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(10)); "
-    "print('ready', flush=True); time.sleep(60)"
+    "print('ready', flush=True); time.sleep(600)"
 )
 FAILING = "import sys; print({line!r}, file=open('output/failure', 'w')); sys.exit({code})"
 KILLED = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
@@ -40,7 +40,7 @@ RESUMING = (
     "import os, signal, sys, time; step = 'checkpoints/step'; "
     "sys.exit(print('from', open(step).read())) if os.path.exists(step) else print('anew'); "
     "signal.signal(signal.SIGTERM, lambda *_: sys.exit(open(step, 'w').write('7') and 10)); "
-    "print('ready', flush=True); time.sleep(60)"
+    "print('ready', flush=True); time.sleep(600)"
 )
 
 
