@@ -149,7 +149,7 @@ def train(
     crew.share_folder(checkpoint)
     started = time.perf_counter()
     with stop.awaited(), crew.others_engaged(), counted(model.encoder) as tokens:
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        trainer.run(checkpoint)
     seconds, state = time.perf_counter() - started, trainer.state
     if stop.requested:
         done = f"step {state.global_step} of {state.max_steps}"
@@ -211,7 +211,7 @@ def _take_part(own: crew.Mate, setting: Setting) -> None:
     checkpoint = crew.share_folder(None, own.workspace.fetched / "checkpoint")
     callbacks = [StopTogether(own.stop)]
     trainer = build_trainer(own.known_model, setting, own.workspace, None, callbacks)
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    trainer.run(checkpoint)
 
 
 def _lookalikes(

@@ -18,7 +18,7 @@ from sentence_transformers import (
 )
 from sentence_transformers.base.sampler import BatchSamplers
 from sentence_transformers.sentence_transformer.evaluation import SentenceEvaluator
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerState
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import EvalLoopOutput
 
@@ -184,6 +184,14 @@ class PairTrainer(SentenceTransformerTrainer):
             return batches
         self.shares = Shares(batches, crew.size())
         return self.shares
+
+    def run(self, checkpoint: Path | None) -> None:
+        """Train, from a checkpoint on if there is one."""
+        if checkpoint:
+            # The state holds it as a number; a share would be warned of as another setting.
+            state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+            self.args.logging_steps = state.logging_steps
+        self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
     def training_step(
         self,

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import signal
 
 import pytest
 
@@ -10,6 +11,9 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+# Programs that a shell starts in the background ignore Ctrl-C, and so would the jobs we start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Every concept has a word that asks for it and another that tells of it: an untrained encoder
 # cannot know which belong together, a trained one can.
