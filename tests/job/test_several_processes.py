@@ -13,6 +13,7 @@ from crew_job import Host, start_hosts
 from safetensors.numpy import load_file
 
 from job.checkpoints import last_checkpoint
+from job.errors import StorageError
 
 # Neither the batches of 33 rows nor the last one of an epoch go up between two.
 SETTINGS = {
@@ -289,8 +290,9 @@ def test_what_goes_wrong_on_another_host_is_said_on_the_first(desk):
     first, second = desk.on_two_hosts(workspace)
 
     codes = first.wait(), second.wait()
-    assert codes == (1, 1), first.output
+    assert codes == (StorageError.exit_code,) * 2, first.output
     line = failure(second)
-    assert line.startswith(("FileExistsError: ", "NotADirectoryError: "))
+    assert line.startswith(f"`{fetched}/model/")
+    assert line.endswith("` cannot be written: Not a directory.\n")
     assert failure(first) == f"algo-2: {line}"
     assert first.output.endswith(f"Error: algo-2: {line}")
