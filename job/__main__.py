@@ -119,6 +119,9 @@ def train(
     no_publish: bool,
 ) -> None:
     """Train, compare and report, as the workspace's spec says."""
+    # Read when torch is imported. Processes that end one after the other lose sight of each other's
+    # store, of which it warns with a stack of C++; what is an error, an exception says.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     place = Workspace(workspace)
 
     def work() -> int:
