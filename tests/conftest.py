@@ -9,6 +9,8 @@ import pytest
 
 # Before torch is imported: two workers with two threads each would fight for two cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# And one that spins while it waits takes the core of the others.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # As the job does: processes forked from one that has imported torch do not read it again.
 os.environ["TORCH_CPP_LOG_LEVEL"] = "ERROR"
 os.environ["HF_HUB_OFFLINE"] = "1"

@@ -1,8 +1,7 @@
-"""The direction of imports, what importing costs, and that the README's tree is the disk's."""
+"""The direction of imports, and what importing costs."""
 
 import ast
 import json
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -64,23 +63,3 @@ def test_help_needs_nothing_heavy(arguments):
 def test_importing_a_job_module_does_nothing():
     """Importing the entry point leaves torch, handlers and folders alone."""
     assert "torch" not in loaded_by("import job.__main__")
-
-
-def test_the_readme_names_every_source_file():
-    """The annotated tree in the README and the disk agree, both ways."""
-    text = (ROOT / "README.md").read_text("utf-8")
-    tree = re.search(r"## The source\n\n```text\n(.*?)```", text, re.DOTALL)[1]
-    listed, folder = set(), ""
-    for line in tree.splitlines():
-        name = line.split()[0]
-        folder = folder if line.startswith(" ") else (name if name.endswith("/") else "")
-        if line.startswith(" "):
-            listed.add(f"{folder}{name}")
-    ignored = ("__pycache__", ".pyc")
-    present = {
-        str(path.relative_to(ROOT))
-        for top in ("job", "launcher")
-        for path in (ROOT / top).rglob("*")
-        if path.is_file() and not any(part in str(path) for part in ignored)
-    }
-    assert listed == present
