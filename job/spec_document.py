@@ -2,12 +2,13 @@
 
 import difflib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from job.errors import SpecError
@@ -36,7 +37,7 @@ def _as_json(document: Mapping[str, Any]) -> dict[str, Any]:
     YAML knows dates, sets and cycles, which no field takes.
     """
     copy = {_key(key): _json_value(_key(key), value) for key, value in document.items()}
-    return _without_empty_sections(copy, JobSpec)
+    return _without_empty_sections(copy, {name for name, field in _fields() if _section(field)})
 
 
 def _json_value(place: str, value: object) -> Any:  # noqa: ANN401  what the spec will judge
@@ -56,29 +57,29 @@ def _key(key: object) -> str:
     return json.dumps(key) if isinstance(key, bool | int | float | None) else str(key)
 
 
-def _without_empty_sections(document: dict[str, Any], model: type[BaseModel]) -> dict[str, Any]:
-    sections = _sections(model)
+def _without_empty_sections(
+    document: dict[str, Any], sections: set[str], prefix: str = ""
+) -> dict[str, Any]:
     return {
-        key: _without_empty_sections(value, sections[key])
-        if key in sections and isinstance(value, dict)
+        key: _without_empty_sections(value, sections, f"{prefix}{key}.")
+        if isinstance(value, dict)
         else value
         for key, value in document.items()
-        if value is not None or key not in sections
+        if value is not None or prefix + key not in sections
     }
 
 
-def _sections(model: type[BaseModel]) -> dict[str, type[Section]]:
-    return {
-        name: field.annotation
-        for name, field in model.model_fields.items()
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Section)
-    }
+def _fields(model: type[BaseModel] = JobSpec, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """Walk through all fields by dotted name, in the spec's order; a section precedes its own."""
+    for name, field in model.model_fields.items():
+        yield prefix + name, field
+        if section := _section(field):
+            yield from _fields(section, f"{prefix}{name}.")
 
 
-def _section_names(model: type[BaseModel] = JobSpec, prefix: str = "") -> Iterable[str]:
-    for name, section in _sections(model).items():
-        yield f"{prefix}{name}"
-        yield from _section_names(section, f"{prefix}{name}.")
+def _section(field: FieldInfo) -> type[Section] | None:
+    kind = field.annotation
+    return kind if isinstance(kind, type) and issubclass(kind, Section) else None
 
 
 def parse_assignments(texts: Iterable[str]) -> dict[str, str]:
@@ -165,15 +166,11 @@ def differing_fields(a: JobSpec, b: JobSpec) -> list[str]:
 
 def field_rows() -> list[tuple[str, str, str]]:
     """List every field as (dotted name, default, description), in the spec's order."""
-    return list(_rows(JobSpec, ""))
-
-
-def _rows(section: type[BaseModel], prefix: str) -> Iterable[tuple[str, str, str]]:
-    for name, field in section.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
-            yield from _rows(field.annotation, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", json.dumps(field.default), field.description or ""
+    return [
+        (name, json.dumps(field.default), (field.description or "").replace("\n", " "))
+        for name, field in _fields()
+        if not _section(field)
+    ]
 
 
 def _flatten(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -199,22 +196,14 @@ def _assign(document: dict[str, Any], key: str, value: object) -> None:
 def _parse_value(key: str, text: str) -> object:
     # What looks like a number, a truth value or a mapping is a text in a field of text: a prompt
     # ends in `: `, a language is called `no`. Quotes and `null` mean what they do in YAML.
-    if key in _text_fields() and text[:1] not in ("'", '"') and text not in ("", "~", "null"):
+    kind = next((field.annotation for name, field in _fields() if name == key), None)
+    if kind in (str, str | None) and text[:1] not in ("'", '"') and text not in ("", "~", "null"):
         return text
     try:
         return _load(text)
     except (yaml.YAMLError, RecursionError):
         msg = f"`{key}`: the value {text[:80]!r} is not valid YAML; put it in quotes."
         raise SpecError(msg) from None
-
-
-def _text_fields(model: type[BaseModel] = JobSpec, prefix: str = "") -> set[str]:
-    own = {
-        f"{prefix}{name}"
-        for name, field in model.model_fields.items()
-        if field.annotation in (str, str | None)
-    }
-    return own.union(*(_text_fields(s, f"{prefix}{name}.") for name, s in _sections(model).items()))
 
 
 def _explanations(error: ValidationError) -> list[str]:
@@ -225,31 +214,30 @@ def _explanations(error: ValidationError) -> list[str]:
     return [_explain(key, found) for key, found in problems.items()]
 
 
-def _explain(key: str, problems: list[ErrorDetails]) -> str:
-    if problems[0]["type"] == "extra_forbidden":
-        return f"`{key}` is not a field of the spec. {_nearest(key)}".rstrip()
-    messages = dict.fromkeys(p["msg"].removeprefix("Value error, ") for p in problems)
-    found = repr(problems[0]["input"])
-    return f"`{key}`: {' or '.join(messages)} (found {found[:80]})"
-
-
 def _field_of(problem: ErrorDetails) -> str:
     # The location of a union's member ends in the member's name, which means nothing to a user.
-    known = {name for name, *_ in field_rows()} | set(_section_names())
+    known = dict(_fields())
     parts = [str(part) for part in problem["loc"]]
     while parts and ".".join(parts) not in known and problem["type"] != "extra_forbidden":
         parts.pop()
     return ".".join(parts) or "the spec"
 
 
+def _explain(key: str, problems: list[ErrorDetails]) -> str:
+    if problems[0]["type"] == "extra_forbidden":
+        return f"`{key}` is not a field of the spec. {_nearest(key)}"
+    messages = dict.fromkeys(p["msg"].removeprefix("Value error, ") for p in problems)
+    found = repr(problems[0]["input"])
+    return f"`{key}`: {' or '.join(messages)} (found {found[:80]})"
+
+
 def _nearest(key: str) -> str:
-    known = [*_section_names(), *(name for name, *_ in field_rows())]
-    by_leaf = {name.rsplit(".", 1)[-1]: name for name in known}
+    known = {name.rsplit(".", 1)[-1]: name for name, _ in _fields()}
     leaf = key.rsplit(".", 1)[-1]
     near = (
-        [by_leaf[leaf]]
-        if leaf in by_leaf
-        else difflib.get_close_matches(key, known, 1)
-        or [by_leaf[name] for name in difflib.get_close_matches(leaf, by_leaf, 1)]
+        [known[leaf]]
+        if leaf in known
+        else difflib.get_close_matches(key, dict(_fields()), 1)
+        or [known[name] for name in difflib.get_close_matches(leaf, known, 1)]
     )
     return f"Did you mean `{near[0]}`?" if near else "`embedtune schema` lists the fields."
