@@ -10,8 +10,8 @@ from itertools import islice
 
 import numpy as np
 
-from job.ranking import DEPTH, IntArray, rank_scores
-from job.search import CHUNK
+from job.ranking import DEPTH, IntArray
+from job.search import CHUNK, best_of
 
 WORD = r"(?u)\b\w+\b"
 # Texts whose words are Python objects at once.
@@ -34,7 +34,7 @@ def rank_bm25(corpus_texts: Iterable[str], query_texts: Iterable[str]) -> Matche
 
     ranked, found = [], []
     for scores in _scores(corpus_texts, query_texts):
-        ranked.append(rank_scores(torch.from_numpy(scores)))
+        ranked.append(best_of(torch.from_numpy(scores), DEPTH).positions.numpy())
         found.append(np.minimum((scores > 0).sum(axis=1), DEPTH))
     return Matches(np.concatenate(ranked), np.concatenate(found))
 

@@ -6,18 +6,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from job.errors import MachineError, ModelError, SpecError
 from job.machine import Machine
 from job.spec import ModelSpec
 from job.watchdog import alive
-from job.weights import noting_random_weights
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 BUILTIN_MODEL = "builtin:minilm"
+# Not every model was saved with its pooler, and no embedding is made by one; positions are counted.
+UNUSED = re.compile(r"(^|\.)(pooler\.|position_ids$)")
 BGE_ENGLISH = "Represent this sentence for searching relevant passages: "
 
 
@@ -72,13 +73,37 @@ def load_model(spec: ModelSpec, machine: Machine, folder: Path | None = None) ->
     `folder` is where it was fetched to; it may be left out for a model on this machine.
     Raises `ModelError` where it cannot be found, loaded or trusted.
     """
-    from safetensors import SafetensorError
-    from sentence_transformers import SentenceTransformer
-
     folder = folder or find_locally(spec.base)
     if folder is None:
         msg = f"The model `{spec.base}` is not on this machine. Fetch it, or name its folder."
         raise ModelError(msg)
+    encoder = _load_encoder(spec, machine, folder)
+    # Whatever is embedded or trained is a sign of life.
+    encoder[0].register_forward_pre_hook(alive)
+    width = encoder.get_embedding_dimension()
+    if width is None:
+        msg = f"The model `{spec.base}` does not say how wide its embeddings are; name another."
+        raise ModelError(msg)
+    if spec.max_length is not None:
+        if spec.max_length > (most := positions(encoder)):
+            msg = (
+                f"`model.max_length` is {spec.max_length}; `{spec.base}` has {most:g} positions. "
+                "Set no more than that."
+            )
+            raise SpecError(msg)
+        encoder.max_seq_length = spec.max_length
+    documented = documented_prompts(spec.base, encoder.prompts)
+    prompts = Prompts(
+        documented.query if spec.query_prompt == "auto" else spec.query_prompt,
+        documented.document if spec.document_prompt == "auto" else spec.document_prompt,
+    )
+    return Model(encoder, machine, width, prompts, spec.attention)
+
+
+def _load_encoder(spec: ModelSpec, machine: Machine, folder: Path) -> "SentenceTransformer":
+    from safetensors import SafetensorError
+    from sentence_transformers import SentenceTransformer
+
     try:
         with noting_random_weights() as random:
             encoder = SentenceTransformer(
@@ -105,26 +130,32 @@ def load_model(spec: ModelSpec, machine: Machine, folder: Path | None = None) ->
             "stay random. Correct its `config.json`, or fetch the model anew."
         )
         raise ModelError(msg)
-    # Whatever is embedded or trained is a sign of life.
-    encoder[0].register_forward_pre_hook(alive)
-    width = encoder.get_embedding_dimension()
-    if width is None:
-        msg = f"The model `{spec.base}` does not say how wide its embeddings are; name another."
-        raise ModelError(msg)
-    if spec.max_length is not None:
-        if spec.max_length > (most := positions(encoder)):
-            msg = (
-                f"`model.max_length` is {spec.max_length}; `{spec.base}` has {most:g} positions. "
-                "Set no more than that."
-            )
-            raise SpecError(msg)
-        encoder.max_seq_length = spec.max_length
-    documented = documented_prompts(spec.base, encoder.prompts)
-    prompts = Prompts(
-        documented.query if spec.query_prompt == "auto" else spec.query_prompt,
-        documented.document if spec.document_prompt == "auto" else spec.document_prompt,
-    )
-    return Model(encoder, machine, width, prompts, spec.attention)
+    return encoder
+
+
+@contextmanager
+def noting_random_weights() -> Iterator[list[str]]:
+    """Yield the names of weights that models loaded within this block were not given.
+
+    transformers reports them to its caller, and only prints them where sentence-transformers calls.
+    """
+    from transformers import PreTrainedModel
+
+    given = PreTrainedModel.__dict__["from_pretrained"]
+    random: list[str] = []
+
+    def from_pretrained(cls: type, *args: object, **options: object) -> object:
+        wanted = options.pop("output_loading_info", False)
+        model, info = given.__get__(None, cls)(*args, output_loading_info=True, **options)
+        random.extend(name for name in info["missing_keys"] if not UNUSED.search(name))
+        return (model, info) if wanted else model
+
+    noting: Any = classmethod(from_pretrained)  # type: ignore[arg-type]
+    PreTrainedModel.from_pretrained = noting  # type: ignore[method-assign]
+    try:
+        yield random
+    finally:
+        PreTrainedModel.from_pretrained = given  # type: ignore[method-assign]
 
 
 def find_locally(base: str) -> Path | None:

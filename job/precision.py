@@ -94,14 +94,6 @@ def rank(
     return ranked
 
 
-def rank_quantized(
-    queries: "torch.Tensor", corpus: "torch.Tensor", dimension: int, precision: str
-) -> dict[str, IntArray]:
-    """Rank by int8 or binary codes of the first `dimension` components, alone and rescored."""
-    ranked = rank(queries, corpus, [dimension], [precision])[dimension]
-    return {name: ranked[name] for name in (precision, precision + RESCORED)}
-
-
 def _ranges(
     corpus: "torch.Tensor", dimensions: Collection[int], device: str
 ) -> dict[int, "torch.Tensor"]:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from job.data import Queries
-from job.search import Matrix, best_of, search
 
 if TYPE_CHECKING:
     import torch
@@ -69,41 +68,15 @@ class Directions:
         return normalize(vectors[:, : self.dimension].float(), dim=1)
 
 
-def rank_vectors(queries: Matrix, corpus: Matrix, dimension: int) -> IntArray:
-    """Rank by cosine similarity of the first `dimension` components.
-
-    Takes (n_queries, width) and (n_documents, width); returns positions, (n_queries, ≤ 100).
-    """
-    found = search(queries, corpus, [Directions(dimension)])[0]
-    ranked: IntArray = found.positions.numpy()
-    return ranked
-
-
-def rank_scores(scores: "torch.Tensor", depth: int = DEPTH) -> IntArray:
-    """Rank a block of scores, (n_queries, n_documents), by default as deep as metrics need."""
-    ranked: IntArray = best_of(scores, depth).positions.numpy()
-    return ranked
-
-
-def judge(
-    ranked: IntArray,
-    queries: Queries,
-    missing: IntArray | None = None,
-    found: IntArray | None = None,
-) -> Scores:
-    """Compute every metric of ranked corpus positions, (n_queries, depth).
-
-    `missing` counts, per query, relevant documents that the corpus lacks: they cannot be found,
-    but they count.
-    """
+def judge(ranked: IntArray, queries: Queries, found: IntArray | None = None) -> Scores:
+    """Compute every metric of ranked corpus positions, (n_queries, depth)."""
     hits = _hits(ranked, queries)
-    relevant = np.diff(queries.offsets) + (0 if missing is None else missing)
-    places = np.arange(1, hits.shape[1] + 1)
-    met = hits.cumsum(axis=1)
+    relevant = np.diff(queries.offsets)
+    ranks = np.arange(1, hits.shape[1] + 1)
     gains = 1.0 / np.log2(np.arange(2, 12))
     ideal = np.concatenate([[0.0], gains.cumsum()])[np.minimum(relevant, 10)]
     first = np.where(hits.any(axis=1), hits.argmax(axis=1) + 1, 0)
-    precisions = np.where(hits, met / places, 0.0).sum(axis=1)
+    precisions = np.where(hits, hits.cumsum(axis=1) / ranks, 0.0).sum(axis=1)
     metrics = {
         "ndcg@10": (hits[:, :10] * gains[: hits.shape[1]]).sum(axis=1) / ideal,
         "mrr@10": np.where((first > 0) & (first <= 10), 1.0 / np.maximum(first, 1), 0.0),

@@ -6,7 +6,7 @@ import torch
 from conftest import build_encoder
 from sentence_transformers import SentenceTransformer
 
-from job.precision import rank_quantized
+from job.precision import rank
 from job.spec_document import build_spec
 from job.usage import repeat, usage
 
@@ -70,7 +70,7 @@ def test_the_snippet_for_smaller_vectors_finds_what_was_scored(model, precision,
 
     queries, documents = map(torch.from_numpy, vectors(model, 16))
     stored_as = precision.removesuffix("_rescored")
-    expected = rank_quantized(queries, documents, 16, stored_as)[precision][:, :10]
+    expected = rank(queries, documents, [16], [stored_as])[16][precision][:, :10]
     size = 16 if stored_as == "int8" else 2
     assert found["stored"].nbytes == len(TEXTS) * size
     # Texts of equal codes score alike: any of them is right.
