@@ -1,28 +1,24 @@
 """The article's rules on our own test rows."""
 
-import json
-
 import numpy as np
+import pytest
+from conftest import write_jsonl
 
 from job.article_rules import article_test
 from job.data import load_dataset
 from job.spec import DataSpec
 
 
-def dataset_of(tmp_path):
-    rows = [
-        {"question": f"what is {i}?", "context": f"context {i // 2} of many"} for i in range(60)
-    ]
+@pytest.fixture
+def dataset(tmp_path):
+    rows = [{"question": f"what is {i}?", "context": f"context {i // 2} of all"} for i in range(60)]
     rows += [{"question": f"What is {i}?", "context": f"other {i}"} for i in range(4)]
-    path = tmp_path / "pairs.jsonl"
-    path.write_text("\n".join(map(json.dumps, rows)), "utf-8")
-    spec = DataSpec(source=str(path), min_test_queries=2, test_fraction=0.3)
-    return load_dataset(spec, {})
+    path = write_jsonl(tmp_path / "pairs.jsonl", rows)
+    return load_dataset(DataSpec(source=str(path), min_test_queries=2, test_fraction=0.3), {})
 
 
-def test_each_row_is_a_query_with_a_document_of_its_own(tmp_path):
+def test_each_row_is_a_query_with_a_document_of_its_own(dataset):
     """A context that stands in two rows is two documents, and only a row's own one is right."""
-    dataset = dataset_of(tmp_path)
     queries, corpus = article_test(dataset)
 
     assert len(corpus) == 64
@@ -34,28 +30,19 @@ def test_each_row_is_a_query_with_a_document_of_its_own(tmp_path):
     assert len(set(queries.documents.tolist())) == len(queries)
 
 
-def test_ties_go_by_the_rows_order_whatever_their_split(tmp_path):
+def test_ties_go_by_the_rows_order_whatever_their_split(dataset):
     """Duplicates score alike: a corpus that began with the training rows would always win them."""
-    dataset = dataset_of(tmp_path)
     _, corpus = article_test(dataset)
 
-    ids = [
-        *dataset.train.table["id"].to_pylist(),
-        *dataset.validation_pairs["id"].to_pylist(),
-        *dataset.test_pairs["id"].to_pylist(),
-    ]
-    texts = [
-        *dataset.train.table["positive"].to_pylist(),
-        *dataset.validation_pairs["positive"].to_pylist(),
-        *dataset.test_pairs["positive"].to_pylist(),
-    ]
-    assert corpus.texts.to_pylist() == [text for _, text in sorted(zip(ids, texts, strict=True))]
+    splits = (dataset.train.table, dataset.validation_pairs, dataset.test_pairs)
+    rows = [row for part in splits for row in part.select(["id", "positive"]).to_pylist()]
+    by_id = sorted(rows, key=lambda row: row["id"])
+    assert corpus.texts.to_pylist() == [row["positive"] for row in by_id]
     assert corpus.ids.to_pylist() == sorted(corpus.ids.to_pylist())
 
 
-def test_rows_that_ask_the_same_stay_in_one_group(tmp_path):
+def test_rows_that_ask_the_same_stay_in_one_group(dataset):
     """Intervals judge by group, here as elsewhere."""
-    dataset = dataset_of(tmp_path)
     queries, _ = article_test(dataset)
 
     by_text = {}

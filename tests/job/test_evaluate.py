@@ -24,68 +24,42 @@ from job.machine import Machine
 from job.model import load_model
 from job.spec import EvaluationSpec, ModelSpec
 
-
-@pytest.mark.parametrize(
-    ("width", "expected"),
-    [
-        (1024, Dimensions((1024, 512, 256, 128, 64), 128)),
-        (768, Dimensions((768, 512, 256, 128, 64), 128)),
-        (512, Dimensions((512, 256, 128, 64), 128)),
-        (384, Dimensions((384, 256, 128, 64), 128)),
-        (128, Dimensions((128, 64), 128)),
-        (100, Dimensions((100, 64), 100)),
-        (64, Dimensions((64,), 64)),
-        (48, Dimensions((48,), 48)),
-    ],
-)
-def test_dimensions_are_by_default_the_width_and_the_usual_ones_below_it(width, expected):
-    """Large to small, each once, and the main one is 128 where the model has it."""
-    assert choose_dimensions(EvaluationSpec(), width) == expected
-
-
-def test_wanted_dimensions_are_ordered_large_to_small():
-    """The order in which they were typed does not matter."""
-    spec = EvaluationSpec(dimensions=(64, 384, 128))
-
-    chosen = choose_dimensions(spec, 384)
-
-    assert chosen == Dimensions((384, 128, 64), 128)
-    assert chosen.full == 384
-
-
-def test_a_model_may_be_scored_below_its_width_only():
-    """The full dimension is the largest one wanted, not always the model's width."""
-    assert choose_dimensions(EvaluationSpec(dimensions=(128, 32)), 768).full == 128
+CPU = Machine("cpu", "float32", "")
 
 
 @pytest.mark.parametrize(
-    ("wanted", "main", "expected"),
+    ("width", "wanted", "expected"),
     [
-        ((256, 128, 64), 128, 128),
-        ((256, 128, 64), 200, 128),
-        ((256, 128, 64), 4096, 256),
-        ((256, 128, 64), 32, 64),
-        ((768,), 128, 768),
+        # By default the width and the usual ones below it, each once.
+        (1024, {}, Dimensions((1024, 512, 256, 128, 64), 128)),
+        (512, {}, Dimensions((512, 256, 128, 64), 128)),
+        (384, {}, Dimensions((384, 256, 128, 64), 128)),
+        (100, {}, Dimensions((100, 64), 100)),
+        (48, {}, Dimensions((48,), 48)),
+        # The order in which they were typed does not matter; all may lie below the width.
+        (384, {"dimensions": (64, 384, 128)}, Dimensions((384, 128, 64), 128)),
+        (768, {"dimensions": (128, 32)}, Dimensions((128, 32), 128)),
+        # The main one is the nearest one below what was wanted, or else the smallest.
+        (256, {"main_dimension": 200}, Dimensions((256, 128, 64), 128)),
+        (256, {"main_dimension": 4096}, Dimensions((256, 128, 64), 256)),
+        (256, {"main_dimension": 32}, Dimensions((256, 128, 64), 64)),
+        (768, {"dimensions": (768,)}, Dimensions((768,), 768)),
     ],
 )
-def test_the_main_dimension_falls_to_the_nearest_one_below(wanted, main, expected):
-    """Where every dimension lies above the main one, the smallest takes its place."""
-    spec = EvaluationSpec(dimensions=wanted, main_dimension=main)
+def test_dimensions_fit_the_models_width(width, wanted, expected):
+    """Large to small; the first is the full one."""
+    chosen = choose_dimensions(EvaluationSpec(**wanted), width)
 
-    assert choose_dimensions(spec, 768).main == expected
+    assert chosen == expected
+    assert chosen.full == expected.all[0]
 
 
 def test_a_dimension_above_the_width_is_refused():
     """The message names the field, what it holds and what the model has."""
     spec = EvaluationSpec(dimensions=(128, 1024, 2048))
 
-    with pytest.raises(SpecError) as refusal:
+    with pytest.raises(SpecError, match=r"`evaluation\.dimensions` has 1024; .* 768"):
         choose_dimensions(spec, 768)
-
-    assert str(refusal.value) == (
-        "`evaluation.dimensions` has 1024; the model's embeddings have 768. "
-        "Leave out what is larger."
-    )
 
 
 @pytest.mark.parametrize(
@@ -103,11 +77,8 @@ def test_a_budget_that_no_vector_fits_is_refused(wanted, smallest):
     with pytest.raises(SpecError) as refusal:
         choose_dimensions(EvaluationSpec(max_bytes_per_vector=size - 1, **wanted), 768)
 
-    assert str(refusal.value) == (
-        f"`evaluation.max_bytes_per_vector` is {size - 1}; the smallest vectors that may be "
-        f"recommended take {smallest}. Raise it, or add a smaller one to `evaluation.dimensions` "
-        "or `evaluation.precisions`."
-    )
+    assert f"`evaluation.max_bytes_per_vector` is {size - 1}; " in str(refusal.value)
+    assert f" {smallest}. " in str(refusal.value)
     choose_dimensions(EvaluationSpec(max_bytes_per_vector=size, **wanted), 768)
 
 
@@ -151,31 +122,9 @@ def test_a_bounded_search_keeps_every_answer(search, limit, seed):
     # Ascending, so the smaller corpus is sorted by id as well and ties break as before.
     assert (np.diff(bounded.positions) > 0).all()
     assert bounded.corpus == corpus.take(bounded.positions)
-
-
-@given(searches(), st.integers(1, 80))
-@settings(deadline=None, max_examples=30)
-def test_a_bounded_search_asks_the_same_questions(search, limit):
-    """Of the queries only the positions of documents change."""
-    queries, corpus = search
-
-    bounded = bound_corpus(queries, corpus, limit, 0).queries
-
-    assert (bounded.ids, bounded.texts) == (queries.ids, queries.texts)
-    assert bounded.offsets.tolist() == queries.offsets.tolist()
-    assert bounded.groups.tolist() == queries.groups.tolist()
-
-
-@given(searches())
-@settings(deadline=None, max_examples=30)
-def test_a_generous_bound_changes_nothing(search):
-    """A limit that the corpus keeps anyway leaves it whole."""
-    queries, corpus = search
-
-    bounded = bound_corpus(queries, corpus, len(corpus), 0)
-
-    assert bounded.positions.tolist() == list(range(len(corpus)))
-    assert bounded.queries.documents.tolist() == queries.documents.tolist()
+    # Of the queries only the positions of documents change.
+    for name in ("ids", "texts", "offsets", "groups"):
+        assert getattr(bounded.queries, name) is getattr(queries, name)
 
 
 def test_the_seed_decides_which_documents_are_drawn():
@@ -197,13 +146,17 @@ def test_the_seed_decides_which_documents_are_drawn():
 # How texts are encoded.
 
 
-@pytest.mark.parametrize("length", [8, 20, 33, 48, 63, 64])
+@pytest.fixture(scope="module")
+def model(tiny_encoder):
+    return load_model(ModelSpec(base=str(tiny_encoder)), CPU)
+
+
+@pytest.mark.parametrize("length", [8, 33, 64])
 def test_texts_may_be_cut_at_any_length(tiny_encoder, length):
     """A `model.max_length` of any size is scored like any other, also where texts are cut."""
     import torch
 
-    machine = Machine("cpu", "float32", "")
-    model = load_model(ModelSpec(base=str(tiny_encoder), max_length=length), machine)
+    model = load_model(ModelSpec(base=str(tiny_encoder), max_length=length), CPU)
     texts = [" ".join(f"tell{number % 24}" for number in range(count)) for count in (3, 30, 100)]
 
     found = encode_documents(model, Corpus(pa.array(["a", "b", "c"]), pa.array(texts)), 64)
@@ -213,13 +166,12 @@ def test_texts_may_be_cut_at_any_length(tiny_encoder, length):
 
 
 @pytest.mark.parametrize("mapped_from", [1, 10**9])
-def test_texts_are_encoded_a_block_at_a_time(tiny_encoder, monkeypatch, mapped_from):
+def test_texts_are_encoded_a_block_at_a_time(model, monkeypatch, mapped_from):
     """A million texts are never Python objects at once, nor need their vectors lie in memory."""
     import torch
 
     from job import evaluate, mapped
 
-    model = load_model(ModelSpec(base=str(tiny_encoder)), Machine("cpu", "float32", ""))
     texts = pa.array([f"tell{n % 24} " * (1 + n % 5) for n in range(50)])
     whole, blocks = encode(model, texts, "ask1 ", 8), []
 
@@ -237,10 +189,8 @@ def test_texts_are_encoded_a_block_at_a_time(tiny_encoder, monkeypatch, mapped_f
     torch.testing.assert_close(found, whole, rtol=0, atol=1e-6)
 
 
-def test_no_texts_make_no_vectors(tiny_encoder):
+def test_no_texts_make_no_vectors(model):
     """And still as wide as the others."""
-    model = load_model(ModelSpec(base=str(tiny_encoder)), Machine("cpu", "float32", ""))
-
     assert encode(model, pa.array([], pa.large_string()), "", 8).shape == (0, 64)
 
 
@@ -251,7 +201,6 @@ def test_no_texts_make_no_vectors(tiny_encoder):
     ("wanted", "scored"),
     [
         ([], ["float32"]),
-        (["float32"], ["float32"]),
         (["int8"], ["float32", "int8", "int8_rescored"]),
         (["binary", "int8"], ["float32", "int8", "int8_rescored", "binary", "binary_rescored"]),
     ],
@@ -260,23 +209,21 @@ def test_float32_is_always_scored_and_the_others_in_both_ways(wanted, scored):
     """It is what the others are held against; the order in which they were typed is no matter."""
     import torch
 
-    torch.manual_seed(0)
     vectors = Vectors(torch.randn(5, 16), torch.randn(40, 16))
 
-    assert {d: list(by) for d, by in vectors.rank([16, 8], wanted).items()} == {
-        16: scored,
-        8: scored,
+    found = {
+        dimension: list(by_name) for dimension, by_name in vectors.rank([16, 8], wanted).items()
     }
+    assert found == {16: scored, 8: scored}
 
 
-def test_all_dimensions_and_precisions_come_from_one_encoding(tiny_encoder, pairs_file):
+def test_all_dimensions_and_precisions_come_from_one_encoding(model, pairs_file):
     """Vectors are encoded once, whatever is made of them; float32 is scored as it is alone."""
     from metering import Meter
 
     from job.data import load_dataset
     from job.spec import DataSpec
 
-    model = load_model(ModelSpec(base=str(tiny_encoder)), Machine("cpu", "float32", ""))
     dataset = load_dataset(DataSpec(source=str(pairs_file)), {})
     meter = Meter()
 

@@ -3,10 +3,12 @@
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from job import negatives, search
 from job.data import load_dataset
+from job.errors import DataError
 from job.evaluate import encode
 from job.machine import Machine
 from job.model import Prompts, load_model
@@ -43,18 +45,31 @@ def scores(model, pairs):
     return similarities(model, pairs)
 
 
+def with_column(pairs, name, values):
+    """Replace a column of the table."""
+    return pairs.table.set_column(pairs.table.column_names.index(name), name, [values])
+
+
 @pytest.fixture(scope="module")
 def shared(pairs):
     """Every other row answers with the context of the row before it."""
-    at = pairs.table.column_names.index("positive")
     rows = np.arange(len(pairs)) // 2 * 2
-    contexts = pairs.table["positive"].take(negatives.pa.array(rows))
+    contexts = pairs.table["positive"].combine_chunks().take(pa.array(rows))
     return replace(
         pairs,
-        table=pairs.table.set_column(at, "positive", contexts),
+        table=with_column(pairs, "positive", contexts),
         documents=pairs.documents[rows],
         groups=pairs.groups[rows],
     )
+
+
+@pytest.fixture(scope="module")
+def uneven(pairs):
+    """Rows with none to three negatives of their own, and questions that several rows share."""
+    given = [[f"given {row} {number}" for number in range(row % 4)] for row in range(len(pairs))]
+    column = pa.array(given, pa.list_(pa.large_string()))
+    table = with_column(pairs, "negatives", column)
+    return replace(pairs, table=table, questions=pairs.questions // 3)
 
 
 def contexts_of(model, pairs):
@@ -74,19 +89,20 @@ def row_of(pairs):
     return {text: row for row, text in enumerate(pairs.table["positive"].to_pylist())}
 
 
-def test_the_hardest_documents_below_the_margin_are_taken(model, pairs, scores):
-    """By hand: of the other rows' contexts that score below a row's own, the best two."""
-    found, at = mine(model, pairs, 2, 1.0), row_of(pairs)
+@pytest.mark.parametrize("margin", [1.0, 0.99])
+def test_lookalikes_are_the_rows_whose_contexts_score_highest(model, pairs, scores, margin):
+    """By hand: of the best fifty those that score below that share of the row's own, best first.
 
-    full = 0
-    for row, texts in enumerate(found):
-        others = np.delete(scores[row], row)
-        # Only the fifty that score highest are looked at.
-        candidates = np.sort(others)[::-1][:49]
-        wanted = candidates[candidates < scores[row, row]][:2]
-        np.testing.assert_allclose([scores[row, at[text]] for text in texts], wanted, atol=1e-6)
-        full += len(wanted) == 2
-    assert full > 20
+    What scores nearly as high as the context itself may be an answer that nobody marked.
+    """
+    counts = []
+    for row, found in enumerate(find_lookalikes(model, pairs, margin, 64)):
+        best = np.argsort(-scores[row])[: negatives.CANDIDATES]
+        wanted = [other for other in best if scores[row, other] < margin * scores[row, row]]
+        np.testing.assert_allclose(scores[row, found], scores[row, wanted], atol=1e-6)
+        assert row not in found
+        counts.append(len(found))
+    assert sum(counts) > 50
 
 
 def test_only_training_documents_of_other_groups_are_taken(model, pairs):
@@ -105,27 +121,6 @@ def test_rows_that_find_none_are_kept_without(model, pairs):
     assert mine(model, alike, 3, 1.0) == [[]] * len(pairs)
 
 
-def test_a_smaller_margin_takes_less(model, pairs):
-    """What scores nearly as high as the context itself may be an answer that nobody marked."""
-    counts = [sum(map(len, mine(model, pairs, 5, margin))) for margin in (1.0, 0.99, 0.1)]
-
-    assert counts[0] > counts[1] > counts[2]
-
-
-def test_given_negatives_stand_before_mined_ones(model, pairs):
-    """The data's own negatives are all kept."""
-    at = pairs.table.column_names.index("negatives")
-    given = [[f"given {row}"] for row in range(len(pairs))]
-    theirs = replace(
-        pairs, table=pairs.table.set_column(at, "negatives", [negatives.pa.array(given)])
-    )
-
-    alone, both = mine(model, pairs, 2, 1.0), mine(model, theirs, 2, 1.0)
-
-    assert any(alone)
-    assert both == [a + b for a, b in zip(given, alone, strict=True)]
-
-
 def test_mining_in_blocks_finds_the_same(model, pairs, monkeypatch):
     """A million pairs are mined in pieces that fit into memory."""
     whole = mine(model, pairs, 2, 1.0)
@@ -137,37 +132,9 @@ def test_mining_in_blocks_finds_the_same(model, pairs, monkeypatch):
     assert mine(model, pairs, 2, 1.0) == whole
 
 
-def test_no_negatives_wanted_are_none_added(pairs):
-    """The pairs are those that were given, those of the data among them."""
-    alike = [np.array([1, 2])] * len(pairs)
-
-    assert add_negatives(pairs, alike, 0) is pairs
-
-
-def test_the_first_of_the_lookalikes_become_the_negatives(pairs):
-    """As many as are wanted and found, each the text of its row, in their order."""
-    contexts = pairs.table["positive"].to_pylist()
-    empty = np.array([], dtype=np.int64)
-    alike = [np.array([5, 3, 4]), np.array([7]), *[empty] * (len(pairs) - 2)]
-
-    found = mined(add_negatives(pairs, alike, 2))
-
-    assert found[:3] == [[contexts[5], contexts[3]], [contexts[7]], []]
-
-
-@pytest.fixture(scope="module")
-def uneven(pairs):
-    """Rows with none to three negatives of their own, and questions that several rows share."""
-    at = pairs.table.column_names.index("negatives")
-    given = [[f"given {row} {number}" for number in range(row % 4)] for row in range(len(pairs))]
-    column = [negatives.pa.array(given, negatives.pa.list_(negatives.pa.large_string()))]
-    table = pairs.table.set_column(at, "negatives", column)
-    return replace(pairs, table=table, questions=pairs.questions // 3)
-
-
-@pytest.mark.parametrize("count", [1, 2, 50])
-def test_lists_of_texts_are_joined_row_by_row(uneven, count):
-    """As lists of Python would be, which a million rows have no room for."""
+@pytest.mark.parametrize("count", [0, 1, 2, 50])
+def test_the_first_of_the_lookalikes_become_the_negatives(uneven, count):
+    """As many as are wanted and found, behind the data's own, each the text of its row."""
     random = np.random.default_rng(0)
     contexts, given = uneven.table["positive"].to_pylist(), mined(uneven)
     alike = [random.integers(len(uneven), size=random.integers(0, 5)) for _ in given]
@@ -193,13 +160,12 @@ def test_what_rows_lack_is_drawn_from_rows_with_another_question(uneven):
         assert not drawn & answers[uneven.questions[row]]
 
 
-def test_lookalikes_are_the_rows_whose_contexts_score_highest(model, pairs, scores):
-    """By hand: of the best fifty those that score below the row's own, the best first."""
-    for row, found in enumerate(find_lookalikes(model, pairs, 1.0, 64)):
-        best = np.argsort(-scores[row])[: negatives.CANDIDATES]
-        wanted = [other for other in best if scores[row, other] < scores[row, row]]
-        np.testing.assert_allclose(scores[row, found], scores[row, wanted], atol=1e-6)
-        assert row not in found
+def test_rows_that_lack_nothing_are_left_and_those_that_share_one_context_refused(pairs, uneven):
+    """Where every other row answers alike there is nothing to fill up with."""
+    assert fill(pairs, seed=0) is pairs
+    one = replace(uneven, documents=np.zeros(len(uneven), np.int64))
+    with pytest.raises(DataError, match="nearly all rows share one context"):
+        fill(one, seed=0)
 
 
 def test_a_context_of_several_rows_is_one_lookalike(model, shared):
@@ -211,8 +177,10 @@ def test_a_context_of_several_rows_is_one_lookalike(model, shared):
     assert all(len(set(rows.tolist())) == len(rows) for rows in alike)
 
 
-@pytest.mark.parametrize("prompts", [Prompts(), Prompts("ask1 ask2 ", "tell3 tell4 ")])
-@pytest.mark.parametrize("table", ["pairs", "shared"])
+@pytest.mark.parametrize(
+    ("table", "prompts"),
+    [("pairs", Prompts("ask1 ask2 ", "tell3 tell4 ")), ("shared", Prompts())],
+)
 def test_known_embeddings_of_the_contexts_lead_to_the_same(model, prompts, table, request):
     """Whoever has embedded the contexts, with the same prompts, need not do it again."""
     pairs, prompted = request.getfixturevalue(table), model.with_prompts(prompts)
@@ -230,8 +198,8 @@ def test_known_embeddings_of_the_contexts_lead_to_the_same(model, prompts, table
         assert len({*found.tolist()} ^ {*expected.tolist()}) <= 2
 
 
-def test_the_corpus_need_not_be_copied_to_be_known(model, pairs):
-    """Rows chosen of a larger matrix are as good as those rows."""
+def test_what_is_given_is_what_is_used_and_need_not_be_copied(model, pairs):
+    """Rows chosen of a larger matrix are as good as those rows; other embeddings lead elsewhere."""
     import torch
 
     known = contexts_of(model, pairs)
@@ -239,19 +207,12 @@ def test_the_corpus_need_not_be_copied_to_be_known(model, pairs):
     corpus = torch.randn(500, model.width)
     corpus[places] = known
 
-    found = find_lookalikes(model, pairs, 1.0, 64, search.Chosen(corpus, places))
+    found, expected, other = (
+        [rows.tolist() for rows in find_lookalikes(model, pairs, 1.0, 64, documents)]
+        for documents in (search.Chosen(corpus, places), known, known.flip(0))
+    )
 
-    expected = find_lookalikes(model, pairs, 1.0, 64, known)
-    assert [rows.tolist() for rows in found] == [rows.tolist() for rows in expected]
-
-
-def test_embeddings_known_for_other_contexts_lead_elsewhere(model, pairs):
-    """What is given is what is used, row by row."""
-    known = contexts_of(model, pairs)
-
-    found, other = (find_lookalikes(model, pairs, 1.0, 64, d) for d in (known, known.flip(0)))
-
-    assert [rows.tolist() for rows in found] != [rows.tolist() for rows in other]
+    assert found == expected != other
 
 
 def test_known_embeddings_are_not_made_again(model, pairs, monkeypatch):
