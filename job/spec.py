@@ -1,7 +1,4 @@
-"""JobSpec: what a job shall do, typed and bounded; where it runs is for MachineOptions to say.
-
-The text below a field is its description, in the README's table and in the JSON Schema.
-"""
+"""JobSpec: what a job shall do, typed and bounded; where it runs is for MachineOptions to say."""
 
 import json
 import re
@@ -10,6 +7,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 Fraction = Annotated[float, Field(ge=0.0, le=0.5)]
+Size = Annotated[int, Field(ge=1, le=65_536)]
 # Whole passes stay whole numbers: `4` is not written back as `4.0`.
 Passes = Annotated[int, Field(ge=0, le=1000)] | Annotated[float, Field(ge=0, le=1000)]
 
@@ -25,6 +23,7 @@ def _unwrap_descriptions(schema: dict[str, Any]) -> None:
 
 
 class Section(BaseModel):
+    # The text below a field is its description, in the README's table and in the JSON Schema.
     model_config = ConfigDict(
         frozen=True,
         extra="forbid",
@@ -59,8 +58,7 @@ def _check_path(path: str) -> None:
     if not path:
         msg = "is empty"
         raise ValueError(msg)
-    longest = max(len(part.encode()) for part in path.split("/"))
-    if len(path.encode()) > PATH_BYTES or longest > NAME_BYTES:
+    if len(path.encode()) > PATH_BYTES or max(map(len, path.encode().split(b"/"))) > NAME_BYTES:
         msg = f"a path may be {PATH_BYTES} bytes long, and each part of it {NAME_BYTES}"
         raise ValueError(msg)
 
@@ -79,8 +77,7 @@ class Columns(Section):
 class DataSpec(Section):
     source: str | None = None
     """Pairs: a file, a folder, a BEIR folder, `s3://bucket/prefix`, a Hub data set (`owner/name`,
-    `hf://datasets/owner/name@revision:split`) or `builtin:aws-docs`. The channel `data` wins over
-    it."""
+    `hf://datasets/owner/name@revision:split`) or `builtin:aws-docs`. The channel `data` wins."""
     subset: str | None = None
     """Configuration of a Hub data set."""
     split: str = "train"
@@ -149,8 +146,7 @@ class TrainingSpec(Section):
     # Every other document of the batch is a negative, so the batch is the difficulty of the task.
     # Accumulation adds none, hence it is not offered.
     batch_size: Literal["auto"] | Annotated[int, Field(ge=2, le=65_536)] = "auto"
-    """Pairs a step; the others' documents are negatives. `auto`: 128, less where the pairs are
-    few."""
+    """Pairs a step; the others' documents are negatives. `auto`: 128, less where pairs are few."""
     mini_batch_size: Literal["auto"] | Annotated[int, Field(ge=1)] | None = "auto"
     """Rows embedded at once (gradient caching): less memory, the same loss. `auto`: as the memory
     needs, `null`: all."""
@@ -159,8 +155,7 @@ class TrainingSpec(Section):
     # In so few steps dropout gained nothing, and made them half as fast on a CPU (job/LOG.md).
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] | None = 0.0
     """Dropout while training; `null`: what the model was trained with."""
-    # Hard negatives for nothing: about a point of nDCG@10 on one data set, none on another, a loss
-    # on neither (job/LOG.md).
+    # Hard negatives for nothing: a point of nDCG@10 on one data set, none on another (job/LOG.md).
     cluster: int = Field(8, ge=1, le=1024)
     """Batches are filled with so many pairs at a time that the base model easily mistakes for each
     other; 1: at random."""
@@ -201,22 +196,16 @@ class ResolvedTraining(TrainingSpec):
     learning_rate: float
 
 
-DEFAULT_RETENTION = 0.99
-
-
 class EvaluationSpec(Section):
-    dimensions: tuple[Annotated[int, Field(ge=1, le=65_536)], ...] | None = Field(
-        None, min_length=1
-    )
-    """Matryoshka dimensions; by default the model's width and each of 512, 256, 128, 64 below
-    it."""
+    dimensions: tuple[Size, ...] | None = Field(None, min_length=1)
+    """Matryoshka dimensions; by default the model's width and 512, 256, 128 and 64 below it."""
     main_dimension: int = Field(128, ge=1)
     """Dimension that selects the checkpoint and carries the verdict (the nearest one below where
     the model lacks it)."""
     protocol: Literal["grouped", "article", "both"] = "grouped"
     """`grouped`: no leakage. `article`: random rows, relevance by row, no prompts. `both`:
     `grouped`, and the same test rows scored by the article's rules beside it."""
-    retention: float = Field(DEFAULT_RETENTION, gt=0.0, le=1.0)
+    retention: float = Field(0.99, gt=0.0, le=1.0)
     """The recommended vectors keep this share of the best float32 nDCG@10."""
     precisions: tuple[Literal["float32", "int8", "binary"], ...] = Field(
         ("float32", "int8", "binary"), min_length=1
@@ -236,7 +225,7 @@ class EvaluationSpec(Section):
     # Checkpoints are few and differ by points: a small search ranks them as a large one does.
     validation_corpus_limit: int = Field(1_000, ge=1)
     """Documents searched when validating; the test searches all."""
-    batch_size: int = Field(64, ge=1, le=65_536)
+    batch_size: Size = 64
     """Texts encoded at once."""
 
     @field_validator("dimensions", "precisions")
@@ -250,9 +239,10 @@ class EvaluationSpec(Section):
     @field_validator("min_ndcg")
     @classmethod
     def _is_the_only_wish(cls, min_ndcg: float | None, info: ValidationInfo) -> float | None:
-        retention = info.data.get("retention", DEFAULT_RETENTION)
         # A resolved spec names every field, so the default is no wish.
-        if min_ndcg is not None and retention != DEFAULT_RETENTION:
+        default = cls.model_fields["retention"].default
+        retention = info.data.get("retention", default)
+        if min_ndcg is not None and retention != default:
             msg = f"is another rule than `evaluation.retention` ({retention:g}); set one of them"
             raise ValueError(msg)
         return min_ndcg

@@ -57,23 +57,23 @@ class Evaluator(InformationRetrievalEvaluator):
 
 
 def evaluators(
-    queries: Queries, corpus: Corpus, dimensions: Iterable[int], machine: Machine
+    queries: Queries,
+    corpus: Corpus,
+    dimensions: Iterable[int],
+    machine: Machine,
+    batch_size: int = BATCH,
 ) -> SequentialEvaluator:
     """One evaluator a dimension: each encodes all queries and the whole corpus anew."""
     corpus_ids, query_ids = corpus.ids.to_pylist(), queries.ids.to_pylist()
+    asked = dict(zip(query_ids, queries.texts.to_pylist(), strict=True))
+    stored = dict(zip(corpus_ids, corpus.texts.to_pylist(), strict=True))
     relevant = {
         query: {corpus_ids[d] for d in queries.relevant(i)} for i, query in enumerate(query_ids)
     }
     found = []
-    for dimension in dimensions:
-        evaluator = Evaluator(
-            dict(zip(query_ids, queries.texts.to_pylist(), strict=True)),
-            dict(zip(corpus_ids, corpus.texts.to_pylist(), strict=True)),
-            relevant,
-            truncate_dim=dimension,
-            name=f"dim_{dimension}",
-            write_csv=False,
-        )
+    for d in dimensions:
+        options = {"truncate_dim": d, "batch_size": batch_size, "name": f"dim_{d}"}
+        evaluator = Evaluator(asked, stored, relevant, write_csv=False, **options)
         evaluator.machine = machine
         found.append(evaluator)
     return SequentialEvaluator(found)

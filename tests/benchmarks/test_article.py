@@ -18,31 +18,21 @@ DIMENSIONS = (64, 32, 16, 8, 4)
 CARD = 4
 
 
-def load_tiny(encoder):
-    return load_model(ModelSpec(base=str(encoder)), CPU).with_prompts(Prompts())
-
-
 @pytest.fixture
-def dataset(tmp_path):
-    """A data set with 6,300 pairs to train on, as the article's."""
+def model(tiny_encoder):
+    return load_model(ModelSpec(base=str(tiny_encoder)), CPU).with_prompts(Prompts())
+
+
+def test_the_recipe_updates_twelve_times_an_epoch_with_31_negatives(model, tmp_path):
+    """6,300 pairs, as the article has: in its 4 epochs 49 updates, each seeing 31 wrong answers."""
     pairs = write_jsonl(tmp_path / "pairs.jsonl", make_pairs(6_400))
-    spec = DataSpec(
-        source=str(pairs),
-        test_fraction=50 / 6_400,
-        validation_fraction=50 / 6_400,
-        near_duplicate_threshold=None,
-    )
-    found = load_dataset(spec, {})
-    assert len(found.train) == 6_300
-    return found
-
-
-def test_the_recipe_updates_about_49_times_with_31_negatives(tiny_encoder, dataset, tmp_path):
-    """6,300 pairs and 4 epochs are 49 updates, each question seeing 31 wrong answers."""
-    model, meter = load_tiny(tiny_encoder), Meter()
-    small = bound_corpus(dataset.test, dataset.corpus, 60, 0)
+    shares = dict.fromkeys(("test_fraction", "validation_fraction"), 50 / 6_400)
+    spec = DataSpec(source=str(pairs), near_duplicate_threshold=None, **shares)
+    dataset = load_dataset(spec, {})
+    assert len(dataset.train) == 6_300
+    small, meter = bound_corpus(dataset.test, dataset.corpus, 60, 0), Meter()
     judges = evaluators(small.queries, small.corpus, DIMENSIONS, CPU)
-    trainer = build_trainer(model, dataset, DIMENSIONS, judges, 4, 42, tmp_path / "run")
+    trainer = build_trainer(model, dataset, DIMENSIONS, judges, 1, 42, tmp_path / "run")
     sizes = []
     trainer.loss.loss.register_forward_pre_hook(
         lambda _, inputs: sizes.append(len(inputs[0][0]["input_ids"]))
@@ -51,18 +41,17 @@ def test_the_recipe_updates_about_49_times_with_31_negatives(tiny_encoder, datas
     with meter.watching():
         trainer.train()
 
-    assert abs(trainer.state.global_step - 49) <= 3
+    assert trainer.state.global_step in (12, 13)
     assert max(sizes) == BATCH == 32
     # Each pair is embedded once an epoch, question and context; duplicates may cut a batch short.
-    assert 0.98 * 4 * 2 * 6_300 <= meter.trained <= 4 * 2 * 6_300
-    # After each epoch an evaluation, which encodes everything once a dimension, and a checkpoint.
-    assert meter.encoded == 4 * (5 * (len(small.queries) + len(small.corpus)) + CARD)
+    assert 0.98 * 2 * 6_300 <= meter.trained <= 2 * 6_300
+    # After the epoch an evaluation, which encodes everything once a dimension, and a checkpoint.
+    assert meter.encoded == 5 * (len(small.queries) + len(small.corpus)) + CARD
 
 
-def test_each_evaluation_encodes_everything_once_a_dimension(tiny_encoder, pairs_file, tmp_path):
+def test_each_evaluation_encodes_everything_once_a_dimension(model, pairs_file, tmp_path):
     """Before, after each epoch and at the end: five times the texts; and one ruler agrees."""
-    dataset = load_dataset(DataSpec(source=str(pairs_file)), {})
-    model, meter = load_tiny(tiny_encoder), Meter()
+    dataset, meter = load_dataset(DataSpec(source=str(pairs_file)), {}), Meter()
     ours = score(model, dataset.test, dataset.corpus, DIMENSIONS, 32)
 
     with meter.watching():

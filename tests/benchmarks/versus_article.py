@@ -10,6 +10,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing import get_context
@@ -201,6 +202,8 @@ def report_on(found: dict[str, list[Outcome]]) -> None:
     """Print the quality, the costs and the ratios; `found[side]` has one outcome a seed."""
     rows = {row: side for side, outcomes in found.items() for row in outcomes[0].scores}
     dimensions = sorted(next(iter(found.values()))[0].scores[next(iter(rows))], reverse=True)
+    ours = [side for side in found if not side.startswith(ARTICLE)]
+    theirs = [side for side in found if side.startswith(ARTICLE)]
 
     def median(row: str, dimension: int) -> float:
         return statistics.median(
@@ -209,53 +212,45 @@ def report_on(found: dict[str, list[Outcome]]) -> None:
 
     order = sorted(rows, key=lambda row: (row != "base", not row.startswith(ARTICLE)))
     print(f"\n{METRIC} by dimension, medians over the seeds\n")
-    print(
-        table(
-            ["row", *map(str, dimensions)],
-            [[row, *(f"{median(row, d):.3f}" for d in dimensions)] for row in order],
-        )
-    )
-    ours = [side for side in found if not side.startswith(ARTICLE)]
+    lines = [[row, *(f"{median(row, d):.3f}" for d in dimensions)] for row in order]
+    print(table(["row", *map(str, dimensions)], lines))
     if ARTICLE in found:
         print("\nOurs minus the article's, paired by query, 95 % interval over groups of queries\n")
-        rivals = [row for row in rows if row in (ARTICLE, ON_VALIDATION)]
         lines = []
         for side in ours:
-            for rival in rivals:
-                pairs = list(zip(found[side], found[ARTICLE], strict=True))
+            pairs = list(zip(found[side], found[ARTICLE], strict=True))
+            for rival in (ARTICLE, ON_VALIDATION):
                 lifts = [lift(pairs, side, rival, d) for d in dimensions]
                 cells = [f"{x.lift:+.3f} [{x.ci[0]:+.3f}, {x.ci[1]:+.3f}]" for x in lifts]
                 lines.append([f"{side} − {rival}", *cells])
         print(table(["difference", *map(str, dimensions)], lines))
-    print_costs(found)
-    for side in ours:
-        share = median(side, 64) / median(side, dimensions[0]) if 64 in dimensions else None
-        if share:
-            print(f"{side}: 64 dimensions keep {share:.1%} of the {METRIC} at {dimensions[0]}")
+    wholes = print_costs(found)
+    for rival in theirs:
+        for side in ours:
+            print(f"{rival}: {wholes[rival] / wholes[side]:.1f} times as long as {side}")
+    for side in ours if 64 in dimensions else ():
+        share = median(side, 64) / median(side, dimensions[0])
+        print(f"{side}: 64 dimensions keep {share:.1%} of the {METRIC} at {dimensions[0]}")
 
 
-def print_costs(found: dict[str, list[Outcome]]) -> None:
-    def middle(side: str, read) -> float:
-        return statistics.median(read(outcome) for outcome in found[side])
+def print_costs(found: dict[str, list[Outcome]]) -> dict[str, float]:
+    """Print medians over the seeds; returns the seconds of each side's whole run."""
 
-    def total(side: str) -> float:
-        return middle(side, lambda outcome: sum(outcome.seconds.values()))
+    def middle(side: str, read: Callable[[Outcome], float]) -> float:
+        return statistics.median(map(read, found[side]))
 
+    wholes = {side: middle(side, lambda outcome: sum(outcome.seconds.values())) for side in found}
     counts = list(next(iter(found.values()))[0].counts)
     head = ["side", "whole run, s", *(f"{phase}, s" for phase in PHASES), *counts]
     lines = []
-    for side in found:
+    for side, whole in wholes.items():
         seconds = [middle(side, lambda o, p=phase: o.seconds[p]) for phase in PHASES]
         numbers = [middle(side, lambda o, c=count: o.counts[c]) for count in counts]
-        lines.append(
-            [side, f"{total(side):.1f}", *(f"{s:.1f}" for s in seconds)]
-            + [f"{number:,.0f}" for number in numbers]
-        )
+        cells = [f"{s:.1f}" for s in (whole, *seconds)] + [f"{number:,.0f}" for number in numbers]
+        lines.append([side, *cells])
     print("\nCosts, medians over the seeds\n")
     print(table(head, lines) + "\n")
-    for theirs in (side for side in found if side.startswith(ARTICLE)):
-        for side in (side for side in found if not side.startswith(ARTICLE)):
-            print(f"{theirs}: {total(theirs) / total(side):.1f} times as long as {side}")
+    return wholes
 
 
 def main() -> None:
@@ -275,23 +270,16 @@ def main() -> None:
     found: dict[str, list[Outcome]] = {side: [] for side in sides}
     for number in range(options.seeds):
         for side in sides[::-1] if number % 2 else sides:
-            task = Task(
-                side,
-                options.first_seed + number,
-                options.data,
-                options.model,
-                options.limit,
-                options.epochs,
-                options.device,
-            )
+            seed = options.first_seed + number
+            given = (options.data, options.model, options.limit, options.epochs, options.device)
+            task = Task(side, seed, *given)
             # A process of its own: peak memory, imports and compiled kernels are each side's.
             with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
                 found[side].append(pool.submit(work, task).result())
             seconds = sum(found[side][-1].seconds.values())
             print(f"{side}, seed {task.seed}: {seconds:.1f} s", file=sys.stderr, flush=True)
-    last_seed = options.first_seed + options.seeds - 1
-    print(f"{options.model} on {options.data}: limit {options.limit}", end=", ")
-    print(f"seeds {options.first_seed} to {last_seed}")
+    seeds = f"{options.first_seed} to {options.first_seed + options.seeds - 1}"
+    print(f"{options.model} on {options.data}: limit {options.limit}, seeds {seeds}")
     report_on(found)
 
 

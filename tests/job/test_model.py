@@ -140,21 +140,6 @@ def test_the_builtin_model_loads(tmp_path):
     assert near > far + 0.2
 
 
-def test_texts_are_cut_to_the_given_length(tiny_encoder):
-    """Words beyond `max_length` tokens (with the two special ones) change nothing."""
-    import torch
-
-    model = load(tiny_encoder, max_length=8)
-
-    words = [f"ask{number}" for number in range(20)]
-    exact, longer, shorter = model.encoder.encode(
-        [" ".join(words[:count]) for count in (6, 20, 5)], convert_to_tensor=True
-    )
-    assert model.encoder.max_seq_length == 8
-    torch.testing.assert_close(exact, longer)
-    assert not torch.allclose(exact, shorter)
-
-
 def test_a_length_beyond_the_models_positions_is_refused(tiny_encoder):
     """64 positions cannot hold 65 tokens: better said at once than by a crash in training."""
     assert load(tiny_encoder, max_length=64).encoder.max_seq_length == 64

@@ -429,20 +429,6 @@ def test_a_broken_document_is_named_with_its_line(text, told):
     assert told in unreadable(text)
 
 
-@pytest.mark.parametrize(
-    ("text", "named"),
-    [
-        ("model:\n  revision: 2024-01-01\n", "`model.revision`"),
-        ("2024-01-01: x\n", "`2024-01-01`"),
-        ("data: !!set {a, b}\n", "`data`"),
-        ("model:\n  name: !!binary aGk=\n", "`model.name`"),
-    ],
-)
-def test_yaml_that_json_cannot_hold_is_refused_on_one_line(text, named):
-    """Whatever YAML allows beyond JSON is the user's error with a sentence, not a traceback."""
-    assert named in refusal(parse_document(text, "job.yaml"))
-
-
 def test_the_init_file_is_the_articles_job():
     """`embedtune init` writes a valid spec: the article's data, model, dimensions and card."""
     assert values(build_spec(parse_document(JOB_YAML, "job.yaml"))) == DEFAULTS | {
