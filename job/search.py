@@ -5,7 +5,7 @@ Best are the highest scores; equal ones go by position, ascending, whatever tile
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -84,42 +84,25 @@ def search(
 def _search_by_some(queries: "torch.Tensor", corpus: Matrix, views: Sequence[View]) -> list[Found]:
     import torch
 
-    rows = max(1, CHUNK // min(TILE, len(corpus)))
-    asked = torch.split(queries, rows)
-    leaders = [_Leaders([view.of(block) for block in asked], view.depth) for view in views]
+    blocks = torch.split(queries, max(1, CHUNK // min(TILE, len(corpus))))
+    asked = [[view.of(block) for block in blocks] for view in views]
+    best: list[list[Found]] = [[] for _ in views]
     for first, tile in tiles(corpus, queries.device):
-        for view, best in zip(views, leaders, strict=True):
-            best.meet(view.of(tile), first)
-    return [best.found() for best in leaders]
+        for number, view in enumerate(views):
+            documents = view.of(tile)
+            scores = (block @ documents.T for block in asked[number])
+            if not first:
+                best[number] = [best_of(block, view.depth) for block in scores]
+            else:
+                known = zip(best[number], scores, strict=True)
+                best[number] = [_update(old, new, first, view.depth) for old, new in known]
+    return [_joined(parts) for parts in best]
 
 
 def tiles(corpus: Matrix, device: "torch.device | str") -> Iterator[tuple[int, "torch.Tensor"]]:
     """Bring a corpus to a device piece by piece, each with the position of its first document."""
     for first in range(0, len(corpus), TILE):
         yield first, corpus[first : first + TILE].to(device)
-
-
-@dataclass
-class _Leaders:
-    """The best documents so far of each block of queries."""
-
-    blocks: Sequence["torch.Tensor"]
-    depth: int
-    _best: list[Found] = field(default_factory=list)
-
-    def meet(self, documents: "torch.Tensor", first: int) -> None:
-        """Let the next documents compete; the first of them has the position `first`."""
-        for number, block in enumerate(self.blocks):
-            scores = block @ documents.T
-            if not first:
-                self._best.append(best_of(scores, self.depth))
-                continue
-            old = self._best[number]
-            new = best_of(scores, self.depth, above=old.scores[:, -1])
-            self._best[number] = _merge(old, Found(new.scores, new.positions + first), self.depth)
-
-    def found(self) -> Found:
-        return _joined(self._best)
 
 
 def _joined(parts: Sequence[Found]) -> Found:
@@ -131,15 +114,16 @@ def _joined(parts: Sequence[Found]) -> Found:
     )
 
 
-def _merge(old: Found, new: Found, depth: int) -> Found:
-    """Merge two rankings; all positions of the first are smaller than those of the second."""
+def _update(old: Found, scores: "torch.Tensor", first: int, depth: int) -> Found:
+    """Let the next documents compete with the best so far; the first has the position `first`."""
     import torch
 
-    scores = torch.cat([old.scores, new.scores], dim=1)
-    positions = torch.cat([old.positions, new.positions], dim=1)
+    new = best_of(scores, depth, above=old.scores[:, -1])
+    both = torch.cat([old.scores, new.scores], dim=1)
+    positions = torch.cat([old.positions, new.positions + first], dim=1)
     # Stable: equal scores are in the order of their positions already.
-    order = scores.argsort(dim=1, descending=True, stable=True)[:, :depth]
-    return Found(scores.gather(1, order), positions.gather(1, order))
+    order = both.argsort(dim=1, descending=True, stable=True)[:, :depth]
+    return Found(both.gather(1, order), positions.gather(1, order))
 
 
 def best_of(scores: "torch.Tensor", depth: int, above: "torch.Tensor | None" = None) -> Found:
