@@ -288,19 +288,6 @@ def test_an_explicit_attention_is_kept(tiny_encoder, attention):
         assert attention_of(model) == attention
 
 
-def test_every_attention_computes_the_same(tiny_encoder):
-    """The choice is one of speed: embeddings agree beyond what a ranking could notice."""
-    import torch
-
-    texts = ["ask1 ask2 ask3 the", "tell1"]
-    eager, fused = (
-        load(tiny_encoder, attention=attention).encoder.encode(texts, convert_to_tensor=True)
-        for attention in ("eager", "sdpa")
-    )
-
-    torch.testing.assert_close(eager, fused, rtol=0, atol=1e-5)
-
-
 # Dropout
 
 

@@ -251,16 +251,3 @@ def test_results_of_each_query_are_those_of_its_best_documents():
         "accuracy@10": [1, 0, 0],
     }
     assert scores.mean("mrr@10") == pytest.approx(1 / 9)
-
-
-def test_the_length_of_a_vector_does_not_matter():
-    """Vectors are compared by direction, and again so after they were cut."""
-    import torch
-
-    corpus = torch.tensor([[1.0, 0.0, 9.0], [50.0, 50.0, 0.0], [0.0, 0.1, 0.0]])
-    queries = torch.tensor([[3.0, 0.2, -5.0], [0.1, 7.0, 0.0]])
-
-    ranked = rank(queries, corpus, [2, 3], [])
-
-    assert ranked[2]["float32"].tolist() == [[0, 1, 2], [2, 1, 0]]
-    assert ranked[3]["float32"].tolist() == [[1, 2, 0], [2, 1, 0]]
