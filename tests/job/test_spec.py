@@ -64,6 +64,10 @@ TOGETHER = {
 JOB_YAML = resources.files("launcher").joinpath("job.yaml").read_text("utf-8")
 
 
+def document_of(name, value):
+    return spec_fields.Field(name, ()).document(value)
+
+
 def refusal(document, assignments=None):
     with pytest.raises(SpecError) as caught:
         build_spec(document, assignments)
@@ -175,9 +179,8 @@ def test_a_text_is_read_as_its_field_needs(field, text, value):
 @pytest.mark.parametrize("text", ["null", "~", ""])
 def test_null_takes_a_value_back(field, text):
     """A field that may be empty is emptied by `null`, even where the document sets it."""
-    section, name = field.split(".")
-    given = 0.5 if name == "near_duplicate_threshold" else "given"
-    assert values(build_spec({section: {name: given}}, {field: text}))[field] is None
+    document = document_of(field, OTHERS[field])
+    assert values(build_spec(document, {field: text}))[field] is None
 
 
 def test_an_assignment_does_not_change_the_document_it_is_merged_with():
@@ -203,10 +206,7 @@ def test_set_options_are_split_at_their_first_equals_sign():
 def test_a_misspelt_field_is_named_with_the_right_one(field):
     """Wherever the field is, a typing error is refused, never ignored, and the cure is named."""
     wrong = field + field[-1]
-    document = None
-    for part in reversed(wrong.split(".")):
-        document = {part: document}
-    for message in (refusal(document), refusal({}, {wrong: "null"})):
+    for message in (refusal(document_of(wrong, None)), refusal({}, {wrong: "null"})):
         assert f"`{wrong}`" in message
         assert f"`{field}`" in message
 
@@ -268,11 +268,7 @@ TWICE, PATH, TEXT = "names one twice", "a path may be 4095 bytes", "not UTF-8"
     ],
 )
 def test_a_wrong_value_is_refused_with_its_field_and_what_was_found(field, value, told):
-    section, _, name = field.rpartition(".")
-    document = {name: value}
-    for part in reversed(section.split(".") if section else []):
-        document = {part: document}
-    message = refusal(document)
+    message = refusal(document_of(field, value))
     assert message.startswith(f"`{field}`: ")
     assert told in message
     assert "(found " in message
