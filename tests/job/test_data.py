@@ -593,6 +593,7 @@ def test_documents_without_text_are_told_and_written_as_dropped_rows_are(tmp_pat
     ]
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(["a", "b", "a~2", "a~2~2", "b~2", "c", "d"]), max_size=12))
 def test_given_ids_are_made_unique_in_their_order(ids):
     """Against a plain loop over all of them: only who comes second is renamed."""
