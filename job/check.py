@@ -13,9 +13,9 @@ from job.compare import detectable_lift
 from job.data import Dataset, inspect_dataset, require_enough
 from job.errors import ModelError, StorageError
 from job.fetch import fetch_data, fetch_model
-from job.pairs import column_texts
 from job.probe import Probe, load_probe
 from job.spec import JobSpec, ModelSpec
+from job.tables import column_values
 from job.workspace import Workspace
 
 # Standard deviation of a query's lift; measured: 0.29 on builtin:aws-docs, 0.25-0.30 on the
@@ -144,7 +144,7 @@ def _settings(path: Path) -> dict[str, Any]:
 
 def _texts(dataset: Dataset, column: str) -> Iterator[str]:
     for table in (dataset.train.table, dataset.validation_pairs, dataset.test_pairs):
-        yield from column_texts(table, column)
+        yield from column_values(table[column])
 
 
 def _histogram(name: str, texts: Iterator[str]) -> Iterable[str]:

@@ -11,14 +11,14 @@ from job.errors import DataError, SpecError
 from job.pairs import (
     JudgedPairs,
     column_array,
-    column_texts,
     judge_documents,
     judge_rows,
     text_key,
 )
-from job.rows import Channels, IntArray, Rows
+from job.rows import Channels, Rows
 from job.sources import open_source
 from job.spec import JobSpec
+from job.tables import IntArray, column_values
 
 TEXTS = ("anchor", "positive")
 
@@ -74,7 +74,7 @@ def _not_in(dataset: Dataset, pairs: pa.Table) -> IntArray:
     """Find the rows that share no text with a job's data, of whatever split."""
     tables = (dataset.train.table, dataset.validation_pairs, dataset.test_pairs)
     own = np.array(
-        [text_key(t) for table in tables for n in TEXTS for t in column_texts(table, n)], np.uint64
+        [text_key(t) for table in tables for n in TEXTS for t in column_values(table[n])], np.uint64
     )
     shared = [np.isin(column_array(pairs, f"{name}_key"), own) for name in TEXTS]
     return np.flatnonzero(~np.logical_or(*shared))

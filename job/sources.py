@@ -74,16 +74,16 @@ def open_source(name: str, spec: DataSpec, role: str = "data") -> Source:
     path = Path(name)
     with explained(path):
         is_there, beir = path.exists(), is_beir(path)
-    if is_there:
-        if beir:
-            return _from_beir(name, path, group, required)
-        wanted = None if role == "probe" else spec.columns.model_copy(update={"group": required})
-        return _from_records(name, read_records(path), wanted, group)
-    msg = (
-        f"`{name}` does not exist (as a path), nor does it look like a Hub id (`owner/name`). "
-        "Check the spelling."
-    )
-    raise DataError(msg)
+    if not is_there:
+        msg = (
+            f"`{name}` does not exist (as a path), nor does it look like a Hub id (`owner/name`). "
+            "Check the spelling."
+        )
+        raise DataError(msg)
+    if beir:
+        return _from_beir(name, path, group, required)
+    wanted = None if role == "probe" else spec.columns.model_copy(update={"group": required})
+    return _from_records(name, read_records(path), wanted, group)
 
 
 def open_documents(name: str) -> Iterator[Document]:
@@ -131,13 +131,7 @@ def _from_records(
     fields = {key: value for record in reversed(first) for key, value in record.fields.items()}
     choice = dataclasses.replace(choose_columns(fields, wanted, name), group=group)
     rows = (_raw_row(record, choice) for record in itertools.chain(first, records))
-    found = {
-        "anchor": choice.anchor,
-        "positive": choice.positive,
-        "negatives": list(choice.negatives),
-        "group": group,
-    }
-    return Source(name, rows, found)
+    return Source(name, rows, vars(choice) | {"negatives": list(choice.negatives)})
 
 
 def _raw_row(record: Record, choice: ColumnChoice) -> RawRow:
@@ -179,8 +173,8 @@ def _beir_rows(folder: Path, group: str | None) -> Iterator[RawRow]:
         kind = _with_metadata(record).get(group) if group is not None else None
         return record.fields.get("text"), kind
 
-    texts = _by_id(_beir_records(folder, "corpus"), lambda record: _joined(record.fields))
-    queries = _by_id(_beir_records(folder, "queries"), text_and_group)
+    texts = _by_id(folder, "corpus", lambda record: _joined(record.fields))
+    queries = _by_id(folder, "queries", text_and_group)
     qrels = sorted((folder / "qrels").glob("*.tsv"))
     if not qrels:
         msg = f"The BEIR folder `{folder}` has no `qrels/*.tsv`; add its judgements."
@@ -192,21 +186,15 @@ def _beir_rows(folder: Path, group: str | None) -> Iterator[RawRow]:
             query, document = _judgement(record)
             if query is not None:
                 text, kind = queries.get(query, (None, None))
-                yield RawRow(
-                    record.file,
-                    record.row,
-                    text,
-                    [texts.get(document)],
-                    group=kind,
-                    query_id=identifier(query),
-                    split=split,
-                )
+                name, answers = identifier(query), [texts.get(document)]
+                where = (record.file, record.row)
+                yield RawRow(*where, text, answers, group=kind, query_id=name, split=split)
 
 
-def _by_id(records: Iterator[Record], content: Callable[[Record], Any]) -> dict[str, Any]:
+def _by_id(folder: Path, stem: str, content: Callable[[Record], Any]) -> dict[str, Any]:
     """Look up contents by the ids of the file: made fit for a table, two might become one."""
     found: dict[str, Any] = {}
-    for record in records:
+    for record in _beir_records(folder, stem):
         name = _given_id(record)
         if found.setdefault(name, content(record)) != content(record):
             msg = (

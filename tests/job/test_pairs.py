@@ -27,6 +27,10 @@ def judge(*rows, min_characters=3, split=None):
     return judge_rows(rows, min_characters, split)
 
 
+def dropped(judged):
+    return count_reasons(judged.rejected)
+
+
 def reasons(judged):
     return judged.rejected["reason"].to_pylist()
 
@@ -71,7 +75,7 @@ def test_each_positive_of_a_row_is_a_pair():
         {"row": 4, "positive": "a thing", "group": "g"},
         {"row": 4, "positive": "an object", "group": "g"},
     ]
-    assert judged.dropped() == {"empty context": {"rows": 1, "first": ["a.jsonl:4"]}}
+    assert dropped(judged) == {"empty context": {"rows": 1, "first": ["a.jsonl:4"]}}
 
 
 BAD_TEXTS = [
@@ -96,7 +100,7 @@ def test_a_text_that_cannot_be_used_is_dropped_with_its_reason(field, name, valu
     """Whatever a file can hold is judged without a traceback, on either side of the pair."""
     judged = judge(row(9, **{field: value}))
     assert len(judged.pairs) == 0
-    assert judged.dropped() == {reason.format(name): {"rows": 1, "first": ["a.jsonl:9"]}}
+    assert dropped(judged) == {reason.format(name): {"rows": 1, "first": ["a.jsonl:9"]}}
 
 
 @pytest.mark.parametrize(
@@ -141,7 +145,7 @@ def test_texts_that_differ_in_case_width_or_spaces_are_the_same(text, other):
     assert text_key(text) == text_key(other)
     judged = judge(row(1, text, "An answer."), row(2, other, "an ANSWER."), row(3, "Z.Z", text))
     assert judged.pairs["row"].to_pylist() == [1, 3]
-    assert judged.dropped() == {"exact duplicate": {"rows": 1, "first": ["a.jsonl:2"]}}
+    assert dropped(judged) == {"exact duplicate": {"rows": 1, "first": ["a.jsonl:2"]}}
 
 
 @pytest.mark.parametrize(
@@ -180,7 +184,7 @@ def test_dropped_rows_are_counted_by_reason_with_the_first_three_places():
     again = [dataclasses.replace(GOOD, file="b.csv", row=n) for n in (11, 12)]
     judged = judge(GOOD, row(8, anchor="?"), *again, *empty)
     assert judged.rows == 9
-    assert list(judged.dropped().items()) == [
+    assert list(dropped(judged).items()) == [
         ("empty context", {"rows": 5, "first": ["a.jsonl:2", "a.jsonl:3", "a.jsonl:4"]}),
         ("exact duplicate", {"rows": 2, "first": ["b.csv:11", "b.csv:12"]}),
         ("question is too short", {"rows": 1, "first": ["a.jsonl:8"]}),
@@ -218,7 +222,7 @@ def test_negatives_are_texts_that_do_not_answer():
 def test_rows_keep_their_order_at_any_number(count):
     """They are collected in batches; none is lost or moved where a batch ends."""
     judged = judge_rows((row(n, f"question {n}", f"answer {n}") for n in range(count)), 3)
-    assert (judged.rows, len(judged.rejected), judged.dropped()) == (count, 0, {})
+    assert (judged.rows, len(judged.rejected), dropped(judged)) == (count, 0, {})
     assert judged.pairs["row"].to_pylist() == list(range(count))
     assert judged.pairs["anchor"].to_pylist() == [f"question {n}" for n in range(count)]
     assert judged.pairs.schema == PAIR_SCHEMA
@@ -240,7 +244,7 @@ def test_documents_without_text_are_left_out_and_counted():
         ("c.jsonl", 6, "document is not text", None, "a ? b"),
         ("c.jsonl", 7, "id is not text", None, "text"),
     ]
-    assert count_reasons(judged.rejected) == {
+    assert dropped(judged) == {
         "empty document": {"rows": 3, "first": ["c.jsonl:1", "c.jsonl:2", "c.jsonl:3"]},
         "document is not text": {"rows": 3, "first": ["c.jsonl:4", "c.jsonl:5", "c.jsonl:6"]},
         "id is not text": {"rows": 1, "first": ["c.jsonl:7"]},
