@@ -22,6 +22,7 @@ from job.spec import Columns, DataSpec
 # Rows that say which columns there are: JSON lines may leave out what they have no value for.
 FIRST_ROWS = 100
 BUILTIN_DOCS = "builtin:aws-docs"
+BEIR_SPLITS = {"train": "train", "dev": "validation", "validation": "validation", "test": "test"}
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,11 @@ def open_source(name: str, spec: DataSpec, role: str = "data") -> Source:
     group = None if role == "probe" else spec.columns.group
     required = group if role == "data" else None
     if name.startswith("builtin:"):
-        return _from_records(name, _builtin_records(name), Columns(group=required), group)
+        if name != BUILTIN_DOCS:
+            msg = f"There is no `{name}`; the built-in data is called `{BUILTIN_DOCS}`."
+            raise DataError(msg)
+        mined = (Record(name, n, dict(pair)) for n, pair in enumerate(mine_pairs(), start=1))
+        return _from_records(name, mined, Columns(group=required), group)
     path = Path(name)
     with explained(path):
         is_there, beir = path.exists(), is_beir(path)
@@ -113,14 +118,6 @@ def is_beir(path: Path) -> bool:
     return bool(_beir_file(path, "corpus") and _beir_file(path, "queries"))
 
 
-def _builtin_records(name: str) -> Iterator[Record]:
-    if name != BUILTIN_DOCS:
-        msg = f"There is no `{name}`; the built-in data is called `{BUILTIN_DOCS}`."
-        raise DataError(msg)
-    for number, pair in enumerate(mine_pairs(), start=1):
-        yield Record(name, number, dict(pair))
-
-
 def _from_records(
     name: str, records: Iterator[Record], wanted: Columns | None, group: str | None
 ) -> Source:
@@ -159,7 +156,11 @@ def _from_beir(name: str, folder: Path, group: str | None, required: str | None)
         first = itertools.islice(read_records(file), FIRST_ROWS)
         names = dict.fromkeys(key for record in first for key in _with_metadata(record))
         require_group(names, required, str(file))
-    return Source(name, _beir_rows(folder, group), columns, _beir_documents(folder))
+    documents = (
+        Document(identifier(_given_id(record)), _joined(record.fields), record.file, record.row)
+        for record in _beir_records(folder, "corpus")
+    )
+    return Source(name, _beir_rows(folder, group), columns, documents)
 
 
 def _with_metadata(record: Record) -> dict[str, Any]:
@@ -181,7 +182,10 @@ def _beir_rows(folder: Path, group: str | None) -> Iterator[RawRow]:
         raise DataError(msg)
     for file in qrels:
         # One file of judgements is split by us; several are the authors' own splits.
-        split = _beir_split(file) if len(qrels) > 1 else None
+        if len(qrels) > 1 and file.stem not in BEIR_SPLITS:
+            msg = f"`{file}` names no split; expected `train.tsv`, `dev.tsv` or `test.tsv`."
+            raise DataError(msg)
+        split = BEIR_SPLITS[file.stem] if len(qrels) > 1 else None
         for record in read_records(file):
             query, document = _judgement(record)
             if query is not None:
@@ -225,20 +229,6 @@ def _judgement(record: Record) -> tuple[str | None, str]:
             "`query-id`, `corpus-id` and a numeric `score`, separated by tabs."
         )
         raise DataError(msg) from None
-
-
-def _beir_split(file: Path) -> str:
-    splits = {"train": "train", "dev": "validation", "validation": "validation", "test": "test"}
-    if file.stem not in splits:
-        msg = f"`{file}` names no split; expected `train.tsv`, `dev.tsv` or `test.tsv`."
-        raise DataError(msg)
-    return splits[file.stem]
-
-
-def _beir_documents(folder: Path) -> Iterator[Document]:
-    for record in _beir_records(folder, "corpus"):
-        name = identifier(_given_id(record))
-        yield Document(name, _joined(record.fields), record.file, record.row)
 
 
 def _beir_records(folder: Path, stem: str) -> Iterator[Record]:

@@ -285,7 +285,12 @@ GIVEN = {
         {"question": "Asked, too?", "context": "Öl kostet 2 €."},
         {"question": "no", "context": "Two letters ask nothing."},
     ],
-    "corpus": [{"id": "x1", "text": "Nobody asks."}, {"id": "x2", "text": "ONE ANSWER."}],
+    "corpus": [
+        {"id": "x1", "text": "Nobody asks."},
+        {"id": "x2", "text": "ONE ANSWER."},
+        {"id": "x3", "text": ""},
+        {"id": "x4", "text": ["l"]},
+    ],
 }
 
 
@@ -332,7 +337,11 @@ def test_the_facts_of_a_small_data_set_are_complete(by_hand, tmp_path):
             "empty context": {"rows": 1, "first": [f"{tmp_path / 'data.jsonl'}:4"]},
             "question is too short": {"rows": 1, "first": [f"{tmp_path / 'test.jsonl'}:4"]},
         },
-        "dropped_documents": {},
+        # Counted apart: a share of dropped rows is one of the rows.
+        "dropped_documents": {
+            "empty document": {"rows": 1, "first": [f"{tmp_path / 'corpus.jsonl'}:3"]},
+            "document is not text": {"rows": 1, "first": [f"{tmp_path / 'corpus.jsonl'}:4"]},
+        },
         "splits": {"train": 3, "validation": 2, "test": 3},
         "duplicates": {
             "rows_sharing_a_context": 3,
@@ -436,6 +445,8 @@ def test_splits_are_written_as_other_tools_read_them(by_hand, tmp_path):
                 ("data.jsonl", 3, "exact duplicate", "WAS KOSTET ÖL?", "öl kostet 2 €."),
                 ("data.jsonl", 4, "empty context", "Why is it empty?", " "),
                 ("test.jsonl", 4, "question is too short", "no", "Two letters ask nothing."),
+                ("corpus.jsonl", 3, "empty document", None, ""),
+                ("corpus.jsonl", 4, "document is not text", None, "['l']"),
             ]
         ),
     }
@@ -573,24 +584,6 @@ def test_more_documents_are_searched_under_their_own_ids(tmp_path):
         "d00000000": "another",
         "d00000000~2": pairs[0][1],
     }
-
-
-def test_documents_without_text_are_told_and_written_as_dropped_rows_are(tmp_path):
-    """They are counted apart: a share of dropped rows is one of the rows."""
-    source = write_pairs(tmp_path / "a.jsonl", [*plain_pairs(20), ("empty?", "")])
-    corpus = write_jsonl(tmp_path / "c.jsonl", [{"text": "more"}, {"text": ""}, {"text": ["l"]}])
-    dataset = load(source, corpus=str(corpus))
-    assert dataset.facts["dropped"] == {"empty context": {"rows": 1, "first": [f"{source}:21"]}}
-    assert dataset.facts["dropped_documents"] == {
-        "empty document": {"rows": 1, "first": [f"{corpus}:2"]},
-        "document is not text": {"rows": 1, "first": [f"{corpus}:3"]},
-    }
-    write_splits(dataset, tmp_path / "out")
-    assert [list(row.values()) for row in read_jsonl(tmp_path / "out" / "rejected.jsonl")] == [
-        [str(source), 21, "empty context", "empty?", ""],
-        [str(corpus), 2, "empty document", None, ""],
-        [str(corpus), 3, "document is not text", None, "['l']"],
-    ]
 
 
 @settings(deadline=None)
@@ -746,19 +739,6 @@ def test_a_beir_folder_without_validation_has_it_drawn_from_training(tmp_path):
     qrels = {"train": JUDGEMENTS[:20], "test": JUDGEMENTS[20:]}
     dataset = load(write_beir(tmp_path, DOCUMENTS, QUERIES, qrels), validation_fraction=0.2)
     assert dataset.facts["splits"] == {"train": 16, "validation": 4, "test": 10}
-
-
-def test_a_judgement_of_a_missing_document_is_dropped_with_its_place(tmp_path):
-    """A broken BEIR folder loses the row, not the run, and says which."""
-    judgements = [*JUDGEMENTS, ("query0", "lost"), ("lost", "doc1")]
-    folder = write_beir(tmp_path, DOCUMENTS, QUERIES, {"test": judgements})
-    facts = load(folder).facts
-    file = folder / "qrels" / "test.tsv"
-    assert facts["dropped"] == {
-        "empty context": {"rows": 1, "first": [f"{file}:32"]},
-        "empty question": {"rows": 1, "first": [f"{file}:33"]},
-    }
-    assert facts["rows"] == 32
 
 
 def test_a_beir_folder_can_be_the_given_test_set(tmp_path):
