@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from job.pairs import DOCUMENT_SCHEMA, column_array, text_key
+from job.pairs import DOCUMENT_SCHEMA, text_key
 from job.rows import Rows
 from job.tables import IntArray, JoinedColumn, KeyArray, TableFile, column_on_disk, column_values
 
@@ -32,7 +32,7 @@ def build_corpus(rows: Rows, keys: KeyArray) -> tuple[Corpus, IntArray]:
     The second value gives each row's document position.
     """
     given, pairs, negatives = rows.documents.kept, rows.judged.pairs, _negatives(rows)
-    every_key = [column_array(given, "key"), keys, column_array(negatives, "key")]
+    every_key = [given["key"].to_numpy(), keys, negatives["key"].to_numpy()]
     # Equal texts are one document; it is known by the id it was first seen with.
     distinct, first = np.unique(np.concatenate(every_key), return_index=True)
     # Given documents come first and keep their ids.

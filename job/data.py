@@ -15,7 +15,7 @@ from job import splits
 from job.corpus import Corpus as Corpus  # noqa: PLC0414  others know it from here
 from job.corpus import build_corpus, numbered_ids
 from job.errors import DataError
-from job.pairs import column_array, count_reasons
+from job.pairs import count_reasons
 from job.rows import (
     Channels,
     Grouping,
@@ -121,7 +121,7 @@ def inspect_dataset(spec: DataSpec, channels: Channels, protocol: str = "grouped
 
 def _facts(rows: Rows, grouping: Grouping, codes: IntArray, spec: DataSpec) -> dict[str, Any]:
     used = codes != splits.UNDECIDED
-    contexts = column_array(rows.judged.pairs, "positive_key")
+    contexts = rows.judged.pairs["positive_key"].to_numpy()
     counts = np.bincount(_numbered(contexts[used]))
     return {
         "source": rows.source,

@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -200,8 +199,3 @@ def _excerpt(value: object) -> str | None:
     if value is None:
         return None
     return str(value)[:EXCERPT].encode("utf-8", "replace").decode("utf-8")
-
-
-def column_array(table: pa.Table, name: str) -> np.ndarray[Any, np.dtype[Any]]:
-    array: np.ndarray[Any, np.dtype[Any]] = table[name].to_numpy()
-    return array

@@ -10,7 +10,6 @@ from job.data import Corpus, Dataset, Queries, build_search
 from job.errors import DataError, SpecError
 from job.pairs import (
     JudgedPairs,
-    column_array,
     judge_documents,
     judge_rows,
     text_key,
@@ -76,13 +75,13 @@ def _not_in(dataset: Dataset, pairs: pa.Table) -> IntArray:
     own = np.array(
         [text_key(t) for table in tables for n in TEXTS for t in column_values(table[n])], np.uint64
     )
-    shared = [np.isin(column_array(pairs, f"{name}_key"), own) for name in TEXTS]
+    shared = [np.isin(pairs[f"{name}_key"].to_numpy(), own) for name in TEXTS]
     return np.flatnonzero(~np.logical_or(*shared))
 
 
 def _require_enough(source: str, judged: JudgedPairs, left_out: int, spec: JobSpec) -> None:
     needed = spec.data.min_test_queries
-    queries = len(np.unique(column_array(judged.pairs, "anchor_key")))
+    queries = len(np.unique(judged.pairs["anchor_key"].to_numpy()))
     if queries < needed:
         msg = (
             f"`{source}` (`evaluation.probe`) leaves {queries} queries of {judged.rows} rows "

@@ -17,7 +17,6 @@ from job.pairs import (
     PAIR_FACTOR,
     JudgedDocuments,
     JudgedPairs,
-    column_array,
     count_reasons,
     judge_documents,
     judge_rows,
@@ -91,7 +90,7 @@ def _true_negatives(pairs: pa.Table) -> pa.Table:
     """Drop negatives that answer the same question in another row."""
     if not pc.sum(pc.list_value_length(pairs["negatives"])).as_py():
         return pairs
-    questions, contexts = (column_array(pairs, f"{name}_key") for name in ("anchor", "positive"))
+    questions, contexts = (pairs[f"{name}_key"].to_numpy() for name in ("anchor", "positive"))
     answers = np.unique(questions * np.uint64(PAIR_FACTOR) + contexts)
 
     def kept(questions: list[int], negatives: list[list[str]]) -> list[Any]:
@@ -162,7 +161,7 @@ class Grouping:
 def group_texts(rows: Rows, threshold: float | None) -> Grouping:
     """Group rows by what their texts share."""
     pairs = rows.judged.pairs
-    keys = [column_array(pairs, "anchor_key"), column_array(pairs, "positive_key")]
+    keys = [pairs["anchor_key"].to_numpy(), pairs["positive_key"].to_numpy()]
     texts = KeyedTexts(keys, [pairs["anchor"], pairs["positive"]])
     return Grouping(keys[0], keys[1], group_rows(keys, texts, threshold))
 
@@ -176,7 +175,7 @@ def stand_alone(rows: Rows) -> tuple[Rows, Grouping]:
     nulls = pa.nulls(len(pairs), pa.large_string())
     at = pairs.schema.get_field_index("query_id")
     judged = replace(rows.judged, pairs=pairs.set_column(at, "query_id", nulls))
-    others = ~np.isin(column_array(documents, "key"), column_array(pairs, "positive_key"))
+    others = ~np.isin(documents["key"].to_numpy(), pairs["positive_key"].to_numpy())
     kept = replace(rows.documents, kept=rows_on_disk(documents, np.flatnonzero(others)))
     own = np.arange(len(pairs), dtype=np.uint64)
     grouping = Grouping(own, own, Groups(own.astype(np.int64), 0, 0))
