@@ -121,7 +121,7 @@ def inspect_dataset(spec: DataSpec, channels: Channels, protocol: str = "grouped
 
 def _facts(rows: Rows, grouping: Grouping, codes: IntArray, spec: DataSpec) -> dict[str, Any]:
     used = codes != splits.UNDECIDED
-    contexts = rows.judged.pairs["positive_key"].to_numpy()
+    contexts = rows.judged.kept["positive_key"].to_numpy()
     counts = np.bincount(_numbered(contexts[used]))
     return {
         "source": rows.source,
@@ -151,7 +151,7 @@ def _facts(rows: Rows, grouping: Grouping, codes: IntArray, spec: DataSpec) -> d
 
 
 def _build(rows: Rows, grouping: Grouping, codes: IntArray, facts: dict[str, Any]) -> Dataset:
-    pairs = rows.judged.pairs
+    pairs = rows.judged.kept
     corpus, positions = build_corpus(rows, grouping.document_keys)
     ids = _query_ids(pairs, rows.numbers)
     table = pairs.select(["anchor", "positive", "negatives"]).add_column(0, "id", ids)
@@ -200,7 +200,7 @@ def _queries(rows: Rows, grouping: Grouping, positions: IntArray, part: IntArray
     size = int(positions.max(initial=0)) + 1
     relevant = np.divmod(np.unique(rank[inverse] * size + positions[part]), size)
     rows_of_queries = part[first[order]]
-    pairs = rows.judged.pairs.select(["anchor", "query_id", "group"]).take(rows_of_queries)
+    pairs = rows.judged.kept.select(["anchor", "query_id", "group"]).take(rows_of_queries)
     return Queries(
         ids=_query_ids(pairs, rows.numbers[rows_of_queries]),
         texts=one_array(pairs["anchor"]),

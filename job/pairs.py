@@ -4,7 +4,7 @@ import hashlib
 import math
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from job.sources import Document, RawRow
-from job.tables import TableFile, one_array
+from job.tables import TableFile, one_array, one_table
 
 # Shown of a rejected row's texts; enough to find it again.
 EXCERPT = 200
@@ -53,20 +53,18 @@ REJECTED_SCHEMA = pa.schema(
 
 
 @dataclass(frozen=True)
-class JudgedPairs:
-    """`pairs` can be used, `rejected` says why not; `rows` counts what was read."""
-
-    rows: int
-    pairs: pa.Table
-    rejected: pa.Table
-
-
-@dataclass(frozen=True)
-class JudgedDocuments:
-    """`kept` have text, `rejected` have none."""
+class Judged:
+    """`kept` can be used, `rejected` says why not; `rows` counts what was read."""
 
     kept: pa.Table
     rejected: pa.Table
+    rows: int
+
+
+def joined(parts: Sequence[Judged]) -> Judged:
+    kept = one_table([part.kept for part in parts])
+    rejected = one_table([part.rejected for part in parts])
+    return Judged(kept, rejected, sum(part.rows for part in parts))
 
 
 def count_reasons(rejected: pa.Table) -> dict[str, dict[str, Any]]:
@@ -84,9 +82,7 @@ def count_reasons(rejected: pa.Table) -> dict[str, dict[str, Any]]:
     return by_reason
 
 
-def judge_rows(
-    rows: Iterable[RawRow], min_characters: int, split: str | None = None
-) -> JudgedPairs:
+def judge_rows(rows: Iterable[RawRow], min_characters: int, split: str | None = None) -> Judged:
     """Read all rows once; `split` marks them all as belonging to one split."""
     pairs, rejected = TableFile(PAIR_SCHEMA), TableFile(REJECTED_SCHEMA)
     # By split; numbers, as there may be millions: a pair takes 90 bytes.
@@ -109,19 +105,21 @@ def judge_rows(
             texts = (row.anchor.strip(), positive.strip(), _usable_negatives(row, keys))
             named = (row.query_id, split or row.split, _group_name(row.group))
             pairs.add(row.file, row.row, *texts, *named, *keys)
-    return JudgedPairs(count, pairs.table(), rejected.table())
+    return Judged(pairs.table(), rejected.table(), count)
 
 
-def judge_documents(documents: Iterable[Document]) -> JudgedDocuments:
+def judge_documents(documents: Iterable[Document]) -> Judged:
     """Read all documents once; those without text can answer nothing."""
     kept, rejected = TableFile(DOCUMENT_SCHEMA), TableFile(REJECTED_SCHEMA)
+    count = 0
     for document in documents:
+        count += 1
         text, named = document.text, _is_encodable(document.id)
         if reason := _fault(text, "document") or (None if named else "id is not text"):
             rejected.add(document.file, document.row, reason, None, _excerpt(text))
         else:
             kept.add(document.id, text.strip(), text_key(text))
-    return JudgedDocuments(kept.table(), rejected.table())
+    return Judged(kept.table(), rejected.table(), count)
 
 
 def normalize(text: str) -> str:

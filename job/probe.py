@@ -9,7 +9,7 @@ import pyarrow as pa
 from job.data import Corpus, Dataset, Queries, build_search
 from job.errors import DataError, SpecError
 from job.pairs import (
-    JudgedPairs,
+    Judged,
     judge_documents,
     judge_rows,
     text_key,
@@ -48,11 +48,11 @@ def load_probe(spec: JobSpec, channels: Channels, dataset: Dataset) -> Probe | N
     found = open_source(place, spec.data, "probe")
     # Marked as of one split: its authors' splits are no matter here.
     judged = judge_rows(found.rows, spec.data.min_characters, "test")
-    others = _not_in(dataset, judged.pairs)
-    left_out = len(judged.pairs) - len(others)
+    others = _not_in(dataset, judged.kept)
+    left_out = len(judged.kept) - len(others)
     drawn = np.random.default_rng(spec.data.seed).permutation(others)
     numbers = np.sort(drawn[: spec.evaluation.probe_limit])
-    judged = replace(judged, pairs=judged.pairs.take(numbers))
+    judged = replace(judged, kept=judged.kept.take(numbers))
     source = named or "channel probe"
     _require_enough(source, judged, left_out, spec)
     # The drawn contexts alone are searched: a probe of a large collection costs no more.
@@ -79,9 +79,9 @@ def _not_in(dataset: Dataset, pairs: pa.Table) -> IntArray:
     return np.flatnonzero(~np.logical_or(*shared))
 
 
-def _require_enough(source: str, judged: JudgedPairs, left_out: int, spec: JobSpec) -> None:
+def _require_enough(source: str, judged: Judged, left_out: int, spec: JobSpec) -> None:
     needed = spec.data.min_test_queries
-    queries = len(np.unique(judged.pairs["anchor_key"].to_numpy()))
+    queries = len(np.unique(judged.kept["anchor_key"].to_numpy()))
     if queries < needed:
         msg = (
             f"`{source}` (`evaluation.probe`) leaves {queries} queries of {judged.rows} rows "

@@ -15,9 +15,9 @@ from job.errors import DataError, SpecError
 from job.groups import Groups, KeyedTexts, group_rows
 from job.pairs import (
     PAIR_FACTOR,
-    JudgedDocuments,
-    JudgedPairs,
+    Judged,
     count_reasons,
+    joined,
     judge_documents,
     judge_rows,
     pair_key,
@@ -25,7 +25,7 @@ from job.pairs import (
 )
 from job.sources import open_documents, open_source
 from job.spec import DataSpec
-from job.tables import BATCH, IntArray, KeyArray, column_on_disk, one_table, rows_on_disk
+from job.tables import BATCH, IntArray, KeyArray, column_on_disk, rows_on_disk
 
 Channels = Mapping[str, Path]
 
@@ -36,8 +36,8 @@ class Rows:
 
     source: str
     columns: dict[str, Any]
-    judged: JudgedPairs
-    documents: JudgedDocuments
+    judged: Judged
+    documents: Judged
     numbers: IntArray
 
 
@@ -58,12 +58,8 @@ def collect_rows(spec: DataSpec, channels: Channels) -> Rows:
             documents.append(judge_documents(more.documents))
             rows = (row for row in more.rows if row.split in (None, split))
             parts.append(judge_rows(rows, spec.min_characters, split))
-    judged = JudgedPairs(
-        sum(part.rows for part in parts),
-        one_table([part.pairs for part in parts]),
-        one_table([part.rejected for part in parts]),
-    )
-    if not len(judged.pairs):
+    judged = joined(parts)
+    if not len(judged.kept):
         dropped = count_reasons(judged.rejected).items()
         why = "; ".join(f"{reason}: {found['rows']}" for reason, found in dropped)
         msg = (
@@ -72,12 +68,8 @@ def collect_rows(spec: DataSpec, channels: Channels) -> Rows:
             "`data.columns`."
         )
         raise DataError(msg)
-    judged = replace(judged, pairs=_distinct_query_ids(_true_negatives(judged.pairs)))
-    all_documents = JudgedDocuments(
-        one_table([part.kept for part in documents]),
-        one_table([part.rejected for part in documents]),
-    )
-    return Rows(typed, main.columns, judged, all_documents, np.arange(len(judged.pairs)))
+    judged = replace(judged, kept=_distinct_query_ids(_true_negatives(judged.kept)))
+    return Rows(typed, main.columns, judged, joined(documents), np.arange(len(judged.kept)))
 
 
 def require_data(spec: DataSpec, channels: Channels) -> None:
@@ -131,13 +123,13 @@ def _with_column(
 
 def sample_rows(rows: Rows, spec: DataSpec) -> Rows:
     """Draw `data.limit` of the rows that are not of a given test or validation set."""
-    pairs = rows.judged.pairs
+    pairs = rows.judged.kept
     drawable = np.flatnonzero(~np.isin(decided_codes(pairs), (splits.VALIDATION, splits.TEST)))
     if spec.limit is None or spec.limit >= len(drawable):
         return rows
     drawn = np.random.default_rng(spec.seed).permutation(drawable)[: spec.limit]
     kept = np.sort(np.concatenate([drawn, np.setdiff1d(rows.numbers, drawable)]))
-    judged = replace(rows.judged, pairs=rows_on_disk(pairs, kept))
+    judged = replace(rows.judged, kept=rows_on_disk(pairs, kept))
     return replace(rows, judged=judged, numbers=rows.numbers[kept])
 
 
@@ -160,7 +152,7 @@ class Grouping:
 
 def group_texts(rows: Rows, threshold: float | None) -> Grouping:
     """Group rows by what their texts share."""
-    pairs = rows.judged.pairs
+    pairs = rows.judged.kept
     keys = [pairs["anchor_key"].to_numpy(), pairs["positive_key"].to_numpy()]
     texts = KeyedTexts(keys, [pairs["anchor"], pairs["positive"]])
     return Grouping(keys[0], keys[1], group_rows(keys, texts, threshold))
@@ -171,10 +163,10 @@ def stand_alone(rows: Rows) -> tuple[Rows, Grouping]:
 
     What several rows would share is dropped: their source's query ids and documents.
     """
-    pairs, documents = rows.judged.pairs, rows.documents.kept
+    pairs, documents = rows.judged.kept, rows.documents.kept
     nulls = pa.nulls(len(pairs), pa.large_string())
     at = pairs.schema.get_field_index("query_id")
-    judged = replace(rows.judged, pairs=pairs.set_column(at, "query_id", nulls))
+    judged = replace(rows.judged, kept=pairs.set_column(at, "query_id", nulls))
     others = ~np.isin(documents["key"].to_numpy(), pairs["positive_key"].to_numpy())
     kept = replace(rows.documents, kept=rows_on_disk(documents, np.flatnonzero(others)))
     own = np.arange(len(pairs), dtype=np.uint64)
@@ -184,7 +176,7 @@ def stand_alone(rows: Rows) -> tuple[Rows, Grouping]:
 
 def split_codes(rows: Rows, grouping: Grouping, spec: DataSpec) -> IntArray:
     """Split the rows; those of `-1` are left out since their question is in a given test set."""
-    decided = decided_codes(rows.judged.pairs)
+    decided = decided_codes(rows.judged.kept)
     fractions = (spec.validation_fraction, spec.test_fraction)
     # Before dividing, so that the shares are those of the rows that stay.
     trained = np.where(decided == splits.UNDECIDED, splits.TRAIN, decided)

@@ -51,7 +51,7 @@ def test_a_good_row_is_kept_with_all_that_belongs_to_it():
     )
     assert judged.rows == 1
     assert judged.rejected.to_pylist() == []
-    assert judged.pairs.to_pylist() == [
+    assert judged.kept.to_pylist() == [
         {
             "file": "qrels.tsv",
             "row": 7,
@@ -71,7 +71,7 @@ def test_each_positive_of_a_row_is_a_pair():
     """A row with several answers gives several pairs; a bad answer costs only itself."""
     judged = judge(RawRow("a.jsonl", 4, "What is it?", ["a thing", "", "an object"], group="g"))
     assert judged.rows == 1
-    assert judged.pairs.select(["row", "positive", "group"]).to_pylist() == [
+    assert judged.kept.select(["row", "positive", "group"]).to_pylist() == [
         {"row": 4, "positive": "a thing", "group": "g"},
         {"row": 4, "positive": "an object", "group": "g"},
     ]
@@ -99,7 +99,7 @@ BAD_TEXTS = [
 def test_a_text_that_cannot_be_used_is_dropped_with_its_reason(field, name, value, reason):
     """Whatever a file can hold is judged without a traceback, on either side of the pair."""
     judged = judge(row(9, **{field: value}))
-    assert len(judged.pairs) == 0
+    assert len(judged.kept) == 0
     assert dropped(judged) == {reason.format(name): {"rows": 1, "first": ["a.jsonl:9"]}}
 
 
@@ -125,7 +125,7 @@ def test_a_row_that_is_no_pair_is_dropped_with_one_reason(raw, reason):
 def test_the_shortest_text_allowed_has_just_so_many_characters(characters, kept):
     """`min_characters` is the length of the shortest text that is kept."""
     rows = [row(1, "12345", "1234567"), row(2, "1234", "123456")]
-    assert len(judge(*rows, min_characters=characters).pairs) == kept
+    assert len(judge(*rows, min_characters=characters).kept) == kept
 
 
 SAME = [
@@ -144,7 +144,7 @@ def test_texts_that_differ_in_case_width_or_spaces_are_the_same(text, other):
     """A row whose texts are the same as an earlier row's is dropped, not trained on twice."""
     assert text_key(text) == text_key(other)
     judged = judge(row(1, text, "An answer."), row(2, other, "an ANSWER."), row(3, "Z.Z", text))
-    assert judged.pairs["row"].to_pylist() == [1, 3]
+    assert judged.kept["row"].to_pylist() == [1, 3]
     assert dropped(judged) == {"exact duplicate": {"rows": 1, "first": ["a.jsonl:2"]}}
 
 
@@ -161,20 +161,20 @@ def test_rows_that_share_only_one_text_are_no_duplicates():
     judged = judge(
         row(1, "one?", "the first"), row(2, "one?", "the second"), row(3, "two?", "the first")
     )
-    assert judged.pairs["row"].to_pylist() == [1, 2, 3]
+    assert judged.kept["row"].to_pylist() == [1, 2, 3]
 
 
 def test_the_same_pair_in_two_splits_is_no_duplicate():
     """A given split keeps its rows; what it shares with training is removed there."""
     rows = [dataclasses.replace(GOOD, split=split) for split in ("train", "test", None, "test")]
-    assert judge(*rows).pairs["split"].to_pylist() == ["train", "test", None]
+    assert judge(*rows).kept["split"].to_pylist() == ["train", "test", None]
 
 
 def test_a_given_split_overrides_that_of_the_rows():
     """Rows of `data.test` are test rows, whatever their folder calls them."""
     rows = [dataclasses.replace(GOOD, split=split) for split in ("train", "test", None)]
     judged = judge(*rows, split="test")
-    assert judged.pairs["split"].to_pylist() == ["test"]
+    assert judged.kept["split"].to_pylist() == ["test"]
     assert reasons(judged) == ["exact duplicate", "exact duplicate"]
 
 
@@ -215,7 +215,7 @@ def test_negatives_are_texts_that_do_not_answer():
     """What is no text, or is the question or one of the row's answers, is no negative."""
     negatives = [None, "", "  ", 3, "bad \udc00", "THE ANSWER", "another answer", "what?", " no "]
     raw = RawRow("a.jsonl", 1, "What?", ["The answer", "Another  answer"], [*negatives, "nor"])
-    assert judge(raw).pairs["negatives"].to_pylist() == [["no", "nor"], ["no", "nor"]]
+    assert judge(raw).kept["negatives"].to_pylist() == [["no", "nor"], ["no", "nor"]]
 
 
 @pytest.mark.parametrize("count", [0, 10_000, 20_001])
@@ -223,9 +223,9 @@ def test_rows_keep_their_order_at_any_number(count):
     """They are collected in batches; none is lost or moved where a batch ends."""
     judged = judge_rows((row(n, f"question {n}", f"answer {n}") for n in range(count)), 3)
     assert (judged.rows, len(judged.rejected), dropped(judged)) == (count, 0, {})
-    assert judged.pairs["row"].to_pylist() == list(range(count))
-    assert judged.pairs["anchor"].to_pylist() == [f"question {n}" for n in range(count)]
-    assert judged.pairs.schema == PAIR_SCHEMA
+    assert judged.kept["row"].to_pylist() == list(range(count))
+    assert judged.kept["anchor"].to_pylist() == [f"question {n}" for n in range(count)]
+    assert judged.kept.schema == PAIR_SCHEMA
 
 
 def test_documents_without_text_are_left_out_and_counted():
@@ -278,7 +278,7 @@ LONG = "a product " * 20
 def test_a_group_of_any_kind_becomes_a_name(value, name):
     """Null and blank stay null; nothing is too strange or too long to be a label."""
     judged = judge(row(group=value))
-    assert judged.pairs["group"].to_pylist() == [name]
+    assert judged.kept["group"].to_pylist() == [name]
     assert len(name or "") <= GROUP_CHARACTERS
 
 
