@@ -791,17 +791,13 @@ def test_the_article_protocol_reports_what_it_leaks(tmp_path):
     trained = {row["positive"] for row in parts["train"]}
     share = float(np.mean([row["positive"] in trained for row in parts["test"]]))
     assert share > 0.5
-    assert article.facts["leakage"]["test_contexts_in_train"] == pytest.approx(share)
-    assert article.facts["leakage"]["removed_rows"] == 0
-    assert article.facts["duplicates"] == {
-        "rows_sharing_a_context": 200,
-        "near_duplicate_pairs": 0,
-        "groups": 200,
-        "largest_group": 1,
-        "oversized_groups": 0,
-    }
-    assert grouped.facts["leakage"]["test_contexts_in_train"] == 0.0
-    assert grouped.facts["leakage"]["under_a_random_split"] > 0.5
+    leakage = article.facts["leakage"]
+    assert leakage["test_contexts_in_train"] == pytest.approx(share)
+    assert leakage["removed_rows"] == 0
+    assert list(article.facts["duplicates"].values()) == [200, 0, 200, 1, 0]
+    leakage = grouped.facts["leakage"]
+    assert leakage["test_contexts_in_train"] == 0.0
+    assert leakage["under_a_random_split"] > 0.5
     assert grouped.facts["duplicates"]["groups"] == 100
 
 
