@@ -13,9 +13,9 @@ from job.compare import detectable_lift
 from job.data import Dataset, inspect_dataset, require_enough
 from job.errors import ModelError, StorageError
 from job.fetch import fetch_data, fetch_model
-from job.pairs import column_texts
-from job.probe import Probe, load_probe
+from job.probe import load_probe
 from job.spec import JobSpec, ModelSpec
+from job.tables import column_values
 from job.workspace import Workspace
 
 # Standard deviation of a query's lift; measured: 0.29 on builtin:aws-docs, 0.25-0.30 on the
@@ -37,18 +37,25 @@ def check_data(spec: JobSpec, echo: Callable[[str], object], *, count_tokens: bo
             echo(describe_truncation(dataset, spec.model, workspace))
         require_enough(dataset, spec.data)
         if probe := load_probe(spec, channels, dataset):
-            echo(describe_probe(probe))
+            echo(
+                f"Probe      {probe.source}: {len(probe.queries)} queries, {len(probe.corpus)} "
+                f"documents; left out {probe.left_out} rows with texts of the data"
+            )
     echo("Ready to train.")
 
 
 def describe(dataset: Dataset) -> Iterable[str]:
     facts = dataset.facts
-    columns = facts["columns"]
+    columns, kinds = facts["columns"], dataset.test.kinds
+    group = ""
+    if columns["group"] is not None and kinds is not None:
+        sliced = f"{len(kinds) - kinds.null_count} of {len(kinds)} test queries"
+        group = f", group `{columns['group']}` ({sliced})"
     yield f"Source     {facts['source']}: {facts['rows']} rows, {facts['used']} usable"
     yield (
         f"Columns    question `{columns['anchor']}`, context `{columns['positive']}`, "
         f"negatives {', '.join(f'`{name}`' for name in columns['negatives']) or 'none'}"
-        f"{_group(dataset)}"
+        f"{group}"
     )
     for reason, dropped in facts["dropped"].items():
         yield f"Dropped    {dropped['rows']} × {reason} ({_places(dropped)})"
@@ -83,21 +90,6 @@ def describe(dataset: Dataset) -> Iterable[str]:
 def _places(dropped: dict[str, Any]) -> str:
     more = ", …" if dropped["rows"] > len(dropped["first"]) else ""
     return ", ".join(dropped["first"]) + more
-
-
-def describe_probe(probe: Probe) -> str:
-    return (
-        f"Probe      {probe.source}: {len(probe.queries)} queries, {len(probe.corpus)} documents; "
-        f"left out {probe.left_out} rows with texts of the data"
-    )
-
-
-def _group(dataset: Dataset) -> str:
-    """Name the group's column, and how many test queries it will slice."""
-    column, kinds = dataset.facts["columns"]["group"], dataset.test.kinds
-    if column is None or kinds is None:
-        return ""
-    return f", group `{column}` ({len(kinds) - kinds.null_count} of {len(kinds)} test queries)"
 
 
 def describe_truncation(dataset: Dataset, spec: ModelSpec, workspace: Workspace) -> str:
@@ -144,7 +136,7 @@ def _settings(path: Path) -> dict[str, Any]:
 
 def _texts(dataset: Dataset, column: str) -> Iterator[str]:
     for table in (dataset.train.table, dataset.validation_pairs, dataset.test_pairs):
-        yield from column_texts(table, column)
+        yield from column_values(table[column])
 
 
 def _histogram(name: str, texts: Iterator[str]) -> Iterable[str]:

@@ -34,16 +34,14 @@ def choose_columns(fields: Mapping[str, Any], wanted: Columns | None, source: st
     explicit = wanted or Columns(negatives=())
     if not (explicit.anchor and explicit.positive):
         _refuse_scores(fields, source, nameable=wanted is not None)
-    anchor, positive = (
-        _choose(names, name, known, field, source, nameable=wanted is not None)
-        for name, known, field in (
-            (explicit.anchor, ANCHOR_NAMES, "anchor"),
-            (explicit.positive, POSITIVE_NAMES, "positive"),
-        )
-    )
+    section = "data.columns." if wanted else ""
+    anchor = explicit.anchor or _find(names, ANCHOR_NAMES, f"{section}anchor", source)
+    positive = explicit.positive or _find(names, POSITIVE_NAMES, f"{section}positive", source)
     negatives = explicit.negatives
     if negatives is None:
         negatives = tuple(name for name in names if NEGATIVE_NAME.fullmatch(name.lower().strip()))
+    _require(names, anchor, "anchor", source)
+    _require(names, positive, "positive", source)
     for name in negatives:
         _require(names, name, "negatives", source)
     require_group(fields, explicit.group, source)
@@ -59,32 +57,21 @@ def _named(fields: Mapping[str, Any]) -> list[str]:
     return [name for name in fields if isinstance(name, str) and name != SURPLUS]
 
 
-def _choose(
-    names: list[str],
-    wanted: str | None,
-    known: Collection[str],
-    field: str,
-    source: str,
-    *,
-    nameable: bool,
-) -> str:
-    if wanted:
-        _require(names, wanted, field, source)
-        return wanted
+def _find(names: list[str], known: Collection[str], key: str, source: str) -> str:
+    """Find the one column of a known name; `key` is what names another one, with a dot."""
     found = [name for name in names if name.lower().strip() in known]
-    key = f"data.columns.{field}" if nameable else field
-    if not found:
-        advice = f"Name it with `--set {key}=NAME`" if nameable else "Give it one of those names"
+    if len(found) == 1:
+        return found[0]
+    if found:
+        advice = f"Choose one with `--set {key}={found[0]}`" if "." in key else "Leave one of them"
+        msg = f"`{source}` has several columns for `{key}`: {_listed(found)}. {advice}."
+    else:
+        advice = f"Name it with `--set {key}=NAME`" if "." in key else "Give it one of those names"
         msg = (
             f"`{source}` has no column for `{key}`: none of {_listed(known)} is among "
             f"{_listed(names)}. {advice}."
         )
-        raise DataError(msg)
-    if len(found) > 1:
-        advice = f"Choose one with `--set {key}={found[0]}`" if nameable else "Leave one of them"
-        msg = f"`{source}` has several columns for `{key}`: {_listed(found)}. {advice}."
-        raise DataError(msg)
-    return found[0]
+    raise DataError(msg)
 
 
 def _require(names: list[str], wanted: str, field: str, source: str) -> None:

@@ -7,9 +7,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from job.pairs import DOCUMENT_SCHEMA, column_array, text_key
-from job.rows import IntArray, KeyArray, Rows
-from job.tables import BATCH, JoinedColumn, TableFile, column_on_disk
+from job.pairs import DOCUMENT_SCHEMA, text_key
+from job.rows import Rows
+from job.tables import IntArray, JoinedColumn, KeyArray, TableFile, column_on_disk, column_values
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ def build_corpus(rows: Rows, keys: KeyArray) -> tuple[Corpus, IntArray]:
 
     The second value gives each row's document position.
     """
-    given, pairs, negatives = rows.documents.kept, rows.judged.pairs, _negatives(rows)
-    every_key = [column_array(given, "key"), keys, column_array(negatives, "key")]
+    given, pairs, negatives = rows.documents.kept, rows.judged.kept, _negatives(rows)
+    every_key = [given["key"].to_numpy(), keys, negatives["key"].to_numpy()]
     # Equal texts are one document; it is known by the id it was first seen with.
     distinct, first = np.unique(np.concatenate(every_key), return_index=True)
     # Given documents come first and keep their ids.
@@ -59,16 +59,10 @@ def numbered_ids(prefix: str, numbers: IntArray) -> pa.Array:
 
 def _negatives(rows: Rows) -> pa.Table:
     found = TableFile(DOCUMENT_SCHEMA)
-    column = rows.judged.pairs["negatives"]
-    for start in range(0, len(column), BATCH):
-        batch = column.slice(start, BATCH).to_pylist()
-        numbered = [
-            (f"n{number:08d}-{position}", text)
-            for number, texts in zip(rows.numbers[start : start + BATCH], batch, strict=True)
-            for position, text in enumerate(texts)
-        ]
-        ids, texts = zip(*numbered, strict=True) if numbered else ((), ())
-        found.append(pa.table([ids, texts, list(map(text_key, texts))], schema=DOCUMENT_SCHEMA))
+    column = rows.judged.kept["negatives"]
+    for number, texts in zip(rows.numbers, column_values(column), strict=True):
+        for position, text in enumerate(texts):
+            found.add(f"n{number:08d}-{position}", text, text_key(text))
     return found.table()
 
 

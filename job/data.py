@@ -15,12 +15,10 @@ from job import splits
 from job.corpus import Corpus as Corpus  # noqa: PLC0414  others know it from here
 from job.corpus import build_corpus, numbered_ids
 from job.errors import DataError
-from job.pairs import column_array, column_texts, count_reasons
+from job.pairs import count_reasons
 from job.rows import (
     Channels,
     Grouping,
-    IntArray,
-    KeyArray,
     Rows,
     collect_rows,
     group_texts,
@@ -29,7 +27,15 @@ from job.rows import (
     stand_alone,
 )
 from job.spec import DataSpec
-from job.tables import BATCH, column_values, one_array, one_table, rows_on_disk
+from job.tables import (
+    BATCH,
+    IntArray,
+    KeyArray,
+    column_values,
+    one_array,
+    one_table,
+    rows_on_disk,
+)
 
 
 @dataclass(frozen=True)
@@ -115,14 +121,14 @@ def inspect_dataset(spec: DataSpec, channels: Channels, protocol: str = "grouped
 
 def _facts(rows: Rows, grouping: Grouping, codes: IntArray, spec: DataSpec) -> dict[str, Any]:
     used = codes != splits.UNDECIDED
-    contexts = column_array(rows.judged.pairs, "positive_key")
+    contexts = rows.judged.kept["positive_key"].to_numpy()
     counts = np.bincount(_numbered(contexts[used]))
     return {
         "source": rows.source,
         "columns": rows.columns,
         "rows": rows.judged.rows,
         "used": int(used.sum()),
-        "dropped": rows.judged.dropped(),
+        "dropped": count_reasons(rows.judged.rejected),
         "dropped_documents": count_reasons(rows.documents.rejected),
         "splits": {
             name: int((codes == code).sum()) for code, name in enumerate(splits.SPLIT_NAMES)
@@ -145,7 +151,7 @@ def _facts(rows: Rows, grouping: Grouping, codes: IntArray, spec: DataSpec) -> d
 
 
 def _build(rows: Rows, grouping: Grouping, codes: IntArray, facts: dict[str, Any]) -> Dataset:
-    pairs = rows.judged.pairs
+    pairs = rows.judged.kept
     corpus, positions = build_corpus(rows, grouping.document_keys)
     ids = _query_ids(pairs, rows.numbers)
     table = pairs.select(["anchor", "positive", "negatives"]).add_column(0, "id", ids)
@@ -157,8 +163,8 @@ def _build(rows: Rows, grouping: Grouping, codes: IntArray, facts: dict[str, Any
         "corpus": len(corpus),
         "fingerprint": {
             name: _fingerprint(
-                column_texts(part, "anchor"),
-                column_texts(part, "positive"),
+                column_values(part["anchor"]),
+                column_values(part["positive"]),
                 # What is searched decides the test's scores as much as what is asked.
                 column_values(corpus.texts) if name == "test" else (),
             )
@@ -194,7 +200,7 @@ def _queries(rows: Rows, grouping: Grouping, positions: IntArray, part: IntArray
     size = int(positions.max(initial=0)) + 1
     relevant = np.divmod(np.unique(rank[inverse] * size + positions[part]), size)
     rows_of_queries = part[first[order]]
-    pairs = rows.judged.pairs.select(["anchor", "query_id", "group"]).take(rows_of_queries)
+    pairs = rows.judged.kept.select(["anchor", "query_id", "group"]).take(rows_of_queries)
     return Queries(
         ids=_query_ids(pairs, rows.numbers[rows_of_queries]),
         texts=one_array(pairs["anchor"]),

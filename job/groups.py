@@ -7,12 +7,13 @@ locality-sensitive hashing, and confirmed by the exact Jaccard similarity of the
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from job.tables import BATCH, JoinedColumn, hashes_on_disk
+from job import tables
+from job.mapped import zeros
+from job.tables import BATCH, IntArray, JoinedColumn, KeyArray
 
 WORD = re.compile(r"\w+")
 SHINGLE_WORDS = 3
@@ -25,9 +26,6 @@ MAX_ALIKE = 256
 MAX_GROUP_SHARE = 0.05
 # Any odd number with many digits: it mixes the parts of a hash.
 HASH_FACTOR = np.uint64(0x9E3779B97F4A7C15)
-
-IntArray = np.ndarray[Any, np.dtype[np.int64]]
-KeyArray = np.ndarray[Any, np.dtype[np.uint64]]
 
 
 @dataclass(frozen=True)
@@ -87,7 +85,9 @@ def group_rows(
     sizes = np.bincount(loose)
     oversized = sizes > max(2, MAX_GROUP_SHARE * len(loose))
     # A component without near-duplicates is the same either way, so only chained ones count.
-    chained = oversized & (_distinct_per_label(loose, exact) > 1)
+    width = int(exact.max()) + 1
+    parts = np.bincount(np.unique(loose * width + exact) // width)
+    chained = oversized & (parts > 1)
     labels = np.where(chained[loose], exact + len(sizes), loose)
     labels = np.unique(labels, return_inverse=True)[1].astype(np.int64)
     return Groups(labels, len(near), int(chained.sum()))
@@ -125,7 +125,7 @@ def _bands(texts_by_key: Mapping[int, str], threshold: float) -> list[KeyArray]:
     # weighted, two pairs in three at the threshold are missed; above 0.9 there are too few bands.
     plan = MinHashLSH(threshold=min(threshold, 0.9), num_perm=PERMUTATIONS, weights=(0.05, 0.95))
     sketch = MinHash(num_perm=PERMUTATIONS, seed=1)
-    bands = hashes_on_disk(plan.b, len(texts_by_key))
+    bands = list(zeros((plan.b, len(texts_by_key)), np.uint64, tables.MAX_IN_MEMORY))
     block = np.empty((BATCH, PERMUTATIONS), dtype=np.uint64)
     silent = np.zeros(BATCH, dtype=bool)
     for number, key in enumerate(texts_by_key):
@@ -204,11 +204,3 @@ def _components(count: int, edges: IntArray) -> IntArray:
     graph = coo_array((ones, (edges[:, 0], edges[:, 1])), shape=(count, count))
     labels: IntArray = connected_components(graph, directed=False)[1].astype(np.int64)
     return labels
-
-
-def _distinct_per_label(labels: IntArray, values: IntArray) -> IntArray:
-    size = int(values.max()) + 1
-    counts: IntArray = np.bincount(
-        np.unique(labels * size + values) // size, minlength=int(labels.max()) + 1
-    )
-    return counts

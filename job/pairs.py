@@ -4,16 +4,15 @@ import hashlib
 import math
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from job.sources import Document, RawRow
-from job.tables import BATCH, TableFile, column_values, one_array
+from job.tables import TableFile, one_array, one_table
 
 # Shown of a rejected row's texts; enough to find it again.
 EXCERPT = 200
@@ -54,27 +53,22 @@ REJECTED_SCHEMA = pa.schema(
 
 
 @dataclass(frozen=True)
-class JudgedPairs:
-    """`pairs` can be used, `rejected` says why not; `rows` counts what was read."""
-
-    rows: int
-    pairs: pa.Table
-    rejected: pa.Table
-
-    def dropped(self) -> dict[str, dict[str, Any]]:
-        """Count the rejected by reason, with where the first few of each stand."""
-        return count_reasons(self.rejected)
-
-
-@dataclass(frozen=True)
-class JudgedDocuments:
-    """`kept` have text, `rejected` have none."""
+class Judged:
+    """`kept` can be used, `rejected` says why not; `rows` counts what was read."""
 
     kept: pa.Table
     rejected: pa.Table
+    rows: int
+
+
+def joined(parts: Sequence[Judged]) -> Judged:
+    kept = one_table([part.kept for part in parts])
+    rejected = one_table([part.rejected for part in parts])
+    return Judged(kept, rejected, sum(part.rows for part in parts))
 
 
 def count_reasons(rejected: pa.Table) -> dict[str, dict[str, Any]]:
+    """Count rejected rows by reason, with where the first few of each stand."""
     by_reason: dict[str, dict[str, Any]] = {}
     counts = pc.value_counts(one_array(rejected["reason"])).to_pylist()
     for found in sorted(counts, key=lambda count: -count["counts"]):
@@ -88,11 +82,9 @@ def count_reasons(rejected: pa.Table) -> dict[str, dict[str, Any]]:
     return by_reason
 
 
-def judge_rows(
-    rows: Iterable[RawRow], min_characters: int, split: str | None = None
-) -> JudgedPairs:
+def judge_rows(rows: Iterable[RawRow], min_characters: int, split: str | None = None) -> Judged:
     """Read all rows once; `split` marks them all as belonging to one split."""
-    pairs, rejected = _Columns(PAIR_SCHEMA), _Columns(REJECTED_SCHEMA)
+    pairs, rejected = TableFile(PAIR_SCHEMA), TableFile(REJECTED_SCHEMA)
     # By split; numbers, as there may be millions: a pair takes 90 bytes.
     seen: dict[str | None, set[int]] = defaultdict(set)
     count = 0
@@ -110,40 +102,24 @@ def judge_rows(
                 rejected.add(row.file, row.row, reason, _excerpt(row.anchor), _excerpt(positive))
                 continue
             known.add(identity)
-            negatives = _usable_negatives(row, keys)
-            pairs.add(
-                row.file,
-                row.row,
-                row.anchor.strip(),
-                positive.strip(),
-                negatives,
-                row.query_id,
-                split or row.split,
-                _group_name(row.group),
-                *keys,
-            )
-    return JudgedPairs(count, pairs.table(), rejected.table())
+            texts = (row.anchor.strip(), positive.strip(), _usable_negatives(row, keys))
+            named = (row.query_id, split or row.split, _group_name(row.group))
+            pairs.add(row.file, row.row, *texts, *named, *keys)
+    return Judged(pairs.table(), rejected.table(), count)
 
 
-def judge_documents(documents: Iterable[Document]) -> JudgedDocuments:
+def judge_documents(documents: Iterable[Document]) -> Judged:
     """Read all documents once; those without text can answer nothing."""
-    kept, rejected = _Columns(DOCUMENT_SCHEMA), _Columns(REJECTED_SCHEMA)
+    kept, rejected = TableFile(DOCUMENT_SCHEMA), TableFile(REJECTED_SCHEMA)
+    count = 0
     for document in documents:
-        text = document.text
-        if reason := _reason_to_leave_out(document):
+        count += 1
+        text, named = document.text, _is_encodable(document.id)
+        if reason := _fault(text, "document") or (None if named else "id is not text"):
             rejected.add(document.file, document.row, reason, None, _excerpt(text))
         else:
             kept.add(document.id, text.strip(), text_key(text))
-    return JudgedDocuments(kept.table(), rejected.table())
-
-
-def _reason_to_leave_out(document: Document) -> str | None:
-    text = document.text
-    if text is None or (isinstance(text, str) and not text.strip()):
-        return "empty document"
-    if not isinstance(text, str) or not _is_encodable(text):
-        return "document is not text"
-    return None if _is_encodable(document.id) else "id is not text"
+    return Judged(kept.table(), rejected.table(), count)
 
 
 def normalize(text: str) -> str:
@@ -168,14 +144,17 @@ def _reason_to_reject(row: RawRow, positive: object, min_characters: int) -> str
     if row.surplus:
         return "more fields than the header names"
     for name, value in (("question", row.anchor), ("context", positive)):
-        if value is None or (isinstance(value, str) and not value.strip()):
-            return f"empty {name}"
-        # A lone surrogate is no character: tokenizers and Arrow refuse it.
-        if not isinstance(value, str) or not _is_encodable(value):
-            return f"{name} is not text"
-        if len(value.strip()) < min_characters:
+        if fault := _fault(value, name):
+            return fault
+        if len(str(value).strip()) < min_characters:
             return f"{name} is too short"
     return None
+
+
+def _fault(value: object, name: str) -> str | None:
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return f"empty {name}"
+    return None if isinstance(value, str) and _is_encodable(value) else f"{name} is not text"
 
 
 def _usable_negatives(row: RawRow, keys: tuple[int, int]) -> list[str]:
@@ -192,6 +171,7 @@ def _usable_negatives(row: RawRow, keys: tuple[int, int]) -> list[str]:
 
 
 def _is_encodable(text: str) -> bool:
+    # A lone surrogate is no character: tokenizers and Arrow refuse it.
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
@@ -217,41 +197,3 @@ def _excerpt(value: object) -> str | None:
     if value is None:
         return None
     return str(value)[:EXCERPT].encode("utf-8", "replace").decode("utf-8")
-
-
-class _Columns:
-    """Collects rows into Arrow batches, so that few Python objects live at once."""
-
-    def __init__(self, schema: pa.Schema) -> None:
-        self._schema = schema
-        self._rows: list[tuple[Any, ...]] = []
-        self._file = TableFile(schema)
-
-    def add(self, *values: object) -> None:
-        self._rows.append(values)
-        if len(self._rows) == BATCH:
-            self._flush()
-
-    def table(self) -> pa.Table:
-        self._flush()
-        return self._file.table()
-
-    def _flush(self) -> None:
-        if self._rows:
-            columns = zip(*self._rows, strict=True)
-            arrays = [
-                pa.array(column, field.type)
-                for column, field in zip(columns, self._schema, strict=True)
-            ]
-            self._file.append(pa.RecordBatch.from_arrays(arrays, schema=self._schema))
-            self._rows = []
-
-
-def column_texts(table: pa.Table, name: str) -> Iterator[str]:
-    """Iterate over a text column a batch at a time."""
-    yield from column_values(table[name])
-
-
-def column_array(table: pa.Table, name: str) -> np.ndarray[Any, np.dtype[Any]]:
-    array: np.ndarray[Any, np.dtype[Any]] = table[name].to_numpy()
-    return array

@@ -9,16 +9,15 @@ import pyarrow as pa
 from job.data import Corpus, Dataset, Queries, build_search
 from job.errors import DataError, SpecError
 from job.pairs import (
-    JudgedPairs,
-    column_array,
-    column_texts,
+    Judged,
     judge_documents,
     judge_rows,
     text_key,
 )
-from job.rows import Channels, IntArray, Rows
+from job.rows import Channels, Rows
 from job.sources import open_source
 from job.spec import JobSpec
+from job.tables import IntArray, column_values
 
 TEXTS = ("anchor", "positive")
 
@@ -49,11 +48,11 @@ def load_probe(spec: JobSpec, channels: Channels, dataset: Dataset) -> Probe | N
     found = open_source(place, spec.data, "probe")
     # Marked as of one split: its authors' splits are no matter here.
     judged = judge_rows(found.rows, spec.data.min_characters, "test")
-    others = _not_in(dataset, judged.pairs)
-    left_out = len(judged.pairs) - len(others)
+    others = _not_in(dataset, judged.kept)
+    left_out = len(judged.kept) - len(others)
     drawn = np.random.default_rng(spec.data.seed).permutation(others)
     numbers = np.sort(drawn[: spec.evaluation.probe_limit])
-    judged = replace(judged, pairs=judged.pairs.take(numbers))
+    judged = replace(judged, kept=judged.kept.take(numbers))
     source = named or "channel probe"
     _require_enough(source, judged, left_out, spec)
     # The drawn contexts alone are searched: a probe of a large collection costs no more.
@@ -74,15 +73,15 @@ def _not_in(dataset: Dataset, pairs: pa.Table) -> IntArray:
     """Find the rows that share no text with a job's data, of whatever split."""
     tables = (dataset.train.table, dataset.validation_pairs, dataset.test_pairs)
     own = np.array(
-        [text_key(t) for table in tables for n in TEXTS for t in column_texts(table, n)], np.uint64
+        [text_key(t) for table in tables for n in TEXTS for t in column_values(table[n])], np.uint64
     )
-    shared = [np.isin(column_array(pairs, f"{name}_key"), own) for name in TEXTS]
+    shared = [np.isin(pairs[f"{name}_key"].to_numpy(), own) for name in TEXTS]
     return np.flatnonzero(~np.logical_or(*shared))
 
 
-def _require_enough(source: str, judged: JudgedPairs, left_out: int, spec: JobSpec) -> None:
+def _require_enough(source: str, judged: Judged, left_out: int, spec: JobSpec) -> None:
     needed = spec.data.min_test_queries
-    queries = len(np.unique(column_array(judged.pairs, "anchor_key")))
+    queries = len(np.unique(judged.kept["anchor_key"].to_numpy()))
     if queries < needed:
         msg = (
             f"`{source}` (`evaluation.probe`) leaves {queries} queries of {judged.rows} rows "

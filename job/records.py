@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,10 @@ def list_files(path: Path) -> list[Path]:
     files = sorted(
         file
         for file in _files_below(path)
-        if file.is_file() and file_format(file) and not _is_hidden(file.relative_to(path))
+        if file.is_file()
+        and file_format(file)
+        # Notebooks, sync tools and Git keep copies in hidden folders.
+        and not any(part.startswith(".") for part in file.relative_to(path).parts)
     )
     if not files:
         msg = f"The folder `{path}` holds no data file; expected {_suffixes()}."
@@ -87,16 +91,13 @@ def _files_below(path: Path) -> Iterator[Path]:
 
     for folder, _, names in os.walk(path, onerror=refuse):
         for name in names:
-            yield Path(_written(folder), _written(name))
-
-
-def _written(name: str) -> str:
-    """Refuse a name that no report, and no list of dropped rows, could hold."""
-    shown = os.fsencode(name).decode("utf-8", "backslashreplace")
-    if shown != name:
-        msg = f"The name `{shown}` is not UTF-8; rename that file or folder."
-        raise DataError(msg)
-    return name
+            for part in (folder, name):
+                # No report, and no list of dropped rows, could hold it.
+                shown = os.fsencode(part).decode("utf-8", "backslashreplace")
+                if shown != part:
+                    msg = f"The name `{shown}` is not UTF-8; rename that file or folder."
+                    raise DataError(msg)
+            yield Path(folder, name)
 
 
 @contextmanager
@@ -127,11 +128,6 @@ def read_records(path: Path) -> Iterator[Record]:
             yield from read(file)
 
 
-def _is_hidden(file: Path) -> bool:
-    # Notebooks, sync tools and Git keep copies in hidden folders.
-    return any(part.startswith(".") for part in file.parts)
-
-
 def _suffixes() -> str:
     return ", ".join(f"`{suffix}`" for suffix in FORMATS) + " (text formats also with `.gz`)"
 
@@ -151,7 +147,12 @@ def _read_lines(file: Path) -> Iterator[str]:
                     )
                     raise DataError(msg)
                 if (room := room - len(raw)) < 0:
-                    _refuse_bomb(file, line)
+                    msg = (
+                        f"`{file}` unpacks to more than {MAX_UNPACKED_BYTES:,} bytes and "
+                        f"{MAX_UNPACKED_RATIO} times its size (up to line {line}), as no real "
+                        "texts do. If they are yours, `gunzip` it."
+                    )
+                    raise DataError(msg)
                 if line == 1:
                     _refuse_foreign(file, raw)
                 text = raw.decode("utf-8")
@@ -167,12 +168,6 @@ def _read_lines(file: Path) -> Iterator[str]:
         raise DataError(msg) from None
 
 
-def _refuse_bomb(file: Path, line: int) -> None:
-    limits = f"{MAX_UNPACKED_BYTES:,} bytes and {MAX_UNPACKED_RATIO} times its size"
-    msg = f"`{file}` unpacks to more than {limits} (up to line {line}), as no real texts do. "
-    raise DataError(msg + "If they are yours, `gunzip` it.")
-
-
 def _refuse_foreign(file: Path, start: bytes) -> None:
     for magic, what in FOREIGN.items():
         if start.startswith(magic):
@@ -185,17 +180,17 @@ def _refuse_foreign(file: Path, start: bytes) -> None:
 
 def _read_jsonl(file: Path) -> Iterator[Record]:
     for number, line in enumerate(_read_lines(file), start=1):
-        if line.strip():
-            yield Record(str(file), number, _json_object(_parse_json(line, file, number), file))
-
-
-def _parse_json(line: str, file: Path, number: int) -> tuple[Any, int]:
-    try:
-        return json.loads(line), number
-    except (ValueError, RecursionError) as error:
-        reason = _json_fault(error)
-        msg = f"`{file}` line {number} is not valid JSON: {reason}. Found {line.strip()[:60]!r}."
-        raise DataError(msg) from None
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            reason = _json_fault(error)
+            msg = (
+                f"`{file}` line {number} is not valid JSON: {reason}. Found {line.strip()[:60]!r}."
+            )
+            raise DataError(msg) from None
+        yield _record(file, number, value)
 
 
 def _json_fault(error: Exception) -> str:
@@ -205,15 +200,14 @@ def _json_fault(error: Exception) -> str:
     return "nested too deeply" if isinstance(error, RecursionError) else "a number is too long"
 
 
-def _json_object(parsed: tuple[Any, int], file: Path) -> dict[str, Any]:
-    value, number = parsed
+def _record(file: Path, number: int, value: object) -> Record:
     if not isinstance(value, dict):
         msg = (
             f"`{file}` row {number} is a {type(value).__name__}; "
             'expected an object such as {"question": …, "context": …}.'
         )
         raise DataError(msg)
-    return value
+    return Record(str(file), number, value)
 
 
 def _read_json(file: Path) -> Iterator[Record]:
@@ -228,30 +222,25 @@ def _read_json(file: Path) -> Iterator[Record]:
         where = f"line {error.lineno}: " if isinstance(error, json.JSONDecodeError) else ""
         msg = f"`{file}` is not valid JSON, {where}{_json_fault(error)}."
         raise DataError(msg) from None
-    lists = [document] if isinstance(document, list) else _inner_lists(document)
+    lists = [document]
+    if not isinstance(document, list):
+        inner = document.values() if isinstance(document, dict) else ()
+        lists = [v for v in inner if isinstance(v, list) and v and isinstance(v[0], dict)]
     if len(lists) != 1:
         msg = f"`{file}` holds no list of rows; expected a list of objects or JSON lines."
         raise DataError(msg)
     for number, value in enumerate(lists[0], start=1):
-        yield Record(str(file), number, _json_object((value, number), file))
-
-
-def _inner_lists(document: object) -> list[list[Any]]:
-    if not isinstance(document, dict):
-        return []
-    return [
-        value
-        for value in document.values()
-        if isinstance(value, list) and value and isinstance(value[0], dict)
-    ]
+        yield _record(file, number, value)
 
 
 def _read_csv(file: Path) -> Iterator[Record]:
     lines = _read_lines(file)
     header = next(lines, "")
-    delimiter = "\t" if file_format(file) == ".tsv" else _delimiter(header)
+    # Spreadsheets in half of Europe write semicolons and call it CSV.
+    comma = ";" if header.count(";") > header.count(",") else ","
+    delimiter = "\t" if file_format(file) == ".tsv" else comma
     # Strict: a quote that never closes would swallow the rest of the file.
-    reader = csv.reader(_chain(header, lines), delimiter=delimiter, strict=True)
+    reader = csv.reader(chain([header], lines), delimiter=delimiter, strict=True)
     try:
         names = next(reader, [])
         _refuse_doubles(file, names)
@@ -273,16 +262,6 @@ def _refuse_doubles(file: Path, names: list[str]) -> None:
     if doubles := [name for name, count in counts.items() if count > 1]:
         msg = f"`{file}` has the column `{doubles[0]}` twice; rename one of them."
         raise DataError(msg)
-
-
-def _chain(first: str, rest: Iterator[str]) -> Iterator[str]:
-    yield first
-    yield from rest
-
-
-def _delimiter(header: str) -> str:
-    # Spreadsheets in half of Europe write semicolons and call it CSV.
-    return ";" if header.count(";") > header.count(",") else ","
 
 
 def _read_parquet(file: Path) -> Iterator[Record]:

@@ -1,8 +1,8 @@
 """All usable rows of all sources, grouped and given their splits."""
 
-import dataclasses
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,9 @@ from job.errors import DataError, SpecError
 from job.groups import Groups, KeyedTexts, group_rows
 from job.pairs import (
     PAIR_FACTOR,
-    JudgedDocuments,
-    JudgedPairs,
-    column_array,
+    Judged,
+    count_reasons,
+    joined,
     judge_documents,
     judge_rows,
     pair_key,
@@ -25,10 +25,8 @@ from job.pairs import (
 )
 from job.sources import open_documents, open_source
 from job.spec import DataSpec
-from job.tables import BATCH, column_on_disk, one_table, rows_on_disk
+from job.tables import BATCH, IntArray, KeyArray, column_on_disk, rows_on_disk
 
-IntArray = np.ndarray[Any, np.dtype[np.int64]]
-KeyArray = np.ndarray[Any, np.dtype[np.uint64]]
 Channels = Mapping[str, Path]
 
 
@@ -38,21 +36,16 @@ class Rows:
 
     source: str
     columns: dict[str, Any]
-    judged: JudgedPairs
-    documents: JudgedDocuments
+    judged: Judged
+    documents: Judged
     numbers: IntArray
 
 
 def collect_rows(spec: DataSpec, channels: Channels) -> Rows:
     """Read every source; a channel wins over the spec's source of the same name."""
-    names = {
-        "data": spec.source,
-        "validation": spec.validation,
-        "test": spec.test,
-        "corpus": spec.corpus,
-    }
     require_data(spec, channels)
     typed = spec.source or "channel data"
+    names = {"data": spec.source} | spec.model_dump(include={"validation", "test", "corpus"})
     names |= {key: str(folder) for key, folder in channels.items() if key in names}
     main = open_source(str(names["data"]), spec)
     documents = [judge_documents(main.documents)]
@@ -65,26 +58,18 @@ def collect_rows(spec: DataSpec, channels: Channels) -> Rows:
             documents.append(judge_documents(more.documents))
             rows = (row for row in more.rows if row.split in (None, split))
             parts.append(judge_rows(rows, spec.min_characters, split))
-    judged = JudgedPairs(
-        sum(part.rows for part in parts),
-        one_table([part.pairs for part in parts]),
-        one_table([part.rejected for part in parts]),
-    )
-    if not len(judged.pairs):
-        why = "; ".join(f"{reason}: {d['rows']}" for reason, d in judged.dropped().items())
+    judged = joined(parts)
+    if not len(judged.kept):
+        dropped = count_reasons(judged.rejected).items()
+        why = "; ".join(f"{reason}: {found['rows']}" for reason, found in dropped)
         msg = (
             f"`{typed}` has {judged.rows} rows and none can be used "
             f"({why or 'none is relevant'}). Correct them, or name their columns in "
             "`data.columns`."
         )
         raise DataError(msg)
-    judged = dataclasses.replace(judged, pairs=_distinct_query_ids(_true_negatives(judged.pairs)))
-    numbers = np.arange(len(judged.pairs), dtype=np.int64)
-    all_documents = JudgedDocuments(
-        one_table([part.kept for part in documents]),
-        one_table([part.rejected for part in documents]),
-    )
-    return Rows(typed, main.columns, judged, all_documents, numbers)
+    judged = replace(judged, kept=_distinct_query_ids(_true_negatives(judged.kept)))
+    return Rows(typed, main.columns, judged, joined(documents), np.arange(len(judged.kept)))
 
 
 def require_data(spec: DataSpec, channels: Channels) -> None:
@@ -97,19 +82,18 @@ def _true_negatives(pairs: pa.Table) -> pa.Table:
     """Drop negatives that answer the same question in another row."""
     if not pc.sum(pc.list_value_length(pairs["negatives"])).as_py():
         return pairs
-    questions, contexts = (column_array(pairs, f"{name}_key") for name in ("anchor", "positive"))
+    questions, contexts = (pairs[f"{name}_key"].to_numpy() for name in ("anchor", "positive"))
     answers = np.unique(questions * np.uint64(PAIR_FACTOR) + contexts)
-    return _with_column(pairs, "negatives", _without_answers(pairs, answers))
 
-
-def _without_answers(pairs: pa.Table, answers: KeyArray) -> Iterator[list[Any]]:
-    for batch in _batches(pairs, "anchor_key", "negatives"):
-        rows = list(zip(*batch, strict=True))
+    def kept(questions: list[int], negatives: list[list[str]]) -> list[Any]:
+        rows = list(zip(questions, negatives, strict=True))
         keys = [pair_key(question, text_key(text)) for question, texts in rows for text in texts]
         sought = np.array(keys, dtype=np.uint64)
         place = np.minimum(np.searchsorted(answers, sought), len(answers) - 1)
         wrong = iter(answers[place] == sought)
-        yield [[text for text in texts if not next(wrong)] for _, texts in rows]
+        return [[text for text in texts if not next(wrong)] for _, texts in rows]
+
+    return _with_column(pairs, "negatives", kept, "anchor_key", "negatives")
 
 
 def _distinct_query_ids(pairs: pa.Table) -> pa.Table:
@@ -123,31 +107,30 @@ def _distinct_query_ids(pairs: pa.Table) -> pa.Table:
             name += "~"
         return name
 
-    batches = _batches(pairs, "query_id", "anchor_key")
-    return _with_column(pairs, "query_id", (list(map(distinct, *batch)) for batch in batches))
+    return _with_column(pairs, "query_id", partial(map, distinct), "query_id", "anchor_key")
 
 
-def _batches(table: pa.Table, *names: str) -> Iterator[list[list[Any]]]:
-    for batch in table.select(names).to_batches(max_chunksize=BATCH):
-        yield [column.to_pylist() for column in batch.columns]
-
-
-def _with_column(table: pa.Table, name: str, batches: Iterator[list[Any]]) -> pa.Table:
+def _with_column(
+    table: pa.Table, name: str, compute: Callable[..., Iterable[Any]], *names: str
+) -> pa.Table:
+    """Set a column to what is computed of others, a batch at a time."""
     kind = table.schema.field(name).type
-    column = column_on_disk((pa.array(batch, kind) for batch in batches), kind)
+    batches = table.select(names).to_batches(max_chunksize=BATCH)
+    values = (compute(*(column.to_pylist() for column in batch.columns)) for batch in batches)
+    column = column_on_disk((pa.array(list(batch), kind) for batch in values), kind)
     return table.set_column(table.schema.get_field_index(name), table.schema.field(name), column)
 
 
 def sample_rows(rows: Rows, spec: DataSpec) -> Rows:
     """Draw `data.limit` of the rows that are not of a given test or validation set."""
-    pairs = rows.judged.pairs
+    pairs = rows.judged.kept
     drawable = np.flatnonzero(~np.isin(decided_codes(pairs), (splits.VALIDATION, splits.TEST)))
     if spec.limit is None or spec.limit >= len(drawable):
         return rows
     drawn = np.random.default_rng(spec.seed).permutation(drawable)[: spec.limit]
     kept = np.sort(np.concatenate([drawn, np.setdiff1d(rows.numbers, drawable)]))
-    judged = JudgedPairs(rows.judged.rows, rows_on_disk(pairs, kept), rows.judged.rejected)
-    return Rows(rows.source, rows.columns, judged, rows.documents, rows.numbers[kept])
+    judged = replace(rows.judged, kept=rows_on_disk(pairs, kept))
+    return replace(rows, judged=judged, numbers=rows.numbers[kept])
 
 
 def decided_codes(pairs: pa.Table) -> IntArray:
@@ -169,11 +152,10 @@ class Grouping:
 
 def group_texts(rows: Rows, threshold: float | None) -> Grouping:
     """Group rows by what their texts share."""
-    pairs = rows.judged.pairs
-    keys = [column_array(pairs, "anchor_key"), column_array(pairs, "positive_key")]
+    pairs = rows.judged.kept
+    keys = [pairs["anchor_key"].to_numpy(), pairs["positive_key"].to_numpy()]
     texts = KeyedTexts(keys, [pairs["anchor"], pairs["positive"]])
-    groups = group_rows(keys, texts, threshold)
-    return Grouping(keys[0], keys[1], groups)
+    return Grouping(keys[0], keys[1], group_rows(keys, texts, threshold))
 
 
 def stand_alone(rows: Rows) -> tuple[Rows, Grouping]:
@@ -181,24 +163,20 @@ def stand_alone(rows: Rows) -> tuple[Rows, Grouping]:
 
     What several rows would share is dropped: their source's query ids and documents.
     """
-    pairs, documents = rows.judged.pairs, rows.documents.kept
+    pairs, documents = rows.judged.kept, rows.documents.kept
     nulls = pa.nulls(len(pairs), pa.large_string())
     at = pairs.schema.get_field_index("query_id")
-    judged = dataclasses.replace(rows.judged, pairs=pairs.set_column(at, "query_id", nulls))
-    others = ~np.isin(column_array(documents, "key"), column_array(pairs, "positive_key"))
-    kept = rows_on_disk(documents, np.flatnonzero(others))
+    judged = replace(rows.judged, kept=pairs.set_column(at, "query_id", nulls))
+    others = ~np.isin(documents["key"].to_numpy(), pairs["positive_key"].to_numpy())
+    kept = replace(rows.documents, kept=rows_on_disk(documents, np.flatnonzero(others)))
     own = np.arange(len(pairs), dtype=np.uint64)
-    return (
-        dataclasses.replace(
-            rows, judged=judged, documents=dataclasses.replace(rows.documents, kept=kept)
-        ),
-        Grouping(own, own, Groups(own.astype(np.int64), 0, 0)),
-    )
+    grouping = Grouping(own, own, Groups(own.astype(np.int64), 0, 0))
+    return replace(rows, judged=judged, documents=kept), grouping
 
 
 def split_codes(rows: Rows, grouping: Grouping, spec: DataSpec) -> IntArray:
     """Split the rows; those of `-1` are left out since their question is in a given test set."""
-    decided = decided_codes(rows.judged.pairs)
+    decided = decided_codes(rows.judged.kept)
     fractions = (spec.validation_fraction, spec.test_fraction)
     # Before dividing, so that the shares are those of the rows that stay.
     trained = np.where(decided == splits.UNDECIDED, splits.TRAIN, decided)

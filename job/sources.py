@@ -22,6 +22,7 @@ from job.spec import Columns, DataSpec
 # Rows that say which columns there are: JSON lines may leave out what they have no value for.
 FIRST_ROWS = 100
 BUILTIN_DOCS = "builtin:aws-docs"
+BEIR_SPLITS = {"train": "train", "dev": "validation", "validation": "validation", "test": "test"}
 
 
 @dataclass(frozen=True)
@@ -70,20 +71,24 @@ def open_source(name: str, spec: DataSpec, role: str = "data") -> Source:
     group = None if role == "probe" else spec.columns.group
     required = group if role == "data" else None
     if name.startswith("builtin:"):
-        return _from_records(name, _builtin_records(name), Columns(group=required), group)
+        if name != BUILTIN_DOCS:
+            msg = f"There is no `{name}`; the built-in data is called `{BUILTIN_DOCS}`."
+            raise DataError(msg)
+        mined = (Record(name, n, dict(pair)) for n, pair in enumerate(mine_pairs(), start=1))
+        return _from_records(name, mined, Columns(group=required), group)
     path = Path(name)
     with explained(path):
         is_there, beir = path.exists(), is_beir(path)
-    if is_there:
-        if beir:
-            return _from_beir(name, path, group, required)
-        wanted = None if role == "probe" else spec.columns.model_copy(update={"group": required})
-        return _from_records(name, read_records(path), wanted, group)
-    msg = (
-        f"`{name}` does not exist (as a path), nor does it look like a Hub id (`owner/name`). "
-        "Check the spelling."
-    )
-    raise DataError(msg)
+    if not is_there:
+        msg = (
+            f"`{name}` does not exist (as a path), nor does it look like a Hub id (`owner/name`). "
+            "Check the spelling."
+        )
+        raise DataError(msg)
+    if beir:
+        return _from_beir(name, path, group, required)
+    wanted = None if role == "probe" else spec.columns.model_copy(update={"group": required})
+    return _from_records(name, read_records(path), wanted, group)
 
 
 def open_documents(name: str) -> Iterator[Document]:
@@ -113,14 +118,6 @@ def is_beir(path: Path) -> bool:
     return bool(_beir_file(path, "corpus") and _beir_file(path, "queries"))
 
 
-def _builtin_records(name: str) -> Iterator[Record]:
-    if name != BUILTIN_DOCS:
-        msg = f"There is no `{name}`; the built-in data is called `{BUILTIN_DOCS}`."
-        raise DataError(msg)
-    for number, pair in enumerate(mine_pairs(), start=1):
-        yield Record(name, number, dict(pair))
-
-
 def _from_records(
     name: str, records: Iterator[Record], wanted: Columns | None, group: str | None
 ) -> Source:
@@ -131,13 +128,7 @@ def _from_records(
     fields = {key: value for record in reversed(first) for key, value in record.fields.items()}
     choice = dataclasses.replace(choose_columns(fields, wanted, name), group=group)
     rows = (_raw_row(record, choice) for record in itertools.chain(first, records))
-    found = {
-        "anchor": choice.anchor,
-        "positive": choice.positive,
-        "negatives": list(choice.negatives),
-        "group": group,
-    }
-    return Source(name, rows, found)
+    return Source(name, rows, vars(choice) | {"negatives": list(choice.negatives)})
 
 
 def _raw_row(record: Record, choice: ColumnChoice) -> RawRow:
@@ -165,7 +156,11 @@ def _from_beir(name: str, folder: Path, group: str | None, required: str | None)
         first = itertools.islice(read_records(file), FIRST_ROWS)
         names = dict.fromkeys(key for record in first for key in _with_metadata(record))
         require_group(names, required, str(file))
-    return Source(name, _beir_rows(folder, group), columns, _beir_documents(folder))
+    documents = (
+        Document(identifier(_given_id(record)), _joined(record.fields), record.file, record.row)
+        for record in _beir_records(folder, "corpus")
+    )
+    return Source(name, _beir_rows(folder, group), columns, documents)
 
 
 def _with_metadata(record: Record) -> dict[str, Any]:
@@ -179,34 +174,31 @@ def _beir_rows(folder: Path, group: str | None) -> Iterator[RawRow]:
         kind = _with_metadata(record).get(group) if group is not None else None
         return record.fields.get("text"), kind
 
-    texts = _by_id(_beir_records(folder, "corpus"), lambda record: _joined(record.fields))
-    queries = _by_id(_beir_records(folder, "queries"), text_and_group)
+    texts = _by_id(folder, "corpus", lambda record: _joined(record.fields))
+    queries = _by_id(folder, "queries", text_and_group)
     qrels = sorted((folder / "qrels").glob("*.tsv"))
     if not qrels:
         msg = f"The BEIR folder `{folder}` has no `qrels/*.tsv`; add its judgements."
         raise DataError(msg)
     for file in qrels:
         # One file of judgements is split by us; several are the authors' own splits.
-        split = _beir_split(file) if len(qrels) > 1 else None
+        if len(qrels) > 1 and file.stem not in BEIR_SPLITS:
+            msg = f"`{file}` names no split; expected `train.tsv`, `dev.tsv` or `test.tsv`."
+            raise DataError(msg)
+        split = BEIR_SPLITS[file.stem] if len(qrels) > 1 else None
         for record in read_records(file):
             query, document = _judgement(record)
             if query is not None:
                 text, kind = queries.get(query, (None, None))
-                yield RawRow(
-                    record.file,
-                    record.row,
-                    text,
-                    [texts.get(document)],
-                    group=kind,
-                    query_id=identifier(query),
-                    split=split,
-                )
+                name, answers = identifier(query), [texts.get(document)]
+                where = (record.file, record.row)
+                yield RawRow(*where, text, answers, group=kind, query_id=name, split=split)
 
 
-def _by_id(records: Iterator[Record], content: Callable[[Record], Any]) -> dict[str, Any]:
+def _by_id(folder: Path, stem: str, content: Callable[[Record], Any]) -> dict[str, Any]:
     """Look up contents by the ids of the file: made fit for a table, two might become one."""
     found: dict[str, Any] = {}
-    for record in records:
+    for record in _beir_records(folder, stem):
         name = _given_id(record)
         if found.setdefault(name, content(record)) != content(record):
             msg = (
@@ -237,20 +229,6 @@ def _judgement(record: Record) -> tuple[str | None, str]:
             "`query-id`, `corpus-id` and a numeric `score`, separated by tabs."
         )
         raise DataError(msg) from None
-
-
-def _beir_split(file: Path) -> str:
-    splits = {"train": "train", "dev": "validation", "validation": "validation", "test": "test"}
-    if file.stem not in splits:
-        msg = f"`{file}` names no split; expected `train.tsv`, `dev.tsv` or `test.tsv`."
-        raise DataError(msg)
-    return splits[file.stem]
-
-
-def _beir_documents(folder: Path) -> Iterator[Document]:
-    for record in _beir_records(folder, "corpus"):
-        name = identifier(_given_id(record))
-        yield Document(name, _joined(record.fields), record.file, record.row)
 
 
 def _beir_records(folder: Path, stem: str) -> Iterator[Record]:

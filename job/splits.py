@@ -4,8 +4,7 @@ from typing import Any
 
 import numpy as np
 
-IntArray = np.ndarray[Any, np.dtype[np.int64]]
-KeyArray = np.ndarray[Any, np.dtype[np.uint64]]
+from job.tables import IntArray, KeyArray
 
 UNDECIDED, TRAIN, VALIDATION, TEST = -1, 0, 1, 2
 SPLIT_NAMES = ("train", "validation", "test")

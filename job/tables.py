@@ -5,8 +5,6 @@ while Arrow would first put the pieces of a column together, in memory.
 """
 
 import mmap
-import os
-import sys
 import tempfile
 import weakref
 from bisect import bisect_right
@@ -31,14 +29,30 @@ class TableFile:
     def __init__(self, schema: pa.Schema) -> None:
         self._schema = schema
         self._columns = [_ColumnFile(field.type) for field in schema]
+        # Given one by one, until they are a batch.
+        self._rows: list[tuple[Any, ...]] = []
+
+    def add(self, *values: object) -> None:
+        self._rows.append(values)
+        if len(self._rows) == BATCH:
+            self._flush()
 
     def append(self, rows: pa.Table | pa.RecordBatch) -> None:
+        self._flush()
         for number, column in enumerate(self._columns):
             for array in _pieces(rows.column(number)):
                 column.append(array)
 
     def table(self) -> pa.Table:
+        self._flush()
         return pa.table([column.array() for column in self._columns], schema=self._schema)
+
+    def _flush(self) -> None:
+        if self._rows:
+            values = zip(*self._rows, strict=True)
+            for field, column, part in zip(self._schema, self._columns, values, strict=True):
+                column.append(pa.array(part, field.type))
+            self._rows = []
 
 
 def column_on_disk(arrays: Iterable[pa.Array], kind: pa.DataType) -> pa.Array:
@@ -72,19 +86,6 @@ def one_table(tables: Sequence[pa.Table]) -> pa.Table:
 def one_array(column: pa.ChunkedArray) -> pa.Array:
     """Return a column in one piece, as it is where it is one: `combine_chunks` would copy it."""
     return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
-
-
-def hashes_on_disk(columns: int, rows: int) -> list[KeyArray]:
-    """Make room for columns of hashes, all 0."""
-    size = columns * rows * np.dtype(np.uint64).itemsize
-    if size <= MAX_IN_MEMORY:
-        return list(np.zeros((columns, rows), dtype=np.uint64))
-    with tempfile.TemporaryFile() as file:
-        if sys.platform == "linux":
-            # Writing to a mapped file that finds no more room on the disk would kill the process.
-            os.posix_fallocate(file.fileno(), 0, size)
-        file.truncate(size)
-        return list(np.memmap(file, np.uint64, "r+", shape=(columns, rows)))
 
 
 def column_values(column: pa.Array | pa.ChunkedArray) -> Iterator[Any]:

@@ -52,7 +52,7 @@ def test_on_the_disk_and_in_small_batches_the_result_is_the_same(pairs, tmp_path
     """Rows, ids, splits, groups and files do not depend on how many rows are in memory."""
     expected = prepared(pairs, tmp_path / "memory")
     monkeypatch.setattr("job.tables.MAX_IN_MEMORY", 1)
-    for module in ("tables", "pairs", "rows", "groups", "corpus", "data"):
+    for module in ("tables", "rows", "groups", "data"):
         monkeypatch.setattr(f"job.{module}.BATCH", 7)
     assert prepared(pairs, tmp_path / "disk") == expected
 

@@ -77,8 +77,6 @@ def check(place, *settings) -> Ending:
 
 
 def summary(ending: Ending) -> str:
-    if ending.code:
-        return f"code {ending.code}"
     facts = ending.dataset.facts
     return f"{facts['used']} of {facts['rows']}"
 

@@ -32,7 +32,7 @@ def errors(done):
 def test_a_check_as_a_process_ends_as_in_a_test(name, tmp_path, monkeypatch):
     """The code and the words of the function behind it, through launcher and job."""
     monkeypatch.chdir(tmp_path)
-    place = CASES[name](tmp_path)
+    place = CASES[name].make(tmp_path)
     done = call(tmp_path, "check", place, *ruler.LENIENT)
     ending = ruler.check(place)
     assert (done.returncode, done.stdout.decode(), done.stderr.decode()) == (
@@ -67,7 +67,7 @@ def test_a_run_on_odd_texts_uses_them_byte_for_byte(tmp_path, tiny_encoder):
 def test_a_run_on_what_cannot_be_read_ends_in_one_line(name, tmp_path, tiny_encoder, monkeypatch):
     """With a code of the table, and no result."""
     monkeypatch.chdir(tmp_path)
-    place = CASES[name](tmp_path)
+    place = CASES[name].make(tmp_path)
     (tmp_path / "job.yaml").write_text(
         JOB.format(pairs=place, encoder=tiny_encoder, epochs=1), "utf-8"
     )

@@ -1,6 +1,8 @@
-"""A corpus of ugly files, made by code: what exports, editors, transfers and strangers leave.
+"""One table of ugly files: what exports, editors, transfers and strangers leave.
 
-Each entry makes its file in a folder and returns what a user would type after `embedtune check`.
+A case is a function that makes its file in a folder and returns what a user would type after
+`embedtune check`, the exit code, and what the check says: how many rows are used, or a part of
+the line of its error.
 """
 
 import csv
@@ -14,11 +16,18 @@ from collections.abc import Callable
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 HEADER = "question,context\n"
+
+
+class Case(NamedTuple):
+    make: Callable[[Path], str]
+    code: int
+    told: str
 
 
 def texts(count=40, stem="w"):
@@ -66,8 +75,7 @@ def with_rows(*more, count=40):
 def workbook():
     """Make what a spreadsheet saves by default."""
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("[Content_Types].xml", "<Types/>")
+    with zipfile.ZipFile(buffer, "w") as archive:
         archive.writestr("xl/worksheets/sheet1.xml", "<row><c><v>question</v></c></row>" * 100)
     return buffer.getvalue()
 
@@ -112,30 +120,26 @@ def odd_parquet():
 
 def duplicate_columns():
     question, context = good_columns()
-    return as_parquet(
-        pa.Table.from_arrays([question, context, context], ["question", "context", "context"])
-    )
+    names = ["question", "context", "context"]
+    return as_parquet(pa.Table.from_arrays([question, context, context], names))
 
 
-def beyond_the_calendar():
-    """Give a moment after the year 9999, which Python has no value for."""
-    question, context = good_columns()
-    late = pa.array([2**60] * len(question), pa.timestamp("ms"))
-    return as_parquet(pa.table({"question": question, "context": context, "late": late}))
+def beside_good_columns(odd):
+    """Add a column of one odd value to good pairs."""
+    return parquet_of(*good_columns(), {"odd": pa.concat_arrays([odd] * 40)})
 
 
-def broken_text_in_parquet():
-    """Give a column of texts that holds bytes which are none."""
-    question, context = good_columns()
-    buffer = pa.array([b"\xff\xfe abc"] * len(question), pa.binary())
-    broken = pa.Array.from_buffers(pa.string(), len(buffer), buffer.buffers())
-    return as_parquet(pa.table({"question": question, "context": context, "note": broken}))
+def bytes_as_text():
+    return pa.Array.from_buffers(pa.string(), 1, pa.array([b"\xff"]).buffers())
 
 
 def dictionary_parquet():
     """Give pairs whose texts are stored as numbers of a dictionary."""
-    columns = (column.dictionary_encode() for column in good_columns())
-    return parquet_of(*columns)
+    return parquet_of(*(column.dictionary_encode() for column in good_columns()))
+
+
+def contexts(column):
+    return parquet_of(pa.array(["what is it?"] * len(column)), column)
 
 
 ODD_TEXTS = {
@@ -187,263 +191,317 @@ MIXED = [
     {},
 ]
 
-ENCODINGS = {
-    "UTF-8 with a BOM": "utf-8-sig",
-    "UTF-16 with a BOM": "utf-16",
-    "UTF-16 LE without": "utf-16-le",
-    "UTF-16 BE without": "utf-16-be",
-    "UTF-32 with a BOM": "utf-32",
-    "UTF-32 BE without": "utf-32-be",
-    "Latin-1": "latin-1",
-    "cp1252": "cp1252",
-    "cp037": "cp037",
-    "Shift-JIS": "shift_jis",
-}
-
-
-def encoded(rows, encoding):
-    """Encode rows; what the encoding lacks is replaced, as exports do."""
-    return rows.encode(encoding, "replace")
-
 
 def gzipped(data):
     return gzip.compress(data.encode() if isinstance(data, str) else data, mtime=0)
 
 
 GOOD = as_lines(plain())
+PACKED = gzipped(GOOD)
+TABLE = as_table(plain())
+# Of a file that is read to its end, and of one without rows, or without a question's column.
+ALL, EMPTY, NO_QUESTION = "40 of 40", "holds no rows", "no column for `data.columns.anchor`"
+ZEROS, DAMAGED = "zero bytes", "damaged or cut-off gzip file"
+NO_LIST, PARQUET = "holds no list of rows", "not a readable Parquet file"
+NOWHERE, NO_DATA = "does not exist (as a path)", "holds no data file"
 
-# Name of the case → (name of the file, its content).
-CONTENTS: dict[str, tuple[str, Callable[[], str | bytes]]] = {
-    # Encodings.
+ENCODINGS = {
+    "utf-8-sig": ALL,
+    "utf-16": "not UTF-8: byte 0xff in line 1",
+    "utf-16-le": ZEROS,
+    "utf-16-be": ZEROS,
+    "utf-32": "not UTF-8: byte 0xff in line 1",
+    "utf-32-be": ZEROS,
+    "latin-1": "not UTF-8: byte 0xf6 in line",
+    "cp1252": "not UTF-8: byte 0xf6 in line",
+    "cp037": "not UTF-8: byte 0x",
+    "shift_jis": "not UTF-8: byte 0x81 in line",
+}
+
+# Name of the case → (name of the file, its content or what makes it, what is told).
+FILES: dict[str, tuple[str, str | bytes | Callable[[], str | bytes], str]] = {
+    # Encodings; what one lacks is replaced, as exports do.
     **{
-        f"{name} in {suffix}": (f"a.{suffix}", lambda m=make, e=encoding: encoded(m(texts()), e))
-        for name, encoding in ENCODINGS.items()
+        f"{encoding} in {suffix}": (f"a.{suffix}", make(texts()).encode(encoding, "replace"), told)
+        for encoding, told in ENCODINGS.items()
         for suffix, make in (("csv", as_table), ("jsonl", as_lines))
     },
-    "ASCII as UTF-16 LE without a BOM": ("a.csv", lambda: as_table(plain()).encode("utf-16-le")),
-    "a BOM before each line": (
-        "a.jsonl",
-        lambda: "".join(f"\ufeff{line}\n" for line in as_lines(texts()).splitlines()),
-    ),
-    "two BOMs": ("a.csv", lambda: "\ufeff\ufeff" + as_table(texts())),
+    "ASCII as UTF-16 LE without a BOM": ("a.csv", TABLE.encode("utf-16-le"), ZEROS),
+    "a BOM before each line": ("a.jsonl", "\ufeff{}\n\ufeff{}\n", "line 2 is not valid JSON"),
+    "two BOMs": ("a.csv", "\ufeff\ufeff" + as_table(texts()), NO_QUESTION),
     # Lines.
-    "a NUL between lines": ("a.jsonl", lambda: GOOD + "\0\n" + GOOD),
-    "a NUL in a CSV's text": ("a.csv", lambda: as_table(plain()) + "what\0ever?,it\0is\r\n"),
+    "a NUL between lines": ("a.jsonl", GOOD + "\0\n" + GOOD, "line 41 is not valid JSON"),
+    "a NUL in a CSV's text": ("a.csv", TABLE + "what\0ever?,it\0is\r\n", "41 of 41"),
     "a line of 10 MB": (
         "a.jsonl",
         lambda: with_rows({"question": "how long?", "context": "very " * 2_000_000}),
+        "41 of 41",
     ),
-    "a word of 10 MB": (
-        "a.csv",
-        lambda: as_table([*plain(), {"question": "how long?", "context": "x" * 10_000_000}]),
-    ),
+    "a word of 10 MB": ("a.csv", lambda: TABLE + "how long?," + "x" * 10_000_000, "41 of 41"),
     "a hundred thousand marks on a letter": (
         "a.jsonl",
         lambda: with_rows({"question": "how high?", "context": "a" + "\u0301\u0327" * 50_000}),
+        "41 of 41",
     ),
-    "CR-only CSV": ("a.csv", lambda: as_table(plain(), line_end="\r")),
-    "CR-only JSON lines": ("a.jsonl", lambda: GOOD.replace("\n", "\r")),
-    "CR LF JSON lines": ("a.jsonl", lambda: GOOD.replace("\n", "\r\n")),
-    "lines ended by U+2028": ("a.jsonl", lambda: GOOD.replace("\n", "\u2028")),
-    "no last line end": ("a.jsonl", lambda: GOOD.rstrip("\n")),
-    "blank lines everywhere": ("a.jsonl", lambda: "\n\n" + GOOD.replace("\n", "\n \n\r\n")),
+    "CR-only CSV": ("a.csv", as_table(plain(), line_end="\r"), "line 1 is not valid CSV"),
+    "CR-only JSON lines": ("a.jsonl", GOOD.replace("\n", "\r"), "line 1 is not valid JSON"),
+    "CR LF JSON lines": ("a.jsonl", GOOD.replace("\n", "\r\n"), ALL),
+    "lines ended by U+2028": ("a.jsonl", GOOD.replace("\n", "\u2028"), "line 1 is not valid JSON"),
+    "no last line end": ("a.jsonl", GOOD.rstrip("\n"), ALL),
+    "blank lines everywhere": ("a.jsonl", "\n\n" + GOOD.replace("\n", "\n \n\r\n"), ALL),
     # JSON.
-    "nested too deeply to read": (
-        "a.jsonl",
-        lambda: GOOD + '{"question": ' + nested(100_000) + "}\n",
-    ),
-    "nested too deeply to read, in a list": ("a.json", lambda: nested(100_000)),
+    "too deep": ("a.jsonl", GOOD + '{"question": ' + nested(100_000), "line 41 is not valid JSON"),
+    "too deep, in a list": ("a.json", nested(100_000), "nested too deeply"),
     **{
         f"nested {depth} deep": (
             "a.jsonl",
-            lambda d=depth: (
-                GOOD
-                + f'{{"question": {nested(d)}, "context": "deep below", "more": {nested(d)}}}\n'
-            ),
+            f'{GOOD}{{"question": {nested(depth)}, "context": "deep", "more": {nested(depth)}}}\n',
+            "40 of 41",
         )
         for depth in (10, 500)
     },
     "keys named twice": (
         "a.jsonl",
-        lambda: GOOD + '{"question": "one", "question": "which one?", "context": "the last"}\n',
+        GOOD + '{"question": "one", "question": "which one?", "context": "the last"}\n',
+        "41 of 41",
     ),
-    "a number too long": ("a.jsonl", lambda: GOOD + '{"question": ' + "7" * 5000 + "}\n"),
+    "a number too long": ("a.jsonl", GOOD + '{"n": ' + "7" * 5000 + "}\n", "a number is too long"),
+    "a number too long, in a list": ("a.json", "[" + "7" * 5000 + "]", "a number is too long"),
     "a number just short enough": (
         "a.jsonl",
-        lambda: GOOD + '{"question": ' + "7" * 4300 + ', "context": "a long number"}\n',
+        GOOD + '{"question": ' + "7" * 4300 + ', "context": "a long number"}\n',
+        "40 of 41",
     ),
-    "NaN as a row": ("a.jsonl", lambda: GOOD + "NaN\n"),
-    "comments": ("a.jsonl", lambda: "// pairs\n" + GOOD),
-    "single quotes": ("a.jsonl", lambda: str(plain()[0]) + "\n"),
-    "a list of rows under the wrong name": ("a.jsonl", lambda: json.dumps(plain())),
-    "JSON lines under the wrong name": ("a.json", lambda: GOOD),
-    "a list of rows": ("a.json", lambda: json.dumps(plain(), indent=1)),
-    "a wrapped list of rows": ("a.json", lambda: json.dumps({"data": plain(), "n": 1})),
-    "columns as lists": (
-        "a.json",
-        lambda: json.dumps({key: [row[key] for row in plain()] for key in plain()[0]}),
-    ),
-    "a list that ends too early": ("a.json", lambda: json.dumps(plain())[:-20]),
-    "a last line that ends too early": ("a.jsonl", lambda: GOOD[:-20]),
-    "every kind of value": (
-        "a.jsonl",
-        lambda: as_lines([*plain(), *MIXED], ensure_ascii=True),
-    ),
-    "every odd text": ("a.jsonl", lambda: as_lines([*plain(), *odd_rows()])),
-    "every odd text in a table": ("a.csv", lambda: as_table([*plain(), *odd_rows()])),
+    "NaN as a row": ("a.jsonl", GOOD + "NaN\n", "row 41 is a float"),
+    "a list as a row": ("a.jsonl", GOOD + '\n["q", "c"]\n', "row 42 is a list"),
+    "a text as a row": ("a.json", '[{"question": "q"}, "text"]', "row 2 is a str"),
+    "comments": ("a.jsonl", "// pairs\n" + GOOD, "line 1 is not valid JSON"),
+    "single quotes": ("a.jsonl", str(plain()[0]) + "\n", "Found \"{'question': 'where0"),
+    "a list of rows under the wrong name": ("a.jsonl", json.dumps(plain()), "row 1 is a list"),
+    "JSON lines under the wrong name": ("a.json", GOOD, ALL),
+    "broken JSON lines under the wrong name": ("a.json", GOOD + "oops", "line 41 is not valid"),
+    "a list of rows": ("a.json", json.dumps(plain(), indent=1), ALL),
+    "a wrapped list of rows": ("a.json", json.dumps({"data": plain(), "n": 1}), ALL),
+    "columns as lists": ("a.json", '{"question": ["a"], "context": ["b"]}', NO_LIST),
+    "two lists of rows": ("a.json", '{"a": [{}], "b": [{}]}', NO_LIST),
+    "a number in JSON": ("a.json", "7", NO_LIST),
+    "a list with a fault": ("a.json", '[\n{"question": "q"},\n{"question" "c"}\n]', "line 3:"),
+    "a list that ends too early": ("a.json", json.dumps(plain())[:-20], "not valid JSON, line 1"),
+    "an empty list": ("a.json", "[]", EMPTY),
+    "nothing in JSON": ("a.json", "", "not valid JSON, line 1"),
+    "a last line that ends too early": ("a.jsonl", GOOD[:-20], "line 40 is not valid JSON"),
+    "every kind of value": ("a.jsonl", as_lines([*plain(), *MIXED], ensure_ascii=True), "45 of 64"),
+    "every odd text": ("a.jsonl", as_lines([*plain(), *odd_rows()]), "50 of 50"),
+    "every odd text in a table": ("a.csv", as_table([*plain(), *odd_rows()]), "50 of 50"),
     "columns with odd names": (
         "a.jsonl",
-        lambda: as_lines(
-            [row | {"": 1, "\x1b[31m": 2, "a\nb": 3, "\0surplus": None} for row in plain()]
-        ),
+        as_lines([row | {"": 1, "\x1b[31m": 2, "a\nb": 3} for row in plain()]),
+        ALL,
     ),
     "a column named like our mark for surplus": (
         "a.jsonl",
-        lambda: as_lines([row | {"\0surplus": ["x"]} for row in plain()]),
+        as_lines([row | {"\0surplus": None} for row in plain()]),
+        "more fields than the header names: 40",
     ),
     "half a character in a column's name": (
         "a.jsonl",
-        lambda: as_lines([row | {"\ud800": 1} for row in plain()], ensure_ascii=True),
+        as_lines([row | {"\ud800": 1} for row in plain()], ensure_ascii=True),
+        ALL,
     ),
     "no column of a known name but odd ones": (
         "a.jsonl",
-        lambda: as_lines([{"\x1b]0;q\x07": "a", "\ud800": "b"}], ensure_ascii=True),
+        as_lines([{"\x1b]0;q\x07": "a", "\ud800": "b"}], ensure_ascii=True),
+        r"is among `\x1b]0;q\x07`, `\ud800`",
     ),
     # Tables.
     "too few and too many fields": (
         "a.csv",
-        lambda: as_table(plain()) + "alone\r\n,\r\n,,\r\nwhat is it?,one,two\r\n,,,\r\n",
+        TABLE + "alone\r\n,\r\n,,\r\nwhat is it?,one,two\r\n,,,\r\n",
+        "40 of 45",
     ),
-    "a quote that never closes": ("a.csv", lambda: as_table(plain()) + '"what,is it?\r\n'),
-    "a quote inside a field": ("a.csv", lambda: as_table(plain()) + 'say "hi" twice,to "me"\r\n'),
-    "text after a quote": ("a.csv", lambda: as_table(plain()) + '"what" then?,nothing\r\n'),
-    "semicolons": ("a.csv", lambda: as_table(texts(), ";")),
-    "tabs under the name of commas": ("a.csv", lambda: as_table(texts(), "\t")),
-    "pipes": ("a.csv", lambda: as_table(texts(), "|")),
-    "a TSV": ("a.tsv", lambda: as_table(texts(), "\t")),
-    "a spreadsheet's sep=;": ("a.csv", lambda: "sep=;\r\n" + as_table(plain(), ";")),
-    "a spreadsheet's sep=, with a BOM": ("a.csv", lambda: "\ufeffsep=,\r\n" + as_table(texts())),
-    "a column named twice": (
-        "a.csv",
-        lambda: "question,context,context\r\n" + "what is it?,first,second\r\n" * 40,
-    ),
+    "a quote that never closes": ("a.csv", TABLE + '"what,is it?\r\n', "line 42 is not valid CSV"),
+    "a quote inside a field": ("a.csv", TABLE + 'say "hi" twice,to "me"\r\n', "41 of 41"),
+    "text after a quote": ("a.csv", TABLE + '"what" then?,no\r\n', "line 42 is not valid CSV"),
+    "semicolons": ("a.csv", as_table(texts(), ";"), ALL),
+    "tabs under the name of commas": ("a.csv", as_table(texts(), "\t"), NO_QUESTION),
+    "pipes": ("a.csv", as_table(texts(), "|"), NO_QUESTION),
+    "a TSV": ("a.tsv", as_table(texts(), "\t"), ALL),
+    "a spreadsheet's sep=;": ("a.csv", "sep=;\r\n" + as_table(plain(), ";"), NO_QUESTION),
+    "a spreadsheet's sep=, with a BOM": ("a.csv", "\ufeffsep=,\r\n" + TABLE, NO_QUESTION),
+    "a column named twice": ("a.csv", "question,context,context\n", "the column `context` twice"),
     "a column named twice but for spaces": (
         "a.csv",
-        lambda: "question,context,context \r\n" + "what is it?,first,second\r\n" * 40,
+        "question,context,context \r\n" + "what is it?,first,second\r\n" * 40,
+        "several columns for `data.columns.positive`: `context`, `context `",
     ),
-    "columns without a name": (
-        "a.csv",
-        lambda: (
-            "question,context,,\r\n"
-            + "".join(f"{row['question']},{row['context']},,\r\n" for row in plain())
-        ),
-    ),
-    "no header": ("a.csv", lambda: as_table(plain()).partition("\r\n")[2]),
-    "a title above the header": ("a.csv", lambda: "Our pairs 2024\r\n\r\n" + as_table(plain())),
-    "a blank line above the header": ("a.csv", lambda: "\r\n" + as_table(plain())),
-    "only a header": ("a.csv", lambda: HEADER),
+    "columns without a name": ("a.csv", TABLE.replace("\r\n", ",,\r\n"), ALL),
+    "no header": ("a.csv", TABLE.partition("\r\n")[2], NO_QUESTION),
+    "a title above the header": ("a.csv", "Our pairs 2024\r\n\r\n" + TABLE, NO_QUESTION),
+    "a blank line above the header": ("a.csv", "\r\n" + TABLE, NO_QUESTION),
+    "only a header": ("a.csv", HEADER, EMPTY),
     "a header of 100,000 columns": (
         "a.csv",
-        lambda: ",".join(f"c{n}" for n in range(100_000)) + "\n1,2\n",
+        ",".join(f"c{n}" for n in range(100_000)) + "\n1,2\n",
+        "`c18`, `c19`, 99980 more. ",
     ),
-    "scores beside the pairs": ("a.csv", lambda: "question,context,score\r\nwhat?,it,0.3\r\n"),
+    "scores beside the pairs": ("a.csv", "question,context,score\nwhat?,it,0.3\n", "`score`"),
     # Files under a wrong name, or damaged.
-    "a workbook named .csv": ("a.csv", workbook),
-    "a workbook named .jsonl": ("a.jsonl", workbook),
-    "an old workbook named .csv": (
-        "a.csv",
-        lambda: b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(64),
-    ),
-    "Parquet named .csv": ("a.csv", dictionary_parquet),
-    "JSON lines named .parquet": ("a.parquet", lambda: GOOD),
-    "gzip without its suffix": ("a.jsonl", lambda: gzipped(GOOD)),
-    "gzip": ("a.jsonl.gz", lambda: gzipped(GOOD)),
-    "gzip of a table": ("a.csv.gz", lambda: gzipped(as_table(texts()))),
-    "gzip of gzip": ("a.jsonl.gz", lambda: gzipped(gzipped(GOOD))),
-    "no gzip": ("a.jsonl.gz", lambda: GOOD),
-    "an empty gzip": ("a.jsonl.gz", lambda: gzipped("")),
-    "half of a gzip": ("a.jsonl.gz", lambda: gzipped(GOOD)[:-200]),
-    "gzip with trailing garbage": ("a.jsonl.gz", lambda: gzipped(GOOD) + b"garbage"),
-    "gzip with trailing zeros": ("a.jsonl.gz", lambda: gzipped(GOOD) + bytes(512)),
-    "two gzips in a row": ("a.jsonl.gz", lambda: gzipped(GOOD) + gzipped(with_rows(count=60))),
-    "an empty file": ("a.jsonl", lambda: ""),
-    "an empty table": ("a.csv", lambda: ""),
-    "an empty Parquet": ("a.parquet", lambda: ""),
-    "no suffix": ("pairs", lambda: GOOD),
-    "a suffix in capitals": ("PAIRS.JSONL", lambda: GOOD),
-    "zeros": ("a.jsonl", lambda: bytes(10_000)),
-    "bytes of all values": ("a.csv", lambda: bytes(range(256)) * 40),
+    "a workbook named .csv": ("a.csv", workbook(), "workbook or another ZIP archive"),
+    "a workbook named .jsonl": ("a.jsonl", workbook(), "workbook or another ZIP archive"),
+    "an old workbook": ("a.tsv", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(64), "old workbook"),
+    "Parquet named .csv": ("a.csv", dictionary_parquet(), "Parquet; end its name in `.parquet`"),
+    "JSON lines named .parquet": ("a.parquet", GOOD, PARQUET),
+    "gzip without its suffix": ("a.jsonl", PACKED, "compressed once more than its name says"),
+    "gzip": ("a.jsonl.gz", PACKED, ALL),
+    "gzip of a table": ("a.csv.gz", gzipped(as_table(texts())), ALL),
+    "gzip of gzip": ("a.jsonl.gz", gzipped(PACKED), "compressed once more than its name says"),
+    "no gzip": ("a.jsonl.gz", GOOD, "Not a gzipped file"),
+    "an empty gzip": ("a.jsonl.gz", gzipped(""), EMPTY),
+    "the start of a gzip": ("a.jsonl.gz", PACKED[:5], f"{DAMAGED} (after line 0)"),
+    "half of a gzip": ("a.jsonl.gz", PACKED[:-200], DAMAGED),
+    "a gzip with a hole": ("a.jsonl.gz", PACKED[:12] + b"\xff" * 8 + PACKED[20:], DAMAGED),
+    "a gzip of another checksum": ("a.jsonl.gz", PACKED[:-8] + bytes(8), "CRC check failed"),
+    "gzip with trailing garbage": ("a.jsonl.gz", PACKED + b"garbage", "Not a gzipped file"),
+    "gzip with trailing zeros": ("a.jsonl.gz", PACKED + bytes(512), ALL),
+    "two gzips in a row": ("a.jsonl.gz", PACKED + gzipped(with_rows(count=60)), "60 of 100"),
+    "an empty file": ("a.jsonl", "", EMPTY),
+    "an empty table": ("a.csv", "", EMPTY),
+    "an empty Parquet": ("a.parquet", "", PARQUET),
+    "no suffix": ("pairs", GOOD, "a suffix that says no format"),
+    "a suffix in capitals": ("PAIRS.JSONL", GOOD, ALL),
+    "zeros": ("a.jsonl", bytes(10_000), ZEROS),
+    "bytes of all values": ("a.csv", bytes(range(256)) * 40, ZEROS),
     # Parquet.
-    "Parquet with odd columns": ("a.parquet", odd_parquet),
-    "Parquet with dictionaries": ("a.parquet", dictionary_parquet),
-    "Parquet with a column named twice": ("a.parquet", duplicate_columns),
-    "Parquet with a moment beyond the calendar": ("a.parquet", beyond_the_calendar),
-    "Parquet with bytes for text": ("a.parquet", broken_text_in_parquet),
-    "Parquet with bytes for contexts": (
+    "Parquet with odd columns": ("a.parquet", odd_parquet(), ALL),
+    "Parquet with dictionaries": ("a.parquet", dictionary_parquet(), ALL),
+    "Parquet with a column named twice": (
         "a.parquet",
-        lambda: parquet_of(pa.array(["what is it?"] * 40), pa.array([b"bytes"] * 40)),
+        duplicate_columns(),
+        "the column `context` twice",
     ),
+    # Which Python has no values for.
+    **{
+        f"Parquet with {name}": ("a.parquet", beside_good_columns(odd), PARQUET)
+        for name, odd in {
+            "a moment beyond the calendar": pa.array([2**60], pa.timestamp("ms")),
+            "a time zone of nowhere": pa.array([0], pa.timestamp("s", tz="Nowhere/Land")),
+            "bytes for text": bytes_as_text(),
+        }.items()
+    },
     "Parquet with lists of contexts": (
         "a.parquet",
-        lambda: parquet_of(
-            pa.array([row["question"] for row in plain()]),
-            pa.array([[row["context"], None, ""] for row in plain()]),
-        ),
+        as_parquet(pa.Table.from_pylist([r | {"context": [r["context"], None]} for r in plain()])),
+        ALL,
+    ),
+    "Parquet with bytes for contexts": (
+        "a.parquet",
+        contexts(pa.array([b"bytes"] * 40)),
+        "context is not text: 40",
     ),
     "Parquet with structs for contexts": (
         "a.parquet",
-        lambda: parquet_of(pa.array(["what is it?"] * 40), pa.array([{"text": "it"}] * 40)),
+        contexts(pa.array([{"text": "it"}] * 40)),
+        "context is not text: 40",
     ),
-    "Parquet without columns": ("a.parquet", lambda: as_parquet(pa.table({}))),
-    "Parquet of one blank row": ("a.parquet", lambda: parquet_of(pa.array([""]), pa.array([""]))),
-    "half of a Parquet": ("a.parquet", lambda: odd_parquet()[:-300]),
+    "Parquet without columns": ("a.parquet", as_parquet(pa.table({})), EMPTY),
+    "Parquet of one blank row": ("a.parquet", contexts(pa.array([""])), "empty context: 1"),
+    "half of a Parquet": ("a.parquet", odd_parquet()[:-300], PARQUET),
+    "a Parquet without its last byte": ("a.parquet", odd_parquet()[:-1], PARQUET),
     "a Parquet without its middle": (
         "a.parquet",
-        lambda: odd_parquet()[:40] + odd_parquet()[400:],
+        odd_parquet()[:40] + odd_parquet()[400:],
+        "cannot be read",
     ),
     # Numbers of rows.
-    "one row": ("a.jsonl", lambda: as_lines(plain(1))),
-    "two rows": ("a.jsonl", lambda: as_lines(plain(2))),
-    "one row of nothing": ("a.jsonl", lambda: "{}\n"),
-    "very many identical rows": ("a.jsonl", lambda: as_lines(plain(1)) * 100_000),
+    "one row": ("a.jsonl", as_lines(plain(1)), "leaves 0 test queries of 1 usable rows (1 read)"),
+    "two rows": ("a.jsonl", as_lines(plain(2)), "leaves 0 test queries of 2 usable rows"),
+    "one row of nothing": ("a.jsonl", "{}\n", "is among (no columns)"),
+    "very many identical rows": (
+        "a.jsonl",
+        lambda: as_lines(plain(1)) * 100_000,
+        "of 1 usable rows (100000 read)",
+    ),
     "very many identical rows in a table": (
         "a.csv",
-        lambda: HEADER + "what is it?,it is this\n" * 20_000,
+        HEADER + "what is it?,it is this\n" * 20_000,
+        "of 1 usable rows (20000 read)",
     ),
 }
 
-
-def write_content(name):
-    file, make = CONTENTS[name]
-
-    def write(folder: Path) -> str:
-        content = make()
-        data = content.encode("utf-8") if isinstance(content, str) else content
-        (folder / file).write_bytes(data)
-        return file
-
-    return write
-
-
-# Folders, and what is no file.
-
-
-def beir(documents, queries, qrels):
-    def write(folder):
-        (folder / "beir" / "qrels").mkdir(parents=True)
-        (folder / "beir" / "corpus.jsonl").write_text(as_lines(documents, ensure_ascii=True))
-        (folder / "beir" / "queries.jsonl").write_text(as_lines(queries, ensure_ascii=True))
-        for split, lines in qrels.items():
-            text = "query-id\tcorpus-id\tscore\n" + "".join(f"{line}\n" for line in lines)
-            (folder / "beir" / "qrels" / f"{split}.tsv").write_text(text)
-        return "beir"
-
-    return write
-
+# BEIR.
 
 DOCUMENTS = [{"_id": f"d{n}", "title": "", "text": row["context"]} for n, row in enumerate(plain())]
 QUERIES = [{"_id": f"q{n}", "text": row["question"]} for n, row in enumerate(plain())]
 QRELS = [f"q{n}\td{n}\t1" for n in range(40)]
+ANOTHER = "another text altogether"
+
+
+def written(files, place):
+    """Return what writes files by name, and tells where."""
+
+    def write(folder):
+        for name, content in files.items():
+            data = content() if callable(content) else content
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(data.encode("utf-8") if isinstance(data, str) else data)
+        return place
+
+    return write
+
+
+def beir(documents=(), queries=(), qrels=(), leave_out=0, splits=("test",), judged=QRELS):
+    """Add documents, queries and judgements to good ones."""
+    lines = [*judged, *qrels]
+    told = "".join(f"{line}\n" for line in ["query-id\tcorpus-id\tscore", *lines])
+    files = {f"beir/qrels/{split}.tsv": told for split in splits}
+    files["beir/corpus.jsonl"] = as_lines([*DOCUMENTS, *documents], ensure_ascii=True)
+    files["beir/queries.jsonl"] = as_lines([*QUERIES, *queries][leave_out:], ensure_ascii=True)
+    return written(files, "beir")
+
+
+FOLDERS = {
+    "BEIR": (beir(), ALL),
+    "BEIR with a missing document": (beir(qrels=["q0\tlost\t1"]), "40 of 41"),
+    "BEIR with a missing query": (beir(leave_out=1), "39 of 40"),
+    "BEIR with a document of no id": (beir([{"text": "x y z"}]), "row 41 has no `_id`"),
+    "BEIR with a query of no id": (beir(queries=[{"text": "x y z"}]), "row 41 has no `_id`"),
+    "BEIR with two documents of one id": (
+        beir([{"_id": "d0", "text": ANOTHER}]),
+        "`beir/corpus.jsonl` row 41 says something else of the id 'd0'",
+    ),
+    "BEIR with two queries of one id": (
+        beir(queries=[{"_id": "q0", "text": ANOTHER}]),
+        "`beir/queries.jsonl` row 41 says something else of the id 'q0'",
+    ),
+    "BEIR with a document twice": (beir(DOCUMENTS[:1]), ALL),
+    "BEIR with ids that differ by a space": (
+        beir(
+            [{"_id": "d 0", "text": "with a space"}, {"_id": "d_0", "text": "without it"}],
+            qrels=["q1\td 0\t1", "q2\td_0\t1"],
+        ),
+        "42 of 42",
+    ),
+    "BEIR with half a character in an id": (
+        beir([{"_id": "\ud800", "text": ANOTHER}], [{"_id": "\udc00", "text": "asked by half?"}]),
+        ALL,
+    ),
+    "BEIR with a judgement twice": (beir(qrels=QRELS[:1]), "40 of 41"),
+    "BEIR with numbers for texts": (beir([{"_id": "n", "text": 5}], (), ["q0\tn\t1"]), "40 of 41"),
+    **{
+        f"BEIR with the score {score}": (beir(qrels=[f"q0\td1\t{score}"]), told)
+        for score, told in {
+            **dict.fromkeys(("0", "-1"), ALL),
+            "0.5": "41 of 41",
+            **dict.fromkeys(("nan", "inf", "high", "", "1,0", "0x1"), "line 42 is no judgement"),
+        }.items()
+    },
+    "BEIR with a judgement of one field": (beir(qrels=["q1"]), "line 42 is no judgement"),
+    "BEIR with no judgement": (beir(judged=()), "none is relevant"),
+    "BEIR without judgements": (beir(splits=()), "has no `qrels/*.tsv`"),
+    "BEIR with an unknown split": (beir(splits=("test", "more")), "`beir/qrels/more.tsv` names no"),
+}
+
+# Places that are no file, and names of none.
 
 
 def fifo(folder):
@@ -454,8 +512,7 @@ def fifo(folder):
 def fifo_in_a_folder(folder):
     (folder / "data").mkdir()
     os.mkfifo(folder / "data" / "a.jsonl")
-    (folder / "data" / "b.jsonl").write_text(GOOD)
-    return "data"
+    return written({"data/b.jsonl": GOOD}, "data")(folder)
 
 
 def listening_socket(folder):
@@ -469,123 +526,74 @@ def listening_socket(folder):
     return "a.jsonl"
 
 
-def device(folder):
-    (folder / "a.jsonl").symlink_to("/dev/zero")
-    return "a.jsonl"
+def link(to, place="a.jsonl", files=()):
+    """Return what makes a link beside files."""
+
+    def make(folder):
+        written(dict(files), place)(folder)
+        (folder / ("data/again" if files else place)).symlink_to(to)
+        return place
+
+    return make
 
 
-def folder_named_like_a_file(folder):
+def empty_folder(folder):
     (folder / "a.jsonl").mkdir()
     return "a.jsonl"
-
-
-def full_folder_named_like_a_file(folder):
-    (folder / "a.csv").mkdir()
-    (folder / "a.csv" / "b.jsonl").write_text(GOOD)
-    return "a.csv"
-
-
-def link_to_itself(folder):
-    (folder / "a.jsonl").symlink_to("a.jsonl")
-    return "a.jsonl"
-
-
-def folder_that_holds_itself(folder):
-    (folder / "data").mkdir()
-    (folder / "data" / "b.jsonl").write_text(GOOD)
-    (folder / "data" / "again").symlink_to(".")
-    return "data"
-
-
-def link_to_nothing(folder):
-    (folder / "a.jsonl").symlink_to("nowhere.jsonl")
-    return "a.jsonl"
-
-
-def name_that_is_no_unicode(folder):
-    name = os.fsdecode(b"gr\xf6\xdfe.jsonl")
-    (folder / name).write_text(GOOD)
-    return name
-
-
-def name_that_is_no_unicode_in_a_folder(folder):
-    (folder / "data").mkdir()
-    (folder / "data" / os.fsdecode(b"gr\xf6\xdfe.jsonl")).write_text(with_rows({"question": 1}))
-    return "data"
-
-
-def mixed_folder(folder):
-    """Give files of several formats with other columns."""
-    (folder / "data").mkdir()
-    (folder / "data" / "a.jsonl").write_text(GOOD)
-    (folder / "data" / "b.csv").write_text("query,answer\nwho else?,somebody else\n")
-    return "data"
 
 
 def typed(text):
     return lambda _: text
 
 
-PLACES: dict[str, Callable[[Path], str]] = {
-    "a FIFO": fifo,
-    "a FIFO in a folder": fifo_in_a_folder,
-    "a socket": listening_socket,
-    "a device": device,
-    "a folder named like a file": folder_named_like_a_file,
-    "a full folder named like a file": full_folder_named_like_a_file,
-    "a link to itself": link_to_itself,
-    "a folder that holds itself": folder_that_holds_itself,
-    "a link to nothing": link_to_nothing,
-    "a name that is no Unicode": name_that_is_no_unicode,
-    "a name that is no Unicode in a folder": name_that_is_no_unicode_in_a_folder,
-    "a folder of other columns": mixed_folder,
-    "nothing": typed(""),
-    "a space": typed(" "),
-    "a NUL": typed("a\0b"),
-    "a name of 300 characters": typed("x" * 300 + ".jsonl"),
-    "a path of 5,000 characters": typed("x/" * 2500 + "a.jsonl"),
-    "a file as a folder": lambda folder: write_content("gzip")(folder) + "/a.jsonl",
-    "no bucket": typed("s3://"),
-    "no repository": typed("hf://"),
-    "no repository of data sets": typed("hf://datasets/"),
-    "an unknown built-in": typed("builtin:"),
-    "a scheme that is not known": typed("ftp://host/a.jsonl"),
-    # BEIR.
-    "BEIR": beir(DOCUMENTS, QUERIES, {"test": QRELS}),
-    "BEIR with a missing document": beir(DOCUMENTS[:-1], QUERIES, {"test": QRELS}),
-    "BEIR with a missing query": beir(DOCUMENTS, QUERIES[:-1], {"test": QRELS}),
-    "BEIR with a document of no id": beir([*DOCUMENTS, {"text": "x y z"}], QUERIES, {"t": QRELS}),
-    "BEIR with a query of no id": beir(DOCUMENTS, [*QUERIES, {"text": "x y z"}], {"t": QRELS}),
-    "BEIR with two documents of one id": beir(
-        [*DOCUMENTS, {"_id": "d0", "text": "another text altogether"}], QUERIES, {"test": QRELS}
+NO_UNICODE = os.fsdecode(b"gr\xf6\xdfe.jsonl")
+PLACES = {
+    "a FIFO": (fifo, "neither a file nor a folder"),
+    "a FIFO in a folder": (fifo_in_a_folder, ALL),
+    "a socket": (listening_socket, "neither a file nor a folder"),
+    "a device": (link("/dev/zero"), "neither a file nor a folder"),
+    "a folder named like a file": (empty_folder, NO_DATA),
+    "a folder of other files": (written({"data/README.md": "# no rows\n"}, "data"), NO_DATA),
+    "a full folder named like a file": (written({"a.csv/b.jsonl": GOOD}, "a.csv"), ALL),
+    "a link to itself": (link("a.jsonl"), NOWHERE),
+    "a folder that holds itself": (link(".", "data", {"data/b.jsonl": GOOD}), ALL),
+    "a link to nothing": (link("nowhere.jsonl"), NOWHERE),
+    "a name that is no Unicode in a folder": (
+        written({f"data/{NO_UNICODE}": GOOD}, "data"),
+        r"The name `gr\xf6\xdfe.jsonl` is not UTF-8",
     ),
-    "BEIR with a document twice": beir([*DOCUMENTS, DOCUMENTS[0]], QUERIES, {"test": QRELS}),
-    "BEIR with two queries of one id": beir(
-        DOCUMENTS, [*QUERIES, {"_id": "q0", "text": "another question?"}], {"test": QRELS}
+    "a broken file in a folder": (
+        written({"data/a.jsonl": GOOD, "data/b.jsonl": GOOD + "oops\n"}, "data"),
+        "`data/b.jsonl` line 41 is not valid JSON",
     ),
-    "BEIR with ids that differ by a space": beir(
-        [*DOCUMENTS, {"_id": "d 0", "text": "with a space"}, {"_id": "d_0", "text": "without it"}],
-        QUERIES,
-        {"test": [*QRELS, "q1\td 0\t1", "q2\td_0\t1"]},
+    "a folder of other columns": (
+        written({"data/a.jsonl": GOOD, "data/b.csv": "query,answer\nwho?,somebody\n"}, "data"),
+        "several columns for `data.columns.anchor`",
     ),
-    "BEIR with half a character in an id": beir(
-        [*DOCUMENTS, {"_id": "\ud800", "text": "of half a character"}],
-        [*QUERIES, {"_id": "\udc00", "text": "asked by half a character"}],
-        {"test": QRELS},
-    ),
-    "BEIR with a judgement twice": beir(DOCUMENTS, QUERIES, {"test": [*QRELS, QRELS[0]]}),
-    **{
-        f"BEIR with the score {score}": beir(
-            DOCUMENTS, QUERIES, {"test": [*QRELS, f"q0\td1\t{score}"]}
-        )
-        for score in ("0", "-1", "0.5", "nan", "inf", "high", "", "1,0", "0x1")
-    },
-    "BEIR with numbers for texts": beir(
-        [*DOCUMENTS, {"_id": "n", "text": 5}], QUERIES, {"test": [*QRELS, "q0\tn\t1"]}
-    ),
-    "BEIR without judgements": beir(DOCUMENTS, QUERIES, {}),
-    "BEIR with no judgement": beir(DOCUMENTS, QUERIES, {"test": []}),
-    "BEIR with an unknown split": beir(DOCUMENTS, QUERIES, {"test": QRELS, "more": QRELS}),
+    "a space": (typed(" "), NOWHERE),
+    "a file as a folder": (written({"a.jsonl.gz": PACKED}, "a.jsonl.gz/a.jsonl"), NOWHERE),
+    "no repository": (typed("hf://"), NOWHERE),
+    "no repository of data sets": (typed("hf://datasets/"), NOWHERE),
+    "an unknown built-in": (typed("builtin:"), "is called `builtin:aws-docs`"),
+    "a scheme that is not known": (typed("ftp://host/a.jsonl"), NOWHERE),
+}
+# No file's fault: errors of the spec.
+NAMES = {
+    "a name that is no Unicode": (written({NO_UNICODE: GOOD}, NO_UNICODE), "not UTF-8"),
+    "nothing": (typed(""), "`data.source`: is empty"),
+    "a NUL": (typed("a\0b"), "zero byte"),
+    "a name of 300 characters": (typed("x" * 300 + ".jsonl"), "4095 bytes"),
+    "a path of 5,000 characters": (typed("x/" * 2500 + "a.jsonl"), "4095 bytes"),
+    "no bucket": (typed("s3://"), "names no bucket"),
 }
 
-CASES: dict[str, Callable[[Path], str]] = {name: write_content(name) for name in CONTENTS} | PLACES
+
+def cases():
+    made = {name: (written({file: data}, file), told) for name, (file, data, told) in FILES.items()}
+    for name, (make, told) in (made | FOLDERS | PLACES).items():
+        yield name, Case(make, 0 if told[:1].isdigit() else 4, told)
+    for name, (make, told) in NAMES.items():
+        yield name, Case(make, 3, told)
+
+
+CASES = dict(cases())

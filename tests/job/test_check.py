@@ -1,12 +1,15 @@
 """`python -m job check`: the facts of a hand-made file, each of which can be counted there."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
+import tempfile
 
 import pytest
+from click.testing import CliRunner
+
+from job.__main__ import main
 
 HEAVY = ("torch", "sentence_transformers", "transformers", "datasets")
 
@@ -53,56 +56,52 @@ Contexts   words: median 10, longest 60
 Proof      3 test queries in 3 groups show a lift of 1.000 nDCG@10 or more (80 % chance; \
 assumes that lifts vary by 0.28 between queries)
 """
-TOO_FEW = (
-    "`pairs.jsonl` leaves 3 test queries of 34 usable rows (38 read); at least 30 are needed to "
-    "prove anything. Bring more rows, or set `data.test_fraction` or `data.min_test_queries`."
-)
 
 
 @pytest.fixture
-def folder(tmp_path):
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     lines = (json.dumps(row) + "\n" for row in hand_made_rows())
     (tmp_path / "pairs.jsonl").write_text("".join(lines), "utf-8")
     return tmp_path
 
 
-def check(folder, *arguments):
-    """Run the check as the launcher does; returns its exit code, its facts and its talk."""
-    command = [sys.executable, "-P", "-m", "job", "check", *arguments]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=folder)
-    return done.returncode, done.stdout, done.stderr
+def check(*arguments, **settings):
+    """Run the check; returns its exit code, its facts and its talk."""
+    given = {"data.min_test_queries": "3"} | {k.replace("__", "."): v for k, v in settings.items()}
+    options = [part for name, value in given.items() for part in ("--set", f"{name}={value}")]
+    done = CliRunner().invoke(main, ["check", *arguments, *options])
+    return done.exit_code, done.stdout, done.stderr
 
 
-def truncation(folder, encoder):
+def truncation(encoder):
     """Check with a model; returns what was printed after the facts."""
-    arguments = ("pairs.jsonl", "--set", "data.min_test_queries=3", "--model", str(encoder))
-    code, told, talk = check(folder, *arguments)
+    code, told, talk = check("pairs.jsonl", "--model", str(encoder))
     assert (code, talk) == (0, "")
     assert told.startswith(FACTS)
     return told.removeprefix(FACTS)
 
 
-def test_the_facts_are_those_of_the_file(folder):
-    """What would be used, dropped, split and provable; then that a job would start."""
-    done = check(folder, "pairs.jsonl", "--set", "data.min_test_queries=3")
-    assert done == (0, FACTS + "Ready to train.\n", "")
+@pytest.mark.usefixtures("folder")
+def test_the_facts_are_those_of_the_file():
+    """What would be used, dropped, split and provable; then that a job would start or why not."""
+    assert check("pairs.jsonl") == (0, FACTS + "Ready to train.\n", "")
+    code, told, talk = check("pairs.jsonl", data__min_test_queries="30")
+    assert (code, told) == (4, FACTS)
+    assert talk.startswith("Error: `pairs.jsonl` leaves 3 test queries of 34 usable rows (38 read)")
 
 
-def test_too_little_data_is_refused_after_the_facts(folder):
-    """Exit code 4, and the facts that show why stand above it."""
-    assert check(folder, "pairs.jsonl") == (
-        4,
-        FACTS,
-        f"Error: {TOO_FEW}\n",
-    )
-
-
-def test_settings_of_the_data_count(folder):
+@pytest.mark.usefixtures("folder")
+def test_settings_of_the_data_count():
     """`--set` means here what it means to a job: other rows, other splits."""
-    settings = ("data.near_duplicate_threshold=null", "data.min_characters=2", "data.limit=20")
-    more = ("data.test_fraction=0.5", "data.min_test_queries=10")
-    options = [part for setting in (*settings, *more) for part in ("--set", setting)]
-    code, told, _ = check(folder, "pairs.jsonl", *options)
+    code, told, _ = check(
+        "pairs.jsonl",
+        data__near_duplicate_threshold="null",
+        data__min_characters="2",
+        data__limit="20",
+        data__test_fraction="0.5",
+        data__min_test_queries="10",
+    )
     assert code == 0
     assert "Source     pairs.jsonl: 38 rows, 20 usable\n" in told
     assert "Dropped    1 × context is too short" not in told
@@ -111,100 +110,57 @@ def test_settings_of_the_data_count(folder):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "line"),
+    ("place", "settings", "code", "named"),
     [
-        (
-            ["nowhere"],
-            4,
-            (
-                "`nowhere` does not exist (as a path), nor does it look like a Hub id "
-                "(`owner/name`). Check the spelling."
-            ),
-        ),
-        (
-            ["pairs.jsonl", "--set", "data.limits=3"],
-            3,
-            "`data.limits` is not a field of the spec. Did you mean `data.limit`?",
-        ),
-        (
-            ["pairs.jsonl", "--set", "data.columns.anchor=Q"],
-            4,
-            (
-                "`pairs.jsonl` has no column `Q` (`data.columns.anchor`); "
-                "it has `question`, `context`."
-            ),
-        ),
+        ("nowhere", {}, 4, "`nowhere`"),
+        ("pairs.jsonl", {"data__limits": "3"}, 3, "`data.limits`"),
+        ("pairs.jsonl", {"data__columns__anchor": "Q"}, 4, "`data.columns.anchor`"),
     ],
-    ids=["file", "field", "column"],
 )
-def test_what_cannot_be_checked_is_refused_in_a_line(folder, arguments, code, line):
+@pytest.mark.usefixtures("folder")
+def test_what_cannot_be_checked_is_refused_in_a_line(place, settings, code, named):
     """The code says whose fault it is; nothing is printed that would pass for facts."""
-    assert check(folder, *arguments) == (code, "", f"Error: {line}\n")
+    found, told, talk = check(place, **settings)
+    assert (found, told) == (code, "")
+    assert talk.startswith("Error: ")
+    assert named in talk
+    assert talk.count("\n") == 1
 
 
-def test_texts_that_the_model_would_cut_are_counted(folder, tiny_encoder, tmp_path):
-    """Each word is a token, two more frame it: contexts of 10 words pass a limit of 12, 60 not."""
+@pytest.mark.parametrize(("limit", "cut"), [(12, "5.9%"), (None, "0.0%")])
+@pytest.mark.usefixtures("folder")
+def test_texts_that_the_model_would_cut_are_counted(tiny_encoder, tmp_path, limit, cut):
+    """Each word is a token, two more frame it: contexts of 10 words pass a limit of 12, 60 not.
+
+    The tiny encoder reads 64 tokens, as sentence-transformers says when it has loaded it.
+    """
     encoder = shutil.copytree(tiny_encoder, tmp_path / "encoder")
-    settings = json.dumps({"max_seq_length": 12})
-    (encoder / "sentence_bert_config.json").write_text(settings, "utf-8")
+    if limit:
+        settings = json.dumps({"max_seq_length": limit})
+        (encoder / "sentence_bert_config.json").write_text(settings, "utf-8")
     # "What about 1?" has a question mark besides its words; 2 of 34 contexts are too long.
-    assert truncation(folder, encoder) == (
-        "Truncation at 12 tokens: 0.0% of the questions (longest 6) and 5.9% of the contexts "
-        "(longest 62)\nReady to train.\n"
+    assert truncation(encoder) == (
+        f"Truncation at {limit or 64} tokens: 0.0% of the questions (longest 6) and {cut} of the "
+        "contexts (longest 62)\nReady to train.\n"
     )
 
 
-def test_the_limit_is_the_one_that_the_model_will_have(folder, tiny_encoder):
-    """The tiny encoder reads 64 tokens, as sentence-transformers says when it has loaded it."""
-    assert truncation(folder, tiny_encoder) == (
-        "Truncation at 64 tokens: 0.0% of the questions (longest 6) and 0.0% of the contexts "
-        "(longest 62)\nReady to train.\n"
-    )
+@pytest.mark.parametrize("model", ["empty", "./nowhere", "nobody/no-such-model"])
+def test_a_model_that_cannot_be_had_is_no_reason_to_stop(folder, model):
+    """The facts are worth having without the count of tokens: without a tokenizer or a network."""
+    (folder / "empty").mkdir()
+    told = truncation(folder / "empty" if model == "empty" else model)
+    assert told.startswith("Truncation not counted: ")
+    assert f"{model}`" in told
+    assert told.endswith("\nReady to train.\n")
 
 
-def test_a_model_without_a_tokenizer_is_no_reason_to_stop(folder, tmp_path):
-    """The facts are worth having without the count of tokens."""
-    (tmp_path / "empty").mkdir()
-    assert truncation(folder, tmp_path / "empty") == (
-        f"Truncation not counted: no tokenizer of `{tmp_path / 'empty'}` can be had\n"
-        "Ready to train.\n"
-    )
-
-
-@pytest.mark.parametrize(
-    ("model", "reason"),
-    [
-        (
-            "./nowhere",
-            (
-                "There is no model folder `./nowhere`. Name one that exists, `builtin:minilm` "
-                "or a model of the Hub (`owner/name`)."
-            ),
-        ),
-        (
-            "nobody/no-such-model",
-            (
-                "The Hub model `nobody/no-such-model` is not in the Hub's cache here, and "
-                "`HF_HUB_OFFLINE` is set."
-            ),
-        ),
-    ],
-    ids=["folder", "hub"],
-)
-def test_a_model_that_cannot_be_had_is_no_reason_to_stop(folder, model, reason):
-    """Nor is one whose name is wrong, or that the network does not bring."""
-    assert truncation(folder, model) == f"Truncation not counted: {reason}\nReady to train.\n"
-
-
-def test_nothing_is_left_of_what_a_check_fetched(folder):
+def test_nothing_is_left_of_what_a_check_fetched(folder, monkeypatch):
     """It works in a folder of its own, which goes when it ends, whether the data will do or not."""
     (folder / "temporary").mkdir()
-    command = [sys.executable, "-P", "-m", "job", "check", "pairs.jsonl"]
-    for settings in ([], ["--set", "data.min_test_queries=3"]):
-        environment = os.environ | {"TMPDIR": str(folder / "temporary")}
-        subprocess.run(
-            [*command, *settings], check=False, capture_output=True, cwd=folder, env=environment
-        )
+    monkeypatch.setattr(tempfile, "tempdir", str(folder / "temporary"))
+    for needed in ("3", "30"):
+        check("pairs.jsonl", data__min_test_queries=needed)
     assert sorted(path.name for path in folder.rglob("*")) == ["pairs.jsonl", "temporary"]
 
 
@@ -237,8 +193,7 @@ def test_the_column_of_the_group_is_named_with_what_it_will_slice(folder):
     rows = [row | {"kind": "odd" if n % 2 else None} for n, row in enumerate(hand_made_rows())]
     lines = (json.dumps(row) + "\n" for row in rows)
     (folder / "pairs.jsonl").write_text("".join(lines), "utf-8")
-    options = ("data.min_test_queries=3", "data.columns.group=kind")
-    code, told, _ = check(folder, "pairs.jsonl", *[p for o in options for p in ("--set", o)])
+    code, told, _ = check("pairs.jsonl", data__columns__group="kind")
     assert code == 0
     plain = "Columns    question `question`, context `context`, negatives none"
     (line,) = [line for line in told.splitlines() if line.startswith("Columns")]
@@ -252,12 +207,11 @@ def test_a_probe_is_read_before_anything_is_paid_for(folder):
     others = [{"question": f"Other {n}?", "context": f"Else {n}."} for n in range(4)]
     lines = (json.dumps(row) + "\n" for row in [*others, rows[0], rows[4]])
     (folder / "probe.jsonl").write_text("".join(lines), "utf-8")
-    options = ["pairs.jsonl", "--set", "data.min_test_queries=3", "--set"]
     told = (
         "Probe      probe.jsonl: 4 queries, 4 documents; left out 2 rows with texts of the data\n"
     )
-    done = check(folder, *options, "evaluation.probe=probe.jsonl")
+    done = check("pairs.jsonl", evaluation__probe="probe.jsonl")
     assert done == (0, FACTS + told + "Ready to train.\n", "")
-    code, told, talk = check(folder, *options, "evaluation.probe=pairs.jsonl")
+    code, told, talk = check("pairs.jsonl", evaluation__probe="pairs.jsonl")
     assert (code, told) == (3, FACTS)
-    assert talk.startswith("Error: `evaluation.probe` is `pairs.jsonl`, the job's own data: ")
+    assert talk.startswith("Error: `evaluation.probe` is `pairs.jsonl`")

@@ -36,12 +36,14 @@ def _where(request, monkeypatch):
 @settings(max_examples=60, deadline=None)
 @given(parts=st.lists(st.tuples(st.lists(ROWS, max_size=12), st.integers(0, 5)), max_size=4))
 def test_what_is_gathered_is_one_table_of_one_piece(parts):
-    """Nulls, empty lists, empty parts and slices of arrays are as they were."""
+    """Nulls, empty lists, empty parts, slices of arrays and single rows are as they were."""
     table, expected = tables.TableFile(SCHEMA), []
     for rows, start in parts:
+        for row in rows[:start]:
+            table.add(*(row[name] for name in SCHEMA.names))
         # A slice: its buffers begin before its first value.
         table.append(pa.Table.from_pylist(rows, SCHEMA).slice(start))
-        expected += rows[start:]
+        expected += rows
     whole = table.table()
     whole.validate(full=True)
     assert whole.to_pylist() == expected
