@@ -21,7 +21,7 @@ from job import hub
 from job.errors import DataError, EmbedtuneError, ModelError, TrainingError
 from job.model import find_locally
 from job.places import S3, Entry, S3Place, inside
-from job.progress import log
+from job.progress import tell
 from job.records import explained, file_format
 from job.rows import require_data
 from job.spec import DataSpec, JobSpec, ModelSpec
@@ -212,7 +212,7 @@ def _fetch_missing(place: S3Place, entries: list[Entry], folder: Path) -> None:
         if other.name != folder.name:
             shutil.rmtree(other, ignore_errors=True)
     missing = [e for e in entries if not _is_there(inside(folder, e.name), e.size)]
-    log.info("fetch: %s files=%d missing=%d", place.uri, len(entries), len(missing))
+    tell("fetch", place.uri, files=len(entries), missing=len(missing))
     place.get(missing, folder)
 
 

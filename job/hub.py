@@ -15,7 +15,7 @@ from typing import Any
 
 from job.errors import DataError, EmbedtuneError, ModelError, StorageError
 from job.places import inside
-from job.progress import log
+from job.progress import tell, warn
 
 # Weights in formats that we do not load; some of them are pickles, which may run code.
 OTHER_WEIGHTS = (
@@ -204,7 +204,7 @@ class Push:
                 ignore_patterns=list(TRAINER_FILES),
                 commit_message=f"{run}: {folder.name}",
             )
-        log.info("hub: %s is in `%s`, branch `%s`", folder.name, self.repository, branch)
+        tell("hub", f"{folder.name} is in `{self.repository}`, branch `{branch}`")
 
 
 def checkpoint_pusher(push: Push, run: str) -> Callable[[Path], None]:
@@ -214,7 +214,7 @@ def checkpoint_pusher(push: Push, run: str) -> Callable[[Path], None]:
         try:
             push.checkpoint(folder, run)
         except StorageError as error:
-            log.warning("hub: %s was not pushed: %s", folder.name, error)
+            warn("hub", f"{folder.name} was not pushed: {error}")
 
     return pushed
 

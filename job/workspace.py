@@ -72,16 +72,16 @@ class Workspace:
     @property
     def baseline(self) -> Path:
         """The base model's scores, to be taken up by the next start."""
-        return self.checkpoints / "baseline.npz"
+        return self.checkpoints / "baseline.parquet"
 
     @property
     def lookalikes(self) -> Path:
-        return self.checkpoints / "lookalikes.npz"
+        return self.checkpoints / "lookalikes.parquet"
 
     @property
     def seconds(self) -> Path:
         """What the stages have taken so far."""
-        return self.checkpoints / "seconds.npz"
+        return self.checkpoints / "seconds.json"
 
     @property
     def pins(self) -> Path:

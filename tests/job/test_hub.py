@@ -192,7 +192,7 @@ def push_reports(root, cases):
     from pathlib import Path
 
     from job.hub import Push
-    from job.store import push_model
+    from job.publish import push_model
     from job.workspace import Workspace
 
     log = logging.getLogger("embedtune")
