@@ -92,7 +92,10 @@ def fetch_data(
             continue
         folder, pinned = workspace.fetched / role, pins.get(role, {})
         if uri.startswith(S3):
-            fetched[role] = _from_s3(uri, folder, pinned, limit, "data", _is_data)
+            # BEIR's judgements are `.tsv`, which is a format as well.
+            fetched[role] = _from_s3(
+                uri, folder, pinned, limit, "data", lambda n: file_format(Path(n)) is not None
+            )
         elif reference := hub_reference(uri):
             # `data.subset`, `split` and `revision` are those of the data, of which this is none.
             own = DataSpec(max_download_gb=data.max_download_gb) if role == "probe" else data
@@ -211,13 +214,10 @@ def _fetch_missing(place: S3Place, entries: list[Entry], folder: Path) -> None:
     for other in folder.parent.glob("*"):
         if other.name != folder.name:
             shutil.rmtree(other, ignore_errors=True)
-    missing = [e for e in entries if not _is_there(inside(folder, e.name), e.size)]
+    here = {e: inside(folder, e.name) for e in entries}
+    missing = [e for e, path in here.items() if not path.is_file() or path.stat().st_size != e.size]
     tell("fetch", place.uri, files=len(entries), missing=len(missing))
     place.get(missing, folder)
-
-
-def _is_there(path: Path, size: int) -> bool:
-    return path.is_file() and path.stat().st_size == size
 
 
 def _path_of(folder: Path, facts: dict[str, Any]) -> Path | None:
@@ -230,11 +230,6 @@ def _path_of(folder: Path, facts: dict[str, Any]) -> Path | None:
 def _version(entries: list[Entry]) -> str:
     listing = json.dumps([(entry.name, entry.size, entry.tag) for entry in entries])
     return hashlib.sha256(listing.encode("utf-8")).hexdigest()[:16]
-
-
-def _is_data(name: str) -> bool:
-    # BEIR's judgements are `.tsv`, which is a format as well.
-    return file_format(Path(name)) is not None
 
 
 def _is_model(name: str, only: str) -> bool:
