@@ -61,10 +61,7 @@ def test_another_beginning_is_refused_with_the_difference(workspace, now, told):
     before = workspace.origin.read_text("utf-8")
     with pytest.raises(TrainingError) as caught:
         claim_checkpoints(workspace, now)
-    assert str(caught.value) == (
-        f"The checkpoints in `{workspace.checkpoints}` were made from something else: {told}. "
-        "Start a new run with another `--name`, or delete that folder to train anew."
-    )
+    assert f"`{workspace.checkpoints}` were made from something else: {told}. " in str(caught.value)
     assert workspace.origin.read_text("utf-8") == before
     assert workspace.baseline.exists()
 

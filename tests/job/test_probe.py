@@ -113,20 +113,11 @@ def test_rows_that_share_a_text_with_the_jobs_own_data_are_left_out(load, shared
 def test_the_jobs_own_data_is_no_probe(load, tmp_path):
     """However its path is written; a copy of it leaves too few rows."""
     for path in (tmp_path / "data.jsonl", f"{tmp_path}/x/../data.jsonl"):
-        with pytest.raises(SpecError) as caught:
+        with pytest.raises(SpecError, match=f"`{path}`, the job's own data"):
             load(path)
-        assert str(caught.value) == (
-            f"`evaluation.probe` is `{path}`, the job's own data: what a model was trained on does "
-            "not show what it forgot. Name data of another domain."
-        )
     copy = write_jsonl(tmp_path / "copy.jsonl", rows_of(62, "own"))
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(DataError, match=rf"`{copy}` .* 2 queries of 62 rows \(60 .* at least 3 "):
         load(copy)
-    assert str(caught.value) == (
-        f"`{copy}` (`evaluation.probe`) leaves 2 queries of 62 rows (60 of them are in the job's "
-        "own data); at least 3 are needed to prove anything. Bring more rows, or set "
-        "`evaluation.probe_limit` or `data.min_test_queries`."
-    )
 
 
 @pytest.mark.parametrize(
