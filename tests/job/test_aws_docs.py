@@ -34,12 +34,6 @@ def test_documentation_becomes_plain_text(html, text):
     assert plain_text(html) == text
 
 
-def test_the_first_sentence_asks_and_the_rest_answers():
-    """An operation's summary is the question, its explanation the context."""
-    html = f"<p>Creates a bucket in a Region.</p> <p>The rest is <i>{REST}</i>.</p>"
-    assert split_documentation(html) == ("Creates a bucket in a Region.", f"The rest is {REST}.")
-
-
 @pytest.mark.parametrize(
     "question",
     [

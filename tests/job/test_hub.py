@@ -6,7 +6,7 @@ import pytest
 from hub_server import Hub
 from remote import in_client
 
-from job.hub import parse_reference, without_queries
+from job.hub import without_queries
 
 TOKEN = "hf_PlantedRight"
 MODEL = {"model.safetensors": b"tuned", "config.json": b"{}", "README.md": b"# Tuned\n"}
@@ -232,14 +232,6 @@ def test_a_model_is_pushed_where_it_was_improved(hub, tmp_path):
     for name, line in {"better": better, "anyway": anyway}.items():
         commit = hub.repos["model", f"me/{name}"].tags[name][:12]
         assert line == f"hub: the model is in `me/{name}`, commit {commit}, tag `{name}`"
-
-
-@pytest.mark.parametrize(
-    "text", ["me", "me/", "/x", "a/b/c", "me/x@", "me/x:", "s3://b/x", "me/x y"]
-)
-def test_what_is_no_reference_is_none(text):
-    """Nothing is guessed from half an address."""
-    assert parse_reference(text) is None
 
 
 def test_a_signature_is_cut_off_an_address():

@@ -18,13 +18,8 @@ def write_jsonl(path, rows):
 
 def rows_of(count, word):
     """Make pairs of which no two texts are alike."""
-    return [
-        {
-            "question": f"{word}{n} asks{n} this{n}?",
-            "context": f"{word}{n} says{n} that{n}.",
-        }
-        for n in range(count)
-    ]
+    texts = ((f"{word}{n} asks{n} this{n}?", f"{word}{n} says{n} that{n}.") for n in range(count))
+    return [{"question": question, "context": context} for question, context in texts]
 
 
 @pytest.fixture
@@ -74,10 +69,6 @@ def test_every_row_asks_and_every_context_is_searched(load):
     # The statistics take queries that share a context as one observation.
     groups = probe.queries.groups.tolist()
     assert groups[0] == groups[1] != groups[2]
-
-
-def test_a_job_without_a_probe_has_none(load):
-    assert load(None)[0] is None
 
 
 def test_no_more_pairs_are_drawn_than_the_limit_says(load):
@@ -140,6 +131,7 @@ def test_a_channel_wins_over_the_spec(load, tmp_path):
     rows = rows_of(4, "channel")
     write_jsonl(tmp_path / "channel" / "x.jsonl", rows)
     channels = {"probe": tmp_path / "channel"}
+    assert load(None)[0] is None
     for named, source in (("s3://box/probe", "s3://box/probe"), (None, "channel probe")):
         probe, _ = load(named, channels)
         assert probe.source == source
@@ -156,12 +148,6 @@ def test_columns_of_the_data_are_not_those_of_the_probe(load, tmp_path):
     probe, _ = load(rows, **{f"data__{key}": value for key, value in fields.items()})
     assert asked(probe) == {row["question"]: [row["context"]] for row in rows}
     assert len(probe.corpus) == 4
-
-
-def test_the_built_in_data_is_at_hand(load):
-    """Without a network, and more than enough of it."""
-    probe, _ = load("builtin:aws-docs", evaluation__probe_limit="40")
-    assert (probe.source, len(probe.queries)) == ("builtin:aws-docs", 40)
 
 
 def test_a_beir_folder_is_a_probe_without_the_rest_of_its_corpus(load, tmp_path):
