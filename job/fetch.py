@@ -195,9 +195,10 @@ def _from_s3(
         raise error(msg)
     size = sum(entry.size for entry in entries)
     hub.check_size(uri, size, limit, kind)
+    listing = json.dumps([(entry.name, entry.size, entry.tag) for entry in entries])
     facts: dict[str, Any] = {
         "uri": uri,
-        "version": _version(entries),
+        "version": hashlib.sha256(listing.encode("utf-8")).hexdigest()[:16],
         "file": entries[0].name if single else None,
         "files": len(entries),
         "bytes": size,
@@ -225,11 +226,6 @@ def _path_of(folder: Path, facts: dict[str, Any]) -> Path | None:
         return None
     version = folder / str(facts["version"])
     return version / facts["file"] if facts["file"] else version
-
-
-def _version(entries: list[Entry]) -> str:
-    listing = json.dumps([(entry.name, entry.size, entry.tag) for entry in entries])
-    return hashlib.sha256(listing.encode("utf-8")).hexdigest()[:16]
 
 
 def _is_model(name: str, only: str) -> bool:

@@ -56,15 +56,12 @@ def _written(facts: Mapping[str, object]) -> Iterator[str]:
         elif re.fullmatch(SCORE_KEY, key):
             yield f"{key}: {value:.4f}"
         elif key != "steps" or not of_steps:
-            yield f"{key}={_quoted(_text(value))}"
+            yield f"{key}={_quoted(value)}"
 
 
-def _text(value: object) -> str:
-    plain = value is None or isinstance(value, (bool, list, dict))
-    return json.dumps(value, ensure_ascii=False) if plain else str(value)
-
-
-def _quoted(text: str) -> str:
+def _quoted(value: object) -> str:
+    as_json = value is None or isinstance(value, (bool, list, dict))
+    text = json.dumps(value, ensure_ascii=False) if as_json else str(value)
     if text and not re.search(r'\s|^"', text):
         return text
     escaped = text.replace("\\", r"\\").replace('"', r"\"")

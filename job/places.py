@@ -5,7 +5,7 @@ Light to import: boto3 is loaded when S3 is first asked for.
 
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -102,9 +102,9 @@ class LocalPlace:
         )
 
     def folders(self) -> list[str]:
-        if not self.folder.is_dir():
-            return []
-        return sorted(path.name for path in self.folder.iterdir() if path.is_dir())
+        with explained(self.folder, "read"):
+            there = self.folder.iterdir() if self.folder.is_dir() else ()
+            return sorted(path.name for path in there if path.is_dir())
 
     def changed(self, name: str) -> datetime | None:
         path = self.folder / name
@@ -155,7 +155,13 @@ class S3Place:
         return S3Place(f"{self.uri}/{name}", self._kms_key)
 
     def files(self) -> list[Entry]:
-        return [entry for page in self._pages() for entry in self._entries(page)]
+        # Consoles mark a folder by an empty object that ends in a slash.
+        found = [f for page in self._pages() for f in page.get("Contents", [])]
+        return [
+            Entry(f["Key"][len(self._prefix) :], f["Size"], f["ETag"], f["LastModified"])
+            for f in found
+            if not f["Key"].endswith("/")
+        ]
 
     def as_file(self) -> tuple["S3Place", Entry] | None:
         """Return the object with exactly this key, and the place it lies in, if there is one."""
@@ -253,17 +259,6 @@ class S3Place:
             return list(
                 pages.paginate(Bucket=self.bucket, Prefix=self._prefix, Delimiter=delimiter)
             )
-
-    def _entries(self, page: Mapping[str, Any]) -> Iterator[Entry]:
-        for found in page.get("Contents", []):
-            # Consoles mark a folder by an empty object that ends in a slash.
-            if not found["Key"].endswith("/"):
-                yield Entry(
-                    found["Key"][len(self._prefix) :],
-                    found["Size"],
-                    found["ETag"],
-                    found["LastModified"],
-                )
 
 
 def split_uri(uri: str) -> tuple[str, str]:
