@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import re
 import socket
 import tarfile
 from types import SimpleNamespace
@@ -543,28 +544,31 @@ CASES = {
     "parquet": {"data.source": "me/parquet"},
     "odd": {"data.source": "me/odd"},
     "private": {"data.source": "me/private"},
-    "unknown": {"data.source": "me/unknown"},
-    "private without a token": {"data.source": "me/private", "token": ""},
-    "refused token": {"data.source": "me/pairs", "token": WRONG},
-    "no such revision": {"data.source": "me/pairs@gone"},
-    "no such split": {"data.source": "me/pairs:dev"},
-    "no such subset": {"data.source": "me/pairs", "data.subset": "medium"},
-    "empty": {"data.source": "me/empty"},
-    "script": {"data.source": "me/script"},
-    "format": {"data.source": "me/text"},
-    "evil": {"data.source": "me/evil"},
-    "large": {"data.source": "me/pairs", "data.max_download_gb": "0.00000001"},
     "model": {"model.base": "me/tiny"},
     "model revision": {"model.base": "me/tiny", "model.revision": "old"},
     "private model": {"model.base": "me/private"},
-    "unknown model": {"model.base": "me/unknown"},
-    "private model without a token": {"model.base": "me/private", "token": ""},
-    "refused token for a model": {"model.base": "me/tiny", "token": WRONG},
-    "no such model revision": {"model.base": "me/tiny", "model.revision": "gone"},
-    "pickles": {"model.base": "me/pickled"},
-    "illegal id": {"model.base": "me/--no--"},
-    "large model": {"model.base": "me/private", "model.max_download_gb": "0.00000001"},
 }
+# Field, name, other settings; exit code and words of the line.
+REFUSED = [
+    ("data.source", "me/unknown", {}, 4, "HF_TOKEN"),
+    ("data.source", "me/private", {"token": ""}, 4, "HF_TOKEN"),
+    ("data.source", "me/pairs", {"token": WRONG}, 7, "HTTP 401", "HF_TOKEN"),
+    ("data.source", "me/pairs@gone", {}, 4, "me/pairs` has no such revision"),
+    ("data.source", "me/pairs:dev", {}, 4, "`dev`", "`train`, `validation`, `test`"),
+    ("data.source", "me/pairs", {"data.subset": "medium"}, 4, "medium", "easy"),
+    ("data.source", "me/text", {}, 4, "`train.txt`"),
+    ("data.source", "me/pairs", {"data.max_download_gb": "1e-8"}, 4, "`data.max_download_gb`"),
+    ("data.source", "me/empty", {}, 4),
+    ("data.source", "me/script", {}, 4, "script.py"),
+    ("data.source", "me/evil", {}, 7),
+    ("model.base", "me/unknown", {}, 5, "HF_TOKEN"),
+    ("model.base", "me/private", {"token": ""}, 5, "HF_TOKEN"),
+    ("model.base", "me/tiny", {"token": WRONG}, 7, "HTTP 401", "HF_TOKEN"),
+    ("model.base", "me/tiny", {"model.revision": "gone"}, 5, "revision"),
+    ("model.base", "me/pickled", {}, 5, "safetensors"),
+    ("model.base", "me/--no--", {}, 5, "owner/name"),
+    ("model.base", "me/private", {"model.max_download_gb": "1e-8"}, 5, "`model.max_download_gb`"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -572,7 +576,8 @@ def fetched(hub, tmp_path_factory):
     """What became of each case; one interpreter does them all."""
     home = tmp_path_factory.mktemp("hub")
     environment = hub.environment(home / "cache", HF_TOKEN=TOKEN)
-    found = in_client(environment, fetch_cases, str(home / "work"), CASES)
+    refused = {str(n): {case[0]: case[1], **case[2]} for n, case in enumerate(REFUSED)}
+    found = in_client(environment, fetch_cases, str(home / "work"), CASES | refused)
     assert list(home.rglob("evil.jsonl")) == []
     return found
 
@@ -637,34 +642,13 @@ def test_a_hub_model_comes_without_pickles_and_code(fetched, hub, tiny_encoder):
     assert not asked & {"pytorch_model.bin", "model.onnx", "rng.pt", "modeling.py"}
 
 
-TOLD = {
-    "unknown": (4, "me/unknown", "HF_TOKEN"),
-    "private without a token": (4, "me/private", "HF_TOKEN"),
-    "refused token": (7, "me/pairs", "HTTP 401", "HF_TOKEN"),
-    "no such revision": (4, "me/pairs", "revision"),
-    "no such split": (4, "me/pairs", "`dev`", "`train`, `validation`, `test`"),
-    "no such subset": (4, "me/pairs", "medium", "easy"),
-    "format": (4, "me/text", "`train.txt`"),
-    "large": (4, "me/pairs", "`data.max_download_gb` allows 1e-08"),
-    "empty": (4, "me/empty"),
-    "script": (4, "me/script", "script.py"),
-    "evil": (7, "evil"),
-    "unknown model": (5, "me/unknown", "HF_TOKEN"),
-    "private model without a token": (5, "me/private", "HF_TOKEN"),
-    "refused token for a model": (7, "me/tiny", "HTTP 401", "HF_TOKEN"),
-    "no such model revision": (5, "me/tiny", "revision"),
-    "pickles": (5, "me/pickled", "safetensors"),
-    "illegal id": (5, "me/--no--", "owner/name"),
-    "large model": (5, "me/private", "`model.max_download_gb` allows 1e-08"),
-}
-
-
-@pytest.mark.parametrize("case", TOLD)
-def test_what_the_hub_does_not_give_is_told(fetched, case):
+@pytest.mark.parametrize("number", range(len(REFUSED)))
+def test_what_the_hub_does_not_give_is_told(fetched, number):
     """One line and the exit code of what is missing, no token in it; nobody waits for it."""
-    found, (code, *parameters) = fetched[case], TOLD[case]
+    found, (_, name, _, code, *words) = fetched[str(number)], REFUSED[number]
     assert found["code"] == code
-    assert [word for word in parameters if word not in found["line"]] == []
+    named = re.split("[@:]", name)[0]
+    assert [word for word in (named, *words) if word not in found["line"]] == []
     assert "\n" not in found["line"]
     assert "Planted" not in found["line"]
     assert found["seconds"] < 10
@@ -673,7 +657,7 @@ def test_what_the_hub_does_not_give_is_told(fetched, case):
 def test_trusted_code_comes_along_and_what_is_too_large_does_not(hub, tmp_path):
     """Who trusts a repository gets its Python files, still without pickles."""
     hub.requests.clear()
-    cases = {name: CASES[name] for name in ("large", "large model")}
+    cases = {case[0]: {case[0]: case[1], **case[2]} for case in REFUSED if "1e-8" in str(case[2])}
     environment = hub.environment(tmp_path / "cache")
     found = in_client(environment, fetch_cases, str(tmp_path), cases)
     assert [case["code"] for case in found.values()] == [4, 5]

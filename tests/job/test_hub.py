@@ -23,13 +23,16 @@ def write(tmp_path):
     """Write files into a folder; returns it."""
 
     def work(name, files):
-        for path, data in files.items():
-            target = tmp_path / name / path
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(data)
+        fill(tmp_path / name, files)
         return tmp_path / name
 
     return work
+
+
+def fill(folder, files):
+    for name, data in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
 
 
 def push(folder, steps):
@@ -173,9 +176,8 @@ def test_a_checkpoint_that_cannot_be_pushed_is_a_line_in_the_log(hub, tmp_path, 
 
 
 def push_reports(root, cases):
-    """Push what workspaces hold; `cases` map a name to whether it improved and is pushed anyway."""
+    """Push what workspaces hold; `cases` map a name to whether it is pushed in any case."""
     import io
-    import json
     import logging
     from pathlib import Path
 
@@ -186,45 +188,38 @@ def push_reports(root, cases):
     log = logging.getLogger("embedtune")
     log.addHandler(logging.StreamHandler(stream := io.StringIO()))
     log.setLevel("INFO")
-    files = {
-        "output/data/report/report.md": "# Report\n",
-        "output/data/logs/job.log": "a line\n",
-        "output/data/per_query.parquet": "many",
-        "output/data/data/train.jsonl": "mine alone",
-        "output/data/manifest.json": "{}",
-        "model/README.md": "# Card\n",
-        "model/model.safetensors": "weights",
-    }
-    for name, (improved, always) in cases.items():
-        workspace = Workspace(Path(root, name))
-        report = json.dumps({"verdict": {"improved": improved}})
-        for path, text in (files | {"output/data/report/report.json": report}).items():
-            target = workspace.root / path
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(text)
+    for name, always in cases.items():
         push = Push(f"me/{name}", private=True)
         push.prepare()
-        push_model(workspace, push, name, always=always)
+        push_model(Workspace(Path(root, name)), push, name, always=always)
     return stream.getvalue().splitlines()
 
 
 def test_a_model_is_pushed_where_it_was_improved(hub, tmp_path):
     """Or where the spec wants it all the same; the data stays at home."""
-    cases = {"better": [True, False], "worse": [False, False], "anyway": [False, True]}
-    environment = hub.environment(tmp_path / "cache", HF_TOKEN=TOKEN)
-    lines = in_client(environment, push_reports, str(tmp_path / "work"), cases)
-    expected = {
+    wanted = {
         "README.md": b"# Card\n",
         "model.safetensors": b"weights",
         "report/report.md": b"# Report\n",
         "logs/job.log": b"a line\n",
     }
-    for name, improved in {"better": True, "anyway": False}.items():
+    at_home = ("per_query.parquet", "data/train.jsonl", "manifest.json")
+    reports = {
+        name: json.dumps({"verdict": {"improved": name == "better"}}).encode()
+        for name in ("better", "worse", "anyway")
+    }
+    for name, report in reports.items():
+        own = dict.fromkeys(at_home, b"mine") | {"report/report.json": report}
+        results = {n: data for n, data in wanted.items() if "/" in n}
+        fill(tmp_path / name / "output" / "data", results | own)
+        fill(tmp_path / name / "model", {n: wanted[n] for n in wanted.keys() - results.keys()})
+    environment = hub.environment(tmp_path / "cache", HF_TOKEN=TOKEN)
+    cases = {name: name == "anyway" for name in reports}
+    lines = in_client(environment, push_reports, str(tmp_path), cases)
+    for name in ("better", "anyway"):
         files = hub.files(f"me/{name}", name)
-        report = json.loads(files.pop("report/report.json"))
-        assert report == {"verdict": {"improved": improved}}
         del files[".gitattributes"]
-        assert files == expected
+        assert files == wanted | {"report/report.json": reports[name]}
     assert hub.files("me/worse").keys() == {".gitattributes"}
     assert hub.repos["model", "me/worse"].tags == {}
     better, worse, anyway = lines
