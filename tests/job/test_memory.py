@@ -14,6 +14,7 @@ from job.memory import halvings, is_out_of_memory, retry_on_oom
 from job.model import load_model
 from job.progress import log
 from job.recipe import resolve
+from job.spec_document import build_spec
 from job.train import conducting_trainer
 from job.trainer import Setting
 from job.workspace import Workspace
@@ -39,33 +40,36 @@ class Gauge:
             raise torch.OutOfMemoryError(msg)
 
 
-@pytest.fixture
-def prepare(tiny_spec, tmp_path):
+@pytest.fixture(scope="module")
+def prepare(tiny_encoder, pairs_file, tiny_settings, tmp_path_factory):
     """Set up a training of one epoch of ten steps of 32 pairs each."""
-    numbers = iter(range(10))
 
-    def make(mini_batch_size=None, dropout=0.0):
-        spec = tiny_spec(
-            training__epochs="1",
-            training__mini_batch_size=str(mini_batch_size or "null"),
-            training__dropout=str(dropout),
-        )
-        dataset = load_dataset(spec.data, {})
-        model = load_model(spec.model, CPU)
-        dimensions = choose_dimensions(spec.evaluation, model.width)
-        base = score_base(model, dataset, dimensions, spec)
-        workspace = Workspace(tmp_path / str(next(numbers)))
+    def make(mini_batch_size=None, dropout=0.3):
+        given = {
+            "data.source": str(pairs_file),
+            "model.base": str(tiny_encoder),
+            "training.epochs": "1",
+            "training.mini_batch_size": str(mini_batch_size or "null"),
+            "training.dropout": str(dropout),
+        }
+        spec = build_spec({}, tiny_settings | given)
+        dataset, model = load_dataset(spec.data, {}), load_model(spec.model, CPU)
+        base = score_base(model, dataset, choose_dimensions(spec.evaluation, model.width), spec)
         recipe = resolve(spec.training, model, dataset.train)
-        trainer = conducting_trainer(
-            model,
-            Setting(dataset.train, base.validation.dimensions, recipe.spec, model.prompts),
-            base.validation,
-            workspace,
-            StopSignal(),
-        )
+        setting = Setting(dataset.train, base.validation.dimensions, recipe.spec, model.prompts)
+        place = Workspace(tmp_path_factory.mktemp("work"))
+        trainer = conducting_trainer(model, setting, base.validation, place, StopSignal())
         return trainer, Gauge(model.encoder)
 
     return make
+
+
+@pytest.fixture(scope="module")
+def known(prepare):
+    """A training in mini-batches of 8, for which the memory suffices."""
+    trainer, _ = prepare(8)
+    trainer.train()
+    return trainer
 
 
 @pytest.fixture
@@ -91,11 +95,9 @@ def largest_difference(one, other):
 
 
 @pytest.mark.parametrize("given", [None, 16])
-def test_what_does_not_fit_is_trained_as_if_the_mini_batch_had_been_smaller(prepare, lines, given):
+def test_what_does_not_fit_is_trained_in_smaller_batches(prepare, known, lines, given):
     """Memory for 8 rows: from the first step on, every bit is that of `mini_batch_size: 8`."""
-    known, _ = prepare(8, dropout=0.3)
-    known.train()
-    trainer, gauge = prepare(given, dropout=0.3)
+    trainer, gauge = prepare(given)
     gauge.limit = 8
 
     trainer.train()
@@ -114,33 +116,30 @@ def test_what_does_not_fit_is_trained_as_if_the_mini_batch_had_been_smaller(prep
 
 def test_memory_that_runs_out_midway_costs_no_step_and_doubles_none(prepare):
     """From the seventh step on: the weights differ by the order of summation alone."""
-    known, _ = prepare(16)
-    known.train()
-    trainer, gauge = prepare(16)
-    plain = trainer.training_step
-    steps = []
+    plain, _ = prepare(16, dropout=0.0)
+    plain.train()
+    trainer, gauge = prepare(16, dropout=0.0)
+    take, steps = trainer.training_step, []
 
     def step(*given):
         steps.append(len(steps) + 1)
         gauge.limit = 10_000 if steps[-1] < 7 else 4
-        return plain(*given)
+        return take(*given)
 
     trainer.training_step = step
     trainer.train()
 
     assert steps == list(range(1, 11))
     assert trainer.rows_at_once == 4
-    assert 0.0 < largest_difference(trainer, known) < 1e-5
+    assert 0.0 < largest_difference(trainer, plain) < 1e-5
 
 
 @pytest.mark.parametrize("given", [None, 16])
-def test_a_step_that_broke_off_leaves_nothing(prepare, given):
+def test_a_step_that_broke_off_leaves_nothing(prepare, known, given):
     """Memory runs out in the backward pass: some weights have gradients, dropout was drawn."""
     import torch
 
-    known, _ = prepare(8, dropout=0.3)
-    known.train()
-    trainer, _ = prepare(given, dropout=0.3)
+    trainer, _ = prepare(given)
     gradients = []
 
     def break_once(gradient):
