@@ -57,6 +57,7 @@ RUN --mount=type=bind,from=wheel,source=/wheels,target=/mnt \
 # What the NVIDIA runtime lets in; without that runtime they mean nothing.
 ENV NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility \
+    OMP_WAIT_POLICY=PASSIVE \
     PYTHONUNBUFFERED=1 \
     HOME=/tmp \
     HF_HOME=/tmp/huggingface

@@ -61,6 +61,8 @@ secrets: $(VENV)/.dev
 docs: $(VENV)/.dev
 	$(BIN)/python -m launcher.reference README.md container/README.md
 
+# As the job does for itself: threads that wait must not spin.
+bench: export OMP_WAIT_POLICY ?= PASSIVE
 bench: $(VENV)/.demo
 	$(BIN)/python tests/benchmarks/evaluation.py
 	$(BIN)/python tests/benchmarks/versus_article.py $(ARGS)

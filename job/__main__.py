@@ -122,6 +122,8 @@ def train(
     # Read when torch is imported. Processes that end one after the other lose sight of each other's
     # store, of which it warns with a stack of C++; what is an error, an exception says.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    # Read then too: threads that spin while they wait make training slow beside anything else.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     place = Workspace(workspace)
 
     def work() -> int:

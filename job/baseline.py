@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from job.cache import load_scores, save_scores
 from job.data import Dataset
 from job.evaluate import (
     Bounded,
@@ -18,7 +19,6 @@ from job.evaluate import (
     score_bm25,
     score_vectors,
 )
-from job.kept import keep_scores, kept_scores
 from job.model import Model, Prompts
 from job.ranking import METRIC, Scores
 from job.side_tests import SideTest
@@ -152,14 +152,14 @@ def keep_baseline(base: Baseline, path: Path) -> None:
     for name, by_dimension in base.others.items():
         scores |= {f"others/{name}/{d}": found for d, found in by_dimension.items()}
     choice = base.prompts
-    keep_scores(path, scores, {"with": choice.with_prompts, "without": choice.without_prompts})
+    save_scores(path, scores, {"with": choice.with_prompts, "without": choice.without_prompts})
 
 
 def kept_baseline(
     path: Path, model: Model, dataset: Dataset, dimensions: Dimensions, spec: JobSpec
 ) -> Baseline | None:
     """Take up what an earlier start of this run has scored, if it came so far."""
-    kept = kept_scores(path)
+    kept = load_scores(path)
     if kept is None:
         return None
     scores, facts = kept

@@ -11,7 +11,7 @@ from transformers.trainer_callback import ProgressCallback
 from job import crew
 from job.batches import Shares
 from job.interruption import StopSignal
-from job.progress import log, tell
+from job.progress import tell
 
 
 class _Sharing(Protocol):
@@ -117,21 +117,21 @@ class Recorder(TrainerCallback):
         **_: object,
     ) -> None:
         logs = logs or {}
-        where = f"{state.global_step}/{state.max_steps}"
+        where = {"step": state.global_step, "steps": state.max_steps}
         if "loss" in logs:
             each = self._seconds / max(1, self._steps)
             self._seconds, self._steps = 0.0, 0
             tell(
                 "train",
-                step=where,
-                loss=f"{logs['loss']:.4f}",
-                learning_rate=f"{logs['learning_rate']:.2e}",
-                seconds_per_step=f"{each:.4f}",
-                pairs_per_second=f"{args.train_batch_size / each:.1f}" if each else "0.0",
+                **where,
+                loss=round(logs["loss"], 4),
+                learning_rate=float(f"{logs['learning_rate']:.2e}"),
+                seconds_per_step=round(each, 4),
+                pairs_per_second=round(args.train_batch_size / each, 1) if each else 0.0,
             )
         for key, value in logs.items():
             if key.startswith("eval_dim_"):
-                log.info("validate: step=%s %s: %.4f", where, key.removeprefix("eval_"), value)
+                tell("validate", **where, **{key.removeprefix("eval_"): value})
 
 
 class AfterSaving(TrainerCallback):

@@ -9,7 +9,7 @@ from sentence_transformers import SentenceTransformer
 from job.errors import TrainingError
 from job.evaluate import Validation, metric_key
 from job.model import Model
-from job.progress import log
+from job.progress import warn
 from job.workspace import sha256, write_atomically
 
 # Written last into a checkpoint: the digests of all its files.
@@ -37,7 +37,7 @@ def last_checkpoint(folder: Path) -> Path | None:
         fault = _fault(checkpoint)
         if fault is None:
             return checkpoint
-        log.warning("checkpoint: `%s` is skipped: %s", checkpoint.name, fault)
+        warn("checkpoint", f"`{checkpoint.name}` is skipped: {fault}")
     return None
 
 

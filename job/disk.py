@@ -30,10 +30,12 @@ def require_room_for_training(model: Model, workspace: Workspace) -> None:
 
     A checkpoint is written before an older one goes; those of a run that is taken up are there.
     """
-    wanted = (CHECKPOINTS_KEPT + 1) * checkpoint_bytes(model) - _size(workspace.checkpoints)
-    needs = {workspace.checkpoints: max(0, wanted)}
-    needs[workspace.model] = model_bytes(model)
-    needs[workspace.results] = RESULTS
+    there = sum(path.stat().st_size for path in workspace.checkpoints.rglob("*") if path.is_file())
+    needs = {
+        workspace.checkpoints: max(0, (CHECKPOINTS_KEPT + 1) * checkpoint_bytes(model) - there),
+        workspace.model: model_bytes(model),
+        workspace.results: RESULTS,
+    }
     _require(needs, "The run needs", "Free some, or take a larger disk")
 
 
@@ -63,8 +65,8 @@ class EnoughDisk(TrainerCallback):
 def _require(needs: Mapping[Path, int], what: str, advice: str) -> None:
     by_disk: dict[int, dict[Path, int]] = defaultdict(dict)
     for folder, size in needs.items():
-        there = _existing(folder)
-        sizes = by_disk[_disk_of(there)]
+        there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        sizes = by_disk[there.stat().st_dev]
         sizes[there] = sizes.get(there, 0) + size
     for sizes in by_disk.values():
         folder, needed = next(iter(sizes)), sum(sizes.values())
@@ -75,18 +77,6 @@ def _require(needs: Mapping[Path, int], what: str, advice: str) -> None:
                 f"`{folder}` lies. {advice}."
             )
             raise MachineError(msg)
-
-
-def _existing(folder: Path) -> Path:
-    return next(path for path in (folder, *folder.absolute().parents) if path.exists())
-
-
-def _disk_of(folder: Path) -> int:
-    return folder.stat().st_dev
-
-
-def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def _gb(size: int) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 
 from job import crew
 from job.machine import choose_machine
-from job.memory import with_fewer_rows
+from job.memory import retry_on_oom
 from job.model import Model, load_model
 from job.spec import ModelSpec
 
@@ -57,7 +57,7 @@ def _encode(model: Model, texts: list[str], prompt: str, batch_size: int) -> "to
             )
         return found.float()
 
-    return with_fewer_rows(batch_size, vectors, "encode")
+    return retry_on_oom(batch_size, vectors, "encode")
 
 
 def introduce(model: Model, spec: ModelSpec, folder: Path) -> None:

@@ -18,6 +18,8 @@ EmbedtuneError
 0 is success, 1 a bug of ours (with a traceback) and 2 wrong usage (Click's own).
 """
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import ClassVar
 
 from job.wording import on_one_line
@@ -97,6 +99,17 @@ class OutOfMemory(EmbedtuneError):
 class Stalled(EmbedtuneError):
     exit_code = 15
     meaning = "nothing moved any more, so the run ended itself; it can be resumed"
+
+
+@contextmanager
+def translated(expected: Callable[[Exception], EmbedtuneError | None]) -> Iterator[None]:
+    """Raise what `expected` makes of an exception; where that is nothing, it is a bug of ours."""
+    try:
+        yield
+    except Exception as error:
+        if (known := expected(error)) is None:
+            raise
+        raise known from None
 
 
 EXIT_CODES: dict[int, str] = {

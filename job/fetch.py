@@ -21,7 +21,7 @@ from job import hub
 from job.errors import DataError, EmbedtuneError, ModelError, TrainingError
 from job.model import find_locally
 from job.places import S3, Entry, S3Place, inside
-from job.progress import log
+from job.progress import tell
 from job.records import explained, file_format
 from job.rows import require_data
 from job.spec import DataSpec, JobSpec, ModelSpec
@@ -92,7 +92,10 @@ def fetch_data(
             continue
         folder, pinned = workspace.fetched / role, pins.get(role, {})
         if uri.startswith(S3):
-            fetched[role] = _from_s3(uri, folder, pinned, limit, "data", _is_data)
+            # BEIR's judgements are `.tsv`, which is a format as well.
+            fetched[role] = _from_s3(
+                uri, folder, pinned, limit, "data", lambda n: file_format(Path(n)) is not None
+            )
         elif reference := hub_reference(uri):
             # `data.subset`, `split` and `revision` are those of the data, of which this is none.
             own = DataSpec(max_download_gb=data.max_download_gb) if role == "probe" else data
@@ -192,9 +195,10 @@ def _from_s3(
         raise error(msg)
     size = sum(entry.size for entry in entries)
     hub.check_size(uri, size, limit, kind)
+    listing = json.dumps([(entry.name, entry.size, entry.tag) for entry in entries])
     facts: dict[str, Any] = {
         "uri": uri,
-        "version": _version(entries),
+        "version": hashlib.sha256(listing.encode("utf-8")).hexdigest()[:16],
         "file": entries[0].name if single else None,
         "files": len(entries),
         "bytes": size,
@@ -211,13 +215,10 @@ def _fetch_missing(place: S3Place, entries: list[Entry], folder: Path) -> None:
     for other in folder.parent.glob("*"):
         if other.name != folder.name:
             shutil.rmtree(other, ignore_errors=True)
-    missing = [e for e in entries if not _is_there(inside(folder, e.name), e.size)]
-    log.info("fetch: %s files=%d missing=%d", place.uri, len(entries), len(missing))
+    here = {e: inside(folder, e.name) for e in entries}
+    missing = [e for e, path in here.items() if not path.is_file() or path.stat().st_size != e.size]
+    tell("fetch", place.uri, files=len(entries), missing=len(missing))
     place.get(missing, folder)
-
-
-def _is_there(path: Path, size: int) -> bool:
-    return path.is_file() and path.stat().st_size == size
 
 
 def _path_of(folder: Path, facts: dict[str, Any]) -> Path | None:
@@ -225,16 +226,6 @@ def _path_of(folder: Path, facts: dict[str, Any]) -> Path | None:
         return None
     version = folder / str(facts["version"])
     return version / facts["file"] if facts["file"] else version
-
-
-def _version(entries: list[Entry]) -> str:
-    listing = json.dumps([(entry.name, entry.size, entry.tag) for entry in entries])
-    return hashlib.sha256(listing.encode("utf-8")).hexdigest()[:16]
-
-
-def _is_data(name: str) -> bool:
-    # BEIR's judgements are `.tsv`, which is a format as well.
-    return file_format(Path(name)) is not None
 
 
 def _is_model(name: str, only: str) -> bool:

@@ -6,16 +6,16 @@ The client's own settings hold: `HF_TOKEN` or its login, `HF_ENDPOINT`, `HF_HOME
 import glob
 import os
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from job.errors import DataError, EmbedtuneError, ModelError, StorageError
+from job.errors import DataError, EmbedtuneError, ModelError, StorageError, translated
 from job.places import inside
-from job.progress import log
+from job.progress import tell, warn
 
 # Weights in formats that we do not load; some of them are pickles, which may run code.
 OTHER_WEIGHTS = (
@@ -30,7 +30,6 @@ DATA_SET = re.compile(rf"(?:{SCHEME})?({REPOSITORY})(?:@([^:]+))?(?::(\S+))?")
 # What a training keeps beside a checkpoint's model.
 TRAINER_FILES = ("optimizer.*", "scheduler.*", "scaler.*", "rng_state*", "trainer_state.json",
                  "training_args.bin")  # fmt: skip
-
 
 # A Hub's cache of somebody else's, which is only read: the launcher mounts the caller's.
 SHARED_CACHE = "EMBEDTUNE_HUB_CACHE"
@@ -204,7 +203,7 @@ class Push:
                 ignore_patterns=list(TRAINER_FILES),
                 commit_message=f"{run}: {folder.name}",
             )
-        log.info("hub: %s is in `%s`, branch `%s`", folder.name, self.repository, branch)
+        tell("hub", f"{folder.name} is in `{self.repository}`, branch `{branch}`")
 
 
 def checkpoint_pusher(push: Push, run: str) -> Callable[[Path], None]:
@@ -214,46 +213,49 @@ def checkpoint_pusher(push: Push, run: str) -> Callable[[Path], None]:
         try:
             push.checkpoint(folder, run)
         except StorageError as error:
-            log.warning("hub: %s was not pushed: %s", folder.name, error)
+            warn("hub", f"{folder.name} was not pushed: {error}")
 
     return pushed
 
 
-@contextmanager
 def _explained(
     repository: str, kind: str, error: type[EmbedtuneError] | None = None
-) -> Iterator[None]:
+) -> AbstractContextManager[None]:
     """Turn what the Hub's libraries raise into one line.
 
     What is not there is the data's or the model's error, what cannot be reached the storage's.
     """
+    missing = error or (ModelError if kind == "model" else DataError)
+    name = f"The Hub {'model' if kind == 'model' else 'data set'} `{repository}`"
+    return translated(partial(_expected, name, missing))
+
+
+def _expected(
+    name: str, missing: type[EmbedtuneError], problem: Exception
+) -> EmbedtuneError | None:
     import httpx2
     from huggingface_hub import errors as hub
 
-    missing = error or (ModelError if kind == "model" else DataError)
-    name = f"The Hub {'model' if kind == 'model' else 'data set'} `{repository}`"
-    kept: EmbedtuneError
-    try:
-        yield
-        return
-    except hub.GatedRepoError:
-        kept = missing(f"{name} is gated: ask for access on its page, and set `HF_TOKEN`.")
-    except hub.RevisionNotFoundError:
-        kept = missing(f"{name} has no such revision.")
-    except hub.RepositoryNotFoundError:
-        kept = missing(f"{name} does not exist, or is private: check the id and `HF_TOKEN`.")
-    except hub.HFValidationError:
-        kept = missing(f"{name}: that is no legal id; expected `owner/name`.")
-    except hub.HfHubHTTPError as problem:
-        kept = StorageError(f"{name}: {_refusal(problem)}")
-    except (hub.RevisionResolutionError, hub.LocalEntryNotFoundError, httpx2.HTTPError,
-            ConnectionError) as problem:  # fmt: skip
-        kept = _unreachable(name, problem, missing)
-    except (OSError, ValueError, RuntimeError) as problem:
+    absent = {
+        hub.GatedRepoError: " is gated: ask for access on its page, and set `HF_TOKEN`.",
+        hub.RevisionNotFoundError: " has no such revision.",
+        hub.RepositoryNotFoundError: " does not exist, or is private: check the id and `HF_TOKEN`.",
+        hub.HFValidationError: ": that is no legal id; expected `owner/name`.",
+    }
+    # The first of them is one of the third as well.
+    for kind, text in absent.items():
+        if isinstance(problem, kind):
+            return missing(name + text)
+    if isinstance(problem, hub.HfHubHTTPError):
+        return StorageError(f"{name}: {_refusal(problem)}")
+    unreachable = (hub.RevisionResolutionError, hub.LocalEntryNotFoundError, httpx2.HTTPError)
+    if isinstance(problem, (*unreachable, ConnectionError)):
+        return _unreachable(name, problem, missing)
+    if isinstance(problem, (OSError, ValueError, RuntimeError)):
         # `datasets`: no such subset, no data file at all, a script.
         reason = next(iter(str(problem).strip().splitlines()), type(problem).__name__)
-        kept = missing(f"{name} cannot be used: {without_queries(reason).rstrip('.')[:300]}.")
-    raise kept
+        return missing(f"{name} cannot be used: {without_queries(reason).rstrip('.')[:300]}.")
+    return None
 
 
 def _refusal(problem: Exception) -> str:

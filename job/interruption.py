@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from job.progress import log
+from job.progress import tell
 
 
 class StopSignal:
@@ -42,4 +42,4 @@ class StopSignal:
             # No library swallows a KeyboardInterrupt; `job.__main__` makes an exit code of it.
             raise KeyboardInterrupt
         self._received = True
-        log.info("stop: %s received, finishing this step first", signal.Signals(number).name)
+        tell("stop", f"{signal.Signals(number).name} received, finishing this step first")

@@ -1,15 +1,14 @@
-"""Where memory runs out, the same work is done again with half as many rows at once."""
+"""Where memory runs out, the same work is done again with half the batch size."""
 
-import gc
 from collections.abc import Callable
 from typing import TypeVar
 
 from job.errors import OutOfMemory
-from job.lines import write_line
-from job.progress import log
+from job.progress import warn
 
 Result = TypeVar("Result")
-# What torch says without an error class of its own: its CPU allocator, MPS and CUDA's libraries.
+# What torch says without an error class of its own: its CPU allocator, MPS, CUDA's driver and
+# libraries. accelerate's `should_reduce_batch_size` knows neither the latter nor MemoryError.
 COMPLAINTS = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
 
 
@@ -24,45 +23,37 @@ def reason(error: BaseException) -> str:
     return next(iter(str(error).splitlines()), "no details")[:200]
 
 
-def with_fewer_rows(rows: int, work: Callable[[int], Result], what: str) -> Result:
-    """Do the work with so many rows at once, or with half as many until the memory suffices.
+def retry_on_oom(batch_size: int, work: Callable[[int], Result], what: str) -> Result:
+    """Do the work with this batch size, halved until the memory suffices.
 
     Raises `OutOfMemory` where not even one row fits.
     """
     while True:
         try:
-            return work(rows)
+            return work(batch_size)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
             why = reason(error)
-            if rows == 1:
+            if batch_size == 1:
                 msg = (
                     f"Memory does not suffice for a single text ({why}). Lower "
                     "`model.max_length`, or take a machine with more."
                 )
                 raise OutOfMemory(msg) from None
+        from accelerate.utils import release_memory
+
         # Only here: while the error lives, its frames keep alive what filled the memory.
-        _release()
-        facts = {"rows_at_once": rows // 2, "before": rows, "reason": why}
-        log.warning(write_line(what, "memory ran out, going on", **facts))
-        rows //= 2
+        release_memory()
+        facts = {"rows_at_once": batch_size // 2, "before": batch_size, "reason": why}
+        warn(what, "memory ran out, going on", **facts)
+        batch_size //= 2
 
 
 def halvings(asked: int, used: int) -> dict[str, int]:
-    """Tell a report how many rows were wanted at once and how many it was in the end."""
-    times, rows = 0, asked
-    while rows > used:
-        times, rows = times + 1, rows // 2
+    """Tell a report which batch size was asked for and which was used in the end."""
+    times = next(n for n in range(asked.bit_length()) if asked >> n <= used)
     return {"asked": asked, "used": used, "halved": times}
-
-
-def _release() -> None:
-    import torch
-
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 class RandomState:

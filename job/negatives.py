@@ -11,7 +11,7 @@ from job.data import TrainingPairs
 from job.errors import DataError
 from job.evaluate import encode
 from job.model import Model
-from job.progress import log
+from job.progress import tell
 from job.ranking import Directions, IntArray
 from job.search import TILE, Chosen, Matrix, View, search
 
@@ -70,7 +70,7 @@ def add_negatives(pairs: TrainingPairs, alike: list[IntArray], count: int) -> Tr
         return pairs
     mined = [rows[:count] for rows in alike]
     counts = np.array([len(rows) for rows in mined])
-    log.info("negatives: mined=%d", counts.sum())
+    tell("negatives", mined=int(counts.sum()))
     return _with_more(pairs, np.concatenate(mined), counts)
 
 

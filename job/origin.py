@@ -41,9 +41,9 @@ def claim_checkpoints(workspace: Workspace, now: Origin) -> None:
             "anew."
         )
         raise TrainingError(msg)
-    # What was found out before the first checkpoint does not hold any more.
-    for kept in workspace.checkpoints.glob("*.npz"):
-        kept.unlink()
+    # What was computed before the first checkpoint does not hold any more.
+    for cached in (workspace.baseline, workspace.lookalikes, workspace.seconds):
+        cached.unlink(missing_ok=True)
     workspace.checkpoints.mkdir(parents=True, exist_ok=True)
     write_atomically(workspace.origin, json.dumps(now, indent=2) + "\n")
 

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from job import store
+from job import publish
 from job.baseline import Baseline, keep_baseline, kept_baseline, score_base
+from job.cache import load_seconds, save_seconds
 from job.card import write_card
 from job.compare import GroupedQueries, compare
 from job.data import Dataset, load_dataset, write_splits
@@ -18,14 +19,14 @@ from job.fetch import Inputs, fetch_inputs
 from job.hub import Push, checkpoint_pusher
 from job.hybrid import hybrid_search
 from job.interruption import StopSignal
-from job.kept import keep_seconds, kept_seconds
 from job.machine import Machine, choose_machine
 from job.model import Model, load_model
 from job.origin import claim_checkpoints, origin_of
 from job.places import open_place
-from job.progress import Progress, log, log_scores, logged_to, quieten_libraries
+from job.progress import Progress, log_scores, logged_to, quieten_libraries, tell
 from job.ranking import Scores
 from job.report import Results, Weights, build_report, job_cost
+from job.save import fingerprint, save_model
 from job.shards import collect_shards
 from job.side_tests import SideTest, side_tests
 from job.spec import JobSpec
@@ -33,6 +34,7 @@ from job.train import Training, train
 from job.truncation import count_truncated
 from job.where import look_where
 from job.workspace import Workspace
+from job.write import write_per_query, write_report
 
 
 @dataclass(frozen=True)
@@ -54,9 +56,9 @@ def run(spec: JobSpec, workspace: Workspace, where: Circumstances, stop: StopSig
     destination = None
     if where.publish:
         destination = open_place(output.uri, output.kms_key).join(where.name)
-        store.claim(destination, spec)
-        if store.is_complete(destination):
-            log.info("run: `%s` is finished already; nothing to do", destination.uri)
+        publish.claim(destination, spec)
+        if publish.is_complete(destination):
+            tell("run", f"`{destination.uri}` is finished already; nothing to do")
             _clear(workspace)
             return
     workspace.write_spec(spec)
@@ -67,13 +69,13 @@ def run(spec: JobSpec, workspace: Workspace, where: Circumstances, stop: StopSig
             if push:
                 push.prepare()
             produce(spec, workspace, where, stop, push)
-        store.write_manifest(workspace)
+        publish.write_manifest(workspace)
     if destination:
-        store.publish(workspace, destination)
+        publish.upload(workspace, destination)
     if push:
-        store.push_model(workspace, push, where.name, always=output.hub_always)
+        publish.push_model(workspace, push, where.name, always=output.hub_always)
     if destination:
-        store.complete(workspace, destination)
+        publish.complete(workspace, destination)
     _clear(workspace)
 
 
@@ -90,7 +92,7 @@ def produce(
     push: Push | None = None,
 ) -> None:
     """Make everything that a run leaves, in the workspace."""
-    progress = Progress(where.started, kept_seconds(workspace.seconds))
+    progress = Progress(where.started, load_seconds(workspace.seconds))
     # A GPU that is wanted and missing is told before anything is downloaded.
     machine = choose_machine(where.device, spec.model.precision)
     task = prepare(spec, workspace, machine, progress)
@@ -98,7 +100,7 @@ def produce(
         base = score_base_once(task, spec, workspace)
         log_scores("bm25", {0: base.bm25.means()})
         log_scores("base", {d: scores["float32"].means() for d, scores in base.test.items()})
-    keep_seconds(workspace.seconds, progress.seconds)
+    save_seconds(workspace.seconds, progress.seconds)
     with progress.stage("train") as facts:
         push_it = None
         if push and spec.output.hub_strategy == "checkpoint":
@@ -106,7 +108,7 @@ def produce(
 
         def on_checkpoint(folder: Path) -> None:
             progress.note()
-            keep_seconds(workspace.seconds, progress.seconds)
+            save_seconds(workspace.seconds, progress.seconds)
             if push_it:
                 push_it(folder)
 
@@ -128,16 +130,16 @@ def produce(
     with progress.stage("compare"):
         results = conclude(task, spec, base, training, tuned)
     with progress.stage("store"):
-        store.save_model(tuned.model, workspace.model, task.dataset)
+        save_model(tuned.model, workspace.model, task.dataset)
         bm25 = {0: {"float32": base.bm25}}
         every_query = {"bm25": bm25, "base": base.test, "tuned": tuned.scores}
-        store.write_per_query(workspace.per_query, task.dataset, every_query)
-        weights = Weights(store.fingerprint(task.inputs.model), store.fingerprint(workspace.model))
+        write_per_query(workspace.per_query, task.dataset, every_query)
+        weights = Weights(fingerprint(task.inputs.model), fingerprint(workspace.model))
     cost = job_cost(progress.seconds, where.price_per_hour)
     report = build_report(where.name, spec, results, weights, progress.seconds, cost)
     write_card(workspace.model, spec.model, task.inputs.model, report)
-    store.write_report(report, workspace.report)
-    log.info("verdict: %s", report["verdict"]["sentence"])
+    write_report(report, workspace.report)
+    tell("verdict", report["verdict"]["sentence"])
 
 
 @dataclass(frozen=True)
@@ -174,12 +176,12 @@ def prepare(spec: JobSpec, workspace: Workspace, machine: Machine, progress: Pro
 
 def score_base_once(task: Task, spec: JobSpec, workspace: Workspace) -> Baseline:
     """Score the base model, or take up what an earlier start of this run has scored."""
-    weights = store.fingerprint(task.inputs.model)
+    weights = fingerprint(task.inputs.model)
     data, precision = task.dataset.facts["fingerprint"], task.machine.precision
     claim_checkpoints(workspace, origin_of(spec, data, weights, precision))
     base = kept_baseline(workspace.baseline, task.model, task.dataset, task.dimensions, spec)
     if base:
-        log.info("score base: taken from an earlier start of this run")
+        tell("score base", "taken from an earlier start of this run")
         return base
     base = score_base(task.model, task.dataset, task.dimensions, spec, task.others)
     keep_baseline(base, workspace.baseline)

@@ -5,16 +5,16 @@ Light to import: boto3 is loaded when S3 is first asked for.
 
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
+from job import s3
 from job.errors import SpecError, StorageError
-from job.s3 import ATTEMPTS, error_code, explained, s3_client, transfers
-from job.workspace import link_or_copy, write_atomically, write_error
+from job.workspace import explained, link_or_copy, write_atomically
 
 S3 = "s3://"
 NO_OBJECT = ("404", "NoSuchKey", "NotFound")
@@ -102,9 +102,9 @@ class LocalPlace:
         )
 
     def folders(self) -> list[str]:
-        if not self.folder.is_dir():
-            return []
-        return sorted(path.name for path in self.folder.iterdir() if path.is_dir())
+        with explained(self.folder, "read"):
+            there = self.folder.iterdir() if self.folder.is_dir() else ()
+            return sorted(path.name for path in there if path.is_dir())
 
     def changed(self, name: str) -> datetime | None:
         path = self.folder / name
@@ -112,24 +112,19 @@ class LocalPlace:
 
     def read(self, name: str) -> str | None:
         path = self.folder / name
-        try:
+        with explained(path, "read"):
             return path.read_text("utf-8") if path.is_file() else None
-        except OSError as error:
-            msg = f"`{path}` cannot be read: {error.strerror}. Make it readable."
-        except UnicodeDecodeError:
-            msg = f"`{path}` cannot be read: it is no text in UTF-8."
-        raise StorageError(msg)
 
     def write(self, name: str, text: str) -> None:
         path = self.folder / name
-        with self._writing(path):
+        with explained(path):
             path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, text)
 
     def put(self, files: Mapping[str, Path]) -> None:
         for name, source in files.items():
             target = self.folder / name
-            with self._writing(target):
+            with explained(target):
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.unlink(missing_ok=True)
                 link_or_copy(source, target)
@@ -137,19 +132,11 @@ class LocalPlace:
     def get(self, entries: Iterable[Entry], folder: Path) -> None:
         for entry in entries:
             target = inside(folder, entry.name)
-            with self._writing(target):
+            with explained(target):
                 target.parent.mkdir(parents=True, exist_ok=True)
                 beside = target.with_name(f".{target.name}.copy")
                 shutil.copyfile(self.folder / entry.name, beside)
                 beside.replace(target)
-
-    @contextmanager
-    def _writing(self, path: Path) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            what = f"`{path}` cannot be written"
-            raise write_error(what, error) from None
 
 
 class S3Place:
@@ -168,7 +155,13 @@ class S3Place:
         return S3Place(f"{self.uri}/{name}", self._kms_key)
 
     def files(self) -> list[Entry]:
-        return [entry for page in self._pages() for entry in self._entries(page)]
+        # Consoles mark a folder by an empty object that ends in a slash.
+        found = [f for page in self._pages() for f in page.get("Contents", [])]
+        return [
+            Entry(f["Key"][len(self._prefix) :], f["Size"], f["ETag"], f["LastModified"])
+            for f in found
+            if not f["Key"].endswith("/")
+        ]
 
     def as_file(self) -> tuple["S3Place", Entry] | None:
         """Return the object with exactly this key, and the place it lies in, if there is one."""
@@ -183,11 +176,11 @@ class S3Place:
         return found["LastModified"] if found else None
 
     def _head(self, name: str) -> Any:  # noqa: ANN401  boto3 has no types here
-        with explained(f"{self.uri}/{name}"):
+        with s3.explained(f"{self.uri}/{name}"):
             try:
-                return s3_client().head_object(Bucket=self.bucket, Key=self._prefix + name)
-            except s3_client().exceptions.ClientError as error:
-                if error_code(error) in NO_OBJECT:
+                return s3.s3_client().head_object(Bucket=self.bucket, Key=self._prefix + name)
+            except s3.s3_client().exceptions.ClientError as error:
+                if s3.error_code(error) in NO_OBJECT:
                     return None
                 raise
 
@@ -196,36 +189,30 @@ class S3Place:
         return sorted(prefix["Prefix"][len(self._prefix) : -1] for prefix in prefixes)
 
     def read(self, name: str) -> str | None:
-        uri = f"{self.uri}/{name}"
-        with explained(uri):
+        with s3.explained(f"{self.uri}/{name}"):
             try:
-                content = self._content(name)
-            except s3_client().exceptions.ClientError as error:
-                if error_code(error) in NO_OBJECT:
+                return self._content(name).decode("utf-8")
+            except s3.s3_client().exceptions.ClientError as error:
+                if s3.error_code(error) in NO_OBJECT:
                     return None
                 raise
-        try:
-            return content.decode("utf-8")
-        except UnicodeDecodeError:
-            msg = f"`{uri}` cannot be read: it is no text in UTF-8."
-            raise StorageError(msg) from None
 
     def _content(self, name: str) -> bytes:
         from botocore.exceptions import IncompleteReadError, ResponseStreamingError
 
         def content() -> bytes:
-            answer = s3_client().get_object(Bucket=self.bucket, Key=self._prefix + name)
+            answer = s3.s3_client().get_object(Bucket=self.bucket, Key=self._prefix + name)
             return bytes(answer["Body"].read())
 
         # The client repeats requests, but not the reading of an answer that broke off.
-        for _ in range(ATTEMPTS - 1):
+        for _ in range(s3.ATTEMPTS - 1):
             with suppress(IncompleteReadError, ResponseStreamingError):
                 return content()
         return content()
 
     def write(self, name: str, text: str) -> None:
-        with explained(f"{self.uri}/{name}", "written"):
-            s3_client().put_object(
+        with s3.explained(f"{self.uri}/{name}", "written"):
+            s3.s3_client().put_object(
                 Bucket=self.bucket,
                 Key=self._prefix + name,
                 Body=text.encode("utf-8"),
@@ -233,7 +220,7 @@ class S3Place:
             )
 
     def put(self, files: Mapping[str, Path]) -> None:
-        with explained(self.uri, "written"), transfers() as manager:
+        with s3.explained(self.uri, "written"), s3.transfers() as manager:
             running = [
                 manager.upload(str(path), self.bucket, self._prefix + name, self._encryption)
                 for name, path in files.items()
@@ -243,7 +230,7 @@ class S3Place:
 
     def get(self, entries: Iterable[Entry], folder: Path) -> None:
         wanted = [(entry, inside(folder, entry.name)) for entry in entries]
-        with explained(self.uri), transfers() as manager:
+        with s3.explained(self.uri), s3.transfers() as manager:
             for _, path in wanted:
                 path.parent.mkdir(parents=True, exist_ok=True)
             running = [
@@ -257,9 +244,9 @@ class S3Place:
 
     def copy(self, source: "S3Place", names: Mapping[str, str]) -> None:
         """Copy objects from another place within S3; `names` maps theirs to ours."""
-        with explained(self.uri, "written"):
+        with s3.explained(self.uri, "written"):
             for theirs, ours in names.items():
-                s3_client().copy(
+                s3.s3_client().copy(
                     {"Bucket": source.bucket, "Key": source._prefix + theirs},
                     self.bucket,
                     self._prefix + ours,
@@ -267,22 +254,11 @@ class S3Place:
                 )
 
     def _pages(self, delimiter: str = "") -> list[Any]:
-        with explained(self.uri):
-            pages = s3_client().get_paginator("list_objects_v2")
+        with s3.explained(self.uri):
+            pages = s3.s3_client().get_paginator("list_objects_v2")
             return list(
                 pages.paginate(Bucket=self.bucket, Prefix=self._prefix, Delimiter=delimiter)
             )
-
-    def _entries(self, page: Mapping[str, Any]) -> Iterator[Entry]:
-        for found in page.get("Contents", []):
-            # Consoles mark a folder by an empty object that ends in a slash.
-            if not found["Key"].endswith("/"):
-                yield Entry(
-                    found["Key"][len(self._prefix) :],
-                    found["Size"],
-                    found["ETag"],
-                    found["LastModified"],
-                )
 
 
 def split_uri(uri: str) -> tuple[str, str]:

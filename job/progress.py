@@ -1,22 +1,62 @@
-"""What a run says while it works: one line at the start and end of a stage, and its seconds."""
+"""What a run says while it works: each event as a line for people and as JSON for programs.
+
+An event is what it is about, what happened, and facts: `tell("train", step=3, steps=30)`. The same
+event becomes a line on stderr and in `logs/job.log` (the grammar of `job/log_lines.py`), and in
+`logs/metrics.jsonl` an object, with the memory that is held at that time.
+"""
 
 import logging
+import math
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from job.lines import write_line
-from job.metrics import entry
+import structlog
+from structlog.stdlib import ProcessorFormatter
+from structlog.typing import EventDict, Processor
+
+from job.log_lines import write_line
 from job.wording import on_one_line
 
+# Its handlers decide where events go; without any, only warnings are seen.
 log = logging.getLogger("embedtune")
+HEAD = ("time", "what", "event")
+STAMP = structlog.processors.TimeStamper("%Y-%m-%dT%H:%M:%SZ", key="time")
+
+
+class _Event(dict[str, Any]):
+    """An event whose text is its line, for handlers that know nothing of events."""
+
+    def __str__(self) -> str:
+        facts = {key: value for key, value in self.items() if key not in HEAD}
+        return write_line(self["what"], self["event"], facts)
+
+
+def _as_event(_logger: object, _level: str, said: EventDict) -> _Event:
+    return _Event({**{key: said.pop(key) for key in HEAD}, **said})
+
+
+_events: Any = structlog.wrap_logger(
+    log,
+    processors=[
+        STAMP,
+        _as_event,
+        ProcessorFormatter.wrap_for_formatter,
+    ],
+    wrapper_class=structlog.stdlib.BoundLogger,
+)
 
 
 def tell(what: str, event: str = "", /, **facts: object) -> None:
-    """Log one line of a run: what it is about, what happened, and the facts of it."""
-    log.info(write_line(what, event, **facts))
+    """Log an event of a run: what it is about, what happened, and the facts of it."""
+    _events.info(event, what=what, **facts)
+
+
+def warn(what: str, event: str, /, **facts: object) -> None:
+    _events.warning(event, what=what, **facts)
 
 
 class Progress:
@@ -60,25 +100,27 @@ def log_scores(model: str, means: Mapping[int, Mapping[str, float]]) -> None:
     """
     for dimension, metrics in means.items():
         key = f"dim_{dimension}_cosine_ndcg@10" if dimension else "ndcg@10"
-        log.info("%s %s: %.4f", model, key, metrics["ndcg@10"])
+        tell(model, **{key: metrics["ndcg@10"]})
 
 
 def log_to_stderr() -> None:
-    _add_handler(logging.StreamHandler(sys.stderr), _Formatter)
+    _add_handler(logging.StreamHandler(sys.stderr), _line)
 
 
 @contextmanager
 def logged_to(folder: Path) -> Iterator[None]:
-    """Write our lines to `job.log` in a folder as well, and to `metrics.jsonl` as JSON.
+    """Write events to `job.log` in a folder as well, and to `metrics.jsonl` as JSON.
 
-    A run that is taken up adds to them; afterwards the files are closed.
+    A resumed run adds to them; afterwards the files are closed.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    as_json = structlog.processors.JSONRenderer(ensure_ascii=False, default=str)
     handlers = []
-    for name, formatter in (("job.log", _Formatter), ("metrics.jsonl", _MetricsFormatter)):
+    files: dict[str, list[Processor]] = {"job.log": [_line], "metrics.jsonl": [_measured, as_json]}
+    for name, renderers in files.items():
         _cut_half_line(folder / name)
         handlers.append(logging.FileHandler(folder / name, encoding="utf-8"))
-        _add_handler(handlers[-1], formatter)
+        _add_handler(handlers[-1], *renderers)
     try:
         yield
     finally:
@@ -94,23 +136,45 @@ def _cut_half_line(path: Path) -> None:
             file.truncate(file.read().rfind(b"\n") + 1)
 
 
-class _Formatter(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        return on_one_line(super().format(record))
-
-
-class _MetricsFormatter(_Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        return entry(super().format(record))
-
-
-def _add_handler(handler: logging.Handler, kind: type[_Formatter]) -> None:
-    formatter = kind("%(asctime)s %(message)s", "%Y-%m-%dT%H:%M:%SZ")
-    formatter.converter = time.gmtime
-    handler.setFormatter(formatter)
+def _add_handler(handler: logging.Handler, *renderers: Processor) -> None:
+    handler.setFormatter(
+        ProcessorFormatter(
+            processors=[ProcessorFormatter.remove_processors_meta, *renderers],
+            foreign_pre_chain=[_from_elsewhere, STAMP, _as_event],
+        )
+    )
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     log.propagate = False
+
+
+def _from_elsewhere(_logger: object, _level: str, said: EventDict) -> EventDict:
+    return {"what": "log", **said}
+
+
+def _line(_logger: object, _level: str, said: EventDict) -> str:
+    return on_one_line(f"{said['time']} {_Event(said)}")
+
+
+def _measured(_logger: object, _level: str, said: EventDict) -> EventDict:
+    """Add the bytes that this process holds; JSON knows no numbers but finite ones."""
+    finite = {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value
+        for key, value in said.items()
+    }
+    return {**finite, **memory()}
+
+
+def memory() -> dict[str, int]:
+    """Return the bytes that this process holds: `host_bytes` and, on a GPU, `device_bytes`."""
+    import psutil
+
+    held = {"host_bytes": int(psutil.Process().memory_info().rss)}
+    # A signal may be logged while torch is half imported.
+    cuda = sys.modules.get("torch.cuda")
+    if getattr(cuda, "is_initialized", bool)():
+        held["device_bytes"] = int(sys.modules["torch.cuda"].memory_reserved())
+    return held
 
 
 def quieten_libraries() -> None:

@@ -80,7 +80,7 @@ def resolve(spec: TrainingSpec, model: Model, pairs: TrainingPairs) -> Recipe:
         rows, reason = mini_batch_size(share, model, pairs, spec.mined_negatives)
         chosen["mini_batch_size"], reasons["mini_batch_size"] = rows, reason
     for field, reason in reasons.items():
-        tell("recipe", **{field: json.dumps(chosen[field]), "reason": reason})
+        tell("recipe", **{field: chosen[field], "reason": reason})
     return Recipe(ResolvedTraining.model_validate(spec.model_dump() | chosen), reasons)
 
 

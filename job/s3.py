@@ -1,13 +1,12 @@
 """The S3 client of this process, and each refusal in one line."""
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import cache
+from contextlib import AbstractContextManager
+from functools import cache, partial
 from typing import Any
 
-from job.errors import StorageError
-from job.workspace import write_error
+from job.errors import EmbedtuneError, StorageError, translated
+from job.workspace import file_error
 
 # Requests in flight at once; a large object travels in parts, each of them a request.
 PARALLEL = 16
@@ -47,29 +46,26 @@ def transfers() -> Any:  # noqa: ANN401  boto3 has no types here
     return create_transfer_manager(s3_client(), TransferConfig(max_concurrency=PARALLEL))
 
 
-@contextmanager
-def explained(uri: str, done: str = "read") -> Iterator[None]:
+def explained(uri: str, done: str = "read") -> AbstractContextManager[None]:
     """Turn what boto3 raises into one line, which holds no key, token or signature."""
+    return translated(partial(_expected, f"`{uri}` cannot be {done}"))
+
+
+def _expected(what: str, error: Exception) -> EmbedtuneError | None:
     from boto3.exceptions import Boto3Error
     from botocore.exceptions import BotoCoreError, ClientError
     from s3transfer.exceptions import RetriesExceededError, S3DownloadFailedError
 
-    try:
-        yield
-    except ClientError as error:
+    if isinstance(error, ClientError):
         reason = _refusal(error)
-    except S3DownloadFailedError:
+    elif isinstance(error, S3DownloadFailedError):
         reason = f"{REFUSALS['PreconditionFailed']}."
-    except (BotoCoreError, Boto3Error, RetriesExceededError) as error:
+    elif isinstance(error, (BotoCoreError, Boto3Error, RetriesExceededError)):
         reason = _accident(error)
-    except OSError as error:
-        # A local file, on the way up or down.
-        what = f"`{uri}` cannot be {done}"
-        raise write_error(what, error) from None
     else:
-        return
-    msg = f"`{uri}` cannot be {done}: {reason}"
-    raise StorageError(msg)
+        # A local file, on the way up or down.
+        return file_error(what, error)
+    return StorageError(f"{what}: {reason}")
 
 
 def error_code(error: Any) -> str:  # noqa: ANN401

@@ -9,7 +9,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from job.evaluate import Validation, encode_documents, metric_key
 from job.model import Model
-from job.progress import log
+from job.progress import warn
 
 # Documents whose similarity is looked at, of those that validation searches.
 SAMPLE = 32
@@ -112,7 +112,7 @@ class Sanity(TrainerCallback):
         self.reason = reason
         control.should_training_stop = True
         control.should_save = False
-        log.warning("train: stopped early: %s", reason)
+        warn("train", f"stopped early: {reason}")
 
 
 def is_sinking(reached: Sequence[float], base: float, share_done: float) -> bool:

@@ -14,6 +14,7 @@ from transformers.integrations.integration_utils import (
 )
 
 from job import crew
+from job.cache import load_rows, save_rows
 from job.cadence import Cadence
 from job.callbacks import AfterSaving, Recorder, StopTogether, curves
 from job.checkpoints import last_checkpoint, restore, seal, step_of
@@ -22,7 +23,6 @@ from job.disk import EnoughDisk
 from job.errors import Interrupted, MachineError, SpecError
 from job.evaluate import Validation
 from job.interruption import StopSignal
-from job.kept import keep_rows, kept_rows
 from job.memory import halvings
 from job.model import Model
 from job.negatives import add_negatives, find_lookalikes
@@ -226,14 +226,14 @@ def _lookalikes(
 
     They decide the order of the data, and rounding on another machine could change them.
     """
-    found = kept_rows(workspace.lookalikes)
+    found = load_rows(workspace.lookalikes)
     if found is None:
         known = None
         if corpus_vectors is not None:
             known = Chosen(corpus_vectors, torch.from_numpy(pairs.documents))
         margin = recipe.spec.negative_margin
         found = find_lookalikes(model, pairs, margin, validation.batch_size, known)
-        keep_rows(workspace.lookalikes, found)
+        save_rows(workspace.lookalikes, found)
     return found
 
 

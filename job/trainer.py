@@ -29,7 +29,7 @@ from job.data import TrainingPairs
 from job.disk import CHECKPOINTS_KEPT
 from job.evaluate import Dimensions, Validation, metric_key
 from job.losses import matryoshka_loss
-from job.memory import RandomState, with_fewer_rows
+from job.memory import RandomState, retry_on_oom
 from job.model import Model, Prompts, set_dropout
 from job.negatives import fill
 from job.ranking import IntArray
@@ -221,7 +221,7 @@ class PairTrainer(SentenceTransformerTrainer):
             # The others are in the midst of the same step and would wait in vain.
             loss = take(model, inputs, num_items_in_batch)
         else:
-            loss = with_fewer_rows(self.rows_at_once, step, "train")
+            loss = retry_on_oom(self.rows_at_once, step, "train")
         if self.sanity:
             self.sanity.saw_loss(loss)
         return loss

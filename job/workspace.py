@@ -7,10 +7,11 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
-from job.errors import MachineError, SpecError, StorageError
+from job.errors import MachineError, SpecError, StorageError, translated
 from job.spec import JobSpec
 from job.spec_document import build_spec, read_document
 
@@ -30,96 +31,34 @@ class Workspace:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-
-    @property
-    def model(self) -> Path:
-        return self.root / "model"
-
-    @property
-    def checkpoints(self) -> Path:
-        return self.root / "checkpoints"
-
-    @property
-    def results(self) -> Path:
-        return self.root / "output" / "data"
-
-    @property
-    def report(self) -> Path:
-        return self.results / "report"
-
-    @property
-    def splits(self) -> Path:
-        return self.results / "data"
-
-    @property
-    def logs(self) -> Path:
-        return self.results / "logs"
-
-    @property
-    def spec(self) -> Path:
-        return self.results / "spec.json"
-
-    @property
-    def recipe(self) -> Path:
-        """What `auto` meant; beside the checkpoints, as a resumed training needs it."""
-        return self.checkpoints / "recipe.json"
-
-    @property
-    def origin(self) -> Path:
-        """What the checkpoints beside it were made from."""
-        return self.checkpoints / "origin.json"
-
-    @property
-    def baseline(self) -> Path:
-        """The base model's scores, to be taken up by the next start."""
-        return self.checkpoints / "baseline.npz"
-
-    @property
-    def lookalikes(self) -> Path:
-        return self.checkpoints / "lookalikes.npz"
-
-    @property
-    def seconds(self) -> Path:
-        """What the stages have taken so far."""
-        return self.checkpoints / "seconds.npz"
-
-    @property
-    def pins(self) -> Path:
-        """Which versions of its inputs the run began with; beside the checkpoints, as above."""
-        return self.checkpoints / "inputs.json"
-
-    @property
-    def fetched(self) -> Path:
-        """What the job itself brought from S3 and the Hub, by role."""
-        return self.root / "input" / "fetched"
+        self.model = root / "model"
+        self.checkpoints = root / "checkpoints"
+        self.results = root / "output" / "data"
+        self.failure = root / "output" / "failure"
+        self.spec = self.results / "spec.json"
+        self.report = self.results / "report"
+        self.per_query = self.results / "per_query.parquet"
+        self.splits = self.results / "data"
+        self.logs = self.results / "logs"
+        # What a resumed run needs, beside its checkpoints: the values of `auto`, what they were
+        # made from, which versions of its inputs; and what it need not compute again.
+        self.recipe = self.checkpoints / "recipe.json"
+        self.origin = self.checkpoints / "origin.json"
+        self.pins = self.checkpoints / "inputs.json"
+        self.baseline = self.checkpoints / "baseline.parquet"
+        self.lookalikes = self.checkpoints / "lookalikes.parquet"
+        self.seconds = self.checkpoints / "seconds.json"
+        # What the job itself brought from S3 and the Hub, by role.
+        self.fetched = root / "input" / "fetched"
+        # Where a launcher puts the spec, and where SageMaker names hosts and channels.
+        self.job_spec = self.channel_folder("spec") / "job.json"
+        self.resource_config = root / "input" / "config" / "resourceconfig.json"
+        self.input_config = root / "input" / "config" / "inputdataconfig.json"
 
     @property
     def is_complete(self) -> bool:
         """Whether all results are made; whether they were published is another question."""
         return (self.results / MANIFEST).is_file()
-
-    @property
-    def per_query(self) -> Path:
-        return self.results / "per_query.parquet"
-
-    @property
-    def failure(self) -> Path:
-        return self.root / "output" / "failure"
-
-    @property
-    def job_spec(self) -> Path:
-        """Where a launcher puts the spec: the file `job.json` of the channel `spec`."""
-        return self.channel_folder("spec") / "job.json"
-
-    @property
-    def resource_config(self) -> Path:
-        """Where SageMaker names the hosts of the run."""
-        return self.root / "input" / "config" / "resourceconfig.json"
-
-    @property
-    def input_config(self) -> Path:
-        """Where SageMaker describes the channels."""
-        return self.root / "input" / "config" / "inputdataconfig.json"
 
     def channel_folder(self, name: str) -> Path:
         return self.root / "input" / "data" / name
@@ -231,13 +170,12 @@ def write_atomically(path: Path, text: str) -> None:
     """Write beside and rename, so that a reader never sees half a file."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        beside.write_text(text, "utf-8")
-        beside.replace(path)
-    except OSError as error:
+        with explained(path):
+            beside.write_text(text, "utf-8")
+            beside.replace(path)
+    finally:
         with suppress(OSError):
             beside.unlink()
-        msg = f"`{path}` cannot be written"
-        raise write_error(msg, error) from None
 
 
 def sha256(path: Path) -> str:
@@ -256,7 +194,18 @@ def link_or_copy(source: str | Path, target: str | Path) -> None:
         shutil.copyfile(source, target)
 
 
+def explained(path: Path, done: str = "written") -> AbstractContextManager[None]:
+    """Turn what the file system raises into one line."""
+    return translated(partial(file_error, f"`{path}` cannot be {done}"))
+
+
+def file_error(what: str, error: Exception) -> StorageError | MachineError | None:
+    if isinstance(error, UnicodeDecodeError):
+        return StorageError(f"{what}: it is no text in UTF-8.")
+    return write_error(what, error) if isinstance(error, OSError) else None
+
+
 def write_error(what: str, error: OSError) -> StorageError | MachineError:
-    """Say that something cannot be written, and whose fault it is: a full disk is the machine's."""
+    """Say what could not be done and why: a full disk is the machine's fault."""
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     return (MachineError if full else StorageError)(f"{what}: {error.strerror or error}.")

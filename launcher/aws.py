@@ -2,11 +2,11 @@
 
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from job.errors import BackendError
+from job.errors import BackendError, translated
 
 if TYPE_CHECKING:
     import boto3
@@ -110,24 +110,24 @@ def client(session: "boto3.Session", service: str, region: str | None = None) ->
             raise BackendError(msg) from None
 
 
-@contextmanager
-def explained(doing: str) -> Iterator[None]:
+def explained(doing: str) -> AbstractContextManager[None]:
     """Turn what botocore raises into one line: what was tried, as in `reading the stack X`."""
+    return translated(partial(_expected, f"{doing[:1].upper()}{doing[1:]} failed"))
+
+
+def _expected(what: str, error: Exception) -> BackendError | None:
     from botocore.exceptions import BotoCoreError, ClientError
     from botocore.parsers import ResponseParserError
 
-    try:
-        yield
-    except ClientError as error:
+    if isinstance(error, ClientError):
         reason = _refusal(error)
-    except BotoCoreError as error:
+    elif isinstance(error, BotoCoreError):
         reason = _accident(error)
-    except ResponseParserError:
+    elif isinstance(error, ResponseParserError):
         reason = "what answered is not AWS; check AWS_ENDPOINT_URL, the region and any proxy"
     else:
-        return
-    msg = f"{doing[:1].upper()}{doing[1:]} failed: {reason}."
-    raise BackendError(msg)
+        return None
+    return BackendError(f"{what}: {reason}.")
 
 
 def error_code(error: Exception) -> str:

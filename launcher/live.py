@@ -5,7 +5,7 @@ from typing import Self, TextIO
 
 import click
 
-from job.lines import parse_line
+from job.log_lines import parse_line
 from job.wording import on_one_line
 
 

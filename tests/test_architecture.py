@@ -45,7 +45,7 @@ def test_imports_point_one_way(path):
             "job.s3",
             "job.hub",
             "job.errors",
-            "job.lines",
+            "job.log_lines",
             "job.compare_page",
             "job.wording",
         )

@@ -26,7 +26,7 @@ from job.errors import DataError, ModelError, SpecError, StorageError
 from job.fetch import fetch_model
 from job.machine import Machine
 from job.model import load_model
-from job.progress import log, log_to_stderr
+from job.progress import log, log_to_stderr, tell
 from job.records import read_records
 from job.sources import open_documents, open_source
 from job.spec import DataSpec, ModelSpec
@@ -292,7 +292,7 @@ def test_a_stranger_cannot_forge_a_line_of_the_log(capsys, monkeypatch):
     """A name with a line break and a command in it is one line, as text."""
     monkeypatch.setattr(log, "handlers", [])
     log_to_stderr()
-    log.info("fetch: %s", f"a\n2026 verdict: Improved{HARMFUL}")
+    tell("fetch", f"a\n2026 verdict: Improved{HARMFUL}")
     assert capsys.readouterr().err.endswith(f" fetch: a\\x0a2026 verdict: Improved{HARMLESS}\n")
 
 

@@ -6,11 +6,10 @@ import pytest
 from hub_server import Hub
 from remote import in_client
 
-from job.hub import parse_reference, without_queries
+from job.hub import without_queries
 
 TOKEN = "hf_PlantedRight"
 MODEL = {"model.safetensors": b"tuned", "config.json": b"{}", "README.md": b"# Tuned\n"}
-REFUSED = "is `HF_TOKEN` valid, and allowed to do this?"
 
 
 @pytest.fixture
@@ -24,13 +23,16 @@ def write(tmp_path):
     """Write files into a folder; returns it."""
 
     def work(name, files):
-        for path, data in files.items():
-            target = tmp_path / name / path
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(data)
+        fill(tmp_path / name, files)
         return tmp_path / name
 
     return work
+
+
+def fill(folder, files):
+    for name, data in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
 
 
 def push(folder, steps):
@@ -81,41 +83,31 @@ def commits(hub, repository):
 
 
 def test_results_become_one_tagged_commit(hub, tmp_path, write):
-    """A new repository is private; the tag is the run's name, and the next run has its own."""
+    """A new repository is private; the tag is the run's name, and the next run has its own.
+
+    A run whose last step failed is launched again, and pushes what is there already.
+    """
     folder = write("model", MODEL | {"logs/job.log": b"a line\n"})
-    steps = [
-        ("prepare", "me/new"),
-        ("results", "me/new", "first"),
-        ("prepare", "me/new"),
-        ("results", "me/new", "second"),
-    ]
-    (_, first, _, second), lines = pushed(hub, tmp_path, folder, *steps)
+    runs = ("first", "second", "second")
+    steps = [step for run in runs for step in (("prepare", "me/new"), ("results", "me/new", run))]
+    (_, first, _, second, _, again), lines = pushed(hub, tmp_path, folder, *steps)
     assert lines == []
     repo = hub.repos["model", "me/new"]
     assert repo.private
     assert repo.tags["first"] == first
-    assert repo.tags["second"] == second == repo.branches["main"]
-    expected = MODEL | {"logs/job.log": b"a line\n"}
-    for revision in (first, "first", "main"):
+    assert repo.tags["second"] == again == repo.branches["main"]
+    for revision in (first, "first", second, "second", "main"):
         files = hub.files("me/new", revision)
-        assert {name: files[name] for name in files if name != ".gitattributes"} == expected
+        del files[".gitattributes"]
+        assert files == MODEL | {"logs/job.log": b"a line\n"}
     assert commits(hub, "me/new")[-2:] == ["embedtune run first", "initial commit"]
-
-
-def test_pushing_the_same_run_again_changes_nothing(hub, tmp_path, write):
-    """A run whose last step failed is launched again, and may push what is there already."""
-    folder = write("model", MODEL)
-    steps = [("prepare", "me/new"), ("results", "me/new"), ("results", "me/new")]
-    (_, first, again), _ = pushed(hub, tmp_path, folder, *steps)
-    assert hub.files("me/new", "first") == hub.files("me/new", first) == hub.files("me/new", again)
 
 
 def test_a_repository_is_public_where_the_spec_says_so(hub, tmp_path, write):
     """One that exists already stays what it is."""
     hub.add("model", "me/old", MODEL)
-    folder = write("model", MODEL)
     steps = [("prepare", "me/new", {"private": False}), ("prepare", "me/old")]
-    assert pushed(hub, tmp_path, folder, *steps) == [[None, None], []]
+    assert pushed(hub, tmp_path, write("model", MODEL), *steps) == [[None, None], []]
     assert not hub.repos["model", "me/new"].private
     assert not hub.repos["model", "me/old"].private
 
@@ -123,14 +115,12 @@ def test_a_repository_is_public_where_the_spec_says_so(hub, tmp_path, write):
 @pytest.mark.parametrize("token", ["", "hf_PlantedWrong"], ids=["none", "wrong"])
 def test_without_permission_nothing_is_prepared(hub, tmp_path, write, token):
     """The refusal comes before any training, and is the storage's."""
-    folder = write("model", MODEL)
     hub.add("model", "me/old", MODEL)
     steps = [("prepare", "me/new", {"token": token}), ("prepare", "me/old")]
-    (new, old), _ = pushed(hub, tmp_path, folder, *steps)
-    line = f"The Hub model `me/new`: access was refused (HTTP 401); {REFUSED}"
-    assert new == [7, line]
-    assert old[0] == 7
-    assert "Planted" not in str([new, old])
+    ((code, line), (other, _)), lines = pushed(hub, tmp_path, write("model", MODEL), *steps)
+    assert code == other == 7
+    assert "`me/new`: access was refused (HTTP 401)" in line
+    assert "Planted" not in f"{line}{lines}"
     assert ("model", "me/new") not in hub.repos
 
 
@@ -138,12 +128,12 @@ def test_somebody_elses_repository_is_refused_before_any_training(hub, tmp_path,
     """It exists and can be read, but not written: finding that out after hours is too late."""
     hub.add("model", "other/model", MODEL)
     # As the Hub answers a token that may only read.
-    hub.fail_next(403, times=100, match="POST /api/repos/create")
-    hub.fail_next(403, times=100, match="/auth-check/write")
-    hub.fail_next(403, times=100, match="/commit/")
-    hub.fail_next(403, times=100, match="/preupload/")
-    (found,), _ = pushed(hub, tmp_path, write("model", MODEL), ("prepare", "other/model"))
-    assert found == [7, f"The Hub model `other/model`: access was refused (HTTP 403); {REFUSED}"]
+    for path in ("POST /api/repos/create", "/auth-check/write", "/commit/", "/preupload/"):
+        hub.fail_next(403, times=100, match=path)
+    found, _ = pushed(hub, tmp_path, write("model", MODEL), ("prepare", "other/model"))
+    ((code, line),) = found
+    assert code == 7
+    assert "`other/model`: access was refused (HTTP 403)" in line
 
 
 CHECKPOINT = MODEL | {"1_Pooling/config.json": b"{}"}
@@ -177,86 +167,66 @@ def test_a_checkpoint_that_cannot_be_pushed_is_a_line_in_the_log(hub, tmp_path, 
     steps = [("prepare", "me/new"), ("checkpoint", "me/new"), ("checkpoint", "me/unknown")]
     results, lines = pushed(hub, tmp_path, folder, *steps)
     assert results == [None, None, None]
-    failed = "The Hub model `me/new`: the Hub failed (HTTP 500); try again later."
-    absent = (
-        "The Hub model `me/unknown` does not exist, or is private: check the id and `HF_TOKEN`."
-    )
-    assert lines == [f"hub: checkpoint-12 was not pushed: {why}" for why in (failed, absent)]
+    assert [line.split(":")[0] for line in lines] == ["hub", "hub"]
+    for line, told in zip(
+        lines, ("`me/new`: the Hub failed (HTTP 500)", "`me/unknown`"), strict=True
+    ):
+        assert "checkpoint-12 was not pushed: " in line
+        assert told in line
 
 
 def push_reports(root, cases):
-    """Push what workspaces hold; `cases` map a name to whether it improved and is pushed anyway."""
+    """Push what workspaces hold; `cases` map a name to whether it is pushed in any case."""
     import io
-    import json
     import logging
     from pathlib import Path
 
     from job.hub import Push
-    from job.store import push_model
+    from job.publish import push_model
     from job.workspace import Workspace
 
     log = logging.getLogger("embedtune")
     log.addHandler(logging.StreamHandler(stream := io.StringIO()))
     log.setLevel("INFO")
-    files = {
-        "output/data/report/report.md": "# Report\n",
-        "output/data/logs/job.log": "a line\n",
-        "output/data/per_query.parquet": "many",
-        "output/data/data/train.jsonl": "mine alone",
-        "output/data/manifest.json": "{}",
-        "model/README.md": "# Card\n",
-        "model/model.safetensors": "weights",
-    }
-    for name, (improved, always) in cases.items():
-        workspace = Workspace(Path(root, name))
-        report = json.dumps({"verdict": {"improved": improved}})
-        for path, text in (files | {"output/data/report/report.json": report}).items():
-            target = workspace.root / path
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(text)
+    for name, always in cases.items():
         push = Push(f"me/{name}", private=True)
         push.prepare()
-        push_model(workspace, push, name, always=always)
+        push_model(Workspace(Path(root, name)), push, name, always=always)
     return stream.getvalue().splitlines()
 
 
 def test_a_model_is_pushed_where_it_was_improved(hub, tmp_path):
     """Or where the spec wants it all the same; the data stays at home."""
-    cases = {"better": [True, False], "worse": [False, False], "anyway": [False, True]}
-    environment = hub.environment(tmp_path / "cache", HF_TOKEN=TOKEN)
-    lines = in_client(environment, push_reports, str(tmp_path / "work"), cases)
-    expected = {
+    wanted = {
         "README.md": b"# Card\n",
         "model.safetensors": b"weights",
         "report/report.md": b"# Report\n",
         "logs/job.log": b"a line\n",
     }
-    for name, improved in {"better": True, "anyway": False}.items():
+    at_home = ("per_query.parquet", "data/train.jsonl", "manifest.json")
+    reports = {
+        name: json.dumps({"verdict": {"improved": name == "better"}}).encode()
+        for name in ("better", "worse", "anyway")
+    }
+    for name, report in reports.items():
+        own = dict.fromkeys(at_home, b"mine") | {"report/report.json": report}
+        results = {n: data for n, data in wanted.items() if "/" in n}
+        fill(tmp_path / name / "output" / "data", results | own)
+        fill(tmp_path / name / "model", {n: wanted[n] for n in wanted.keys() - results.keys()})
+    environment = hub.environment(tmp_path / "cache", HF_TOKEN=TOKEN)
+    cases = {name: name == "anyway" for name in reports}
+    lines = in_client(environment, push_reports, str(tmp_path), cases)
+    for name in ("better", "anyway"):
         files = hub.files(f"me/{name}", name)
-        report = json.loads(files.pop("report/report.json"))
-        assert report == {"verdict": {"improved": improved}}
         del files[".gitattributes"]
-        assert files == expected
+        assert files == wanted | {"report/report.json": reports[name]}
     assert hub.files("me/worse").keys() == {".gitattributes"}
     assert hub.repos["model", "me/worse"].tags == {}
-    tags = {name: hub.repos["model", f"me/{name}"].tags[name] for name in ("better", "anyway")}
-    refused = (
-        "hub: the model was not improved, so it was not pushed to `me/worse`; "
-        "`output.hub_always=true` pushes it all the same"
-    )
-    assert lines == [
-        f"hub: the model is in `me/better`, commit {tags['better'][:12]}, tag `better`",
-        refused,
-        f"hub: the model is in `me/anyway`, commit {tags['anyway'][:12]}, tag `anyway`",
-    ]
-
-
-@pytest.mark.parametrize(
-    "text", ["me", "me/", "/x", "a/b/c", "me/x@", "me/x:", "s3://b/x", "me/x y"]
-)
-def test_what_is_no_reference_is_none(text):
-    """Nothing is guessed from half an address."""
-    assert parse_reference(text) is None
+    better, worse, anyway = lines
+    assert "not pushed to `me/worse`; `output.hub_always=true`" in worse
+    for name, line in {"better": better, "anyway": anyway}.items():
+        commit = hub.repos["model", f"me/{name}"].tags[name][:12]
+        assert line == f"hub: the model is in `me/{name}`, commit {commit}, tag `{name}`"
 
 
 def test_a_signature_is_cut_off_an_address():

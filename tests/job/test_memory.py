@@ -1,4 +1,4 @@
-"""Where memory runs out, fewer rows at once do the same work; where none fits, it is said."""
+"""Where memory runs out, a smaller batch does the same work; where none fits, it is said."""
 
 import logging
 
@@ -10,9 +10,11 @@ from job.errors import OutOfMemory
 from job.evaluate import choose_dimensions, encode
 from job.interruption import StopSignal
 from job.machine import Machine
-from job.memory import RandomState, halvings, is_out_of_memory, with_fewer_rows
+from job.memory import halvings, is_out_of_memory, retry_on_oom
 from job.model import load_model
+from job.progress import log
 from job.recipe import resolve
+from job.spec_document import build_spec
 from job.train import conducting_trainer
 from job.trainer import Setting
 from job.workspace import Workspace
@@ -38,53 +40,53 @@ class Gauge:
             raise torch.OutOfMemoryError(msg)
 
 
-@pytest.fixture
-def prepare(tiny_spec, tmp_path):
+@pytest.fixture(scope="module")
+def prepare(tiny_encoder, pairs_file, tiny_settings, tmp_path_factory):
     """Set up a training of one epoch of ten steps of 32 pairs each."""
-    numbers = iter(range(10))
 
-    def make(mini_batch_size=None, dropout=0.0):
-        spec = tiny_spec(
-            training__epochs="1",
-            training__mini_batch_size=str(mini_batch_size or "null"),
-            training__dropout=str(dropout),
-        )
-        dataset = load_dataset(spec.data, {})
-        model = load_model(spec.model, CPU)
-        dimensions = choose_dimensions(spec.evaluation, model.width)
-        base = score_base(model, dataset, dimensions, spec)
-        workspace = Workspace(tmp_path / str(next(numbers)))
+    def make(mini_batch_size=None, dropout=0.3):
+        given = {
+            "data.source": str(pairs_file),
+            "model.base": str(tiny_encoder),
+            "training.epochs": "1",
+            "training.mini_batch_size": str(mini_batch_size or "null"),
+            "training.dropout": str(dropout),
+        }
+        spec = build_spec({}, tiny_settings | given)
+        dataset, model = load_dataset(spec.data, {}), load_model(spec.model, CPU)
+        base = score_base(model, dataset, choose_dimensions(spec.evaluation, model.width), spec)
         recipe = resolve(spec.training, model, dataset.train)
-        trainer = conducting_trainer(
-            model,
-            Setting(dataset.train, base.validation.dimensions, recipe.spec, model.prompts),
-            base.validation,
-            workspace,
-            StopSignal(),
-        )
+        setting = Setting(dataset.train, base.validation.dimensions, recipe.spec, model.prompts)
+        place = Workspace(tmp_path_factory.mktemp("work"))
+        trainer = conducting_trainer(model, setting, base.validation, place, StopSignal())
         return trainer, Gauge(model.encoder)
 
     return make
 
 
-class Lines(logging.Handler):
-    """Keeps what is said of memory."""
-
-    def __init__(self):
-        super().__init__()
-        self.said = []
-
-    def emit(self, record):
-        if "memory ran out" in record.getMessage():
-            self.said.append(record.getMessage())
+@pytest.fixture(scope="module")
+def known(prepare):
+    """A training in mini-batches of 8, for which the memory suffices."""
+    trainer, _ = prepare(8)
+    trainer.train()
+    return trainer
 
 
 @pytest.fixture
 def lines():
-    handler = Lines()
-    logging.getLogger("embedtune").addHandler(handler)
-    yield handler.said
-    logging.getLogger("embedtune").removeHandler(handler)
+    """What is said of memory: what it was in, the rows then and before, and the reason."""
+
+    said, handler = [], logging.Handler()
+
+    def emit(record):
+        if record.msg["event"].startswith("memory ran out"):
+            names = ("what", "rows_at_once", "before", "reason")
+            said.append(tuple(record.msg[name] for name in names))
+
+    handler.emit = emit
+    log.addHandler(handler)
+    yield said
+    log.removeHandler(handler)
 
 
 def largest_difference(one, other):
@@ -92,15 +94,10 @@ def largest_difference(one, other):
     return max(float((a - b).abs().max()) for a, b in pairs)
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.3])
 @pytest.mark.parametrize("given", [None, 16])
-def test_what_does_not_fit_is_trained_as_if_the_mini_batch_had_been_smaller(
-    prepare, lines, dropout, given
-):
+def test_what_does_not_fit_is_trained_in_smaller_batches(prepare, known, lines, given):
     """Memory for 8 rows: from the first step on, every bit is that of `mini_batch_size: 8`."""
-    known, _ = prepare(8, dropout)
-    known.train()
-    trainer, gauge = prepare(given, dropout)
+    trainer, gauge = prepare(given)
     gauge.limit = 8
 
     trainer.train()
@@ -108,46 +105,41 @@ def test_what_does_not_fit_is_trained_as_if_the_mini_batch_had_been_smaller(
     assert largest_difference(trainer, known) == 0.0
     assert trainer.state.global_step == known.state.global_step == 10
     assert trainer.rows_at_once == 8
-    reason = 'reason="CUDA out of memory. Tried to allocate 2.00 GiB."'
-    halvings = [(16, 32), (8, 16)] if given is None else [(8, 16)]
-    assert [line for line in lines if line.startswith("train")] == [
-        f"train: memory ran out, going on rows_at_once={after} before={before} {reason}"
-        for after, before in halvings
+    halved = [(16, 32), (8, 16)] if given is None else [(8, 16)]
+    assert [line for line in lines if line[0] == "train"] == [
+        ("train", *pair, "CUDA out of memory. Tried to allocate 2.00 GiB.") for pair in halved
     ]
     # Its validation does not fit either, and is scored all the same.
-    assert f"encode: memory ran out, going on rows_at_once=8 before=16 {reason}" in lines
+    assert ("encode", 8, 16) in {line[:3] for line in lines}
     assert trainer.state.best_metric == pytest.approx(known.state.best_metric, abs=1e-6)
 
 
 def test_memory_that_runs_out_midway_costs_no_step_and_doubles_none(prepare):
     """From the seventh step on: the weights differ by the order of summation alone."""
-    known, _ = prepare(16)
-    known.train()
-    trainer, gauge = prepare(16)
-    plain = trainer.training_step
-    steps = []
+    plain, _ = prepare(16, dropout=0.0)
+    plain.train()
+    trainer, gauge = prepare(16, dropout=0.0)
+    take, steps = trainer.training_step, []
 
     def step(*given):
         steps.append(len(steps) + 1)
         gauge.limit = 10_000 if steps[-1] < 7 else 4
-        return plain(*given)
+        return take(*given)
 
     trainer.training_step = step
     trainer.train()
 
     assert steps == list(range(1, 11))
     assert trainer.rows_at_once == 4
-    assert 0.0 < largest_difference(trainer, known) < 1e-5
+    assert 0.0 < largest_difference(trainer, plain) < 1e-5
 
 
 @pytest.mark.parametrize("given", [None, 16])
-def test_a_step_that_broke_off_leaves_nothing(prepare, given):
+def test_a_step_that_broke_off_leaves_nothing(prepare, known, given):
     """Memory runs out in the backward pass: some weights have gradients, dropout was drawn."""
     import torch
 
-    known, _ = prepare(8, dropout=0.3)
-    known.train()
-    trainer, _ = prepare(given, dropout=0.3)
+    trainer, _ = prepare(given)
     gradients = []
 
     def break_once(gradient):
@@ -174,13 +166,9 @@ def test_not_even_one_row_is_the_machines_fault(prepare):
     trainer, gauge = prepare()
     gauge.limit = 0
 
-    with pytest.raises(OutOfMemory) as caught:
+    with pytest.raises(OutOfMemory, match=r"2\.00 GiB.*`model\.max_length`"):
         trainer.train()
 
-    assert str(caught.value) == (
-        "Memory does not suffice for a single text (CUDA out of memory. Tried to allocate "
-        "2.00 GiB.). Lower `model.max_length`, or take a machine with more."
-    )
     assert gauge.failures == [32, 16, 8, 4, 2, 1]
 
 
@@ -217,16 +205,9 @@ def test_torchs_own_words_for_full_memory_are_known():
     assert not is_out_of_memory(ValueError("out of memory"))
 
 
-def test_other_errors_are_nobodys_business():
-    def work(rows):
-        calls.append(rows)
-        msg = "shapes cannot be multiplied"
-        raise RuntimeError(msg)
-
-    calls = []
-    with pytest.raises(RuntimeError, match="shapes"):
-        with_fewer_rows(32, work, "train")
-    assert calls == [32]
+def test_other_errors_are_not_retried():
+    with pytest.raises(ZeroDivisionError):
+        retry_on_oom(32, lambda rows: rows // 0, "train")
 
 
 def test_what_filled_the_memory_is_free_before_the_next_try():
@@ -248,7 +229,7 @@ def test_what_filled_the_memory_is_free_before_the_next_try():
             raise MemoryError
         return alive
 
-    assert with_fewer_rows(4, work, "train") == []
+    assert retry_on_oom(4, work, "train") == []
 
 
 @pytest.mark.parametrize(
@@ -263,14 +244,5 @@ def test_the_report_tells_what_was_asked_and_what_was_used(asked, limit, used, h
             raise MemoryError
         return rows
 
-    found = halvings(asked, with_fewer_rows(asked, work, "train"))
+    found = halvings(asked, retry_on_oom(asked, work, "train"))
     assert found == {"asked": asked, "used": used, "halved": halved}
-
-
-def test_random_numbers_are_drawn_again():
-    import torch
-
-    state = RandomState()
-    first = torch.rand(3)
-    state.restore()
-    assert torch.equal(torch.rand(3), first)

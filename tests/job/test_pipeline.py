@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from job.cache import load_seconds
 from job.errors import Interrupted, MachineError, SpecError, StorageError, TrainingError
 from job.interruption import StopSignal
-from job.kept import kept_seconds
 from job.pipeline import Circumstances, run
 from job.ranking import METRICS
 from job.spec_document import build_spec
@@ -644,7 +644,7 @@ def test_a_job_taken_up_scores_the_base_model_no_second_time(run_job, place, mon
     stop.request()
     with pytest.raises(Interrupted):
         run_job(f"cut-{rate}", stop=stop, **fields)
-    kept = kept_seconds(Workspace(place / "work" / f"cut-{rate}").seconds)
+    kept = load_seconds(Workspace(place / "work" / f"cut-{rate}").seconds)
 
     def scored_again(*_):
         pytest.fail("the base model was scored a second time")

@@ -1,9 +1,6 @@
 """Places: folders on disk and in S3 keep and give the same, and fail in one line."""
 
-import contextlib
 import random
-import threading
-import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -11,23 +8,12 @@ from remote import emptied, forget_client, served_s3
 
 from job.errors import SpecError, StorageError
 from job.places import Entry, LocalPlace, S3Place, inside, open_place, split_uri
-from job.s3 import s3_client
+from job.s3 import ATTEMPTS, s3_client
 
 MIB = 1 << 20
 SECRETS = {"AWS_SECRET_ACCESS_KEY": "PlantedSecretKey", "AWS_SESSION_TOKEN": "PlantedToken"}
 # What somebody who writes to a bucket may call an object.
-HOSTILE = [
-    pytest.param("../x", id="up"),
-    pytest.param("a/../../x", id="down and up"),
-    pytest.param("a/..", id="ends up"),
-    pytest.param("..", id="only up"),
-    pytest.param("/x", id="absolute"),
-    pytest.param("//x", id="absolute twice"),
-    pytest.param("a//x", id="doubled slash"),
-    pytest.param("./x", id="dot"),
-    pytest.param("", id="empty"),
-    pytest.param("x\0y", id="NUL"),
-]
+HOSTILE = ["../x", "a/../../x", "a/..", "..", "/x", "//x", "a//x", "./x", "", "x\0y"]
 
 
 @pytest.fixture(scope="module")
@@ -94,91 +80,55 @@ def refusal(work):
 
 
 def test_files_go_in_and_come_out(place, make_file, tmp_path):
-    """Names, nested or odd, sizes and bytes are kept; the listing is by name."""
+    """Names, nested or odd, sizes and bytes are kept; the listing is by name, the new one wins."""
     data = {"empty": b"", "report/a.md": b"12345", "report/deep/Größe b+c%20": b"\0\xff"}
+    place.put({"report/a.md": make_file(b"of an earlier try")})
     place.put({name: make_file(value, str(i)) for i, (name, value) in enumerate(data.items())})
     entries = place.files()
     assert [(entry.name, entry.size) for entry in entries] == [
         (name, len(value)) for name, value in data.items()
     ]
-    assert datetime.now(UTC) - entries[0].changed < timedelta(minutes=1)
     place.get(entries, tmp_path / "back")
-    assert below(tmp_path / "back") == data
-
-
-def test_only_what_is_asked_for_is_fetched(place, make_file, tmp_path):
-    """The rest stays where it is; nothing asked for is nothing done."""
-    place.put({name: make_file(name.encode(), name) for name in ("a", "b")})
-    place.get([entry for entry in place.files() if entry.name == "b"], tmp_path / "back")
+    place.get(entries[:1], tmp_path / "one")
     place.get([], tmp_path / "nothing")
-    assert below(tmp_path / "back") == {"b": b"b"}
+    assert below(tmp_path / "back") == data
+    assert below(tmp_path / "one") == {"empty": b""}
     assert below(tmp_path / "nothing") == {}
 
 
-def test_a_text_is_read_as_it_was_written(place):
-    """Folders are made on the way, and the later text wins."""
+def test_a_text_is_read_as_it_was_written(place, make_file):
+    """Folders are made on the way, and the later text wins; bytes are no text."""
     place.write("a/spec.json", "old")
     place.write("a/spec.json", "Größe 😀\n")
     assert place.read("a/spec.json") == "Größe 😀\n"
     assert names(place) == ["a/spec.json"]
+    place.put({"x": make_file(b"\xff\xfe")})
+    assert "x` cannot be read: " in refusal(lambda: place.read("x"))
 
 
-def test_what_is_not_there_is_nothing(place):
-    """A place that nobody has written to is empty, not an error."""
-    place.write("a/b", "")
-    empty = place.join("none")
-    assert (empty.files(), empty.folders(), empty.read("x"), empty.changed("x")) == (
-        [],
-        [],
-        None,
-        None,
-    )
-    # A folder is no file.
-    assert (place.read("a"), place.changed("a")) == (None, None)
-
-
-def test_folders_are_those_directly_below(place):
-    """Neither files nor the folders of folders are named."""
+def test_a_place_has_folders_and_what_is_not_there_is_nothing(place):
+    """Folders are those directly below; one that nobody has written to is empty, not an error."""
     for name in ("file", "b/1", "a/2", "a/deep/3"):
         place.write(name, "")
     assert place.folders() == ["a", "b"]
-    assert place.join("a").folders() == ["deep"]
+    inner = place.join("a").join("deep")
+    assert (inner.uri, names(inner)) == (f"{place.uri}/a/deep", ["3"])
+    empty = place.join("none")
+    assert (empty.files(), empty.folders()) == ([], [])
+    # A folder is no file.
+    for there, name in ((empty, "x"), (place, "a")):
+        assert (there.read(name), there.changed(name)) == (None, None)
 
 
-def test_a_joined_place_is_a_folder_of_it(place):
-    """Its address tells where it is, and what is in it is seen from above."""
-    inner = place.join("NAME").join("report")
-    inner.write("x", "1")
-    assert inner.uri == f"{place.uri}/NAME/report"
-    assert names(place) == ["NAME/report/x"]
-
-
-def test_a_file_tells_when_it_was_written(place):
-    """The time has a zone, so that both kinds can be compared."""
-    place.write("x", "")
-    assert timedelta(seconds=-5) < datetime.now(UTC) - place.changed("x") < timedelta(minutes=1)
-
-
-def test_a_tag_changes_with_the_content(place):
-    """Also where the size stays."""
+def test_a_file_tells_when_it_was_written_and_whether_it_changed(place):
+    """The time has a zone; the tag is another one also where the size stays."""
     place.write("x", "one")
-    before = place.files()
-    assert place.files() == before
+    (before,) = place.files()
+    assert place.files() == [before]
+    for changed in (before.changed, place.changed("x")):
+        assert timedelta(seconds=-5) < datetime.now(UTC) - changed < timedelta(minutes=1)
     place.write("x", "two")
-    assert place.files()[0].tag != before[0].tag
-
-
-def test_a_file_is_replaced(place, make_file):
-    """Publishing again what an earlier try left overwrites it."""
-    place.put({"x": make_file(b"long before")})
-    place.put({"x": make_file(b"now")})
-    assert place.read("x") == "now"
-
-
-def test_a_text_that_is_none_is_refused(place, make_file):
-    """Whoever puts bytes under the name of a text gets a line, not a traceback."""
-    place.put({"x": make_file(b"\xff\xfe")})
-    assert "x` cannot be read: " in refusal(lambda: place.read("x"))
+    assert place.files()[0].tag != before.tag
 
 
 def test_a_file_in_the_way_is_told(place, make_file, tmp_path):
@@ -186,9 +136,8 @@ def test_a_file_in_the_way_is_told(place, make_file, tmp_path):
     place.write("a/x", "")
     (tmp_path / "back").mkdir()
     (tmp_path / "back" / "a").write_text("in the way", "utf-8")
-    assert " cannot be " in refusal(lambda: place.get(place.files(), tmp_path / "back"))
-    blocked = make_file(b"") / "below"
-    assert " cannot be " in refusal(lambda: place.get(place.files(), blocked))
+    for folder in (tmp_path / "back", make_file(b"") / "below"):
+        assert " cannot be " in refusal(lambda folder=folder: place.get(place.files(), folder))
 
 
 # Names that lead elsewhere.
@@ -200,102 +149,67 @@ def test_a_name_that_leads_out_is_refused(name, tmp_path):
     folder = tmp_path / "folder"
     (folder / "a").mkdir(parents=True)
     assert "it was refused." in refusal(lambda: inside(folder, name))
+    harmless = ("x", "a/b/x", "..x", "a..b/x", ".hidden", "a b/Größe", "~", "-")
+    assert [inside(folder, name) for name in harmless] == [folder / name for name in harmless]
 
 
-@pytest.mark.parametrize("name", ["x", "a/b/x", "..x", "a..b/x", ".hidden", "a b/Größe", "~", "-"])
-def test_a_harmless_name_is_a_path(name, tmp_path):
-    """Dots and spaces alone do no harm."""
-    assert inside(tmp_path, name) == tmp_path / name
-
-
-@pytest.mark.parametrize("name", HOSTILE)
-def test_nothing_is_fetched_outside_the_folder(place, name, tmp_path):
-    """The entry is refused before a byte is written, there or elsewhere."""
-    good = tmp_path / "box" / "runs" / "a"
-    good.mkdir(parents=True)
-    (good / "x").write_bytes(b"evil")
-    (good.parent.parent / "x").write_bytes(b"evil")
-    target = tmp_path / "machine" / "folder"
-    entry = Entry(name, 4, "tag", datetime.now(UTC))
-    assert "it was refused." in refusal(lambda: place.get([entry], target))
-    assert below(tmp_path / "machine") == {}
-
-
-@pytest.mark.parametrize("key", ["../x", "a/../../x", "/x", "a//x"])
-def test_a_listed_key_that_leads_out_is_refused(s3, bucket, key, tmp_path):
-    """S3 lists such keys as they are; nothing lands outside, and nothing beside them inside."""
-    s3.put("box", f"runs/{key}", b"evil")
+@pytest.mark.parametrize("name", ["../x", "/x", "a//x"])
+def test_nothing_is_fetched_outside_the_folder(s3, bucket, name, tmp_path):
+    """S3 lists such keys as they are; they are refused before a byte is written, here or there."""
+    s3.put("box", f"runs/{name}", b"evil")
     s3.put("box", "runs/good", b"good")
+    entries = {bucket: bucket.files()}
+    local = LocalPlace(tmp_path / "box" / "runs")
+    local.write("good", "good")
+    entries[local] = [*local.files(), Entry(name, 4, "tag", datetime.now(UTC))]
     target = tmp_path / "machine" / "folder"
-    assert "it was refused." in refusal(lambda: bucket.get(bucket.files(), target))
-    assert below(tmp_path) == {}
+    for place, listed in entries.items():
+        assert "it was refused." in refusal(lambda p=place, e=listed: p.get(e[::-1], target))
+        assert not [path for path in (tmp_path / "machine").rglob("*") if path.name == "x"]
 
 
 def test_a_link_in_the_way_is_not_followed(place, tmp_path):
-    """A folder that is a link elsewhere takes nothing."""
+    """Neither a folder nor a file that is a link elsewhere takes anything."""
     place.write("a/deep/x", "evil")
     outside, target = tmp_path / "outside", tmp_path / "target"
-    outside.mkdir()
-    target.mkdir()
+    for folder in (outside, target):
+        folder.mkdir()
     (target / "a").symlink_to(outside)
     assert "over a link; it was refused." in refusal(lambda: place.get(place.files(), target))
     assert below(outside) == {}
-
-
-def test_a_file_that_is_a_link_is_not_written_through(place, tmp_path):
-    """What the link shows stays as it was."""
-    place.write("x", "evil")
-    outside, target = tmp_path / "outside", tmp_path / "target"
-    outside.write_text("mine", "utf-8")
-    target.mkdir()
-    (target / "x").symlink_to(outside)
-    with contextlib.suppress(StorageError):
-        place.get(place.files(), target)
-    assert outside.read_text("utf-8") == "mine"
+    (target / "a").unlink()
+    (target / "a" / "deep").mkdir(parents=True)
+    (target / "a" / "deep" / "x").symlink_to(outside / "mine")
+    (outside / "mine").write_text("mine", "utf-8")
+    place.get(place.files(), target)
+    assert (outside / "mine").read_text("utf-8") == "mine"
 
 
 # Addresses.
 
 
-@pytest.mark.parametrize(
-    ("uri", "parts"),
-    [
-        ("s3://my-bucket", ("my-bucket", "")),
-        ("s3://my.bucket/", ("my.bucket", "")),
-        ("s3://b01/runs/a b/", ("b01", "runs/a b")),
-    ],
-)
-def test_an_address_is_a_bucket_and_a_key(uri, parts):
+def test_an_address_is_a_bucket_and_a_key():
     """A slash at the end says nothing."""
-    assert split_uri(uri) == parts
-    assert open_place(uri).uri == uri.rstrip("/")
+    assert split_uri("s3://my-bucket") == ("my-bucket", "")
+    assert split_uri("s3://my.bucket/") == ("my.bucket", "")
+    assert split_uri("s3://b01/runs/a b/") == ("b01", "runs/a b")
+    assert open_place("s3://b01/runs/a b/").uri == "s3://b01/runs/a b"
 
 
 @pytest.mark.parametrize("uri", ["s3://", "s3:///runs", "s3://Upper/runs", "s3://a", "s3://b_c/x"])
 def test_an_address_without_a_bucket_is_the_specs_error(uri):
     """The line shows what is expected."""
-    with pytest.raises(SpecError) as caught:
+    with pytest.raises(SpecError, match=f"`{uri}`"):
         open_place(uri)
-    assert str(caught.value) == f"`{uri}` names no bucket; expected `s3://bucket/prefix`."
 
 
-def test_any_other_address_is_a_folder(tmp_path):
-    """A path stays a path."""
-    assert open_place(str(tmp_path)).folder == tmp_path
-
-
-def test_the_bucket_itself_is_a_place(s3):
-    """Without a prefix the names are the keys."""
-    place = open_place("s3://box")
-    place.write("a/x", "1")
-    assert s3.keys("box") == names(place) == ["a/x"]
-
-
-def test_neighbours_with_the_same_beginning_are_apart(s3, bucket):
-    """`runs` is not `runs-2`."""
+def test_the_bucket_itself_is_a_place_and_any_other_address_a_folder(s3, tmp_path):
+    """Without a prefix the names are the keys; `runs` is not `runs-2`."""
     s3.put("box", "runs-2/x", b"")
-    s3.put("box", "runs/x", b"")
-    assert names(bucket) == ["x"]
+    s3.put("box", "runs/y", b"")
+    assert names(open_place("s3://box")) == ["runs-2/x", "runs/y"]
+    assert names(open_place("s3://box/runs")) == ["y"]
+    assert open_place(str(tmp_path)).folder == tmp_path
 
 
 # What only S3 does.
@@ -313,8 +227,9 @@ def test_a_large_object_travels_in_parts(s3, bucket, make_file, tmp_path):
     assert parts == ranges == [MIB, 8 * MIB, 8 * MIB]
 
 
-def encryption_of_requests(place, make_file):
-    """Write in the three ways there are; return what each asked S3 to encrypt with."""
+@pytest.mark.parametrize("key", ["alias/mine", None], ids=["a key", "none"])
+def test_the_kms_key_encrypts_all_that_is_written(s3, make_file, key):
+    """Texts, files and files in parts, in a joined place too; without one the bucket decides."""
     asked = []
 
     def note(request, **_):
@@ -322,43 +237,26 @@ def encryption_of_requests(place, make_file):
         found = [request.headers.get(header), request.headers.get(f"{header}-aws-kms-key-id")]
         asked.append([v.decode() if isinstance(v, bytes) else v for v in found])
 
-    events = s3_client().meta.events
     for operation in ("PutObject", "CreateMultipartUpload"):
-        events.register(f"before-send.s3.{operation}", note)
+        s3_client().meta.events.register(f"before-send.s3.{operation}", note)
+    place = open_place("s3://box", key).join("runs")
     place.write("text", "")
-    place.put({"small": make_file(b"1", "small")})
-    place.put({"large": make_file(bytes(9 * MIB), "large")})
-    return asked
+    place.put({"small": make_file(b"1", "small"), "large": make_file(bytes(9 * MIB), "large")})
+    forget_client()
+    assert asked == [["aws:kms" if key else None, key]] * 3
 
 
-def test_the_kms_key_encrypts_all_that_is_written(s3, make_file):
-    """Texts, files and files in parts, also in a joined place."""
-    place = open_place("s3://box", "alias/mine").join("runs")
-    assert encryption_of_requests(place, make_file) == [["aws:kms", "alias/mine"]] * 3
-
-
-def test_without_a_key_the_bucket_decides(s3, make_file):
-    """The request says nothing, so the bucket's default encryption holds."""
-    assert encryption_of_requests(open_place("s3://box"), make_file) == [[None, None]] * 3
-
-
-def test_the_marks_of_folders_are_no_files(s3, bucket, tmp_path):
-    """Consoles make empty objects that end in a slash."""
-    for key in ("runs/", "runs/a/", "runs/a/x"):
-        s3.put("box", key, b"")
-    assert names(bucket) == ["a/x"]
-    bucket.get(bucket.files(), tmp_path / "back")
-    assert below(tmp_path / "back") == {"a/x": b""}
-
-
-def test_an_object_is_told_from_a_prefix(s3):
-    """The exact key is an object; a prefix is none, with or without a slash."""
-    s3.put("box", "data/pairs.jsonl", b"12")
+def test_an_object_is_told_from_a_prefix_and_from_the_mark_of_a_folder(s3, tmp_path):
+    """The exact key is an object, a prefix is none; consoles make objects that end in a slash."""
+    for key in ("data/", "data/a/", "data/pairs.jsonl"):
+        s3.put("box", key, b"" if key.endswith("/") else b"12")
     folder, entry = S3Place("s3://box/data/pairs.jsonl").as_file()
     assert (folder.uri, entry.name, entry.size) == ("s3://box/data", "pairs.jsonl", 2)
     assert [entry] == folder.files()
     others = ("s3://box/data", "s3://box/data/", "s3://box/data/pairs", "s3://box")
     assert [S3Place(uri).as_file() for uri in others] == [None] * 4
+    folder.get(folder.files(), tmp_path / "back")
+    assert below(tmp_path / "back") == {"pairs.jsonl": b"12"}
 
 
 def test_a_listing_of_many_pages_is_whole(s3, bucket):
@@ -378,10 +276,7 @@ def test_the_endpoint_may_have_a_name(s3, bucket, monkeypatch, tmp_path):
     bucket.get(bucket.files(), tmp_path / "back")
     assert below(tmp_path / "back") == {"x": b"1"}
     assert {request.path.split("/")[1] for request in s3.requests} == {"box"}
-
-
-def test_at_aws_the_bucket_is_a_host_name(s3, monkeypatch):
-    """Without an endpoint of one's own nothing is changed."""
+    # At AWS itself it is a host's name.
     monkeypatch.delenv("AWS_ENDPOINT_URL")
     forget_client()
     url = s3_client().generate_presigned_url("get_object", {"Bucket": "box", "Key": "x"})
@@ -420,10 +315,6 @@ FAILED = {
     "write": f"`{RUNS}/write` cannot be written: ",
     "put": f"`{RUNS}` cannot be written: ",
 }
-DENIED = (
-    "access is denied; this identity needs s3:ListBucket, s3:GetObject and, to store results, "
-    "s3:PutObject"
-)
 
 
 @pytest.fixture
@@ -445,86 +336,73 @@ def refusals(s3, bucket, make_file, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("code", "status", "reason"),
+    ("code", "status", "advice"),
     [
-        ("AccessDenied", 403, DENIED),
-        ("ExpiredToken", 400, "the credentials have expired; log in again"),
-        ("SlowDown", 503, "S3 asks to slow down, and went on doing so; try again later"),
+        ("AccessDenied", 403, "s3:ListBucket, s3:GetObject and, to store results, s3:PutObject"),
+        ("ExpiredToken", 400, "log in"),
+        ("SlowDown", 503, "try again later"),
+        ("InternalError", 500, ""),
     ],
 )
-def test_what_s3_refuses_for_ever_is_told(s3, refusals, code, status, reason):
-    """One line says why and what to do, whatever was tried."""
+def test_what_s3_refuses_for_ever_is_told(s3, refusals, code, status, advice):
+    """One line says what could not be done, why and what to do; S3's own code ends it."""
     s3.fail(code, status, times=1000)
     found = refusals()
-    # A HEAD's answer holds the status alone: the advice must do for all that it may mean.
-    advice = reason.split("; ")[1].removesuffix(" again")
-    assert advice in found.pop("changed")
-    assert found == {name: f"{FAILED[name]}{reason} ({code}, HTTP {status})." for name in found}
-
-
-def test_s3s_own_code_ends_the_line(s3, refusals):
-    """Who looks it up finds it."""
-    s3.fail("InternalError", 500, times=1000)
-    found = refusals()
-    expected = "the request was refused (InternalError, HTTP 500)."
-    assert found["write"] == FAILED["write"] + expected
+    for name, line in found.items():
+        assert line.startswith(FAILED[name])
+        assert advice in line
+        # A HEAD's answer holds the status alone.
+        assert line.endswith(f"({status if name == 'changed' else code}, HTTP {status}).")
 
 
 def test_s3_that_asks_once_to_slow_down_is_asked_again(s3, bucket, make_file, monkeypatch):
-    """The client's own retries, of which a test allows two."""
+    """The client's own retries: patient by default, or as often as the user says."""
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "2")
     forget_client()
     s3.fail("SlowDown", 503, method="PUT")
     bucket.put({"x": make_file(b"1")})
     assert s3.get("box", "runs/x") == b"1"
+    monkeypatch.delenv("AWS_MAX_ATTEMPTS")
+    forget_client()
+    assert s3_client().meta.config.retries["total_max_attempts"] == ATTEMPTS
 
 
 def test_a_missing_bucket_is_told(s3, make_file, tmp_path):
     """Reading and writing alike; only a HEAD cannot tell a bucket from an object."""
     place = S3Place("s3://nobox/runs")
-    works = {name: work for name, work in OPERATIONS.items() if name not in ("changed", "get")}
-    works["get"] = lambda place, _, folder: place.get([LISTED], folder)
-    found = {
-        name: refusal(lambda work=work: work(place, make_file(b"1"), tmp_path / "back"))
-        for name, work in works.items()
-    }
-    expected = "there is no such bucket (NoSuchBucket, HTTP 404)."
-    assert found == {name: FAILED[name].replace("//box", "//nobox") + expected for name in works}
+    works = OPERATIONS | {"get": lambda place, _, folder: place.get([LISTED], folder)}
+    del works["changed"]
+    for work in works.values():
+        line = refusal(lambda work=work: work(place, make_file(b"1"), tmp_path / "back"))
+        assert line.startswith("`s3://nobox/runs")
+        assert line.endswith("(NoSuchBucket, HTTP 404).")
 
 
 def test_an_endpoint_that_is_gone_is_told(s3, refusals):
     """The line names the address, which may be a slip."""
     s3.stop()
-    expected = f"the endpoint {s3.endpoint} does not answer, or broke off."
-    assert refusals() == {name: start + expected for name, start in FAILED.items()}
-
-
-NOBODY = (
-    "no AWS credentials were found; set AWS_PROFILE or AWS_ACCESS_KEY_ID and "
-    "AWS_SECRET_ACCESS_KEY, log in, or give the machine a role."
-)
+    for name, line in refusals().items():
+        assert line.startswith(FAILED[name])
+        assert s3.endpoint in line
 
 
 @pytest.mark.parametrize(
-    ("environment", "reason"),
+    ("environment", "told"),
     [
-        pytest.param({}, NOBODY, id="none"),
-        pytest.param({"AWS_ACCESS_KEY_ID": "half"}, NOBODY, id="half"),
-        pytest.param(
-            {"AWS_PROFILE": "nobody"},
-            "The config profile (nobody) could not be found.",
-            id="unknown profile",
-        ),
+        ({}, "AWS_PROFILE or AWS_ACCESS_KEY_ID"),
+        ({"AWS_ACCESS_KEY_ID": "half"}, "AWS_PROFILE or AWS_ACCESS_KEY_ID"),
+        ({"AWS_PROFILE": "nobody"}, "(nobody)"),
     ],
+    ids=["none", "half", "unknown profile"],
 )
-def test_missing_credentials_are_told(s3, refusals, monkeypatch, environment, reason):
+def test_missing_credentials_are_told(s3, refusals, monkeypatch, environment, told):
     """Nobody waits for a cloud's address that this machine does not have."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
         monkeypatch.delenv(name)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     forget_client()
-    assert [line for line in refusals().values() if not line.endswith(reason)] == []
+    assert [line for line in refusals().values() if told not in line] == []
 
 
 @pytest.mark.parametrize("endpoint", ["localhost:9000", "not an address"])
@@ -537,8 +415,7 @@ def test_an_endpoint_that_is_no_address_is_told(s3, bucket, monkeypatch, endpoin
 
 def test_an_object_that_is_gone_is_told(s3, bucket, tmp_path):
     """It was listed and deleted before it was read."""
-    message = refusal(lambda: bucket.get([LISTED], tmp_path / "back"))
-    assert message == f"`{RUNS}` cannot be read: there is no such object (NoSuchKey, HTTP 404)."
+    assert "(NoSuchKey, HTTP 404)" in refusal(lambda: bucket.get([LISTED], tmp_path / "back"))
     assert below(tmp_path / "back") == {}
 
 
@@ -548,86 +425,37 @@ def test_an_object_that_was_replaced_is_refused(s3, bucket, tmp_path, size):
     s3.put("box", "runs/a", b"a" * size)
     entries = bucket.files()
     s3.put("box", "runs/a", b"b" * size)
-    message = refusal(lambda: bucket.get(entries, tmp_path / "back"))
-    assert message.startswith(f"`{RUNS}` cannot be read: it changed while it was read; try again")
+    assert "it changed while" in refusal(lambda: bucket.get(entries, tmp_path / "back"))
     assert below(tmp_path / "back") == {}
 
 
 def test_an_object_cut_short_is_fetched_again(s3, bucket, tmp_path):
-    """Once is no failure."""
+    """Once is no failure, for a file as for a text; for ever is, and half of it never appears."""
     s3.put("box", "runs/a", b"123456")
+    entries = bucket.files()
     s3.truncate("runs/a", at=3)
-    bucket.get(bucket.files(), tmp_path / "back")
+    bucket.get(entries, tmp_path / "back")
     assert below(tmp_path / "back") == {"a": b"123456"}
-
-
-def test_a_text_cut_short_is_read_again(s3, bucket):
-    """A spec, a manifest and a report are worth a second request as well."""
-    s3.put("box", "runs/a", b"123456")
     s3.truncate("runs/a", at=3)
     assert bucket.read("a") == "123456"
+    s3.truncate("runs/a", at=3, times=1000)
+    for work in (lambda: bucket.get(entries, tmp_path / "more"), lambda: bucket.read("a")):
+        assert s3.endpoint in refusal(work)
+    assert below(tmp_path / "more") == {}
 
 
 def test_a_key_that_is_also_a_folder_is_told(s3, bucket, tmp_path):
     """S3 can hold both, a disk cannot."""
     s3.put("box", "runs/a", b"1")
     s3.put("box", "runs/a/b", b"2")
-    message = refusal(lambda: bucket.get(bucket.files(), tmp_path / "back"))
-    assert message.startswith(f"`{RUNS}` cannot be read: ")
-
-
-def test_an_object_cut_short_for_ever_is_told(s3, bucket, tmp_path):
-    """Half an object never appears under its name, nor under another."""
-    s3.put("box", "runs/a", b"123456")
-    entries = bucket.files()
-    s3.truncate("runs/a", at=3, times=1000)
-    broke_off = f"the endpoint {s3.endpoint} does not answer, or broke off."
-    assert refusal(lambda: bucket.get(entries, tmp_path / "back")) == (
-        f"`{RUNS}` cannot be read: {broke_off}"
-    )
-    assert refusal(lambda: bucket.read("a")) == f"`{RUNS}/a` cannot be read: {broke_off}"
-    assert below(tmp_path / "back") == {}
-
-
-@pytest.mark.parametrize("size", [1, 9 * MIB], ids=["whole", "in parts"])
-def test_an_upload_survives_a_server_that_comes_back(s3, bucket, make_file, monkeypatch, size):
-    """By default an upload waits for a server that is away for a moment."""
-    monkeypatch.delenv("AWS_MAX_ATTEMPTS")
-    # Chance draws how long the client waits; never longer than a second here.
-    monkeypatch.setattr(random, "random", lambda: 0.2)
-    forget_client()
-    s3.stop_after("PUT", "/box/", count=2)
-    data = {f"{i}": bytes([i]) * size for i in range(3)}
-    with restarted(s3):
-        bucket.put({name: make_file(value, name) for name, value in data.items()})
-    assert {name: s3.get("box", f"runs/{name}") for name in data} == data
-
-
-@contextlib.contextmanager
-def restarted(s3):
-    """Start the server again, a moment after it has died."""
-
-    def wait():
-        while s3._server is not None:
-            time.sleep(0.02)
-        time.sleep(0.2)
-        s3.start()
-
-    waiting = threading.Thread(target=wait)
-    waiting.start()
-    yield
-    waiting.join(10)
-    assert not waiting.is_alive()
+    assert RUNS in refusal(lambda: bucket.get(bucket.files(), tmp_path / "back"))
 
 
 def test_an_upload_to_a_server_that_stays_away_is_told(s3, bucket, make_file):
     """What had arrived stays; what had not is not there in part."""
     s3.stop_after("PUT", "/box/", count=2)
     files = {f"{i}": make_file(bytes([i]), f"{i}") for i in range(8)}
-    message = refusal(lambda: bucket.put(files))
-    assert message == (
-        f"`{RUNS}` cannot be written: the endpoint {s3.endpoint} does not answer, or broke off."
-    )
+    assert s3.endpoint in refusal(lambda: bucket.put(files))
     assert len(s3.keys("box")) < len(files)
 
 
@@ -635,17 +463,11 @@ def test_an_upload_to_a_server_that_stays_away_is_told(s3, bucket, make_file):
 
 
 def test_a_folder_that_cannot_be_written_is_told(tmp_path, make_file):
-    """A file where a folder is needed, as a disk that takes nothing."""
+    """A file where a folder is needed; and one that was listed and deleted before it was copied."""
     place = LocalPlace(make_file(b"") / "runs")
-    reason = f"`{place.folder}/x` cannot be written: Not a directory."
-    assert refusal(lambda: place.write("x", "")) == reason
-    assert refusal(lambda: place.put({"x": make_file(b"")})) == reason
-
-
-def test_a_file_that_went_away_is_told(tmp_path):
-    """It was listed and deleted before it was copied."""
-    place = LocalPlace(tmp_path)
-    assert " cannot be " in refusal(lambda: place.get([LISTED], tmp_path / "back"))
+    for work in (lambda: place.write("x", ""), lambda: place.put({"x": make_file(b"")})):
+        assert f"`{place.folder}/x` cannot be written" in refusal(work)
+    assert " cannot be " in refusal(lambda: LocalPlace(tmp_path).get([LISTED], tmp_path / "back"))
 
 
 def test_a_local_result_costs_no_second_copy(tmp_path, make_file):

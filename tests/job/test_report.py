@@ -17,8 +17,8 @@ from job.ranking import METRICS
 from job.recipe import Recipe
 from job.report import job_cost
 from job.spec import DataSpec
-from job.store import write_report
 from job.wording import format_p
+from job.write import write_report
 
 
 @pytest.fixture(scope="module")

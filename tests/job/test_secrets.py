@@ -56,36 +56,23 @@ def test_what_is_no_token_alone_is_refused_and_not_repeated(make_secret, text):
     arn = make_secret(SecretString=text or " ")
     with pytest.raises(StorageError) as raised:
         use_hub_token(arn)
-    assert str(raised.value) == (
-        f"The secret `{arn}` holds no token alone, as in `hf_…`: AWS's console makes pairs of key "
-        "and value unless `Plaintext` is chosen."
-    )
+    assert f"`{arn}` holds no token alone" in str(raised.value)
+    assert TOKEN not in str(raised.value)
     assert os.environ["HF_TOKEN"] == ""
+
+
+ARN = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:none-AbCdEf"
 
 
 @pytest.mark.parametrize(
     ("arn", "kind"),
-    [
-        (
-            "arn:aws:secretsmanager:eu-west-1:123456789012:secret:none-AbCdEf",
-            "ResourceNotFoundException",
-        ),
-        ("no-arn", "NoRegionError"),
-    ],
+    [(ARN, "ResourceNotFoundException"), ("no-arn", "NoRegionError"), (None, "KeyError")],
+    ids=["none there", "no ARN", "bytes"],
 )
 def test_a_secret_that_cannot_be_read_is_one_line(make_secret, monkeypatch, arn, kind):
     monkeypatch.delenv("AWS_DEFAULT_REGION")
-    with pytest.raises(StorageError) as raised:
-        use_hub_token(arn)
-    assert str(raised.value) == (
-        f"The Hub's token cannot be read from the secret `{arn}` ({kind}): does it exist, as a "
-        "text, and may the job's role read it (`embedtune infra deploy --hub-token-secret`)?"
-    )
-
-
-def test_bytes_are_no_token(make_secret):
-    arn = make_secret(SecretBinary=TOKEN.encode())
-    with pytest.raises(StorageError, match=rf"^The Hub's token .* `{arn}` \(KeyError\)"):
+    arn = arn or make_secret(SecretBinary=TOKEN.encode())
+    with pytest.raises(StorageError, match=rf"`{arn}` \({kind}\)[^\n]*$"):
         use_hub_token(arn)
 
 

@@ -16,7 +16,7 @@ SCRIPT = """
 import sys, time
 from pathlib import Path
 from job import watchdog
-from job.progress import log, log_to_stderr, logged_to
+from job.progress import log_to_stderr, logged_to, tell
 from job.watchdog import watched
 from job.workspace import Workspace
 
@@ -24,7 +24,7 @@ watchdog.LOOK_SECONDS = watchdog.LAST_WORDS_SECONDS = 1.0
 place = Workspace(Path(sys.argv[1]))
 log_to_stderr()
 with watched(place, {minutes}), logged_to(place.logs):
-    log.info("train: start")
+    tell("train", "start")
     {work}
 print("came to its end")
 """
@@ -84,7 +84,7 @@ def test_a_log_that_nobody_takes_away_does_not_keep_a_run(tmp_path):
     try:
         ended = run(
             tmp_path,
-            "log.error('x' * 10_000_000)",
+            "tell('train', 'x' * 10_000_000)",
             capture_output=False,
             stderr=write,
             stdout=write,
@@ -100,7 +100,7 @@ def test_a_log_that_nobody_takes_away_does_not_keep_a_run(tmp_path):
 @pytest.mark.parametrize(
     "sign",
     [
-        "log.info('one more step')",
+        "tell('train', 'one more step')",
         "watchdog.alive()",
         # As a download does; slower than a mebibyte in one look.
         "Path(sys.argv[1], 'file').write_bytes(bytes(600_000))",

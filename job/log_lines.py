@@ -1,9 +1,11 @@
-"""How a run's lines are written and read: `TIME what: event key=value …`, wherever they stand.
+"""The grammar of a run's log lines, written and read: `TIME what: event key=value …`.
 
-A value with spaces stands in quotes; `step=3/30` says which of how many. A score may end a line
-as the article prints it, `dim_128_cosine_ndcg@10: 0.7234`: SageMaker looks for it so.
+A value with spaces stands in quotes; `step=3/30` is `step` and `steps`. A score ends its line as
+`dim_128_cosine_ndcg@10: 0.7234`, and alone follows `what` without a colon: SageMaker's metric
+definitions look for both.
 """
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -24,7 +26,8 @@ class Line:
 # No two branches begin alike, so a stranger's text in a line cannot make reading it slow.
 QUOTED = r'"(?:[^"\\]|\\.)*"'
 FACT = rf'[A-Za-z_][\w.@-]*=(?:{QUOTED}|[^\s"]\S*)'
-SCORE = r"\w+@\d+: \d\.\d+"
+SCORE_KEY = r"\w+@\d+"
+SCORE = rf"{SCORE_KEY}: \d\.\d+"
 LINE = re.compile(
     # With several hosts, CloudWatch's lines come after their host's name.
     r"(?:[\w-]+: )?(?P<time>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ) "
@@ -38,17 +41,27 @@ DECIMAL = re.compile(r"-?\d{1,18}(?:\.\d+(?:e[+-]\d{1,3})?|e[+-]\d{1,3})|nan|-?i
 STEP = re.compile(r"(\d{1,18})/(\d{1,18})")
 
 
-def write_line(what: str, event: str = "", /, **facts: object) -> str:
-    """Say what happened to what, with its facts; the log adds the time."""
-    return " ".join(part for part in (f"{what}:", event, join_facts(facts)) if part)
+def write_line(what: str, event: str, facts: Mapping[str, object]) -> str:
+    """Write what follows the time."""
+    only_a_score = not event and len(facts) == 1 and re.fullmatch(SCORE_KEY, next(iter(facts)))
+    start = what if only_a_score else f"{what}:"
+    return " ".join([start, *([event] if event else []), *_written(facts)])
 
 
-def join_facts(facts: Mapping[str, object]) -> str:
-    """Write facts as `key=value`."""
-    return " ".join(f"{key}={_quoted(str(value))}" for key, value in facts.items())
+def _written(facts: Mapping[str, object]) -> Iterator[str]:
+    of_steps = {"step", "steps"} <= facts.keys()
+    for key, value in facts.items():
+        if key == "step" and of_steps:
+            yield f"step={value}/{facts['steps']}"
+        elif re.fullmatch(SCORE_KEY, key):
+            yield f"{key}: {value:.4f}"
+        elif key != "steps" or not of_steps:
+            yield f"{key}={_quoted(value)}"
 
 
-def _quoted(text: str) -> str:
+def _quoted(value: object) -> str:
+    as_json = value is None or isinstance(value, (bool, list, dict))
+    text = json.dumps(value, ensure_ascii=False) if as_json else str(value)
     if text and not re.search(r'\s|^"', text):
         return text
     escaped = text.replace("\\", r"\\").replace('"', r"\"")
@@ -56,12 +69,10 @@ def _quoted(text: str) -> str:
 
 
 def parse_line(line: str) -> Line | None:
-    """Read a line; nothing where it is none of ours."""
+    """Read a line; nothing where it is none of a run's."""
     found = LINE.fullmatch(line.rstrip("\n"))
-    if found is None:
-        return None
-    rest = REST.fullmatch(found["rest"])
-    if rest is None:
+    rest = REST.fullmatch(found["rest"]) if found else None
+    if found is None or rest is None:
         return None
     facts = dict(fact for pair in PAIR.findall(rest["facts"]) for fact in _facts(pair))
     return Line(found["time"], found["what"], rest["event"].strip(), facts)

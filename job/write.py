@@ -1,0 +1,52 @@
+"""The report, for people and for programs, and the table of every query."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from job.data import Dataset
+from job.markdown import to_markdown
+from job.page import to_html
+from job.ranking import METRICS, Scores
+from job.report import to_json
+from job.workspace import write_atomically
+
+
+def write_report(report: Mapping[str, Any], folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / "report.html", to_html(report))
+    write_atomically(folder / "report.md", to_markdown(report))
+    write_atomically(folder / "report.json", to_json(report))
+
+
+def write_per_query(
+    path: Path, dataset: Dataset, scores: Mapping[str, Mapping[int, Mapping[str, Scores]]]
+) -> None:
+    """Write one row a query, model, dimension and precision: metrics, best rank, first ten.
+
+    `rank` is that of the best relevant document, null beyond 100; BM25 has dimension 0.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    tables = []
+    for model, by_dimension in scores.items():
+        results = (
+            (dimension, precision, result)
+            for dimension, by_precision in by_dimension.items()
+            for precision, result in by_precision.items()
+        )
+        for dimension, precision, result in results:
+            count = len(dataset.test)
+            columns: dict[str, Any] = {
+                "query_id": dataset.test.ids,
+                "model": [model] * count,
+                "dimension": [dimension] * count,
+                "precision": [precision] * count,
+                "rank": [rank or None for rank in result.rank.tolist()],
+                **{metric: result.metrics[metric] for metric in METRICS},
+                "top_ids": [dataset.corpus.ids.take(top).to_pylist() for top in result.top],
+            }
+            tables.append(pa.table(columns))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.concat_tables(tables, promote_options="permissive"), path)
