@@ -19,7 +19,6 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from rich.console import Console
 
 from job.__main__ import exit_code
 from job.card import _code
@@ -35,7 +34,6 @@ from job.spec_document import build_spec, parse_document
 from job.workspace import Workspace
 from launcher.cli import main
 from launcher.live import Live
-from launcher.show import show_report
 
 ROOT = Path(__file__).parents[1]
 CPU = Machine("cpu", "float32", "")
@@ -318,23 +316,18 @@ def test_the_log_of_a_job_cannot_command_the_terminal_that_shows_it(tmp_path, mo
     assert f"one{HARMLESS}" in terminal.getvalue()
 
 
-def test_a_report_cannot_command_the_terminal_that_shows_it():
+def test_a_report_cannot_command_the_terminal_that_shows_it(trained_run, tmp_path, monkeypatch):
     """Its sentences may be anybody's: neither a terminal's commands nor rich's own markup."""
-    verdict = {"sentence": f"[blink]Improved{HARMFUL}"}
-    report = {
-        "job_name": f"run{HARMFUL}",
-        "data": {"queries": {"test": 1}},
-        "scores": {"bm25": {"ndcg@10": 0.0}},
-        "comparison": {},
-        "verdict": verdict,
-        "recommendation": {"dimension": 1, "reason": HARMFUL},
-        "cost": {"usd": None, "basis": HARMFUL},
-        "seconds": {},
-    }
-    console = Console(file=io.StringIO(), width=200)
-    show_report(console, report, Path("report"))
-    said = console.file.getvalue()
-    assert said.count(HARMLESS) == 4
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(trained_run.folder, tmp_path / "runs" / "theirs")
+    report = trained_run.report
+    report["job_name"] = f"run{HARMFUL}"
+    report["verdict"]["sentence"] = f"[blink]Improved{HARMFUL}"
+    report["cost"]["basis"] = HARMFUL
+    path = tmp_path / "runs" / "theirs" / "report" / "report.json"
+    path.write_text(json.dumps(report), "utf-8")
+    said = CliRunner(env={"COLUMNS": "200"}).invoke(main, ["report", "theirs"]).output
+    assert said.count(HARMLESS) == 3
     assert "[blink]Improved" in said
     assert not {*HARMFUL} - {*"[31m1A"} & {*said}
 
