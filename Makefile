@@ -44,7 +44,7 @@ test-docker: $(VENV)/.dev
 
 # Runs killed at random moments of every stage, and taken up again.
 chaos: $(VENV)/.dev
-	CHAOS_RUNS=60 $(BIN)/pytest -n 0 tests/chaos $(ARGS)
+	CHAOS_RUNS=60 $(BIN)/pytest -n 0 -m exhaustive tests/chaos $(ARGS)
 
 # The pages in a real browser, where one can be had.
 test-browser: $(VENV)/.dev
