@@ -86,8 +86,6 @@ class Fault:
 class Hub:
     """Repositories, and the server that shows them; `token` guards writing and the private ones."""
 
-    user = "tester"
-
     def __init__(self, token: str | None = None):
         self.token = token
         self.repos: dict[tuple[str, str], Repo] = {}
@@ -257,12 +255,6 @@ def route(method: str, *paths: str, needs_token=False):
     return register
 
 
-@route("GET", "/api/whoami-v2", needs_token=True)
-def whoami(hub, request):
-    access = {"type": "access_token", "accessToken": {"displayName": "test", "role": "write"}}
-    return {"type": "user", "name": hub.user, "fullname": hub.user, "orgs": [], "auth": access}
-
-
 @route("POST", "/api/validate-yaml")
 def validate_yaml(hub, request):
     try:
@@ -275,7 +267,7 @@ def validate_yaml(hub, request):
 @route("POST", "/api/repos/create", needs_token=True)
 def create_repo(hub, request):
     given = request.json
-    repo_id = f"{given['organization'] or hub.user}/{given['name']}"
+    repo_id = f"{given['organization']}/{given['name']}"
     repo = Repo(given.get("type", "model"), repo_id, given.get("visibility") == "private")
     url = f"{hub.endpoint}/{repo.path}"
     if (repo.type, repo_id) in hub.repos:
@@ -320,15 +312,6 @@ def paths_info(hub, request, repo, revision):
     known = entries(repo.at(revision))
     wanted = [path.rstrip("/") for path in request.form.getlist("paths")]
     return [known[path] for path in wanted if path in known]
-
-
-@route("GET", f"{REPO}/refs")
-def refs(hub, request, repo):
-    def listed(kind, ids):
-        return [{"name": n, "ref": f"refs/{kind}/{n}", "targetCommit": i} for n, i in ids.items()]
-
-    branches, tags = listed("heads", repo.branches), listed("tags", repo.tags)
-    return {"branches": branches, "tags": tags, "converts": [], "pullRequests": []}
 
 
 @route("GET", "/<name>/resolve/<revision>/<path:path>")

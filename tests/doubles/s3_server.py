@@ -81,18 +81,7 @@ class S3:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What leads a process to this server, and away from the user's own account."""
-        return {
-            "AWS_ENDPOINT_URL": self.endpoint,
-            "AWS_ACCESS_KEY_ID": "test",
-            "AWS_SECRET_ACCESS_KEY": "test",
-            "AWS_DEFAULT_REGION": "us-east-1",
-            "AWS_MAX_ATTEMPTS": "3",
-            "AWS_EC2_METADATA_DISABLED": "true",
-            "AWS_CONFIG_FILE": os.devnull,
-            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-            "NO_PROXY": HOST,
-        }
+        return leading_to(self.endpoint, AWS_DEFAULT_REGION="us-east-1", AWS_MAX_ATTEMPTS="3")
 
     def start(self) -> None:
         """Listen; after a `stop` on the same port and with the same contents."""
@@ -209,6 +198,19 @@ class S3:
         code = "AuthorizationHeaderMalformed" if malformed else "PermanentRedirect"
         refusal = error(code, 400 if malformed else 301, Bucket=bucket, Region=region)
         return refusal._replace(headers=[*refusal.headers, ("x-amz-bucket-region", region)])
+
+
+def leading_to(endpoint, **settings):
+    """Return what leads a process to a server, and away from the user's own account."""
+    nowhere = dict.fromkeys(("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"), os.devnull)
+    ours = {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "NO_PROXY": HOST,
+    }
+    return ours | nowhere | settings
 
 
 def error(code, status, **details):
