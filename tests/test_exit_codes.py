@@ -14,6 +14,8 @@ from tiny_job import JOB
 from job.errors import EXIT_CODES, EmbedtuneError
 from job.workspace import Workspace
 
+pytestmark = pytest.mark.slow
+
 LAUNCHER = [sys.executable, "-P", "-m", "launcher.cli"]
 JOBS = [sys.executable, "-P", "-m", "job"]
 CLASSES = {error.exit_code: error for error in EmbedtuneError.__subclasses__()}

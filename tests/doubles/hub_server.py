@@ -42,6 +42,7 @@ class Commit:
     id: str
     title: str
     files: Mapping[str, bytes]
+    parent: "Commit | None"
 
 
 @dataclass
@@ -67,9 +68,10 @@ class Repo:
     def commit(self, branch: str, files: Mapping[str, bytes], title: str) -> str:
         """Let a branch hold exactly these files; return the commit's id."""
         tree = sorted((path, git_id(data)) for path, data in files.items())
-        content = json.dumps([self.path, title, self.branches.get(branch), tree])
+        parent = self.commits.get(self.branches.get(branch, ""))
+        content = json.dumps([self.path, title, parent.id if parent else None, tree])
         commit_id = hashlib.sha1(content.encode()).hexdigest()
-        self.commits[commit_id] = Commit(commit_id, title, dict(files))
+        self.commits[commit_id] = Commit(commit_id, title, dict(files), parent)
         self.branches[branch] = commit_id
         return commit_id
 
