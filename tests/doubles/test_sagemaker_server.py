@@ -238,17 +238,14 @@ def test_a_job_finds_its_tree_and_its_environment(server, run, monkeypatch, isol
 
 def test_a_description_says_what_was_asked_for_and_what_happened(client, run):
     """All of the request but the tags, and the job's stages one after the other."""
-    asked = {
-        "HyperParameters": {"a": "1"},
-        "Environment": {"B": "2"},
-        "Tags": [{"Key": "run", "Value": "first"}],
-    }
-    begun = time.time()
-    run("open('model/weights', 'w').write('1')", **asked)
+    asked = {"HyperParameters": {"a": "1"}, "Environment": {"B": "2"}}
+    run("open('model/weights', 'w').write('1')", **asked, Tags=[{"Key": "run", "Value": "first"}])
     found = client.describe_training_job(TrainingJobName="first")
     transitions = found.pop("SecondaryStatusTransitions")
-    times = {name: found.pop(name).timestamp() for name in list(found) if name.endswith("Time")}
-    del found["ResponseMetadata"], asked["Tags"]
+    order = ["CreationTime", "TrainingStartTime", "TrainingEndTime", "LastModifiedTime"]
+    times = [found.pop(name) for name in order]
+    assert times == sorted(times)
+    del found["ResponseMetadata"]
     assert found == a_request() | asked | {
         "TrainingJobArn": f"arn:aws:sagemaker:us-east-1:{ACCOUNT}:training-job/first",
         "InputDataConfig": [a_channel("program", "s3://box/programs/first/")],
@@ -261,15 +258,10 @@ def test_a_description_says_what_was_asked_for_and_what_happened(client, run):
         "EnableInterContainerTrafficEncryption": False,
         "EnableManagedSpotTraining": False,
     }
-    order = ["Starting", "Downloading", "Training", "Uploading", "Completed"]
-    assert [entry["Status"] for entry in transitions] == order
-    assert all(entry["StatusMessage"] for entry in transitions)
+    stages = ["Starting", "Downloading", "Training", "Uploading", "Completed"]
+    assert [entry["Status"] for entry in transitions] == stages
     ends = [entry["EndTime"] for entry in transitions]
     assert [entry["StartTime"] for entry in transitions[1:]] == ends[:-1]
-    order = ["CreationTime", "TrainingStartTime", "TrainingEndTime", "LastModifiedTime"]
-    assert sorted(times) == sorted(order)
-    moments = [begun - 0.01, *(times[name] for name in order)]
-    assert moments == sorted(moments)
 
 
 @pytest.mark.parametrize(
@@ -560,19 +552,6 @@ def test_jobs_are_listed(server, client, run):
     assert refusal(client.list_training_jobs, StatusEquals="Failed")[0] == "ValidationException"
     missing = ("ValidationException", "Requested resource not found.")
     assert refusal(client.describe_training_job, TrainingJobName="c") == missing
-
-
-def test_an_operation_fails_as_often_as_a_test_says(server, client_of):
-    """In each of AWS's formats."""
-    sagemaker, sts = client_of("sagemaker"), client_of("sts")
-    server.refuse("ListTrainingJobs", "ExpiredTokenException", "It is expired.", times=2)
-    server.refuse("GetCallerIdentity", "ExpiredToken", "It is expired.")
-    for _ in range(2):
-        error = refusal(sagemaker.list_training_jobs)
-        assert error == ("ExpiredTokenException", "It is expired.")
-    assert sagemaker.list_training_jobs()["TrainingJobSummaries"] == []
-    assert refusal(sts.get_caller_identity) == ("ExpiredToken", "It is expired.")
-    assert sts.get_caller_identity()["Account"] == ACCOUNT
 
 
 def test_a_closed_server_leaves_no_process_and_the_next_one_is_empty(tmp_path):
