@@ -85,7 +85,7 @@ def look_at(function):
     known = [function.__globals__[name] for name in names if name in function.__globals__]
     parts = [part for each in known if inspect.isclass(each) for part in vars(each).values()]
     functions = [each for each in (*known, *parts) if inspect.isfunction(each)]
-    trains = any(each.__module__ in TRAINING for each in functions)
+    trains = any(each.__module__ in TRAINING for each in known if inspect.isfunction(each))
     return trains or not names.isdisjoint(COSTLY | TRAINING), functions
 
 
