@@ -107,8 +107,8 @@ def nobodys_account():
 
 
 @pytest.fixture(scope="session")
-def shared(tmp_path_factory, worker_id):
-    """Make a folder once for all of pytest-xdist's workers: `shared(name, make)` returns it."""
+def made_once(tmp_path_factory, worker_id):
+    """Make a folder once for all of pytest-xdist's workers: `made_once(name, make)` returns it."""
     base = tmp_path_factory.getbasetemp()
     base = base if worker_id == "master" else base.parent
 
@@ -125,15 +125,15 @@ def shared(tmp_path_factory, worker_id):
 
 
 @pytest.fixture(scope="session")
-def tiny_encoder(shared):
+def tiny_encoder(made_once):
     """Folder of an encoder, 64 wide; whoever changes it changes a copy."""
-    return shared("encoder", lambda folder: build_encoder(folder / "tiny")) / "tiny"
+    return made_once("encoder", lambda folder: build_encoder(folder / "tiny")) / "tiny"
 
 
 @pytest.fixture(scope="session")
-def pairs_file(shared):
+def pairs_file(made_once):
     """File of 400 pairs that the tiny encoder can learn."""
-    folder = shared("pairs", lambda new: write_jsonl(new / "pairs.jsonl", make_pairs(400)))
+    folder = made_once("pairs", lambda new: write_jsonl(new / "pairs.jsonl", make_pairs(400)))
     return folder / "pairs.jsonl"
 
 
@@ -154,7 +154,7 @@ class TrainedRun:
 
 
 @pytest.fixture(scope="session")
-def trained_run(shared, tiny_encoder, pairs_file, tiny_settings):
+def trained_run(made_once, tiny_encoder, pairs_file, tiny_settings):
     """The tiny job as a container runs it, once for all workers: what it left and said."""
 
     def train(folder):
@@ -172,7 +172,7 @@ def trained_run(shared, tiny_encoder, pairs_file, tiny_settings):
         assert done.returncode == 0, done.stderr
         (folder / "log").write_text(done.stdout + done.stderr, "utf-8")
 
-    folder = shared("trained-run", train)
+    folder = made_once("trained-run", train)
     return TrainedRun(folder / "runs" / "tiny", (folder / "log").read_text("utf-8"))
 
 
