@@ -117,19 +117,15 @@ class Life(threading.Thread):
         self.job.move("InProgress", "Restarting", "Preparing the instances for training")
 
 
+@dataclass(frozen=True)
 class Team:
     """All machines that work for a job at a time."""
 
-    def __init__(
-        self,
-        job: Job,
-        storage: Storage,
-        hosts: list[Host],
-        settings: Settings,
-        environment: dict[str, str],
-    ):
-        self.job, self.storage, self.hosts, self.settings = job, storage, hosts, settings
-        self.environment = environment
+    job: Job
+    storage: Storage
+    hosts: list[Host]
+    settings: Settings
+    environment: dict[str, str]
 
     def work(self, network: Network) -> None:
         """Go on with the job until it has ended, or these hosts are taken away."""
