@@ -6,15 +6,27 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 PINS := pyproject.toml constraints.txt
 
-.PHONY: demo test image smoke test-docker test-sdk test-browser chaos lint docs lock audit secrets bench clean
+.PHONY: demo test test-fast test-all image smoke test-docker test-sdk test-browser chaos lint docs lock audit secrets bench clean
 
 demo: $(VENV)/.demo
 	$(BIN)/embedtune launch --data builtin:aws-docs --model builtin:minilm \
 	  --set data.limit=1500 --set training.epochs=2 \
 	  --output demo --name demo-$$(date -u +%Y%m%d-%H%M%S)
 
+# The tiers, by tests/tiers.py: what needs neither training nor processes nor servers; what shows all
+# that the README says; everything but SageMaker's own SDK and a real account. The long files come
+# first in each, so that no worker is left alone with one.
+PYTEST := $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+
 test: $(VENV)/.dev
-	$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
+	$(PYTEST) $(ARGS)
+
+test-fast: $(VENV)/.dev
+	$(PYTEST) -m 'not slow' --hypothesis-profile fast $(ARGS)
+
+test-all: $(VENV)/.dev
+	$(PYTEST) -m 'not docker and not browser and not sdk and not aws' $(ARGS)
+	$(MAKE) test-docker test-browser
 
 # ARGS: the options of `embedtune image build`; without --cpu it is the image for GPUs.
 image: $(VENV)/.demo
@@ -32,7 +44,7 @@ test-docker: $(VENV)/.dev
 
 # Runs killed at random moments of every stage, and taken up again.
 chaos: $(VENV)/.dev
-	CHAOS_RUNS=60 $(BIN)/pytest -n 0 tests/chaos $(ARGS)
+	CHAOS_RUNS=60 $(BIN)/pytest -n 0 -m exhaustive tests/chaos $(ARGS)
 
 # The pages in a real browser, where one can be had.
 test-browser: $(VENV)/.dev

@@ -4,8 +4,14 @@ import json
 import os
 import random
 import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
+from filelock import FileLock
+from tiers import pytest_collection_modifyitems  # noqa: F401  a hook, found by its name
 
 # Before torch is imported: two workers with two threads each would fight for two cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -101,15 +107,73 @@ def nobodys_account():
 
 
 @pytest.fixture(scope="session")
-def tiny_encoder(tmp_path_factory):
-    """Folder of an encoder, 64 wide."""
-    return build_encoder(tmp_path_factory.mktemp("encoder") / "tiny")
+def made_once(tmp_path_factory, worker_id):
+    """Make a folder once for all of pytest-xdist's workers: `made_once(name, make)` returns it."""
+    base = tmp_path_factory.getbasetemp()
+    base = base if worker_id == "master" else base.parent
+
+    def once(name, make):
+        folder, made = base / name, base / f"{name}.made"
+        with FileLock(f"{folder}.lock"):
+            if not made.exists():
+                folder.mkdir()
+                make(folder)
+                made.touch()
+        return folder
+
+    return once
 
 
 @pytest.fixture(scope="session")
-def pairs_file(tmp_path_factory):
+def tiny_encoder(made_once):
+    """Folder of an encoder, 64 wide; whoever changes it changes a copy."""
+    return made_once("encoder", lambda folder: build_encoder(folder / "tiny")) / "tiny"
+
+
+@pytest.fixture(scope="session")
+def pairs_file(made_once):
     """File of 400 pairs that the tiny encoder can learn."""
-    return write_jsonl(tmp_path_factory.mktemp("pairs") / "pairs.jsonl", make_pairs(400))
+    folder = made_once("pairs", lambda new: write_jsonl(new / "pairs.jsonl", make_pairs(400)))
+    return folder / "pairs.jsonl"
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A finished run that many tests look at, and none may change."""
+
+    folder: Path
+    log: str
+
+    @property
+    def report(self):
+        return json.loads((self.folder / "report" / "report.json").read_text("utf-8"))
+
+    @property
+    def manifest(self):
+        return json.loads((self.folder / "manifest.json").read_text("utf-8"))
+
+
+@pytest.fixture(scope="session")
+def trained_run(made_once, tiny_encoder, pairs_file, tiny_settings):
+    """The tiny job as a container runs it, once for all workers: what it left and said."""
+
+    def train(folder):
+        config = folder / "ml" / "input" / "config"
+        config.mkdir(parents=True)
+        given = {
+            "data.source": str(pairs_file),
+            "model.base": str(tiny_encoder),
+            "output.uri": str(folder / "runs"),
+        }
+        (config / "hyperparameters.json").write_text(json.dumps(given | tiny_settings), "utf-8")
+        command = [sys.executable, "-P", "-m", "job", "train", "--name", "tiny", "--device", "cpu"]
+        command += ["--workspace", str(folder / "ml")]
+        done = subprocess.run(command, check=False, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        (folder / "log").write_text(done.stdout + done.stderr, "utf-8")
+
+    folder = made_once("trained-run", train)
+    return TrainedRun(folder / "runs" / "tiny", (folder / "log").read_text("utf-8"))
 
 
 @pytest.fixture(scope="session")

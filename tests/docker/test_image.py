@@ -1,7 +1,6 @@
 """What is in the image, and what `docker run` can rely on."""
 
 import json
-import re
 
 import pytest
 from containers import docker
@@ -73,79 +72,46 @@ def test_root_works_as_the_owner_of_the_folder(containers, mount):
     assert (work.folder / "model/model.safetensors").stat().st_mode & 0o777 == 0o644
 
 
-def test_any_user_works_on_a_folder_of_its_own(containers, mount):
-    """`--user` without an entry in /etc/passwd, and without a single capability."""
-    work = mount(STRANGER, training__epochs="0")
-    bare = ("--cap-drop", "ALL", "--security-opt", "no-new-privileges")
-    job = containers.run(*work.options, *READ_ONLY, *bare, "--user", STRANGER)
+@pytest.mark.parametrize(
+    ("owner", "options"),
+    [
+        # SageMaker's folders belong to root.
+        ("0:0", ()),
+        # Without an entry in /etc/passwd, and without a single capability.
+        (
+            STRANGER,
+            (
+                *("--cap-drop", "ALL", "--security-opt", "no-new-privileges"),
+                *(*READ_ONLY, "--user", STRANGER),
+            ),
+        ),
+    ],
+)
+def test_any_user_works_on_a_folder_of_its_own(containers, mount, owner, options):
+    work = mount(owner, training__epochs="0")
+    job = containers.run(*work.options, *options)
     assert job.code == 0, job.output
-    assert work.owners() == {STRANGER}
-
-
-def test_root_stays_root_on_its_own_folder(containers, mount):
-    """SageMaker's folders belong to root."""
-    work = mount("0:0", training__epochs="0")
-    job = containers.run(*work.options)
-    assert job.code == 0, job.output
-    assert work.owners() == {"0:0"}
+    assert work.owners() == {owner}
 
 
 def test_a_folder_that_cannot_be_written_is_a_clear_error(containers, mount):
     """The user given by `--user` must be able to write the folder."""
     job = containers.run(*mount("0:0").options, "--user", STRANGER)
-    line = (
-        "Error: The workspace `/opt/ml` cannot be written: Permission denied. Give the job a "
-        "folder that it may write, with `--workspace` or as the volume `/opt/ml`.\n"
-    )
-    assert (job.code, job.output) == (6, line)
-
-
-def test_stopped_in_mid_training_it_goes_on_from_there(containers, mount):
-    """`docker stop` leaves a checkpoint and exit code 10; a second start takes it up."""
-    work = mount(STRANGER, training__epochs="2", training__batch_size="32")
-    first = containers.run(*work.options, "--detach")
-    assert first.says("train: step="), first.log()
-    process = docker("exec", first.name, "cat", "/proc/1/cmdline").stdout
-    docker("stop", "--time", "60", first.name)
-    assert first.state()["ExitCode"] == 10, first.log()
-    failure = (work.folder / "output/failure").read_text("utf-8")
-    interrupted = r"The run was interrupted after step (\d+) of 20\. Launch it again .*\n"
-    step = int(re.fullmatch(interrupted, failure)[1])
-
-    second = containers.run(*work.options)
-    assert second.code == 0, second.output
-    assert work.report()["training"]["resumed_from_step"] == step
-    assert not (work.folder / "output/failure").exists()
-    assert process.split("\0")[:4] == ["python", "-P", "-m", "job"]
+    assert job.code == 6
+    (line,) = job.output.splitlines()
+    assert line.startswith("Error: The workspace `/opt/ml` cannot be written: Permission denied.")
 
 
 def test_a_full_disk_is_the_machines_fault(containers, mount):
     """The model does not fit: exit code 6, not a bug of ours."""
     inputs = f"{mount(STRANGER, training__epochs='0').folder}/input:/opt/ml/input:ro"
-    small = ("--tmpfs", "/opt/ml:size=20m", "--volume", inputs)
-    job = containers.run(*small)
-    line = "Error: The disk is full; free some space and launch the run again."
-    assert (job.code, job.output.splitlines()[-1]) == (6, line), job.output
-
-
-def test_out_of_memory_is_told_from_a_kill(containers, mount):
-    """The kernel's SIGKILL leaves 137, and Docker knows why."""
-    job = containers.run(*mount("0:0").options, "--memory", "300m", "--memory-swap", "300m")
-    assert job.code == 137, job.output
-    assert job.state()["OOMKilled"]
+    job = containers.run("--tmpfs", "/opt/ml:size=20m", "--volume", inputs)
+    assert job.code == 6, job.output
+    assert "The disk is full" in job.output.splitlines()[-1]
 
 
 def test_a_gpu_asked_of_the_job_where_none_is(containers, mount):
     """The job names what it found and what to do."""
     job = containers.run(*mount("0:0").options, "--env", "EMBEDTUNE_DEVICE=cuda")
-    line = "Error: The device `cuda` is not usable here (found: cpu). Use `--device cpu`?"
-    assert (job.code, job.output.splitlines()[-1]) == (6, line)
-
-
-def test_a_gpu_asked_of_an_engine_without_the_runtime(containers):
-    """The engine refuses before anything starts."""
-    if "nvidia" in docker("info", "--format", "{{json .Runtimes}}").stdout:
-        pytest.skip("this engine has NVIDIA's runtime")
-    job = containers.run("--gpus", "all")
-    assert job.code == 125
-    assert "could not select device driver" in job.output
+    assert job.code == 6, job.output
+    assert "`cuda` is not usable here (found: cpu)" in job.output.splitlines()[-1]

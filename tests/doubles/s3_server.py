@@ -81,18 +81,7 @@ class S3:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What leads a process to this server, and away from the user's own account."""
-        return {
-            "AWS_ENDPOINT_URL": self.endpoint,
-            "AWS_ACCESS_KEY_ID": "test",
-            "AWS_SECRET_ACCESS_KEY": "test",
-            "AWS_DEFAULT_REGION": "us-east-1",
-            "AWS_MAX_ATTEMPTS": "3",
-            "AWS_EC2_METADATA_DISABLED": "true",
-            "AWS_CONFIG_FILE": os.devnull,
-            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-            "NO_PROXY": HOST,
-        }
+        return leading_to(self.endpoint, AWS_DEFAULT_REGION="us-east-1", AWS_MAX_ATTEMPTS="3")
 
     def start(self) -> None:
         """Listen; after a `stop` on the same port and with the same contents."""
@@ -156,19 +145,16 @@ class S3:
         """Log a request and answer it, or hang up."""
         method = environ["REQUEST_METHOD"]
         path = environ["PATH_INFO"].encode("latin-1").decode("utf-8", "replace")
-        chunked = environ.get("wsgi.input_terminated", False)
-        length = -1 if chunked else int(environ.get("CONTENT_LENGTH") or 0)
+        # boto3 frames uploads in chunks for https alone.
+        length = int(environ.get("CONTENT_LENGTH") or 0)
         body = environ["wsgi.input"].read(length)
-        # An `aws-chunked` upload is longer than what it carries.
-        carried = int(environ.get("HTTP_X_AMZ_DECODED_CONTENT_LENGTH", len(body)))
-        received = min(len(body), carried)
         with self._lock:
             alive = self._server and environ["werkzeug.socket"] in self._server.connections
             # Half an object, all that a dying client could send, is not stored.
-            heard = alive and (chunked or len(body) == length)
+            heard = alive and len(body) == length
             reply = self._reply(environ, body, method, path) if heard else None
             sent = len(reply.body) if reply else 0
-            self.requests.append(Request(method, path, environ["QUERY_STRING"], sent, received))
+            self.requests.append(Request(method, path, environ["QUERY_STRING"], sent, len(body)))
         if reply is None:
             raise ConnectionAbortedError
         named = {name.lower() for name, _ in reply.headers}
@@ -186,7 +172,7 @@ class S3:
         return reply._replace(body=b"") if reply and method == "HEAD" else reply
 
     def _ask_moto(self, environ, body):
-        asked = environ | {"wsgi.input": io.BytesIO(body), "CONTENT_LENGTH": str(len(body))}
+        asked = environ | {"wsgi.input": io.BytesIO(body)}
         chunks, status, headers = run_wsgi_app(self._moto, asked, buffered=True)
         return Reply(status, list(headers), b"".join(chunks))
 
@@ -212,6 +198,19 @@ class S3:
         code = "AuthorizationHeaderMalformed" if malformed else "PermanentRedirect"
         refusal = error(code, 400 if malformed else 301, Bucket=bucket, Region=region)
         return refusal._replace(headers=[*refusal.headers, ("x-amz-bucket-region", region)])
+
+
+def leading_to(endpoint, **settings):
+    """Return what leads a process to a server, and away from the user's own account."""
+    nowhere = dict.fromkeys(("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"), os.devnull)
+    ours = {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "NO_PROXY": HOST,
+    }
+    return ours | nowhere | settings
 
 
 def error(code, status, **details):

@@ -6,7 +6,6 @@ defaults; a change set that changes nothing is known by the values that it would
 """
 
 import contextlib
-import os
 import threading
 from dataclasses import dataclass
 
@@ -16,7 +15,7 @@ from moto.cloudformation.responses import CloudFormationResponse
 from moto.core.responses import EmptyResult
 from moto.moto_api._internal import moto_api_backend
 from moto.server import DomainDispatcherApplication, create_backend_app
-from s3_server import HOST, Handler
+from s3_server import HOST, Handler, leading_to
 from werkzeug.serving import ThreadedWSGIServer
 
 # moto warns of them, and makes nothing.
@@ -34,17 +33,8 @@ def stack_server():
         loop = threading.Thread(target=server.serve_forever, args=[0.02], daemon=True)
         loop.start()
         try:
-            yield {
-                "AWS_ENDPOINT_URL": f"http://{HOST}:{server.port}",
-                "AWS_ACCESS_KEY_ID": "test",
-                "AWS_SECRET_ACCESS_KEY": "test",
-                "AWS_REGION": "eu-west-1",
-                "AWS_MAX_ATTEMPTS": "1",
-                "AWS_EC2_METADATA_DISABLED": "true",
-                "AWS_CONFIG_FILE": os.devnull,
-                "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-                "NO_PROXY": HOST,
-            }
+            settings = {"AWS_REGION": "eu-west-1", "AWS_MAX_ATTEMPTS": "1"}
+            yield leading_to(f"http://{HOST}:{server.port}", **settings)
         finally:
             server.shutdown()
             loop.join()

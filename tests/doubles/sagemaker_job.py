@@ -24,7 +24,6 @@ class Job:
         self.name: str = self.request["TrainingJobName"]
         self.region = region
         self.arn = f"arn:aws:sagemaker:{region}:{account}:training-job/{self.name.lower()}"
-        self.tags = {tag["Key"]: tag["Value"] for tag in self.request.get("Tags", [])}
         self.created = self.modified = time.time()
         self.started: float | None = None
         self.ended: float | None = None

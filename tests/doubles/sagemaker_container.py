@@ -6,15 +6,17 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 # What a subprocess needs of this process's environment; it gets nothing else of it.
 KEPT = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TMPDIR")
 NO_SERVER = "http://127.0.0.1:9"
 TO_US = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+
+# An executor lets the hosts of a job's life find each other (`network`), runs `train` on an /opt/ml
+# (`start`; its lines come out of `stdout`) and hands on signals (`send`).
 
 
 @dataclass
@@ -25,21 +27,6 @@ class Network:
     environment: dict[str, str] = field(default_factory=dict)
     options: dict[str, list[str]] = field(default_factory=dict)
     interface: str = "eth0"
-
-
-class Executor(Protocol):
-    def network(
-        self, name: str, hosts: list[str], *, isolated: bool
-    ) -> AbstractContextManager[Network]:
-        """Let the hosts of a job's life find each other by their names."""
-
-    def start(
-        self, root: Path, host: str, environment: dict[str, str], network: Network
-    ) -> subprocess.Popen[bytes]:
-        """Run `train` on the /opt/ml at `root`; its lines come out of `stdout`."""
-
-    def send(self, process: subprocess.Popen[bytes], number: signal.Signals) -> None:
-        """SIGTERM reaches the container's first process alone, SIGKILL all of them."""
 
 
 class Process:
@@ -141,3 +128,6 @@ def ended_within(seconds: float, process: subprocess.Popen[bytes]) -> bool:
         process.wait(seconds)
         return True
     return False
+
+
+Executor = Process | Docker

@@ -119,6 +119,8 @@ def unsupported(request: dict[str, Any]) -> Iterator[str]:
             yield f"The test server does not support {field}: it runs what the image runs."
     if "InstanceGroups" in resources:
         yield "The test server has no groups of instances."
+    if "RetryStrategy" in request:
+        yield "The test server takes jobs up on another host for spot jobs only."
     for channel in request.get("InputDataConfig", []):
         source = channel["DataSource"].get("S3DataSource", {})
         mode = channel.get("InputMode", algorithm["TrainingInputMode"])

@@ -11,18 +11,11 @@ from s3_server import S3
 
 from job.s3 import s3_client
 
-# What a developer's own shell may say, and a test must not hear.
-OWN_ACCOUNT = ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_ROLE_ARN",
-               "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
-               "AWS_CONTAINER_CREDENTIALS_FULL_URI", "EMBEDTUNE_OUTPUT")  # fmt: skip
-
 
 @contextmanager
 def served_s3(*buckets, **settings):
     """Serve S3 to this process and those that it starts; moto has room for one at a time."""
     with S3() as server, pytest.MonkeyPatch.context() as patch:
-        for name in OWN_ACCOUNT:
-            patch.delenv(name, raising=False)
         for name, value in (server.environment | settings).items():
             patch.setenv(name, value)
         for bucket in buckets:

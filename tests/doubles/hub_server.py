@@ -6,7 +6,7 @@
         assert "model.safetensors" in hub.files("me/tuned")
 
 The clients read `HF_ENDPOINT` when they are imported: run them in a subprocess. What is left out
-(Xet, pull requests, discussions, spaces, deleting) is answered by 501.
+(Xet, pull requests, discussions, spaces, files' last changes, deleting) is answered by an error.
 """
 
 import base64
@@ -44,12 +44,6 @@ class Commit:
     files: Mapping[str, bytes]
     parent: "Commit | None"
 
-    def last_change(self, path: str) -> "Commit":
-        commit = self
-        while commit.parent and commit.parent.files.get(path) == commit.files[path]:
-            commit = commit.parent
-        return commit
-
 
 @dataclass
 class Repo:
@@ -73,8 +67,8 @@ class Repo:
 
     def commit(self, branch: str, files: Mapping[str, bytes], title: str) -> str:
         """Let a branch hold exactly these files; return the commit's id."""
-        parent = self.commits.get(self.branches.get(branch, ""))
         tree = sorted((path, git_id(data)) for path, data in files.items())
+        parent = self.commits.get(self.branches.get(branch, ""))
         content = json.dumps([self.path, title, parent.id if parent else None, tree])
         commit_id = hashlib.sha1(content.encode()).hexdigest()
         self.commits[commit_id] = Commit(commit_id, title, dict(files), parent)
@@ -84,18 +78,15 @@ class Repo:
 
 @dataclass
 class Fault:
-    """What befalls requests: an error's status, or a body that ends after `cut` bytes."""
+    """The error that befalls requests."""
 
     match: str
     times: int
-    status: int | None = None
-    cut: int | None = None
+    status: int
 
 
 class Hub:
     """Repositories, and the server that shows them; `token` guards writing and the private ones."""
-
-    user = "tester"
 
     def __init__(self, token: str | None = None):
         self.token = token
@@ -152,11 +143,7 @@ class Hub:
 
     def fail_next(self, status: int, times: int = 1, match: str = "") -> None:
         """Answer the next requests whose `METHOD /path` contains `match` by an error."""
-        self._faults.append(Fault(match, times, status=status))
-
-    def cut_next(self, size: int, times: int = 1, match: str = "") -> None:
-        """Close the connection after `size` bytes of the next matching answers' bodies."""
-        self._faults.append(Fault(match, times, cut=size))
+        self._faults.append(Fault(match, times, status))
 
     @Request.application
     def _application(self, request: Request) -> Response:
@@ -167,14 +154,8 @@ class Hub:
             fault = next((f for f in self._faults if f.times and f.match in asked), None)
             if fault:
                 fault.times -= 1
-            if fault and fault.status:
                 raise refusal(fault.status, "A test wants this to fail")
-            response = self._answer(request)
-        if fault:
-            data = response.get_data()
-            response.content_length = len(data)
-            response.response = [data[: fault.cut]]
-        return response
+            return self._answer(request)
 
     def _answer(self, request: Request) -> Response:
         # Not `request.path`: there, a branch's `%2F` looks like the slash after the branch.
@@ -183,8 +164,8 @@ class Hub:
             (handler, needs_token), matched = ROUTES.bind("").match(path, request.method)
         except NotFound:
             raise refusal(501, f"This Hub has no {request.method} {path}") from None
-        if "create_pr" in request.args:
-            raise refusal(501, "This Hub has no pull requests")
+        if "create_pr" in request.args or "true" in request.values.getlist("expand"):
+            raise refusal(501, "This Hub has neither pull requests nor files' last changes")
         arguments = {key: unquote(value) for key, value in matched.items()}
         may_all = self._may_all(request)
         if "name" in arguments:
@@ -252,17 +233,14 @@ def content_id(entry: dict) -> str:
     return entry.get("lfs", entry)["oid"]
 
 
-def entries(commit: Commit, expand: str | None) -> dict[str, dict]:
-    """Describe files and folders by path; `expand` adds each file's last change."""
+def entries(commit: Commit) -> dict[str, dict]:
+    """Describe files and folders by path."""
     found = {}
     for path, data in sorted(commit.files.items()):
         for folder in map(str, PurePosixPath(path).parents[:-1]):
             tree_id = git_id(f"{commit.id}/{folder}".encode())
             found[folder] = {"type": "directory", "path": folder, "size": 0, "oid": tree_id}
         found[path] = file_entry(path, data)
-        if expand == "true":
-            change = commit.last_change(path)
-            found[path]["lastCommit"] = {"id": change.id, "title": change.title, "date": DATE}
     return found
 
 
@@ -279,12 +257,6 @@ def route(method: str, *paths: str, needs_token=False):
     return register
 
 
-@route("GET", "/api/whoami-v2", needs_token=True)
-def whoami(hub, request):
-    access = {"type": "access_token", "accessToken": {"displayName": "test", "role": "write"}}
-    return {"type": "user", "name": hub.user, "fullname": hub.user, "orgs": [], "auth": access}
-
-
 @route("POST", "/api/validate-yaml")
 def validate_yaml(hub, request):
     try:
@@ -297,7 +269,7 @@ def validate_yaml(hub, request):
 @route("POST", "/api/repos/create", needs_token=True)
 def create_repo(hub, request):
     given = request.json
-    repo_id = f"{given['organization'] or hub.user}/{given['name']}"
+    repo_id = f"{given['organization']}/{given['name']}"
     repo = Repo(given.get("type", "model"), repo_id, given.get("visibility") == "private")
     url = f"{hub.endpoint}/{repo.path}"
     if (repo.type, repo_id) in hub.repos:
@@ -329,7 +301,7 @@ def tree(hub, request, repo, revision, folder=""):
     recursive = request.args.get("recursive") == "true"
     below = [
         entry
-        for path, entry in entries(repo.at(revision), request.args.get("expand")).items()
+        for path, entry in entries(repo.at(revision)).items()
         if path.startswith(prefix) and (recursive or "/" not in path.removeprefix(prefix))
     ]
     if folder and not below:
@@ -339,18 +311,9 @@ def tree(hub, request, repo, revision, folder=""):
 
 @route("POST", f"{REPO}/paths-info/<revision>")
 def paths_info(hub, request, repo, revision):
-    known = entries(repo.at(revision), request.form.get("expand"))
+    known = entries(repo.at(revision))
     wanted = [path.rstrip("/") for path in request.form.getlist("paths")]
     return [known[path] for path in wanted if path in known]
-
-
-@route("GET", f"{REPO}/refs")
-def refs(hub, request, repo):
-    def listed(kind, ids):
-        return [{"name": n, "ref": f"refs/{kind}/{n}", "targetCommit": i} for n, i in ids.items()]
-
-    branches, tags = listed("heads", repo.branches), listed("tags", repo.tags)
-    return {"branches": branches, "tags": tags, "converts": [], "pullRequests": []}
 
 
 @route("GET", "/<name>/resolve/<revision>/<path:path>")
@@ -377,13 +340,6 @@ def auth_check(hub, request, repo):
     return {}
 
 
-@route("PUT", f"{REPO}/settings", needs_token=True)
-def settings(hub, request, repo):
-    if "visibility" in request.json:
-        repo.private = request.json["visibility"] == "private"
-    return {}
-
-
 @route("POST", f"{REPO}/tag/<revision>", needs_token=True)
 def create_tag(hub, request, repo, revision):
     return add_reference(repo.tags, request.json["tag"], repo.at(revision))
@@ -404,7 +360,7 @@ def add_reference(references, name, target):
 
 @route("POST", f"{REPO}/preupload/<revision>", needs_token=True)
 def preupload(hub, request, repo, revision):
-    present = entries(repo.at(revision), None)
+    present = entries(repo.at(revision))
     files = [{"path": file["path"], "shouldIgnore": False} for file in request.json["files"]]
     for answer, file in zip(files, request.json["files"], strict=True):
         path = file["path"]
@@ -455,10 +411,5 @@ def apply_to(files, operation, value, lfs_objects):
             files[path] = base64.b64decode(value["content"])
         case "lfsFile" if value["oid"] in lfs_objects:
             files[path] = lfs_objects[value["oid"]]
-        case "deletedFile" if path in files:
-            del files[path]
-        case "deletedFolder":
-            for inside in [name for name in files if name.startswith(f"{path.rstrip('/')}/")]:
-                del files[inside]
         case _:
             raise refusal(400, f"Cannot do {operation} of {path}")

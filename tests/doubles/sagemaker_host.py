@@ -33,7 +33,6 @@ class Settings:
     starting_seconds: float = 0.0
     # The last lines arrive so long after the job's end.
     log_delay_seconds: float = 0.5
-    keep_workspaces: bool = False
     # Instance types of which there is none left.
     without_capacity: set[str] = field(default_factory=set)
 
@@ -53,7 +52,6 @@ class Life(threading.Thread):
         self.job, self.storage, self.folder, self.settings = job, storage, folder, settings
         self.environment = environment
         self._lives = 0
-        self._retries = job.request.get("RetryStrategy", {}).get("MaximumRetryAttempts", 0)
 
     def run(self) -> None:
         try:
@@ -111,28 +109,23 @@ class Life(threading.Thread):
 
     def _go_on_elsewhere(self) -> None:
         self.job.interrupted.clear()
-        if not self.job.is_spot and not self._retries:
+        if not self.job.is_spot:
             internal = "We encountered an internal error. Please try again."
             self.job.fail(f"InternalServerError: {internal}")
             return
-        self._retries -= not self.job.is_spot
         self.job.move("InProgress", "Interrupted", "Training job interrupted")
         self.job.move("InProgress", "Restarting", "Preparing the instances for training")
 
 
+@dataclass(frozen=True)
 class Team:
     """All machines that work for a job at a time."""
 
-    def __init__(
-        self,
-        job: Job,
-        storage: Storage,
-        hosts: list[Host],
-        settings: Settings,
-        environment: dict[str, str],
-    ):
-        self.job, self.storage, self.hosts, self.settings = job, storage, hosts, settings
-        self.environment = environment
+    job: Job
+    storage: Storage
+    hosts: list[Host]
+    settings: Settings
+    environment: dict[str, str]
 
     def work(self, network: Network) -> None:
         """Go on with the job until it has ended, or these hosts are taken away."""
@@ -156,7 +149,7 @@ class Team:
     def close(self) -> None:
         """Send the last lines, and leave nothing."""
         for host in self.hosts:
-            host.close(keep=self.settings.keep_workspaces)
+            host.close()
 
     def _train(self, network: Network) -> int:
         """Run the containers to their ends; return the code of the first that failed."""

@@ -77,12 +77,11 @@ class Host:
         path = self.root / "output" / "failure"
         return path.read_text("utf-8", "replace").strip()[:1024] if path.is_file() else ""
 
-    def close(self, *, keep: bool) -> None:
+    def close(self) -> None:
         if self._log:
             self._log.finish()
-        if not keep:
-            shutil.rmtree(self.root, ignore_errors=True)
-            shutil.rmtree(self.root.with_name(f"{self.root.name}-home"), ignore_errors=True)
+        shutil.rmtree(self.root, ignore_errors=True)
+        shutil.rmtree(self.root.with_name(f"{self.root.name}-home"), ignore_errors=True)
 
     def _download_channels(self) -> str | None:
         """Fetch all input; return what AWS says where there is none."""

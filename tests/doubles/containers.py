@@ -40,21 +40,6 @@ class Container:
     code: int
     output: str
 
-    def state(self):
-        return json.loads(docker("inspect", "--format", "{{json .State}}", self.name).stdout)
-
-    def log(self):
-        return docker("logs", self.name).stdout
-
-    def says(self, text):
-        """Wait for a line of the log with this text; false if the container ends without it."""
-        command = ["docker", "logs", "--follow", self.name]
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-        with subprocess.Popen(command, text=True, **pipes) as log:
-            found = any(text in line for line in log.stdout)
-            log.terminate()
-        return found
-
 
 @dataclass(frozen=True)
 class Containers:

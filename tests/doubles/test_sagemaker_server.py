@@ -1,0 +1,610 @@
+"""The SageMaker server of the tests: boto3 finds in it what it would find at AWS, and jobs run.
+
+That it runs the real job, takes the instance type that is left, ends with the code of any host and
+sends the last lines late, the launcher's tests show.
+"""
+
+import io
+import json
+import os
+import re
+import sys
+import tarfile
+import time
+from contextlib import closing
+from pathlib import Path
+
+import boto3
+import pytest
+from botocore.config import Config
+from botocore.exceptions import ClientError
+from sagemaker_server import Call, SageMaker
+from sagemaker_transfer import LOG_GROUP, Mirror
+
+ACCOUNT = "123456789012"
+ROLE = f"arn:aws:iam::{ACCOUNT}:role/trainer"
+REGISTRY = f"{ACCOUNT}.dkr.ecr.us-east-1.amazonaws.com"
+IMAGE = f"{REGISTRY}/embedtune:1"
+G5 = {"InstanceType": "ml.g5.2xlarge", "InstanceCount": 1, "VolumeSizeInGB": 50}
+KEPT = {"CheckpointConfig": {"S3Uri": "s3://box/checkpoints"}}
+# The image's entrypoint: a program that the test brings as the channel `program`.
+PROGRAM = [sys.executable, "-c", "import runpy; runpy.run_path('input/data/program/run.py')"]
+SESSION = boto3.Session("test", "test", region_name="us-east-1")
+# What a spot job, or any job that waits to be stopped, is made of.
+WAIT = "import time; open('checkpoints/on', 'w'); time.sleep(600)"
+IGNORE = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+
+
+@pytest.fixture
+def server():
+    with SageMaker(PROGRAM, grace_seconds=0.5, log_delay_seconds=0.1) as server:
+        furnish(server)
+        yield server
+
+
+@pytest.fixture
+def client_of(server):
+    """Make clients that find the server without a word in the environment."""
+    made = []
+
+    def make(service):
+        config = Config(retries={"total_max_attempts": 1}, parameter_validation=False)
+        made.append(SESSION.client(service, endpoint_url=server.s3.endpoint, config=config))
+        return made[-1]
+
+    yield make
+    for client in made:
+        client.close()
+
+
+@pytest.fixture
+def client(client_of):
+    return client_of("sagemaker")
+
+
+@pytest.fixture
+def submit(server, client):
+    """Create a job that runs a Python program; fields of the request can be changed."""
+
+    def create(program="", name="first", **changes):
+        server.s3.put("box", f"programs/{name}/run.py", program.encode())
+        request = a_request(name) | changes
+        request["InputDataConfig"] = [
+            a_channel("program", f"s3://box/programs/{name}/"),
+            *changes.get("InputDataConfig", []),
+        ]
+        return client.create_training_job(**request)["TrainingJobArn"]
+
+    return create
+
+
+@pytest.fixture
+def run(server, submit):
+    """Run a program as a job to its end, and describe it."""
+
+    def to_the_end(program="", name="first", **changes):
+        submit(program, name, **changes)
+        return server.wait(name)
+
+    return to_the_end
+
+
+def furnish(server):
+    """Make what `a_request` names."""
+    server.s3.bucket("box")
+    assert server.add_role("trainer") == ROLE
+    assert server.add_image("embedtune", "1") == IMAGE
+
+
+def a_request(name="first"):
+    return {
+        "TrainingJobName": name,
+        "RoleArn": ROLE,
+        "AlgorithmSpecification": {"TrainingImage": IMAGE, "TrainingInputMode": "File"},
+        "OutputDataConfig": {"S3OutputPath": "s3://box/runs/", "CompressionType": "NONE"},
+        "ResourceConfig": G5,
+        "StoppingCondition": {"MaxRuntimeInSeconds": 3600},
+    }
+
+
+def a_channel(name, uri, **fields):
+    source = {"S3DataType": "S3Prefix", "S3Uri": uri}
+    return {"ChannelName": name, "DataSource": {"S3DataSource": source}} | fields
+
+
+def several(count=2, **fields):
+    return {"ResourceConfig": G5 | {"InstanceCount": count}} | fields
+
+
+def spot(**limits):
+    given = {"MaxRuntimeInSeconds": 60, "MaxWaitTimeInSeconds": 60} | limits
+    return {"EnableManagedSpotTraining": True, "StoppingCondition": given}
+
+
+def refusal(call, *arguments, **fields):
+    """Return code and text of the error that a call is answered with."""
+    with pytest.raises(ClientError) as raised:
+        call(*arguments, **fields)
+    return raised.value.response["Error"]["Code"], raised.value.response["Error"]["Message"]
+
+
+def lines_of(logs, name="first"):
+    """Read what a job's containers said, by the names of their hosts."""
+    if not logs.describe_log_groups()["logGroups"]:
+        return {}
+    streams = logs.describe_log_streams(logGroupName=LOG_GROUP)["logStreams"]
+    found = {}
+    for stream in (each["logStreamName"] for each in streams):
+        fields = {"logGroupName": LOG_GROUP, "logStreamName": stream}
+        events = logs.get_log_events(**fields, startFromHead=True)["events"]
+        host = re.fullmatch(rf"{name}/(algo-\d)-\d{{10}}", stream)[1]
+        found.setdefault(host, []).append([event["message"] for event in events])
+    return found
+
+
+def stages(description):
+    return [entry["Status"] for entry in description["SecondaryStatusTransitions"]]
+
+
+def wait_until(condition, seconds=120):
+    """Wait for what happens soon; return it."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return found
+
+
+def wait_for_object(server, key="checkpoints/on"):
+    wait_until(lambda: key in server.s3.keys("box"))
+
+
+LOOK = """
+import json, os
+from pathlib import Path
+files = {str(p): p.read_text() for p in sorted(Path("input").rglob("*")) if p.suffix != ".py"
+         and p.is_file()}
+Path("output/data/seen.json").write_text(json.dumps(
+    {"files": files, "environment": dict(os.environ), "folder": os.getcwd()}))
+"""
+
+
+def seen(server):
+    """Return what a job that ran `LOOK` has seen."""
+    return json.loads(server.s3.get("box", "runs/first/output/data/seen.json"))
+
+
+@pytest.mark.parametrize("isolated", [False, True])
+def test_a_job_finds_its_tree_and_its_environment(server, run, monkeypatch, isolated):
+    """Files as SageMaker writes them, and of this process's environment nothing but basics.
+
+    An isolated job is told no address and no credentials, and proxies that lead nowhere.
+    """
+    monkeypatch.setenv("AWS_PROFILE", "mine")
+    monkeypatch.setenv("HF_TOKEN", "mine")
+    server.s3.put("box", "pairs/a.jsonl", b"{}")
+    description = run(
+        LOOK,
+        HyperParameters={"training.epochs": "3"},
+        Environment={"EMBEDTUNE_DEVICE": "cpu"},
+        CheckpointConfig={"S3Uri": "s3://box/checkpoints/first"},
+        InputDataConfig=[a_channel("data", "s3://box/pairs/", InputMode="FastFile")],
+        EnableNetworkIsolation=isolated,
+    )
+    found = seen(server)
+    channel = {"S3DistributionType": "FullyReplicated", "RecordWrapperType": "None"}
+    group = {"instance_group_name": "homogeneousCluster", "instance_type": "ml.g5.2xlarge"}
+    assert {name: json.loads(text) for name, text in found["files"].items()} == {
+        "input/config/hyperparameters.json": {"training.epochs": "3"},
+        "input/config/inputdataconfig.json": {
+            "program": {"TrainingInputMode": "File"} | channel,
+            "data": {"TrainingInputMode": "FastFile"} | channel,
+        },
+        "input/config/checkpointconfig.json": {
+            "S3Uri": "s3://box/checkpoints/first",
+            "LocalPath": "/opt/ml/checkpoints",
+        },
+        "input/config/resourceconfig.json": {
+            "current_host": "algo-1",
+            "current_instance_type": "ml.g5.2xlarge",
+            "current_group_name": "homogeneousCluster",
+            "hosts": ["algo-1"],
+            "instance_groups": [group | {"hosts": ["algo-1"]}],
+            "network_interface_name": "eth0",
+        },
+        "input/data/data/a.jsonl": {},
+    }
+    basics = {"PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR"}
+    told = {k: v for k, v in found["environment"].items() if k not in basics}
+    home = told.pop("HOME")
+    reachable = {
+        "AWS_ENDPOINT_URL": server.s3.endpoint,
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI": f"{server.s3.endpoint}/credentials/first",
+    }
+    proxies = {f"{kind}_proxy": "http://127.0.0.1:9" for kind in ("http", "https", "all")}
+    proxies |= {name.upper(): value for name, value in proxies.items()}
+    assert told == (proxies if isolated else reachable) | {
+        "OMP_NUM_THREADS": os.environ["OMP_NUM_THREADS"],
+        "TRAINING_JOB_NAME": "first",
+        "TRAINING_JOB_ARN": description["TrainingJobArn"],
+        "AWS_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "EMBEDTUNE_DEVICE": "cpu",
+    }
+    # Neither ours, nor there any more.
+    assert home not in (os.environ["HOME"], found["folder"])
+    assert not any(Path(path).exists() for path in (home, found["folder"]))
+
+
+def test_a_description_says_what_was_asked_for_and_what_happened(client, run):
+    """All of the request but the tags, and the job's stages one after the other."""
+    asked = {"HyperParameters": {"a": "1"}, "Environment": {"B": "2"}}
+    run("open('model/weights', 'w').write('1')", **asked, Tags=[{"Key": "run", "Value": "first"}])
+    found = client.describe_training_job(TrainingJobName="first")
+    transitions = found.pop("SecondaryStatusTransitions")
+    order = ["CreationTime", "TrainingStartTime", "TrainingEndTime", "LastModifiedTime"]
+    times = [found.pop(name) for name in order]
+    assert times == sorted(times)
+    del found["ResponseMetadata"]
+    assert found == a_request() | asked | {
+        "TrainingJobArn": f"arn:aws:sagemaker:us-east-1:{ACCOUNT}:training-job/first",
+        "InputDataConfig": [a_channel("program", "s3://box/programs/first/")],
+        "TrainingJobStatus": "Completed",
+        "SecondaryStatus": "Completed",
+        "TrainingTimeInSeconds": 1,
+        "BillableTimeInSeconds": 1,
+        "ModelArtifacts": {"S3ModelArtifacts": "s3://box/runs/first/output/model/"},
+        "EnableNetworkIsolation": False,
+        "EnableInterContainerTrafficEncryption": False,
+        "EnableManagedSpotTraining": False,
+    }
+    stages = ["Starting", "Downloading", "Training", "Uploading", "Completed"]
+    assert [entry["Status"] for entry in transitions] == stages
+    ends = [entry["EndTime"] for entry in transitions]
+    assert [entry["StartTime"] for entry in transitions[1:]] == ends[:-1]
+
+
+@pytest.mark.parametrize(
+    ("uri", "files"),
+    [
+        ("s3://box/pairs/", ["a.jsonl", "deep/b.jsonl"]),
+        # A prefix is no folder: what lies beside it comes as well.
+        ("s3://box/pairs", ["a.jsonl", "deep/b.jsonl", "pairs-2/c.jsonl"]),
+        ("s3://box/pairs/a.jsonl", ["a.jsonl"]),
+        ("s3://box/pai", ["pairs/a.jsonl", "pairs/deep/b.jsonl", "pairs-2/c.jsonl"]),
+    ],
+)
+def test_a_channel_holds_all_objects_whose_keys_begin_so(server, run, uri, files):
+    for key in ("pairs/a.jsonl", "pairs/deep/b.jsonl", "pairs-2/c.jsonl", "pairs/"):
+        server.s3.put("box", key, b"{}")
+    run(LOOK, InputDataConfig=[a_channel("data", uri)])
+    data = "input/data/data/"
+    found = [name.removeprefix(data) for name in seen(server)["files"] if name.startswith(data)]
+    assert found == files
+
+
+@pytest.mark.parametrize("uri", ["s3://box/nothing/", "s3://no-such-bucket/pairs/"])
+def test_missing_data_fails_the_job_before_it_runs(server, client_of, run, uri):
+    """There is no exit code and no log."""
+    description = run(InputDataConfig=[a_channel("data", uri)])
+    assert stages(description) == ["Starting", "Downloading", "Failed"]
+    reason = f'ClientError: Data download failed:No S3 objects found under S3 URL "{uri}" '
+    assert description["FailureReason"].startswith(reason)
+    assert server.jobs["first"].exit_codes == []
+    assert lines_of(client_of("logs")) == {}
+
+
+def test_results_are_uploaded_as_archives(server, run):
+    """Unless the request says otherwise; an empty folder leaves none."""
+    output = {"S3OutputPath": "s3://box/runs"}
+    program = "import os; os.mkdir('model/part'); open('model/part/a', 'w').write('1')"
+    description = run(program, OutputDataConfig=output)
+    (key,) = server.s3.keys("box", "runs/")
+    assert description["ModelArtifacts"] == {"S3ModelArtifacts": f"s3://box/{key}"}
+    assert key == "runs/first/output/model.tar.gz"
+    with tarfile.open(fileobj=io.BytesIO(server.s3.get("box", key))) as archive:
+        assert archive.extractfile("part/a").read() == b"1"
+
+
+def test_a_failure_leaves_data_but_no_model(server, run):
+    """AWS hands on 1,024 characters of the reason."""
+    description = run(
+        "for name in ('model/a', 'output/data/b'): open(name, 'w')\n"
+        "open('output/failure', 'w').write('x' * 2000); raise SystemExit(4)"
+    )
+    assert description["FailureReason"] == f"AlgorithmError: {'x' * 1024}, exit code: 4"
+    assert server.s3.keys("box", "runs/") == ["runs/first/output/data/b"]
+    assert "ModelArtifacts" not in description
+
+
+def test_a_stopped_job_ends_its_step_and_keeps_its_model(server, client, submit):
+    """`Stopping` at once, SIGTERM, and what it then leaves is uploaded; twice is as once."""
+    program = (
+        "import signal, sys\n"
+        "def stop(*_):\n    open('model/a', 'w').write('1'); sys.exit(10)\n"
+        f"signal.signal(signal.SIGTERM, stop)\n{WAIT}"
+    )
+    submit(program, **KEPT)
+    wait_for_object(server)
+    for _ in range(2):
+        client.stop_training_job(TrainingJobName="first")
+        status = client.describe_training_job(TrainingJobName="first")["TrainingJobStatus"]
+        assert status in ("Stopping", "Stopped")
+    description = server.wait("first")
+    assert stages(description) == [
+        *("Starting", "Downloading", "Training", "Stopping", "Uploading", "Stopped"),
+    ]
+    assert description["TrainingJobStatus"] == "Stopped"
+    assert server.jobs["first"].exit_codes == [10]
+    assert server.s3.keys("box", "runs/") == ["runs/first/output/model/a"]
+    code, text = refusal(client.stop_training_job, TrainingJobName="first")
+    assert (code, text.rpartition(" ")[2]) == ("ValidationException", "Stopped.")
+
+
+def test_a_job_can_be_stopped_before_it_has_a_host(server, client, submit):
+    """It is never billed."""
+    server.settings.starting_seconds = 30
+    submit(WAIT)
+    client.stop_training_job(TrainingJobName="first")
+    description = server.wait("first", timeout=60)
+    assert stages(description) == ["Starting", "Stopping", "Stopped"]
+    assert description.keys().isdisjoint({"TrainingStartTime", "BillableTimeInSeconds"})
+
+
+def test_who_ignores_sigterm_is_killed_with_all_processes_that_it_started(server, client, submit):
+    child = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'import time; "
+    submit(f"{IGNORE}{child}time.sleep(600)']); {WAIT}", **KEPT)
+    wait_for_object(server)
+    client.stop_training_job(TrainingJobName="first")
+    assert server.wait("first", timeout=60)["TrainingJobStatus"] == "Stopped"
+    assert server.jobs["first"].exit_codes == [137]
+
+
+@pytest.mark.parametrize("ignores", ["", IGNORE])
+def test_the_time_limit_stops_a_job(run, ignores):
+    """However it takes it."""
+    description = run(ignores + WAIT, **KEPT, StoppingCondition={"MaxRuntimeInSeconds": 1})
+    assert description["TrainingJobStatus"] == "Stopped"
+    assert stages(description)[-3:] == ["Stopping", "Uploading", "MaxRuntimeExceeded"]
+    assert "FailureReason" not in description
+    assert description["BillableTimeInSeconds"] >= 2
+
+
+def test_a_spot_job_waits_no_longer_than_it_may(server, run):
+    server.settings.starting_seconds = 30
+    description = run(**spot(MaxRuntimeInSeconds=1, MaxWaitTimeInSeconds=1))
+    assert description["SecondaryStatus"] == "MaxWaitTimeExceeded"
+    assert description["TrainingJobStatus"] == "Stopped"
+
+
+def test_checkpoints_are_restored_and_what_goes_locally_goes_in_s3(server, submit, client):
+    """What somebody else adds to the prefix stays."""
+    program = (
+        "import os\n"
+        "assert open('checkpoints/deep/old').read() == '1'\n"
+        "os.remove('checkpoints/deep/old')\n" + WAIT
+    )
+    server.s3.put("box", "checkpoints/first/deep/old", b"1")
+    server.s3.put("box", "checkpoints/first-2/other", b"1")
+    submit(program, CheckpointConfig={"S3Uri": "s3://box/checkpoints/first"})
+    wait_for_object(server, "checkpoints/first/on")
+    server.s3.put("box", "checkpoints/first/theirs", b"3")
+    wait_until(lambda: "checkpoints/first/deep/old" not in server.s3.keys("box"))
+    client.stop_training_job(TrainingJobName="first")
+    server.wait("first")
+    assert server.s3.keys("box", "checkpoints/") == [
+        *("checkpoints/first-2/other", "checkpoints/first/on", "checkpoints/first/theirs"),
+    ]
+
+
+def test_a_folder_that_vanishes_while_it_is_copied_does_no_harm(server, tmp_path, monkeypatch):
+    """A job removes its old checkpoints whenever it likes."""
+    (tmp_path / "stays").write_text("1", "utf-8")
+    (tmp_path / "goes").write_text("1", "utf-8")
+    mirror, look = Mirror(server.s3, tmp_path, "s3://box/checkpoints"), Path.read_bytes
+
+    def read(path):
+        (tmp_path / "goes").unlink(missing_ok=True)
+        return look(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read)
+    for _ in range(2):
+        mirror.push()
+    assert server.s3.keys("box", "checkpoints/") == ["checkpoints/stays"]
+
+
+def test_other_jobs_fail_when_their_host_is_lost(server, submit):
+    submit(WAIT, **KEPT)
+    wait_for_object(server)
+    server.interrupt("first")
+    description = server.wait("first")
+    assert description["TrainingJobStatus"] == "Failed"
+    assert description["FailureReason"].startswith("InternalServerError: We encountered an")
+
+
+def test_a_name_is_used_once_and_for_ever(run, submit):
+    """Also when the job of that name has ended."""
+    arn = run()["TrainingJobArn"]
+    code, text = refusal(submit)
+    assert (code, arn in text) == ("ResourceInUse", True)
+
+
+def an_image(name):
+    return {"AlgorithmSpecification": {"TrainingImage": name, "TrainingInputMode": "File"}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        (
+            {"TrainingJobName": "my_job"},
+            r"1 validation error detected: Value 'my_job' at 'trainingJobName' .* pattern: \[a-zA",
+        ),
+        ({"RoleArn": None}, "Value null at 'roleArn' .* Member must not be null"),
+        (
+            {"HyperParameters": {"a": "x" * 2501}},
+            r"'hyperParameters' .* Map value must .*: \[Member must have length .* to 2500\]",
+        ),
+        (
+            {"ResourceConfig": G5 | {"InstanceType": "ml.g5.3xlarge"}},
+            r"'resourceConfig.instanceType' .* Member must satisfy enum value set: \[ml\.",
+        ),
+        ({"ResourceConfig": G5 | {"KeepAlivePeriodInSeconds": 21601}}, "value less than or equal"),
+        ({"Tags": [{"Key": "a#b", "Value": ""}]}, "'tags.1.member.key'"),
+        (
+            {"EnableManagedSpotTraining": True},
+            "MaxWaitTimeInSeconds. It must be present and be greater than or equal to MaxRuntime",
+        ),
+        (spot() | {"ResourceConfig": G5 | {"KeepAlivePeriodInSeconds": 60}}, "KeepAlive"),
+        ({"ResourceConfig": G5 | {"VolumeKmsKeyId": "key"}}, "VolumeKmsKeyId .* ml.g5.2xlarge"),
+        ({"ResourceConfig": {"InstanceCount": 1}}, "Specify exactly one of InstanceType"),
+        ({"RoleArn": f"arn:aws:iam::{ACCOUNT}:role/nobody"}, "Could not assume role arn:.*nobody"),
+        ({"RoleArn": f"arn:aws:iam::{ACCOUNT}:role/other"}, "allows principal 'sagemaker"),
+        (
+            {"OutputDataConfig": {"S3OutputPath": "s3://no-such-bucket/runs"}},
+            "The bucket no-such-bucket of OutputDataConfig.S3OutputPath does not exist",
+        ),
+        (an_image(f"{REGISTRY}/nothing:1"), "Cannot find repository: nothing in registry ID: "),
+        (an_image(f"{REGISTRY}/embedtune"), f"Requested image {REGISTRY}/embedtune not found."),
+        (an_image(f"{REGISTRY}/embedtune@sha256:{'0' * 64}"), "Requested image "),
+        # What the server cannot do it refuses, rather than to do it differently.
+        ({"RetryStrategy": {"MaximumRetryAttempts": 1}}, "The test server "),
+        ({"CheckpointConfig": {"S3Uri": "s3://box/", "LocalPath": "/tmp/a"}}, "The test server "),
+    ],
+)
+def test_a_faulty_request_is_refused(server, client, changes, text):
+    """By the limits in botocore's own model, and by AWS's other rules; nothing is created."""
+    server.add_role("other", trusts="lambda.amazonaws.com")
+    request = {k: v for k, v in (a_request() | changes).items() if v is not None}
+    code, found = refusal(client.create_training_job, **request)
+    assert code == "ValidationException"
+    assert re.search(text, found), found
+    assert server.jobs == {}
+
+
+def test_quotas_count_the_jobs_that_run(server, run, submit):
+    """On-demand instances, spot ones and warm pools each have their own, in AWS's words."""
+    server.quota["ml.g5.2xlarge"] = 0
+    code, text = refusal(submit)
+    assert code == "ResourceLimitExceeded"
+    assert text.startswith(
+        "The account-level service limit 'ml.g5.2xlarge for training job usage' is 0 Instances, "
+        "with current utilization of 0 Instances and a request delta of 1 Instances."
+    )
+    server.quota["ml.g5.2xlarge for spot training job usage"] = 1
+    run(name="done", **spot())
+    submit(WAIT, **spot(), **KEPT)
+    _, text = refusal(submit, name="second", **spot())
+    assert "'ml.g5.2xlarge for spot training job usage' is 1 Instances, with current " in text
+    assert "utilization of 1 Instances and a request delta of 1 Instances" in text
+    server.quota |= {"ml.g5.2xlarge": 1, "ml.g5.2xlarge for training warm pool usage": 0}
+    resources = G5 | {"KeepAlivePeriodInSeconds": 60}
+    code, text = refusal(submit, name="warm", ResourceConfig=resources)
+    assert "training warm pool usage' is 0" in text
+
+
+def test_calls_tell_what_launchers_asked_for(server, client, client_of, run):
+    """Any service's; what jobs do under their role, and hosts for them, stands elsewhere.
+
+    Requests are kept byte for byte, to be compared with what another client sends.
+    """
+    sent = []
+    client.meta.events.register("before-send", lambda request, **_: sent.append(request.body))
+    client_of("s3").put_object(Bucket="box", Key="a", Body=b"1")
+    run("import boto3; boto3.client('s3').head_object(Bucket='box', Key='a')")
+    assert server.calls == [Call("s3", "PUT /box/a"), Call("sagemaker", "CreateTrainingJob")]
+    assert server.job_calls == [Call("s3", "HEAD /box/a")]
+    assert server.jobs["first"].body == sent[0]
+
+
+def test_jobs_are_listed(server, client, run):
+    """By parts of their names, by age and in pages; an unknown one is not found."""
+    for name in ("b-one", "a-two", "b-three"):
+        run(name=name)
+
+    def names(**wanted):
+        pages = client.get_paginator("list_training_jobs").paginate(**wanted)
+        return [job["TrainingJobName"] for p in pages for job in p["TrainingJobSummaries"]]
+
+    assert names() == ["b-one", "a-two", "b-three"]
+    assert names(SortOrder="Descending", PaginationConfig={"PageSize": 2}) == names()[::-1]
+    assert names(NameContains="b-") == ["b-one", "b-three"]
+    assert refusal(client.list_training_jobs, StatusEquals="Failed")[0] == "ValidationException"
+    missing = ("ValidationException", "Requested resource not found.")
+    assert refusal(client.describe_training_job, TrainingJobName="c") == missing
+
+
+def test_a_closed_server_leaves_no_process_and_the_next_one_is_empty(tmp_path):
+    """Jobs are killed, not waited for: this one would sleep for ten minutes."""
+    note = tmp_path / "pid"
+    program = f"import os; open({str(note)!r}, 'w').write(str(os.getpid())); {IGNORE}"
+    command = [sys.executable, "-c", f"{program}import time; time.sleep(600)"]
+    with SageMaker(command) as first:
+        furnish(first)
+        with closing(SESSION.client("sagemaker", endpoint_url=first.s3.endpoint)) as client:
+            client.create_training_job(**a_request())
+        pid = wait_until(lambda: note.exists() and note.read_text())
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid), 0)
+    with SageMaker() as second:
+        second.add_role("trainer")
+        with closing(SESSION.client("sagemaker", endpoint_url=second.s3.endpoint)) as client:
+            assert client.list_training_jobs()["TrainingJobSummaries"] == []
+
+
+MEMBER = """
+import json, os, signal, sys, time
+from pathlib import Path
+config = json.loads(Path("input/config/resourceconfig.json").read_text())
+me = config["current_host"]
+"""
+SHARE = """
+Path("model", me).write_text(os.environ["EMBEDTUNE_RENDEZVOUS"])
+Path("checkpoints", me).write_text(" ".join(sorted(os.listdir("checkpoints"))))
+print("on", config["network_interface_name"], config["hosts"], config["instance_groups"])
+"""
+
+
+def test_each_of_several_hosts_has_a_tree_of_its_own(server, client_of, run):
+    """They know each other and where to meet; what they leave is gathered, and kept, in one place.
+
+    Real hosts meet by their names; subprocesses have none.
+    """
+    server.s3.put("box", "checkpoints/old", b"")
+    assert run(MEMBER + SHARE, **several(), **KEPT)["TrainingJobStatus"] == "Completed"
+    job, hosts = server.jobs["first"], ["algo-1", "algo-2"]
+    assert (job.exit_codes, job.host_codes) == ([0], [dict.fromkeys(hosts, 0)])
+    group = {"instance_group_name": "homogeneousCluster", "instance_type": "ml.g5.2xlarge"}
+    said = f"on eth0 {hosts} {[group | {'hosts': hosts}]}"
+    assert lines_of(client_of("logs")) == {host: [[said]] for host in hosts}
+    meeting = {server.s3.get("box", f"runs/first/output/model/{host}") for host in hosts}
+    assert len(meeting) == 1
+    assert meeting.pop().startswith(b"127.0.0.1:")
+    # Each began with what was there already.
+    assert {server.s3.get("box", f"checkpoints/{host}") for host in hosts} == {b"old"}
+
+
+def test_two_hosts_must_not_leave_a_file_of_the_same_name(server, run):
+    """As far as is known one of them would be lost."""
+    reason = run(f"{MEMBER}Path('model/same').touch()", **several())["FailureReason"]
+    assert "two hosts have left a file model/same" in reason
+    assert server.jobs["first"].host_codes == [{"algo-1": 0, "algo-2": 0}]
+
+
+def test_a_job_of_several_hosts_is_stopped_and_interrupted_as_a_whole(server, client, submit):
+    """All hear the signal, and all begin again, elsewhere."""
+    wait = (
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(10)); "
+        "mark = Path('checkpoints', me); again = Path(f'{mark}-again'); "
+        "(again if mark.exists() else mark).touch(); time.sleep(600)"
+    )
+    submit(MEMBER + wait, **several(), **spot(), **KEPT)
+    job, hosts = server.jobs["first"], ("algo-1", "algo-2")
+    for host in hosts:
+        wait_for_object(server, f"checkpoints/{host}")
+    server.interrupt("first")
+    for host in hosts:
+        wait_for_object(server, f"checkpoints/{host}-again")
+    client.stop_training_job(TrainingJobName="first")
+    assert server.wait("first")["SecondaryStatus"] == "Stopped"
+    assert job.host_codes == [dict.fromkeys(hosts, 10)] * 2
