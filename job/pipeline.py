@@ -137,7 +137,7 @@ def produce(
     report = build_report(where.name, spec, results, weights, progress.seconds, cost)
     write_card(workspace.model, spec.model, task.inputs.model, report)
     store.write_report(report, workspace.report)
-    log.info("verdict: %s", report["verdict"]["sentence"])
+    log.info("verdict: %s", report.verdict.sentence)
 
 
 @dataclass(frozen=True)

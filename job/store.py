@@ -17,7 +17,7 @@ from job.page import to_html
 from job.places import Place
 from job.progress import log
 from job.ranking import METRICS, Scores
-from job.report import to_json
+from job.report_document import Report
 from job.spec import JobSpec
 from job.workspace import MANIFEST, Workspace, check_same_spec, sha256, write_atomically
 
@@ -27,11 +27,11 @@ SAMPLE = 32
 SAME = 0.999
 
 
-def write_report(report: Mapping[str, Any], folder: Path) -> None:
+def write_report(report: Report, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / "report.html", to_html(report))
     write_atomically(folder / "report.md", to_markdown(report))
-    write_atomically(folder / "report.json", to_json(report))
+    write_atomically(folder / "report.json", report.to_json())
 
 
 def write_per_query(
@@ -143,8 +143,9 @@ def complete(workspace: Workspace, destination: Place) -> None:
 
 def push_model(workspace: Workspace, push: Push, run: str, *, always: bool) -> None:
     """Push the model with its card, the report and the logs beside it, if it was improved."""
-    report = json.loads((workspace.report / "report.json").read_text("utf-8"))
-    if not (report["verdict"]["improved"] or always):
+    path = workspace.report / "report.json"
+    report = Report.read(path.read_bytes(), str(path))
+    if not (report.verdict.improved or always):
         log.warning(
             "hub: the model was not improved, so it was not pushed to `%s`; "
             "`output.hub_always=true` pushes it all the same",
