@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 PINS := pyproject.toml constraints.txt
 
-.PHONY: demo test image smoke test-docker test-sdk test-browser chaos lint docs lock audit secrets bench clean
+.PHONY: demo test image smoke test-docker test-sdk test-browser chaos lint docs golden lock audit secrets bench clean
 
 demo: $(VENV)/.demo
 	$(BIN)/embedtune launch --data builtin:aws-docs --model builtin:minilm \
@@ -60,6 +60,10 @@ secrets: $(VENV)/.dev
 
 docs: $(VENV)/.dev
 	$(BIN)/python -m launcher.reference README.md container/README.md
+
+# The views of three reports, as the tests expect them; after a wanted change, to be read as a diff.
+golden: $(VENV)/.dev
+	$(BIN)/python tests/reports.py
 
 bench: $(VENV)/.demo
 	$(BIN)/python tests/benchmarks/evaluation.py

@@ -1,10 +1,19 @@
 """Reports to show: of one real run of the tiny encoder, and of whatever else runs may find.
 
 All of them are made from `golden/run.json`, whose numbers are rounded and whose lists are cut.
+`python tests/reports.py` (`make golden`) writes the views of three of them anew.
 """
 
 import json
+import tempfile
+from html.parser import HTMLParser
 from pathlib import Path
+
+from job.card import write_card
+from job.markdown import to_markdown
+from job.page import to_html
+from job.report_document import Report
+from job.spec import ModelSpec
 
 GOLDEN = Path(__file__).with_name("golden")
 # Markup, a template, the end of a drawing, quotes, text that turns around, a word without end.
@@ -62,8 +71,9 @@ def _turned(value):
     if "lift" in found:
         low, high = found["ci"]
         found |= {"lift": -found["lift"], "ci": [-high, -low]}
-    if "wins" in found:
-        found["wins"], found["losses"] = found["losses"], found["wins"]
+    for one, other in (("wins", "losses"), ("base", "tuned")):
+        if "lift" in found and one in found:
+            found[one], found[other] = found[other], found[one]
     return found
 
 
@@ -121,3 +131,53 @@ def _spoilt(value, text, key=""):
     if isinstance(value, list):
         return [_spoilt(inner, text) for inner in value]
     return f"{value} {text}" if isinstance(value, str) and key not in LOOKED_UP else value
+
+
+class Words(HTMLParser):
+    """What a page says: a line for each heading with its paragraphs, and for each table or list."""
+
+    LINES = {"h1", "h2", "h3", "dl", "ol", "ul", "table"}
+    MARKS = {"tr": " /", "td": " |", "th": " |", "dt": " /", "dd": ": ", "li": " -"}
+    MARKS |= dict.fromkeys(("p", "pre", "summary", "figcaption"), " ¶ ")
+
+    def __init__(self, html):
+        super().__init__()
+        self.lines, self.inside = [""], []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.inside += [tag] if tag in ("svg", "style") else []
+        self.lines += [""] if tag in self.LINES else []
+        self.lines[-1] += self.MARKS.get(tag, "")
+
+    def handle_endtag(self, tag):
+        if tag in self.inside:
+            self.inside.remove(tag)
+
+    def handle_data(self, data):
+        if not self.inside:
+            self.lines[-1] += data
+
+
+def card_of(report):
+    """Return what follows the card's metadata."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_card(Path(folder), ModelSpec(base="some/tiny"), Path(folder), report)
+        return (Path(folder) / "README.md").read_text("utf-8").partition("\n---\n\n")[2]
+
+
+def golden_files():
+    """Yield the path and the text of every view: a line for each of its blocks."""
+    for make in (improved, worse, odd):
+        report = Report.model_validate(make())
+        for view in (to_markdown, card_of):
+            blocks = view(report).strip().split("\n\n")
+            name = f"{make.__name__}.{'card' if view is card_of else 'md'}"
+            yield GOLDEN / name, "".join(block.replace("\n", " ⏎ ") + "\n" for block in blocks)
+        lines = (" ".join(line.split()) for line in Words(to_html(report)).lines)
+        yield GOLDEN / f"{make.__name__}.page", "".join(f"{line}\n" for line in lines if line)
+
+
+if __name__ == "__main__":
+    for golden, text in golden_files():
+        golden.write_text(text, "utf-8")
