@@ -166,18 +166,20 @@ def card_of(report):
         return (Path(folder) / "README.md").read_text("utf-8").partition("\n---\n\n")[2]
 
 
-def golden_files():
-    """Yield the path and the text of every view: a line for each of its blocks."""
-    for make in (improved, worse, odd):
-        report = Report.model_validate(make())
-        for view in (to_markdown, card_of):
-            blocks = view(report).strip().split("\n\n")
-            name = f"{make.__name__}.{'card' if view is card_of else 'md'}"
-            yield GOLDEN / name, "".join(block.replace("\n", " ⏎ ") + "\n" for block in blocks)
-        lines = (" ".join(line.split()) for line in Words(to_html(report)).lines)
-        yield GOLDEN / f"{make.__name__}.page", "".join(f"{line}\n" for line in lines if line)
+def golden_files(make):
+    """Yield the path and the text of every view of a report: a line for each of its blocks."""
+    report = Report.model_validate(make())
+    for view, kind in ((to_markdown, "md"), (card_of, "card")):
+        blocks = view(report).strip().split("\n\n")
+        text = "".join(block.replace("\n", " ⏎ ") + "\n" for block in blocks)
+        yield GOLDEN / f"{make.__name__}.{kind}", text
+    lines = (" ".join(line.split()) for line in Words(to_html(report)).lines)
+    yield GOLDEN / f"{make.__name__}.page", "".join(f"{line}\n" for line in lines if line)
 
+
+SHOWN = (improved, worse, odd)
 
 if __name__ == "__main__":
-    for golden, text in golden_files():
-        golden.write_text(text, "utf-8")
+    for make in SHOWN:
+        for golden, text in golden_files(make):
+            golden.write_text(text, "utf-8")
