@@ -133,22 +133,23 @@ def _spoilt(value, text, key=""):
     return f"{value} {text}" if isinstance(value, str) and key not in LOOKED_UP else value
 
 
+LINES = ("h1", "h2", "h3", "dl", "ol", "ul", "table")
+MARKS = {"tr": " /", "td": " |", "th": " |", "dt": " /", "dd": ": ", "li": " -"}
+MARKS |= dict.fromkeys(("p", "pre", "summary", "figcaption"), " ¶ ")
+
+
 class Words(HTMLParser):
     """What a page says: a line for each heading with its paragraphs, and for each table or list."""
-
-    LINES = {"h1", "h2", "h3", "dl", "ol", "ul", "table"}
-    MARKS = {"tr": " /", "td": " |", "th": " |", "dt": " /", "dd": ": ", "li": " -"}
-    MARKS |= dict.fromkeys(("p", "pre", "summary", "figcaption"), " ¶ ")
 
     def __init__(self, html):
         super().__init__()
         self.lines, self.inside = [""], []
         self.feed(html)
 
-    def handle_starttag(self, tag, attrs):
+    def handle_starttag(self, tag, _):
         self.inside += [tag] if tag in ("svg", "style") else []
-        self.lines += [""] if tag in self.LINES else []
-        self.lines[-1] += self.MARKS.get(tag, "")
+        self.lines += [""] if tag in LINES else []
+        self.lines[-1] += MARKS.get(tag, "")
 
     def handle_endtag(self, tag):
         if tag in self.inside:

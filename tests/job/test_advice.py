@@ -1,60 +1,51 @@
 """Advice follows the numbers: each finding where its number crosses a line, and only there."""
 
-import copy
-
 import pytest
+from reports import improved
 
 from job.advice import advise
+from job.report_document import Report
 
 
 def lift(value, low, high, p=0.5):
-    return {"lift": value, "ci": [low, high], "p_value": p}
+    return {"lift": value, "ci": [low, high], "p_value": p, "wins": 9, "ties": 0, "losses": 9}
+
+
+def ndcg(value):
+    return {"32": {"float32": {"ndcg@10": value}}}
 
 
 # A run that did not help, and in which nothing else is wrong.
 PLAIN = {
-    "verdict": {
-        "improved": False,
-        "dimension": 64,
-        "lift": -0.001,
-        "minimum_detectable_effect": 0.02,
-    },
-    "scores": {
-        "bm25": {"ndcg@10": 0.5},
-        "base": {"64": {"float32": {"ndcg@10": 0.7}}},
-        "tuned": {"64": {"float32": {"ndcg@10": 0.699}}},
-    },
-    "comparison": {"64": {"float32": {"against_bm25": lift(0.199, 0.15, 0.25, 0.0)}}},
-    "fusion": {
-        "scores": {"tuned": {"64": {"ndcg@10": 0.71}}},
-        "comparison": {"64": {"against_alone": lift(0.011, -0.01, 0.03)}},
-    },
-    "training": {"steps": 50, "best_step": 40, "base_validation": 0.7, "best_validation": 0.7},
-    "data": {
-        "splits": {"train": 1600},
-        "queries": {"test": 200},
-        "used": 2000,
-        "dropped": {},
-        "truncation": {"max_tokens": 256, "documents": {"texts": 1000, "cut": 0, "longest": 200}},
-    },
-    "where": {"unfound": 0},
+    "verdict__improved": False,
+    "verdict__lift": -0.001,
+    "verdict__minimum_detectable_effect": 0.02,
+    "scores__bm25": {"ndcg@10": 0.5},
+    "scores__base": ndcg(0.7),
+    "scores__tuned": ndcg(0.699),
+    "comparison__32__float32__against_bm25": lift(0.199, 0.15, 0.25, 0.0),
+    "fusion__scores__tuned": {"32": {"ndcg@10": 0.71}},
+    "fusion__comparison__32__against_alone": lift(0.011, -0.01, 0.03),
+    "training__steps": 50,
+    "training__best_step": 40,
+    "training__base_validation": 0.7,
+    "training__best_validation": 0.7,
+    "data__splits": {"train": 1600},
+    "data__queries": {"test": 200},
+    "data__used": 2000,
+    "data__dropped": {},
+    "data__truncation__max_tokens": 256,
+    "data__truncation__documents": {"texts": 1000, "cut": 0, "longest": 200},
+    "where__unfound": 0,
 }
 
 
-def report(**changes):
-    """Change fields, `a__b` for the field b of a."""
-    changed = copy.deepcopy(PLAIN)
-    for path, value in changes.items():
-        *parents, name = path.split("__")
-        section = changed
-        for parent in parents:
-            section = section[parent]
-        section[name] = value
-    return changed
+def advice(changes):
+    return advise(Report.model_validate(improved(**PLAIN | changes)))
 
 
 def findings(**changes):
-    return [found["finding"] for found in advise(report(**changes))]
+    return [found.finding for found in advice(changes)]
 
 
 def test_where_nothing_is_wrong_nothing_is_said():
@@ -78,7 +69,7 @@ def test_where_nothing_is_wrong_nothing_is_said():
             ),
         ),
         (
-            {"scores__base": {"64": {"float32": {"ndcg@10": 0.95}}}},
+            {"scores__base": ndcg(0.95)},
             "The base model already reaches 0.950; little is left to gain.",
         ),
         (
@@ -95,7 +86,7 @@ def test_where_nothing_is_wrong_nothing_is_said():
         (
             {
                 "scores__bm25": {"ndcg@10": 0.8},
-                "comparison__64__float32__against_bm25": lift(-0.101, -0.15, -0.05, 0.0),
+                "comparison__32__float32__against_bm25": lift(-0.101, -0.15, -0.05, 0.0),
             },
             ("BM25 is better than the tuned model: 0.800 against 0.699, -0.101 [-0.150, -0.050]."),
         ),
@@ -123,14 +114,14 @@ def test_where_nothing_is_wrong_nothing_is_said():
             "500 of 2500 pairs were dropped, most of them (400) for: exact duplicate.",
         ),
         (
-            {"fusion__comparison__64__against_alone": lift(0.011, 0.002, 0.02, 0.01)},
+            {"fusion__comparison__32__against_alone": lift(0.011, 0.002, 0.02, 0.01)},
             "Fused with BM25 the tuned model gains +0.011 [+0.002, +0.020] more, to 0.710.",
         ),
     ],
 )
 def test_each_line_that_is_crossed_is_told_with_its_number(changes, finding):
     assert findings(**changes) == [finding]
-    assert all(found["do"].endswith(".") for found in advise(report(**changes)))
+    assert all(found.do.endswith(".") for found in advice(changes))
 
 
 @pytest.mark.parametrize(
@@ -138,12 +129,12 @@ def test_each_line_that_is_crossed_is_told_with_its_number(changes, finding):
     [
         {"data__splits": {"train": 800}},
         {"verdict__lift": 0.02},
-        {"scores__base": {"64": {"float32": {"ndcg@10": 0.949}}}},
+        {"scores__base": ndcg(0.949)},
         {"scores__bm25": {"ndcg@10": 0.699}},
         {"where__unfound": 9},
         {"data__truncation__documents": {"texts": 1000, "cut": 99, "longest": 700}},
         {"data__dropped": {"empty context": {"rows": 499, "first": []}}},
-        {"fusion__comparison__64__against_alone": lift(0.011, 0.0, 0.02, 0.06)},
+        {"fusion__comparison__32__against_alone": lift(0.011, 0.0, 0.02, 0.06)},
     ],
 )
 def test_just_before_a_line_nothing_is_said(changes):

@@ -182,8 +182,10 @@ CASES = {
     "chance": (
         {"after": BASE},
         False,
-        "Not improved: the gain is not beyond chance. {numbers}; this test set would show "
-        "{effect:+.3f} or more.",
+        (
+            "Not improved: the gain is not beyond chance. {numbers}; this test set would show "
+            "{effect:+.3f} or more."
+        ),
     ),
     "worse": (
         {"after": WORSE},
@@ -193,14 +195,18 @@ CASES = {
     "base kept": (
         {"best_step": 0},
         False,
-        "Not improved: no checkpoint beat the base model on validation, so `model/` holds the "
-        "base model. {numbers}.",
+        (
+            "Not improved: no checkpoint beat the base model on validation, so `model/` holds the "
+            "base model. {numbers}."
+        ),
     ),
     "stopped early": (
         {"best_step": 0, "early": "the loss is nan"},
         False,
-        "Not improved: training was stopped early (the loss is nan), so `model/` holds the base "
-        "model. {numbers}.",
+        (
+            "Not improved: training was stopped early (the loss is nan), so `model/` holds the "
+            "base model. {numbers}."
+        ),
     ),
     "untrained": (
         {"best_step": 0, "steps": 0},
