@@ -81,7 +81,7 @@ def test_what_nobody_finds_is_a_label_to_doubt(queries, corpus):
     unfound = scores(queries, {2: 0, 4: 0})
     where = look_where(queries, corpus, unfound, unfound, scores(queries, {2: 0}))
     assert [example.query_id for example in where.suspects] == ["q2"]
-    assert where.suspects[0].rank_tuned is None
+    assert (where.suspects[0].rank_tuned, where.unfound) == (None, 1)
 
 
 def test_slices_hold_each_query_once_a_kind_and_give_their_means(queries, corpus):
@@ -132,13 +132,8 @@ def test_a_single_query_has_no_slices(corpus, queries):
     )
     ranked = judge(np.array([[0, 1]]), one)
     where = look_where(one, corpus, ranked, ranked, ranked)
-    assert where.to_dict() == {
-        "gained": [],
-        "lost": [],
-        "suspects": [],
-        "slices": [],
-        "hubs": [],
-    }
+    empty = {key: [] for key in ("gained", "lost", "suspects", "slices", "hubs")}
+    assert where.model_dump() == empty | {"unfound": 0}
 
 
 HOSTILE = "a|b <script>"
