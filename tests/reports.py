@@ -133,6 +133,33 @@ def _spoilt(value, text, key=""):
     return f"{value} {text}" if isinstance(value, str) and key not in LOOKED_UP else value
 
 
+def runs():
+    """Three runs of one test set, which scored otherwise, and one of another."""
+    quick = _scored(-0.03, "quick", 0.5)
+    one = {"aws-20261123-101112": _scored(0.0, "balanced", 2), "quick": quick}
+    best = {"with-more-epochs": _scored(0.012, "best", 4)}
+    return {"a123cee2b45957c6": one | best, "0000cee2b45957c6": {"alone": quick}}
+
+
+def hostile_runs():
+    """Seven runs, which more than the colours are, and all texts are hostile, names too."""
+    seven = (hostile(_scored(number / 100, "balanced", number)) for number in range(7))
+    return {
+        f"a123cee2b45957c6 {HOSTILE}": {f"run {n} {HOSTILE}": run for n, run in enumerate(seven)}
+    }
+
+
+def _scored(shift, preset, epochs):
+    report = improved(spec__preset=preset, spec__training={"epochs": epochs})
+    for dimension, precisions in report["comparison"].items():
+        report["scores"]["tuned"][dimension]["float32"]["ndcg@10"] += shift
+        found = precisions["float32"]
+        for name in ("ci", "score_ci"):
+            found[name] = [bound + shift for bound in found[name]]
+        found["lift"] += shift
+    return report
+
+
 LINES = ("h1", "h2", "h3", "dl", "ol", "ul", "table")
 MARKS = {"tr": " /", "td": " |", "th": " |", "dt": " /", "dd": ": ", "li": " -"}
 MARKS |= dict.fromkeys(("p", "pre", "summary", "figcaption"), " ¶ ")

@@ -18,19 +18,21 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from reports import improved
 from rich.console import Console
 
 from job.__main__ import exit_code
-from job.card import _code
 from job.errors import DataError, ModelError, SpecError, StorageError
 from job.fetch import fetch_model
 from job.machine import Machine
 from job.model import load_model
 from job.progress import log, log_to_stderr
 from job.records import read_records
+from job.report_document import Report
 from job.sources import open_documents, open_source
 from job.spec import DataSpec, ModelSpec
 from job.spec_document import build_spec, parse_document
+from job.templating import code
 from job.workspace import Workspace
 from launcher.cli import main
 from launcher.live import Live
@@ -319,17 +321,9 @@ def test_a_line_of_a_job_cannot_command_the_terminal_that_follows_it(monkeypatch
 
 def test_a_report_cannot_command_the_terminal_that_shows_it():
     """Its sentences may be anybody's: neither a terminal's commands nor rich's own markup."""
-    verdict = {"sentence": f"[blink]Improved{HARMFUL}"}
-    report = {
-        "job_name": f"run{HARMFUL}",
-        "data": {"queries": {"test": 1}},
-        "scores": {"bm25": {"ndcg@10": 0.0}},
-        "comparison": {},
-        "verdict": verdict,
-        "recommendation": {"dimension": 1, "reason": HARMFUL},
-        "cost": {"usd": None, "basis": HARMFUL},
-        "seconds": {},
-    }
+    texts = {"job_name": f"run{HARMFUL}", "verdict__sentence": f"[blink]Improved{HARMFUL}"}
+    texts |= {"recommendation__sentence": HARMFUL, "cost__basis": HARMFUL}
+    report = Report.model_validate(improved(**texts))
     console = Console(file=io.StringIO(), width=200)
     show_report(console, report, Path("report"))
     said = console.file.getvalue()
@@ -340,7 +334,7 @@ def test_a_report_cannot_command_the_terminal_that_shows_it():
 
 def test_a_prompt_cannot_leave_its_place_in_the_card():
     """A base model brings its prompts along, and the card goes to the Hub."""
-    assert _code(f"`<script>\n# A heading{RED}") == r"`'<script>\x0a# A heading\x1b[31m`"
+    assert code(f"`<script>\n# A heading{RED}") == r"`'<script>\x0a# A heading\x1b[31m`"
 
 
 # Ids of the data in tables that a spreadsheet may open.
