@@ -182,37 +182,34 @@ def random_values(queries=60, seed=0):
     return np.random.default_rng(seed).choice(GAINS, queries)
 
 
-@pytest.mark.parametrize(
-    ("kept", "recommended"), [(0.5, 64), (0.51, 128), (0.97, 128), (0.98, 256), (0.999, 512)]
-)
-def test_the_smallest_dimension_that_keeps_enough_is_recommended(kept, recommended):
-    """Each dimension keeps a fixed share of every query here, so there is no doubt about it."""
-    full = random_values()
-    values = {512: full, 256: full * 0.99, 128: full * 0.975, 64: full * 0.505}
+FALLING = (1.0, 0.99, 0.975, 0.505)
 
-    result, found = from_scores(values, EvaluationSpec(retention=kept, precisions=("float32",)))
+
+@pytest.mark.parametrize(
+    ("shares", "wanted", "recommended"),
+    [
+        (FALLING, 0.5, 64),
+        (FALLING, 0.51, 128),
+        (FALLING, 0.97, 128),
+        (FALLING, 0.98, 256),
+        (FALLING, 0.999, 512),
+        # Quality need not fall with the dimension.
+        ((1.0, 0.9, 1.0, 0.9), 0.99, 128),
+        # What 512 dimensions reach is no bar where 256 reach more.
+        ((0.95, 1.0, 0.95, 0.855), 0.99, 256),
+        # What costs nothing is taken, even when everything has to be kept.
+        ((1.0, 1.0, 1.0, 1.0), 1.0, 64),
+    ],
+)
+def test_the_smallest_dimension_that_keeps_enough_is_recommended(shares, wanted, recommended):
+    """Each dimension keeps a fixed share of every query here, so there is no doubt about it."""
+    full = random_values() * 0.9
+    values = {d: full * share for d, share in zip(FOUR.all, shares, strict=True)}
+
+    result, found = from_scores(values, EvaluationSpec(retention=wanted, precisions=("float32",)))
 
     assert found.dimension == recommended
-    assert [p.retention.share for p in result.points] == pytest.approx([1.0, 0.99, 0.975, 0.505])
-
-
-def test_a_smaller_dimension_may_suffice_where_a_larger_one_does_not():
-    """Quality need not fall with the dimension; the smallest sufficient one is meant."""
-    full = random_values()
-
-    found = from_scores({512: full, 256: full * 0.9, 128: full, 64: full * 0.9})[1]
-
-    assert found.dimension == 128
-
-
-def test_shares_are_of_the_best_dimension_even_if_it_is_not_the_largest():
-    """What 512 dimensions reach is no bar where 256 reach more."""
-    full = random_values() * 0.9
-
-    result, found = from_scores({512: full, 256: full / 0.95, 128: full, 64: full * 0.9})
-
-    assert (result.best.dimension, found.dimension) == (256, 256)
-    assert [p.retention.share for p in result.points] == pytest.approx([0.95, 1, 0.95, 0.855])
+    assert [p.retention.share for p in result.points] == pytest.approx(shares)
 
 
 def test_doubt_counts_against_a_dimension():
@@ -251,15 +248,6 @@ def test_a_tiny_test_set_saves_only_what_it_can_prove():
     found = from_scores(values, EvaluationSpec(), dimensions=Dimensions((512,), 512))[1]
 
     assert (found.precision, found.rule) == ("int8", "retention")
-
-
-def test_equal_vectors_recommend_the_smallest():
-    """What costs nothing is taken, even when everything has to be kept."""
-    values = dict.fromkeys(FOUR.all, dict.fromkeys(("float32", "int8", "binary"), random_values()))
-
-    found = from_scores(values, EvaluationSpec(retention=1.0))[1]
-
-    assert (found.dimension, found.precision) == (64, "binary")
 
 
 @pytest.mark.parametrize("found", [0, 1])
