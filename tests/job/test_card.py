@@ -2,14 +2,13 @@
 
 import json
 import re
-import shutil
 from pathlib import Path
 
 import pytest
 from huggingface_hub import ModelCard
 from reports import improved
 
-from job.card import HUB_METRICS, base_license, write_card
+from job.card import HUB_METRICS, write_card
 from job.interruption import StopSignal
 from job.pipeline import Circumstances, run
 from job.report_document import Report
@@ -28,18 +27,6 @@ def write(tmp_path):
         return ModelCard.load(tmp_path / "README.md")
 
     return card
-
-
-@pytest.fixture
-def base_with_card(tiny_encoder, tmp_path):
-    """Make a base model whose own card is given."""
-
-    def make(card):
-        folder = Path(shutil.copytree(tiny_encoder, tmp_path / "base"))
-        (folder / "README.md").write_bytes(card)
-        return str(folder)
-
-    return make
 
 
 # What the Hub reads
@@ -74,75 +61,49 @@ def test_the_hub_can_search_for_the_model(write, tiny_encoder):
     assert (data.base_model, data.language) == (None, None)
 
 
-def test_the_spec_names_the_model_and_its_language(write, tiny_encoder):
-    """What only the user knows is taken from the user."""
-    card = write(base=str(tiny_encoder), name="Our search, v2", language="de", license="mit")
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        ({"base": "nobody/no-such"}, ("nobody/no-such", "no-such, tuned")),
+        # The Hub would look for a model of that name among its own, and refuse the card.
+        ({"base": "s3://bucket/models/tiny"}, (None, "tiny, tuned")),
+        # Shells complete folders so.
+        ({"base": "s3://bucket/tiny/"}, (None, "tiny, tuned")),
+        ({"base": "builtin:minilm"}, (None, "builtin:minilm, tuned")),
+        ({"name": "Our search, v2", "base": "builtin:minilm"}, (None, "Our search, v2")),
+    ],
+)
+def test_a_base_model_of_the_hub_is_linked_and_no_other(write, model, expected):
+    """By its id, wherever its files were fetched to; the user's own name wins."""
+    card = write("/nowhere", language="de", **model)
 
-    assert (card.data.model_name, card.data.language) == ("Our search, v2", "de")
-    assert card.data.license == "mit"
-    assert "\n# Our search, v2\n" in card.content
-
-
-def test_a_base_model_of_the_hub_is_linked(write, base_with_card):
-    """By its id, wherever its files were fetched to; its licence is read from those."""
-    folder = base_with_card(b"---\nlicense: mit\n---\n")
-
-    card = write(folder, base="nobody/no-such-model")
-
-    assert card.data.base_model == "nobody/no-such-model"
-    assert card.data.model_name == "no-such-model, tuned"
-    assert card.data.license == "mit"
-
-
-@pytest.mark.parametrize("base", ["s3://bucket/models/tiny", "s3://bucket/tiny/", "builtin:minilm"])
-def test_a_base_model_from_elsewhere_is_no_hub_id(write, tiny_encoder, base):
-    """The Hub would look for a model of that name among its own, and refuse the card."""
-    card = write(tiny_encoder, base=base)
-
-    assert card.data.base_model is None
-    assert f"`{base}`, fine-tuned" in card.text
-
-
-def test_a_folder_written_with_a_slash_at_its_end_has_a_name(write, tiny_encoder):
-    """Shells complete folders so."""
-    assert write(base=f"{tiny_encoder}/").data.model_name == "tiny, tuned"
-
-
-# The licence
-
-
-def test_a_given_licence_wins(write, base_with_card):
-    """The user may know better than the base model's card."""
-    base = base_with_card(b"---\nlicense: mit\n---\n")
-
-    assert write(base=base, license="apache-2.0").data.license == "apache-2.0"
-
-
-def test_the_licence_is_inherited(write, base_with_card):
-    """A tuned model is a derived work of its base model."""
-    assert write(base=base_with_card(b"---\nlicense: mit\n---\n# A model\n")).data.license == "mit"
+    assert (card.data.base_model, card.data.model_name) == expected
+    assert card.data.language == "de"
+    assert f"`{model['base']}`, fine-tuned" in card.text
+    assert f"\n# {expected[1]}\n" in card.content
 
 
 @pytest.mark.parametrize(
-    "card",
+    ("card", "given", "expected"),
     [
-        b"# A model without metadata\n",
-        b"",
-        b"---\nlanguage: en\n---\n",
-        b"---\n- a list\n---\n",
-        b"---\nlicense: [mit\n---\n",
-        b"---\nlicense: \xff\n---\n",
+        # A tuned model is a derived work of its base model; the user may know better than its card.
+        (b"---\nlicense: mit\n---\n# A model\n", None, "mit"),
+        (b"---\nlicense: mit\n---\n", "apache-2.0", "apache-2.0"),
+        # Nothing is guessed, and somebody else's broken card does not end a run of hours.
+        (None, None, None),
+        (b"# A model without metadata\n", None, None),
+        (b"", None, None),
+        (b"---\n- a list\n---\n", None, None),
+        (b"---\nlicense: [mit\n---\n", None, None),
+        (b"---\nlicense: \xff\n---\n", None, None),
     ],
-    ids=["no-metadata", "empty", "no-licence", "a-list", "broken-yaml", "no-utf-8"],
 )
-def test_without_a_readable_licence_there_is_none(write, base_with_card, card):
-    """Somebody else's broken card does not end a run that has trained for hours."""
-    assert write(base=base_with_card(card)).data.license is None
-
-
-def test_a_model_without_a_card_has_no_licence(tiny_encoder):
-    """Nothing is guessed."""
-    assert base_license(tiny_encoder) is None
+def test_the_licence_is_inherited_unless_given(write, tmp_path, card, given, expected):
+    base = tmp_path / "base"
+    base.mkdir()
+    if card is not None:
+        (base / "README.md").write_bytes(card)
+    assert write(base=str(base), license=given).data.license == expected
 
 
 # What people read (its whole text: see `test_views.py`)

@@ -154,10 +154,6 @@ def test_nothing_is_fetched(html, page):
     assert "script" not in page.tags
 
 
-def test_the_same_report_gives_the_same_page(html):
-    assert html_of(reports.improved()) == html
-
-
 def test_a_strangers_text_is_only_text(page):
     """It makes no element and no attribute, and it stands there as it was written."""
     shown = Page(html_of(reports.hostile(text=HOSTILE)))
