@@ -34,6 +34,7 @@ PACKAGES = (
     "bm25s",
     "botocore",
 )
+NOTHING_BETTER = "no checkpoint beat the base model on validation"
 
 
 @dataclass(frozen=True)
@@ -193,9 +194,7 @@ def _sentence(results: Results, lift: Lift) -> str:
         return f"Not improved: nothing was trained (`training.epochs` is 0). {numbers}."
     if not results.training.improved_on_validation:
         early = results.training.stopped_early
-        why = "no checkpoint beat the base model on validation"
-        if early:
-            why = f"training was stopped early ({early})"
+        why = f"training was stopped early ({early})" if early else NOTHING_BETTER
         return f"Not improved: {why}, so `model/` holds the base model. {numbers}."
     if not results.improved and lift.ci[1] < 0:
         return f"Not improved: the tuned model is worse than the base model. {numbers}."

@@ -1,14 +1,14 @@
 """The report's plots, drawn from report.json's numbers alone."""
 
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from job.plots import WIDTHS, canvas, head, in_both_widths, legend_of, place, score_axis
 from job.report_document import Report
-from job.report_scores import METRIC, ParetoPoint, Recommendation, Segment
+from job.report_scores import METRIC, ParetoPoint, Recommendation
 from job.svg import BASE, INK, PAPER, SOFT, TUNED, visible
 from job.wording import spoken
 
@@ -38,6 +38,8 @@ def _is_narrow(width: float) -> bool:
 
 def _pareto(report: Report, width: float) -> "Figure":
     """Bytes a vector against nDCG@10, with intervals; the frontier as steps."""
+    from matplotlib.lines import Line2D
+
     figure = canvas(width, 430)
     axes = place(figure, (44, 88 if _is_narrow(width) else 52, 12, 48))
     points, frontier = _points(report), [_key(point) for point in report.pareto]
@@ -51,7 +53,9 @@ def _pareto(report: Report, width: float) -> "Figure":
     chosen = _key(report.recommendation)
     _ring(axes, f"{chosen[0]}, {spoken(chosen[1])}", *points[chosen][:2])
     head(axes, "nDCG@10")
-    legend_of(axes, _precisions(points), columns=2 if _is_narrow(width) else 5, above=36)
+    precisions = dict.fromkeys(precision for _, precision in points)
+    marks = [Line2D([], [], label=spoken(p), **_look(p, SOFT)) for p in precisions]
+    legend_of(axes, marks, columns=2 if _is_narrow(width) else 5, above=36)
     return figure
 
 
@@ -136,13 +140,6 @@ def _bytes_axis(axes: "Axes", *, narrow: bool) -> None:
     axes.set_xlabel("bytes a vector", labelpad=8)
 
 
-def _precisions(points: Mapping[tuple[int, str], Any]) -> list[Any]:
-    from matplotlib.lines import Line2D
-
-    precisions = dict.fromkeys(precision for _, precision in points)
-    return [Line2D([], [], label=spoken(p), **_look(p, SOFT)) for p in precisions]
-
-
 def _against(report: Report, width: float) -> "Figure":
     """nDCG@10 at each dimension: BM25, both models, and both fused with BM25."""
     figure = canvas(width, 380)
@@ -187,14 +184,16 @@ def _slices(report: Report, width: float) -> "Figure":
     axes.set_ylim(height, 0)
     write = partial(axes.text, transform=axes.get_yaxis_transform(), bbox=BEHIND_WORDS)
     write(1.02, 14, "n", color=SOFT)
-    for y, part in _rows(groups, row):
-        if isinstance(part, str):
-            write(edge, y - 10, _short(part, 32), fontweight="bold")
-            continue
-        write(edge, y - (24 if label == 0 else 8), _short(part.name, 32), color=SOFT)
-        write(1.02, y - 8, f"{part.queries}", color=SOFT)
-        axes.hlines(y - 12, *part.ci, color=TUNED, linewidth=2)
-        axes.plot([part.lift], [y - 12], "o", color=TUNED, markersize=7)
+    y = 0
+    for by, found in groups:
+        y += 34
+        write(edge, y - 10, _short(by, 32), fontweight="bold")
+        for part in found:
+            y += row
+            write(edge, y - (24 if label == 0 else 8), _short(part.name, 32), color=SOFT)
+            write(1.02, y - 8, f"{part.queries}", color=SOFT)
+            axes.hlines(y - 12, *part.ci, color=TUNED, linewidth=2)
+            axes.plot([part.lift], [y - 12], "o", color=TUNED, markersize=7)
     axes.axvline(0, color=INK, linewidth=1)
     axes.axvline(report.verdict.lift, color=TUNED, linewidth=1, linestyle="--", zorder=0)
     axes.set_yticks([])
@@ -202,19 +201,6 @@ def _slices(report: Report, width: float) -> "Figure":
     axes.locator_params(axis="x", nbins=5 if label == 0 else 9)
     axes.set_xlabel("lift of nDCG@10", labelpad=8)
     return figure
-
-
-def _rows(
-    groups: Sequence[tuple[str, Sequence[Segment]]], row: float
-) -> Iterator[tuple[float, str | Segment]]:
-    """Yield where each row ends, in pixels from the top: the groups' heads and what they hold."""
-    y = 0.0
-    for by, found in groups:
-        y += 34
-        yield y, by
-        for part in found:
-            y += row
-            yield y, part
 
 
 def _short(text: str, columns: int) -> str:
@@ -246,20 +232,15 @@ def _training(report: Report, width: float) -> "Figure":
         axes.plot(steps, values, color=colour, marker="o", markersize=5, linewidth=1.5)
         axes.axvline(training.best_step, color=INK, linewidth=1.5, linestyle=":")
         axes.set_xlim(-0.02 * last, 1.02 * last)
-        _tidy_steps(axes, is_last=row == 2, narrow=_is_narrow(width))
+        axes.grid(visible=False, axis="x")
+        axes.locator_params(axis="y", nbins=4)
+        axes.locator_params(axis="x", integer=True, nbins=5 if _is_narrow(width) else 9)
+        axes.tick_params(labelbottom=row == 2)
         head(axes, title)
+    axes.set_xlabel("step", labelpad=8)
     # Of its three axes the last: 0.00002 is hard to read.
     axes.yaxis.set_major_formatter("{x:.1e}")
     return figure
-
-
-def _tidy_steps(axes: "Axes", *, is_last: bool, narrow: bool) -> None:
-    axes.grid(visible=False, axis="x")
-    axes.locator_params(axis="y", nbins=4)
-    axes.locator_params(axis="x", integer=True, nbins=5 if narrow else 9)
-    axes.tick_params(labelbottom=is_last)
-    if is_last:
-        axes.set_xlabel("step", labelpad=8)
 
 
 PLOTS = {"pareto": _pareto, "against": _against, "slices": _slices, "training": _training}

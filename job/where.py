@@ -122,7 +122,7 @@ def _computed_kinds(queries: Queries, corpus: Corpus) -> Iterator[tuple[str, str
 
 def _told(question: str, answer: str) -> tuple[int, int, float, str]:
     """Count the words of both; the share of the question's that the answer has; what it asks."""
-    asked, told = _words(question), _words(answer)
+    asked, told = (WORD.findall(text.lower()) for text in (question, answer))
     shared = len({*asked} & {*told}) / max(1, len({*asked}))
     return len(asked), len(told), shared, _question_word(asked)
 
@@ -149,10 +149,6 @@ def _thirds(values: Sequence[float], form: str) -> list[str]:
         # The number keeps them in order.
         names[third] = f"{third}|{low} to {high}" if low != high else f"{third}|{low}"
     return [names[third] for third in thirds]
-
-
-def _words(text: str) -> list[str]:
-    return WORD.findall(text.lower())
 
 
 def _question_word(words: list[str]) -> str:
