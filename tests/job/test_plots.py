@@ -65,6 +65,20 @@ def test_the_frontier_is_drawn_where_it_is(report):
     assert all("32, int8, rescored" in words(drawing) for drawing in drawings(report, "pareto"))
 
 
+def test_names_that_would_overlap_are_left_out(report):
+    every = [
+        report.pareto[0].model_dump()
+        | {"dimension": int(d), "precision": precision, "bytes_per_vector": found.bytes_per_vector}
+        for d, by in report.comparison.items()
+        for precision, found in by.items()
+    ]
+    every.sort(key=lambda point: point["bytes_per_vector"])
+    (axes,) = PLOTS["pareto"](made(pareto=every), 340).axes
+    names = [text.get_text() for text in axes.texts]
+    assert {"16", "64"} <= {*names}
+    assert len(names) < len(every)
+
+
 def test_five_ways_to_search_are_drawn(report):
     (axes,) = PLOTS["against"](report, WIDE).axes
     fused, small_to_large = report.fusion.scores, ["16", "32", "64"]
