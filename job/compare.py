@@ -9,9 +9,8 @@ import numpy as np
 from job.evaluate import Dimensions
 from job.precision import bytes_per_vector
 from job.ranking import METRIC, FloatArray, IntArray, Scores
-from job.report_scores import Interval, Lift, ParetoPoint, Retention
+from job.report_scores import CONFIDENCE, Interval, Lift, ParetoPoint, Retention
 
-CONFIDENCE = 0.95
 # Chance of finding an effect of the minimum detectable size.
 POWER = 0.8
 # Differences below this are floating-point noise, not wins or losses.

@@ -6,9 +6,10 @@ from typing import Generic, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 METRIC = "ndcg@10"
+CONFIDENCE = 0.95
 # By metric, as `ndcg@10` or `recall@100`.
 Metrics = dict[str, float]
-# The ends of a 95 % interval.
+# The ends of an interval of that confidence.
 Interval = tuple[float, float]
 T = TypeVar("T")
 
@@ -45,11 +46,11 @@ class Lift(Part):
 
     @property
     def is_gain(self) -> bool:
-        return self.ci[0] > 0 and self.p_value < 0.05
+        return self.ci[0] > 0 and self.p_value < 1 - CONFIDENCE
 
     @property
     def is_loss(self) -> bool:
-        return self.ci[1] < 0 and self.p_value < 0.05
+        return self.ci[1] < 0 and self.p_value < 1 - CONFIDENCE
 
 
 class Retention(Part):
