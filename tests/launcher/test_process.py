@@ -573,10 +573,8 @@ def test_a_report_is_opened_as_a_page_for_browsers(folder, whole, monkeypatch):
     opened = []
     monkeypatch.chdir(folder)
     monkeypatch.setattr("launcher.cli.click.launch", opened.append)
-
     told = CliRunner().invoke(main, ["report", "whole", "--open"])
     CliRunner().invoke(main, ["report", "whole"])
-
     assert opened == ["runs/whole/report/report.html"]
     assert told.stdout.splitlines()[-1] == whole.stdout.splitlines()[-1]
 
