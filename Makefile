@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 PINS := pyproject.toml constraints.txt
 
-.PHONY: demo test test-fast test-all image smoke test-docker test-sdk test-browser chaos lint docs lock audit secrets bench clean
+.PHONY: demo test test-fast test-all image smoke test-docker test-sdk test-browser chaos lint docs golden lock audit secrets bench clean
 
 demo: $(VENV)/.demo
 	$(BIN)/embedtune launch --data builtin:aws-docs --model builtin:minilm \
@@ -72,6 +72,10 @@ secrets: $(VENV)/.dev
 
 docs: $(VENV)/.dev
 	$(BIN)/python -m launcher.reference README.md container/README.md
+
+# The views of three reports, as the tests expect them; after a wanted change, to be read as a diff.
+golden: $(VENV)/.dev
+	$(BIN)/python tests/reports.py
 
 # As the job does for itself: threads that wait must not spin.
 bench: export OMP_WAIT_POLICY ?= PASSIVE

@@ -1,17 +1,16 @@
 """Is the gain real, and what do smaller vectors keep? Paired by query, judged by group."""
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
 from job.evaluate import Dimensions
 from job.precision import bytes_per_vector
 from job.ranking import METRIC, FloatArray, IntArray, Scores
+from job.report_scores import CONFIDENCE, Interval, Lift, ParetoPoint, Retention
 
-CONFIDENCE = 0.95
 # Chance of finding an effect of the minimum detectable size.
 POWER = 0.8
 # Differences below this are floating-point noise, not wins or losses.
@@ -19,43 +18,10 @@ EPSILON = 1e-9
 BLOCK = 1_000
 
 
-@dataclass(frozen=True)
-class Lift:
-    """A paired difference of means over queries, with its 95 % interval and two-sided p-value."""
+class Point(ParetoPoint):
+    """The tuned model's vectors at a dimension and precision; `ci` is that of their nDCG@10."""
 
-    lift: float
-    ci: tuple[float, float]
-    p_value: float
-    wins: int
-    ties: int
-    losses: int
-
-    @property
-    def is_gain(self) -> bool:
-        return self.ci[0] > 0 and self.p_value < 1 - CONFIDENCE
-
-
-@dataclass(frozen=True)
-class Retention:
-    """Share of the best float32 vectors' quality that smaller ones keep."""
-
-    share: float
-    ci: tuple[float, float]
-
-
-@dataclass(frozen=True)
-class Point:
-    """The tuned model's vectors at a dimension and precision: what they take and what they give.
-
-    `ndcg` is their nDCG@10, `ci` its 95 % interval.
-    """
-
-    dimension: int
-    precision: str
-    bytes_per_vector: int
-    ndcg: float
-    ci: tuple[float, float]
-    retention: Retention
+    ci: Interval
 
 
 @dataclass(frozen=True)
@@ -71,25 +37,6 @@ class Comparison:
     best: Point
     minimum_detectable_effect: float
     improved: bool
-
-    def to_dict(self) -> dict[str, Any]:
-        """Nest by dimension and precision; models are compared as float32 only."""
-        nested: dict[str, Any] = {
-            str(d): {
-                "float32": {
-                    **asdict(self.lifts[d]),
-                    "against_full_base": asdict(self.against_full_base[d]),
-                }
-            }
-            for d in self.dimensions.all
-        }
-        for point in self.points:
-            nested[str(point.dimension)].setdefault(point.precision, {}).update(
-                retention=asdict(point.retention),
-                score_ci=point.ci,
-                bytes_per_vector=point.bytes_per_vector,
-            )
-        return nested
 
 
 def compare(
@@ -129,13 +76,13 @@ def measure(
     best = max(((d, "float32") for d in dimensions.all), key=lambda k: (values[k].mean(), k[0]))
     points = {
         (d, precision): Point(
-            d,
-            precision,
-            bytes_per_vector(d, precision),
-            float(found.mean()),
-            by_group.mean_interval(found),
+            dimension=d,
+            precision=precision,
+            bytes_per_vector=bytes_per_vector(d, precision),
+            ndcg=float(found.mean()),
+            ci=by_group.mean_interval(found),
             # What it keeps of itself is beyond doubt, even where nothing else is.
-            Retention(1.0, (1.0, 1.0))
+            retention=Retention(share=1.0, ci=(1.0, 1.0))
             if (d, precision) == best
             else by_group.retention(found, values[best]),
         )
@@ -161,9 +108,11 @@ class GroupedQueries:
     def lift(self, differences: FloatArray) -> Lift:
         wins = int((differences > EPSILON).sum())
         losses = int((differences < -EPSILON).sum())
+        low, high = self._interval(self._sums(differences), self._sizes)
         return Lift(
             lift=float(differences.mean()),
-            ci=_clipped(self._interval(self._sums(differences), self._sizes)),
+            # Lifts are between -1 and 1, whatever the interval would say.
+            ci=(max(-1.0, low), min(1.0, high)),
             p_value=self._p_value(differences),
             wins=wins,
             ties=len(differences) - wins - losses,
@@ -178,7 +127,7 @@ class GroupedQueries:
         """Compare means as a ratio; 1 where both are 0."""
         above, below = self._sums(values), self._sums(best)
         share = float(_ratio(above.sum(), below.sum()))
-        return Retention(share, self._interval(above, below))
+        return Retention(share=share, ci=self._interval(above, below))
 
     def detectable(self, differences: FloatArray) -> float:
         """Compute the smallest true lift that this test set would show with 80 % chance.
@@ -220,7 +169,8 @@ class GroupedQueries:
         observed = abs(sums.sum()) - EPSILON
         random = np.random.default_rng(self._seed + 1)
         extreme = 0
-        for size in _blocks(self._permutations):
+        for start in range(0, self._permutations, BLOCK):
+            size = min(BLOCK, self._permutations - start)
             signs = random.integers(0, 2, size=(size, len(sums))) * 2.0 - 1.0
             extreme += int((np.abs(signs @ sums) >= observed).sum())
         return (1 + extreme) / (1 + self._permutations)
@@ -238,16 +188,6 @@ def detectable_lift(standard_error: float, groups: int) -> float:
     return min(1.0, float(quantiles * spread))
 
 
-def _clipped(ci: tuple[float, float]) -> tuple[float, float]:
-    """Keep a lift's interval where lifts can be."""
-    return (max(-1.0, ci[0]), min(1.0, ci[1]))
-
-
 def _ratio(above: FloatArray, below: FloatArray) -> FloatArray:
     """Divide; 1 where the divisor is 0."""
     return np.where(below > EPSILON, above / np.maximum(below, EPSILON), 1.0)
-
-
-def _blocks(count: int) -> Iterator[int]:
-    for start in range(0, count, BLOCK):
-        yield min(BLOCK, count - start)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from job.compare_page import Group
 from job.plots import canvas, head, in_both_widths, legend_of, place, score_axis
+from job.report_document import Report
 from job.svg import BASE, PAPER, visible
 
 if TYPE_CHECKING:
@@ -18,7 +19,8 @@ BASES = ("--", ":", "-.")
 LEGEND_ROW = 18
 # Of longer names the middle is left out: names of runs often differ in their end.
 NAME_CHARACTERS = 36
-Curve = Mapping[int, float]
+# nDCG@10 by dimension.
+Curve = Mapping[str, float]
 
 
 def draw_group(group: Group, name: str, title: str, description: str) -> str:
@@ -30,27 +32,32 @@ def draw_group(group: Group, name: str, title: str, description: str) -> str:
 
 def _figure(group: Group, width: float) -> "Figure":
     bases = base_curves(group)
-    above = LEGEND_ROW * (len(bases) + len(group.found)) + 30
+    above = LEGEND_ROW * (len(bases) + len(group.reports)) + 30
     figure = canvas(width, above + 320)
     axes = place(figure, (44, above, 12, 48))
     positions = {dimension: i for i, dimension in enumerate(group.dimensions[::-1])}
     for number, (label, curve) in enumerate(bases.items()):
         look = {"color": BASE, "markerfacecolor": PAPER, "linestyle": BASES[number % len(BASES)]}
         _draw_curve(axes, {positions[d]: score for d, score in curve.items()}, label, "o", look)
-    for number, run in enumerate(group.found):
+    for number, (run, report) in enumerate(group.reports.items()):
         # Side by side, so that intervals can be told apart.
-        shift = 0.5 * ((number + 1) / (len(group.found) + 1) - 0.5)
-        _draw_run(axes, group, run, number, {d: p + shift for d, p in positions.items()})
-    _name_axes(axes, positions)
+        shift = 0.5 * ((number + 1) / (len(group.reports) + 1) - 0.5)
+        _draw_run(axes, run, report, number, {d: p + shift for d, p in positions.items()})
+    axes.set_xticks(list(positions.values()), list(positions))
+    axes.set_xlim(-0.5, len(positions) - 0.5)
+    axes.grid(visible=False, axis="x")
+    axes.set_xlabel("dimensions", labelpad=8)
+    head(axes, "nDCG@10")
+    score_axis(axes)
     legend_of(axes, axes.get_lines(), columns=1, above=26)
     return figure
 
 
 def base_curves(group: Group) -> dict[str, Curve]:
     """Return the base models' nDCG@10 by dimension: one curve for all that agree."""
-    curves: dict[str, dict[int, float]] = {}
-    for run, found in group.found.items():
-        own = {dimension: at.base for dimension, at in found.items()}
+    curves: dict[str, dict[str, float]] = {}
+    for run, report in group.reports.items():
+        own = {dimension: report.ndcg("base", dimension) for dimension in report.comparison}
         agreeing = [c for c in curves.values() if all(c.get(d, own[d]) == own[d] for d in own)]
         if agreeing:
             agreeing[0].update(own)
@@ -63,14 +70,13 @@ def base_curves(group: Group) -> dict[str, Curve]:
 
 
 def _draw_run(
-    axes: "Axes", group: Group, run: str, number: int, positions: Mapping[int, float]
+    axes: "Axes", run: str, report: Report, number: int, positions: Mapping[str, float]
 ) -> None:
     colour = list(COLOURS)[number % len(COLOURS)]
-    curve = {positions[d]: found.tuned for d, found in group.found[run].items()}
+    curve = {positions[d]: report.ndcg("tuned", d) for d in report.comparison}
     _draw_curve(axes, curve, run, MARKERS[number % len(MARKERS)], {"color": colour})
-    for dimension, found in group.found[run].items():
-        if found.tuned_ci:
-            axes.vlines(positions[dimension], *found.tuned_ci, color=colour, linewidth=1.5)
+    for dimension, found in report.comparison.items():
+        axes.vlines(positions[dimension], *found.float32.score_ci, color=colour, linewidth=1.5)
 
 
 def _draw_curve(
@@ -87,15 +93,6 @@ def _draw_curve(
         linewidth=1.5,
         **look,
     )
-
-
-def _name_axes(axes: "Axes", positions: Mapping[int, float]) -> None:
-    axes.set_xticks(list(positions.values()), [str(dimension) for dimension in positions])
-    axes.set_xlim(-0.5, len(positions) - 0.5)
-    axes.grid(visible=False, axis="x")
-    axes.set_xlabel("dimensions", labelpad=8)
-    head(axes, "nDCG@10")
-    score_axis(axes)
 
 
 def _short(name: str) -> str:

@@ -5,14 +5,14 @@ both lists, of 1 / (60 + its rank).
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
-from job.compare import GroupedQueries, Lift
+from job.compare import GroupedQueries
 from job.data import Queries
 from job.ranking import DEPTH, METRIC, FloatArray, IntArray, Scores, judge
+from job.report_scores import Both, FusedLift, Fusion, Lift
 from job.wording import change, format_p, interval
 
 # The authors' constant, and every search engine's default.
@@ -34,20 +34,20 @@ class Hybrid:
     # Tuned alone minus BM25.
     against_bm25: dict[int, Lift]
 
-    def to_dict(self, main: int) -> dict[str, Any]:
-        return {
-            "k": K,
-            "depth": DEPTH,
-            "scores": {
-                name: {str(d): scores.means() for d, scores in found.items()}
-                for name, found in (("base", self.base), ("tuned", self.tuned))
-            },
-            "comparison": {
-                str(d): {**asdict(lift), "against_alone": asdict(self.against_alone[d])}
+    def report(self, main: int) -> Fusion:
+        return Fusion(
+            k=K,
+            depth=DEPTH,
+            scores=Both(
+                base={str(d): scores.means() for d, scores in self.base.items()},
+                tuned={str(d): scores.means() for d, scores in self.tuned.items()},
+            ),
+            comparison={
+                str(d): FusedLift(**dict(lift), against_alone=self.against_alone[d])
                 for d, lift in self.lifts.items()
             },
-            "sentence": self._sentence(main),
-        }
+            sentence=self._sentence(main),
+        )
 
     def _sentence(self, dimension: int) -> str:
         lift = self.lifts[dimension]

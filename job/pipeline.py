@@ -139,7 +139,7 @@ def produce(
     report = build_report(where.name, spec, results, weights, progress.seconds, cost)
     write_card(workspace.model, spec.model, task.inputs.model, report)
     write_report(report, workspace.report)
-    tell("verdict", report["verdict"]["sentence"])
+    tell("verdict", report.verdict.sentence)
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,10 @@
 """Which vectors to deploy: the smallest that are provably good enough, and why those."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
 
 from job.compare import Point
 from job.precision import BITS, stored_as
+from job.report_scores import Recommendation
 from job.spec import EvaluationSpec
 from job.wording import RESCORED, share_interval, spoken
 
@@ -13,51 +12,34 @@ from job.wording import RESCORED, share_interval, spoken
 DOCUMENTS = (1_000_000, 10_000_000, 100_000_000)
 
 
-@dataclass(frozen=True)
-class Recommendation:
-    """The chosen point, the rule that chose it, and a sentence that explains it.
-
-    Rules: `retention` and `min_ndcg` (the smallest that provably keeps or reaches what the spec
-    wants), or `best` (nothing does, so the best of what may be used).
-    """
-
-    point: Point
-    rule: str
-    reason: str
-
-    def to_dict(self, opening: str) -> dict[str, Any]:
-        point = self.point
-        return {
-            "dimension": point.dimension,
-            "precision": point.precision,
-            "stored_as": stored_as(point.precision),
-            "bytes_per_vector": point.bytes_per_vector,
-            # Vectors only: ids, graphs and texts come on top.
-            "index_bytes": {str(n): n * point.bytes_per_vector for n in DOCUMENTS},
-            "rule": self.rule,
-            "reason": self.reason,
-            "sentence": f"{opening} {named(point)}: {self.reason}",
-        }
-
-
-def named(point: Point) -> str:
-    return f"{point.dimension} dimensions as {spoken(point.precision)}"
-
-
-def recommend(points: Iterable[Point], best: Point, spec: EvaluationSpec) -> Recommendation:
+def recommend(
+    points: Iterable[Point], best: Point, spec: EvaluationSpec, opening: str = "Deploy"
+) -> Recommendation:
     """Choose among the points that the spec allows; `best` is the best float32 one."""
-    every = tuple(points)
-    allowed = [p for p in every if _is_allowed(p, spec)]
-    enough = [p for p in allowed if _suffices(p, spec)]
+    allowed = [point for point in points if _is_allowed(point, spec)]
+    enough = [point for point in allowed if _suffices(point, spec)]
     if not enough:
         chosen = max(allowed, key=lambda p: (p.ndcg, *(-part for part in _size(p))))
-        return Recommendation(chosen, "best", _why_best(chosen, best, spec))
-    # Of those that take the same space the one that gives most.
-    chosen = min(enough, key=lambda p: (p.bytes_per_vector, -p.ndcg, *_size(p)))
-    smallest = chosen.bytes_per_vector == min(p.bytes_per_vector for p in allowed)
-    if spec.min_ndcg is not None:
-        return Recommendation(chosen, "min_ndcg", _why_minimum(chosen, spec, smallest=smallest))
-    return Recommendation(chosen, "retention", _why_share(chosen, best, spec, smallest=smallest))
+        rule, reason = "best", _why_best(chosen, best, spec)
+    else:
+        # Of those that take the same space the one that gives most.
+        chosen = min(enough, key=lambda p: (p.bytes_per_vector, -p.ndcg, *_size(p)))
+        smallest = chosen.bytes_per_vector == min(p.bytes_per_vector for p in allowed)
+        if spec.min_ndcg is None:
+            rule, reason = "retention", _why_share(chosen, best, spec, smallest=smallest)
+        else:
+            rule, reason = "min_ndcg", _why_minimum(chosen, spec, smallest=smallest)
+    size, vectors = chosen.bytes_per_vector, f"{chosen.dimension} dimensions"
+    return Recommendation(
+        dimension=chosen.dimension,
+        precision=chosen.precision,
+        stored_as=stored_as(chosen.precision),
+        bytes_per_vector=size,
+        index_bytes={str(count): count * size for count in DOCUMENTS},
+        rule=rule,
+        reason=reason,
+        sentence=f"{opening} {vectors} as {spoken(chosen.precision)}: {reason}",
+    )
 
 
 def frontier(points: Iterable[Point]) -> list[Point]:

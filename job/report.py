@@ -1,6 +1,5 @@
-"""The proof: report.json (version 1: add, don't rename), which every other view is made from."""
+"""The proof: builds the report, which every view is made from, out of a run's results."""
 
-import json
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -11,7 +10,7 @@ from typing import Any
 from job import crew
 from job.advice import advise
 from job.baseline import Baseline
-from job.compare import Comparison, Lift
+from job.compare import Comparison
 from job.data import Dataset
 from job.evaluate import metric_key
 from job.hybrid import Hybrid
@@ -19,13 +18,13 @@ from job.machine import Machine
 from job.model import Prompts
 from job.ranking import METRIC, Scores
 from job.recommendation import frontier, recommend
+from job.report_document import Cost, Report, Truncation, Verdict
+from job.report_scores import Compared, ErrorAnalysis, Lift, Precisions, Quality, SideTest
 from job.spec import JobSpec
 from job.train import Training
 from job.usage import repeat, usage
-from job.where import Where
 from job.wording import change, format_p, interval
 
-REPORT_VERSION = 1
 PACKAGES = (
     "embedtune",
     "torch",
@@ -35,6 +34,7 @@ PACKAGES = (
     "bm25s",
     "botocore",
 )
+NOTHING_BETTER = "no checkpoint beat the base model on validation"
 
 
 @dataclass(frozen=True)
@@ -51,17 +51,10 @@ class Results:
     tuned: Mapping[int, Mapping[str, Scores]]
     comparison: Comparison
     hybrid: Hybrid
-    where: Where
-    truncation: Mapping[str, Any]
+    where: ErrorAnalysis
+    truncation: Truncation
     # Other tests that were asked for: see `job.side_tests`.
-    others: Mapping[str, Mapping[str, Any]]
-
-    @property
-    def unfound(self) -> int:
-        """Count the test queries whose answer nothing has among the first hundred."""
-        main = self.comparison.dimensions.main
-        before, after = (scores[main]["float32"].rank for scores in (self.base.test, self.tuned))
-        return int(((before == 0) & (after == 0) & (self.base.bm25.rank == 0)).sum())
+    others: Mapping[str, SideTest]
 
     @property
     def improved(self) -> bool:
@@ -82,112 +75,109 @@ def build_report(
     results: Results,
     weights: Weights,
     seconds: dict[str, float],
-    cost: dict[str, Any],
-) -> dict[str, Any]:
+    cost: Cost,
+) -> Report:
     """Assemble the document."""
-    comparison = results.comparison
-    advice = recommend(comparison.points, comparison.best, spec.evaluation).to_dict(
-        _opening(results)
-    )
-    report = {
-        "version": REPORT_VERSION,
-        "job_name": job_name,
-        "finished": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "verdict": verdict(results),
-        "recommendation": advice,
-        "pareto": _pareto(comparison),
-        "scores": {
-            "bm25": results.base.bm25.means(),
-            "base": _means(results.base.test),
-            "tuned": _means(results.tuned),
-        },
-        "comparison": _compared(results),
-        "fusion": results.hybrid.to_dict(comparison.dimensions.main),
-        "where": {**results.where.to_dict(), "unfound": results.unfound},
-        "probe": results.others.get("probe"),
-        "article": results.others.get("article"),
-        "inputs": results.inputs,
-        "data": {**results.dataset.facts, "truncation": results.truncation},
-        "prompts": {
-            "sentence": results.base.prompts.sentence(),
-            "base": asdict(results.base.prompts.used),
-            "tuned": asdict(results.tuned_prompts),
-        },
-        "training": _training(results),
-        "seconds": seconds,
-        "cost": cost,
-        "environment": {
-            "versions": {"python": platform.python_version(), **_versions()},
-            **asdict(results.machine),
-            "hosts": crew.hosts(),
-            "processes": crew.size(),
-        },
-        "models": {
-            "base": {"uri": spec.model.base, "fingerprint": weights.base},
-            "tuned": {"fingerprint": weights.tuned},
-        },
-        "usage": usage(spec, job_name, advice, pushed=_is_pushed(spec, results)),
-        "repeat": {"command": repeat(job_name, spec.output.uri)},
-        "spec": spec.model_dump(mode="json"),
-    }
-    return {**report, "advice": advise(report)}
-
-
-def _pareto(comparison: Comparison) -> list[dict[str, Any]]:
-    return [
+    comparison, hybrid = results.comparison, results.hybrid
+    main = comparison.dimensions.main
+    advice = recommend(comparison.points, comparison.best, spec.evaluation, _opening(results))
+    is_pushed = spec.output.hub is not None and (results.improved or spec.output.hub_always)
+    report = Report.model_validate(
         {
-            "dimension": point.dimension,
-            "precision": point.precision,
-            "bytes_per_vector": point.bytes_per_vector,
-            METRIC: point.ndcg,
-            "retention": asdict(point.retention),
-        }
-        for point in frontier(comparison.points)
-    ]
+            "version": 1,
+            "job_name": job_name,
+            "finished": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "verdict": verdict(results),
+            "recommendation": advice,
+            "pareto": frontier(comparison.points),
+            "scores": {
+                "bm25": results.base.bm25.means(),
+                "base": _means(results.base.test),
+                "tuned": _means(results.tuned),
+            },
+            "comparison": compared(comparison, hybrid.against_bm25),
+            "fusion": hybrid.report(main),
+            "where": results.where,
+            "probe": results.others.get("probe"),
+            "article": results.others.get("article"),
+            "inputs": results.inputs,
+            "data": {**results.dataset.facts, "truncation": results.truncation},
+            "prompts": {
+                "sentence": results.base.prompts.sentence(),
+                "base": asdict(results.base.prompts.used),
+                "tuned": asdict(results.tuned_prompts),
+            },
+            "training": {
+                **results.training.facts(),
+                "peak_memory": results.machine.peak_memory(),
+                "remark": results.training.remark(metric_key(main)),
+            },
+            "seconds": seconds,
+            "cost": cost,
+            "environment": {
+                "versions": {"python": platform.python_version(), **_versions()},
+                **asdict(results.machine),
+                "hosts": crew.hosts(),
+                "processes": crew.size(),
+            },
+            "models": {
+                "base": {"uri": spec.model.base, "fingerprint": weights.base},
+                "tuned": {"fingerprint": weights.tuned},
+            },
+            "usage": usage(spec, job_name, advice, pushed=is_pushed),
+            "repeat": {"command": repeat(job_name, spec.output.uri)},
+            "spec": spec.model_dump(mode="json"),
+            "advice": [],
+        },
+        # A fact that the document does not know would be lost without a word.
+        extra="forbid",
+    )
+    return report.model_copy(update={"advice": advise(report)})
 
 
-def _compared(results: Results) -> dict[str, Any]:
-    nested = results.comparison.to_dict()
-    for dimension, lift in results.hybrid.against_bm25.items():
-        nested[str(dimension)]["float32"]["against_bm25"] = asdict(lift)
-    return nested
+def compared(comparison: Comparison, against_bm25: Mapping[int, Lift]) -> dict[str, Precisions]:
+    """Nest by dimension and precision; models are compared by float32 vectors only."""
+    nested: dict[str, dict[str, Quality]] = {str(d): {} for d in comparison.dimensions.all}
+    for point in comparison.points:
+        d = point.dimension
+        found = Quality(
+            retention=point.retention,
+            score_ci=point.ci,
+            bytes_per_vector=point.bytes_per_vector,
+        )
+        if point.precision == "float32":
+            found = Compared(
+                **dict(found),
+                **dict(comparison.lifts[d]),
+                against_full_base=comparison.against_full_base[d],
+                against_bm25=against_bm25[d],
+            )
+        nested[str(d)][point.precision] = found
+    return {d: Precisions(**by_precision) for d, by_precision in nested.items()}
 
 
-def _training(results: Results) -> dict[str, Any]:
-    main = metric_key(results.comparison.dimensions.main)
-    return {
-        **results.training.facts(),
-        "peak_memory": results.machine.peak_memory(),
-        "remark": results.training.remark(main),
-    }
-
-
-def _is_pushed(spec: JobSpec, results: Results) -> bool:
-    return spec.output.hub is not None and (results.improved or spec.output.hub_always)
-
-
-def _means(scores: Mapping[int, Mapping[str, Scores]]) -> dict[str, Any]:
+def _means(scores: Mapping[int, Mapping[str, Scores]]) -> dict[str, dict[str, dict[str, float]]]:
     return {
         str(dimension): {precision: found.means() for precision, found in by_precision.items()}
         for dimension, by_precision in scores.items()
     }
 
 
-def verdict(results: Results) -> dict[str, Any]:
+def verdict(results: Results) -> Verdict:
     """Say whether it helped, at the main dimension, in numbers and in a sentence."""
     comparison = results.comparison
     main = comparison.dimensions.main
     lift = comparison.lifts[main]
-    return {
-        "improved": results.improved,
-        "metric": METRIC,
-        "dimension": main,
-        "lift": lift.lift,
-        "ci": list(lift.ci),
-        "p_value": lift.p_value,
-        "minimum_detectable_effect": comparison.minimum_detectable_effect,
-        "sentence": _sentence(results, lift),
-    }
+    return Verdict(
+        improved=results.improved,
+        metric=METRIC,
+        dimension=main,
+        lift=lift.lift,
+        ci=lift.ci,
+        p_value=lift.p_value,
+        minimum_detectable_effect=comparison.minimum_detectable_effect,
+        sentence=_sentence(results, lift),
+    )
 
 
 def _sentence(results: Results, lift: Lift) -> str:
@@ -204,9 +194,7 @@ def _sentence(results: Results, lift: Lift) -> str:
         return f"Not improved: nothing was trained (`training.epochs` is 0). {numbers}."
     if not results.training.improved_on_validation:
         early = results.training.stopped_early
-        why = "no checkpoint beat the base model on validation"
-        if early:
-            why = f"training was stopped early ({early})"
+        why = f"training was stopped early ({early})" if early else NOTHING_BETTER
         return f"Not improved: {why}, so `model/` holds the base model. {numbers}."
     if not results.improved and lift.ci[1] < 0:
         return f"Not improved: the tuned model is worse than the base model. {numbers}."
@@ -234,15 +222,13 @@ def _opening(results: Results) -> str:
     return "If this model is deployed, then"
 
 
-def job_cost(seconds_by_stage: Mapping[str, float], price_per_hour: float | None) -> dict[str, Any]:
+def job_cost(seconds_by_stage: Mapping[str, float], price_per_hour: float | None) -> Cost:
     """Price the measured seconds; without a price the cost stays unknown, not zero."""
     seconds = sum(seconds_by_stage.values())
     if price_per_hour is None:
-        return {"usd": None, "basis": "no `--price-per-hour` was given"}
-    return {
-        "usd": round(seconds / 3600 * price_per_hour, 4),
-        "basis": f"{seconds:.0f} measured seconds of the job at ${price_per_hour:g} an hour",
-    }
+        return Cost(usd=None, basis="no `--price-per-hour` was given")
+    basis = f"{seconds:.0f} measured seconds of the job at ${price_per_hour:g} an hour"
+    return Cost(usd=round(seconds / 3600 * price_per_hour, 4), basis=basis)
 
 
 def _versions() -> dict[str, str]:
@@ -253,7 +239,3 @@ def _versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return versions
-
-
-def to_json(report: Mapping[str, Any]) -> str:
-    return json.dumps(report, indent=2, ensure_ascii=False) + "\n"

@@ -1,12 +1,14 @@
 """The report's plots, drawn from report.json's numbers alone."""
 
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from job.plots import WIDTHS, canvas, head, in_both_widths, legend_of, place, score_axis
+from job.report_document import Report
+from job.report_scores import METRIC, ParetoPoint, Recommendation
 from job.svg import BASE, INK, PAPER, SOFT, TUNED, visible
 from job.wording import spoken
 
@@ -14,8 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Report = Mapping[str, Any]
-Read = Callable[[str], Mapping[str, float]]
+Read = Callable[[str], float]
 
 # Of more kinds a plot is no picture; the table has them all.
 KINDS_DRAWN = 40
@@ -37,9 +38,11 @@ def _is_narrow(width: float) -> bool:
 
 def _pareto(report: Report, width: float) -> "Figure":
     """Bytes a vector against nDCG@10, with intervals; the frontier as steps."""
+    from matplotlib.lines import Line2D
+
     figure = canvas(width, 430)
     axes = place(figure, (44, 88 if _is_narrow(width) else 52, 12, 48))
-    points, frontier = _points(report), [_key(point) for point in report["pareto"]]
+    points, frontier = _points(report), [_key(point) for point in report.pareto]
     for key in sorted(points, key=lambda key: key in frontier):
         _draw_point(axes, key[1], *points[key], best=key in frontier)
     steps = [points[key][:2] for key in frontier]
@@ -47,27 +50,28 @@ def _pareto(report: Report, width: float) -> "Figure":
     _bytes_axis(axes, narrow=_is_narrow(width))
     score_axis(axes)
     _name_points(axes, [(key, points[key]) for key in frontier])
-    chosen = _key(report["recommendation"])
+    chosen = _key(report.recommendation)
     _ring(axes, f"{chosen[0]}, {spoken(chosen[1])}", *points[chosen][:2])
     head(axes, "nDCG@10")
-    legend_of(axes, _precisions(points), columns=2 if _is_narrow(width) else 5, above=36)
+    precisions = dict.fromkeys(precision for _, precision in points)
+    marks = [Line2D([], [], label=spoken(p), **_look(p, SOFT)) for p in precisions]
+    legend_of(axes, marks, columns=2 if _is_narrow(width) else 5, above=36)
     return figure
 
 
-def _key(point: Mapping[str, Any]) -> tuple[int, str]:
-    return (point["dimension"], point["precision"])
+def _key(point: ParetoPoint | Recommendation) -> tuple[int, str]:
+    return (point.dimension, point.precision)
 
 
 def _points(report: Report) -> dict[tuple[int, str], tuple[float, float, float, float]]:
     """Read each point's bytes, nDCG@10 and interval."""
-    metric = report["verdict"]["metric"]
     return {
         (int(dimension), precision): (
-            found["bytes_per_vector"],
-            report["scores"]["tuned"][dimension][precision][metric],
-            *found["score_ci"],
+            found.bytes_per_vector,
+            report.ndcg("tuned", dimension, precision),
+            *found.score_ci,
         )
-        for dimension, precisions in report["comparison"].items()
+        for dimension, precisions in report.comparison.items()
         for precision, found in precisions.items()
     }
 
@@ -136,24 +140,16 @@ def _bytes_axis(axes: "Axes", *, narrow: bool) -> None:
     axes.set_xlabel("bytes a vector", labelpad=8)
 
 
-def _precisions(points: Mapping[tuple[int, str], Any]) -> list[Any]:
-    from matplotlib.lines import Line2D
-
-    precisions = dict.fromkeys(precision for _, precision in points)
-    return [Line2D([], [], label=spoken(p), **_look(p, SOFT)) for p in precisions]
-
-
 def _against(report: Report, width: float) -> "Figure":
     """nDCG@10 at each dimension: BM25, both models, and both fused with BM25."""
     figure = canvas(width, 380)
     axes = place(figure, (44, 88 if _is_narrow(width) else 52, 12, 48))
-    metric, dimensions = report["verdict"]["metric"], list(report["comparison"])[::-1]
+    dimensions = list(report.comparison)[::-1]
     positions = range(len(dimensions))
     for label, scores, look in _series(report):
-        values = [scores(dimension)[metric] for dimension in dimensions]
+        values = [scores(dimension) for dimension in dimensions]
         axes.plot(positions, values, label=label, markersize=7, markeredgewidth=1.5, **look)
-    lexical = report["scores"]["bm25"][metric]
-    axes.axhline(lexical, color=INK, linestyle=":", linewidth=1.5, label="BM25")
+    axes.axhline(report.scores.bm25[METRIC], color=INK, linestyle=":", linewidth=1.5, label="BM25")
     axes.set_xticks(positions, dimensions)
     axes.set_xlim(-0.3, len(dimensions) - 0.7)
     axes.grid(visible=False, axis="x")
@@ -165,22 +161,22 @@ def _against(report: Report, width: float) -> "Figure":
 
 
 def _series(report: Report) -> list[tuple[str, Read, dict[str, Any]]]:
-    scores, fused = report["scores"], report["fusion"]["scores"]
+    fused = report.fusion.scores
     alone, together = {"marker": "o", "linestyle": "-"}, {"marker": "^", "linestyle": "--"}
     base = {"color": BASE, "markerfacecolor": PAPER}
     return [
-        ("base", lambda d: scores["base"][d]["float32"], {**alone, **base}),
-        ("tuned", lambda d: scores["tuned"][d]["float32"], {**alone, "color": TUNED}),
-        ("BM25 + base", lambda d: fused["base"][d], {**together, **base}),
-        ("BM25 + tuned", lambda d: fused["tuned"][d], {**together, "color": TUNED}),
+        ("base", lambda d: report.ndcg("base", d), {**alone, **base}),
+        ("tuned", lambda d: report.ndcg("tuned", d), {**alone, "color": TUNED}),
+        ("BM25 + base", lambda d: fused.base[d][METRIC], {**together, **base}),
+        ("BM25 + tuned", lambda d: fused.tuned[d][METRIC], {**together, "color": TUNED}),
     ]
 
 
 def _slices(report: Report, width: float) -> "Figure":
     """The lift of each kind of queries, with its interval, below one another."""
-    slices = report["where"]["slices"][:KINDS_DRAWN]
+    slices = report.where.slices[:KINDS_DRAWN]
     row, label = (36, 0) if _is_narrow(width) else (24, 250)
-    groups = [(by, list(found)) for by, found in groupby(slices, key=lambda s: s["by"])]
+    groups = [(by, list(found)) for by, found in groupby(slices, key=lambda s: s.by)]
     height = row * len(slices) + 34 * len(groups)
     figure = canvas(width, height + 64)
     axes = place(figure, (label + 10, 16, 44, 48))
@@ -188,34 +184,23 @@ def _slices(report: Report, width: float) -> "Figure":
     axes.set_ylim(height, 0)
     write = partial(axes.text, transform=axes.get_yaxis_transform(), bbox=BEHIND_WORDS)
     write(1.02, 14, "n", color=SOFT)
-    for y, part in _rows(groups, row):
-        if isinstance(part, str):
-            write(edge, y - 10, _short(part, 32), fontweight="bold")
-            continue
-        write(edge, y - (24 if label == 0 else 8), _short(part["name"], 32), color=SOFT)
-        write(1.02, y - 8, f"{part['queries']}", color=SOFT)
-        axes.hlines(y - 12, *part["ci"], color=TUNED, linewidth=2)
-        axes.plot([part["lift"]], [y - 12], "o", color=TUNED, markersize=7)
+    y = 0
+    for by, found in groups:
+        y += 34
+        write(edge, y - 10, _short(by, 32), fontweight="bold")
+        for part in found:
+            y += row
+            write(edge, y - (24 if label == 0 else 8), _short(part.name, 32), color=SOFT)
+            write(1.02, y - 8, f"{part.queries}", color=SOFT)
+            axes.hlines(y - 12, *part.ci, color=TUNED, linewidth=2)
+            axes.plot([part.lift], [y - 12], "o", color=TUNED, markersize=7)
     axes.axvline(0, color=INK, linewidth=1)
-    axes.axvline(report["verdict"]["lift"], color=TUNED, linewidth=1, linestyle="--", zorder=0)
+    axes.axvline(report.verdict.lift, color=TUNED, linewidth=1, linestyle="--", zorder=0)
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
     axes.locator_params(axis="x", nbins=5 if label == 0 else 9)
     axes.set_xlabel("lift of nDCG@10", labelpad=8)
     return figure
-
-
-def _rows(
-    groups: Sequence[tuple[str, Sequence[Mapping[str, Any]]]], row: float
-) -> Iterator[tuple[float, Any]]:
-    """Yield where each row ends, in pixels from the top: the groups' heads and what they hold."""
-    y = 0.0
-    for by, found in groups:
-        y += 34
-        yield y, by
-        for part in found:
-            y += row
-            yield y, part
 
 
 def _short(text: str, columns: int) -> str:
@@ -231,37 +216,31 @@ def _short(text: str, columns: int) -> str:
 
 def _training(report: Report, width: float) -> "Figure":
     """Loss, validation and learning rate by step, below one another; the chosen step marked."""
-    training, dimension = report["training"], report["verdict"]["dimension"]
-    validation = f"dim_{dimension}_cosine_{report['verdict']['metric']}"
+    training, validation = report.training, f"dim_{report.main}_cosine_{METRIC}"
     panels = [
         ("loss", "loss", BASE),
-        (f"nDCG@10 on validation at {dimension} dimensions", validation, TUNED),
+        (f"nDCG@10 on validation at {report.main} dimensions", validation, TUNED),
         ("learning rate", "learning_rate", BASE),
     ]
     figure = canvas(width, 3 * 144 + 44)
-    last = max([1, *(entry["step"] for entry in training["history"])])
+    last = max([1, *(entry["step"] for entry in training.history)])
     for row, (title, key, colour) in enumerate(panels):
         axes = place(figure, (58, 36 + 144 * row, 14, 52 + 144 * (2 - row)))
-        start = [(0, training["base_validation"])] if key == validation else []
-        curve = start + [(e["step"], e[key]) for e in training["history"] if key in e]
+        start = [(0, training.base_validation)] if key == validation else []
+        curve = start + [(e["step"], e[key]) for e in training.history if key in e]
         steps, values = zip(*curve, strict=True) if curve else ((), ())
         axes.plot(steps, values, color=colour, marker="o", markersize=5, linewidth=1.5)
-        axes.axvline(training["best_step"], color=INK, linewidth=1.5, linestyle=":")
+        axes.axvline(training.best_step, color=INK, linewidth=1.5, linestyle=":")
         axes.set_xlim(-0.02 * last, 1.02 * last)
-        _tidy_steps(axes, is_last=row == 2, narrow=_is_narrow(width))
+        axes.grid(visible=False, axis="x")
+        axes.locator_params(axis="y", nbins=4)
+        axes.locator_params(axis="x", integer=True, nbins=5 if _is_narrow(width) else 9)
+        axes.tick_params(labelbottom=row == 2)
         head(axes, title)
+    axes.set_xlabel("step", labelpad=8)
     # Of its three axes the last: 0.00002 is hard to read.
     axes.yaxis.set_major_formatter("{x:.1e}")
     return figure
-
-
-def _tidy_steps(axes: "Axes", *, is_last: bool, narrow: bool) -> None:
-    axes.grid(visible=False, axis="x")
-    axes.locator_params(axis="y", nbins=4)
-    axes.locator_params(axis="x", integer=True, nbins=5 if narrow else 9)
-    axes.tick_params(labelbottom=is_last)
-    if is_last:
-        axes.set_xlabel("step", labelpad=8)
 
 
 PLOTS = {"pareto": _pareto, "against": _against, "slices": _slices, "training": _training}

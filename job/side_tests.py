@@ -1,16 +1,17 @@
 """Other tests of both models, beside the one that decides: another domain, other rules."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from job.article_rules import article_test
-from job.compare import CONFIDENCE, GroupedQueries, Lift
+from job.compare import GroupedQueries
 from job.data import Corpus, Dataset, Queries
 from job.evaluate import Dimensions, score
 from job.model import Model, Prompts
 from job.probe import load_probe
 from job.ranking import METRIC, Scores
+from job.report_scores import Both, Lift
+from job.report_scores import SideTest as Results
 from job.rows import Channels
 from job.spec import JobSpec
 from job.wording import change, format_p, interval
@@ -27,8 +28,7 @@ class Verdicts:
     def of(self, lift: Lift) -> str:
         if lift.is_gain:
             return self.gain
-        is_loss = lift.ci[1] < 0 and lift.p_value < 1 - CONFIDENCE
-        return self.loss if is_loss else self.neither
+        return self.loss if lift.is_loss else self.neither
 
 
 FORGETTING = Verdicts("it gained there too", "it forgot", "no loss beyond chance")
@@ -61,8 +61,8 @@ class SideTest:
         tuned: Mapping[int, Scores],
         dimensions: Dimensions,
         spec: JobSpec,
-    ) -> dict[str, Any]:
-        """Compare both models' scores: a section of report.json."""
+    ) -> Results:
+        """Compare both models' scores."""
         by_group = GroupedQueries(self.queries.groups, spec.evaluation.permutations, spec.data.seed)
         main = dimensions.main
         lifts = {
@@ -70,18 +70,18 @@ class SideTest:
             for d in dimensions.all
         }
         outcome = self._outcome(base[main].mean(METRIC), tuned[main].mean(METRIC), lifts[main])
-        return {
-            "source": self.source,
-            "queries": len(self.queries),
-            "corpus": len(self.corpus),
-            "left_out": self.left_out,
-            "scores": {
-                name: {str(d): scores[d].means() for d in dimensions.all}
-                for name, scores in (("base", base), ("tuned", tuned))
-            },
-            "comparison": {str(d): asdict(lift) for d, lift in lifts.items()},
-            "sentence": f"{self.opening} nDCG@10 at {main} dimensions {outcome}",
-        }
+        return Results(
+            source=self.source,
+            queries=len(self.queries),
+            corpus=len(self.corpus),
+            left_out=self.left_out,
+            scores=Both(
+                base={str(d): base[d].means() for d in dimensions.all},
+                tuned={str(d): tuned[d].means() for d in dimensions.all},
+            ),
+            comparison={str(d): lift for d, lift in lifts.items()},
+            sentence=f"{self.opening} nDCG@10 at {main} dimensions {outcome}",
+        )
 
     def _outcome(self, before: float, after: float, lift: Lift) -> str:
         if lift.wins == lift.losses == 0:

@@ -6,31 +6,26 @@ import numpy as np
 
 from job.data import Corpus, Queries
 from job.model import Model
+from job.report_document import TruncatedTexts, Truncation
 
 # Of more texts a sample tells as much; drawn evenly, as neighbours are alike.
 LOOKED_AT = 20_000
 
 
-def count_truncated(model: Model, queries: Queries, corpus: Corpus) -> dict[str, Any]:
-    """Count the tokens of the test's queries and of the corpus, prompts included.
-
-    `texts` were looked at, `cut` of them are longer than `max_tokens`, the `longest` has so many.
-    """
+def count_truncated(model: Model, queries: Queries, corpus: Corpus) -> Truncation:
+    """Count the tokens of the test's queries and of the corpus, prompts included."""
     limit = int(model.encoder.get_max_seq_length() or 0)
-    return {
-        "max_tokens": limit,
-        "queries": _count(model, queries.texts, model.prompts.query, limit),
-        "documents": _count(model, corpus.texts, model.prompts.document, limit),
-    }
+    return Truncation(
+        max_tokens=limit,
+        queries=_count(model, queries.texts, model.prompts.query, limit),
+        documents=_count(model, corpus.texts, model.prompts.document, limit),
+    )
 
 
-def _count(model: Model, texts: Any, prompt: str, limit: int) -> dict[str, int]:  # noqa: ANN401
+def _count(model: Model, texts: Any, prompt: str, limit: int) -> TruncatedTexts:  # noqa: ANN401
     chosen = np.linspace(0, len(texts) - 1, min(LOOKED_AT, len(texts))).astype(np.int64)
     with_prompts = [prompt + text for text in texts.take(chosen).to_pylist()]
     tokens = model.encoder.tokenizer(with_prompts, truncation=False, padding=False, verbose=False)
     lengths = np.array([len(ids) for ids in tokens["input_ids"]])
-    return {
-        "texts": len(lengths),
-        "cut": int((lengths > limit).sum()) if limit else 0,
-        "longest": int(lengths.max()),
-    }
+    cut = int((lengths > limit).sum()) if limit else 0
+    return TruncatedTexts(texts=len(lengths), cut=cut, longest=int(lengths.max()))

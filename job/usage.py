@@ -1,10 +1,11 @@
 """How to use the tuned model: code to copy, for the recommended vectors."""
 
 import shlex
-from typing import Any
 
 from job.precision import RESCORE_MULTIPLIER, stored_as
 from job.ranking import DEPTH
+from job.report_document import Usage
+from job.report_scores import Recommendation
 from job.spec import JobSpec
 from job.wording import RESCORED
 
@@ -12,20 +13,22 @@ from job.wording import RESCORED
 SERVER = "ghcr.io/huggingface/text-embeddings-inference:86-1.8"
 
 
-def usage(spec: JobSpec, run: str, advice: dict[str, Any], *, pushed: bool) -> dict[str, Any]:
-    """Write the snippets: `python`, `quantized` (None where float32 is advised) and `serve`."""
-    model = spec.output.hub if pushed and spec.output.hub else _folder(spec.output.uri, run)
-    dimension, precision = advice["dimension"], advice["precision"]
+def usage(spec: JobSpec, run: str, advice: Recommendation, *, pushed: bool) -> Usage:
+    """Write the snippets, for the recommended vectors."""
+    model = (
+        spec.output.hub if pushed and spec.output.hub else f"{_results(spec.output.uri, run)}/model"
+    )
+    dimension, precision = advice.dimension, advice.precision
     quantized = None
     if precision != "float32":
         numpy = "import numpy as np\n" if stored_as(precision) == "binary" else ""
         names = "SentenceTransformer, quantize_embeddings"
         quantized = numpy + _load(model, dimension, names) + _quantized(precision)
-    return {
-        "python": _load(model, dimension, "SentenceTransformer") + SEARCH,
-        "quantized": quantized,
-        "serve": _serve(model, dimension, on_hub=pushed),
-    }
+    return Usage(
+        python=_load(model, dimension, "SentenceTransformer") + SEARCH,
+        quantized=quantized,
+        serve=_serve(model, dimension, on_hub=pushed),
+    )
 
 
 def repeat(run: str, uri: str) -> str:
@@ -38,10 +41,6 @@ def repeat(run: str, uri: str) -> str:
 def _results(uri: str, run: str) -> str:
     # `embedtune fetch` brings a run in S3 to the folder `runs`.
     return f"runs/{run}" if uri.startswith("s3://") else f"{uri}/{run}"
-
-
-def _folder(uri: str, run: str) -> str:
-    return f"{_results(uri, run)}/model"
 
 
 def _load(model: str, dimension: int, names: str) -> str:

@@ -3,14 +3,13 @@
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 
 from job.compare import EPSILON, GroupedQueries
 from job.data import Corpus, Queries
 from job.ranking import METRIC, FloatArray, IntArray, Scores
+from job.report_scores import ErrorAnalysis, Example, Hub, Segment
 
 # So many are shown of each list.
 SHOWN = 10
@@ -27,57 +26,6 @@ QUESTION_WORDS = ("what", "how", "who", "which", "when", "where", "why")
 YES_OR_NO = ("is", "are", "was", "were", "do", "does", "did", "can", "has", "have", "will")
 
 
-@dataclass(frozen=True)
-class Example:
-    """A query before and after; a rank is that of its best relevant document, None beyond 100."""
-
-    query_id: str
-    query: str
-    answer: str
-    rank_base: int | None
-    rank_tuned: int | None
-    ndcg_base: float
-    ndcg_tuned: float
-    # What the tuned model puts first, where that does not answer.
-    instead: str | None
-
-
-@dataclass(frozen=True)
-class Slice:
-    """The queries of one kind: their number, nDCG@10 of both models, the lift's 95 % interval."""
-
-    by: str
-    name: str
-    queries: int
-    base: float
-    tuned: float
-    lift: float
-    ci: tuple[float, float]
-
-
-@dataclass(frozen=True)
-class Hub:
-    """A document that the tuned model puts among the first ten of queries it does not answer."""
-
-    document_id: str
-    text: str
-    wrong_hits: int
-    wrong_hits_base: int
-
-
-@dataclass(frozen=True)
-class Where:
-    gained: list[Example]
-    lost: list[Example]
-    # Neither model, nor BM25, finds an answer among the first hundred: is it one?
-    suspects: list[Example]
-    slices: list[Slice]
-    hubs: list[Hub]
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-
 def look_where(
     queries: Queries,
     corpus: Corpus,
@@ -85,7 +33,7 @@ def look_where(
     tuned: Scores,
     bm25: Scores,
     group_column: str | None = None,
-) -> Where:
+) -> ErrorAnalysis:
     """Compare two models' scores of the same queries, at one dimension.
 
     `group_column` is what `queries.kinds` was read from, `data.columns.group`.
@@ -98,7 +46,7 @@ def look_where(
 
     lost = order[::-1]
     unfound = np.flatnonzero((base.rank == 0) & (tuned.rank == 0) & (bm25.rank == 0))
-    return Where(
+    return ErrorAnalysis(
         gained=examples(order[lifts[order] > EPSILON]),
         lost=examples(lost[lifts[lost] < -EPSILON]),
         suspects=examples(unfound),
@@ -108,6 +56,7 @@ def look_where(
             if len(members) >= SLICE_AT_LEAST
         ],
         hubs=_hubs(queries, corpus, base, tuned),
+        unfound=len(unfound),
     )
 
 
@@ -132,10 +81,17 @@ def _cut(text: str) -> str:
 
 def _slice(
     by: str, name: str, members: IntArray, groups: IntArray, base: FloatArray, tuned: FloatArray
-) -> Slice:
+) -> Segment:
     lift = GroupedQueries(groups[members], 1, 0).lift(tuned[members] - base[members])
-    means = float(base[members].mean()), float(tuned[members].mean())
-    return Slice(by, name, len(members), *means, lift.lift, lift.ci)
+    return Segment(
+        by=by,
+        name=name,
+        queries=len(members),
+        base=float(base[members].mean()),
+        tuned=float(tuned[members].mean()),
+        lift=lift.lift,
+        ci=lift.ci,
+    )
 
 
 def _kinds(
@@ -166,7 +122,7 @@ def _computed_kinds(queries: Queries, corpus: Corpus) -> Iterator[tuple[str, str
 
 def _told(question: str, answer: str) -> tuple[int, int, float, str]:
     """Count the words of both; the share of the question's that the answer has; what it asks."""
-    asked, told = _words(question), _words(answer)
+    asked, told = (WORD.findall(text.lower()) for text in (question, answer))
     shared = len({*asked} & {*told}) / max(1, len({*asked}))
     return len(asked), len(told), shared, _question_word(asked)
 
@@ -195,10 +151,6 @@ def _thirds(values: Sequence[float], form: str) -> list[str]:
     return [names[third] for third in thirds]
 
 
-def _words(text: str) -> list[str]:
-    return WORD.findall(text.lower())
-
-
 def _question_word(words: list[str]) -> str:
     if words and words[0] in YES_OR_NO:
         return "yes or no"
@@ -209,10 +161,10 @@ def _hubs(queries: Queries, corpus: Corpus, base: Scores, tuned: Scores) -> list
     after, before = _wrong_hits(queries, tuned), _wrong_hits(queries, base)
     return [
         Hub(
-            corpus.ids[position].as_py(),
-            _cut(corpus.texts[position].as_py()),
-            hits,
-            before[position],
+            document_id=corpus.ids[position].as_py(),
+            text=_cut(corpus.texts[position].as_py()),
+            wrong_hits=hits,
+            wrong_hits_base=before[position],
         )
         for position, hits in sorted(after.items(), key=lambda item: (-item[1], item[0]))[:SHOWN]
         if hits >= HUB_HITS

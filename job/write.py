@@ -8,15 +8,15 @@ from job.data import Dataset
 from job.markdown import to_markdown
 from job.page import to_html
 from job.ranking import METRICS, Scores
-from job.report import to_json
+from job.report_document import Report
 from job.workspace import write_atomically
 
 
-def write_report(report: Mapping[str, Any], folder: Path) -> None:
+def write_report(report: Report, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / "report.html", to_html(report))
     write_atomically(folder / "report.md", to_markdown(report))
-    write_atomically(folder / "report.json", to_json(report))
+    write_atomically(folder / "report.json", report.to_json())
 
 
 def write_per_query(

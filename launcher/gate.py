@@ -6,11 +6,12 @@ opens is none.
 
 import operator
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from job.errors import GateNotMet, SpecError
+from job.report_document import Report
+from job.report_scores import Compared
 
 GRAMMAR = re.compile(
     r"(?P<subject>lift|ndcg@10)\s*(?P<sign>>=|>)\s*(?P<value>[-+]?\d*\.?\d+)"
@@ -47,24 +48,31 @@ def parse(text: str) -> Requirement:
     return Requirement(text, found["subject"], found["sign"], value, found["dimension"], precision)
 
 
-def check(report: Mapping[str, Any], requirements: Iterable[Requirement]) -> None:
+def check(report: Report, requirements: Iterable[Requirement]) -> None:
     """Raise `GateNotMet` with every requirement that the report does not meet."""
     unmet = [line for each in requirements if (line := _shortfall(report, each))]
     if unmet:
         raise GateNotMet(" ".join(unmet))
 
 
-def _shortfall(report: Mapping[str, Any], wanted: Requirement) -> str | None:
-    dimension = wanted.dimension or str(report["verdict"]["dimension"])
-    measured = report["comparison"].get(dimension, {})
-    if wanted.precision not in measured:
-        known = [f"{d} as {p}" for d, found in report["comparison"].items() for p in found]
+def _shortfall(report: Report, wanted: Requirement) -> str | None:
+    measured = {
+        (dimension, precision): found
+        for dimension, precisions in report.comparison.items()
+        for precision, found in precisions.items()
+    }
+    dimension = wanted.dimension or report.main
+    found = measured.get((dimension, wanted.precision))
+    if found is None:
+        known = ", ".join(f"{d} as {precision}" for d, precision in measured)
         msg = (
             f"`--require {wanted.text}`: {dimension} as {wanted.precision} was not measured, but "
-            f"{', '.join(known)}."
+            f"{known}."
         )
         raise SpecError(msg)
-    low, high = measured[wanted.precision]["ci" if wanted.subject == "lift" else "score_ci"]
+    low, high = found.score_ci
+    if wanted.subject == "lift" and isinstance(found, Compared):
+        low, high = found.ci
     if SIGNS[wanted.sign](low, wanted.value):
         return None
     return (

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from job.errors import Interrupted, Stopped, StorageError, TimeLimit
 from job.places import S3, Entry, LocalPlace, Place, inside, open_place
+from job.report_document import Report
 from job.s3 import PARALLEL
 from job.workspace import MANIFEST, Workspace
 from launcher.backends import load_backend
@@ -104,16 +105,12 @@ class Run:
         return _read(self.folder / RECEIPT)
 
     @cached_property
-    def found(self) -> dict[str, Any] | None:
+    def found(self) -> Report | None:
         """The report, where there is one yet."""
         text = self.place.read(REPORT)
-        try:
-            return None if text is None else json.loads(text)
-        except ValueError:
-            msg = f"`{self.place.uri}/{REPORT}` is damaged: it is no JSON."
-            raise StorageError(msg) from None
+        return None if text is None else Report.read(text, f"{self.place.uri}/{REPORT}")
 
-    def report(self) -> dict[str, Any]:
+    def report(self) -> Report:
         """Read the report; raises `StorageError` where the run has none."""
         if self.found is None:
             msg = f"The run `{self.name}` is {self.state} and has no report in `{self.place.uri}`."
@@ -212,7 +209,7 @@ def by_test_set(runs: Iterable[Run]) -> dict[str, list[Run]]:
     """Gather runs whose scores can be compared, by the fingerprint of their test set."""
     groups: dict[str, list[Run]] = {}
     for run in runs:
-        groups.setdefault(run.report()["data"]["fingerprint"]["test"], []).append(run)
+        groups.setdefault(run.report().data.fingerprint["test"], []).append(run)
     return groups
 
 

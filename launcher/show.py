@@ -1,19 +1,22 @@
 """Reports and lists of runs, on the terminal."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from job.compare_page import Group
 from job.errors import EXIT_CODES
-from job.wording import on_its_lines, on_one_line
+from job.report_document import Report
+from job.report_scores import METRIC
+from job.wording import change, interval, on_its_lines, on_one_line, score, share, usd
 from launcher.image import Image
 from launcher.runs import Run, labelled
 
-METRIC = "ndcg@10"
+# Of a report, what is for people.
+PAGE = "report.html"
 
 
 def _plain(text: str) -> str:
@@ -21,51 +24,33 @@ def _plain(text: str) -> str:
     return escape(on_one_line(text))
 
 
-def show_report(console: Console, report: Mapping[str, Any], folder: Path) -> None:
+def show_report(console: Console, report: Report, folder: Path) -> None:
     """Print the comparison, the verdict and where the report lies: in `folder`."""
     console.print(comparison_table(report))
-    verdict = report["verdict"]
-    console.print(f"[bold]{_plain(verdict['sentence'])}[/bold]", soft_wrap=True)
-    advice = report["recommendation"]
-    # Reports of earlier images have no sentence.
-    plain = f"Deploy {advice['dimension']} dimensions: {advice['reason']}"
-    console.print(_plain(advice.get("sentence", plain)), soft_wrap=True)
-    cost = report["cost"]
-    seconds = sum(report["seconds"].values())
-    price = "cost unknown" if cost["usd"] is None else f"${cost['usd']:.4f}"
-    console.print(f"Took {seconds:.0f} s, {price} ({_plain(cost['basis'])})", soft_wrap=True)
-    console.print(f"Report: {report_page(folder)}", soft_wrap=True, markup=False)
+    console.print(f"[bold]{_plain(report.verdict.sentence)}[/bold]", soft_wrap=True)
+    console.print(_plain(report.recommendation.sentence), soft_wrap=True)
+    cost, seconds = report.cost, sum(report.seconds.values())
+    price = "cost unknown" if cost.usd is None else usd(cost.usd)
+    console.print(f"Took {seconds:.0f} s, {price} ({_plain(cost.basis)})", soft_wrap=True)
+    console.print(f"Report: {folder / PAGE}", soft_wrap=True, markup=False)
 
 
-def report_page(folder: Path) -> Path:
-    """Find the page for people; runs of earlier images have a text alone."""
-    page = folder / "report.html"
-    return page if page.is_file() else folder / "report.md"
-
-
-def comparison_table(report: Mapping[str, Any]) -> Table:
-    title = f"{report['job_name']}: nDCG@10 on {report['data']['queries']['test']} test queries"
+def comparison_table(report: Report) -> Table:
+    title = f"{report.job_name}: nDCG@10 on {report.data.queries['test']} test queries"
     table = Table(title=_plain(title), title_justify="left")
     for heading in ("dim", "BM25", "base", "tuned", "lift", "95 % interval", "p", "kept"):
         table.add_column(heading, justify="right")
-    bm25 = f"{report['scores']['bm25'][METRIC]:.3f}"
-    for dimension, precisions in report["comparison"].items():
-        lift = precisions["float32"]
-        base, tuned = (
-            f"{report['scores'][model][dimension]['float32'][METRIC]:.3f}"
-            for model in ("base", "tuned")
-        )
-        low, high = lift["ci"]
-        p_value = "<.001" if lift["p_value"] < 0.001 else f"{lift['p_value']:.3f}"
+    for dimension, precisions in report.comparison.items():
+        found = precisions.float32
         table.add_row(
             dimension,
-            bm25,
-            base,
-            tuned,
-            f"{lift['lift']:+.3f}",
-            _plain(f"[{low:+.3f}, {high:+.3f}]"),
-            p_value,
-            f"{lift['retention']['share']:.1%}",
+            score(report.scores.bm25[METRIC]),
+            score(report.ndcg("base", dimension)),
+            score(report.ndcg("tuned", dimension)),
+            change(found.lift),
+            _plain(interval(found.ci)),
+            "<.001" if found.p_value < 0.001 else f"{found.p_value:.3f}",
+            share(found.retention.share),
         )
     return table
 
@@ -75,16 +60,13 @@ def runs_table(runs: Iterable[Run]) -> Table:
     for heading in ("name", "state", "when (UTC)", "base → tuned", "improved"):
         table.add_column(heading, overflow="fold")
     for run in runs:
-        change, improved = "", ""
+        scores, improved = "", ""
         if run.is_finished and (report := run.found):
-            dimension = str(report["verdict"]["dimension"])
-            base, tuned = (
-                report["scores"][model][dimension]["float32"][METRIC] for model in ("base", "tuned")
-            )
-            change = f"{base:.3f} → {tuned:.3f} at {dimension}"
-            improved = "yes" if report["verdict"]["improved"] else "no"
+            before, after = report.ndcg("base", report.main), report.ndcg("tuned", report.main)
+            scores = f"{score(before)} → {score(after)} at {report.main}"
+            improved = "yes" if report.verdict.improved else "no"
         table.add_row(
-            _plain(run.name), run.state, f"{run.changed:%Y-%m-%d %H:%M}", change, improved
+            _plain(run.name), run.state, f"{run.changed:%Y-%m-%d %H:%M}", scores, improved
         )
     return table
 
@@ -139,33 +121,24 @@ def _last_line(run: Run) -> str:
 
 def side_by_side(fingerprint: str, runs: Iterable[Run]) -> Table:
     """Tabulate runs of one test set: nDCG@10 and lift at each dimension that one of them has."""
-    reports = {label: run.report() for label, run in labelled(runs).items()}
-    some = next(iter(reports.values()))
-    title = (
-        f"nDCG@10 on test set {fingerprint}: {some['data']['queries']['test']} queries, "
-        f"{some['data']['corpus']} documents"
-    )
+    group = Group(fingerprint, {label: run.report() for label, run in labelled(runs).items()})
+    reports = group.reports.values()
+    title = f"nDCG@10 on test set {fingerprint}: {group.test_set}"
     table = Table(title=title, title_justify="left")
     table.add_column("dim", justify="right")
-    for name in reports:
+    for name in group.reports:
         table.add_column(name, justify="right", overflow="fold")
-    dimensions = {dimension for report in reports.values() for dimension in report["comparison"]}
-    for dimension in sorted(dimensions, key=int, reverse=True):
-        cells = [_lifted(report, dimension) for report in reports.values()]
-        table.add_row(dimension, *cells)
-    table.add_row("base", *(_plain(r["spec"]["model"]["base"]) for r in reports.values()))
-    table.add_row(
-        "improved", *("yes" if r["verdict"]["improved"] else "no" for r in reports.values())
-    )
-    seconds = (sum(report["seconds"].values()) for report in reports.values())
-    table.add_row("seconds", *(f"{number:.0f}" for number in seconds))
+    for dimension in group.dimensions:
+        table.add_row(dimension, *(_lifted(report, dimension) for report in reports))
+    table.add_row("base", *(_plain(report.spec["model"]["base"]) for report in reports))
+    table.add_row("improved", *("yes" if r.verdict.improved else "no" for r in reports))
+    table.add_row("seconds", *(f"{sum(report.seconds.values()):.0f}" for report in reports))
     return table
 
 
-def _lifted(report: Mapping[str, Any], dimension: str) -> str:
-    if dimension not in report["comparison"]:
+def _lifted(report: Report, dimension: str) -> str:
+    if dimension not in report.comparison:
         return ""
-    tuned = report["scores"]["tuned"][dimension]["float32"][METRIC]
-    lift = report["comparison"][dimension]["float32"]
-    low, high = lift["ci"]
-    return f"{tuned:.3f} ({lift['lift']:+.3f} " + _plain(f"[{low:+.3f}, {high:+.3f}])")
+    found = report.comparison[dimension].float32
+    lift = _plain(f"{change(found.lift)} {interval(found.ci)}")
+    return f"{score(report.ndcg('tuned', dimension))} ({lift})"

@@ -47,12 +47,16 @@ def test_imports_point_one_way(path):
             "job.errors",
             "job.log_lines",
             "job.compare_page",
+            "job.report_document",
+            "job.report_scores",
             "job.wording",
         )
         assert not [n for n in ours if n.startswith("job") and not n.startswith(light)]
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["launch", "--help"], ["schema"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["launch", "--help"], ["schema"], ["schema", "--report"]]
+)
 def test_help_needs_nothing_heavy(arguments):
     """`embedtune --help` loads none of the packages that take seconds to import."""
     heavy = {"torch", "sentence_transformers", "transformers", "datasets", "sagemaker", "boto3"}

@@ -21,7 +21,6 @@ import pytest
 from click.testing import CliRunner
 
 from job.__main__ import exit_code
-from job.card import _code
 from job.errors import DataError, ModelError, SpecError, StorageError
 from job.fetch import fetch_model
 from job.machine import Machine
@@ -31,6 +30,7 @@ from job.records import read_records
 from job.sources import open_documents, open_source
 from job.spec import DataSpec, ModelSpec
 from job.spec_document import build_spec, parse_document
+from job.templating import code
 from job.workspace import Workspace
 from launcher.cli import main
 from launcher.live import Live
@@ -334,7 +334,7 @@ def test_a_report_cannot_command_the_terminal_that_shows_it(trained_run, tmp_pat
 
 def test_a_prompt_cannot_leave_its_place_in_the_card():
     """A base model brings its prompts along, and the card goes to the Hub."""
-    assert _code(f"`<script>\n# A heading{RED}") == r"`'<script>\x0a# A heading\x1b[31m`"
+    assert code(f"`<script>\n# A heading{RED}") == r"`'<script>\x0a# A heading\x1b[31m`"
 
 
 # Ids of the data in tables that a spreadsheet may open.

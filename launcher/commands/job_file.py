@@ -25,11 +25,14 @@ def init(path: Path) -> None:
 
 
 @click.command()
-def schema() -> None:
+@click.option("--report", "of_report", is_flag=True, help="Of report.json instead.")
+def schema(*, of_report: bool) -> None:
     """Print the JSON Schema of the job file."""
+    from job.report_document import Report
     from job.spec import JobSpec
 
-    click.echo(json.dumps(JobSpec.model_json_schema(), indent=2))
+    found = Report if of_report else JobSpec
+    click.echo(json.dumps(found.model_json_schema(), indent=2))
 
 
 @click.command()

@@ -26,13 +26,13 @@ def report(name: str | None, output: str, requirements: tuple[str, ...], *, open
     """
     from launcher import gate
     from launcher.jobs import find_result
-    from launcher.show import report_page
+    from launcher.show import PAGE
 
     wanted = list(map(gate.parse, requirements))
     run = find_result(output, name)
     print_report(run)
     if open_it:
-        click.launch(str(report_page(run.folder / "report")))
+        click.launch(str(run.folder / "report" / PAGE))
     gate.check(run.report(), wanted)
 
 

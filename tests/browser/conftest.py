@@ -3,20 +3,27 @@
 import os
 from pathlib import Path
 
-import extreme_reports
 import pytest
+import reports
 from chromium import chromium
 
 from job.compare_page import to_compare_html
 from job.page import to_html
+from job.report_document import Report
 
-REPORTS = ("usual", "regression", "perfect", "single", "hostile")
+REPORTS = ("improved", "worse", "perfect", "odd", "hostile")
 COMPARED = ("runs", "hostile_runs")
 
 
 def html_of(name):
-    made = getattr(extreme_reports, name)()
-    return to_html(made) if name in REPORTS else to_compare_html(made)
+    if name in REPORTS:
+        return to_html(Report.model_validate(getattr(reports, name)()))
+    return to_compare_html(
+        {
+            test_set: {run: Report.model_validate(report) for run, report in runs.items()}
+            for test_set, runs in getattr(reports, name)().items()
+        }
+    )
 
 
 @pytest.fixture(scope="session")

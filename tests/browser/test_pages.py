@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 from chromium import PRINTED, SCHEMES, WIDTHS, pages_of
-from extreme_reports import HOSTILE
+from reports import HOSTILE
 
 pytestmark = pytest.mark.browser
 
 FOUR = list(itertools.product(WIDTHS, SCHEMES))
 # The others differ from these in their numbers: every width and scheme once is enough.
 ALL_FOUR, OPPOSITE = (
-    ("usual", "hostile", "runs"),
-    ("regression", "perfect", "single", "hostile_runs"),
+    ("improved", "hostile", "runs"),
+    ("worse", "perfect", "odd", "hostile_runs"),
 )
 RENDERINGS = [
     *((name, *rendering) for name in ALL_FOUR for rendering in FOUR),

@@ -4,44 +4,43 @@ import re
 from html import unescape
 
 import pytest
+from reports import improved
 
-from job.compare_page import Found, gather, to_compare_html
+from job.compare_page import Group, to_compare_html
 from job.compare_plot import base_curves
+from job.report_document import Report
+
+SPEC = {
+    "version": 1,
+    "preset": "balanced",
+    "model": {"base": "builtin:minilm"},
+    "training": {"epochs": 2, "batch_size": 64},
+    "output": {"uri": "runs"},
+}
 
 
-def made_run(lifts, spec=None, recipe=None, cost=None, **recommendation):
-    """Make the parts of a report that are compared; the base model scores .5 everywhere."""
-    return {
-        "verdict": {"improved": True, "dimension": max(lifts)},
-        "recommendation": {"dimension": 64, "bytes_per_vector": 64, **recommendation},
-        "scores": {
-            "base": {str(d): {"float32": {"ndcg@10": 0.5}} for d in lifts},
-            "tuned": {str(d): {"float32": {"ndcg@10": 0.5 + lift}} for d, lift in lifts.items()},
-        },
-        "comparison": {
-            str(d): {
-                "float32": {
-                    "lift": lift,
-                    "ci": [lift - 0.05, lift + 0.05],
-                    "p_value": 0.0001,
-                    "score_ci": [0.45 + lift, 0.55 + lift],
-                }
-            }
-            for d, lift in lifts.items()
-        },
-        "data": {"queries": {"test": 60}, "corpus": 3000},
-        "training": {"recipe": recipe or {}},
-        "seconds": {"train": 60.4, "score base": 10.0},
-        "cost": {"usd": cost, "basis": "no `--price-per-hour` was given"},
-        "spec": {
-            "version": 1,
-            "preset": "balanced",
-            "model": {"base": "builtin:minilm"},
-            "training": {"epochs": 2, "batch_size": 64},
-            "output": {"uri": "runs"},
+def made_run(lifts, spec=None, recipe=None, cost=None, base=0.5, **recommendation):
+    """Make a run of which only what is compared matters; the base model scores .5 everywhere."""
+    report = improved(spec=SPEC | (spec or {}), seconds={"train": 60.4, "score base": 10.0})
+    report["verdict"]["dimension"] = max(lifts)
+    report["recommendation"] |= {"dimension": 64, "bytes_per_vector": 64, **recommendation}
+    report["training"]["recipe"] = recipe or {}
+    report["cost"]["usd"] = cost
+    report["data"] |= {"queries": {"test": 60}, "corpus": 3000}
+    of = {"base": dict.fromkeys(lifts, base), "tuned": {d: 0.5 + x for d, x in lifts.items()}}
+    for model, scores in of.items():
+        report["scores"][model] = {
+            str(d): {"float32": {"ndcg@10": score}} for d, score in scores.items()
         }
-        | (spec or {}),
+    report["comparison"] = {
+        str(d): {
+            "float32": report["comparison"]["64"]["float32"]
+            | {"lift": lift, "ci": [lift - 0.05, lift + 0.05], "p_value": 0.0001}
+            | {"score_ci": [0.45 + lift, 0.55 + lift]}
+        }
+        for d, lift in lifts.items()
     }
+    return Report.model_validate(report)
 
 
 def headings_of(html):
@@ -63,18 +62,6 @@ def tables_of(html):
 
 def text_of(html):
     return " ".join(unescape(re.sub(r"<[^>]+>", "", html)).split())
-
-
-def test_runs_stand_beside_each_other_at_every_dimension_that_one_has():
-    group = gather("f1", {"a": made_run({64: 0.125}), "b": made_run({64: 0.25, 32: 0.0})})
-    assert {dimension: group.at(dimension) for dimension in group.dimensions} == {
-        64: [
-            Found("a", 0.5, 0.625, (0.575, 0.675), 0.125, (0.075, 0.175), 0.0001),
-            Found("b", 0.5, 0.75, (0.7, 0.8), 0.25, (0.2, 0.3), 0.0001),
-        ],
-        32: [Found("b", 0.5, 0.5, (0.45, 0.55), 0.0, (-0.05, 0.05), 0.0001)],
-    }
-    assert group.test_set == "60 queries, 3,000 documents"
 
 
 @pytest.mark.parametrize(
@@ -110,7 +97,7 @@ def test_only_settings_that_differ_are_shown_and_auto_as_what_it_became():
         "b": made_run({64: 0.1}, auto, {"batch_size": {"value": 32, "reason": "few pairs"}}),
         "c": made_run({64: 0.1}, {"preset": "quick", "model": {"base": "me/other"}}),
     }
-    assert gather("f1", reports).differences == {
+    assert Group("f1", reports).differences == {
         "preset": ["balanced", "balanced", "quick"],
         "model.base": ["builtin:minilm", "builtin:minilm", "me/other"],
         "training.batch_size": ["64", "auto: 32", "64"],
@@ -118,25 +105,22 @@ def test_only_settings_that_differ_are_shown_and_auto_as_what_it_became():
 
 
 def test_the_tables_have_every_number():
-    """Of runs that have other dimensions, and of an image that knew neither precisions nor cost."""
-    old = made_run({64: -0.125}, cost=0.0766)
-    old["verdict"]["improved"] = False
-    del old["recommendation"]["bytes_per_vector"], old["spec"]["preset"]
-    del old["comparison"]["64"]["float32"]["score_ci"]
+    """Of runs that have other dimensions and settings, and of which one has no price."""
+    other = made_run({64: -0.125}, {"preset": "quick"}, cost=0.0766, precision="float32")
     new = made_run({64: 0.125, 32: 0.0}, precision="int8_rescored")
-    assert tables_of(to_compare_html({"f1": {"old": old, "new": new}})) == {
+    assert tables_of(to_compare_html({"f1": {"other": other, "new": new}})) == {
         "The runs": [
             "run | improved | base model | preset | deploy | bytes each | seconds | cost",
-            "old | no | builtin:minilm | – | 64 × float32 | – | 70.4 | $0.0766",
+            "other | yes | builtin:minilm | quick | 64 × float32 | 64 | 70.4 | $0.0766",
             "new | yes | builtin:minilm | balanced | 64 × int8, rescored | 64 | 70.4 | unknown",
         ],
         "nDCG@10 by dimension": [
             "dimension | run | base | tuned | its 95 % interval | lift | its 95 % interval | p",
-            "64 | old | 0.500 | 0.375 | – | -0.125 | [-0.175, -0.075] | p < 0.001",
+            "64 | other | 0.500 | 0.375 | [0.325, 0.425] | -0.125 | [-0.175, -0.075] | p < 0.001",
             "64 | new | 0.500 | 0.625 | [0.575, 0.675] | +0.125 | [+0.075, +0.175] | p < 0.001",
             "32 | new | 0.500 | 0.500 | [0.450, 0.550] | +0.000 | [-0.050, +0.050] | p < 0.001",
         ],
-        "Settings that differ": ["setting | old | new", "preset | – | balanced"],
+        "Settings that differ": ["setting | other | new", "preset | quick | balanced"],
     }
 
 
@@ -163,10 +147,9 @@ def test_runs_of_other_test_sets_stand_apart():
 def test_base_models_that_agree_are_one_line():
     """Where a dimension is missing, it is no other model for that; another score is."""
     runs = {"a": made_run({64: 0.1}), "b": made_run({64: 0.1, 32: 0.1})}
-    assert base_curves(gather("f1", runs)) == {"base": {64: 0.5, 32: 0.5}}
-    other = made_run({64: 0.1})
-    other["scores"]["base"]["64"]["float32"]["ndcg@10"] = 0.7
-    assert base_curves(gather("f1", {**runs, "c": other})) == {
-        "base of a": {64: 0.5, 32: 0.5},
-        "base of c": {64: 0.7},
+    assert base_curves(Group("f1", runs)) == {"base": {"64": 0.5, "32": 0.5}}
+    other = made_run({64: 0.1}, base=0.7)
+    assert base_curves(Group("f1", {**runs, "c": other})) == {
+        "base of a": {"64": 0.5, "32": 0.5},
+        "base of c": {"64": 0.7},
     }

@@ -85,12 +85,12 @@ def test_the_sentence_says_whether_the_gain_survives(before, after, opening):
         bm25, {8: {"float32": base}}, {8: {"float32": tuned}}, queries(40), by_group
     )
 
-    found = hybrid.to_dict(8)
-    lift = found["comparison"]["8"]
-    old, new = (found["scores"][model]["8"][METRIC] for model in ("base", "tuned"))
-    assert found["sentence"].startswith(opening)
-    assert f"goes from {old:.3f} to {new:.3f}, {lift['lift']:+.3f} [" in found["sentence"]
-    assert lift["lift"] == pytest.approx(new - old)
-    assert lift["against_alone"]["lift"] == pytest.approx(new - tuned.mean(METRIC))
+    found = hybrid.report(8)
+    lift = found.comparison["8"]
+    old, new = (scores["8"][METRIC] for scores in (found.scores.base, found.scores.tuned))
+    assert found.sentence.startswith(opening)
+    assert f"goes from {old:.3f} to {new:.3f}, {lift.lift:+.3f} [" in found.sentence
+    assert lift.lift == pytest.approx(new - old)
+    assert lift.against_alone.lift == pytest.approx(new - tuned.mean(METRIC))
     assert hybrid.against_bm25[8].lift == pytest.approx(tuned.mean(METRIC) - bm25.mean(METRIC))
-    assert (found["k"], found["depth"]) == (60, 100)
+    assert (found.k, found.depth) == (60, 100)

@@ -1,18 +1,17 @@
 """The advice follows from the numbers: the smallest vectors that are provably good enough."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from job.compare import METRIC, GroupedQueries, Point, Retention, compare, measure
+from job.compare import METRIC, GroupedQueries, Point, compare, measure
 from job.errors import SpecError
 from job.evaluate import Dimensions
 from job.precision import bytes_per_vector
 from job.ranking import Scores
 from job.recommendation import frontier, recommend
+from job.report_scores import Retention
 from job.spec import EvaluationSpec
 from job.spec_document import build_spec
 
@@ -27,12 +26,12 @@ def point(dimension, precision="float32", ndcg=0.8, *, low=None, kept=None):
     share = ndcg / 0.8
     lows = ndcg - 0.03 if low is None else low, share - 0.005 if kept is None else kept
     return Point(
-        dimension,
-        precision,
-        bytes_per_vector(dimension, precision),
-        ndcg,
-        (lows[0], 2 * ndcg - lows[0]),
-        Retention(share, (lows[1], 2 * share - lows[1])),
+        dimension=dimension,
+        precision=precision,
+        bytes_per_vector=bytes_per_vector(dimension, precision),
+        ndcg=ndcg,
+        ci=(lows[0], 2 * ndcg - lows[0]),
+        retention=Retention(share=share, ci=(lows[1], 2 * share - lows[1])),
     )
 
 
@@ -57,13 +56,16 @@ POINTS = (
 )
 
 
+INT8_IN_600 = {"max_bytes_per_vector": 600, "precisions": ["int8"]}
+
+
 def advise(points=POINTS, best=BEST, **fields):
     return recommend(points, best, EvaluationSpec(**fields))
 
 
 def chosen(points=POINTS, best=BEST, **fields):
     found = advise(points, best, **fields)
-    return found.point.dimension, found.point.precision, found.rule
+    return found.dimension, found.precision, found.rule
 
 
 # By share
@@ -71,52 +73,20 @@ def chosen(points=POINTS, best=BEST, **fields):
 
 def test_the_smallest_that_provably_keeps_the_share_is_recommended():
     """Of float32 and int8 at 256 dimensions, which both do, int8 takes a quarter of the space."""
-    assert advise().to_dict("Deploy") == {
+    reason = (
+        "they keep 99.8% [99.3%, 100.3%] of the best float32 nDCG@10 (0.800 at 256 dimensions), in "
+        "256 bytes instead of 1024; nothing smaller provably keeps 99%."
+    )
+    assert advise().model_dump() == {
         "dimension": 256,
         "precision": "int8_rescored",
         "stored_as": "int8",
         "bytes_per_vector": 256,
         "index_bytes": {"1000000": 256e6, "10000000": 2.56e9, "100000000": 25.6e9},
         "rule": "retention",
-        "reason": "they keep 99.8% [99.3%, 100.3%] of the best float32 nDCG@10 (0.800 at 256 "
-        "dimensions), in 256 bytes instead of 1024; nothing smaller provably keeps 99%.",
-        "sentence": "Deploy 256 dimensions as int8, rescored: they keep 99.8% [99.3%, 100.3%] of "
-        "the best float32 nDCG@10 (0.800 at 256 dimensions), in 256 bytes instead of 1024; nothing "
-        "smaller provably keeps 99%.",
+        "reason": reason,
+        "sentence": f"Deploy 256 dimensions as int8, rescored: {reason}",
     }
-
-
-@pytest.mark.parametrize(
-    ("share", "expected"),
-    [
-        (1.0, (256, "float32")),
-        (0.995, (256, "float32")),
-        (0.99, (256, "int8_rescored")),
-        (0.965, (128, "int8_rescored")),
-        (0.95, (512, "binary_rescored")),
-        (0.9, (256, "binary_rescored")),
-        (0.5, (128, "binary_rescored")),
-    ],
-)
-def test_who_gives_up_more_saves_more(share, expected):
-    """The lower bound of what is kept decides, not what is kept on average."""
-    assert chosen(retention=share) == (*expected, "retention")
-
-
-def test_nothing_is_said_of_what_was_not_scored():
-    """Below the smallest vectors nothing was measured, so nothing is claimed."""
-    assert advise(retention=0.5).reason == (
-        "they keep 81.2% [80.8%, 81.8%] of the best float32 nDCG@10 (0.800 at 256 dimensions), in "
-        "16 bytes instead of 1024."
-    )
-
-
-def test_a_wanted_share_is_shown_as_it_was_wanted():
-    """99.5 % is not 100 %; where nothing smaller is proven, the best float32 vectors stay."""
-    assert advise(retention=0.995).reason == (
-        "nothing smaller provably keeps 99.5% of their nDCG@10, 0.800 (the interval's lower bound "
-        "decides)."
-    )
 
 
 def test_of_equal_bytes_the_better_is_recommended():
@@ -124,7 +94,11 @@ def test_of_equal_bytes_the_better_is_recommended():
     small = point(64, ndcg=0.7995)
 
     assert chosen((*POINTS, small)) == (64, "float32", "retention")
-    assert chosen((*POINTS, replace(small, ndcg=0.7985))) == (256, "int8_rescored", "retention")
+    assert chosen((*POINTS, small.model_copy(update={"ndcg": 0.7985}))) == (
+        256,
+        "int8_rescored",
+        "retention",
+    )
 
 
 def test_of_equal_bytes_and_scores_the_simpler_is_recommended():
@@ -140,68 +114,46 @@ def test_of_equal_bytes_and_scores_the_simpler_is_recommended():
     assert chosen(tie[:3]) == (256, "int8", "retention")
 
 
-def test_only_what_may_be_used_is_recommended():
-    """Without smaller precisions it is the smallest dimension; float32 stays the measure."""
-    assert chosen(precisions=["float32"]) == (256, "float32", "retention")
-    assert chosen(precisions=["float32"], retention=0.95) == (128, "float32", "retention")
-    assert chosen(precisions=["binary"], retention=0.9) == (256, "binary_rescored", "retention")
+@pytest.mark.parametrize(
+    ("wanted", "expected", "reason"),
+    [
+        # By share: the lower bound of what is kept decides, not what is kept on average.
+        ({"retention": 1.0}, "256 float32 retention", "provably keeps 100% "),
+        ({"retention": 0.995}, "256 float32 retention", "provably keeps 99.5% "),
+        ({"retention": 0.99}, "256 int8_rescored retention", "provably keeps 99%."),
+        ({"retention": 0.965}, "128 int8_rescored retention", "97.4% [96.9%, 97.9%]"),
+        ({"retention": 0.95}, "512 binary_rescored retention", "96.2% [95.8%, 96.8%]"),
+        ({"retention": 0.9}, "256 binary_rescored retention", "91.2% [90.8%, 91.8%]"),
+        # Below the smallest vectors nothing was measured, so nothing is claimed.
+        ({"retention": 0.5}, "128 binary_rescored retention", "in 16 bytes instead of 1024."),
+        # Without smaller precisions it is the smallest dimension; float32 stays the measure.
+        ({"precisions": ["float32"]}, "256 float32 retention", ""),
+        ({"precisions": ["float32"], "retention": 0.95}, "128 float32 retention", ""),
+        ({"precisions": ["binary"], "retention": 0.9}, "256 binary_rescored retention", ""),
+        # Within a budget the same rule decides, where it can.
+        ({"max_bytes_per_vector": 256}, "256 int8_rescored retention", ""),
+        ({"max_bytes_per_vector": 128}, "128 int8_rescored best", "within 128 bytes"),
+        ({"max_bytes_per_vector": 64}, "512 binary_rescored best", "96.2% [95.8%, 96.8%]"),
+        # A minimum takes the place of the share, whatever larger vectors reach.
+        ({"min_ndcg": 0.74}, "512 binary_rescored min_ndcg", "0.74 or more: 0.770 [0.740, 0.800];"),
+        ({"min_ndcg": 0.1}, "128 binary_rescored min_ndcg", "0.1 or more: 0.650 [0.620, 0.680]."),
+        # On average 0.8 is reached, which proves nothing.
+        ({"min_ndcg": 0.8}, "256 float32 best", "of 0.8; they come closest with 0.800 [0.770, 0"),
+        ({"min_ndcg": 0.745} | INT8_IN_600, "128 int8_rescored min_ndcg", ""),
+        ({"min_ndcg": 0.9} | INT8_IN_600, "512 int8_rescored best", "as int8 within 600 bytes"),
+    ],
+)
+def test_wishes_are_respected_and_the_reason_says_how(wanted, expected, reason):
+    """By share, minimum, bytes and precision; where nothing is good enough, the best that fits."""
+    found = advise(**wanted)
+    assert f"{found.dimension} {found.precision} {found.rule}" == expected
+    assert reason in found.reason
 
 
 def test_a_single_dimension_as_float32_is_what_there_is():
     """With nothing to choose from nothing is claimed about what smaller vectors would keep."""
     assert advise([BEST], precisions=["float32"]).reason == (
         "nothing smaller may be used; their nDCG@10 is 0.800."
-    )
-
-
-# By bytes, by quality, and where nothing is good enough
-
-
-def test_a_budget_leaves_out_what_is_too_large():
-    """Within it the same rule decides, where it can."""
-    assert chosen(max_bytes_per_vector=1024) == (256, "int8_rescored", "retention")
-    assert chosen(max_bytes_per_vector=256) == (256, "int8_rescored", "retention")
-    assert chosen(max_bytes_per_vector=128) == (128, "int8_rescored", "best")
-
-
-def test_a_budget_that_nothing_good_enough_fits_gets_the_best_that_fits():
-    """The sentence says that the share is not kept, and how much is."""
-    assert advise(max_bytes_per_vector=64).reason == (
-        "nothing within 64 bytes provably keeps 99%; they come closest with 96.2% [95.8%, 96.8%] "
-        "of the best float32 nDCG@10 (0.800 at 256 dimensions)."
-    )
-
-
-def test_a_minimum_takes_the_place_of_the_share():
-    """The smallest vectors whose nDCG@10 is provably so high, whatever larger ones reach."""
-    found = advise(min_ndcg=0.74)
-
-    assert (found.point.dimension, found.point.precision) == (512, "binary_rescored")
-    assert (found.rule, found.reason) == (
-        "min_ndcg",
-        "their nDCG@10 is provably 0.74 or more: 0.770 [0.740, 0.800]; that of nothing smaller is.",
-    )
-    assert advise(min_ndcg=0.1).reason.endswith("0.1 or more: 0.650 [0.620, 0.680].")
-
-
-def test_a_minimum_that_nothing_reaches_gets_the_best():
-    """On average 0.8 is reached, which proves nothing."""
-    found = advise(min_ndcg=0.8)
-
-    assert (found.point, found.rule) == (BEST, "best")
-    assert found.reason == (
-        "nothing provably reaches an nDCG@10 of 0.8; they come closest with 0.800 [0.770, 0.830]."
-    )
-
-
-def test_a_minimum_within_a_budget_and_few_precisions():
-    """All three are respected; the sentence names what was left out."""
-    wanted = {"max_bytes_per_vector": 600, "precisions": ["int8"]}
-
-    assert chosen(min_ndcg=0.745, **wanted) == (128, "int8_rescored", "min_ndcg")
-    assert advise(min_ndcg=0.9, **wanted).reason == (
-        "nothing as int8 within 600 bytes provably reaches an nDCG@10 of 0.9; they come closest "
-        "with 0.799 [0.769, 0.829]."
     )
 
 
@@ -230,37 +182,34 @@ def random_values(queries=60, seed=0):
     return np.random.default_rng(seed).choice(GAINS, queries)
 
 
+FALLING = (1.0, 0.99, 0.975, 0.505)
+
+
 @pytest.mark.parametrize(
-    ("kept", "recommended"), [(0.5, 64), (0.51, 128), (0.97, 128), (0.98, 256), (0.999, 512)]
+    ("shares", "wanted", "recommended"),
+    [
+        (FALLING, 0.5, 64),
+        (FALLING, 0.51, 128),
+        (FALLING, 0.97, 128),
+        (FALLING, 0.98, 256),
+        (FALLING, 0.999, 512),
+        # Quality need not fall with the dimension.
+        ((1.0, 0.9, 1.0, 0.9), 0.99, 128),
+        # What 512 dimensions reach is no bar where 256 reach more.
+        ((0.95, 1.0, 0.95, 0.855), 0.99, 256),
+        # What costs nothing is taken, even when everything has to be kept.
+        ((1.0, 1.0, 1.0, 1.0), 1.0, 64),
+    ],
 )
-def test_the_smallest_dimension_that_keeps_enough_is_recommended(kept, recommended):
+def test_the_smallest_dimension_that_keeps_enough_is_recommended(shares, wanted, recommended):
     """Each dimension keeps a fixed share of every query here, so there is no doubt about it."""
-    full = random_values()
-    values = {512: full, 256: full * 0.99, 128: full * 0.975, 64: full * 0.505}
-
-    result, found = from_scores(values, EvaluationSpec(retention=kept, precisions=("float32",)))
-
-    assert found.point.dimension == recommended
-    assert [p.retention.share for p in result.points] == pytest.approx([1.0, 0.99, 0.975, 0.505])
-
-
-def test_a_smaller_dimension_may_suffice_where_a_larger_one_does_not():
-    """Quality need not fall with the dimension; the smallest sufficient one is meant."""
-    full = random_values()
-
-    found = from_scores({512: full, 256: full * 0.9, 128: full, 64: full * 0.9})[1]
-
-    assert found.point.dimension == 128
-
-
-def test_shares_are_of_the_best_dimension_even_if_it_is_not_the_largest():
-    """What 512 dimensions reach is no bar where 256 reach more."""
     full = random_values() * 0.9
+    values = {d: full * share for d, share in zip(FOUR.all, shares, strict=True)}
 
-    result, found = from_scores({512: full, 256: full / 0.95, 128: full, 64: full * 0.9})
+    result, found = from_scores(values, EvaluationSpec(retention=wanted, precisions=("float32",)))
 
-    assert (result.best.dimension, found.point.dimension) == (256, 256)
-    assert [p.retention.share for p in result.points] == pytest.approx([0.95, 1, 0.95, 0.855])
+    assert found.dimension == recommended
+    assert [p.retention.share for p in result.points] == pytest.approx(shares)
 
 
 def test_doubt_counts_against_a_dimension():
@@ -274,7 +223,7 @@ def test_doubt_counts_against_a_dimension():
 
     assert result.points[-1].retention.share == pytest.approx(1.0)
     assert result.points[-1].retention.ci[0] < 0.99
-    assert found.point.dimension == 128
+    assert found.dimension == 128
 
 
 @pytest.mark.parametrize("queries", [1, 5], ids=["a single query", "a single group"])
@@ -286,9 +235,8 @@ def test_one_group_of_queries_saves_nothing(queries):
 
     result, found = from_scores(values, EvaluationSpec(), np.zeros(queries, dtype=int))
 
-    assert (found.point, found.rule) == (result.best, "retention")
-    assert (found.point.dimension, found.point.precision) == (512, "float32")
-    assert found.point.ci == (0.0, 1.0)
+    assert (found.dimension, found.precision, found.rule) == (512, "float32", "retention")
+    assert result.best.ci == (0.0, 1.0)
 
 
 def test_a_tiny_test_set_saves_only_what_it_can_prove():
@@ -299,16 +247,7 @@ def test_a_tiny_test_set_saves_only_what_it_can_prove():
 
     found = from_scores(values, EvaluationSpec(), dimensions=Dimensions((512,), 512))[1]
 
-    assert (found.point.precision, found.rule) == ("int8", "retention")
-
-
-def test_equal_vectors_recommend_the_smallest():
-    """What costs nothing is taken, even when everything has to be kept."""
-    values = dict.fromkeys(FOUR.all, dict.fromkeys(("float32", "int8", "binary"), random_values()))
-
-    found = from_scores(values, EvaluationSpec(retention=1.0))[1]
-
-    assert (found.point.dimension, found.point.precision) == (64, "binary")
+    assert (found.precision, found.rule) == ("int8", "retention")
 
 
 @pytest.mark.parametrize("found", [0, 1])
@@ -316,8 +255,8 @@ def test_a_quality_of_zero_divides_nothing(found):
     """A model that finds nothing, or nothing in some resamples, has shares all the same."""
     result, advice = from_scores(dict.fromkeys(FOUR.all, np.eye(30)[0] * found))
 
-    assert {p.retention for p in result.points} == {Retention(1.0, (1.0, 1.0))}
-    assert advice.point.dimension == 64
+    assert {p.retention for p in result.points} == {Retention(share=1.0, ci=(1.0, 1.0))}
+    assert advice.dimension == 64
 
 
 def random_points(seed, precisions=("float32", "int8", "int8_rescored", "binary")):
@@ -359,58 +298,33 @@ def test_advice_follows_from_the_intervals(seed, retention, minimum, budget):
         for p in allowed
         if (p.ci[0] >= minimum if minimum else p.retention.ci[0] >= spec.retention)
     ]
-    assert found.point in allowed
+    (point,) = (
+        p for p in allowed if (p.dimension, p.precision) == (found.dimension, found.precision)
+    )
     if enough:
-        assert found.point in enough
-        assert found.point.bytes_per_vector == min(p.bytes_per_vector for p in enough)
+        assert point in enough
+        assert point.bytes_per_vector == min(p.bytes_per_vector for p in enough)
     else:
         assert found.rule == "best"
-        assert found.point.ndcg == max(p.ndcg for p in allowed)
+        assert point.ndcg == max(p.ndcg for p in allowed)
 
 
-# What may be wanted
-
-
-@pytest.mark.parametrize(
-    ("wanted", "message"),
-    [
-        (
-            {"min_ndcg": 0.8, "retention": 0.95},
-            (
-                "min_ndcg`: is another rule than `evaluation.retention` (0.95); set one of them "
-                "(found 0.8)"
-            ),
-        ),
-        (
-            {"precisions": ["int8", "int8"]},
-            "precisions`: names one twice (found ['int8', 'int8'])",
-        ),
-    ],
-    ids=["two rules", "one twice"],
-)
-def test_wishes_that_contradict_each_other_are_refused(wanted, message):
-    """The message names the field and what it holds."""
-    with pytest.raises(SpecError) as refusal:
-        build_spec({"evaluation": wanted})
-
-    assert str(refusal.value) == f"`evaluation.{message}"
+# What may be wanted (bounds of each field: see `test_spec.py`)
 
 
 @pytest.mark.parametrize(
-    "wanted",
+    ("wanted", "found"),
     [
-        {"precisions": []},
-        {"precisions": ["uint8"]},
-        {"min_ndcg": 0},
-        {"min_ndcg": 1.01},
-        {"max_bytes_per_vector": 0},
+        ({"min_ndcg": 0.8, "retention": 0.95}, "min_ndcg`: .*evaluation.retention"),
+        ({"precisions": ["int8", "int8"]}, "precisions`: "),
+        ({"precisions": []}, "precisions`: "),
+        ({"precisions": ["uint8"]}, "precisions`: "),
     ],
+    ids=["two rules", "one twice", "none", "unknown"],
 )
-def test_wishes_that_nothing_could_fulfil_are_refused(wanted):
-    """No precision, one that is not offered, a quality above 1, vectors of no bytes."""
-    (field,) = wanted
-
-    with pytest.raises(SpecError, match=f"^`evaluation.{field}`: "):
+def test_wishes_that_contradict_each_other_are_refused(wanted, found):
+    """The message names the field."""
+    with pytest.raises(SpecError, match=f"^`evaluation.{found}"):
         build_spec({"evaluation": wanted})
 
 

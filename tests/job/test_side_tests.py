@@ -12,7 +12,7 @@ from job.evaluate import Dimensions
 from job.machine import Machine
 from job.model import Prompts, load_model
 from job.ranking import METRIC, METRICS, judge
-from job.side_tests import OTHER_RULES, side_tests
+from job.side_tests import FORGETTING, OTHER_RULES, side_tests
 from job.spec import ModelSpec
 from job.spec_document import build_spec
 
@@ -116,90 +116,67 @@ ALL_FIRST = [1] * SIZE
 # nDCG@10 is 0.5 where the answer is third.
 SOME_THIRD = [3] * 20 + [1] * 40
 ONE_THIRD = [3] + [1] * 59
+FIVE_THIRD = [3] * 5 + [1] * 55
+FIVE_NINTH, SIX_TENTH = [1] + [9] * 5 + [1] * 54, [10] * 6 + [1] * 54
+GAINED, NO_LOSS = FORGETTING.gain, FORGETTING.neither
 
 
 def test_what_was_forgotten_is_told(conclude):
     """All that the report has, by dimension; the sentence speaks of the main one."""
     facts = conclude(ALL_FIRST, SOME_THIRD)
-    source = facts.pop("source")
-    assert source.endswith("/probe.jsonl")
-    assert facts.pop("sentence") == (
-        f"On {source}, which was not trained on, nDCG@10 at 16 dimensions went from 1.000 to "
-        "0.833, -0.167 [-0.228, -0.105], p < 0.001: it forgot."
+    assert facts.source.endswith("/probe.jsonl")
+    assert facts.sentence == (
+        f"On {facts.source}, which was not trained on, nDCG@10 at 16 dimensions went from 1.000 "
+        "to 0.833, -0.167 [-0.228, -0.105], p < 0.001: it forgot."
     )
-    scores, comparison = facts.pop("scores"), facts.pop("comparison")
-    assert facts == {"queries": SIZE, "corpus": SIZE, "left_out": 0}
-    assert {model: list(found) for model, found in scores.items()} == {
-        "base": ["64", "16"],
-        "tuned": ["64", "16"],
-    }
-    assert set(scores["tuned"]["16"]) == set(METRICS)
-    assert scores["tuned"]["16"][METRIC] == pytest.approx(5 / 6)
-    assert scores["base"]["16"][METRIC] == scores["tuned"]["64"][METRIC] == 1.0
-    assert comparison["64"] == {
-        "lift": 0.0,
-        "ci": (0.0, 0.0),
-        "p_value": 1.0,
-        "wins": 0,
-        "ties": SIZE,
-        "losses": 0,
-    }
-    assert comparison["16"]["lift"] == pytest.approx(-1 / 6)
-    assert [comparison["16"][key] for key in ("wins", "ties", "losses")] == [0, 40, 20]
-    json.dumps(facts | {"scores": scores, "comparison": comparison})
+    assert (facts.queries, facts.corpus, facts.left_out) == (SIZE, SIZE, 0)
+    assert list(facts.scores.base) == list(facts.scores.tuned) == ["64", "16"]
+    assert set(facts.scores.tuned["16"]) == set(METRICS)
+    assert facts.scores.tuned["16"][METRIC] == pytest.approx(5 / 6)
+    assert facts.scores.base["16"][METRIC] == facts.scores.tuned["64"][METRIC] == 1.0
+    unchanged = {"lift": 0.0, "ci": (0.0, 0.0), "p_value": 1.0, "wins": 0, "losses": 0}
+    assert facts.comparison["64"].model_dump() == unchanged | {"ties": SIZE}
+    found = facts.comparison["16"]
+    assert found.lift == pytest.approx(-1 / 6)
+    assert (found.wins, found.ties, found.losses) == (0, 40, 20)
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "told"),
+    ("before", "after", "numbers", "told"),
     [
-        (
-            SOME_THIRD,
-            ALL_FIRST,
-            "went from 0.833 to 1.000, +0.167 [+0.105, +0.228], p < 0.001: it gained there too.",
-        ),
-        (
-            ALL_FIRST,
-            ONE_THIRD,
-            "went from 1.000 to 0.992, -0.008 [-0.025, +0.008], p = 1.000: no loss beyond chance.",
-        ),
-        (
-            ONE_THIRD,
-            ALL_FIRST,
-            "went from 0.992 to 1.000, +0.008 [-0.008, +0.025], p = 1.000: no loss beyond chance.",
-        ),
+        (SOME_THIRD, ALL_FIRST, "0.833 to 1.000, +0.167 [+0.105, +0.228], p < 0.001", GAINED),
+        (ALL_FIRST, ONE_THIRD, "1.000 to 0.992, -0.008 [-0.025, +0.008], p = 1.000", NO_LOSS),
+        (ONE_THIRD, ALL_FIRST, "0.992 to 1.000, +0.008 [-0.008, +0.025], p = 1.000", NO_LOSS),
         # Five alike: the interval says loss, but coins fall so in 2 of 32 cases.
-        (
-            ALL_FIRST,
-            [3] * 5 + [1] * 55,
-            "went from 1.000 to 0.958, -0.042 [-0.078, -0.006], p = 0.063: no loss beyond chance.",
-        ),
+        (ALL_FIRST, FIVE_THIRD, "1.000 to 0.958, -0.042 [-0.078, -0.006], p = 0.063", NO_LOSS),
         # One of six makes nearly all of it: the coins say loss, the interval does not.
-        (
-            [1] + [9] * 5 + [1] * 54,
-            [10] * 6 + [1] * 54,
-            "went from 0.942 to 0.929, -0.013 [-0.037, +0.011], p = 0.026: no loss beyond chance.",
-        ),
-        (SOME_THIRD, SOME_THIRD, "stayed at 0.833: no query changed."),
+        (FIVE_NINTH, SIX_TENTH, "0.942 to 0.929, -0.013 [-0.037, +0.011], p = 0.026", NO_LOSS),
     ],
-    ids=["gain", "one query less", "one query more", "too few", "too uneven", "nothing"],
+    ids=["gain", "one query less", "one query more", "too few", "too uneven"],
 )
-def test_nothing_is_concluded_beyond_the_numbers(conclude, before, after, told):
+def test_nothing_is_concluded_beyond_the_numbers(conclude, before, after, numbers, told):
     """A difference that chance gives is no loss, and no gain either."""
-    assert conclude(before, after)["sentence"].endswith(f"nDCG@10 at 16 dimensions {told}")
+    sentence = conclude(before, after).sentence
+    assert sentence.endswith(f"nDCG@10 at 16 dimensions went from {numbers}: {told}.")
+
+
+def test_where_no_query_changed_there_is_nothing_to_conclude(conclude):
+    sentence = conclude(SOME_THIRD, SOME_THIRD).sentence
+    assert sentence.endswith("nDCG@10 at 16 dimensions stayed at 0.833: no query changed.")
 
 
 @pytest.mark.parametrize(
     ("before", "after", "told"),
     [
-        (SOME_THIRD, ALL_FIRST, "the gain holds under them."),
-        (ALL_FIRST, SOME_THIRD, "a loss under them."),
-        (ALL_FIRST, ONE_THIRD, "no difference beyond chance under them."),
+        (SOME_THIRD, ALL_FIRST, OTHER_RULES.gain),
+        (ALL_FIRST, SOME_THIRD, OTHER_RULES.loss),
+        (ALL_FIRST, ONE_THIRD, OTHER_RULES.neither),
     ],
 )
 def test_other_rules_have_words_of_their_own(conclude, before, after, told):
     """Nothing is forgotten where the same rows are scored in another way."""
     test = replace(conclude.probe, verdicts=OTHER_RULES)
-    assert conclude(before, after, test)["sentence"].endswith(told)
+    assert conclude(before, after, test).sentence.endswith(f": {told}.")
 
 
 # Which there are.
@@ -220,7 +197,7 @@ def test_both_protocols_are_asked_for_by_one_word(load, tiny_encoder):
     prompted = article.score(model.with_prompts(PROMPTS), DIMENSIONS, 16)
     for dimension, scores in plain.items():
         assert scores.metrics[METRIC].tolist() == prompted[dimension].metrics[METRIC].tolist()
-    sentence = article.facts(plain, plain, DIMENSIONS, spec)["sentence"]
+    sentence = article.facts(plain, plain, DIMENSIONS, spec).sentence
     assert sentence.startswith(
         "By the article's rules (each row's context a document of its own, no prompts) nDCG@10 at "
         "16 dimensions stayed at "

@@ -29,7 +29,7 @@ def search(*lengths):
 
 def test_tokens_are_counted_with_prompt_and_specials(model):
     """Two specials and, for documents, two words of the prompt: 12 words fit into 16, 13 do not."""
-    assert count_truncated(model, *search(12, 13, 40)) == {
+    assert count_truncated(model, *search(12, 13, 40)).model_dump() == {
         "max_tokens": 16,
         "queries": {"texts": 2, "cut": 1, "longest": 17},
         "documents": {"texts": 3, "cut": 2, "longest": 44},
@@ -39,5 +39,5 @@ def test_tokens_are_counted_with_prompt_and_specials(model):
 def test_of_very_many_texts_a_sample_is_looked_at(model, monkeypatch):
     """Spread evenly from the first to the last."""
     monkeypatch.setattr(truncation, "LOOKED_AT", 3)
-    found = count_truncated(model, *search(1, 40, 2, 40, 30))["documents"]
-    assert found == {"texts": 3, "cut": 1, "longest": 34}
+    found = count_truncated(model, *search(1, 40, 2, 40, 30)).documents
+    assert found.model_dump() == {"texts": 3, "cut": 1, "longest": 34}

@@ -7,6 +7,7 @@ from conftest import build_encoder
 from sentence_transformers import SentenceTransformer
 
 from job.precision import rank
+from job.report_scores import Recommendation
 from job.spec_document import build_spec
 from job.usage import repeat, usage
 
@@ -50,11 +51,15 @@ def vectors(folder, dimension):
     )
 
 
+def snippets(precision="float32", dimension=16, *, pushed=False, **output):
+    advice = Recommendation.model_construct(dimension=dimension, precision=precision)
+    return usage(spec_of(**output), "my-run", advice, pushed=pushed)
+
+
 @pytest.mark.parametrize("precision", ["float32", *PRECISIONS])
 def test_the_snippet_for_full_vectors_applies_prompts_and_truncates(model, precision, monkeypatch):
     """Whatever is recommended, the first snippet searches by float32 at the advised dimension."""
-    advice = {"dimension": 16, "precision": precision}
-    found = run(usage(spec_of(), "my-run", advice, pushed=False)["python"], model, monkeypatch)
+    found = run(snippets(precision).python, model, monkeypatch)
 
     queries, documents = vectors(model, 16)
     assert found["queries"].shape == (6, 16)
@@ -65,14 +70,12 @@ def test_the_snippet_for_full_vectors_applies_prompts_and_truncates(model, preci
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_the_snippet_for_smaller_vectors_finds_what_was_scored(model, precision, monkeypatch):
     """The same first texts as the report's own ranking, where no two score alike."""
-    advice = {"dimension": 16, "precision": precision}
-    found = run(usage(spec_of(), "my-run", advice, pushed=False)["quantized"], model, monkeypatch)
+    found = run(snippets(precision).quantized, model, monkeypatch)
 
     queries, documents = map(torch.from_numpy, vectors(model, 16))
     stored_as = precision.removesuffix("_rescored")
     expected = rank(queries, documents, [16], [stored_as])[16][precision][:, :10]
-    size = 16 if stored_as == "int8" else 2
-    assert found["stored"].nbytes == len(TEXTS) * size
+    assert found["stored"].nbytes == len(TEXTS) * (16 if stored_as == "int8" else 2)
     # Texts of equal codes score alike: any of them is right.
     best, numbers = np.array(found["best"]), found["numbers"]
     if precision.endswith("rescored"):
@@ -84,35 +87,29 @@ def test_the_snippet_for_smaller_vectors_finds_what_was_scored(model, precision,
 
 
 def test_where_float32_is_advised_nothing_is_quantized():
-    advice = {"dimension": 16, "precision": "float32"}
-    assert usage(spec_of(), "my-run", advice, pushed=False)["quantized"] is None
+    assert snippets("float32").quantized is None
 
 
 def test_a_pushed_model_is_named_as_the_hub_knows_it():
     """In Python and for the server, which needs no volume then."""
-    spec = spec_of(hub="me/finance")
-    snippets = usage(spec, "r", {"dimension": 8, "precision": "float32"}, pushed=True)
+    found = snippets(dimension=8, pushed=True, hub="me/finance")
 
-    assert "SentenceTransformer('me/finance', truncate_dim=8)" in snippets["python"]
-    assert "--model-id me/finance\n" in snippets["serve"]
-    assert "-v" not in snippets["serve"]
+    assert "SentenceTransformer('me/finance', truncate_dim=8)" in found.python
+    assert "--model-id me/finance\n" in found.serve
+    assert "-v" not in found.serve
 
 
-def test_a_local_model_is_mounted_into_the_server():
+@pytest.mark.parametrize(
+    ("uri", "volume"),
+    [("my runs", "\"$PWD\"/'my runs/my-run/model'"), ("/data/runs", "/data/runs/my-run/model")],
+)
+def test_a_local_model_is_mounted_into_the_server(uri, volume):
     """Read from where the results lie, prompts by their names, and the dimension by the reader."""
-    spec = spec_of("my runs")
-    serve = usage(spec, "r", {"dimension": 8, "precision": "float32"}, pushed=False)["serve"]
+    serve = snippets(dimension=8, uri=uri).serve
 
-    assert "-v \"$PWD\"/'my runs/r/model':/model:ro " in serve
+    assert f"-v {volume}:/model:ro " in serve
     assert '"prompt_name": "query"' in serve
     assert "first 8 numbers" in serve
-
-
-def test_an_absolute_folder_is_mounted_as_it_is():
-    serve = usage(
-        spec_of("/data/runs"), "r", {"dimension": 8, "precision": "float32"}, pushed=False
-    )
-    assert "-v /data/runs/r/model:/model:ro " in serve["serve"]
 
 
 @pytest.mark.parametrize(

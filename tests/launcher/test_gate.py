@@ -5,21 +5,27 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from reports import improved
 
 from job.errors import GateNotMet, SpecError
+from job.report_document import Report
 from launcher.cli import main
 from launcher.gate import Requirement, check, parse
 
-REPORT = {
-    "verdict": {"dimension": 128},
-    "comparison": {
-        "384": {"float32": {"ci": [0.01, 0.05], "score_ci": [0.85, 0.95]}},
-        "128": {
-            "float32": {"ci": [0.0, 0.08], "score_ci": [0.8, 0.9]},
-            "int8_rescored": {"score_ci": [0.79, 0.9]},
+MEASURED = improved()["comparison"]["64"]
+FLOAT32, INT8 = MEASURED["float32"], MEASURED["int8_rescored"]
+REPORT = Report.model_validate(
+    improved(
+        verdict__dimension=128,
+        comparison={
+            "384": {"float32": FLOAT32 | {"ci": [0.01, 0.05], "score_ci": [0.85, 0.95]}},
+            "128": {
+                "float32": FLOAT32 | {"ci": [0.0, 0.08], "score_ci": [0.8, 0.9]},
+                "int8_rescored": INT8 | {"score_ci": [0.79, 0.9]},
+            },
         },
-    },
-}
+    )
+)
 
 
 @pytest.mark.parametrize(

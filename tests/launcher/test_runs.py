@@ -8,8 +8,10 @@ import sys
 from datetime import UTC, datetime
 
 import pytest
+from reports import improved
 
 from job.errors import StorageError
+from job.report_document import Report
 from launcher.runs import Run, find_run, list_runs
 
 
@@ -142,8 +144,8 @@ def test_without_a_finished_run_the_latest_is_none(make_run, tmp_path):
 
 def test_a_report_is_read_as_it_was_written(make_run):
     """The report is there before the manifest, and is shown as soon as it is."""
-    report = {"verdict": {"improved": True, "sentence": "Größe 😀"}}
-    assert make_run("name", report=report).report() == report
+    report = improved(verdict__sentence="Größe 😀")
+    assert make_run("name", report=report).report() == Report.model_validate(report)
 
 
 @pytest.mark.parametrize(("exit_code", "state"), [(4, "failed"), (10, "unfinished")])

@@ -1,0 +1,238 @@
+"""report.json, typed: made once by `job.report`, read by every view and by the launcher.
+
+Version 1: fields are added, never renamed or removed, as other programs read them too.
+`embedtune schema --report` prints its JSON Schema.
+"""
+
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from job.errors import StorageError
+from job.report_scores import (
+    METRIC,
+    Both,
+    ErrorAnalysis,
+    Fusion,
+    Interval,
+    ParetoPoint,
+    Part,
+    Precisions,
+    Recommendation,
+    Scores,
+    SideTest,
+)
+
+
+class Verdict(Part):
+    improved: bool
+    metric: str
+    dimension: int
+    lift: float
+    ci: Interval
+    p_value: float
+    minimum_detectable_effect: float
+    sentence: str
+
+
+class Input(Part):
+    """What was fetched, and which version of it; of what was here already the name alone."""
+
+    uri: str
+    commit: str | None = None
+    subset: str | None = None
+    split: str | None = None
+    version: str | None = None
+    file: str | None = None
+    files: int | None = None
+    bytes: int | None = None
+
+
+class Dropped(Part):
+    rows: int
+    # Where the first of them stand.
+    first: list[str]
+
+
+class Duplicates(Part):
+    rows_sharing_a_context: int
+    near_duplicate_pairs: int
+    groups: int
+    largest_group: int
+    oversized_groups: int
+
+
+class Leakage(Part):
+    """Share of the test's contexts that are trained on, here and if rows were split at random."""
+
+    test_contexts_in_train: float
+    under_a_random_split: float
+    removed_rows: int
+
+
+class TruncatedTexts(Part):
+    """`texts` were looked at, `cut` of them are longer than the model reads; in tokens."""
+
+    texts: int
+    cut: int
+    longest: int
+
+
+class Truncation(Part):
+    max_tokens: int
+    queries: TruncatedTexts
+    documents: TruncatedTexts
+
+
+class Data(Part):
+    source: str
+    columns: dict[str, Any]
+    rows: int
+    used: int
+    # By reason.
+    dropped: dict[str, Dropped]
+    dropped_documents: dict[str, Dropped]
+    splits: dict[str, int]
+    duplicates: Duplicates
+    leakage: Leakage
+    queries: dict[str, int]
+    corpus: int
+    fingerprint: dict[str, str]
+    truncation: Truncation
+
+
+class ModelPrompts(Part):
+    query: str
+    document: str
+
+
+class Prompts(Both[ModelPrompts]):
+    sentence: str
+
+
+class Resolved(Part):
+    # What `auto` became.
+    value: Any
+    reason: str
+
+
+class Training(Part):
+    steps: int
+    resumed_from_step: int
+    # 0: the base model.
+    best_step: int
+    recipe: dict[str, Resolved]
+    base_validation: float
+    best_validation: float
+    history: list[dict[str, int | float]]
+    stopped_early: str | None
+    rows_at_once: dict[str, int] | None
+    tokens: dict[str, int | float | None] | None
+    pairs: int
+    seconds: float
+    pairs_per_second: float | None
+    # The most that were held: `host_bytes`, `device_bytes`.
+    peak_memory: dict[str, int | None]
+    remark: str
+
+
+class Cost(Part):
+    # None where no price was given: unknown, not free.
+    usd: float | None
+    basis: str
+
+
+class Environment(Part):
+    versions: dict[str, str]
+    device: str
+    precision: str
+    reason: str
+    hosts: int
+    processes: int
+
+
+class Weights(Part):
+    uri: str | None = None
+    fingerprint: str
+
+
+class Usage(Part):
+    python: str
+    # None where float32 is recommended.
+    quantized: str | None
+    serve: str
+
+
+class Finding(Part):
+    finding: str
+    do: str
+
+
+class Report(Part):
+    """A run's proof. Sections that go by dimension name it as a text, large to small."""
+
+    version: Literal[1]
+    job_name: str
+    finished: str
+    verdict: Verdict
+    recommendation: Recommendation
+    pareto: list[ParetoPoint]
+    scores: Scores
+    comparison: dict[str, Precisions]
+    fusion: Fusion
+    where: ErrorAnalysis
+    probe: SideTest | None
+    article: SideTest | None
+    # By role.
+    inputs: dict[str, Input]
+    data: Data
+    prompts: Prompts
+    training: Training
+    # By stage.
+    seconds: dict[str, float]
+    cost: Cost
+    environment: Environment
+    models: Both[Weights]
+    usage: Usage
+    repeat: dict[str, str]
+    # A job file's fields, as the image that ran it knew them.
+    spec: dict[str, Any]
+    advice: list[Finding]
+
+    @classmethod
+    def read(cls, text: str | bytes, source: str) -> "Report":
+        """Parse a report; raises `StorageError` that names the first field that is none."""
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(map(str, first["loc"]))
+            msg = f"`{source}` is damaged: {field}{': ' if field else ''}{first['msg']}."
+            raise StorageError(msg) from None
+
+    @property
+    def main(self) -> str:
+        """The main dimension, as sections name it."""
+        return str(self.verdict.dimension)
+
+    @property
+    def fetched(self) -> dict[str, Input]:
+        """Inputs that came from elsewhere, in a version of which they are a copy."""
+        return {role: found for role, found in self.inputs.items() if found.commit or found.version}
+
+    def remarks(self, dimension: str, precision: str) -> list[str]:
+        here = (int(dimension), precision)
+        chosen = (self.recommendation.dimension, self.recommendation.precision)
+        remarks = ["recommended"] if chosen == here else []
+        is_best = here in {(point.dimension, point.precision) for point in self.pareto}
+        return remarks + (["frontier"] if is_best else [])
+
+    def ndcg(
+        self, model: Literal["base", "tuned"], dimension: str, precision: str = "float32"
+    ) -> float:
+        by_dimension = self.scores.base if model == "base" else self.scores.tuned
+        return by_dimension[dimension][precision][METRIC]
+
+    def to_json(self) -> str:
+        # What was never set is not written: of an input only what tells its version.
+        return self.model_dump_json(indent=2, exclude_unset=True) + "\n"

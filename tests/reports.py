@@ -1,0 +1,216 @@
+"""Reports to show: of one real run of the tiny encoder, and of whatever else runs may find.
+
+All of them are made from `golden/run.json`, whose numbers are rounded and whose lists are cut.
+`python tests/reports.py` (`make golden`) writes the views of three of them anew.
+"""
+
+import json
+import re
+import tempfile
+from html.parser import HTMLParser
+from pathlib import Path
+
+from job.card import write_card
+from job.markdown import to_markdown
+from job.page import to_html
+from job.report_document import Report
+from job.spec import ModelSpec
+
+GOLDEN = Path(__file__).with_name("golden")
+# Markup, a template, the end of a drawing, quotes, text that turns around, a word without end.
+HOSTILE = (
+    "<script>window.hacked=1</script><img src=x onerror='window.hacked=1'>{{7*7}}{%raw%}"
+    '</svg></style></title><script>window.hacked=1</script>" onclick="window.hacked=1" '
+    f"javascript:window.hacked=1 `<b>` $x^2$ \u202edesrever {'endless' * 40}"
+)
+# Names that code looks up: no stranger writes them.
+LOOKED_UP = ("metric", "precision", "stored_as", "finished")
+
+
+def improved(**changes):
+    """The run as it was; `changes` sets fields, `a__b` the field b of a."""
+    report = json.loads((GOLDEN / "run.json").read_text("utf-8"))
+    for path, value in changes.items():
+        *parents, name = path.split("__")
+        section = report
+        for parent in parents:
+            section = section[parent]
+        section[name] = value
+    return report
+
+
+def worse():
+    """Base and tuned turned round, by float32 vectors alone, and after a training that failed."""
+    report = improved(verdict__improved=False, spec__evaluation__protocol="article")
+    report["verdict"]["sentence"] = "Not improved: the tuned model is worse than the base model."
+    for scores in (report["scores"], *(report[of]["scores"] for of in ("fusion", "probe"))):
+        scores["base"], scores["tuned"] = scores["tuned"], scores["base"]
+    for model, by_dimension in report["scores"].items():
+        if model != "bm25":
+            report["scores"][model] = _float32_alone(by_dimension)
+    report["comparison"] = _float32_alone(report["comparison"])
+    report["pareto"] = [report["pareto"][-1] | {"precision": "float32", "bytes_per_vector": 128}]
+    report["recommendation"] |= {"precision": "float32", "stored_as": "float32"}
+    where = report["where"]
+    where["gained"], where["lost"] = where["lost"], where["gained"]
+    report["training"]["stopped_early"] = why = "the loss is nan at step 30"
+    report["training"]["remark"] = f"Training was stopped early: {why}."
+    report["data"]["leakage"] |= {"test_contexts_in_train": 0.0517, "removed_rows": 3}
+    finding = {"finding": "Only 320 pairs were trained on.", "do": "Bring more, with `--data`."}
+    return _turned(report) | {"advice": [finding], "article": None}
+
+
+def _float32_alone(by_dimension):
+    return {d: {"float32": found["float32"]} for d, found in by_dimension.items()}
+
+
+def _turned(value):
+    """Turn every lift round, whichever way it is nested."""
+    if not isinstance(value, dict):
+        return [_turned(inner) for inner in value] if isinstance(value, list) else value
+    found = {name: _turned(inner) for name, inner in value.items()}
+    if "lift" in found:
+        low, high = found["ci"]
+        found |= {"lift": -found["lift"], "ci": [-high, -low]}
+    for one, other in (("wins", "losses"), ("base", "tuned")):
+        if "lift" in found and one in found:
+            found[one], found[other] = found[other], found[one]
+    return found
+
+
+def odd():
+    """One dimension, nothing trained, no lists; a GPU, prompts, and all of it fetched."""
+    report = improved(verdict__improved=False, advice=[], probe=None, article=None)
+    report["verdict"]["sentence"] = "Not improved: nothing was trained (`training.epochs` is 0)."
+    for of in (report, report["fusion"]):
+        for name, by_dimension in [*of["scores"].items(), ("comparison", of["comparison"])]:
+            if name != "bm25":
+                for dimension in ("64", "16"):
+                    del by_dimension[dimension]
+    report["pareto"] = [point for point in report["pareto"] if point["dimension"] == 32]
+    report["where"] |= {name: [] for name in ("gained", "lost", "suspects", "slices", "hubs")}
+    report["training"] |= {"best_step": 0, "steps": 0, "history": [], "pairs_per_second": None}
+    report["training"]["recipe"] = {}
+    report["training"]["peak_memory"]["device_bytes"] = 11_230_000_000
+    report["data"]["dropped"] = {}
+    report["usage"]["quantized"] = None
+    report["cost"] = {"usd": None, "basis": "no `--price-per-hour` was given"}
+    pairs = {"uri": "s3://bucket/pairs.jsonl", "version": "3HL4kqtJ", "files": 2, "bytes": 9}
+    report["inputs"] = {"model": {"uri": "some/model", "commit": "c0ffee"}, "data": pairs}
+    return report
+
+
+def perfect():
+    """Every score is 1, of every model: nothing is left to gain, and intervals are points."""
+    report = improved()
+    for of in (report, *(report[name] for name in ("fusion", "probe", "article"))):
+        of["scores"] = _full_marks(of["scores"])
+    for precisions in report["comparison"].values():
+        for found in precisions.values():
+            found |= {"score_ci": [1.0, 1.0], "retention": {"share": 1.0, "ci": [1.0, 1.0]}}
+        precisions["float32"] |= {"lift": 0.0, "ci": [0.0, 0.0], "p_value": 1.0}
+    for found in report["where"]["slices"]:
+        found |= {"base": 1.0, "tuned": 1.0, "lift": 0.0, "ci": [0.0, 0.0]}
+    report["where"] |= {"gained": [], "lost": [], "suspects": [], "hubs": []}
+    return report
+
+
+def _full_marks(scores):
+    if isinstance(scores, dict):
+        return {name: _full_marks(inner) for name, inner in scores.items()}
+    return 1.0
+
+
+def hostile(report=None, text=HOSTILE):
+    """Wherever a text can stand, a hostile one does."""
+    return _spoilt(report or improved(), text)
+
+
+def _spoilt(value, text, key=""):
+    if isinstance(value, dict):
+        return {name: _spoilt(inner, text, name) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_spoilt(inner, text) for inner in value]
+    return f"{value} {text}" if isinstance(value, str) and key not in LOOKED_UP else value
+
+
+def runs():
+    """Three runs of one test set, which scored otherwise, and one of another."""
+    quick = _scored(-0.03, "quick", 0.5)
+    one = {"aws-20261123-101112": _scored(0.0, "balanced", 2), "quick": quick}
+    best = {"with-more-epochs": _scored(0.012, "best", 4)}
+    return {"a123cee2b45957c6": one | best, "0000cee2b45957c6": {"alone": quick}}
+
+
+def hostile_runs():
+    """Seven runs, which more than the colours are, and all texts are hostile, names too."""
+    seven = (hostile(_scored(number / 100, "balanced", number)) for number in range(7))
+    return {
+        f"a123cee2b45957c6 {HOSTILE}": {f"run {n} {HOSTILE}": run for n, run in enumerate(seven)}
+    }
+
+
+def _scored(shift, preset, epochs):
+    report = improved(spec__preset=preset, spec__training={"epochs": epochs})
+    for dimension, precisions in report["comparison"].items():
+        report["scores"]["tuned"][dimension]["float32"]["ndcg@10"] += shift
+        found = precisions["float32"]
+        for name in ("ci", "score_ci"):
+            found[name] = [bound + shift for bound in found[name]]
+        found["lift"] += shift
+    return report
+
+
+SNIPPET = re.compile("```.*?```", re.DOTALL)
+LINES = ("h1", "h2", "h3", "dl", "ol", "ul", "table")
+MARKS = {"tr": " /", "td": " |", "th": " |", "dt": " /", "dd": ": ", "li": " -"}
+MARKS |= dict.fromkeys(("p", "pre", "summary", "figcaption"), " ¶ ")
+
+
+class Words(HTMLParser):
+    """What a page says: a line for each heading with its paragraphs, and for each table or list."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.lines, self.inside = [""], []
+        self.feed(html)
+
+    def handle_starttag(self, tag, _):
+        self.inside += [tag] if tag in ("svg", "style") else []
+        self.lines += [""] if tag in LINES else []
+        self.lines[-1] += MARKS.get(tag, "")
+
+    def handle_endtag(self, tag):
+        if tag in self.inside:
+            self.inside.remove(tag)
+
+    def handle_data(self, data):
+        if not self.inside:
+            self.lines[-1] += data
+
+
+def card_of(report):
+    """Return what follows the card's metadata."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_card(Path(folder), ModelSpec(base="some/tiny"), Path(folder), report)
+        return (Path(folder) / "README.md").read_text("utf-8").partition("\n---\n\n")[2]
+
+
+def golden_files(make):
+    """Yield the path and the text of every view of a report: a line for each of its blocks."""
+    report = Report.model_validate(make())
+    for view, kind in ((to_markdown, "md"), (card_of, "card")):
+        # The snippets themselves are run elsewhere.
+        blocks = SNIPPET.sub("```…```", view(report)).strip().split("\n\n")
+        text = "".join(block.replace("\n", " ⏎ ") + "\n" for block in blocks)
+        yield GOLDEN / f"{make.__name__}.{kind}", text
+    lines = (" ".join(line.split()) for line in Words(to_html(report)).lines)
+    yield GOLDEN / f"{make.__name__}.page", "".join(f"{line}\n" for line in lines if line)
+
+
+SHOWN = (improved, worse, odd)
+
+if __name__ == "__main__":
+    for make in SHOWN:
+        for golden, text in golden_files(make):
+            golden.write_text(text, "utf-8")
