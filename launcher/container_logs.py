@@ -61,10 +61,15 @@ def all_lines(hosts: list[Host]) -> str:
     return "".join(f"{name}: {said}\n" for _, name, said in sorted(lines, key=lambda line: line[0]))
 
 
-def _timed(host: Host) -> Iterator[tuple[str, str, str]]:
-    client = ["docker", "logs", "--timestamps", host.container]
+def log_of(host: Host, *options: str) -> str:
+    """Return what a host has said."""
+    client = ["docker", "logs", *options, host.container]
     done = subprocess.run(client, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
-    for line in done.stdout.decode("utf-8", "replace").rstrip().split("\n"):
+    return done.stdout.decode("utf-8", "replace")
+
+
+def _timed(host: Host) -> Iterator[tuple[str, str, str]]:
+    for line in log_of(host, "--timestamps").rstrip().split("\n"):
         # The times are all equally long, so their order is that of their letters.
         when, _, said = line.partition(" ")
         yield when, host.name, said

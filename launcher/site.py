@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -94,12 +94,10 @@ def complete(session: "boto3.Session", plan: "Plan", document: dict[str, Any]) -
     machine = plan.machine
     specification = document["AlgorithmSpecification"]
     bucket = plan.spec.output.uri.removeprefix(S3).partition("/")[0]
-    kinds = machine.instance_types
-    for finding in examine(
-        session, machine.stack, kinds[0], machine.instances, machine.spot,
-        specification["TrainingImage"], document["RoleArn"], bucket,
-    ):  # fmt: skip
-        if finding.state == "missing" and not (finding.name == "quota" and len(kinds) > 1):
+    several_kinds = len(machine.instance_types) > 1
+    given = replace(machine, image=specification["TrainingImage"], role=document["RoleArn"])
+    for finding in examine(session, given, bucket):
+        if finding.state == "missing" and not (finding.name == "quota" and several_kinds):
             msg = f"{finding.name}: {finding.found}. To mend it: {finding.fix}."
             raise BackendError(msg)
     specification["TrainingImage"] = resolve_image(session, specification["TrainingImage"])
