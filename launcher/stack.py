@@ -74,22 +74,23 @@ def stack_parameters(
     security_groups: Sequence[str] = (),
     hub_token_secret: str | None = None,
     kms_key: str | None = None,
-    budget_usd: int | None = None,
+    budget: int | None = None,
     budget_email: str | None = None,
 ) -> dict[str, str]:
     """Name what is given as the template does; an empty text takes an earlier value away."""
     partition = session.get_partition_for_region(session.region_name)
     arns = [f"arn:{partition}:s3:::{name}" if name else "" for name in data_buckets]
+    lists = {"DataBucketArns": arns, "Subnets": subnets, "SecurityGroups": security_groups}
     given = {
-        "DataBucketArns": ",".join(arns) if arns else None,
         "HubTokenSecretArn": hub_token_secret,
         "KmsKeyArn": kms_key,
-        "Subnets": ",".join(subnets) if subnets else None,
-        "SecurityGroups": ",".join(security_groups) if security_groups else None,
-        "MonthlyBudgetUsd": None if budget_usd is None else str(budget_usd),
+        "MonthlyBudgetUsd": budget,
         "BudgetEmail": budget_email,
     }
-    return {name: value for name, value in given.items() if value is not None}
+    return {
+        **{name: ",".join(values) for name, values in lists.items() if values},
+        **{name: str(value) for name, value in given.items() if value is not None},
+    }
 
 
 def read_stack(session: "boto3.Session", name: str = DEFAULT_STACK) -> Stack | None:

@@ -14,12 +14,10 @@ from job.errors import BackendError, SpecError
 from job.places import S3Place
 from job.workspace import write_atomically
 from launcher import aws, site
-from launcher.artefacts import bring_home
-from launcher.cloud_logs import CloudLog
-from launcher.cost import Price, actual, price_of
+from launcher.cloud_logs import PAUSE_SECONDS, CloudLog, Follower
+from launcher.cost import Price, price_of
 from launcher.ending import ENDED, ending, machines
-from launcher.following import PAUSE_SECONDS, Following
-from launcher.job_search import last_job, next_name, results_of, spec_of, spec_place
+from launcher.job_search import bring_home, last_job, next_name, results_of, spec_of, spec_place
 from launcher.plan import Plan, local_folder
 from launcher.records import note_launch, write_receipt
 from launcher.runs import LAUNCH, Run
@@ -121,15 +119,15 @@ class Job:
 
     def follow_logs(self, to: TextIO, *, stop_on_interrupt: bool) -> None:
         clients = aws.client(self._session, "sagemaker"), aws.client(self._session, "logs")
-        following = Following(self._name, *clients, to)
+        follower = Follower(self._name, *clients)
         try:
             try:
-                following.until_end()
+                follower.show(to)
             except KeyboardInterrupt:
                 if not stop_on_interrupt:
                     raise
                 self._ask_to_stop()
-                following.until_end()
+                follower.show(to)
         except BackendError as error:
             again = f"to follow it again: `embedtune logs {self._run.name} --follow`"
             msg = f"{error} The job itself is not affected; {again}."
@@ -161,7 +159,7 @@ class Job:
             kms_key = found["OutputDataConfig"].get("KmsKeyId")
             bring_home(self._run, found["TrainingJobName"], kms_key)
         billable, price = found.get("BillableTimeInSeconds", 0), self._price(found)
-        usd = actual(price, billable, machines(found)[1])
+        usd = price.usd(billable * machines(found)[1])
         return write_receipt(
             self._run,
             ending(found)[0],

@@ -1,7 +1,7 @@
 """The command line's options of the fields of `MachineOptions`."""
 
 from collections.abc import Callable
-from dataclasses import Field, fields
+from dataclasses import fields
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
@@ -13,28 +13,26 @@ from launcher.machine import MachineOptions, option_name
 def machine_options(*names: str, **defaults: object) -> Callable[..., Any]:
     """Add the fields of these names, or all, to a command, which gets them as keyword arguments."""
     chosen = [each for each in fields(MachineOptions) if not names or each.name in names]
+    # Where there is no choice of a backend, nobody needs to be told whose option it is.
+    has_backends = "backend" in [each.name for each in chosen]
 
     def add(command: Callable[..., Any]) -> Callable[..., Any]:
         for each in reversed(chosen):
-            command = _option(each, defaults.get(each.name, each.default))(command)
+            default = defaults.get(each.name, each.default)
+            backends = ", ".join(each.metadata["backends"] if has_backends else ())
+            text = each.metadata["help"]
+            given = {
+                "default": default,
+                "show_default": bool(default),
+                "help": f"{backends}: {text}" if backends else text,
+            }
+            shown = each.metadata["shown"]
+            command = click.option(option_name(each.name), **_kind(each.type) | given | shown)(
+                command
+            )
         return command
 
     return add
-
-
-def _option(option: Field[Any], default: object) -> Callable[..., Any]:
-    backends = ", ".join(option.metadata["backends"])
-    text = option.metadata["help"]
-    return click.option(
-        option_name(option.name),
-        **{
-            **_kind(option.type),
-            "default": default,
-            "show_default": bool(default),
-            "help": f"{backends}: {text}" if backends else text,
-            **option.metadata["shown"],
-        },
-    )
 
 
 def _kind(hint: Any) -> dict[str, Any]:  # noqa: ANN401  a type, or a form of typing's
