@@ -3,6 +3,7 @@
 `cloud` is always a client of boto3, and an answer what it returns: a stack, an event.
 """
 
+import re
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -14,15 +15,8 @@ from launcher.aws import error_code, error_message
 POLLS = {"Delay": 5, "MaxAttempts": 1440}
 # A change set was made and never executed: there is a name, and nothing else.
 ANNOUNCED = "REVIEW_IN_PROGRESS"
-USABLE = {
-    "CREATE_COMPLETE",
-    "IMPORT_COMPLETE",
-    "UPDATE_COMPLETE",
-    "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS",
-    # The update failed and was taken back: what was there before is there again.
-    "UPDATE_ROLLBACK_COMPLETE",
-    "UPDATE_ROLLBACK_COMPLETE_CLEANUP_IN_PROGRESS",
-}
+# An update that failed was taken back: what was there before is there again.
+USABLE = re.compile("(CREATE|IMPORT|UPDATE|UPDATE_ROLLBACK)_COMPLETE(_CLEANUP_IN_PROGRESS)?")
 # The creation failed; such a stack can only be deleted.
 STILLBORN = {"CREATE_FAILED", "ROLLBACK_COMPLETE", "ROLLBACK_FAILED"}
 BEGINNINGS = {"CREATE_IN_PROGRESS", "UPDATE_IN_PROGRESS", "DELETE_IN_PROGRESS"}
@@ -49,7 +43,7 @@ def require_usable(cloud: Any, found: Answer) -> None:  # noqa: ANN401
     """Raise `BackendError` with status, reason and remedy where a stack is half-made."""
     require_at_rest(found)
     name, status = found["StackName"], found["StackStatus"]
-    if status not in USABLE:
+    if not USABLE.fullmatch(status):
         reason = _reason(cloud, found["StackId"])
         msg = f"The stack `{name}` is in the state {status}: {reason}. {_remedy(found)}"
         raise BackendError(msg)
@@ -58,7 +52,8 @@ def require_usable(cloud: Any, found: Answer) -> None:  # noqa: ANN401
 def require_at_rest(found: Answer) -> None:
     """Raise `BackendError` where somebody is changing a stack."""
     status = found["StackStatus"]
-    if status.endswith("_IN_PROGRESS") and status not in USABLE | {ANNOUNCED}:
+    is_usable = status == ANNOUNCED or USABLE.fullmatch(status)
+    if status.endswith("_IN_PROGRESS") and not is_usable:
         msg = (
             f"The stack `{found['StackName']}` is being changed ({status}); try again once "
             "`embedtune infra status` shows that it has ended."

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from job.errors import BackendError
 from launcher import aws
-from launcher.rules import family
 from launcher.scaling import exchange_seconds, gpus_of, link_gbits
+from launcher.validation import family
 
 if TYPE_CHECKING:
     import boto3
