@@ -43,19 +43,23 @@ class JobHandle(Protocol):
 class Backend(Protocol):
     """What a backend's module offers."""
 
-    @staticmethod
-    def request(plan: "Plan") -> dict[str, Any]:
+    def request(self, plan: "Plan") -> dict[str, Any]:
         """Build all that will be sent, without sending it; pure and printable."""
 
-    @staticmethod
-    def submit(plan: "Plan", request: dict[str, Any]) -> JobHandle:
+    def submit(self, plan: "Plan", request: dict[str, Any]) -> JobHandle:
         """Stage what the job reads from this machine, and send the request unchanged."""
 
-    @staticmethod
-    def Job(run: "Run") -> JobHandle:  # noqa: N802  a class
-        """Return the handle of a run's job."""
+    def Job(self, run: "Run") -> JobHandle:  # noqa: N802  a class
+        """Make the handle of a run's job."""
 
 
 def load_backend(name: str) -> Backend:
-    module: Backend = import_module(BACKENDS[name])  # type: ignore[assignment]
+    module: Backend = import_module(BACKENDS[name])
     return module
+
+
+if TYPE_CHECKING:
+    # What cannot be seen of a module that is loaded by its name.
+    from launcher.backends import docker, process, sagemaker
+
+    _: tuple[Backend, Backend, Backend] = (docker, process, sagemaker)

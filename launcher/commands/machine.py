@@ -24,7 +24,7 @@ def machine_options(*names: str, **defaults: object) -> Callable[..., Any]:
             given = {
                 "default": default,
                 "show_default": bool(default),
-                "help": f"{backends}: {text}" if backends else text,
+                "help": f"{backends}: {text}" if backends else text[:1].upper() + text[1:],
             }
             shown = each.metadata["shown"]
             command = click.option(option_name(each.name), **_kind(each.type) | given | shown)(
