@@ -1,5 +1,6 @@
 """Real runs through the command line: what they print, what they leave, and how they resume."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -10,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from types import SimpleNamespace
 
 import pyarrow.parquet as pq
 import pytest
@@ -39,26 +40,17 @@ RESULT = {
 }
 
 
-@dataclass(frozen=True)
-class Halted:
-    """What an interrupted run said and left, and what was seen while it ran."""
-
-    status_while_running: str
-
-    done: subprocess.CompletedProcess
-    files: set[str]
-    receipt: dict
-    listing: dict
-    listing_while_running: dict
-    report: subprocess.CompletedProcess
-    second_launch: subprocess.CompletedProcess
-    files_after_second_launch: set[str]
-
-
-def embedtune(folder, *arguments):
+def in_a_shell(folder, *arguments):
     return subprocess.run(
         [*COMMAND, *arguments], check=False, capture_output=True, text=True, cwd=folder
     )
+
+
+def embedtune(folder, *arguments):
+    """Run a command that starts no job, in this process."""
+    with contextlib.chdir(folder):
+        done = CliRunner().invoke(main, arguments)
+    return subprocess.CompletedProcess(arguments, done.exit_code, done.stdout, done.stderr)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -127,7 +119,7 @@ def folder(tmp_path_factory, tiny_encoder, pairs_file):
 def whole(folder):
     """Launch a run and let it finish."""
     options = ("--name", "whole", "--device", "cpu", "--price-per-hour", "3.6")
-    return embedtune(folder, "launch", "job.yaml", *options)
+    return in_a_shell(folder, "launch", "job.yaml", *options)
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +127,7 @@ def failed(folder):
     """Launch a run with too little data."""
     few = folder / "few.jsonl"
     few.write_text('{"question": "What is it?", "context": "A number"}\n', "utf-8")
-    return embedtune(folder, "launch", "job.yaml", "--data", few.name, "--name", "failed")
+    return in_a_shell(folder, "launch", "job.yaml", "--data", few.name, "--name", "failed")
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +156,7 @@ def halted(folder):
         finally:
             process.kill()
             signal.signal(signal.SIGINT, before)
-    return Halted(
+    return SimpleNamespace(
         status_while_running=status,
         done=subprocess.CompletedProcess(arguments, process.returncode, out, err),
         files=files(run),
@@ -183,7 +175,7 @@ def resumed(folder, halted):
     line = halted.done.stderr.splitlines()[-1]
     command, *arguments = shlex.split(line.removeprefix("To resume: "))
     assert command == "embedtune"
-    return embedtune(folder, *arguments, "--device", "cpu")
+    return in_a_shell(folder, *arguments, "--device", "cpu")
 
 
 # A run that finishes.
@@ -261,19 +253,13 @@ def test_talk_goes_to_stderr_and_into_the_log(folder, whole):
     assert any("verdict: Improved." in line for line in own)
 
 
-@pytest.mark.parametrize("arguments", [["job.yaml"], []], ids=["with its spec", "by its name"])
-def test_launching_a_finished_run_again_changes_nothing(folder, whole, arguments):
-    """It says so, shows the report once more, and exits 0."""
+def test_launching_a_finished_run_again_changes_nothing(folder, whole):
+    """With its spec or by its name: it says so and shows the report; another spec is refused."""
     before = times(folder / "runs" / "whole")
-    again = embedtune(folder, "launch", *arguments, "--name", "whole", "--device", "cpu")
-    assert (again.returncode, again.stdout) == (0, whole.stdout)
-    assert again.stderr == "The run whole is finished already; nothing was changed.\n"
-    assert times(folder / "runs" / "whole") == before
-
-
-def test_another_spec_under_the_same_name_is_refused(folder, whole):
-    """Exit code 3 with the fields that differ; the earlier results stay as they are."""
-    before = times(folder / "runs" / "whole")
+    for arguments in (["job.yaml"], []):
+        again = embedtune(folder, "launch", *arguments, "--name", "whole", "--device", "cpu")
+        assert (again.returncode, again.stdout) == (0, whole.stdout)
+        assert again.stderr == "The run whole is finished already; nothing was changed.\n"
     settings = ("--set", "training.epochs=1", "--set", "data.seed=7")
     done = embedtune(folder, "launch", "job.yaml", "--name", "whole", *settings)
     assert (done.returncode, done.stdout) == (3, "")
