@@ -197,9 +197,6 @@ def _to_update(cloud: Any, name: str, say: Callable[[str], None]) -> Answer | No
 
 def _given_before(found: Answer | None) -> dict[str, str]:
     given = (found or {}).get("Parameters", [])
+    values = {parameter["ParameterKey"]: parameter["ParameterValue"] for parameter in given}
     # An older template may have asked for more.
-    return {
-        parameter["ParameterKey"]: parameter["ParameterValue"]
-        for parameter in given
-        if parameter["ParameterKey"] in PARAMETERS
-    }
+    return {name: values[name] for name in PARAMETERS & values.keys()}

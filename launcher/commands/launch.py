@@ -122,7 +122,9 @@ def _run(plan: "Plan", run: "Run", request: dict[str, Any], *, detach: bool) -> 
         stops = machine.backend != "sagemaker" or machine.stop_on_interrupt
         code = follow(run, job, sys.stderr, stop_on_interrupt=stops)
     if code in (Interrupted.exit_code, Stopped.exit_code):
-        click.echo(f"To resume: {_resume_command(plan)}", err=True)
+        # What the run's own spec does not hold: where it lies and what it runs on.
+        again = f"{_command('launch', plan)} {shlex.join(machine.arguments())}".rstrip()
+        click.echo(f"To resume: {again}", err=True)
     if code:
         sys.exit(code)
 
@@ -187,11 +189,6 @@ def _usual_output(machine: MachineOptions) -> str:
     from launcher.site import stack_output
 
     return stack_output(machine) or usual
-
-
-def _resume_command(plan: "Plan") -> str:
-    """Repeat what the run's own spec does not hold: where it lies and what it runs on."""
-    return f"{_command('launch', plan)} {shlex.join(plan.machine.arguments())}".rstrip()
 
 
 def _command(name: str, plan: "Plan") -> str:
