@@ -84,8 +84,10 @@ class Follower:
         """Show what is new until the job has ended."""
         looks = 0
         with aws.explained(f"following the training job {self._job}"), Live(to) as live:
-            while looks <= LAST_LOOKS:
+            while True:
                 looks += self._show_news(live) in ENDED
+                if looks > LAST_LOOKS:
+                    return
                 time.sleep(LAST_PAUSE_SECONDS if looks else PAUSE_SECONDS)
 
     def _show_news(self, live: Live) -> str:
