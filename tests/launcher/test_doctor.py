@@ -293,25 +293,20 @@ def test_what_one_may_not_look_at_is_unknown(account, service, operation, given,
     assert f"lack the right to `{right}`" in found.found
 
 
-def test_roles_that_cannot_be_used_are_told(account):
-    deploy = "`embedtune infra deploy --region us-east-1`"
-    cases = [
-        (ROLE, "missing", "no role `trainer`", deploy),
-        ("arn:aws:iam::999999999999:role/theirs", "unknown", f"your account, {ACCOUNT}", None),
-        ("trainer", "missing", "not the ARN of a role", "`--role arn:aws:iam::ACCOUNT:role/NAME`"),
-    ]
-    for arn, state, text, fix in cases:
-        account.stubbed["service-quotas"] = quotas([quota(USAGE, 1.0)])
-        account.stubbed["pricing"] = prices("1")
-        found = account.examine(role=arn)["role"]
-        assert (found.state, text in found.found) == (state, True)
-        assert (fix or "") in (found.fix or "")
-    add_role(trusts="ec2.amazonaws.com")
-    account.stubbed["service-quotas"] = quotas([quota(USAGE, 1.0)])
-    account.stubbed["pricing"] = prices("1")
-    found = account.examine(role=ROLE)["role"]
-    assert (found.state, "does not let SageMaker assume it" in found.found) == ("missing", True)
-    assert "`aws iam update-assume-role-policy --role-name trainer" in found.fix
+@pytest.mark.parametrize(
+    ("arn", "trusts", "state", "text", "fix"),
+    [
+        (ROLE, None, "missing", "no role `trainer`", "`embedtune infra deploy --region us-east-1`"),
+        (ROLE, "ec2.amazonaws.com", "missing", "not let SageMaker assume", "--role-name trainer"),
+        ("arn:aws:iam::9999999999999:role/x", None, "missing", "not the ARN of a role", "`--role "),
+        (ROLE.replace(ACCOUNT, "9" * 12), None, "unknown", f"your account, {ACCOUNT}", ""),
+    ],
+)
+def test_a_role_that_cannot_be_used_is_told(account, arn, trusts, state, text, fix):
+    if trusts:
+        add_role(trusts)
+    found = account.examine(role=arn)["role"]
+    assert (found.state, text in found.found, fix in (found.fix or "")) == (state, True, True)
 
 
 @pytest.mark.parametrize(
