@@ -91,6 +91,16 @@ def _known_profiles() -> list[str]:
 
 def client(session: "boto3.Session", service: str, region: str | None = None) -> Any:  # noqa: ANN401
     """Open a client, whose class boto3 makes at run time; AWS_ENDPOINT_URL leads it elsewhere."""
+    # boto3's stubs know each service by a literal of its name alone.
+    return _opened(session, session.client, service, region)
+
+
+def resource(session: "boto3.Session", service: str) -> Any:  # noqa: ANN401
+    """Open one of boto3's resources, with their collections."""
+    return _opened(session, session.resource, service, None)
+
+
+def _opened(session: "boto3.Session", maker: Any, service: str, region: str | None) -> Any:  # noqa: ANN401
     from botocore.config import Config
     from botocore.exceptions import InvalidRegionError
 
@@ -100,9 +110,7 @@ def client(session: "boto3.Session", service: str, region: str | None = None) ->
         config = Config(retries={"total_max_attempts": ATTEMPTS, "mode": "standard"})
     with explained(f"opening AWS's service `{service}`"):
         try:
-            # boto3's stubs know each service by a literal of its name alone.
-            open_client: Any = session.client
-            return open_client(service, region_name=region, config=config)
+            return maker(service, region_name=region, config=config)
         except InvalidRegionError:
             raise
         except ValueError as error:

@@ -1,12 +1,18 @@
-"""The log lines of a training job, from CloudWatch: each once, in the order of its stream."""
+"""A training job's log lines, from CloudWatch, and its statuses: each once, in their order."""
 
+import time
 from collections import deque
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TextIO
 
 from launcher import aws
+from launcher.ending import ENDED
+from launcher.live import Live
 
 GROUP = "/aws/sagemaker/TrainingJobs"
+PAUSE_SECONDS, LAST_PAUSE_SECONDS = 2.0, 1.0
+# CloudWatch shows the last lines a little after the job's end.
+LAST_LOOKS = 3
 
 
 class CloudLog:
@@ -62,3 +68,34 @@ class CloudLog:
             if token == self._tokens.get(stream):
                 return
             self._tokens[stream] = token
+
+
+class Follower:
+    """Follows a job to its end; after an interruption of ours it goes on where it was."""
+
+    def __init__(self, job: str, sagemaker: Any, logs: Any) -> None:  # noqa: ANN401
+        """Take the job's name and clients of two services."""
+        self._job = job
+        self._sagemaker = sagemaker
+        self._log = CloudLog(logs, job)
+        self._changes_seen = 0
+
+    def show(self, to: TextIO) -> None:
+        """Show what is new until the job has ended."""
+        looks = 0
+        with aws.explained(f"following the training job {self._job}"), Live(to) as live:
+            while True:
+                looks += self._show_news(live) in ENDED
+                if looks > LAST_LOOKS:
+                    return
+                time.sleep(LAST_PAUSE_SECONDS if looks else PAUSE_SECONDS)
+
+    def _show_news(self, live: Live) -> str:
+        found = self._sagemaker.describe_training_job(TrainingJobName=self._job)
+        changes = found.get("SecondaryStatusTransitions", [])
+        for change in changes[self._changes_seen :]:
+            self._changes_seen += 1
+            live.say(f"-- {change['Status']}: {change.get('StatusMessage', '')}".rstrip(": "))
+        for line in self._log.new_lines():
+            live.say(line)
+        return str(found["TrainingJobStatus"])

@@ -14,32 +14,20 @@ from launcher.hosts import Host
 @contextmanager
 def shown(hosts: list[Host], *options: str, to: TextIO) -> Iterator[None]:
     """Show the logs, to their last lines, beside what is done meanwhile."""
-    to.flush()
     with ExitStack() as logs:
         for host in hosts:
-            command = ["docker", "logs", *options, host.container]
-            several = len(hosts) > 1
-            logs.enter_context(_named(host, command, to) if several else _plain(command, to))
+            prefix = f"{host.name}: " if len(hosts) > 1 else ""
+            logs.enter_context(_shown(["docker", "logs", *options, host.container], prefix, to))
         yield
 
 
 @contextmanager
-def _plain(command: list[str], to: TextIO) -> Iterator[None]:
-    with subprocess.Popen(command, stdout=to, stderr=to, start_new_session=True) as client:
-        try:
-            yield
-        except BaseException:
-            client.terminate()
-            raise
-
-
-@contextmanager
-def _named(host: Host, command: list[str], to: TextIO) -> Iterator[None]:
+def _shown(command: list[str], prefix: str, to: TextIO) -> Iterator[None]:
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
     ) as client:
         assert client.stdout is not None
-        reader = Thread(target=_copy, args=(client.stdout, host.name, to), daemon=True)
+        reader = Thread(target=_copy, args=(client.stdout, prefix, to), daemon=True)
         reader.start()
         try:
             yield
@@ -50,9 +38,9 @@ def _named(host: Host, command: list[str], to: TextIO) -> Iterator[None]:
             reader.join()
 
 
-def _copy(pipe: IO[bytes], name: str, to: TextIO) -> None:
+def _copy(pipe: IO[bytes], prefix: str, to: TextIO) -> None:
     for line in pipe:
-        click.echo(f"{name}: {line.decode('utf-8', 'replace').rstrip()}", file=to)
+        click.echo(prefix + line.decode("utf-8", "replace").rstrip("\n"), file=to)
 
 
 def all_lines(hosts: list[Host]) -> str:
@@ -61,10 +49,15 @@ def all_lines(hosts: list[Host]) -> str:
     return "".join(f"{name}: {said}\n" for _, name, said in sorted(lines, key=lambda line: line[0]))
 
 
-def _timed(host: Host) -> Iterator[tuple[str, str, str]]:
-    client = ["docker", "logs", "--timestamps", host.container]
+def log_of(host: Host, *options: str) -> str:
+    """Return what a host has said."""
+    client = ["docker", "logs", *options, host.container]
     done = subprocess.run(client, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
-    for line in done.stdout.decode("utf-8", "replace").rstrip().split("\n"):
+    return done.stdout.decode("utf-8", "replace")
+
+
+def _timed(host: Host) -> Iterator[tuple[str, str, str]]:
+    for line in log_of(host, "--timestamps").rstrip().split("\n"):
         # The times are all equally long, so their order is that of their letters.
         when, _, said = line.partition(" ")
         yield when, host.name, said

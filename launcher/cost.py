@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from job.errors import BackendError
 from launcher import aws
-from launcher.rules import family
 from launcher.scaling import exchange_seconds, gpus_of, link_gbits
+from launcher.validation import family
 
 if TYPE_CHECKING:
     import boto3
@@ -62,6 +62,10 @@ class Price:
 
     usd_per_hour: float | None
     basis: str
+
+    def usd(self, seconds: float) -> float | None:
+        """Return what so many seconds of one instance cost; a spot job is billed fewer."""
+        return None if self.usd_per_hour is None else self.usd_per_hour * seconds / 3600
 
 
 @dataclass(frozen=True)
@@ -114,23 +118,6 @@ def price_of(instance_type: str, region: str, session: "boto3.Session | None" = 
         return Price(None, f"no price is known for {instance_type}{aside}")
     basis = f"table of {TABLE_DATE} for us-east-1, other regions differ{aside}"
     return Price(TABLE[instance_type], basis)
-
-
-def upper_bound(price: Price, instances: int, max_runtime_seconds: float) -> float | None:
-    """Return the USD that the instances cannot exceed: SageMaker ends the job before."""
-    return _usd(price, instances * max_runtime_seconds)
-
-
-def actual(price: Price, billable_seconds: float, instances: int) -> float | None:
-    """Return the USD of a job that has ended.
-
-    It holds for spot as well: there the seconds are fewer, and the price is that on demand.
-    """
-    return _usd(price, instances * billable_seconds)
-
-
-def _usd(price: Price, seconds: float) -> float | None:
-    return None if price.usd_per_hour is None else price.usd_per_hour * seconds / 3600
 
 
 def estimate(

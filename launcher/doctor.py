@@ -13,6 +13,7 @@ from launcher import account, engine
 from launcher.cost import article
 from launcher.findings import Finding, Missing, NotNeeded, look, said
 from launcher.forecast import forecast
+from launcher.machine import MachineOptions
 from launcher.scaling import gpus_of
 from launcher.stack import Stack, read_stack
 
@@ -32,14 +33,7 @@ OF_ACCOUNT = ("stack", "role", "bucket", "image", "quota", "price")
 
 
 def examine(
-    session: "boto3.Session",
-    stack_name: str,
-    instance_type: str,
-    instances: int,
-    spot: bool,  # noqa: FBT001  one of the machine's options, like the others
-    image: str | None = None,
-    role: str | None = None,
-    bucket: str | None = None,
+    session: "boto3.Session", machine: MachineOptions, bucket: str | None = None
 ) -> list[Finding]:
     """Look at this machine and the account; what is given here is not taken from the stack."""
     findings = [
@@ -49,21 +43,24 @@ def examine(
     ]
     if findings[-1].state != "ok":
         return findings + _skipped(OF_ACCOUNT, "needs credentials")
-    deploy = account.deploy_command(session, stack_name)
+    role, image = machine.role, machine.image
+    deploy = account.deploy_command(session, machine.stack)
     is_needed = not (image and role and bucket)
-    stack, stack_finding = _examine_stack(session, stack_name, deploy, is_needed=is_needed)
+    stack, stack_finding = _examine_stack(session, machine.stack, deploy, is_needed=is_needed)
     if stack:
         role, bucket = role or stack.role_arn, bucket or stack.bucket
         image = image or stack.repository_uri
     push = f"afterwards {account.push_commands('REPOSITORY')}"
+    kind = machine.instance_types[0]
+    quota = partial(account.quota, session, kind, machine.instances, spot=machine.spot)
     return [
         *findings,
         stack_finding,
         _of_stack("role", role, partial(account.role, session, deploy)),
         _of_stack("bucket", bucket, partial(account.bucket, session, deploy)),
         _of_stack("image", image, partial(account.image, session), push),
-        look("quota", partial(account.quota, session, instance_type, instances, spot=spot)),
-        look("price", partial(account.price, session, instance_type)),
+        look("quota", quota),
+        look("price", partial(account.price, session, kind)),
     ]
 
 
@@ -77,14 +74,15 @@ def without_session(error: BackendError) -> list[Finding]:
     ]
 
 
-def examine_gpus(instance_type: str, instances: int, plan: "Plan | None") -> list[Finding]:
+def examine_gpus(machine: MachineOptions, plan: "Plan | None") -> list[Finding]:
     """Say whether several GPUs would pay: for a job, or for one that is as large as the article's.
 
     Nothing is said of one GPU.
     """
-    if instances * gpus_of(instance_type) == 1:
+    kind, instances = machine.instance_types[0], machine.instances
+    if instances * gpus_of(kind) == 1:
         return []
-    found = forecast(plan) if plan else article(instance_type, instances)
+    found = forecast(plan) if plan else article(kind, instances)
     if found is None or found.seconds is None:
         return [Finding("GPUs", "skipped", "data or model cannot be sized from here")]
     job = "" if plan else "for 6,300 pairs and bge-base-en-v1.5, "

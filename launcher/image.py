@@ -90,15 +90,11 @@ def push_image(image: str, reference: str) -> str:
 def _log_in_to_ecr(registry: str, account: str, region: str) -> None:
     import base64
 
-    import boto3
-    from botocore.exceptions import BotoCoreError, ClientError
+    from launcher import aws
 
-    try:
-        ecr = boto3.client("ecr", region_name=region)
+    with aws.explained(f"logging in to `{registry}`"):
+        ecr = aws.client(aws.open_session(region=region), "ecr")
         given = ecr.get_authorization_token(registryIds=[account])["authorizationData"][0]
-    except (BotoCoreError, ClientError) as error:
-        msg = f"`{registry}` gives no token: {error}. Check `aws sts get-caller-identity`."
-        raise BackendError(msg) from None
     user, _, password = base64.b64decode(given["authorizationToken"]).decode().partition(":")
     docker("login", "--username", user, "--password-stdin", registry, given=password)
 

@@ -1,9 +1,11 @@
-"""A run's training jobs in SageMaker, wherever they were launched: the latest, and its places."""
+"""A run's training jobs in SageMaker, wherever they were launched, and what they left in S3."""
 
 import re
 from typing import Any
 
-from job.places import Place, open_place
+from job.places import Place, S3Place, open_place
+from job.workspace import MANIFEST
+from launcher.runs import Run
 from launcher.training_job import ARTEFACTS, RUN_VARIABLE
 
 
@@ -41,3 +43,15 @@ def spec_place(document: dict[str, Any], kms_key: str | None = None) -> Place:
 def spec_of(found: dict[str, Any]) -> str | None:
     """Read a job's spec: as it was staged, which is cleared after a while, or as it was used."""
     return spec_place(found).read("job.json") or results_of(found).read("spec.json")
+
+
+def bring_home(run: Run, job: str, kms_key: str | None) -> None:
+    """Copy what SageMaker stored for an isolated job to where every run has it; manifest last."""
+    target, stored = S3Place(run.place.uri, kms_key), f"{run.place.uri}/{ARTEFACTS}/{job}/output"
+    if target.changed(MANIFEST) is not None:
+        return
+    for folder, prefix in (("data", ""), ("model", "model/")):
+        source = S3Place(f"{stored}/{folder}")
+        names = [entry.name for entry in source.files() if entry.name != MANIFEST]
+        target.copy(source, {name: prefix + name for name in names})
+    target.copy(S3Place(f"{stored}/data"), {MANIFEST: MANIFEST})

@@ -17,7 +17,6 @@ from job.places import S3, Entry, LocalPlace, Place, inside, open_place
 from job.report_document import Report
 from job.s3 import PARALLEL
 from job.workspace import MANIFEST, Workspace
-from launcher.backends import load_backend
 from launcher.plan import WORKSPACE, local_folder
 
 REPORT = "report/report.json"
@@ -34,6 +33,8 @@ class Run:
 
     folder: Path
     published: Place | None = None
+    # As its backend said when `launcher.lookup` last asked.
+    is_at_work: bool = False
 
     @property
     def name(self) -> str:
@@ -75,16 +76,10 @@ class Run:
         """`finished`, `running`, `failed` or `unfinished` (launching it again takes it up)."""
         if self.is_finished:
             return "finished"
-        if self.workspace.is_locked() or self._has_job():
+        if self.is_at_work or self.workspace.is_locked():
             return "running"
         code = (self.receipt or {}).get("exit_code")
         return "unfinished" if code in RESUMABLE else "failed"
-
-    def _has_job(self) -> bool:
-        launch = self.launch
-        if launch is None or self.receipt is not None:
-            return False
-        return load_backend(launch["backend"]).is_running(self)
 
     @property
     def changed(self) -> datetime:

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,7 +10,7 @@ import click
 from job.errors import BackendError, DataError
 from job.places import S3, split_uri
 from launcher import aws
-from launcher.cost import Price, actual, price_of, upper_bound
+from launcher.cost import Price, price_of
 from launcher.forecast import forecast
 from launcher.machine import MachineOptions
 
@@ -94,12 +94,10 @@ def complete(session: "boto3.Session", plan: "Plan", document: dict[str, Any]) -
     machine = plan.machine
     specification = document["AlgorithmSpecification"]
     bucket = plan.spec.output.uri.removeprefix(S3).partition("/")[0]
-    kinds = machine.instance_types
-    for finding in examine(
-        session, machine.stack, kinds[0], machine.instances, machine.spot,
-        specification["TrainingImage"], document["RoleArn"], bucket,
-    ):  # fmt: skip
-        if finding.state == "missing" and not (finding.name == "quota" and len(kinds) > 1):
+    several_kinds = len(machine.instance_types) > 1
+    given = replace(machine, image=specification["TrainingImage"], role=document["RoleArn"])
+    for finding in examine(session, given, bucket):
+        if finding.state == "missing" and not (finding.name == "quota" and several_kinds):
             msg = f"{finding.name}: {finding.found}. To mend it: {finding.fix}."
             raise BackendError(msg)
     specification["TrainingImage"] = resolve_image(session, specification["TrainingImage"])
@@ -148,7 +146,7 @@ def _agreed(session: "boto3.Session", plan: "Plan") -> Price:
     machine = plan.machine
     kind = machine.instance_types[0]
     price = price_of(kind, session.region_name, session)
-    most = upper_bound(price, machine.instances, machine.max_runtime)
+    most = price.usd(machine.instances * machine.max_runtime)
     for line in _outlook(plan, price, most):
         click.echo(line, err=True)
     if (most is None or most > machine.max_cost) and not machine.yes:
@@ -166,7 +164,7 @@ def _outlook(plan: "Plan", price: Price, most: float | None) -> Iterator[str]:
     found = forecast(plan)
     if found and found.seconds is not None:
         minutes = found.seconds / 60
-        cost = actual(price, found.seconds, machine.instances)
+        cost = price.usd(machine.instances * found.seconds)
         usd = "" if cost is None else f", ${cost:.2f}"
         waiting = f"{found.start_up_seconds / 60:.0f} min until it starts"
         yield f"About {minutes:.1f} min{usd}, after {waiting} ({found.basis})"

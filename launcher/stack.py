@@ -1,6 +1,6 @@
 """The stack in CloudFormation: the only file that knows the names of what we have in AWS."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from job.errors import BackendError
 from launcher import cloudformation
 from launcher.aws import client, explained
-from launcher.cloudformation import ANNOUNCED, STILLBORN, Answer, Say
-from launcher.holdings import Bucket, Repository, require_empty
+from launcher.cloudformation import ANNOUNCED, STILLBORN, Answer
+from launcher.stack_contents import contents_of
 
 if TYPE_CHECKING:
     import boto3
@@ -74,22 +74,23 @@ def stack_parameters(
     security_groups: Sequence[str] = (),
     hub_token_secret: str | None = None,
     kms_key: str | None = None,
-    budget_usd: int | None = None,
+    budget: int | None = None,
     budget_email: str | None = None,
 ) -> dict[str, str]:
     """Name what is given as the template does; an empty text takes an earlier value away."""
     partition = session.get_partition_for_region(session.region_name)
     arns = [f"arn:{partition}:s3:::{name}" if name else "" for name in data_buckets]
+    lists = {"DataBucketArns": arns, "Subnets": subnets, "SecurityGroups": security_groups}
     given = {
-        "DataBucketArns": ",".join(arns) if arns else None,
         "HubTokenSecretArn": hub_token_secret,
         "KmsKeyArn": kms_key,
-        "Subnets": ",".join(subnets) if subnets else None,
-        "SecurityGroups": ",".join(security_groups) if security_groups else None,
-        "MonthlyBudgetUsd": None if budget_usd is None else str(budget_usd),
+        "MonthlyBudgetUsd": budget,
         "BudgetEmail": budget_email,
     }
-    return {name: value for name, value in given.items() if value is not None}
+    return {
+        **{name: ",".join(values) for name, values in lists.items() if values},
+        **{name: str(value) for name, value in given.items() if value is not None},
+    }
 
 
 def read_stack(session: "boto3.Session", name: str = DEFAULT_STACK) -> Stack | None:
@@ -104,9 +105,9 @@ def read_stack(session: "boto3.Session", name: str = DEFAULT_STACK) -> Stack | N
 
 
 def deploy_stack(
-    session: "boto3.Session", name: str, parameters: Mapping[str, str], say: Say
+    session: "boto3.Session", name: str, parameters: Mapping[str, str], say: Callable[[str], None]
 ) -> Stack:
-    """Create or update a stack and wait for it, telling each event once.
+    """Create or update a stack and wait for it.
 
     What an existing stack was given stays, unless `parameters` names it. A failure is taken back,
     and raised as `BackendError` with the reason of the resource that failed first.
@@ -115,9 +116,8 @@ def deploy_stack(
     with explained(f"deploying the stack `{name}`"):
         found = _to_update(cloud, name, say)
         wanted = _given_before(found) | dict(parameters)
-        if not cloudformation.deploy(
-            cloud, name, template_text(), wanted, say, is_new=found is None
-        ):
+        say("CloudFormation is at work, which takes a minute or two.")
+        if not cloudformation.deploy(cloud, name, template_text(), wanted, is_new=found is None):
             say(f"The stack `{name}` is as wanted already; nothing was changed.")
     stack = read_stack(session, name)
     if stack is None:
@@ -126,30 +126,32 @@ def deploy_stack(
     return stack
 
 
-def delete_stack(session: "boto3.Session", name: str, *, with_data: bool, say: Say) -> None:
+def delete_stack(
+    session: "boto3.Session", name: str, *, with_data: bool, say: Callable[[str], None]
+) -> None:
     """Delete a stack, also a half-made one, and its bucket.
 
     Raises `BackendError` where they hold objects or images, unless it is to go `with_data`.
     """
-    cloud, s3, ecr = (client(session, service) for service in ("cloudformation", "s3", "ecr"))
+    cloud = client(session, "cloudformation")
     with explained(f"deleting the stack `{name}`"):
         found = cloudformation.describe(cloud, name)
         if found is None:
             say(f"There is no stack `{name}` in {session.region_name}; nothing was deleted.")
             return
         cloudformation.require_at_rest(found)
-        names = cloudformation.names_by_type(cloud, found["StackId"])
-        bucket = Bucket(s3, names.get("AWS::S3::Bucket"))
-        repository = Repository(ecr, names.get("AWS::ECR::Repository"))
+        contents = contents_of(session, cloudformation.names_by_type(cloud, found["StackId"]))
         if not with_data:
-            require_empty(bucket, repository)
+            contents.require_none()
         # Before the stack: CloudFormation deletes no repository that holds images, and a bucket
         # whose stack is gone is found by nobody.
-        bucket.empty(say)
-        repository.empty(say)
-        cloudformation.delete(cloud, found, say)
-        # The template retains it, for those who delete the stack without us.
-        bucket.delete(say)
+        contents.delete(say)
+        cloudformation.delete(cloud, found)
+        say(f"Deleted the stack `{name}`.")
+        if contents.bucket:
+            # The template retains it, for those who delete the stack without us.
+            contents.bucket.delete()
+            say(f"Deleted the bucket `{contents.bucket.name}`.")
 
 
 def _stack(found: Answer, region: str) -> Stack:
@@ -180,14 +182,14 @@ def _parts(output: str | None) -> tuple[str, ...]:
     return tuple(output.split(",")) if output else ()
 
 
-def _to_update(cloud: Any, name: str, say: Say) -> Answer | None:  # noqa: ANN401
+def _to_update(cloud: Any, name: str, say: Callable[[str], None]) -> Answer | None:  # noqa: ANN401
     """Return the stack that can be updated, if there is one; a stillborn one is removed."""
     found = cloudformation.describe(cloud, name)
     if found is None or found["StackStatus"] == ANNOUNCED:
         return None
     if found["StackStatus"] in STILLBORN:
         say(f"An earlier creation of `{name}` failed; what is left of it is removed first.")
-        cloudformation.delete(cloud, found, say)
+        cloudformation.delete(cloud, found)
         return None
     cloudformation.require_usable(cloud, found)
     return found
@@ -195,9 +197,6 @@ def _to_update(cloud: Any, name: str, say: Say) -> Answer | None:  # noqa: ANN40
 
 def _given_before(found: Answer | None) -> dict[str, str]:
     given = (found or {}).get("Parameters", [])
+    values = {parameter["ParameterKey"]: parameter["ParameterValue"] for parameter in given}
     # An older template may have asked for more.
-    return {
-        parameter["ParameterKey"]: parameter["ParameterValue"]
-        for parameter in given
-        if parameter["ParameterKey"] in PARAMETERS
-    }
+    return {name: values[name] for name in PARAMETERS & values.keys()}

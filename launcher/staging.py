@@ -55,7 +55,9 @@ def upload(place: S3Place, source: str, model: ModelSpec, run: Path) -> None:
     path = Path(source) if Path(source).exists() else _from_hub(model)
     files = {path.name: path} if path.is_file() else dict(_files_below(path, run))
     place.put(files)
-    _delete(place, [entry.name for entry in place.files() if entry.name not in files])
+    with explained(place.uri, "written"):
+        for stale in {entry.name for entry in place.files()} - files.keys():
+            s3_client().delete_object(Bucket=place.bucket, Key=f"{place.key}/{stale}")
 
 
 def _files_below(path: Path, run: Path) -> Iterator[tuple[str, Path]]:
@@ -64,12 +66,6 @@ def _files_below(path: Path, run: Path) -> Iterator[tuple[str, Path]]:
         for each in sorted(part.rglob("*")) if part.is_dir() else (part,):
             if each.is_file():
                 yield each.relative_to(path).as_posix(), each
-
-
-def _delete(place: S3Place, names: list[str]) -> None:
-    with explained(place.uri, "written"):
-        for name in names:
-            s3_client().delete_object(Bucket=place.bucket, Key=f"{place.key}/{name}")
 
 
 def _from_hub(model: ModelSpec) -> Path:

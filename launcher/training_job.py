@@ -1,6 +1,6 @@
 """A plan as SageMaker's CreateTrainingJob: one plain document, built without asking anybody."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from job.errors import DataError, ModelError, SpecError
@@ -178,37 +178,44 @@ def _key(name: str, value: object) -> dict[str, object]:
 
 def check_plan(plan: Plan) -> None:
     """Refuse what the request alone does not show."""
-    machine = plan.machine
+    for mistake in _mistakes(plan):
+        raise SpecError(mistake)
+    _check_inputs(plan)
+
+
+def _mistakes(plan: Plan) -> Iterator[str]:
+    machine, output = plan.machine, plan.spec.output
     for field, pairs in (("tag", machine.tag), ("env", machine.env)):
         for pair in pairs:
             if "=" not in pair:
-                msg = f"`--{field} {pair}`: expected NAME=VALUE."
-                raise SpecError(msg)
+                yield f"`--{field} {pair}`: expected NAME=VALUE."
     if given := [pair.partition("=")[0] for pair in machine.env if pair.startswith(TOKENS)]:
-        msg = (
+        yield (
             f"`--env {given[0]}=…` would show the token to all who may describe the job: put it "
             "into a secret, and give `--hf-token-secret ARN`."
         )
-        raise SpecError(msg)
     if (image := machine.image) and not ECR.fullmatch(image.partition("/")[0]):
-        msg = (
+        yield (
             f"`--image {image}`: SageMaker fetches images from ECR alone, as in "
             "`123456789012.dkr.ecr.us-east-1.amazonaws.com/embedtune:1`."
         )
-        raise SpecError(msg)
     if (secret := machine.hf_token_secret) and not secret.startswith("arn:"):
-        msg = f"`--hf-token-secret {secret}`: expected an ARN, arn:aws:secretsmanager:…"
-        raise SpecError(msg)
-    if not plan.spec.output.uri.startswith(S3):
-        msg = (
-            f"`--backend sagemaker` leaves its results in S3, and `--output` is "
-            f"`{plan.spec.output.uri}`: give `--output s3://bucket/prefix`, or make the stack "
-            "(`embedtune infra deploy`), whose bucket is the default."
+        yield f"`--hf-token-secret {secret}`: expected an ARN, arn:aws:secretsmanager:…"
+    if not output.uri.startswith(S3):
+        yield (
+            f"`--backend sagemaker` leaves its results in S3, and `--output` is `{output.uri}`: "
+            "give `--output s3://bucket/prefix`, or make the stack (`embedtune infra deploy`), "
+            "whose bucket is the default."
         )
-        raise SpecError(msg)
-    _check_inputs(plan)
     if machine.isolate:
-        _check_isolated(plan)
+        cut_off = "`--isolate` cuts the job off from the Hub and from AWS: "
+        if output.hub:
+            yield f"{cut_off}it cannot push to `output.hub`."
+        if secret:
+            yield f"{cut_off}it cannot read `--hf-token-secret`."
+        for channel in DATA_CHANNELS:
+            if _is_on_hub(plan, channel):
+                yield f"{cut_off}download `{plan.sources[channel]}` first, and give its folder."
 
 
 def _check_inputs(plan: Plan) -> None:
@@ -231,17 +238,3 @@ def _may_be_elsewhere(channel: str, source: str) -> bool:
     if channel == "model":
         return not source.startswith((".", "/", "~")) and source.count("/") < 2
     return not source.endswith(DATA_SUFFIXES) and parse_reference(source) is not None
-
-
-def _check_isolated(plan: Plan) -> None:
-    cut_off = "`--isolate` cuts the job off from the Hub and from AWS: "
-    if plan.spec.output.hub:
-        msg = f"{cut_off}it cannot push to `output.hub`."
-        raise SpecError(msg)
-    if plan.machine.hf_token_secret:
-        msg = f"{cut_off}it cannot read `--hf-token-secret`."
-        raise SpecError(msg)
-    for channel in DATA_CHANNELS:
-        if _is_on_hub(plan, channel):
-            msg = f"{cut_off}download `{plan.sources[channel]}` first, and give its folder."
-            raise SpecError(msg)

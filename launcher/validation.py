@@ -1,4 +1,4 @@
-"""Checks a `CreateTrainingJob` request before it is sent: no account, no region, no network.
+"""Checks what users set in a `CreateTrainingJob` request: no account, no region, no network.
 
 botocore itself looks at types and minimums only. Its model of the service holds the lengths,
 patterns and enumerations as well.
@@ -7,12 +7,14 @@ patterns and enumerations as well.
 import re
 import reprlib
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
 from typing import Any
 
 from job.errors import SpecError
-from launcher.rules import RULES, Fault, Request
+
+Request = Mapping[str, Any]
 
 # By what a user sets a part of the request; of several paths that fit the longest counts.
 SETTINGS = {
@@ -21,7 +23,6 @@ SETTINGS = {
     "EnableManagedSpotTraining": "`--spot`",
     "EnableNetworkIsolation": "`--isolate`",
     "Environment": "`--env`",
-    "HyperParameters": "`--set`",
     "InputDataConfig": "`--data`",
     "InputDataConfig.InputMode": "`--input-mode`",
     "OutputDataConfig": "`--output`",
@@ -50,15 +51,6 @@ EXPECTED = {
     "Tags": "letters, digits, spaces and `_.:/=+-@`",
     "TrainingJobName": "letters, digits and, between them, `-`",
 }
-KINDS = {
-    "boolean": (bool, "true or false"),
-    "integer": (int, "a whole number"),
-    "list": (list, "a list"),
-    "long": (int, "a whole number"),
-    "map": (Mapping, "a mapping"),
-    "string": (str, "a text"),
-    "structure": (Mapping, "a mapping"),
-}
 # The model's patterns are Java's: its names of characters in Python, for use in brackets.
 # Letters and numbers come with `_`, which each pattern that has them allows anyway.
 CHARACTERS = {
@@ -67,22 +59,34 @@ CHARACTERS = {
     r"\p{N}": r"\w",
     r"\p{Z}": " \u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000",
 }
-# Patterns for any text, and what Java's `.` does not take for a character of it.
-ANY_TEXT = (".*", ".+")
-LINE_BREAKS = re.compile("[\n\r\u0085\u2028\u2029]")
+# Their disk is in the instance and encrypted by its own hardware.
+LOCAL_DISKS = {
+    "g4dn", "g5", "g6", "g6e", "g7e", "p3dn", "p4d", "p4de", "p5", "p5e", "p5en", "p6-b200",
+    "p6-b300", "p6e-gb200", "r5d", "trn1", "trn1n", "trn2",
+}  # fmt: skip
+MOST_DAYS = 28
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is wrong at a path of the request, as in `ResourceConfig.InstanceType`."""
+
+    path: str
+    what: str
+
+
+def family(instance_type: str) -> str:
+    """Return `g5` of `ml.g5.2xlarge`, and nothing of what is no instance type."""
+    return instance_type.split(".")[1] if instance_type.count(".") == 2 else ""
 
 
 def check_request(request: Request) -> None:
     """Raise `SpecError` with the first fault, and how many more there are."""
-    faults = find_faults(request)
-    if not faults:
-        return
-    more = len(faults) - 1
-    rest = (
-        f" There {'is 1 more fault' if more == 1 else f'are {more} more faults'}." if more else ""
-    )
-    msg = f"SageMaker would refuse this job: {line(faults[0])}.{rest}"
-    raise SpecError(msg)
+    if faults := find_faults(request):
+        more = len(faults) - 1
+        rest = f" Faults besides this one: {more}." if more else ""
+        msg = f"SageMaker would refuse this job: {line(faults[0])}.{rest}"
+        raise SpecError(msg)
 
 
 def line(fault: Fault) -> str:
@@ -92,12 +96,8 @@ def line(fault: Fault) -> str:
 
 
 def find_faults(request: Request) -> list[Fault]:
-    """Return all faults; where something has the wrong type, only those of that kind."""
-    values = list(_values(_model(), request, ""))
-    if misshapen := [fault for value in values for fault in _wrong_kind(*value)]:
-        return misshapen
-    faults = [fault for value in values for fault in (*_wrong_members(*value), *_limits(*value))]
-    return faults + [fault for rule in RULES for fault in rule(request)]
+    found = [fault for value in _values(_model(), request, "") for fault in _limits(*value)]
+    return found + [fault for rule in RULES for fault in rule(request)]
 
 
 @cache
@@ -117,19 +117,12 @@ def _nearest(texts: Mapping[str, str], path: str) -> str | None:
     return next((texts[path] for path in paths if path in texts), None)
 
 
-def _joined(path: str, name: object) -> str:
-    return f"{path}.{name}" if path else str(name)
-
-
 def _values(shape: Any, value: Any, path: str) -> Iterator[tuple[Any, Any, str]]:  # noqa: ANN401
     """Yield every value of the request with its shape and path, from the outside inwards."""
     yield shape, value, path
-    if any(_wrong_kind(shape, value, path)):
-        return
     if shape.type_name == "structure":
         for name, member in value.items():
-            if name in shape.members:
-                yield from _values(shape.members[name], member, _joined(path, name))
+            yield from _values(shape.members[name], member, f"{path}.{name}".lstrip("."))
     elif shape.type_name == "list":
         for position, item in enumerate(value):
             yield from _values(shape.member, item, f"{path}[{position}]")
@@ -138,26 +131,6 @@ def _values(shape: Any, value: Any, path: str) -> Iterator[tuple[Any, Any, str]]
             inside = f"{path}[{reprlib.repr(key)}]"
             yield from _values(shape.key, key, inside)
             yield from _values(shape.value, item, inside)
-
-
-def _wrong_kind(shape: Any, value: Any, path: str) -> Iterator[Fault]:  # noqa: ANN401
-    kind, wanted = KINDS.get(shape.type_name, (object, ""))
-    # To Python a boolean is a number.
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is int):
-        yield Fault(path, f"must be {wanted}, but is of Python's type `{type(value).__name__}`")
-
-
-def _wrong_members(shape: Any, value: Any, path: str) -> Iterator[Fault]:  # noqa: ANN401
-    if shape.type_name != "structure":
-        return
-    for name in value:
-        if name not in shape.members:
-            near = get_close_matches(str(name), shape.members, 1)
-            meant = f"; near it is `{near[0]}`" if near else ""
-            yield Fault(_joined(path, name), f"is no field of a training job{meant}")
-    for name in shape.required_members:
-        if name not in value:
-            yield Fault(_joined(path, name), "is missing")
 
 
 def _limits(shape: Any, value: Any, path: str) -> Iterator[Fault]:  # noqa: ANN401
@@ -188,10 +161,7 @@ def _not_among(value: str, known: list[str]) -> str:
 
 
 def _unfit(value: str, pattern: str, path: str) -> Iterator[Fault]:
-    if pattern in ANY_TEXT:
-        if LINE_BREAKS.search(value):
-            yield Fault(path, f"is {reprlib.repr(value)}; a line break is not allowed")
-    elif not python_pattern(pattern).fullmatch(value):
+    if not python_pattern(pattern).fullmatch(value):
         expected = _nearest(EXPECTED, path) or f"what fits `{pattern}`"
         yield Fault(path, f"is {reprlib.repr(value)}; expected: {expected}")
 
@@ -202,3 +172,47 @@ def python_pattern(java: str) -> re.Pattern[str]:
     for theirs, ours in CHARACTERS.items():
         java = java.replace(theirs, ours)
     return re.compile(java, flags)
+
+
+# What AWS checks on its own side of what users set: its model does not tell.
+
+
+def _spot(request: Request) -> Iterator[Fault]:
+    stopping, path = request["StoppingCondition"], "StoppingCondition.MaxWaitTimeInSeconds"
+    wait, runtime = stopping.get("MaxWaitTimeInSeconds"), stopping["MaxRuntimeInSeconds"]
+    if not request["EnableManagedSpotTraining"]:
+        if wait is not None:
+            yield Fault(path, f"is {wait}, but only a spot job waits: it needs `--spot`")
+        return
+    if wait < runtime:
+        yield Fault(path, f"is {wait} s, less than the runtime of {runtime} s that it includes")
+    for name in ("KeepAlivePeriodInSeconds", "InstancePreferences"):
+        if request["ResourceConfig"].get(name):
+            yield Fault(f"ResourceConfig.{name}", "cannot be had with `--spot`; leave out either")
+
+
+def _runtime(request: Request) -> Iterator[Fault]:
+    seconds, most = request["StoppingCondition"]["MaxRuntimeInSeconds"], MOST_DAYS * 24 * 3600
+    if seconds > most:
+        path = "StoppingCondition.MaxRuntimeInSeconds"
+        yield Fault(path, f"is {seconds} s; at most {most} s, {MOST_DAYS} days")
+
+
+def _volume_key(request: Request) -> Iterator[Fault]:
+    resources = request["ResourceConfig"]
+    if "VolumeKmsKeyId" not in resources:
+        return
+    preferences = resources.get("InstancePreferences", [resources])
+    types = {each["InstanceType"] for each in preferences}
+    for name in sorted(name for name in types if family(name) in LOCAL_DISKS):
+        what = f"is not allowed on {name}, whose own disk encrypts itself; leave it out"
+        yield Fault("ResourceConfig.VolumeKmsKeyId", what)
+
+
+def _tags(request: Request) -> Iterator[Fault]:
+    for position, tag in enumerate(request["Tags"]):
+        if tag["Key"].lower().startswith("aws:"):
+            yield Fault(f"Tags[{position}].Key", f"is `{tag['Key']}`; `aws:` is AWS's own")
+
+
+RULES = (_spot, _runtime, _volume_key, _tags)

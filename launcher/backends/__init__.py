@@ -1,7 +1,10 @@
-"""Where jobs can run: one module a backend, each with the same functions."""
+"""Where jobs can run: one module a backend, each with the same few names.
+
+Nothing here, nor in `launcher.runs`, knows which backend a run's job is at: `launcher.lookup` does.
+"""
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 if TYPE_CHECKING:
     from launcher.plan import Plan
@@ -15,48 +18,48 @@ BACKENDS = {
 }
 
 
+class JobHandle(Protocol):
+    """A run's job, whoever launched it: made of the run, whose launch noted where the job is."""
+
+    def refresh(self) -> bool:
+        """Say whether the job is at work; note its end, if it has come and nobody noted it."""
+
+    def read_log(self) -> str:
+        """Return what the job has said so far, as far as its backend kept it."""
+
+    def follow_logs(self, to: TextIO, *, stop_on_interrupt: bool) -> None:
+        """Show the log until the job has ended.
+
+        Ctrl-C asks the job to stop, and its end is awaited; or else it is passed on.
+        """
+
+    def stop(self) -> None:
+        """Ask the job to stop, and wait until it has written its checkpoint."""
+
+    def outcome(self) -> int:
+        """Return the exit code of a job that has ended; say or raise why it failed."""
+
+
 class Backend(Protocol):
-    """What a backend's module offers; `OPTIONS` are the machine options that only some know."""
+    """What a backend's module offers."""
 
-    OPTIONS: set[str]
-
-    @staticmethod
-    def request(plan: "Plan") -> dict[str, Any]:
+    def request(self, plan: "Plan") -> dict[str, Any]:
         """Build all that will be sent, without sending it; pure and printable."""
 
-    @staticmethod
-    def prepare(plan: "Plan", request: dict[str, Any]) -> None:
-        """Stage what the job reads from this machine."""
+    def submit(self, plan: "Plan", request: dict[str, Any]) -> JobHandle:
+        """Stage what the job reads from this machine, and send the request unchanged."""
 
-    @staticmethod
-    def submit(plan: "Plan", request: dict[str, Any], *, detach: bool) -> int:
-        """Send a request unchanged and, unless detached, follow; returns the job's exit code."""
-
-    @staticmethod
-    def run_called(name: str) -> "Run | None":
-        """Find a run by the backend's own marks, wherever it was launched."""
-
-    @staticmethod
-    def is_running(run: "Run") -> bool:
-        """Say whether the run's job is at work."""
-
-    @staticmethod
-    def settle(run: "Run") -> None:
-        """Note the end of a job that nobody followed, if it has ended."""
-
-    @staticmethod
-    def follow(run: "Run") -> int:
-        """Show the job's log until it ends; returns its exit code, or 0 after Ctrl-C."""
-
-    @staticmethod
-    def show_log(run: "Run") -> bool:
-        """Print the log so far, if the backend keeps one; what lies in the run's folder is not."""
-
-    @staticmethod
-    def stop(run: "Run") -> None:
-        """Ask the job to stop, and wait until it has written its checkpoint."""
+    def Job(self, run: "Run") -> JobHandle:  # noqa: N802  a class
+        """Make the handle of a run's job."""
 
 
 def load_backend(name: str) -> Backend:
-    module: Backend = import_module(BACKENDS[name])  # type: ignore[assignment]
+    module: Backend = import_module(BACKENDS[name])
     return module
+
+
+if TYPE_CHECKING:
+    # What cannot be seen of a module that is loaded by its name.
+    from launcher.backends import docker, process, sagemaker
+
+    _: tuple[Backend, Backend, Backend] = (docker, process, sagemaker)

@@ -5,18 +5,22 @@ launcher. It is removed once its end has been noted, with the network that sever
 """
 
 import shlex
-import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
-import click
-
-from job.errors import BackendError, Interrupted, MachineError, OutOfMemory, Stopped
+from job.errors import (
+    BackendError,
+    EmbedtuneError,
+    Interrupted,
+    MachineError,
+    OutOfMemory,
+    Stopped,
+)
 from launcher import engine
 from launcher.container import FOLDER_LABEL, LABEL, run_command
-from launcher.container_logs import all_lines, shown
+from launcher.container_logs import all_lines, log_of, shown
 from launcher.engine import docker
 from launcher.hosts import (
     Host,
@@ -26,13 +30,11 @@ from launcher.hosts import (
     network_command,
     prepare_workspaces,
 )
-from launcher.interruption import terminated_like_interrupted
-from launcher.ledger import note_launch, write_receipt
 from launcher.plan import Plan
+from launcher.records import note_launch, write_receipt
 from launcher.runs import Run, begun_here
 from launcher.staging import stage
 
-OPTIONS = {"image", "gpus", "memory", "shm_size", "network", "hosts"}
 # The job finishes its step and writes a checkpoint within it; SageMaker is as patient.
 GRACE_SECONDS = 120
 KILLED, TERMINATED = 137, 143
@@ -62,8 +64,7 @@ def request(plan: Plan) -> dict[str, Any]:
 def prepare(plan: Plan, request: dict[str, Any]) -> None:
     """Fill the workspaces; after that `request["command"]` starts the job, here or in a shell."""
     run = Run(plan.folder, plan.destination)
-    settle(run)
-    if is_running(run):
+    if Job(run).refresh():
         msg = f"The run `{run.name}` is under way: `embedtune logs --follow {run.name}`."
         raise MachineError(msg)
     run.workspace.require_unlocked()
@@ -74,12 +75,11 @@ def prepare(plan: Plan, request: dict[str, Any]) -> None:
     note_launch(run, request, **facts, **({"hosts": len(hosts)} if len(hosts) > 1 else {}))
 
 
-def submit(plan: Plan, request: dict[str, Any], *, detach: bool) -> int:
+def submit(plan: Plan, request: dict[str, Any]) -> "Job":
     run = Run(plan.folder, plan.destination)
     prepare(plan, request)
-    with terminated_like_interrupted():
-        _start(run, request)
-    return 0 if detach else follow(run, attached=True)
+    _start(run, request)
+    return Job(run)
 
 
 def _start(run: Run, request: dict[str, Any]) -> None:
@@ -96,63 +96,80 @@ def _start(run: Run, request: dict[str, Any]) -> None:
         raise
 
 
-def follow(run: Run, *, attached: bool = False) -> int:
-    """Show the containers' log until they end; returns the job's exit code.
+class Job:
+    """The containers of a run, whoever started them."""
 
-    Ctrl-C leaves them running; where we are attached it asks them to stop, and waits for the
-    checkpoint.
-    """
-    hosts = list(_states(run)) or _hosts(run)
-    # A launch keeps stdout for the report.
-    to = sys.stderr if attached else sys.stdout
-    try:
-        with terminated_like_interrupted(), shown(hosts, "--follow", to=to):
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    def refresh(self) -> bool:
+        """Note the end of containers that have all ended: their log, a receipt; remove them."""
+        states = _states(self._run)
+        if any(state.is_running for state in states.values()):
+            return True
+        if states:
+            _keep_log(self._run, list(states))
+            # A container that somebody made and never started has nothing to tell.
+            _write_receipt(self._run, states)
+            _remove(list(states))
+        _remove_network(self._run)
+        return False
+
+    def read_log(self) -> str:
+        if hosts := list(_states(self._run)):
+            return _said_by(self._run, hosts)
+        path = self._run.workspace.root / KEPT_LOG
+        return path.read_text("utf-8", errors="replace") if path.is_file() else ""
+
+    def follow_logs(self, to: TextIO, *, stop_on_interrupt: bool) -> None:
+        hosts = list(_states(self._run)) or _hosts(self._run)
+        with shown(hosts, "--follow", to=to):
             try:
                 docker("wait", *(host.container for host in hosts))
             except KeyboardInterrupt:
-                if not attached:
+                if not stop_on_interrupt:
                     raise
-                _stop(run)
-    except KeyboardInterrupt:
-        click.echo(f"The job goes on; to end it: embedtune stop {run.name}", err=True)
-        return 0
-    return _outcome(run)
+                self._ask_to_stop()
+
+    def stop(self) -> None:
+        with shown(list(_states(self._run)), "--follow", "--tail", "0", to=sys.stderr):
+            self._ask_to_stop()
+        self.refresh()
+
+    def _ask_to_stop(self) -> None:
+        """Give the job time for its checkpoint; a second Ctrl-C kills it."""
+        try:
+            if running := _running(self._run):
+                docker("stop", "-t", str(GRACE_SECONDS), *running)
+        except KeyboardInterrupt:
+            # One that ends meanwhile cannot be killed.
+            for container in _running(self._run):
+                with suppress(BackendError):
+                    docker("kill", container)
+
+    def outcome(self) -> int:
+        self.refresh()
+        receipt = self._run.receipt
+        if receipt is None:
+            again = f"`embedtune logs {self._run.name}`"
+            msg = f"The engine does not know the container any more: {again}."
+            raise BackendError(msg)
+        if receipt["container_exit_code"] == KILLED:
+            where = f" of the host {receipt['host']}" if "host" in receipt else ""
+            raise _killing(where, out_of_memory=receipt["ran_out_of_memory"])
+        return int(receipt["exit_code"])
 
 
-def stop(run: Run) -> None:
-    """Ask the job to stop and wait until it has."""
-    with shown(list(_states(run)), "--follow", "--tail", "0", to=sys.stderr):
-        _stop(run)
-    settle(run)
-
-
-def _stop(run: Run) -> None:
-    """Give the job time for its checkpoint; a second Ctrl-C kills it."""
-    try:
-        if running := _running(run):
-            docker("stop", "-t", str(GRACE_SECONDS), *running)
-    except KeyboardInterrupt:
-        # One that ends meanwhile cannot be killed.
-        for container in _running(run):
-            with suppress(BackendError):
-                docker("kill", container)
-
-
-def is_running(run: Run) -> bool:
-    return bool(_running(run))
-
-
-def settle(run: Run) -> None:
-    """Note the end of containers that have all ended: their log, a receipt; then remove them."""
-    states = _states(run)
-    if any(state.is_running for state in states.values()):
-        return
-    if states:
-        _keep_log(run, list(states))
-        # A container that somebody made and never started has nothing to tell.
-        _write_receipt(run, states)
-        _remove(list(states))
-    _remove_network(run)
+def _killing(where: str, *, out_of_memory: bool) -> EmbedtuneError:
+    if out_of_memory:
+        return OutOfMemory(
+            f"The container{where} was killed since its memory ran out. Raise `--memory`, or set "
+            "`training.mini_batch_size`, for instance to 16."
+        )
+    return BackendError(
+        f"The container{where} was killed. Launch the run's name again to go on from its "
+        "checkpoint."
+    )
 
 
 def _write_receipt(run: Run, states: dict[Host, engine.State]) -> None:
@@ -182,19 +199,7 @@ def _telling(states: dict[Host, engine.State]) -> Host:
     return min(killed, key=lambda host: not states[host].ran_out_of_memory, default=first)
 
 
-def show_log(run: Run) -> bool:
-    """Print the log so far; false where no container holds one."""
-    hosts = list(_states(run))
-    if not hosts:
-        return False
-    if len(hosts) > 1:
-        click.echo(all_lines(hosts), nl=False)
-        return True
-    with shown(hosts, to=sys.stdout):
-        return True
-
-
-def run_called(name: str) -> Run | None:
+def find_run(name: str) -> Run | None:
     """Find a run whose containers are still there, wherever it was launched."""
     seen = f'{{{{.Label "{FOLDER_LABEL}"}}}}'
     try:
@@ -239,28 +244,6 @@ def _remove_network(run: Run) -> None:
             docker("network", "rm", container_name(run.folder))
 
 
-def _outcome(run: Run) -> int:
-    settle(run)
-    receipt = run.receipt
-    if receipt is None:
-        msg = f"The engine does not know the container any more: `embedtune logs {run.name}`."
-        raise BackendError(msg)
-    where = f" of the host {receipt['host']}" if "host" in receipt else ""
-    if receipt["ran_out_of_memory"] and receipt["container_exit_code"] == KILLED:
-        msg = (
-            f"The container{where} was killed since its memory ran out. Raise `--memory`, or set "
-            "`training.mini_batch_size`, for instance to 16."
-        )
-        raise OutOfMemory(msg)
-    if receipt["container_exit_code"] == KILLED:
-        msg = (
-            f"The container{where} was killed. Launch the run's name again to go on from its "
-            "checkpoint."
-        )
-        raise BackendError(msg)
-    return int(receipt["exit_code"])
-
-
 def _exit_code(state: engine.State) -> int:
     if state.exit_code == KILLED:
         return OutOfMemory.exit_code if state.ran_out_of_memory else BackendError.exit_code
@@ -269,10 +252,10 @@ def _exit_code(state: engine.State) -> int:
 
 
 def _keep_log(run: Run, hosts: list[Host]) -> None:
-    path = run.workspace.root / KEPT_LOG
+    (run.workspace.root / KEPT_LOG).write_text(_said_by(run, hosts), "utf-8")
+
+
+def _said_by(run: Run, hosts: list[Host]) -> str:
     if _count(run) > 1:
-        path.write_text(all_lines(hosts), "utf-8")
-        return
-    with path.open("wb") as handle:
-        client = ["docker", "logs", hosts[0].container]
-        subprocess.run(client, stdout=handle, stderr=subprocess.STDOUT, check=False)
+        return all_lines(hosts)
+    return log_of(hosts[0])

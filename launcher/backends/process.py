@@ -7,23 +7,21 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from job.errors import BackendError, EmbedtuneError, Interrupted, OutOfMemory
-from launcher.interruption import terminated_like_interrupted
-from launcher.ledger import note_launch, write_receipt
 from launcher.plan import Plan
+from launcher.records import note_launch, write_receipt
 from launcher.runs import Run
 from launcher.staging import stage
 
-OPTIONS: set[str] = set()
 # Between two looks at a job that is not our child.
 PAUSE_SECONDS = 0.5
 # Where the kernel counts whom it has killed for want of memory: in our container (cgroup v2), whose
 # count is of nobody else, or on the whole machine.
 KILLS = (Path("/sys/fs/cgroup/memory.events"), Path("/proc/vmstat"))
 # The launcher that started a job writes the receipt so soon after the job's end.
-RECEIPT_SECONDS = 5.0
+RECEIPT_SECONDS = 30.0
 
 
 def request(plan: Plan) -> dict[str, Any]:
@@ -36,39 +34,95 @@ def request(plan: Plan) -> dict[str, Any]:
     }
 
 
-def prepare(plan: Plan, request: dict[str, Any]) -> None:
-    del request
+def submit(plan: Plan, request: dict[str, Any]) -> "Job":
     run = Run(plan.folder, plan.destination)
     run.workspace.require_unlocked()
     stage(run.workspace, plan.spec, plan.inputs)
+    job = Job(run)
+    job.start(request, plan.machine.price_per_hour)
+    return job
 
 
-def submit(plan: Plan, request: dict[str, Any], *, detach: bool) -> int:
-    """Run the job to its end, leave a receipt.
+class Job:
+    """The job of a run: our own child where this launcher started it."""
 
-    Ctrl-C asks the job to stop, and waits while it finishes its step and writes a checkpoint.
-    """
-    if detach:
-        msg = "`--detach` is not for `--backend process`: the job ends with its launcher."
-        raise BackendError(msg)
-    prepare(plan, request)
-    run = Run(plan.folder, plan.destination)
-    started, kills = time.monotonic(), _kills()
-    job = subprocess.Popen(
-        request["argv"],
-        env=os.environ | request["environment"],
-        # Its own session: the terminal's Ctrl-C then reaches the job once, through us.
-        start_new_session=True,
-    )
-    with terminated_like_interrupted():
-        price = plan.machine.price_per_hour
-        note_launch(run, request, pid=job.pid, price_per_hour=price)
-        code = _wait(job)
-    error = _death(-code, out_of_memory=_kills() > kills) if code < 0 else None
-    write_receipt(run, error.exit_code if error else code, time.monotonic() - started)
-    if error:
-        raise error
-    return code
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._child: subprocess.Popen[bytes] | None = None
+        self._was_interrupted = False
+
+    def start(self, request: dict[str, Any], price: float | None) -> None:
+        self._started, self._kills = time.monotonic(), _kills()
+        self._child = subprocess.Popen(
+            request["argv"],
+            env=os.environ | request["environment"],
+            # Its own session: the terminal's Ctrl-C then reaches the job once, through us.
+            start_new_session=True,
+        )
+        note_launch(self._run, request, pid=self._child.pid, price_per_hour=price)
+
+    def refresh(self) -> bool:
+        # The exit code is told to the job's launcher alone, who notes it.
+        return self._run.workspace.is_locked()
+
+    def read_log(self) -> str:
+        workspace = self._run.workspace
+        paths = (workspace.logs / "job.log", workspace.failure)
+        return "".join(p.read_text("utf-8", errors="replace") for p in paths if p.is_file())
+
+    def follow_logs(self, to: TextIO, *, stop_on_interrupt: bool) -> None:
+        if self._child:
+            # It writes to our own stderr; its end is what there is to wait for.
+            self._wait(self._child, stop_on_interrupt=stop_on_interrupt)
+            return
+        path = self._run.workspace.logs / "job.log"
+        shown, running = 0, True
+        while running:
+            running = self.refresh()
+            if path.is_file():
+                with path.open("rb") as handle:
+                    handle.seek(shown)
+                    shown += to.buffer.write(handle.read())
+                to.flush()
+            time.sleep(PAUSE_SECONDS if running else 0)
+
+    def stop(self) -> None:
+        # The lock says that it is alive, and the last to be launched is the one that holds it.
+        os.kill((self._run.launch or {})["pid"], signal.SIGTERM)
+        while self.refresh():
+            time.sleep(PAUSE_SECONDS)
+
+    def outcome(self) -> int:
+        if self._child:
+            return self._note_end(self._child.wait())
+        deadline = time.monotonic() + RECEIPT_SECONDS
+        while self._run.receipt is None and time.monotonic() < deadline:
+            time.sleep(PAUSE_SECONDS)
+        return int((self._run.receipt or {}).get("exit_code", 0))
+
+    def _wait(self, child: subprocess.Popen[bytes], *, stop_on_interrupt: bool) -> None:
+        try:
+            child.wait()
+        except KeyboardInterrupt:
+            if not stop_on_interrupt:
+                raise
+            child.send_signal(signal.SIGTERM)
+            self._was_interrupted = True
+            try:
+                child.wait()
+            except KeyboardInterrupt:
+                child.kill()
+
+    def _note_end(self, code: int) -> int:
+        if code == -signal.SIGTERM and self._was_interrupted:
+            # Before it listens for signals the job has nothing to save, and dies of them.
+            code = Interrupted.exit_code
+        error = _death(-code, out_of_memory=_kills() > self._kills) if code < 0 else None
+        seconds = time.monotonic() - self._started
+        write_receipt(self._run, error.exit_code if error else code, seconds)
+        if error:
+            raise error
+        return code
 
 
 def _death(number: int, *, out_of_memory: bool) -> EmbedtuneError:
@@ -92,68 +146,3 @@ def _kills() -> int:
             if "oom_kill" in counts:
                 return int(counts["oom_kill"])
     return 0
-
-
-def is_running(run: Run) -> bool:
-    return run.workspace.is_locked()
-
-
-def settle(run: Run) -> None:
-    """Leave it as it is: the exit code of a job is told to its launcher alone."""
-
-
-def follow(run: Run) -> int:
-    path = run.workspace.logs / "job.log"
-    shown = 0
-    with suppress(KeyboardInterrupt):
-        while True:
-            running = run.workspace.is_locked()
-            if path.is_file():
-                with path.open("rb") as handle:
-                    handle.seek(shown)
-                    shown += sys.stdout.buffer.write(handle.read())
-                sys.stdout.flush()
-            if not running:
-                return _code_of(run)
-            time.sleep(PAUSE_SECONDS)
-    return 0
-
-
-def run_called(name: str) -> Run | None:
-    """Know of none but by their folders."""
-    del name
-    return None
-
-
-def show_log(run: Run) -> bool:
-    """Say no: the run's own log, in its folder, is all there is."""
-    del run
-    return False
-
-
-def stop(run: Run) -> None:
-    # The lock says that it is alive, and the last to be launched is the one that holds it.
-    os.kill((run.launch or {})["pid"], signal.SIGTERM)
-    while run.workspace.is_locked():
-        time.sleep(PAUSE_SECONDS)
-
-
-def _wait(job: subprocess.Popen[bytes]) -> int:
-    try:
-        return job.wait()
-    except KeyboardInterrupt:
-        job.send_signal(signal.SIGTERM)
-    try:
-        code = job.wait()
-        # Before it listens for signals the job has nothing to save, and dies of them.
-        return Interrupted.exit_code if code == -signal.SIGTERM else code
-    except KeyboardInterrupt:
-        job.kill()
-        return job.wait()
-
-
-def _code_of(run: Run) -> int:
-    deadline = time.monotonic() + RECEIPT_SECONDS
-    while run.receipt is None and time.monotonic() < deadline:
-        time.sleep(PAUSE_SECONDS)
-    return int((run.receipt or {}).get("exit_code", 0))

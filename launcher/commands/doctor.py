@@ -2,62 +2,30 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from launcher.commands.machine import machine_options
+from launcher.machine import MachineOptions
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from launcher.findings import Finding
-    from launcher.plan import Plan
 
 
 @click.command()
 @click.argument(
     "job_file", required=False, type=click.Path(path_type=Path, exists=True, dir_okay=False)
 )
-@click.option(
-    "--backend",
-    type=click.Choice(["sagemaker", "docker", "process"]),
-    default="sagemaker",
-    show_default=True,
-    help="Where jobs are to run.",
+@machine_options(
+    *("backend", "image", "instance_type", "instances", "spot", "role", "stack"),
+    *("profile", "region"),
+    backend="sagemaker",
 )
-@click.option(
-    "--instance-type",
-    default="ml.g5.2xlarge",
-    show_default=True,
-    help="sagemaker: what they are to run on.",
-)
-@click.option(
-    "--instances",
-    type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    help="sagemaker: how many of them.",
-)
-@click.option("--spot", is_flag=True, help="sagemaker: on spot instances.")
-@click.option("--image", help="docker, sagemaker: the image.  [default: embedtune, or the stack's]")
-@click.option("--role", metavar="ARN", help="sagemaker: the job's role.  [default: the stack's]")
 @click.option("--output", help="sagemaker: s3://bucket/prefix.  [default: the stack's]")
-@click.option("--stack", default="embedtune", show_default=True, help="sagemaker: the stack.")
-@click.option("--profile", help="sagemaker: AWS profile.  [env: AWS_PROFILE]")
-@click.option("--region", help="sagemaker: AWS region.  [env: AWS_REGION]")
-def doctor(
-    job_file: Path | None,
-    backend: str,
-    instance_type: str,
-    instances: int,
-    image: str | None,
-    role: str | None,
-    output: str | None,
-    stack: str,
-    profile: str | None,
-    region: str | None,
-    *,
-    spot: bool,
-) -> None:
+def doctor(job_file: Path | None, output: str | None, **options: Any) -> None:  # noqa: ANN401
     """Look for all that a launch needs, and say what to do about what is missing.
 
     Nothing is changed. Exits with 13 where something is missing. With JOB_FILE it says whether
@@ -66,39 +34,15 @@ def doctor(
     from rich.console import Console
 
     from job.errors import BackendError
-    from launcher.doctor import (
-        examine,
-        examine_docker,
-        examine_gpus,
-        examine_process,
-        without_session,
-    )
+    from launcher.doctor import examine_docker, examine_process
 
-    if backend == "process":
+    machine = MachineOptions(**options)
+    if machine.backend == "process":
         findings = examine_process()
-    elif backend == "docker":
-        findings = examine_docker(image or "embedtune")
+    elif machine.backend == "docker":
+        findings = examine_docker(machine.image or "embedtune")
     else:
-        from launcher.aws import open_session
-
-        try:
-            session = open_session(profile, region)
-        except BackendError as error:
-            findings = without_session(error)
-        else:
-            bucket = _bucket(output)
-            findings = examine(
-                session,
-                stack,
-                instance_type,
-                instances,
-                spot=spot,
-                image=image,
-                role=role,
-                bucket=bucket,
-            )
-        plan = _plan(job_file, instance_type, instances) if job_file else None
-        findings += examine_gpus(instance_type, instances, plan)
+        findings = _examine_account(machine, job_file, output)
     Console(highlight=False).print(_table(findings))
     for line in _steps(findings):
         click.echo(line)
@@ -106,13 +50,23 @@ def doctor(
         sys.exit(BackendError.exit_code)
 
 
-def _plan(job_file: Path, instance_type: str, instances: int) -> "Plan":
+def _examine_account(
+    machine: MachineOptions, job_file: Path | None, output: str | None
+) -> "list[Finding]":
+    from job.errors import BackendError
     from job.spec_document import build_spec, read_document
-    from launcher.machine import MachineOptions
+    from launcher.aws import open_session
+    from launcher.doctor import examine, examine_gpus, without_session
     from launcher.plan import Plan
 
-    machine = MachineOptions("sagemaker", instance_type=(instance_type,), instances=instances)
-    return Plan("doctor", build_spec(read_document(job_file)), machine)
+    try:
+        session = open_session(machine.profile, machine.region)
+    except BackendError as error:
+        findings = without_session(error)
+    else:
+        findings = examine(session, machine, _bucket(output))
+    plan = Plan("doctor", build_spec(read_document(job_file)), machine) if job_file else None
+    return findings + examine_gpus(machine, plan)
 
 
 def _bucket(output: str | None) -> str | None:

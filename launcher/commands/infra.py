@@ -1,28 +1,15 @@
 """`embedtune infra deploy`, `status`, `delete`: what jobs on SageMaker need, made once."""
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from job.errors import BackendError
-from launcher.stack import DEFAULT_STACK
+from launcher.commands.machine import machine_options
 
 if TYPE_CHECKING:
-    import boto3
-
     from launcher.stack import Stack
-
-profile_option = click.option(
-    "--profile", metavar="NAME", help="Profile of the AWS settings.  [env: AWS_PROFILE]"
-)
-region_option = click.option(
-    "--region", metavar="NAME", help="AWS region.  [env: AWS_REGION; default: the profile's]"
-)
-stack_option = click.option(
-    "--stack", metavar="NAME", default=DEFAULT_STACK, show_default=True, help="Its name."
-)
-yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
 
 PLAN = """\
 The stack `{name}` in {region} makes: an encrypted bucket, a repository for images, the role that
@@ -37,7 +24,6 @@ def infra() -> None:
 
 
 @infra.command()
-@stack_option
 @click.option(
     "--data-bucket",
     "data_buckets",
@@ -68,24 +54,16 @@ def infra() -> None:
     help="What SageMaker may cost a month before a mail is sent; 0 takes the budget away.",
 )
 @click.option("--budget-email", metavar="ADDRESS", help="Who is told.")
-@profile_option
-@region_option
-@yes_option
+@machine_options("stack", "profile", "region", "yes")
 @click.option("--dry-run", is_flag=True, help="Print the template and its parameters, as JSON.")
 def deploy(
     stack: str,
-    data_buckets: tuple[str, ...],
-    hub_token_secret: str | None,
-    kms_key: str | None,
-    subnets: tuple[str, ...],
-    security_groups: tuple[str, ...],
-    budget: int | None,
-    budget_email: str | None,
     profile: str | None,
     region: str | None,
     *,
     yes: bool,
     dry_run: bool,
+    **given: Any,  # noqa: ANN401  what the stack is given, as `stack_parameters` takes it
 ) -> None:
     """Create the stack, or bring it up to date.
 
@@ -94,23 +72,14 @@ def deploy(
     from launcher.aws import open_session
     from launcher.stack import deploy_stack, stack_parameters, template_text
 
-    if bool(subnets) != bool(security_groups):
+    if bool(given["subnets"]) != bool(given["security_groups"]):
         msg = "`--subnet` and `--security-group` go together; give both or none."
         raise click.UsageError(msg)
-    if budget and not budget_email:
+    if (budget := given["budget"]) and not given["budget_email"]:
         msg = "`--budget` needs somebody to tell: `--budget-email`."
         raise click.UsageError(msg)
     session = open_session(profile, region)
-    parameters = stack_parameters(
-        session,
-        data_buckets=data_buckets,
-        subnets=subnets,
-        security_groups=security_groups,
-        hub_token_secret=hub_token_secret,
-        kms_key=kms_key,
-        budget_usd=budget,
-        budget_email=budget_email,
-    )
+    parameters = stack_parameters(session, **given)
     if dry_run:
         document = {
             "stack": stack,
@@ -130,22 +99,23 @@ def deploy(
 
 
 @infra.command()
-@stack_option
-@profile_option
-@region_option
+@machine_options("stack", "profile", "region")
 def status(stack: str, profile: str | None, region: str | None) -> None:
     """Show the stack's outputs."""
     from launcher.aws import open_session
+    from launcher.stack import read_stack
 
-    _show(_deployed(open_session(profile, region), stack))
+    session = open_session(profile, region)
+    found = read_stack(session, stack)
+    if found is None:
+        msg = f"There is no stack `{stack}` in {session.region_name}: `embedtune infra deploy`."
+        raise BackendError(msg)
+    _show(found)
 
 
 @infra.command()
-@stack_option
 @click.option("--with-data", is_flag=True, help="With all results and images, for good.")
-@profile_option
-@region_option
-@yes_option
+@machine_options("stack", "profile", "region", "yes")
 def delete(
     stack: str, profile: str | None, region: str | None, *, with_data: bool, yes: bool
 ) -> None:
@@ -157,16 +127,6 @@ def delete(
     extent = "with ALL results and images in it" if with_data else "if it holds no data"
     _ask(f"Delete the stack `{stack}` in {session.region_name}, {extent}?", yes=yes)
     delete_stack(session, stack, with_data=with_data, say=_tell)
-
-
-def _deployed(session: "boto3.Session", name: str) -> "Stack":
-    from launcher.stack import read_stack
-
-    stack = read_stack(session, name)
-    if stack is None:
-        msg = f"There is no stack `{name}` in {session.region_name}: `embedtune infra deploy`."
-        raise BackendError(msg)
-    return stack
 
 
 def _show(stack: "Stack") -> None:

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from job.errors import Interrupted, SpecError, Stopped
-from launcher.backends import Backend, load_backend
+from job.errors import BackendError, Interrupted, SpecError, Stopped
 from launcher.commands.machine import machine_options
 from launcher.commands.options import NAMED_OUTPUT, print_report, require_option
-from launcher.machine import GIVEN_TO_ALL, MachineOptions, option
+from launcher.machine import MachineOptions
 
 if TYPE_CHECKING:
     from job.spec import JobSpec
@@ -43,7 +42,7 @@ if TYPE_CHECKING:
     metavar="FIELD=VALUE",
     help="Any field of the spec, as in --set training.epochs=3.",
 )
-@machine_options
+@machine_options()
 @require_option
 @click.option("--detach", is_flag=True, help="docker, sagemaker: start the job and return.")
 @click.option("--dry-run", is_flag=True, help="Print what would be submitted, as JSON.")
@@ -63,50 +62,71 @@ def launch(
 ) -> None:
     """Run a job: JOB_FILE, options, or both (options win)."""
     from launcher import gate
+    from launcher.backends import load_backend
     from launcher.job_name import check_name, new_name
     from launcher.plan import Plan
     from launcher.runs import Run
 
     wanted = list(map(gate.parse, requirements))
     machine = MachineOptions(**options)
-    where = _backend_for(machine)
+    if foreign := ", ".join(machine.foreign()):
+        msg = f"`--backend {machine.backend}` takes no {foreign}."
+        raise click.UsageError(msg)
     given = {"data.source": data, "model.base": model, "output.uri": output, "preset": preset}
     spec = _wanted_spec(job_file, given, settings, name, machine)
     plan = Plan(check_name(name or new_name(spec.model.base)), spec, machine)
-    request = where.request(plan)
+    request = load_backend(machine.backend).request(plan)
     run = Run(plan.folder, plan.destination)
     if dry_run:
-        if "command" in request and not run.is_finished:
-            # It can be pasted: what it mounts is there.
-            _check_spec_of(run, spec)
-            where.prepare(plan, request)
-        click.echo(json.dumps({"spec": spec.model_dump(mode="json"), "request": request}, indent=2))
+        _show_request(plan, run, request)
         return
     _check_spec_of(run, spec)
     if run.is_finished:
         click.echo(f"The run {run.name} is finished already; nothing was changed.", err=True)
     else:
-        click.echo(f"Run {run.name}; results will be in {run.place.uri}", err=True)
-        code = where.submit(plan, request, detach=detach)
-        if code in (Interrupted.exit_code, Stopped.exit_code):
-            click.echo(f"To resume: {_resume_command(plan)}", err=True)
-        if code:
-            sys.exit(code)
+        _run(plan, run, request, detach=detach)
         if detach:
-            click.echo(f"To follow it: {_command('logs', plan)} --follow", err=True)
             return
     finished = Run(plan.folder, plan.destination)
     print_report(finished)
     gate.check(finished.report(), wanted)
 
 
-def _backend_for(machine: MachineOptions) -> Backend:
-    where = load_backend(machine.backend)
-    if foreign := machine.given().keys() - GIVEN_TO_ALL - where.OPTIONS:
-        names = ", ".join(sorted(option(name) for name in foreign))
-        msg = f"`--backend {machine.backend}` takes no {names}."
-        raise click.UsageError(msg)
-    return where
+def _show_request(plan: "Plan", run: "Run", request: dict[str, Any]) -> None:
+    if "command" in request and not run.is_finished:
+        from launcher.backends import docker
+
+        # It can be pasted: what it mounts is there.
+        _check_spec_of(run, plan.spec)
+        docker.prepare(plan, request)
+    spec = plan.spec.model_dump(mode="json")
+    click.echo(json.dumps({"spec": spec, "request": request}, indent=2))
+
+
+def _run(plan: "Plan", run: "Run", request: dict[str, Any], *, detach: bool) -> None:
+    """Submit the job and, unless detached, follow it; exits with its code if it has failed."""
+    from launcher.backends import load_backend
+    from launcher.lookup import follow, terminated_like_interrupted
+
+    machine = plan.machine
+    if detach and machine.backend == "process":
+        msg = "`--detach` is not for `--backend process`: the job ends with its launcher."
+        raise BackendError(msg)
+    click.echo(f"Run {run.name}; results will be in {run.place.uri}", err=True)
+    with terminated_like_interrupted():
+        job = load_backend(machine.backend).submit(plan, request)
+        if detach:
+            click.echo(f"To follow it: {_command('logs', plan)} --follow", err=True)
+            return
+        # A launch keeps stdout for the report.
+        stops = machine.backend != "sagemaker" or machine.stop_on_interrupt
+        code = follow(run, job, sys.stderr, stop_on_interrupt=stops)
+    if code in (Interrupted.exit_code, Stopped.exit_code):
+        # What the run's own spec does not hold: where it lies and what it runs on.
+        again = f"{_command('launch', plan)} {shlex.join(machine.arguments())}".rstrip()
+        click.echo(f"To resume: {again}", err=True)
+    if code:
+        sys.exit(code)
 
 
 def _check_spec_of(run: "Run", spec: "JobSpec") -> None:
@@ -169,11 +189,6 @@ def _usual_output(machine: MachineOptions) -> str:
     from launcher.site import stack_output
 
     return stack_output(machine) or usual
-
-
-def _resume_command(plan: "Plan") -> str:
-    """Repeat what the run's own spec does not hold: where it lies and what it runs on."""
-    return f"{_command('launch', plan)} {shlex.join(plan.machine.arguments())}".rstrip()
 
 
 def _command(name: str, plan: "Plan") -> str:

@@ -25,7 +25,7 @@ def report(name: str | None, output: str, requirements: tuple[str, ...], *, open
     From S3 just the report is fetched, into runs/NAME/report.
     """
     from launcher import gate
-    from launcher.jobs import find_result
+    from launcher.lookup import find_result
     from launcher.show import PAGE
 
     wanted = list(map(gate.parse, requirements))
@@ -48,7 +48,7 @@ def report(name: str | None, output: str, requirements: tuple[str, ...], *, open
 )
 def fetch(name: str, output: str, folder: Path | None, *, with_model: bool) -> None:
     """Fetch the results of the run NAME (or s3://…/NAME) and verify them against its manifest."""
-    from launcher.jobs import find_result
+    from launcher.lookup import find_result
     from launcher.runs import fetch_results
 
     run = find_result(output, name)
@@ -62,14 +62,12 @@ def ls(output: str) -> None:
     """List the runs, the latest first."""
     from rich.console import Console
 
-    from launcher.jobs import settle
-    from launcher.runs import list_runs, preload
+    from launcher.lookup import list_runs
+    from launcher.runs import preload
     from launcher.show import runs_table
 
     runs = list_runs(output)
     if runs:
-        for run in runs:
-            settle(run)
         preload(runs)
         Console(highlight=False).print(runs_table(runs))
     else:
@@ -91,10 +89,11 @@ def compare(names: tuple[str, ...], output: str, page: Path, *, open_it: bool) -
     """Put runs side by side: those that were tested on the same questions and documents."""
     from rich.console import Console
 
-    from launcher.runs import by_test_set, find_run, preload
+    from launcher.lookup import find_result
+    from launcher.runs import by_test_set, preload
     from launcher.show import side_by_side
 
-    runs = [find_run(output, name) for name in names]
+    runs = [find_result(output, name) for name in names]
     preload(runs)
     groups = by_test_set(runs)
     console = Console(highlight=False)

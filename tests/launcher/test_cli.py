@@ -18,9 +18,6 @@ from job.spec_document import build_spec, field_rows
 from launcher.cli import main
 from launcher.settings import settings_file
 
-HEAVY = ("torch", "sentence_transformers", "transformers", "datasets", "sagemaker", "boto3")
-LEGAL = "letters, digits and inner hyphens, at most 60 characters."
-
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
@@ -50,19 +47,6 @@ def dry_run(*arguments):
     return json.loads(out)
 
 
-def expected_document(spec, workspace, environment, inputs):
-    argv = [sys.executable, "-P", "-m", "job", "train", "--workspace", workspace]
-    return {
-        "spec": spec,
-        "request": {
-            "backend": "process",
-            "argv": argv,
-            "environment": environment,
-            "inputs": inputs,
-        },
-    }
-
-
 # Help and version.
 
 
@@ -84,20 +68,6 @@ def test_every_command_explains_itself(command):
     assert all(option.help for option in options if option.param_type_name == "option")
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["launch", "--help"]])
-def test_help_loads_nothing_heavy(arguments):
-    """Help is for the impatient: no library that takes seconds is imported on the way."""
-    code = (
-        "import sys; from launcher.cli import main\n"
-        f"try: main({arguments}, prog_name='embedtune')\n"
-        f"finally: print('heavy:', [name for name in {HEAVY} if name in sys.modules])"
-    )
-    command = [sys.executable, "-P", "-c", code]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    assert done.stdout.startswith("Usage: embedtune ")
-    assert done.stdout.splitlines()[-1] == "heavy: []"
-
-
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
@@ -105,15 +75,10 @@ def test_help_loads_nothing_heavy(arguments):
         (["launch", "--epochs", "3"], "No such option"),
         (["launch", "nowhere.yaml"], "File 'nowhere.yaml' does not exist."),
         (["launch", "--backend", "moon"], "'moon' is not "),
-        (
-            ["launch", "--preset", "fast"],
-            "'fast' is not one of 'quick', 'balanced', 'best'.",
-        ),
-        (["launch", "--device", "tpu"], "'tpu' is not one of 'auto', 'cuda', 'mps', 'cpu'."),
         (["launch", "--price-per-hour", "-1"], "-1.0 is not in the range x>=0."),
+        (["launch", "--hosts", "0"], "0 is not in the range x>=1."),
+        (["launch", "--max-runtime", "soon"], "'soon' is no time; expected 90m, 4h or 1d."),
         (["check"], "Missing argument 'DATA'."),
-        (["fetch"], "Missing argument 'NAME'."),
-        (["compare"], "Missing argument 'NAME NAME…'."),
     ],
 )
 def test_wrong_usage_is_exit_code_2(folder, arguments, reason):
@@ -132,25 +97,14 @@ def test_init_writes_the_job_file_and_says_what_comes_next(folder):
     assert run("init") == (0, "Wrote job.yaml. Next: embedtune launch job.yaml\n", "")
     packaged = resources.files("launcher").joinpath("job.yaml").read_text("utf-8")
     assert (folder / "job.yaml").read_text("utf-8") == packaged
-    assert run("init", "other.yaml") == (0, "Wrote other.yaml. Next: embedtune launch other.yaml\n",
-                                         "")  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["job.yaml", "pairs.jsonl"])
-def test_init_never_overwrites(folder, name):
+def test_init_never_overwrites(folder):
     """A file that exists is left as it is, with exit code 7 and what to do."""
     (folder / "job.yaml").write_text("mine", "utf-8")
-    before = (folder / name).read_text("utf-8")
-    message = f"Error: `{name}` exists already; it was left as it is. Name another file.\n"
-    assert run("init", name) == (7, "", message)
-    assert (folder / name).read_text("utf-8") == before
-
-
-def test_init_in_a_missing_folder_is_a_storage_error(folder):
-    """No folder is made on the way."""
-    message = "Error: `no/job.yaml` cannot be written: No such file or directory.\n"
-    assert run("init", "no/job.yaml") == (7, "", message)
-    assert not (folder / "no").exists()
+    code, out, err = run("init")
+    assert (code, out, "`job.yaml` exists already" in err) == (7, "", True)
+    assert (folder / "job.yaml").read_text("utf-8") == "mine"
 
 
 def test_the_printed_schema_accepts_the_init_file_and_no_unknown_field(folder):
@@ -177,38 +131,31 @@ def test_the_printed_schema_accepts_the_init_file_and_no_unknown_field(folder):
 
 
 def test_a_dry_run_prints_one_document_and_touches_nothing(folder):
-    """stdout is exactly `{"spec": …, "request": …}`: what would be done, and where."""
-    options = ["--model", "./encoder", "--name", "first", "--set", "training.epochs=2"]
-    document = dry_run("--data", "pairs.jsonl", *options)
-
+    """Exactly `{"spec": …, "request": …}`; where a job runs is no part of what it does."""
+    what = ["--data", "pairs.jsonl", "--model", "./encoder", "--set", "training.epochs=2"]
+    where = ["--name", "n", "--output", "out", "--device", "cpu", "--price-per-hour", "1.212"]
     sections = {
         "data": {"source": "pairs.jsonl"},
         "model": {"base": "./encoder"},
         "training": {"epochs": 2},
+        "output": {"uri": "out"},
     }
-    assert document == expected_document(
-        build_spec(sections).model_dump(mode="json"),
-        "runs/first/.work",
-        {"TRAINING_JOB_NAME": "first", "EMBEDTUNE_RUN": "first", "EMBEDTUNE_DEVICE": "auto"},
-        {"data": "pairs.jsonl"},
-    )
-
-
-def test_machine_options_go_into_the_request_and_not_into_the_spec(folder):
-    """Where a job runs is no part of what it does: the spec is the same on every machine."""
-    options = ["--data", "owner/data", "--name", "n", "--output", str(folder / "out")]
-    machine = ["--backend", "process", "--device", "cpu", "--price-per-hour", "1.212"]
-    spec = build_spec({"data": {"source": "owner/data"}, "output": {"uri": str(folder / "out")}})
-    environment = {
-        "TRAINING_JOB_NAME": "n",
-        "EMBEDTUNE_RUN": "n",
-        "EMBEDTUNE_DEVICE": "cpu",
-        "EMBEDTUNE_PRICE_PER_HOUR": "1.212",
+    spec = build_spec(sections).model_dump(mode="json")
+    assert dry_run(*what, *where) == {
+        "spec": spec,
+        "request": {
+            "backend": "process",
+            "argv": [sys.executable, "-P", "-m", "job", "train", "--workspace", "out/n/.work"],
+            "environment": {
+                "TRAINING_JOB_NAME": "n",
+                "EMBEDTUNE_RUN": "n",
+                "EMBEDTUNE_DEVICE": "cpu",
+                "EMBEDTUNE_PRICE_PER_HOUR": "1.212",
+            },
+            "inputs": {"data": "pairs.jsonl"},
+        },
     }
-    assert dry_run(*options, *machine) == expected_document(
-        spec.model_dump(mode="json"), str(folder / "out" / "n" / ".work"), environment, {}
-    )
-    assert dry_run(*options)["spec"] == spec.model_dump(mode="json")
+    assert dry_run(*what, "--output", "out")["spec"] == spec
 
 
 def test_every_local_input_becomes_a_channel(folder):
@@ -232,29 +179,20 @@ def test_every_local_input_becomes_a_channel(folder):
 
 def test_what_lies_in_s3_or_on_the_hub_is_fetched_by_the_job(folder):
     """No channel is made of it, and the workspace is here wherever the results go."""
-    data = {"source": "s3://bucket/pairs.jsonl", "test": "hf://datasets/owner/data@main:test"}
-    output = {"uri": "s3://bucket/runs"}
-    options = ["--data", data["source"], "--set", f"data.test={data['test']}", "--name", "n"]
-
-    document = dry_run(*options, "--output", output["uri"])
-
-    assert document == expected_document(
-        build_spec({"data": data, "output": output}).model_dump(mode="json"),
-        "runs/n/.work",
-        {"TRAINING_JOB_NAME": "n", "EMBEDTUNE_RUN": "n", "EMBEDTUNE_DEVICE": "auto"},
-        {},
-    )
+    data = ["--data", "s3://bucket/pairs.jsonl", "--set", "data.test=hf://datasets/a/b@main:test"]
+    request = dry_run(*data, "--name", "n", "--output", "s3://bucket/runs")["request"]
+    assert (request["inputs"], request["argv"][-1]) == ({}, "runs/n/.work")
 
 
-def test_what_only_docker_takes_is_refused_elsewhere(folder):
+def test_what_a_backend_does_not_take_is_refused(folder):
     """An option that would be ignored is a mistake: usage, exit code 2."""
-    options = ["--data", "pairs.jsonl", "--memory", "4g", "--gpus", "all"]
+    options = ["--data", "pairs.jsonl", "--memory", "4g", "--gpus", "all", "--image", "mine"]
     code, _, err = run("launch", *options)
-    assert code == 2
-    assert "`--backend process` takes no --gpus, --memory." in err
+    assert (code, "`--backend process` takes no --gpus, --image, --memory." in err) == (2, True)
+    code, _, err = run("launch", *options, "--backend", "sagemaker")
+    assert (code, "`--backend sagemaker` takes no --gpus, --memory." in err) == (2, True)
     code, _, err = run("launch", "--data", "pairs.jsonl", "--detach")
-    assert code == 13
-    assert "`--detach` is not for `--backend process`" in err
+    assert (code, "`--detach` is not for `--backend process`" in err) == (13, True)
 
 
 # Where results go when nothing is said: the nearer to the command line, the stronger.
@@ -335,16 +273,6 @@ def test_the_presets_on_the_command_line_are_those_of_the_spec():
     assert list(option.type.choices) == list(PRESETS)
 
 
-@pytest.mark.parametrize("preset", PRESETS)
-def test_a_preset_reaches_the_spec(folder, preset):
-    """`--preset quick` is `preset: quick` in a job file: its values are in the resolved spec."""
-    document = dry_run("--data", "pairs.jsonl", "--preset", preset)
-
-    expected = build_spec({"data": {"source": "pairs.jsonl"}, "preset": preset})
-    assert document["spec"] == expected.model_dump(mode="json")
-    assert document["spec"]["preset"] == preset
-
-
 def test_a_preset_gives_way_to_what_is_said_of_a_field(folder):
     """`--preset` wins over another preset, and never over a field's own value, wherever it is."""
     (folder / "job.yaml").write_text(
@@ -378,117 +306,52 @@ def test_a_run_without_a_name_is_named_after_its_model(folder):
 
 # What is refused, before anything is done.
 
-NO_DATA = "No data: give `--data`, or a job file with `data.source` (`embedtune init`)."
+# What is wrong, and what the line says of it.
 REFUSED = [
-    pytest.param([], NO_DATA, id="nothing given"),
-    pytest.param(["--name", "new"], NO_DATA, id="a name that no run has"),
-    pytest.param(
-        ["--set", "training.epoch=3"],
-        "`training.epoch` is not a field of the spec. Did you mean `training.epochs`?",
-        id="unknown field",
-    ),
-    pytest.param(
-        ["--set", "training.epochs"],
-        "`--set training.epochs` has no `=`; expected `--set section.field=value`.",
-        id="no value",
-    ),
-    pytest.param(
-        ["--set", "training.seed=-1"],
-        "`training.seed`: Input should be greater than or equal to 0 (found -1)",
-        id="out of bounds",
-    ),
-    pytest.param(
-        ["--set", "preset=fast"],
-        "`preset`: Input should be 'quick', 'balanced' or 'best' (found 'fast')",
-        id="unknown preset",
-    ),
-    pytest.param(
-        ["--data", "pairs.jsonl", "--name", "my_run"],
-        f"`--name my_run` is not legal: {LEGAL}",
-        id="illegal name",
-    ),
-    pytest.param(
-        ["--data", "pairs.jsonl", "--name", "../up"],
-        f"`--name ../up` is not legal: {LEGAL}",
-        id="name that is a path",
-    ),
-    pytest.param(
-        ["--data", "pairs.jsonl", "--output", "s3://", "--name", "n"],
-        "`s3://` names no bucket; expected `s3://bucket/prefix`.",
-        id="output without a bucket",
-    ),
-    pytest.param(
+    ([], "`embedtune init`"),
+    (["--name", "new"], "No data"),
+    (["--set", "training.epoch=3"], "Did you mean `training.epochs`?"),
+    (["--set", "training.epochs"], "`--set training.epochs` has no `=`"),
+    (["--set", "preset=fast"], "`preset`"),
+    (["--data", "pairs.jsonl", "--name", "../up"], "`--name ../up`"),
+    (
         ["--data", "pairs.jsonl", "--output", "s3://My_Bucket/runs", "--name", "n"],
-        "`s3://My_Bucket/runs` names no bucket; expected `s3://bucket/prefix`.",
-        id="output in no legal bucket",
+        "`s3://My_Bucket",
     ),
-    pytest.param(
-        ["--data", "pairs.jsonl", "--set", "output.hub=search"],
-        "`output.hub`: expected a repository, `owner/name` (found 'search')",
-        id="hub repository without an owner",
-    ),
-    pytest.param(
-        ["broken.yaml"],
-        "`broken.yaml` is not valid YAML in line 2: expected ',' or ']', but got '<stream end>'.",
-        id="broken job file",
-    ),
-    pytest.param(
-        ["list.yaml"],
-        "`list.yaml` holds a list; expected sections such as `data:`.",
-        id="job file without sections",
-    ),
+    (["broken.yaml"], "`broken.yaml` is not valid YAML in line 2"),
+    (["latin.yaml"], "`latin.yaml` is not UTF-8"),
+    (["list.yaml"], "`list.yaml` holds a list"),
 ]
 
 
-@pytest.mark.parametrize(("arguments", "message"), REFUSED)
-def test_a_wrong_spec_is_exit_code_3_and_leaves_nothing(folder, arguments, message):
+@pytest.mark.parametrize(("arguments", "part"), REFUSED, ids=lambda value: str(value)[:40])
+def test_a_wrong_spec_is_exit_code_3_and_leaves_nothing(folder, arguments, part):
     """One line that says what to type; no folder of a run that never began."""
     (folder / "broken.yaml").write_text("data:\n  columns: [a, b", "utf-8")
+    (folder / "latin.yaml").write_bytes("model: {name: Größe}\n".encode("latin-1"))
     (folder / "list.yaml").write_text("- data\n", "utf-8")
     before = sorted(folder.rglob("*"))
-    assert run("launch", *arguments) == (3, "", f"Error: {message}\n")
+    code, out, err = run("launch", *arguments)
+    assert (code, out, len(err.splitlines())) == (3, "", 1)
+    assert part in err
     assert sorted(folder.rglob("*")) == before
-
-
-def test_a_job_file_in_another_encoding_is_named(folder):
-    """Latin-1 is the user's error in a line, not a traceback."""
-    (folder / "job.yaml").write_bytes("model: {name: Größe}\n".encode("latin-1"))
-    code, out, err = run("launch", "job.yaml", "--data", "pairs.jsonl", "--dry-run")
-    assert (code, out) == (3, "")
-    assert re.fullmatch(r"Error: `job\.yaml` is not UTF-8.*\n", err)
 
 
 # Where there are no runs.
 
 
-@pytest.mark.parametrize("arguments", [[], ["--output", "elsewhere"]])
-def test_listing_no_runs_says_how_to_start_one(folder, arguments):
-    """It is no failure; the hint goes to stderr, so that a script sees an empty list."""
-    output = (arguments or ["runs"])[-1]
-    hint = f"No runs in {output} yet. Start one with: embedtune launch\n"
-    assert run("ls", *arguments) == (0, "", hint)
-    assert not (folder / output).exists()
-
-
 def test_runs_are_looked_for_where_they_go_by_default(folder, monkeypatch):
-    """`EMBEDTUNE_OUTPUT` serves all commands; an option wins here as well."""
+    """`EMBEDTUNE_OUTPUT` serves all commands; an option wins. No runs are no failure of `ls`."""
+    hint = "No runs in {} yet. Start one with: embedtune launch\n"
+    assert run("ls") == (0, "", hint.format("runs"))
     monkeypatch.setenv("EMBEDTUNE_OUTPUT", "mine")
-
-    assert run("ls")[2] == "No runs in mine yet. Start one with: embedtune launch\n"
-    assert run("ls", "--output", "other")[2].startswith("No runs in other yet.")
+    assert run("ls") == (0, "", hint.format("mine"))
+    assert run("ls", "--output", "other") == (0, "", hint.format("other"))
     for command in (["report"], ["report", "first"], ["fetch", "first"], ["compare", "first"]):
         code, out, err = run(*command)
         assert (code, out) == (7, "")
         assert "in `mine`" in err
-
-
-def test_a_report_without_runs_is_a_storage_error(folder):
-    """Exit code 7, with what to do; a name that no run has is told apart."""
-    none = "There is no finished run in `runs`. Start one with `embedtune launch`."
-    assert run("report") == (7, "", f"Error: {none}\n")
-    unknown = "There is no run `first` in `runs`; `embedtune ls` lists the runs."
-    assert run("report", "first") == (7, "", f"Error: {unknown}\n")
-    assert not (folder / "runs").exists()
+    assert not (folder / "mine").exists()
 
 
 def test_a_damaged_run_does_not_hide_the_others(folder):
@@ -520,11 +383,7 @@ def test_check_is_the_jobs_own_check(folder):
     )
     assert done.returncode == 4
     assert done.stdout.startswith("Source     pairs.jsonl: 1 rows, 1 usable\n")
-    assert done.stderr == (
-        "Error: `pairs.jsonl` leaves 0 test queries of 1 usable rows (1 read); at least 1 are "
-        "needed to prove anything. Bring more rows, or set `data.test_fraction` or "
-        "`data.min_test_queries`.\n"
-    )
+    assert "at least 1 are needed" in done.stderr
 
 
 def test_every_field_can_be_set_on_the_command_line(folder):

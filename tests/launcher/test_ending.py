@@ -3,91 +3,58 @@
 import pytest
 
 from job.errors import BackendError, DataError, OutOfMemory, Stopped, StorageError, TimeLimit
-from launcher.ending import AGAIN, OUT_OF_MEMORY, ending, machines
-
-
-def ended(status, detail=None, reason=None):
-    found = {"TrainingJobStatus": status, "SecondaryStatus": detail or status}
-    return found | ({"FailureReason": reason} if reason else {})
+from launcher.ending import OUT_OF_MEMORY, TIMES, ending, machines
 
 
 @pytest.mark.parametrize(
-    ("found", "code", "line"),
+    ("status", "detail", "code", "line"),
     [
-        (ended("Completed"), 0, ""),
-        (ended("Stopped"), Stopped.exit_code, "The job was stopped."),
-        (
-            ended("Stopped", "MaxRuntimeExceeded"),
-            TimeLimit.exit_code,
-            f"The job's time was up. {AGAIN}, with a longer `--max-runtime` if need be.",
-        ),
-        (
-            ended("Stopped", "MaxWaitTimeExceeded"),
-            TimeLimit.exit_code,
-            (
-                "The job's time, the wait for spot machines included, was up. "
-                f"{AGAIN}, without `--spot` or with a longer `--max-wait`."
-            ),
-        ),
-        # The container's own line and code, whatever the line holds.
-        (
-            ended(
-                "Failed", reason="AlgorithmError: No pairs, exit code: 3, it says., exit code: 4"
-            ),
-            4,
-            "No pairs, exit code: 3, it says.",
-        ),
-        (
-            ended("Failed", reason="AlgorithmError: one\ntwo, exit code: 8"),
-            8,
-            "one\ntwo",
-        ),
-        (
-            ended("Failed", reason="AlgorithmError: , exit code: 139"),
-            139,
-            "The container ended with exit code 139 and gave no reason.",
-        ),
-        (
-            ended("Failed", reason="AlgorithmError: , exit code: 137"),
-            OutOfMemory.exit_code,
-            OUT_OF_MEMORY,
-        ),
-        # What SageMaker itself found, with advice where there is some.
-        (
-            ended("Failed", reason="CapacityError: Unable to provision."),
-            BackendError.exit_code,
-            (
-                "No such machine is free: launch the name again later, or give several "
-                "`--instance-type`. SageMaker says: CapacityError: Unable to provision."
-            ),
-        ),
-        (
-            ended("Failed", reason="ClientError: Data download failed:No S3 objects found."),
-            DataError.exit_code,
-            (
-                "There is nothing where the data should be: check `--data`. SageMaker says: "
-                "ClientError: Data "
-                "download failed:No S3 objects found."
-            ),
-        ),
-        (
-            ended("Failed", reason="ClientError: Data download failed: 403 Forbidden."),
-            StorageError.exit_code,
-            (
-                "The role may not read the data: `embedtune infra deploy --data-bucket` lets it. "
-                "SageMaker says: ClientError: Data download failed: 403 Forbidden."
-            ),
-        ),
-        (
-            ended("Failed", reason="InternalServerError: Please try again."),
-            BackendError.exit_code,
-            "SageMaker says: InternalServerError: Please try again.",
-        ),
-        (ended("Failed"), BackendError.exit_code, "SageMaker says: no reason"),
+        ("Completed", "Completed", 0, ""),
+        ("Stopped", "Stopped", Stopped.exit_code, "The job was stopped."),
+        *(("Stopped", detail, TimeLimit.exit_code, TIMES[detail]) for detail in TIMES),
     ],
 )
-def test_a_job_that_has_ended_has_a_code_and_a_line(found, code, line):
-    assert ending(found) == (code, line)
+def test_an_end_without_a_failure_has_a_code_and_a_line(status, detail, code, line):
+    assert ending({"TrainingJobStatus": status, "SecondaryStatus": detail}) == (code, line)
+
+
+def failed(**reason):
+    return ending({"TrainingJobStatus": "Failed", "SecondaryStatus": "Failed"} | reason)
+
+
+@pytest.mark.parametrize(
+    ("reason", "code", "line"),
+    [
+        ("No pairs, exit code: 3, it says., exit code: 4", 4, "No pairs, exit code: 3, it says."),
+        ("one\ntwo, exit code: 8", 8, "one\ntwo"),
+        (", exit code: 139", 139, "The container ended with exit code 139 and gave no reason."),
+        (", exit code: 137", OutOfMemory.exit_code, OUT_OF_MEMORY),
+    ],
+)
+def test_the_containers_own_line_and_code_come_through(reason, code, line):
+    assert failed(FailureReason=f"AlgorithmError: {reason}") == (code, line)
+
+
+@pytest.mark.parametrize(
+    ("reason", "error", "advice"),
+    [
+        ("CapacityError: Unable to provision.", BackendError, "`--instance-type`"),
+        ("ClientError: Data download failed:No S3 objects found.", DataError, "`--data`"),
+        ("ClientError: Data download failed: 403.", StorageError, "`embedtune infra deploy"),
+        ("InternalServerError: Please try again.", BackendError, ""),
+    ],
+)
+def test_what_sagemaker_itself_found_is_told_with_advice(reason, error, advice):
+    code, line = failed(FailureReason=reason)
+    assert (code, advice in line) == (error.exit_code, True)
+    assert line.endswith(f"SageMaker says: {reason}")
+
+
+def test_a_failure_without_a_reason_is_one_of_the_backend():
+    assert failed() == (BackendError.exit_code, "SageMaker says: no reason")
+
+
+SELECTED = {"SelectedInstanceType": "ml.g5.4xlarge", "SelectedInstanceCount": 3}
 
 
 @pytest.mark.parametrize(
@@ -96,14 +63,7 @@ def test_a_job_that_has_ended_has_a_code_and_a_line(found, code, line):
         ({"InstanceType": "ml.g5.2xlarge", "InstanceCount": 2}, ("ml.g5.2xlarge", 2)),
         # Of several types one is chosen, if any is free.
         ({"InstancePreferences": []}, ("", 1)),
-        (
-            {
-                "InstancePreferences": [],
-                "SelectedInstanceType": "ml.g5.4xlarge",
-                "SelectedInstanceCount": 3,
-            },
-            ("ml.g5.4xlarge", 3),
-        ),
+        ({"InstancePreferences": []} | SELECTED, ("ml.g5.4xlarge", 3)),
     ],
 )
 def test_the_machines_are_those_that_were_used(resources, expected):

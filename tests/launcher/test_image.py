@@ -65,19 +65,15 @@ def test_the_choices_are_the_dockerfiles_arguments(checkout):
     assert chosen["EXTRAS"] == "train,demo"
 
 
-def test_only_a_checkout_can_be_built(tmp_path):
-    done = CliRunner().invoke(main, ["image", "build", str(tmp_path)])
-    assert done.exit_code == 7
-    assert "is no checkout of embedtune" in done.stderr
-
-
-def test_a_build_argument_has_a_name_and_a_value(checkout):
-    done = CliRunner().invoke(main, ["image", "build", str(checkout), "--build-arg", "BASE"])
-    assert done.exit_code == 2
-    assert "expected NAME=VALUE" in done.stderr
-
-
-def test_a_reference_to_push_to_names_its_registry():
-    done = CliRunner().invoke(main, ["image", "push", "embedtune", "mine"])
-    assert done.exit_code == 13
-    assert "`mine` names no registry" in done.stderr
+@pytest.mark.parametrize(
+    ("arguments", "code", "part"),
+    [
+        (["build", "."], 7, "is no checkout of embedtune"),
+        (["build", ".", "--build-arg", "BASE"], 2, "expected NAME=VALUE"),
+        (["push", "embedtune", "mine"], 13, "`mine` names no registry"),
+    ],
+)
+def test_what_cannot_be_built_or_pushed_is_told(monkeypatch, tmp_path, arguments, code, part):
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(main, ["image", *arguments])
+    assert (done.exit_code, part in done.stderr) == (code, True)

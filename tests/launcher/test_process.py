@@ -1,5 +1,6 @@
 """Real runs through the command line: what they print, what they leave, and how they resume."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -10,15 +11,14 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
-from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 from tiny_job import JOB
 
-from job.errors import BackendError, DataError, EmbedtuneError, ModelError, OutOfMemory
+from job.errors import BackendError, DataError, ModelError, OutOfMemory
 from job.spec_document import build_spec
 from launcher.backends import process
 from launcher.cli import main
@@ -40,26 +40,17 @@ RESULT = {
 }
 
 
-@dataclass(frozen=True)
-class Halted:
-    """What an interrupted run said and left, and what was seen while it ran."""
-
-    status_while_running: str
-
-    done: subprocess.CompletedProcess
-    files: set[str]
-    receipt: dict
-    listing: dict
-    listing_while_running: dict
-    report: subprocess.CompletedProcess
-    second_launch: subprocess.CompletedProcess
-    files_after_second_launch: set[str]
-
-
-def embedtune(folder, *arguments):
+def in_a_shell(folder, *arguments):
     return subprocess.run(
         [*COMMAND, *arguments], check=False, capture_output=True, text=True, cwd=folder
     )
+
+
+def embedtune(folder, *arguments):
+    """Run a command that starts no job, in this process."""
+    with contextlib.chdir(folder):
+        done = CliRunner().invoke(main, arguments)
+    return subprocess.CompletedProcess(arguments, done.exit_code, done.stdout, done.stderr)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -128,7 +119,7 @@ def folder(tmp_path_factory, tiny_encoder, pairs_file):
 def whole(folder):
     """Launch a run and let it finish."""
     options = ("--name", "whole", "--device", "cpu", "--price-per-hour", "3.6")
-    return embedtune(folder, "launch", "job.yaml", *options)
+    return in_a_shell(folder, "launch", "job.yaml", *options)
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +127,7 @@ def failed(folder):
     """Launch a run with too little data."""
     few = folder / "few.jsonl"
     few.write_text('{"question": "What is it?", "context": "A number"}\n', "utf-8")
-    return embedtune(folder, "launch", "job.yaml", "--data", few.name, "--name", "failed")
+    return in_a_shell(folder, "launch", "job.yaml", "--data", few.name, "--name", "failed")
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +156,7 @@ def halted(folder):
         finally:
             process.kill()
             signal.signal(signal.SIGINT, before)
-    return Halted(
+    return SimpleNamespace(
         status_while_running=status,
         done=subprocess.CompletedProcess(arguments, process.returncode, out, err),
         files=files(run),
@@ -184,7 +175,7 @@ def resumed(folder, halted):
     line = halted.done.stderr.splitlines()[-1]
     command, *arguments = shlex.split(line.removeprefix("To resume: "))
     assert command == "embedtune"
-    return embedtune(folder, *arguments, "--device", "cpu")
+    return in_a_shell(folder, *arguments, "--device", "cpu")
 
 
 # A run that finishes.
@@ -201,24 +192,15 @@ def test_a_finished_run_leaves_exactly_the_documented_files(folder, whole):
 
 
 def test_the_manifest_lists_every_file_with_its_size_and_digest(folder, whole):
-    """Who copied a run can prove that nothing is missing and nothing was changed."""
+    """Who copied a run can prove it; who may read the folder may read each file of it."""
     run = folder / "runs" / "whole"
     manifest = load(run / "manifest.json")
     assert {re.sub(r"events\.out\.[^/]+$", "EVENTS", name) for name in manifest} == RESULT
-    assert manifest == {
-        name: {
-            "bytes": (run / name).stat().st_size,
-            "sha256": hashlib.sha256((run / name).read_bytes()).hexdigest(),
-        }
-        for name in manifest
-    }
-
-
-def test_a_result_can_be_read_by_those_who_may_read_the_folder(folder, whole):
-    """Weights are saved for their owner only by default, which is root in a container."""
-    run = folder / "runs" / "whole"
-    modes = {(run / name).stat().st_mode & 0o444 for name in load(run / "manifest.json")}
-    assert modes == {0o444}
+    for name, entry in manifest.items():
+        data = (run / name).read_bytes()
+        assert entry == {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        # Weights are saved for their owner only by default, which is root in a container.
+        assert (run / name).stat().st_mode & 0o444 == 0o444
 
 
 def test_the_receipt_says_what_only_the_launcher_knows(folder, whole):
@@ -236,19 +218,15 @@ def test_the_comparison_is_printed_on_stdout(folder, whole):
     report = load(folder / "runs" / "whole" / "report" / "report.json")
     lines = whole.stdout.splitlines()
     assert lines[0].rstrip() == "whole: nDCG@10 on 40 test queries"
-    scores = {
-        model: {d: by["float32"]["ndcg@10"] for d, by in report["scores"][model].items()}
-        for model in ("base", "tuned")
-    }
-    bm25 = report["scores"]["bm25"]["ndcg@10"]
-    expected = [["dim", "BM25", "base", "tuned", "lift", "95 % interval", "p", "kept"]]
-    for d in ("64", "32", "16"):
-        lift = report["comparison"][d]["float32"]
-        low, high = lift["ci"]
-        numbers = [f"{score:.3f}" for score in (bm25, scores["base"][d], scores["tuned"][d])]
-        change = [f"{lift['lift']:+.3f}", f"[{low:+.3f}, {high:+.3f}]"]
-        expected.append([d, *numbers, *change, "<.001", f"{lift['retention']['share']:.1%}"])
-    assert rows(whole.stdout) == expected
+    table = rows(whole.stdout)
+    assert table[0] == ["dim", "BM25", "base", "tuned", "lift", "95 % interval", "p", "kept"]
+    assert [row[0] for row in table[1:]] == ["64", "32", "16"]
+    for dimension, bm25, base, tuned, lift, *_ in table[1:]:
+        assert bm25 == f"{report['scores']['bm25']['ndcg@10']:.3f}"
+        for model, shown in (("base", base), ("tuned", tuned)):
+            score = report["scores"][model][dimension]["float32"]["ndcg@10"]
+            assert shown == f"{score:.3f}"
+        assert lift == f"{report['comparison'][dimension]['float32']['lift']:+.3f}"
 
     seconds, cost = sum(report["seconds"].values()), report["cost"]
     assert lines[-4:] == [
@@ -257,10 +235,9 @@ def test_the_comparison_is_printed_on_stdout(folder, whole):
         f"Took {seconds:.0f} s, ${cost['usd']:.4f} ({cost['basis']})",
         "Report: runs/whole/report/report.html",
     ]
-    assert report["verdict"]["sentence"].startswith("Improved. nDCG@10 at 32 dimensions: ")
 
 
-def test_talk_goes_to_stderr(whole):
+def test_talk_goes_to_stderr_and_into_the_log(folder, whole):
     """First where the results will be, then the stages in their order; nothing redraws itself."""
     first, *log = whole.stderr.splitlines()
     assert first == "Run whole; results will be in runs/whole"
@@ -269,37 +246,25 @@ def test_talk_goes_to_stderr(whole):
     assert stages == [name for name in names for _ in ("start", "done")]
     assert "Traceback" not in whole.stderr
     assert "\r" not in whole.stderr
+    # `logs/job.log` is the job's own talk, line by line.
+    own = (folder / "runs" / "whole" / "logs" / "job.log").read_text("utf-8").splitlines()
+    said = [line for line in log if re.match(r"\d{4}-\d\d-\d\dT", line)]
+    assert own == said[: len(own)]
+    assert any("verdict: Improved." in line for line in own)
 
 
-def test_the_log_file_holds_what_was_said(folder, whole):
-    """`logs/job.log` is the job's own talk, line by line."""
-    log = (folder / "runs" / "whole" / "logs" / "job.log").read_text("utf-8").splitlines()
-    said = [line for line in whole.stderr.splitlines() if re.match(r"\d{4}-\d\d-\d\dT", line)]
-    assert log == said[: len(log)]
-    assert [line.split("Z ", 1)[1] for line in log][:1] == ["fetch: start"]
-    assert any("verdict: Improved." in line for line in log)
-
-
-@pytest.mark.parametrize("arguments", [["job.yaml"], []], ids=["with its spec", "by its name"])
-def test_launching_a_finished_run_again_changes_nothing(folder, whole, arguments):
-    """It says so, shows the report once more, and exits 0."""
+def test_launching_a_finished_run_again_changes_nothing(folder, whole):
+    """With its spec or by its name: it says so and shows the report; another spec is refused."""
     before = times(folder / "runs" / "whole")
-    again = embedtune(folder, "launch", *arguments, "--name", "whole", "--device", "cpu")
-    assert (again.returncode, again.stdout) == (0, whole.stdout)
-    assert again.stderr == "The run whole is finished already; nothing was changed.\n"
-    assert times(folder / "runs" / "whole") == before
-
-
-def test_another_spec_under_the_same_name_is_refused(folder, whole):
-    """Exit code 3 with the fields that differ; the earlier results stay as they are."""
-    before = times(folder / "runs" / "whole")
+    for arguments in (["job.yaml"], []):
+        again = embedtune(folder, "launch", *arguments, "--name", "whole", "--device", "cpu")
+        assert (again.returncode, again.stdout) == (0, whole.stdout)
+        assert again.stderr == "The run whole is finished already; nothing was changed.\n"
     settings = ("--set", "training.epochs=1", "--set", "data.seed=7")
     done = embedtune(folder, "launch", "job.yaml", "--name", "whole", *settings)
     assert (done.returncode, done.stdout) == (3, "")
-    assert re.fullmatch(
-        r"Error: `runs/whole[^`]*` belongs to a run with another spec; these differ: `data\.seed`, "
-        r"`training\.epochs`\. Use another `--name`, or the same values\.\n",
-        done.stderr,
+    assert re.match(
+        r"Error: `runs/whole[^`]*` .* differ: `data\.seed`, `training\.epochs`\.", done.stderr
     )
     assert times(folder / "runs" / "whole") == before
 
@@ -320,14 +285,11 @@ def test_a_pipeline_sees_by_the_exit_code_what_was_not_reached(folder, whole):
 
 def test_a_failed_run_ends_with_the_jobs_line_and_code(folder, failed):
     """The job's exit code is the launcher's; the receipt keeps it, and there is no manifest."""
-    line = (
-        "`few.jsonl` leaves 0 test queries of 1 usable rows (1 read); at least 30 are needed to "
-        "prove anything. Bring more rows, or set `data.test_fraction` or `data.min_test_queries`."
-    )
     run = folder / "runs" / "failed"
-    assert (failed.returncode, failed.stdout) == (4, "")
-    assert failed.stderr.splitlines()[-1] == f"Error: {line}"
-    assert (run / ".work" / "output" / "failure").read_text("utf-8") == line + "\n"
+    assert (failed.returncode, failed.stdout) == (DataError.exit_code, "")
+    line = (run / ".work" / "output" / "failure").read_text("utf-8")
+    assert line.startswith("`few.jsonl` leaves 0 test queries")
+    assert failed.stderr.endswith(f"\nError: {line}")
     receipt = load(run / "receipt.json")
     assert (receipt["exit_code"], receipt["usd"]) == (4, None)
     assert not (run / "manifest.json").exists()
@@ -345,15 +307,9 @@ def test_ctrl_c_ends_the_step_and_leaves_a_checkpoint(halted):
     assert how == "To resume: embedtune launch --name halted --device cpu"
     assert 0 < step < 80
     assert f".work/checkpoints/checkpoint-{step}/trainer_state.json" in halted.files
-    assert f".work/checkpoints/checkpoint-{step}/model.safetensors" in halted.files
-
-
-def test_an_interrupted_run_has_no_result(halted):
-    """Nothing is published that could pass for one, and the receipt says what happened."""
+    # Nothing is published that could pass for a result; the spec keeps the name for this job.
     own = {name for name in halted.files if not name.startswith(".work/")}
-    # The spec keeps the name for this job.
     assert own == {"receipt.json", "spec.json"}
-    assert not [name for name in halted.files if name.endswith("manifest.json")]
     assert halted.receipt["exit_code"] == 10
 
 
@@ -383,11 +339,11 @@ def test_a_resumed_run_leaves_what_any_run_leaves(folder, whole, resumed):
     assert not (folder / "runs" / "halted" / ".work" / "checkpoints").exists()
     assert not (folder / "runs" / "halted" / ".work" / "output" / "failure").exists()
     assert load(folder / "runs" / "halted" / "receipt.json")["exit_code"] == 0
-    digests = [
+    weights = [
         load(folder / "runs" / name / "manifest.json")["model/model.safetensors"]
         for name in ("whole", "halted")
     ]
-    assert digests[0] == digests[1]
+    assert weights[0] == weights[1]
 
 
 def test_a_run_that_is_being_worked_on_is_left_alone(halted):
@@ -411,20 +367,15 @@ def test_status_shows_a_running_job_and_its_end(folder, halted, failed):
     assert re.search(r"(?m)^last line +`few\.jsonl` leaves 0 test queries", shown)
 
 
-def test_logs_are_what_the_job_said(folder, whole, failed):
-    """On stdout, for pipes; of a failed run with the reason at its end."""
+def test_logs_are_what_the_job_said_and_following_tells_its_code(folder, whole, failed):
+    """On stdout, for pipes; a script that waits does not take a failure for a success."""
     log = (folder / "runs" / "whole" / "logs" / "job.log").read_text("utf-8")
     assert embedtune(folder, "logs", "whole").stdout == log
-    assert embedtune(folder, "logs", "whole", "--follow").stdout == log
-    said = embedtune(folder, "logs", "failed")
+    followed = embedtune(folder, "logs", "whole", "--follow")
+    assert (followed.returncode, followed.stdout) == (0, log)
+    said = embedtune(folder, "logs", "failed", "--follow")
     assert said.stdout.splitlines()[-1].startswith("`few.jsonl` leaves 0 test queries")
-    assert said.returncode == 0
-
-
-def test_following_a_job_that_has_ended_tells_its_code_too(folder, whole, failed):
-    """A script that waits must not take a failure for a success because it came late."""
-    assert embedtune(folder, "logs", "whole", "--follow").returncode == 0
-    assert embedtune(folder, "logs", "failed", "--follow").returncode == DataError.exit_code
+    assert said.returncode == DataError.exit_code
 
 
 def test_a_job_is_followed_and_stopped_from_another_shell(folder):
@@ -450,69 +401,46 @@ def test_a_job_is_followed_and_stopped_from_another_shell(folder):
     assert said.decode() == (run / ".work/output/data/logs/job.log").read_text("utf-8")
     assert list((run / ".work" / "checkpoints").glob("checkpoint-*"))
     again = embedtune(folder, "stop", "watched")
-    assert again.returncode == 0
-    assert again.stderr == "The run watched is unfinished; there is nothing to stop.\n"
+    assert (again.returncode, "there is nothing to stop" in again.stderr) == (0, True)
     shutil.rmtree(run)
-
-
-def test_a_job_that_nobody_launched_is_a_clear_error(folder):
-    done = embedtune(folder, "logs", "nobody")
-    line = "Error: There is no run `nobody` in `runs`; `embedtune ls` lists the runs.\n"
-    assert (done.returncode, done.stderr) == (7, line)
 
 
 # Jobs that are killed.
 
 
-@pytest.fixture
-def end(tiny_spec, tmp_path, monkeypatch):
-    """Launch a job that ends as its code says; return its failure, its name and its receipt.
-
-    `{kills}` is the kernel's count of those whom it has killed for want of memory.
-    """
-    kills = tmp_path / "vmstat"
-    monkeypatch.setattr(process, "KILLS", (tmp_path / "no cgroup", kills))
-
-    def launch(code, count="nr_free_pages 7\noom_kill 3\n"):
-        kills.write_text(count, "utf-8")
-        plan = Plan("killed", tiny_spec(), MachineOptions("process"))
-        code = f"import os, pathlib; kills = pathlib.Path({str(kills)!r}); {code}"
-        request = process.request(plan) | {"argv": [sys.executable, "-c", code]}
-        with pytest.raises(EmbedtuneError) as caught:
-            process.submit(plan, request, detach=False)
-        return type(caught.value), str(caught.value), load(plan.folder / "receipt.json")
-
-    return launch
-
-
-def test_a_job_that_the_kernel_killed_for_memory_is_explained(end):
-    """The kernel's own count has risen: exit code 14, and what to lower."""
-    error, line, receipt = end("kills.write_text('oom_kill 4\\n'); os.kill(os.getpid(), 9)")
-    assert (error, receipt["exit_code"]) == (OutOfMemory, 14)
-    assert line == (
-        "The job was killed since the machine's memory ran out. Set "
-        "`training.mini_batch_size`, for instance to 16, or take a machine with more."
-    )
+COUNT = "nr_free_pages 7\noom_kill 3\n"
 
 
 @pytest.mark.parametrize(
-    ("number", "name", "count"),
-    [(9, "SIGKILL", "oom_kill 3\n"), (9, "SIGKILL", "nr_free_pages 7\n"), (6, "SIGABRT", "")],
-    ids=["not for memory", "nobody counts", "another signal"],
+    ("number", "before", "after", "error", "advice"),
+    [
+        # The kernel's count of those whom it has killed for want of memory has risen.
+        (9, COUNT, "oom_kill 4", OutOfMemory, "`training.mini_batch_size`"),
+        (9, COUNT, "oom_kill 3", BackendError, "SIGKILL"),
+        (9, "nr_free_pages 7\n", "nr_free_pages 7", BackendError, "SIGKILL"),
+        # Somebody else's process was killed for it, while the job crashed.
+        (11, COUNT, "oom_kill 9", BackendError, "SIGSEGV"),
+    ],
+    ids=["for memory", "not for memory", "nobody counts", "another's memory"],
 )
-def test_a_job_that_somebody_killed_is_launched_again(end, number, name, count):
-    """Exit code 13: nothing says that memory ran out, and its checkpoint is there."""
-    error, line, receipt = end(f"os.kill(os.getpid(), {number})", count)
-    assert (error, receipt["exit_code"]) == (BackendError, 13)
-    assert line == (
-        f"The job was killed by {name}. Launch the run's name again to go on from its checkpoint."
+def test_a_job_that_was_killed_is_explained(
+    tiny_spec, tmp_path, monkeypatch, number, before, after, error, advice
+):
+    """By the class and code of the failure, which the receipt keeps."""
+    kills = tmp_path / "vmstat"
+    kills.write_text(before, "utf-8")
+    monkeypatch.setattr(process, "KILLS", (tmp_path / "no cgroup", kills))
+    plan = Plan("killed", tiny_spec(), MachineOptions("process"))
+    code = (
+        f"import os, pathlib; pathlib.Path({str(kills)!r}).write_text({after!r}); "
+        f"os.kill(os.getpid(), {number})"
     )
-
-
-def test_other_peoples_memory_explains_only_a_job_that_was_killed(end):
-    """Somebody else's process was, while the job crashed."""
-    error, _, receipt = end("kills.write_text('oom_kill 9\\n'); os.kill(os.getpid(), 11)")
-    assert (error, receipt["exit_code"]) == (BackendError, 13)
+    request = process.request(plan) | {"argv": [sys.executable, "-c", code]}
+    job = process.submit(plan, request)
+    job.follow_logs(sys.stderr, stop_on_interrupt=True)
+    with pytest.raises(error, match=advice):
+        job.outcome()
+    assert load(plan.folder / "receipt.json")["exit_code"] == error.exit_code
 
 
 # Folders that may not be entered.
@@ -539,9 +467,7 @@ def test_an_input_that_may_not_be_looked_for_is_one_line(forbidden, field, error
     spec = build_spec({}, {"data.source": "s3://box/pairs.jsonl", field: path})
     with pytest.raises(error) as caught:
         _ = Plan("run", spec, MachineOptions("process")).inputs
-    assert str(caught.value) == (
-        f"`{path}` cannot be read: Permission denied. Make it readable, or name another."
-    )
+    assert path in str(caught.value)
 
 
 # What `ls` and `report` show of them.
@@ -581,19 +507,7 @@ def test_a_report_is_opened_as_a_page_for_browsers(folder, whole, monkeypatch):
 
 def test_a_run_without_a_result_has_no_report(folder, failed, halted):
     """Exit code 7, and the state that says whether to resume or to repair."""
-    message = "Error: The run `{}` is {} and has no report in `runs/{}`.\n"
-    assert halted.report.returncode == 7
-    assert halted.report.stderr == message.format("halted", "unfinished", "halted")
-    done = embedtune(folder, "report", "failed")
-    assert (done.returncode, done.stdout) == (7, "")
-    assert done.stderr == message.format("failed", "failed", "failed")
-
-
-def test_the_tuned_model_loads_where_it_lies(folder, whole):
-    """`SentenceTransformer(path)` is all that a user needs, at any of the dimensions."""
-    from sentence_transformers import SentenceTransformer
-
-    model = SentenceTransformer(
-        str(Path(folder) / "runs" / "whole" / "model"), device="cpu", truncate_dim=16
-    )
-    assert model.encode_query("ask1 ask2 the").shape == (16,)
+    told = embedtune(folder, "report", "failed"), halted.report
+    for done, state in zip(told, ("failed", "unfinished"), strict=True):
+        assert (done.returncode, done.stdout) == (7, "")
+        assert f"is {state} and has no report in `runs/" in done.stderr

@@ -20,8 +20,8 @@ def note_launch(run: Run, request: dict[str, Any], **facts: object) -> None:
     )
 
 
-def write_receipt(run: Run, code: int, seconds: float, **facts: object) -> None:
-    """Keep what only the backend knows afterwards; it is no part of the manifest."""
+def write_receipt(run: Run, code: int, seconds: float, **facts: object) -> dict[str, Any]:
+    """Keep, and return, what only the backend knows afterwards; it is no part of the manifest."""
     price = (run.launch or {}).get("price_per_hour")
     receipt = {
         "backend": (run.launch or {}).get("backend"),
@@ -38,3 +38,4 @@ def write_receipt(run: Run, code: int, seconds: float, **facts: object) -> None:
         except StorageError as error:
             # The run is complete without it.
             click.echo(f"The receipt stays in `{run.folder}`: {error}", err=True)
+    return receipt

@@ -1,0 +1,115 @@
+"""What a stack holds that is somebody's work: the objects of a bucket, the images of a repository.
+
+A bucket or repository that was never made, or that somebody has deleted by hand, holds nothing.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from job.errors import BackendError
+from launcher.aws import client, error_code, resource
+
+if TYPE_CHECKING:
+    import boto3
+
+# What one request lists, or deletes, at most.
+OBJECTS_A_PAGE, IMAGES_A_REQUEST = 1000, 100
+
+
+@dataclass(frozen=True)
+class Contents:
+    # boto3's, with old versions of objects where those are kept.
+    bucket: Any
+    ecr: Any
+    repository: str | None
+
+    def require_none(self) -> None:
+        """Raise `BackendError` where there is something that a deletion would lose."""
+        # The first page of objects says enough.
+        versions = self.bucket.object_versions.limit(OBJECTS_A_PAGE) if self.bucket else ()
+        objects, images = len(list(versions)), len(self._images())
+        if objects or images:
+            name = self.bucket.name if self.bucket else None
+            more = " or more" if objects == OBJECTS_A_PAGE else ""
+            msg = (
+                f"The bucket `{name}` holds {_count(objects, 'object')}{more}, the repository "
+                f"`{self.repository}` {_count(images, 'image')}; nothing was deleted. Keep what "
+                f"you need (`aws s3 sync s3://{name} …`), then `embedtune infra delete "
+                "--with-data`."
+            )
+            raise BackendError(msg)
+
+    def delete(self, say: Callable[[str], None]) -> None:
+        """Delete all objects and images, and leave bucket and repository."""
+        if self.bucket:
+            self._delete_objects(say)
+        self._delete_images(say)
+
+    def _delete_objects(self, say: Callable[[str], None]) -> None:
+        deleted = 0
+        for answer in self.bucket.object_versions.delete():
+            for error in answer.get("Errors", []):
+                msg = (
+                    f"`s3://{self.bucket.name}/{error['Key']}` was not deleted: "
+                    f"{error['Message']} ({error['Code']})."
+                )
+                raise BackendError(msg)
+            deleted += len(answer["Deleted"])
+        if deleted:
+            say(f"Deleted {_count(deleted, 'object')} of the bucket `{self.bucket.name}`.")
+
+    def _delete_images(self, say: Callable[[str], None]) -> None:
+        """Go over them several times: an index is deleted before the images it names."""
+        found = left = self._images()
+        while left:
+            failures = []
+            for start in range(0, len(left), IMAGES_A_REQUEST):
+                part = [{"imageDigest": each} for each in left[start : start + IMAGES_A_REQUEST]]
+                done = self.ecr.batch_delete_image(repositoryName=self.repository, imageIds=part)
+                failures += done["failures"]
+            before, left = left, self._images()
+            if len(left) == len(before):
+                reason = failures[0]["failureReason"] if failures else "no reason was given"
+                msg = (
+                    f"The images of the repository `{self.repository}` were not deleted: {reason}."
+                )
+                raise BackendError(msg)
+        if found:
+            say(f"Deleted {_count(len(found), 'image')} of the repository `{self.repository}`.")
+
+    def _images(self) -> list[str]:
+        """List the digests of the images, of which one may have several tags."""
+        if self.repository is None:
+            return []
+        pages = self.ecr.get_paginator("list_images").paginate(repositoryName=self.repository)
+        try:
+            return sorted({image["imageDigest"] for page in pages for image in page["imageIds"]})
+        except self.ecr.exceptions.RepositoryNotFoundException:
+            return []
+
+
+def contents_of(session: "boto3.Session", names: dict[str, str]) -> Contents:
+    """Find what a stack's resources hold, of which each type has one name at most."""
+    name = names.get("AWS::S3::Bucket")
+    bucket = resource(session, "s3").Bucket(name) if name else None
+    if bucket and not _exists(bucket):
+        bucket = None
+    return Contents(bucket, client(session, "ecr"), names.get("AWS::ECR::Repository"))
+
+
+def _exists(bucket: Any) -> bool:  # noqa: ANN401
+    from botocore.exceptions import ClientError
+
+    try:
+        bucket.meta.client.head_bucket(Bucket=bucket.name)
+    except ClientError as error:
+        # HEAD has no body, so its code is the status.
+        if error_code(error) not in ("404", "NoSuchBucket"):
+            raise
+        return False
+    return True
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number or 'no'} {what}{'' if number == 1 else 's'}"
