@@ -1,4 +1,4 @@
-"""What hangs in the trainer's loop: it tells, saves, stops, and keeps all processes together."""
+"""What hangs in the trainer's loop: it logs, saves, stops, and keeps all ranks in step."""
 
 import time
 from collections.abc import Callable
@@ -8,22 +8,22 @@ from typing import Protocol
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ProgressCallback
 
-from job import crew
-from job.batches import Shares
+from job import process_group
+from job.batches import Shards
 from job.interruption import StopSignal
 from job.progress import log, tell
 
 
-class _Sharing(Protocol):
-    """A trainer whose processes share each batch; it has the shares once it trains."""
+class _Sharded(Protocol):
+    """A trainer whose ranks share each batch; it has the shards once it trains."""
 
-    shares: Shares | None
+    shards: Shards | None
 
 
-class InUnison(TrainerCallback):
-    """Has all processes of a run do after a step what the conductor's callbacks ask for."""
+class RankSync(TrainerCallback):
+    """Has all ranks do after a step what the callbacks of rank 0 ask for; the last of them."""
 
-    def __init__(self, trainer: _Sharing) -> None:
+    def __init__(self, trainer: _Sharded) -> None:
         self._trainer = trainer
 
     def on_epoch_begin(
@@ -34,8 +34,8 @@ class InUnison(TrainerCallback):
         **_: object,
     ) -> None:
         # The trainer does not reach it where it goes on in the midst of an epoch.
-        if self._trainer.shares:
-            self._trainer.shares.set_epoch(int(state.epoch or 0))
+        if self._trainer.shards:
+            self._trainer.shards.set_epoch(int(state.epoch or 0))
 
     def on_step_end(
         self,
@@ -44,10 +44,15 @@ class InUnison(TrainerCallback):
         control: TrainerControl,
         **_: object,
     ) -> None:
-        for name, value in crew.share(vars(control)).items():
+        for name, value in process_group.broadcast(vars(control)).items():
             setattr(control, name, value)
 
     on_epoch_end = on_evaluate = on_step_end
+
+    def on_save(self, *args: object, **options: object) -> None:
+        """Wait for rank 0, which may be uploading what it has written."""
+        del args, options
+        process_group.barrier()
 
 
 class Bar(ProgressCallback):
@@ -56,14 +61,14 @@ class Bar(ProgressCallback):
 
 
 class StopTogether(TrainerCallback):
-    """Tells every process of a stop signal that one of them was sent; the first of callbacks."""
+    """Tells every rank of a stop signal that one of them was sent; the first of callbacks."""
 
     def __init__(self, stop: StopSignal) -> None:
         self._stop = stop
 
     def on_step_end(self, *args: object, **options: object) -> None:
         del args, options
-        if crew.any_of(self._stop.requested):
+        if process_group.any_rank(self._stop.requested):
             self._stop.request()
 
 

@@ -9,6 +9,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from job.evaluate import Validation, encode_documents, metric_key
 from job.model import Model
+from job.process_group import all_reduce, from_rank_zero, world_size
 from job.progress import log
 
 # Documents whose similarity is looked at, of those that validation searches.
@@ -39,7 +40,8 @@ class Sanity(TrainerCallback):
         self._fault: str | None = None
 
     def saw_loss(self, loss: torch.Tensor) -> None:
-        self._loss = float(loss)
+        # Every rank must take the step, or none.
+        self._loss = float(all_reduce(loss)) / world_size()
 
     def on_pre_optimizer_step(
         self,
@@ -126,7 +128,7 @@ def is_sinking(reached: Sequence[float], base: float, share_done: float) -> bool
 
 
 def spread(model: Model, validation: Validation) -> float:
-    """Return 1 - the mean cosine of two documents of the validation search."""
+    """Return 1 - the mean cosine of two documents of the validation search: on every rank."""
     corpus = validation.search.corpus
     drawn = np.unique(np.linspace(0, len(corpus) - 1, SAMPLE).astype(np.int64))
     if len(drawn) < 2:
@@ -134,7 +136,9 @@ def spread(model: Model, validation: Validation) -> float:
     found = encode_documents(model, corpus.take(drawn), validation.batch_size).double()
     vectors = torch.nn.functional.normalize(found, dim=1)
     n = len(vectors)
-    return 1.0 - (float(vectors.sum(dim=0).square().sum()) - n) / (n * (n - 1))
+    return from_rank_zero(
+        lambda: 1.0 - (float(vectors.sum(dim=0).square().sum()) - n) / (n * (n - 1))
+    )
 
 
 def norm(tensors: Iterable[torch.Tensor]) -> float:

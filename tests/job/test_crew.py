@@ -4,7 +4,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from crew_job import together
+from worker_processes import together
 
 from job import crew
 from job.__main__ import exit_code

@@ -2,7 +2,7 @@
 
 import pytest
 from conftest import make_pairs
-from crew_job import together
+from worker_processes import together
 
 from job import crew
 from job.encoding import TEXTS_WORTH_SHARING

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pyarrow as pa
 import pytest
-from crew_job import together
+from worker_processes import together
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

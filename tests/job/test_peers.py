@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 from chaos_job import context
-from crew_job import PATIENCE_SECONDS, free_port, hold_a_store
+from worker_processes import PATIENCE_SECONDS, free_port, hold_a_store
 
 from job import peers
 from job.cluster import Cluster

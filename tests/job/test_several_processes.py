@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from crew_job import Host, start_hosts
+from worker_processes import Host, start_hosts
 from safetensors.numpy import load_file
 
 from job.checkpoints import last_checkpoint

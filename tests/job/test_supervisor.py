@@ -8,7 +8,7 @@ import signal
 from dataclasses import dataclass
 
 import pytest
-from crew_job import Host
+from worker_processes import Host
 
 # Each process does what the argument of its number says.
 STAND_IN = """

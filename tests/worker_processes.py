@@ -70,10 +70,11 @@ def _member(pipe, place, name, arguments):
     }
     from torch import distributed
 
+    from job import process_group
+
     try:
         if size > 1:
-            meeting = distributed.FileStore(str(store), size)
-            distributed.init_process_group("gloo", store=meeting, rank=rank, world_size=size)
+            process_group.init_with(distributed.FileStore(str(store), size), rank, size)
         pipe.send((_find(*name)(rank, *arguments), None))
         if size > 1:
             # Who leaves first would take the others' answers along.
@@ -165,11 +166,11 @@ class Host:
 
 
 def _supervise(arguments, log, environment, silence, folder):
-    from job import peers
+    from job import heartbeat
     from job.__main__ import main
 
     if silence:
-        peers.SILENCE_SECONDS = silence
+        heartbeat.SILENCE_SECONDS = silence
     if folder:
         os.chdir(folder)
     os.environ |= environment
@@ -183,7 +184,7 @@ def _supervise(arguments, log, environment, silence, folder):
 
 
 def start_hosts(workspaces, **options):
-    """Start a host for each workspace, of one process; the first one conducts."""
+    """Start a host for each workspace, of one process each; they share the first's checkpoints."""
     names = [f"algo-{number}" for number in range(1, len(workspaces) + 1)]
     meeting = {"EMBEDTUNE_PROCESSES": "1", "EMBEDTUNE_RENDEZVOUS": f"127.0.0.1:{free_port()}"}
     hosts = []
@@ -192,6 +193,9 @@ def start_hosts(workspaces, **options):
         config.mkdir(parents=True, exist_ok=True)
         told = {"current_host": name, "hosts": names, "network_interface_name": "eth0"}
         (config / "resourceconfig.json").write_text(json.dumps(told), "utf-8")
+        (workspaces[0] / "checkpoints").mkdir(exist_ok=True)
+        if workspace != workspaces[0] and not (workspace / "checkpoints").exists():
+            (workspace / "checkpoints").symlink_to(workspaces[0] / "checkpoints")
         log = workspace.with_suffix(".log")
         hosts.append(Host(workspace, log, environment=meeting, **options))
     return hosts
