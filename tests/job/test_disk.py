@@ -20,8 +20,7 @@ from job.interruption import StopSignal
 from job.machine import Machine
 from job.model import load_model
 from job.recipe import resolve
-from job.train import conducting_trainer
-from job.trainer import Setting
+from job.trainer import TrainingInputs, build_trainer
 from job.workspace import Workspace
 
 
@@ -38,10 +37,8 @@ def trainer(tiny_spec, model, tmp_path):
     base = score_base(model, dataset, choose_dimensions(spec.evaluation, model.width), spec)
     recipe = resolve(spec.training, model, dataset.train)
     place = Workspace(tmp_path)
-    return conducting_trainer(
-        model,
-        Setting(dataset.train, base.validation.dimensions, recipe.spec, model.prompts),
-        base.validation,
+    return build_trainer(
+        TrainingInputs(model, dataset.train, base.validation, recipe.spec),
         place,
         StopSignal(),
     )

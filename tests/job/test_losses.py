@@ -6,11 +6,11 @@ import math
 import numpy as np
 import pyarrow as pa
 import pytest
-from worker_processes import together
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from worker_processes import together
 
-from job.batches import Shares
+from job.batches import Shards
 from job.data import TrainingPairs
 from job.machine import Machine
 from job.model import Model, Prompts
@@ -420,7 +420,7 @@ def losses_and_gradients(rank, folder, asked, mini_batch_size, dealt):
 def averaged(folder, processes, asked=ASKED, mini_batch_size=None):
     """Compute the loss of each batch and its gradients, as the trainer averages them."""
     samplers = [[batch] for batch in BATCHES]
-    dealt = [list(Shares(one, processes)) for one in samplers]
+    dealt = [list(Shards(one, processes)) for one in samplers]
     by_rank = together(processes, losses_and_gradients, str(folder), asked, mini_batch_size, dealt)
     return [
         (

@@ -13,8 +13,7 @@ from job.machine import Machine
 from job.memory import RandomState, halvings, is_out_of_memory, with_fewer_rows
 from job.model import load_model
 from job.recipe import resolve
-from job.train import conducting_trainer
-from job.trainer import Setting
+from job.trainer import TrainingInputs, build_trainer
 from job.workspace import Workspace
 
 CPU = Machine("cpu", "float32", "as the spec says")
@@ -55,10 +54,8 @@ def prepare(tiny_spec, tmp_path):
         base = score_base(model, dataset, dimensions, spec)
         workspace = Workspace(tmp_path / str(next(numbers)))
         recipe = resolve(spec.training, model, dataset.train)
-        trainer = conducting_trainer(
-            model,
-            Setting(dataset.train, base.validation.dimensions, recipe.spec, model.prompts),
-            base.validation,
+        trainer = build_trainer(
+            TrainingInputs(model, dataset.train, base.validation, recipe.spec),
             workspace,
             StopSignal(),
         )

@@ -8,23 +8,20 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 import pyarrow as pa
 import pytest
+from tiny_training import tiny_training
 
-from job.baseline import Baseline, score_base
 from job.checkpoints import last_checkpoint, restore
-from job.data import Dataset, TrainingData, TrainingPairs, load_dataset
+from job.data import TrainingData, TrainingPairs
 from job.errors import DataError, Interrupted, SpecError, TrainingError
-from job.evaluate import choose_dimensions, encode
+from job.evaluate import encode
 from job.interruption import StopSignal
 from job.machine import Machine
-from job.model import load_model
 from job.negatives import fill
 from job.recipe import read_recipe, resolve
-from job.spec import JobSpec
 from job.train import train
 from job.trainer import training_rows
 from job.workspace import Workspace
 
-CPU = Machine("cpu", "float32", "as the spec says")
 MAIN = "dim_32_cosine_ndcg@10"
 
 
@@ -36,41 +33,12 @@ class Cramped(Machine):
         return 100_000
 
 
-@dataclass
-class Task:
-    """Everything that training is given, ready to be trained once or several times."""
-
-    spec: JobSpec
-    dataset: Dataset
-    base: Baseline
-    workspace: Workspace
-
-    def load(self, machine=CPU):
-        return load_model(self.spec.model, machine)
-
-    def train(self, stop=None, workspace=None, model=None, **options):
-        return train(
-            model or self.load(),
-            self.dataset.training,
-            self.base.validation,
-            self.spec.training,
-            workspace or self.workspace,
-            stop or StopSignal(),
-            **options,
-        )
-
-
 @pytest.fixture
 def task(tiny_spec, tmp_path):
     """Prepare a training of two epochs of ten steps."""
 
     def prepare(**settings):
-        spec = tiny_spec(**{"training__epochs": "2", **settings})
-        dataset = load_dataset(spec.data, {})
-        model = load_model(spec.model, CPU)
-        dimensions = choose_dimensions(spec.evaluation, model.width)
-        base = score_base(model, dataset, dimensions, spec)
-        return Task(spec, dataset, base, Workspace(tmp_path / "work"))
+        return tiny_training(tiny_spec(**{"training__epochs": "2", **settings}), tmp_path / "work")
 
     return prepare
 

@@ -6,12 +6,12 @@ from datetime import timedelta
 
 import pytest
 from chaos_job import context
+from job.cluster import Cluster
+from job.peers import Cause, Peers
 from worker_processes import PATIENCE_SECONDS, free_port, hold_a_store
 
 from job import peers
-from job.cluster import Cluster
 from job.errors import MachineError
-from job.peers import Cause, Peers
 
 HOSTS = ("algo-1", "algo-2", "algo-3")
 BROKEN = Cause("algo-2", 4, "There are too few pairs.")

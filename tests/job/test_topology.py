@@ -5,8 +5,8 @@ import os
 import socket
 
 import pytest
-
 from job.cluster import Cluster, read_cluster, use_interface, wait_for_names
+
 from job.errors import MachineError
 from job.workspace import Workspace
 
