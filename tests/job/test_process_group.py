@@ -3,6 +3,7 @@
 import os
 import time
 from datetime import timedelta
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -125,7 +126,7 @@ def test_mapped_arrays_take_no_memory_of_their_own(tmp_path, monkeypatch):
 
     path = save_mapped(value)
     found = load_mapped(path)
-    os.unlink(path)
+    Path(path).unlink()
 
     assert pa.total_allocated_bytes() == before
     assert not found["numbers"].flags.writeable

@@ -178,7 +178,7 @@ def test_two_hosts_end_as_one_process_does(alone, hosts):
 
 
 def test_only_rank_zero_writes(hosts):
-    """On the second host lie its own name and the lock; its folder of checkpoints is the first's."""
+    """On the second host lie its own name and the lock; its checkpoints are the first's."""
     assert hosts[1] == {"input/config/resourceconfig.json", "lock"}
 
 
@@ -200,7 +200,7 @@ def without_losses(facts):
 
 
 def test_hosts_that_are_stopped_or_lost_are_resumed(desk, hosts):
-    """A signal to one stops both after a checkpoint; the loss of one ends the other, which names it.
+    """A signal to one stops both after a checkpoint; the loss of one ends the other.
 
     What resumes in the end has every bit of a run that was never interrupted.
     """
