@@ -86,7 +86,7 @@ def test_channels_that_are_split_among_hosts_are_refused(workspace):
     }
     place = workspace(json.dumps(TOLD), json.dumps(channels))
 
-    with pytest.raises(SpecError, match="`data`, `test` .*`FullyReplicated`"):
+    with pytest.raises(SpecError, match=r"`data`, `test` .*`FullyReplicated`"):
         read_topology(place, "cpu")
 
 
@@ -192,5 +192,5 @@ def test_a_name_is_waited_for_until_it_is_known(monkeypatch):
     wait_for_names(topology)
     assert (asked, len(slept)) == ([("algo-1", 1234)] * 3, 2)
 
-    with pytest.raises(MachineError, match="`algo-1` has no address .*Name or service not known"):
+    with pytest.raises(MachineError, match=r"`algo-1` has no address .*Name or service not known"):
         wait_for_names(topology, patience=-1)
