@@ -5,7 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainingArguments
+from transformers import TrainerControl as Control
+from transformers import TrainerState as State
 from transformers.trainer_callback import ProgressCallback
 
 from job import process_group
@@ -26,32 +28,19 @@ class RankSync(TrainerCallback):
     def __init__(self, trainer: _Sharded) -> None:
         self._trainer = trainer
 
-    def on_epoch_begin(
-        self,
-        args: object,  # noqa: ARG002  the trainer's signature
-        state: TrainerState,
-        control: TrainerControl,  # noqa: ARG002  the trainer's signature
-        **_: object,
-    ) -> None:
+    def on_epoch_begin(self, args: object, state: State, control: object, **_: object) -> None:
         # The trainer does not reach it where it goes on in the midst of an epoch.
         if self._trainer.shards:
             self._trainer.shards.set_epoch(int(state.epoch or 0))
 
-    def on_step_end(
-        self,
-        args: object,  # noqa: ARG002  the trainer's signature
-        state: object,  # noqa: ARG002  the trainer's signature
-        control: TrainerControl,
-        **_: object,
-    ) -> None:
+    def on_step_end(self, args: object, state: object, control: Control, **_: object) -> None:
         for name, value in process_group.broadcast(vars(control)).items():
             setattr(control, name, value)
 
     on_epoch_end = on_evaluate = on_step_end
 
-    def on_save(self, *args: object, **options: object) -> None:
+    def on_save(self, *_: object, **__: object) -> None:
         """Wait for rank 0, which may be uploading what it has written."""
-        del args, options
         process_group.barrier()
 
 
@@ -66,8 +55,7 @@ class StopTogether(TrainerCallback):
     def __init__(self, stop: StopSignal) -> None:
         self._stop = stop
 
-    def on_step_end(self, *args: object, **options: object) -> None:
-        del args, options
+    def on_step_end(self, *_: object, **__: object) -> None:
         if process_group.any_rank(self._stop.requested):
             self._stop.request()
 
@@ -82,17 +70,10 @@ class Recorder(TrainerCallback):
         # Of the steps since the last line.
         self._seconds, self._steps = 0.0, 0
 
-    def on_step_begin(self, *args: object, **options: object) -> None:
-        del args, options
+    def on_step_begin(self, *_: object, **__: object) -> None:
         self._began = time.perf_counter()
 
-    def on_step_end(
-        self,
-        args: object,  # noqa: ARG002  the trainer's signature
-        state: TrainerState,
-        control: TrainerControl,
-        **_: object,
-    ) -> None:
+    def on_step_end(self, args: object, state: State, control: Control, **_: object) -> None:
         self._seconds += time.perf_counter() - self._began
         self._steps += 1
         if self._stop.requested:
@@ -101,13 +82,7 @@ class Recorder(TrainerCallback):
             # Whatever the cadence, the last step is a candidate (the last epoch's end is one).
             control.should_save = control.should_evaluate = True
 
-    def on_epoch_end(
-        self,
-        args: object,  # noqa: ARG002  the trainer's signature
-        state: TrainerState,
-        control: TrainerControl,
-        **_: object,
-    ) -> None:
+    def on_epoch_end(self, args: object, state: State, control: Control, **_: object) -> None:
         # The trainer ends an epoch that a stop signal cut short as if it were whole. Validating
         # there would add a candidate, and draw random numbers that an uninterrupted run does not.
         if self._stop.requested and not float(state.epoch or 0).is_integer():
@@ -116,8 +91,8 @@ class Recorder(TrainerCallback):
     def on_log(
         self,
         args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,  # noqa: ARG002  the trainer's signature
+        state: State,
+        control: object,
         logs: dict[str, float] | None = None,
         **_: object,
     ) -> None:
@@ -145,18 +120,12 @@ class AfterSaving(TrainerCallback):
     def __init__(self, *works: Callable[[Path], None] | None) -> None:
         self._works = [work for work in works if work]
 
-    def on_save(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,  # noqa: ARG002  the trainer's signature
-        **_: object,
-    ) -> None:
+    def on_save(self, args: TrainingArguments, state: State, control: object, **_: object) -> None:
         for work in self._works:
             work(Path(str(args.output_dir)) / f"checkpoint-{state.global_step}")
 
 
-def curves(state: TrainerState) -> list[dict[str, float]]:
+def curves(state: State) -> list[dict[str, float]]:
     """Reduce the trainer's log to what a report draws: loss, learning rate, validation."""
     kept = ("step", "epoch", "loss", "learning_rate", "grad_norm")
     return [

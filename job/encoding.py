@@ -24,8 +24,8 @@ def encode_block(model: Model, texts: list[str], prompt: str, batch_size: int) -
     own = _encode(model, texts[process_group.rank() :: size], prompt, batch_size)
     padded = own.new_zeros(-(-len(texts) // size), model.width)
     padded[: len(own)] = own
-    shares = process_group.gather(padded)
-    if not shares:
+    shares = process_group.all_gather(padded)
+    if not process_group.is_rank_zero():
         return torch.empty(len(texts), model.width, device="meta")
     return torch.stack(shares, dim=1).flatten(end_dim=1)[: len(texts)]
 

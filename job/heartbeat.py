@@ -54,50 +54,39 @@ class Heartbeat:
 
     def await_cause(self) -> Cause | None:
         """Wait for what another host has to say of its end, or until its silence says it."""
-        ends = time.monotonic() + SILENCE_SECONDS + FAREWELL_SECONDS
-        while self.cause is None and time.monotonic() < ends:
-            time.sleep(BEAT_SECONDS / 4)
+        self._thread.join(SILENCE_SECONDS + FAREWELL_SECONDS)
         return self.cause
 
     def end(self, cause: Cause | None = None) -> None:
         """Stop listening; a cause is told to the others, who hear it before the store goes."""
         self._over.set()
         self._thread.join()
-        # The first host, with the store, may have gone.
+        hosts = [f"left/{host}" for host in self._topology.hosts]
+        # The first host, with the store, may have gone, and another one may never say farewell.
         with suppress(RuntimeError):
             if cause:
                 self._store.set(CAUSE, json.dumps(asdict(cause)))
             self._store.set(f"left/{self._topology.current}", "")
             if self._topology.host_rank == 0:
-                self._see_off()
-
-    def _see_off(self) -> None:
-        ends = time.monotonic() + FAREWELL_SECONDS
-        waited_for = [f"left/{host}" for host in self._topology.hosts]
-        while not self._store.check(waited_for) and time.monotonic() < ends:
-            time.sleep(BEAT_SECONDS / 4)
+                self._store.wait(hosts, timedelta(seconds=FAREWELL_SECONDS))
 
     def _watch(self) -> None:
-        heard = {host: (b"", time.monotonic()) for host in self._others()}
+        others = [host for host in self._topology.hosts if host != self._topology.current]
+        heard = {host: (b"", time.monotonic()) for host in others}
         beats = 0
         while not self._over.wait(BEAT_SECONDS):
             beats += 1
             try:
                 self._store.set(f"beat/{self._topology.current}", str(beats))
-                self.cause = self._told() or self._silent(heard)
+                if self._store.check([CAUSE]):
+                    self.cause = Cause(**json.loads(self._store.get(CAUSE)))
+                else:
+                    self.cause = self._silent(heard)
             except RuntimeError:
-                self.cause = self._gone(self._topology.hosts[0])
+                self.cause = _gone(self._topology.hosts[0])
             if self.cause:
                 self._on_cause()
                 return
-
-    def _others(self) -> list[str]:
-        return [host for host in self._topology.hosts if host != self._topology.current]
-
-    def _told(self) -> Cause | None:
-        if not self._store.check([CAUSE]):
-            return None
-        return Cause(**json.loads(self._store.get(CAUSE)))
 
     def _silent(self, heard: dict[str, tuple[bytes, float]]) -> Cause | None:
         now = time.monotonic()
@@ -110,14 +99,13 @@ class Heartbeat:
                 heard[host] = (last, now)
             # Before its first beat a host may still be starting.
             elif beat and now - at > SILENCE_SECONDS:
-                return self._gone(host)
+                return _gone(host)
         return None
 
-    def _gone(self, host: str) -> Cause:
-        line = (
-            "it has gone, without a word. Launch the run again to go on from its last checkpoint."
-        )
-        return Cause(host, MachineError.exit_code, line)
+
+def _gone(host: str) -> Cause:
+    line = "it has gone, without a word. Launch the run again to go on from its last checkpoint."
+    return Cause(host, MachineError.exit_code, line)
 
 
 def _meet(topology: Topology) -> "TCPStore":
@@ -127,8 +115,7 @@ def _meet(topology: Topology) -> "TCPStore":
         TCPStore,
     )
 
-    is_first = topology.host_rank == 0
-    port = topology.port + NEXT_PORT
+    is_first, port = topology.host_rank == 0, topology.port + NEXT_PORT
     try:
         return TCPStore(
             topology.address,

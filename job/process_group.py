@@ -176,16 +176,6 @@ def all_gather(tensor: "Tensor") -> list["Tensor"]:
     return found
 
 
-def gather(tensor: "Tensor") -> list["Tensor"]:
-    """Return every rank's tensor, all of one shape, in order of ranks, to rank 0 alone."""
-    import torch
-    from torch import distributed
-
-    found = [torch.empty_like(tensor) for _ in range(world_size())] if is_rank_zero() else None
-    distributed.gather(tensor.contiguous(), found)
-    return found or []
-
-
 def all_reduce(tensor: "Tensor") -> "Tensor":
     """Return the sum of every rank's tensor to every rank."""
     from torch import distributed

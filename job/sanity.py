@@ -5,7 +5,9 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainingArguments
+from transformers import TrainerControl as Control
+from transformers import TrainerState as State
 
 from job.evaluate import Validation, encode_documents, metric_key
 from job.model import Model
@@ -44,11 +46,7 @@ class Sanity(TrainerCallback):
         self._loss = float(all_reduce(loss)) / world_size()
 
     def on_pre_optimizer_step(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **_: object,
+        self, args: TrainingArguments, state: State, control: Control, **_: object
     ) -> None:
         faults = {"loss": self._loss}
         # float16's scaler looks for large gradients until some are infinite, and skips those steps.
@@ -78,13 +76,7 @@ class Sanity(TrainerCallback):
                 )
         return self._fault is not None
 
-    def on_evaluate(
-        self,
-        args: TrainingArguments,  # noqa: ARG002  the trainer's signature
-        state: TrainerState,
-        control: TrainerControl,
-        **_: object,
-    ) -> None:
+    def on_evaluate(self, args: object, state: State, control: Control, **_: object) -> None:
         where = f"step {state.global_step} of {state.max_steps}"
         key, base = metric_key(self._validation.dimensions.main), self._validation.base
         reached = [entry[f"eval_{key}"] for entry in state.log_history if f"eval_{key}" in entry]
@@ -97,20 +89,14 @@ class Sanity(TrainerCallback):
                 f"model's is {base:.3f}; {SLOWER}",
             )
 
-    def on_step_end(
-        self,
-        args: TrainingArguments,  # noqa: ARG002  the trainer's signature
-        state: TrainerState,  # noqa: ARG002
-        control: TrainerControl,
-        **_: object,
-    ) -> None:
+    def on_step_end(self, args: object, state: object, control: Control, **_: object) -> None:
         if self.reason:
             control.should_log = control.should_evaluate = control.should_save = False
 
     # The trainer ends a broken epoch as if it were whole.
     on_epoch_end = on_step_end
 
-    def _stop(self, control: TrainerControl, reason: str) -> None:
+    def _stop(self, control: Control, reason: str) -> None:
         self.reason = reason
         control.should_training_stop = True
         control.should_save = False

@@ -1,10 +1,9 @@
-"""Starts a run's processes on this host with torch's own torchrun, and says how they ended."""
+"""Starts a run's workers on this host with torch's own torchrun, and says how they ended."""
 
 import logging
 import os
 import signal
 import sys
-from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -31,21 +30,28 @@ def run_workers(topology: Topology, workspace: Workspace, name: str) -> int:
     use_interface(topology)
     for number in PASSED_ON:
         signal.signal(number, _pass_on)
-    if len(topology.hosts) == 1:
-        failure = _launch(topology, name)
-        if failure is None:
-            return 0
-        cause = _explain(failure, topology, workspace)
-        return _end(cause or _unknown(topology), topology, workspace)
-    wait_for_names(topology)
-    heartbeat = Heartbeat(topology, _kill)
-    failure = _launch(topology, name)
+    heartbeat = None
+    if len(topology.hosts) > 1:
+        wait_for_names(topology)
+        heartbeat = Heartbeat(topology, lambda: _signal_children(signal.SIGKILL))
+    failure, cause = _launch(topology, name), None
+    if failure:
+        told = heartbeat.cause if heartbeat else None
+        cause = told or _explain(failure, topology, workspace)
+        if heartbeat and not cause:
+            cause = heartbeat.await_cause()
+    if heartbeat:
+        heartbeat.end(cause)
     if failure is None:
-        heartbeat.end()
         return 0
-    cause = heartbeat.cause or _explain(failure, topology, workspace) or heartbeat.await_cause()
-    heartbeat.end(cause)
-    return _end(cause or _unknown(topology), topology, workspace)
+    line = "Another process of the run has gone without a word; its log may say why."
+    cause = cause or Cause(topology.current, MachineError.exit_code, line)
+    # Where every run leaves its reason, unless a worker of this host has done so.
+    if _noted(workspace) != cause.line:
+        line = cause.line if cause.host == topology.current else str(cause)
+        print(f"Error: {line}", file=sys.stderr, flush=True)
+        workspace.write_failure(line)
+    return cause.code
 
 
 def _launch(topology: Topology, name: str) -> "ChildFailedError | None":
@@ -81,7 +87,7 @@ def _cores() -> int:
 
 
 def _explain(failure: "ChildFailedError", topology: Topology, workspace: Workspace) -> Cause | None:
-    """Say why the processes of this host ended; nothing where others made them."""
+    """Say why the workers of this host ended; nothing where other hosts made them."""
     # In the order of their ends: torchrun ends the others, who tell of an interruption.
     codes = [found.exitcode for found in failure.failures.values()]
     passed_on = {-number for number in PASSED_ON}
@@ -92,7 +98,10 @@ def _explain(failure: "ChildFailedError", topology: Topology, workspace: Workspa
     if not own:
         return None
     if own[0] > 0:
-        return Cause(topology.current, own[0], _noted(workspace.failure))
+        line = _noted(workspace) or (
+            "The run was interrupted, or ended without a reason. Launch it again to go on."
+        )
+        return Cause(topology.current, own[0], line)
     if own[0] == -signal.SIGKILL:
         line = (
             "A process of the run was killed (signal 9), as a system does whose memory has run "
@@ -106,26 +115,9 @@ def _explain(failure: "ChildFailedError", topology: Topology, workspace: Workspa
     return Cause(topology.current, MachineError.exit_code, line)
 
 
-def _noted(failure: Path) -> str:
-    if failure.is_file():
-        return failure.read_text("utf-8").strip()
-    return "The run was interrupted, or ended without a reason. Launch it again to go on."
-
-
-def _unknown(topology: Topology) -> Cause:
-    line = "Another process of the run has gone without a word; its log may say why."
-    return Cause(topology.current, MachineError.exit_code, line)
-
-
-def _end(cause: Cause | None, topology: Topology, workspace: Workspace) -> int:
-    """Leave the reason where every run leaves it, unless a process of this host has done so."""
-    if cause is None:
-        return 0
-    line = cause.line if cause.host == topology.current else str(cause)
-    if not workspace.failure.is_file() or _noted(workspace.failure) != cause.line:
-        print(f"Error: {line}", file=sys.stderr, flush=True)
-        workspace.write_failure(line)
-    return cause.code
+def _noted(workspace: Workspace) -> str:
+    """Return the reason that a worker of this host has left."""
+    return workspace.failure.read_text("utf-8").strip() if workspace.failure.is_file() else ""
 
 
 class _Passed:
@@ -138,10 +130,6 @@ def _pass_on(number: int, frame: FrameType | None) -> None:
     del frame
     _Passed.on = True
     _signal_children(number)
-
-
-def _kill() -> None:
-    _signal_children(signal.SIGKILL)
 
 
 def _signal_children(number: int) -> None:
