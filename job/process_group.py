@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from os import environ
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -204,20 +205,19 @@ def broadcast_weights(module: "nn.Module") -> None:
 
 
 def once_per_host(work: Callable[[], Value]) -> Value:
-    """Do some work on local rank 0 of each host; the host's other ranks memory-map its value."""
-    from job.mapped_pickle import load_mapped, save_mapped
+    """Do some work on local rank 0 of each host; the host's other ranks map the arrays it made."""
+    from job.mapped_values import load_arrays, save_arrays
 
     if world_size() == 1:
         return work()
-    value, path = None, None
-    if local_rank() == 0:
-        value = work()
-        path = save_mapped(value) if local_world_size() > 1 else None
-    barrier()
-    path = all_gather_objects(path)[rank() - local_rank()]
-    found: Value = load_mapped(path) if path and local_rank() else value  # type: ignore[assignment]
-    barrier()
-    if path and local_rank() == 0:
-        # What is mapped stays readable.
-        Path(path).unlink()
-    return found
+    found: Any = work() if local_rank() == 0 else None
+    with TemporaryDirectory() as folder:
+        saved = save_arrays(found, Path(folder)) if local_world_size() > 1 else None
+        barrier()
+        saved = all_gather_objects(saved)[rank() - local_rank()]
+        if local_rank() > 0:
+            found = load_arrays(saved)
+        # What is mapped stays readable when its file has no name any more.
+        barrier()
+    value: Value = found
+    return value

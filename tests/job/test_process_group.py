@@ -1,9 +1,9 @@
 """The ranks of a run exchange small values, wait for each other, and share a host's data."""
 
 import os
+import shutil
 import time
 from datetime import timedelta
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -12,8 +12,9 @@ from worker_processes import together
 
 from job import process_group
 from job.__main__ import exit_code
+from job.data import Corpus
 from job.errors import MachineError
-from job.mapped_pickle import load_mapped, save_mapped
+from job.mapped_values import load_arrays, save_arrays
 from job.workspace import Workspace
 
 # One process
@@ -116,20 +117,19 @@ def test_one_rank_of_a_host_reads_and_the_others_map_what_it_read(ranks):
     assert [found["places"] for found in ranks] == [(2, 0), (2, 1), (2, 0), (2, 1)]
 
 
-def test_mapped_arrays_take_no_memory_of_their_own(tmp_path, monkeypatch):
-    """Arrow and numpy read them from the file, also once it has no name any more."""
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    value = read_data()
+def test_mapped_arrays_take_no_memory_of_their_own(tmp_path):
+    """Arrow and numpy read them from the files, also once these have no names any more."""
+    value = (read_data(), Corpus(pa.array(["c1"]), pa.array(["tell1"])))
     before = pa.total_allocated_bytes()
 
-    path = save_mapped(value)
-    found = load_mapped(path)
-    Path(path).unlink()
+    found, corpus = load_arrays(save_arrays(value, tmp_path))
+    shutil.rmtree(tmp_path)
 
     assert pa.total_allocated_bytes() == before
-    assert not found["numbers"].flags.writeable
-    assert found["table"].equals(value["table"])
-    assert found["numbers"].tolist() == value["numbers"].tolist()
+    assert isinstance(found["numbers"], np.memmap)
+    assert found["table"].equals(value[0]["table"])
+    assert found["numbers"].tolist() == value[0]["numbers"].tolist()
+    assert corpus == value[1]
 
 
 # What goes wrong
