@@ -64,8 +64,7 @@ def test_a_sound_training_is_left_alone(prepare):
     assert checkpoints(trainer) == ["checkpoint-10", "checkpoint-20", "checkpoint-30"]
 
 
-@pytest.mark.parametrize("mini_batch_size", ["null", "8"])
-def test_a_loss_that_is_no_number_changes_no_weight(prepare, mini_batch_size, tiny_spec):
+def test_a_loss_that_is_no_number_changes_no_weight(prepare, tiny_spec):
     """The step is not taken, neither validated nor saved, and the training ends there."""
     import torch
 
@@ -73,7 +72,7 @@ def test_a_loss_that_is_no_number_changes_no_weight(prepare, mini_batch_size, ti
     with torch.no_grad():
         # One word's embedding; the loss is NaN as soon as a batch has the word.
         next(model.encoder.parameters())[30] = float("nan")
-    trainer = prepare(model=model, training__mini_batch_size=mini_batch_size)
+    trainer = prepare(model=model, training__mini_batch_size="8")
     before = weights(trainer)
 
     trainer.train()
