@@ -13,7 +13,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -237,7 +237,10 @@ def exit_code(
         # Whoever reads our output has seen enough (`| head`); Click ends quietly.
         raise
     except PeerLost:
-        return _exit_after_the_cause()
+        # The process that is the cause ends first: its code and reason are the run's.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        time.sleep(PEER_LOST_SECONDS)
+        return PEER_LOST
     except BaseException as error:  # noqa: BLE001  this is the one place that catches all
         expected = explain(error, workspace, extra)
         if expected is None:
@@ -250,30 +253,23 @@ def exit_code(
             click.echo(f"Error: {line}", err=True)
         # A workspace that is still locked belongs to another process's run.
         if workspace is not None and is_cause and (is_worker() or not workspace.is_locked()):
-            _note_failure(workspace, line)
+            # One that cannot be written is what has just been reported.
+            with suppress(OSError):
+                workspace.write_failure(line)
         return code
-
-
-def _exit_after_the_cause() -> int:
-    """End after the process that is the cause, whose code and reason are the run's."""
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    time.sleep(PEER_LOST_SECONDS)
-    return PEER_LOST
 
 
 def _is_first_failure(workspace: Workspace) -> bool:
     """Tell whether no other process of this host has failed before: its end is the cause of ours.
 
-    Torchrun ends the others as the machine would, and both ranks of a host see some failures.
+    Torchrun ends the others as the machine would, and all ranks of a host see some failures.
     """
     try:
         workspace.failure.parent.mkdir(parents=True, exist_ok=True)
         workspace.failure.touch(exist_ok=False)
-    except FileExistsError:
-        return False
     except OSError:
-        # A workspace that cannot be written is what is to be reported.
-        return True
+        # One that cannot be written is what is to be reported.
+        return not workspace.failure.is_file()
     return True
 
 
@@ -283,7 +279,8 @@ def explain(error: BaseException, workspace: Workspace | None, extra: str) -> Em
         return error
     if isinstance(error, KeyboardInterrupt):
         return Interrupted("The run was interrupted; nothing of it is lost that was written.")
-    if isinstance(error, ModuleNotFoundError) and not _is_ours(error.name):
+    package = (getattr(error, "name", None) or "job").partition(".")[0]
+    if isinstance(error, ModuleNotFoundError) and package not in ("job", "launcher"):
         msg = f"The package `{error.name}` is missing here: `pip install 'embedtune[{extra}]'`."
         return MachineError(msg)
     if is_out_of_memory(error):
@@ -296,10 +293,6 @@ def explain(error: BaseException, workspace: Workspace | None, extra: str) -> Em
     return None
 
 
-def _is_ours(module: str | None) -> bool:
-    return module is None or module.partition(".")[0] in ("job", "launcher")
-
-
 def _is_disk_full(error: BaseException, workspace: Workspace | None) -> bool:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
@@ -309,14 +302,6 @@ def _is_disk_full(error: BaseException, workspace: Workspace | None) -> bool:
     if workspace is None or not isinstance(error, Exception) or not workspace.root.is_dir():
         return False
     return shutil.disk_usage(workspace.root).free < DISK_FULL_BYTES
-
-
-def _note_failure(workspace: Workspace, line: str) -> None:
-    try:
-        workspace.write_failure(line)
-    except OSError:
-        # A workspace that cannot be written is what has just been reported.
-        return
 
 
 if __name__ == "__main__":

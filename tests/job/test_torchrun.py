@@ -31,6 +31,11 @@ def told(*_):
 if doing[0] == "tells":
     size, threads = os.environ["WORLD_SIZE"], os.environ["OMP_NUM_THREADS"]
     print(f"rank {rank} of {size}:", *sys.argv[1:], threads)
+if doing[0] == "lost":
+    # It waits for the cause to be known, as a worker does.
+    while not failure.is_file():
+        time.sleep(0.01)
+    sys.exit(120)
 if doing[0] == "exits":
     sys.exit(int(doing[1]))
 if doing[0] == "fails":
@@ -109,7 +114,7 @@ ENDS = [
     # A worker that fails says so itself, and torchrun ends the other one.
     ("fails 4", "waits", 4, "It is broken."),
     # A worker that lost the other one is no cause.
-    ("exits 120", "fails 4", 4, "It is broken."),
+    ("lost", "fails 4", 4, "It is broken."),
     # Nor is one that torchrun asks to end, which says that it was interrupted.
     ("works", "fails 6", 6, "It is broken."),
     ("works", "dies 9", 14, "A process of the run was killed (signal 9)"),
