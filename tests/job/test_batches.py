@@ -213,43 +213,6 @@ def test_those_that_look_most_alike_come_first(seed):
     assert all(a ^ 1 == b for a, b in zip(drawn[::2], drawn[1::2], strict=True))
 
 
-def test_a_cluster_whose_texts_clash_is_spread_over_batches():
-    """Meeting in a batch is worth less than a true answer that is punished as a wrong one."""
-    alike = [[1, 2, 3], [0, 2, 3], [0, 1, 3], [0, 1, 2]]
-
-    for seed in range(10):
-        found = batches(pairs_of([0, 1, 2, 3], [0, 0, 0, 1]), alike, 4, 4, seed=seed)
-
-        assert sorted(map(len, found)) == [1, 1, 2]
-        assert len(found[0]) == 2
-
-
-def meetings(alike, cluster, batch_size, epochs=5):
-    """Measure which share of the rows' seven best lookalikes is in their row's batch."""
-    made = sampler(all_different(len(alike)), alike, cluster, batch_size)
-    met = []
-    for epoch in range(epochs):
-        made.set_epoch(epoch)
-        for batch in made:
-            met += [other in batch for row in batch for other in alike[row][:7]]
-    return np.mean(met)
-
-
-@pytest.mark.parametrize("spread", [0.02, 1.0], ids=["topics of ten rows", "no topics"])
-def test_lookalikes_share_a_batch_far_more_often_than_by_chance(spread):
-    """By chance it is one of thirty of a row's best seven, in clusters of eight about the half."""
-    random = np.random.default_rng(0)
-    topics = random.uniform(size=(96, 2)).repeat(10, axis=0)
-    points = topics + spread * random.normal(size=(960, 2))
-    distances = np.linalg.norm(points[:, None] - points, axis=2)
-    alike = distances.argsort(axis=1)[:, 1:51].tolist()
-
-    by_chance, together = (meetings(alike, cluster, 32) for cluster in (1, 8))
-
-    assert by_chance == pytest.approx(31 / 959, abs=0.01)
-    assert together > 0.4
-
-
 # Among several ranks
 
 

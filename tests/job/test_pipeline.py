@@ -4,10 +4,11 @@ import hashlib
 import json
 import logging
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pytest
+from tiny_training import tiny_training
 
 from job.errors import Interrupted, MachineError, SpecError, StorageError, TrainingError
 from job.interruption import StopSignal
@@ -424,51 +425,34 @@ def test_explicit_prompts_are_kept_though_the_base_model_is_stronger_without(pro
     assert SentenceTransformer(str(prompted.model), device="cpu").prompts == PROMPTS
 
 
-def test_a_single_explicit_prompt_is_kept_too(run_job, half_trained):
-    """Many families have a prompt for queries only; naming it is wanting it."""
-    query = PROMPTS["query"]
-
-    finished = run_job(
-        "only-query",
-        training__epochs="1",
-        model__base=str(half_trained.model),
-        model__query_prompt=json.dumps(query),
-    )
-
-    prompts = finished.report["prompts"]
-    assert SENTENCE.fullmatch(prompts["sentence"])[1] == "without"
-    assert finished.report["training"]["best_step"] > 0
-    assert prompts["tuned"] == NO_PROMPTS | {"query": query}
-
-
-def test_a_model_is_scored_with_its_prompts_where_it_is_stronger_with(run_job, prompted):
-    """A model that was trained with prompts brings them along, and they make the baseline."""
-    finished = run_job("brings", training__epochs="0", model__base=str(prompted.model))
-
-    prompts = finished.report["prompts"]
-    choice, with_prompts, without = SENTENCE.fullmatch(prompts["sentence"]).groups()
-    assert choice == "with"
-    assert float(with_prompts) > float(without)
-    assert (prompts["base"], prompts["tuned"]) == (PROMPTS, PROMPTS)
-    assert ndcg(finished.report["scores"]["base"]) == ndcg(prompted.report["scores"]["tuned"])
-
-
-def test_prompts_that_weaken_a_model_are_left_out(run_job, half_trained, tmp_path):
-    """Prompts that a model merely brings along are used neither before nor after, if they hurt."""
+@pytest.mark.parametrize(
+    ("base", "brought", "named", "used", "tuned"),
+    [
+        # Many families have a prompt for queries only; naming it is wanting it.
+        ("half_trained", {}, {"query": PROMPTS["query"]}, NO_PROMPTS, {"query": PROMPTS["query"]}),
+        # Prompts that a model merely brings along are used neither before nor after, if they hurt.
+        ("half_trained", PROMPTS, {}, NO_PROMPTS, {}),
+        # A model that was trained with prompts is stronger with them.
+        ("prompted", PROMPTS, {}, PROMPTS, PROMPTS),
+    ],
+)
+def test_a_base_model_is_scored_at_its_best_and_the_tuned_one_as_asked(
+    request, pairs, tiny_settings, tmp_path, base, brought, named, used, tuned
+):
+    """On validation the base model's stronger way is found."""
     from sentence_transformers import SentenceTransformer
 
-    encoder = SentenceTransformer(str(half_trained.model), device="cpu")
-    encoder.prompts = PROMPTS
-    encoder.save_pretrained(str(tmp_path / "hurt"), create_model_card=False)
+    encoder = SentenceTransformer(str(request.getfixturevalue(base).model), device="cpu")
+    encoder.prompts = brought
+    encoder.save_pretrained(str(tmp_path / "base"), create_model_card=False)
+    given = {"data.source": str(pairs), "model.base": str(tmp_path / "base")}
+    given |= {f"model.{kind}_prompt": json.dumps(text) for kind, text in named.items()}
+    spec = build_spec({}, given | {"output.uri": str(tmp_path)} | tiny_settings)
 
-    finished = run_job("hurt", training__epochs="1", model__base=str(tmp_path / "hurt"))
+    found = tiny_training(spec, tmp_path / "work").base
 
-    prompts = finished.report["prompts"]
-    assert SENTENCE.fullmatch(prompts["sentence"])[1] == "without"
-    assert (prompts["base"], prompts["tuned"]) == (NO_PROMPTS, NO_PROMPTS)
-    assert finished.report["training"]["best_step"] > 0
-    assert ndcg(finished.report["scores"]["base"]) == ndcg(half_trained.report["scores"]["tuned"])
-    assert SentenceTransformer(str(finished.model), device="cpu").prompts == NO_PROMPTS
+    assert asdict(found.prompts.used) == used
+    assert asdict(found.tuned_prompts) == NO_PROMPTS | tuned
 
 
 def test_the_articles_protocol_runs_without_prompts(run_job, prompted):
