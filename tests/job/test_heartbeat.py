@@ -1,7 +1,7 @@
 """Hosts tell each other that they live and why they ended; none waits for one that has gone."""
 
+import math
 import threading
-import time
 from datetime import timedelta
 
 import pytest
@@ -117,16 +117,22 @@ def test_a_host_that_says_nothing_any_more_is_given_up(waiting):
     assert_gone(waiting, "algo-2")
 
 
-def test_a_host_that_has_not_begun_and_one_that_has_left_are_not_given_up(hosts, waiting):
-    """One is still starting, the other is done; what beats is alive."""
-    first, second, third = hosts(3)
-    store_of(first).wait(["beat/algo-3"])
-    third.heartbeat.end()
+@pytest.mark.parametrize(
+    ("told", "last"),
+    [
+        ({}, b""),
+        ({"beat/algo-2": "2"}, b"1"),
+        ({"beat/algo-2": "1", "left/algo-2": ""}, b"1"),
+    ],
+    ids=["not begun", "beats", "has left"],
+)
+def test_a_silent_host_that_starts_or_is_done_is_not_given_up(waiting, told, last):
+    """However long ago its last beat was."""
+    store = store_of(waiting)
+    for key, value in told.items():
+        store.set(key, value)
 
-    # Longer than a silence that would be too long.
-    time.sleep(2 * heartbeat.SILENCE_SECONDS)
-
-    assert [listener.heartbeat.cause for listener in (first, second, waiting)] == [None] * 3
+    assert waiting.heartbeat._silent({"algo-2": (last, -math.inf)}) is None
 
 
 def test_the_first_host_that_goes_takes_the_store_and_is_named(tmp_path):
@@ -148,11 +154,13 @@ def test_the_first_host_that_goes_takes_the_store_and_is_named(tmp_path):
     second.heartbeat.end(BROKEN)
 
 
-def test_a_silence_is_waited_for_no_longer_than_needed(hosts):
+def test_a_cause_is_not_waited_for_without_end(hosts, monkeypatch):
     """Nothing was said and nobody is silent: the cause stays unknown."""
     first, _ = hosts(2)
 
-    assert first.heartbeat.await_cause() is None
+    with monkeypatch.context() as patch:
+        patch.setattr(heartbeat, "FAREWELL_SECONDS", -heartbeat.SILENCE_SECONDS)
+        assert first.heartbeat.await_cause() is None
 
 
 def test_hosts_that_cannot_meet_say_where(monkeypatch):
