@@ -10,9 +10,9 @@ import pyarrow as pa
 import pytest
 from tiny_training import tiny_training
 
-from job.checkpoints import last_checkpoint, restore
+from job.checkpoints import checkpoint_on_each_host, last_checkpoint, restore
 from job.data import TrainingData, TrainingPairs
-from job.errors import DataError, Interrupted, SpecError, TrainingError
+from job.errors import DataError, Interrupted, MachineError, SpecError, TrainingError
 from job.evaluate import encode
 from job.interruption import StopSignal
 from job.machine import Machine
@@ -376,6 +376,15 @@ def test_a_checkpoint_with_a_damaged_file_is_ignored(trained, share):
             path.write_bytes(content[: int(len(content) * share)])
         assert last_checkpoint(folder) == folder / "checkpoint-10", name
         path.write_bytes(content)
+
+
+def test_another_host_without_the_checkpoint_of_rank_zero_says_so(tmp_path, monkeypatch):
+    """It would train on from other weights, or from none."""
+    monkeypatch.setattr("job.process_group.is_rank_zero", lambda: False)
+    monkeypatch.setattr("job.process_group.from_rank_zero", lambda _: tmp_path / "checkpoint-7")
+
+    with pytest.raises(MachineError, match=r"`.*checkpoint-7` .* was not written to its end"):
+        checkpoint_on_each_host(tmp_path)
 
 
 def test_a_checkpoint_that_scores_otherwise_is_not_given_back(task, tmp_path):
