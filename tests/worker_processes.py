@@ -14,7 +14,6 @@ import time
 import traceback
 from contextlib import suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import psutil
 from chaos_job import context
@@ -28,24 +27,24 @@ def together(processes, work, *arguments, hosts=1):
 
     The work is a function of a test's module that takes its rank first; it is found by its name.
     """
-    with TemporaryDirectory() as folder:
-        members = []
-        for rank in range(processes):
-            ours, theirs = context.Pipe(duplex=False)
-            place = (rank, processes, processes // hosts, Path(folder) / "store")
-            name = (work.__code__.co_filename, work.__name__)
-            member = context.Process(target=_member, args=(theirs, place, name, arguments))
-            member.start()
-            theirs.close()
-            members.append((member, ours))
-        try:
-            found = [_heard(ours) for _, ours in members]
-        finally:
-            for member, _ in members:
-                member.kill()
-                member.join()
+    port, members = free_port(), []
+    for rank in range(processes):
+        ours, theirs = context.Pipe(duplex=False)
+        place = (rank, processes, processes // hosts, port)
+        name = (work.__code__.co_filename, work.__name__)
+        member = context.Process(target=_member, args=(theirs, place, name, arguments))
+        member.start()
+        theirs.close()
+        members.append((member, ours))
+    try:
+        found = [_heard(ours) for _, ours in members]
+    finally:
+        for member, _ in members:
+            member.kill()
+            member.join()
     # Where one fails, the others lose its connection.
-    errors = sorted((error for _, error in found if error), key=lambda e: "closed by peer" in e)
+    errors = [error for _, error in found if error]
+    errors.sort(key=lambda error: (error == "it died", "closed by peer" in error))
     assert not errors, errors[0]
     return [value for value, _ in found]
 
@@ -60,7 +59,7 @@ def _heard(pipe):
 
 
 def _member(pipe, place, name, arguments):
-    rank, size, per_host, store = place
+    rank, size, per_host, port = place
     os.environ |= {
         "RANK": str(rank),
         "WORLD_SIZE": str(size),
@@ -75,7 +74,8 @@ def _member(pipe, place, name, arguments):
 
     try:
         if size > 1:
-            process_group.init_with(distributed.FileStore(str(store), size), rank, size)
+            store = distributed.TCPStore("127.0.0.1", port, size, is_master=rank == 0)
+            process_group.init_with(store, rank, size)
         pipe.send((_find(*name)(rank, *arguments), None))
         if size > 1:
             # Who leaves first would take the others' answers along.
