@@ -13,12 +13,12 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from job.crew import DESERTED, DESERTED_SECONDS, Deserted, is_member
 from job.errors import (
     EmbedtuneError,
     Interrupted,
@@ -27,6 +27,7 @@ from job.errors import (
     StorageError,
 )
 from job.memory import is_out_of_memory, reason
+from job.process_group import PEER_LOST, PEER_LOST_SECONDS, PeerLost, is_worker
 from job.spec import JobSpec
 from job.spec_document import build_spec, parse_assignments
 from job.wording import on_one_line
@@ -136,18 +137,18 @@ def train(
             from job.secrets import use_hub_token
 
             use_hub_token(hf_token_secret)
-        if not is_member():
-            from job.cluster import read_cluster
-            from job.supervisor import supervise
+        if not is_worker():
+            from job.topology import read_topology
+            from job.torchrun import run_workers
 
-            cluster = read_cluster(place, device)
-            if cluster.size > 1:
-                return supervise(cluster, place, name)
+            topology = read_topology(place, device)
+            if topology.world_size > 1:
+                return run_workers(topology, place, name)
         _train(place, name, device, price_per_hour, stall_minutes, stop, publish=not no_publish)
         return 0
 
     code = exit_code(work, place)
-    if is_member():
+    if is_worker():
         # Torch's communication aborts now and then where Python takes it down at its own end.
         sys.stdout.flush()
         sys.stderr.flush()
@@ -188,39 +189,26 @@ def _train(
     *,
     publish: bool,
 ) -> None:
-    from job import crew
-    from job.progress import log_to_stderr
+    from job import process_group
+    from job.progress import log_nothing, log_to_stderr
     from job.watchdog import watched
 
     started = time.perf_counter()
-    with crew.deserted():
-        if is_member():
-            crew.join(device)
-        if crew.rank() > 0:
-            _assist(workspace, device, stop)
-            return
-        spec = workspace.read_spec()
-        with workspace.locked(), watched(workspace, stall_minutes):
-            if not is_member():
+    with process_group.peer_loss_detected():
+        if is_worker():
+            process_group.init(device)
+        spec = process_group.from_rank_zero(workspace.read_spec)
+        lock = workspace.locked() if process_group.local_rank() == 0 else nullcontext()
+        with lock, watched(workspace, stall_minutes):
+            if not is_worker():
                 workspace.failure.unlink(missing_ok=True)
-            log_to_stderr()
+            # What all ranks do, rank 0 says.
+            (log_to_stderr if process_group.is_rank_zero() else log_nothing)()
             from job.pipeline import Circumstances, run
 
             where = Circumstances(name, device, price_per_hour, publish, started)
             run(spec, workspace, where, stop)
-        crew.dismiss()
-        crew.leave()
-
-
-def _assist(workspace: Workspace, device: str, stop: "StopSignal") -> None:
-    from job import crew
-    from job.progress import quieten_libraries
-
-    # What all processes do, the conductor tells.
-    quieten_libraries()
-    with stop.awaited():
-        crew.assist(crew.Mate(workspace, stop, device))
-    crew.leave()
+        process_group.destroy()
 
 
 def _check(data: str, model: str | None, settings: tuple[str, ...]) -> None:
@@ -250,8 +238,11 @@ def exit_code(
     except BrokenPipeError:
         # Whoever reads our output has seen enough (`| head`); Click ends quietly.
         raise
-    except Deserted:
-        return _make_way()
+    except PeerLost:
+        # The process that is the cause ends first: its code and reason are the run's.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        time.sleep(PEER_LOST_SECONDS)
+        return PEER_LOST
     except BaseException as error:  # noqa: BLE001  this is the one place that catches all
         expected = explain(error, workspace, extra)
         if expected is None:
@@ -259,17 +250,29 @@ def exit_code(
             line, code = f"{type(error).__name__}: {error}", 1
         else:
             line, code = str(expected), expected.exit_code
+        is_cause = workspace is None or not is_worker() or _is_first_failure(workspace)
+        if expected and is_cause:
             click.echo(f"Error: {line}", err=True)
-        if workspace is not None and _may_note(workspace):
-            _note_failure(workspace, line)
+        # A workspace that is still locked belongs to another process's run.
+        if workspace is not None and is_cause and (is_worker() or not workspace.is_locked()):
+            # One that cannot be written is what has just been reported.
+            with suppress(OSError):
+                workspace.write_failure(line)
         return code
 
 
-def _make_way() -> int:
-    """End after the process that is the cause, whose code and reason are the run's."""
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    time.sleep(DESERTED_SECONDS)
-    return DESERTED
+def _is_first_failure(workspace: Workspace) -> bool:
+    """Tell whether no other process of this host has failed before: its end is the cause of ours.
+
+    Torchrun ends the others as the machine would, and all ranks of a host see some failures.
+    """
+    try:
+        workspace.failure.parent.mkdir(parents=True, exist_ok=True)
+        workspace.failure.touch(exist_ok=False)
+    except OSError:
+        # One that cannot be written is what is to be reported.
+        return not workspace.failure.is_file()
+    return True
 
 
 def explain(error: BaseException, workspace: Workspace | None, extra: str) -> EmbedtuneError | None:
@@ -278,7 +281,8 @@ def explain(error: BaseException, workspace: Workspace | None, extra: str) -> Em
         return error
     if isinstance(error, KeyboardInterrupt):
         return Interrupted("The run was interrupted; nothing of it is lost that was written.")
-    if isinstance(error, ModuleNotFoundError) and not _is_ours(error.name):
+    package = (getattr(error, "name", None) or "job").partition(".")[0]
+    if isinstance(error, ModuleNotFoundError) and package not in ("job", "launcher"):
         msg = f"The package `{error.name}` is missing here: `pip install 'embedtune[{extra}]'`."
         return MachineError(msg)
     if is_out_of_memory(error):
@@ -291,10 +295,6 @@ def explain(error: BaseException, workspace: Workspace | None, extra: str) -> Em
     return None
 
 
-def _is_ours(module: str | None) -> bool:
-    return module is None or module.partition(".")[0] in ("job", "launcher")
-
-
 def _is_disk_full(error: BaseException, workspace: Workspace | None) -> bool:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
@@ -304,22 +304,6 @@ def _is_disk_full(error: BaseException, workspace: Workspace | None) -> bool:
     if workspace is None or not isinstance(error, Exception) or not workspace.root.is_dir():
         return False
     return shutil.disk_usage(workspace.root).free < DISK_FULL_BYTES
-
-
-def _may_note(workspace: Workspace) -> bool:
-    if is_member():
-        # The first one's reason is the cause of all further ends.
-        return not workspace.failure.is_file()
-    # A workspace that is still locked belongs to another process's run.
-    return not workspace.is_locked()
-
-
-def _note_failure(workspace: Workspace, line: str) -> None:
-    try:
-        workspace.write_failure(line)
-    except OSError:
-        # A workspace that cannot be written is what has just been reported.
-        return
 
 
 if __name__ == "__main__":

@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from job.cache import load_scores, save_scores
 from job.data import Dataset
 from job.evaluate import (
+    NO_SCORES,
     Bounded,
     Dimensions,
     Validation,
@@ -20,6 +22,7 @@ from job.evaluate import (
     score_vectors,
 )
 from job.model import Model, Prompts
+from job.process_group import from_rank_zero, is_rank_zero
 from job.ranking import METRIC, Scores
 from job.side_tests import SideTest
 from job.spec import JobSpec
@@ -56,7 +59,10 @@ class PromptChoice:
 
 @dataclass(frozen=True)
 class Baseline:
-    """The untuned scores on the test set, and what checkpoints will be judged on."""
+    """The untuned scores on the test set, and what checkpoints will be judged on.
+
+    Scores are known on rank 0 alone.
+    """
 
     bm25: Scores
     # As float32 vectors, by dimension and precision like the tuned model's.
@@ -92,14 +98,15 @@ def score_base(
             vectors[prompts.document] = encode_documents(
                 candidate, dataset.corpus, evaluation.batch_size
             )
-        reached[prompts] = score(
+        scores = score(
             candidate,
             search.queries,
             search.corpus,
             [dimensions.main],
             evaluation.batch_size,
             vectors[prompts.document][search.positions],
-        )[dimensions.main].mean(METRIC)
+        )
+        reached[prompts] = from_rank_zero(partial(_main_score, scores, dimensions.main))
     choice = _choose(documented, reached[documented], reached[Prompts()])
     prompted = model.with_prompts(choice.used)
     tested = embed(
@@ -123,6 +130,10 @@ def score_base(
         vectors=tested,
         corpus_vectors=vectors[tuned_prompts.document],
     )
+
+
+def _main_score(scores: Mapping[int, Scores], main: int) -> float:
+    return scores[main].mean(METRIC)
 
 
 def _search(dataset: Dataset, spec: JobSpec) -> Bounded:
@@ -159,10 +170,11 @@ def kept_baseline(
     path: Path, model: Model, dataset: Dataset, dimensions: Dimensions, spec: JobSpec
 ) -> Baseline | None:
     """Take up what an earlier start of this run has scored, if it came so far."""
-    kept = load_scores(path)
-    if kept is None:
+    kept = load_scores(path) if is_rank_zero() else None
+    facts = from_rank_zero(lambda: kept and kept[1])
+    if facts is None:
         return None
-    scores, facts = kept
+    scores = kept[0] if kept else {}
     choice = _choose(_documented(model, spec), facts["with"], facts["without"])
     others: dict[str, dict[int, Scores]] = {}
     for name, found in scores.items():
@@ -172,8 +184,8 @@ def kept_baseline(
             others.setdefault(test, {})[int(dimension)] = found
     search, batch_size = _search(dataset, spec), spec.evaluation.batch_size
     return Baseline(
-        bm25=scores["bm25"],
-        test={d: {"float32": scores[f"test/{d}"]} for d in dimensions.all},
+        bm25=scores.get("bm25", NO_SCORES),
+        test={d: {"float32": scores[f"test/{d}"]} for d in dimensions.all if scores},
         prompts=choice,
         tuned_prompts=_tuned_prompts(choice, spec),
         validation=Validation(search, dimensions, batch_size, choice.reached),

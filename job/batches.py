@@ -3,7 +3,6 @@
 import math
 from collections import deque
 from collections.abc import Iterator
-from functools import partial
 from itertools import cycle, islice
 from typing import TYPE_CHECKING, Any
 
@@ -95,11 +94,11 @@ class LookalikeSampler(DefaultBatchSampler):
         return batch
 
 
-class Shares:
-    """Deals each batch of a sampler out to processes: theirs come one after the other.
+class Shards:
+    """Splits each batch of a sampler into one shard for each rank; they follow each other.
 
-    The library gives every process the next one. All shares have one size: where a batch does not
-    go up, its first rows stand in more than one share, and the loss counts them once.
+    The library gives every rank the next one. All shards have one size: where a batch cannot be
+    divided evenly, its first rows stand in more than one shard, and the loss counts them once.
     """
 
     def __init__(self, batches: DefaultBatchSampler, processes: int) -> None:
@@ -125,10 +124,3 @@ def _numbers(pairs: TrainingPairs, column: str) -> list[int]:
     encoded = one_array(pairs.table[column]).dictionary_encode()
     numbers: list[int] = encoded.indices.to_pylist()
     return numbers
-
-
-def lookalike_sampler(
-    pairs: TrainingPairs, alike: list[IntArray], cluster: int
-) -> "partial[LookalikeSampler]":
-    """Make what the trainer calls with its data set to get its batches."""
-    return partial(LookalikeSampler, pairs=pairs, alike=alike, cluster=cluster)

@@ -3,7 +3,9 @@
 import time
 from collections.abc import Callable
 
-from transformers import TrainerCallback, TrainerControl, TrainerState
+from transformers import TrainerCallback
+from transformers import TrainerControl as Control
+from transformers import TrainerState as State
 
 # What an interruption costs at most, as long as writing a checkpoint does not cost more than its
 # share of the run.
@@ -25,13 +27,7 @@ class Cadence(TrainerCallback):
         self._cost = 0.0
         self._asked: float | None = None
 
-    def on_step_end(
-        self,
-        args: object,  # noqa: ARG002  the trainer's signature
-        state: TrainerState,
-        control: TrainerControl,
-        **_: object,
-    ) -> None:
+    def on_step_end(self, args: object, state: State, control: Control, **_: object) -> None:
         self._asked = None
         if self._is_due(state.global_step):
             control.should_save = True
@@ -43,13 +39,7 @@ class Cadence(TrainerCallback):
             return step % self._steps == 0
         return self._clock() - self._saved >= max(LOST_SECONDS, self._cost / SHARE)
 
-    def on_save(
-        self,
-        args: object,  # noqa: ARG002  the trainer's signature
-        state: TrainerState,  # noqa: ARG002
-        control: TrainerControl,  # noqa: ARG002
-        **_: object,
-    ) -> None:
+    def on_save(self, *_: object, **__: object) -> None:
         self._saved = self._clock()
         if self._asked is not None:
             self._cost = self._saved - self._asked

@@ -1,53 +1,47 @@
-"""What hangs in the trainer's loop: it tells, saves, stops, and keeps all processes together."""
+"""What hangs in the trainer's loop: it logs, saves, stops, and keeps all ranks in step."""
 
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainingArguments
+from transformers import TrainerControl as Control
+from transformers import TrainerState as State
 from transformers.trainer_callback import ProgressCallback
 
-from job import crew
-from job.batches import Shares
+from job import process_group
+from job.batches import Shards
 from job.interruption import StopSignal
 from job.progress import tell
 
 
-class _Sharing(Protocol):
-    """A trainer whose processes share each batch; it has the shares once it trains."""
+class _Sharded(Protocol):
+    """A trainer whose ranks share each batch; it has the shards once it trains."""
 
-    shares: Shares | None
+    shards: Shards | None
 
 
-class InUnison(TrainerCallback):
-    """Has all processes of a run do after a step what the conductor's callbacks ask for."""
+class RankSync(TrainerCallback):
+    """Has all ranks do after a step what the callbacks of rank 0 ask for; the last of them."""
 
-    def __init__(self, trainer: _Sharing) -> None:
+    def __init__(self, trainer: _Sharded) -> None:
         self._trainer = trainer
 
-    def on_epoch_begin(
-        self,
-        args: object,  # noqa: ARG002  the trainer's signature
-        state: TrainerState,
-        control: TrainerControl,  # noqa: ARG002  the trainer's signature
-        **_: object,
-    ) -> None:
+    def on_epoch_begin(self, args: object, state: State, control: object, **_: object) -> None:
         # The trainer does not reach it where it goes on in the midst of an epoch.
-        if self._trainer.shares:
-            self._trainer.shares.set_epoch(int(state.epoch or 0))
+        if self._trainer.shards:
+            self._trainer.shards.set_epoch(int(state.epoch or 0))
 
-    def on_step_end(
-        self,
-        args: object,  # noqa: ARG002  the trainer's signature
-        state: object,  # noqa: ARG002  the trainer's signature
-        control: TrainerControl,
-        **_: object,
-    ) -> None:
-        for name, value in crew.share(vars(control)).items():
+    def on_step_end(self, args: object, state: object, control: Control, **_: object) -> None:
+        for name, value in process_group.broadcast(vars(control)).items():
             setattr(control, name, value)
 
     on_epoch_end = on_evaluate = on_step_end
+
+    def on_save(self, *_: object, **__: object) -> None:
+        """Wait for rank 0, which may be uploading what it has written."""
+        process_group.barrier()
 
 
 class Bar(ProgressCallback):
@@ -56,14 +50,13 @@ class Bar(ProgressCallback):
 
 
 class StopTogether(TrainerCallback):
-    """Tells every process of a stop signal that one of them was sent; the first of callbacks."""
+    """Tells every rank of a stop signal that one of them was sent; the first of callbacks."""
 
     def __init__(self, stop: StopSignal) -> None:
         self._stop = stop
 
-    def on_step_end(self, *args: object, **options: object) -> None:
-        del args, options
-        if crew.any_of(self._stop.requested):
+    def on_step_end(self, *_: object, **__: object) -> None:
+        if process_group.any_rank(self._stop.requested):
             self._stop.request()
 
 
@@ -77,17 +70,10 @@ class Recorder(TrainerCallback):
         # Of the steps since the last line.
         self._seconds, self._steps = 0.0, 0
 
-    def on_step_begin(self, *args: object, **options: object) -> None:
-        del args, options
+    def on_step_begin(self, *_: object, **__: object) -> None:
         self._began = time.perf_counter()
 
-    def on_step_end(
-        self,
-        args: object,  # noqa: ARG002  the trainer's signature
-        state: TrainerState,
-        control: TrainerControl,
-        **_: object,
-    ) -> None:
+    def on_step_end(self, args: object, state: State, control: Control, **_: object) -> None:
         self._seconds += time.perf_counter() - self._began
         self._steps += 1
         if self._stop.requested:
@@ -96,13 +82,7 @@ class Recorder(TrainerCallback):
             # Whatever the cadence, the last step is a candidate (the last epoch's end is one).
             control.should_save = control.should_evaluate = True
 
-    def on_epoch_end(
-        self,
-        args: object,  # noqa: ARG002  the trainer's signature
-        state: TrainerState,
-        control: TrainerControl,
-        **_: object,
-    ) -> None:
+    def on_epoch_end(self, args: object, state: State, control: Control, **_: object) -> None:
         # The trainer ends an epoch that a stop signal cut short as if it were whole. Validating
         # there would add a candidate, and draw random numbers that an uninterrupted run does not.
         if self._stop.requested and not float(state.epoch or 0).is_integer():
@@ -111,8 +91,8 @@ class Recorder(TrainerCallback):
     def on_log(
         self,
         args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,  # noqa: ARG002  the trainer's signature
+        state: State,
+        control: object,
         logs: dict[str, float] | None = None,
         **_: object,
     ) -> None:
@@ -140,18 +120,12 @@ class AfterSaving(TrainerCallback):
     def __init__(self, *works: Callable[[Path], None] | None) -> None:
         self._works = [work for work in works if work]
 
-    def on_save(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,  # noqa: ARG002  the trainer's signature
-        **_: object,
-    ) -> None:
+    def on_save(self, args: TrainingArguments, state: State, control: object, **_: object) -> None:
         for work in self._works:
             work(Path(str(args.output_dir)) / f"checkpoint-{state.global_step}")
 
 
-def curves(state: TrainerState) -> list[dict[str, float]]:
+def curves(state: State) -> list[dict[str, float]]:
     """Reduce the trainer's log to what a report draws: loss, learning rate, validation."""
     kept = ("step", "epoch", "loss", "learning_rate", "grad_norm")
     return [

@@ -6,7 +6,8 @@ from pathlib import Path
 from safetensors import SafetensorError
 from sentence_transformers import SentenceTransformer
 
-from job.errors import TrainingError
+from job import process_group
+from job.errors import MachineError, TrainingError
 from job.evaluate import Validation, metric_key
 from job.model import Model
 from job.progress import warn
@@ -41,6 +42,25 @@ def last_checkpoint(folder: Path) -> Path | None:
     return None
 
 
+def checkpoint_on_each_host(folder: Path) -> Path | None:
+    """Find the checkpoint that rank 0 goes on from; the other hosts must have it too."""
+    newest = process_group.from_rank_zero(lambda: last_checkpoint(folder))
+    if newest is None:
+        return None
+    own = folder / newest.name
+    if (
+        not process_group.is_rank_zero()
+        and process_group.local_rank() == 0
+        and (fault := _fault(own))
+    ):
+        msg = (
+            f"The checkpoint `{own}` is not that of the first host: {fault}. All hosts of a run "
+            "need one folder of checkpoints, or copies of it."
+        )
+        raise MachineError(msg)
+    return own
+
+
 def any_checkpoint(folder: Path) -> bool:
     return any(folder.glob("checkpoint-*"))
 
@@ -59,12 +79,16 @@ def _fault(checkpoint: Path) -> str | None:
 
 
 def restore(model: Model, checkpoint: Path, validation: Validation, expected: float) -> None:
-    """Load a checkpoint's weights and prove that they score what they scored before."""
+    """Load a checkpoint's weights and prove that they score what they scored before.
+
+    Rank 0, which wrote it, loads it and gives the weights to the others.
+    """
     try:
-        stored = SentenceTransformer(
-            str(checkpoint), device="cpu", model_kwargs={"dtype": "float32"}
-        )
-        model.encoder.load_state_dict(stored.state_dict())
+        if process_group.is_rank_zero():
+            stored = SentenceTransformer(
+                str(checkpoint), device="cpu", model_kwargs={"dtype": "float32"}
+            )
+            model.encoder.load_state_dict(stored.state_dict())
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
         msg = (
@@ -72,6 +96,7 @@ def restore(model: Model, checkpoint: Path, validation: Validation, expected: fl
             f"{reason[:300]}. Start the run anew."
         )
         raise TrainingError(msg) from None
+    process_group.broadcast_weights(model.encoder)
     found = validation.score(model)[metric_key(validation.dimensions.main)]
     tolerance = RESTORED_TOLERANCE.get(model.machine.device, OTHER_TOLERANCE)
     if abs(found - expected) > tolerance:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from job import process_group
 from job.bm25 import rank_bm25
 from job.data import Corpus, Queries
 from job.encoding import encode_block
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 USUAL_DIMENSIONS = (512, 256, 128, 64)
 # Texts that are Python objects at once. Sorted by length among so many, hardly any padding is left.
 TEXTS = 2**16
+# Of BM25, on other ranks than 0.
+NO_SCORES = Scores({}, np.empty(0, np.int64), np.empty((0, 0), np.int64))
 
 
 @dataclass(frozen=True)
@@ -77,8 +80,18 @@ def encode_queries(model: Model, queries: Queries, batch_size: int) -> "torch.Te
 
 
 def encode(model: Model, texts: "pa.Array", prompt: str, batch_size: int) -> "torch.Tensor":
-    """Embed texts with a prompt before each: (n, width), float32, on the CPU."""
-    vectors = empty_matrix(len(texts), model.width)
+    """Embed texts with a prompt before each: (n, width), float32, on the CPU.
+
+    A collective call; only rank 0 gets the values, as in `encode_block`.
+    """
+    import torch
+
+    # Rank 0 may have worked alone for long.
+    process_group.barrier()
+    if process_group.is_rank_zero():
+        vectors = empty_matrix(len(texts), model.width)
+    else:
+        vectors = torch.empty(len(texts), model.width, device="meta")
     for start in range(0, len(texts), TEXTS):
         block = texts.slice(start, TEXTS).to_pylist()
         found = encode_block(model, block, prompt, batch_size)
@@ -118,7 +131,12 @@ def embed(
 def score_vectors(
     vectors: Vectors, queries: Queries, dimensions: Iterable[int], precisions: Collection[str] = ()
 ) -> dict[int, dict[str, Scores]]:
-    """Score a search by each dimension and precision: float32, the others and them rescored."""
+    """Score a search by each dimension and precision: float32, the others and them rescored.
+
+    Rank 0 does that alone; the others get no scores.
+    """
+    if not process_group.is_rank_zero():
+        return {}
     return {
         dimension: {name: judge(ranked, queries) for name, ranked in by_name.items()}
         for dimension, by_name in vectors.rank(list(dimensions), precisions).items()
@@ -133,12 +151,14 @@ def score(
     batch_size: int,
     corpus_vectors: "torch.Tensor | None" = None,
 ) -> dict[int, Scores]:
-    """Score a model's retrieval by float32 vectors at each dimension."""
+    """Score a model's retrieval by float32 vectors at each dimension: on rank 0 alone."""
     vectors = embed(model, queries, corpus, batch_size, corpus_vectors)
     return {d: found["float32"] for d, found in score_vectors(vectors, queries, dimensions).items()}
 
 
 def score_bm25(queries: Queries, corpus: Corpus) -> Scores:
+    if not process_group.is_rank_zero():
+        return NO_SCORES
     matches = rank_bm25(_each(corpus.texts), _each(queries.texts))
     return judge(matches.ranked, queries, found=matches.found)
 
@@ -184,10 +204,12 @@ class Validation:
     base: float
 
     def score(self, model: Model) -> dict[str, float]:
-        """Return nDCG@10 under the article's key of each dimension."""
+        """Return nDCG@10 under the article's key of each dimension, on every rank."""
         search = self.search
         scores = score(model, search.queries, search.corpus, self.dimensions.all, self.batch_size)
-        return {metric_key(d): scores[d].mean(METRIC) for d in self.dimensions.all}
+        return process_group.from_rank_zero(
+            lambda: {metric_key(d): scores[d].mean(METRIC) for d in self.dimensions.all}
+        )
 
 
 def metric_key(dimension: int, metric: str = METRIC) -> str:

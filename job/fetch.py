@@ -50,15 +50,21 @@ class Inputs:
     facts: dict[str, dict[str, Any]]
 
 
-def fetch_inputs(spec: JobSpec, workspace: Workspace) -> Inputs:
-    """Fetch what the spec names and no channel brings, and note which versions those were."""
+def fetch_inputs(
+    spec: JobSpec, workspace: Workspace, resolved: dict[str, dict[str, Any]] | None = None
+) -> Inputs:
+    """Fetch what the spec names and no channel brings, and note which versions those were.
+
+    Other hosts than the first fetch the versions that it `resolved`, its inputs' facts.
+    """
     require_data(spec.data, workspace.channels())
-    pins = read_pins(workspace)
+    pins = read_pins(workspace) if resolved is None else resolved
     fetched = fetch_data(spec, workspace, pins)
     model = fetch_model(spec.model, workspace, pins)
     facts = {role: found.facts for role, found in fetched.items()} | {"model": model.facts}
-    workspace.checkpoints.mkdir(parents=True, exist_ok=True)
-    write_atomically(workspace.pins, json.dumps(facts, indent=2) + "\n")
+    if resolved is None:
+        workspace.checkpoints.mkdir(parents=True, exist_ok=True)
+        write_atomically(workspace.pins, json.dumps(facts, indent=2) + "\n")
     channels = workspace.channels() | {role: found.path for role, found in fetched.items()}
     return Inputs(channels, model.path, facts)
 

@@ -16,7 +16,7 @@ from sentence_transformers.util import cos_sim
 from torch import Tensor
 from torch.nn import functional
 
-from job import crew
+from job import process_group
 from job.data import TrainingPairs
 from job.model import Model
 from job.padding import sorted_by_length
@@ -86,41 +86,41 @@ class KnownAnswers(torch.nn.Module):
 def batch_loss(
     columns: list[Tensor], labels: Tensor, answers: KnownAnswers, scale: float
 ) -> Tensor:
-    """Compute the loss of this process's part of a batch: a column of anchors, then documents.
+    """Compute the loss of this rank's share of a batch: a column of anchors, then documents.
 
-    With several processes every one sees the documents of all, and the mean of their losses is
-    the loss of the whole batch, as one process computes it: the trainer averages gradients.
+    Every rank sees the documents of all ranks, and the mean of their losses is the loss of the
+    whole batch, as one process computes it: the trainer averages gradients.
     """
-    if crew.size() == 1:
+    if process_group.world_size() == 1:
         known = answers.among(labels)
         return in_batch_loss(columns[0], torch.cat(columns[1:]), known, scale)
-    everyone = torch.cat(crew.gather_tensor(labels))
+    everyone = torch.cat(process_group.all_gather(labels))
     once = _first_of_each(everyone)
     documents = [_of_all(column)[once] for column in columns[1:]]
-    own = len(labels) * crew.rank() + torch.arange(len(labels), device=labels.device)
+    own = len(labels) * process_group.rank() + torch.arange(len(labels), device=labels.device)
     mine = once[own]
     place = (once.cumsum(0) - 1)[own[mine]]
     known = answers.among(everyone[once])[place]
     losses = in_batch_losses(columns[0][mine], torch.cat(documents), known, place, scale)
-    # Where all its rows are repeated, a process has no loss, and takes part all the same.
-    return losses.sum() * crew.size() / once.sum() + 0.0 * columns[0].sum()
+    # A rank whose rows are all repeated has no loss, and still takes part in the backward pass.
+    return losses.sum() * process_group.world_size() / once.sum() + 0.0 * columns[0].sum()
 
 
 class GatherRows(torch.autograd.Function):
-    """The rows of all processes, (n, width) each; each gets back what all make of its own.
+    """The rows of all ranks, (n, width) each; a rank gets back the sum of its rows' gradients.
 
-    Torch's own is deprecated, and no other device-independent one is public.
+    Torch's own, on which the library's `all_gather_with_grad` rests, is deprecated.
     """
 
     @staticmethod
     def forward(context: Any, rows: Tensor) -> Tensor:  # noqa: ANN401  torch's
-        context.first = crew.rank() * len(rows)
+        context.first = process_group.rank() * len(rows)
         context.count = len(rows)
-        return torch.cat(crew.gather_tensor(rows))
+        return torch.cat(process_group.all_gather(rows))
 
     @staticmethod
     def backward(context: Any, *gradients: Tensor) -> Tensor:  # noqa: ANN401  torch's
-        summed = crew.add_up(gradients[0])
+        summed = process_group.all_reduce(gradients[0])
         return summed[context.first : context.first + context.count]
 
 

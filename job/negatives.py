@@ -11,6 +11,7 @@ from job.data import TrainingPairs
 from job.errors import DataError
 from job.evaluate import encode
 from job.model import Model
+from job.process_group import is_rank_zero
 from job.progress import tell
 from job.ranking import Directions, IntArray
 from job.search import TILE, Chosen, Matrix, View, search
@@ -35,6 +36,7 @@ def find_lookalikes(
     other answers, near-duplicates of its context), nor is what scores above `margin` times its own
     context: that is likely to be an answer which nobody marked. Pairs may find none.
     `documents`, (n_pairs, width), are the contexts' embeddings where they are known already.
+    A collective call, which finds them on rank 0 alone.
     """
     import torch
 
@@ -46,6 +48,8 @@ def find_lookalikes(
         distinct = Chosen(documents, torch.from_numpy(first))
     anchors = pairs.table["anchor"].combine_chunks()
     questions = encode(model, anchors, model.prompts.query, batch_size)
+    if not is_rank_zero():
+        return []
     view = Directions(depth=CANDIDATES)
     found = search(questions, distinct, [view], model.machine.device)[0]
     own = Chosen(distinct, torch.from_numpy(numbers))

@@ -1,19 +1,23 @@
-"""The story of a run on one page: data → score → train → score → compare → report → store."""
+"""The story of a run on one page: data → score → train → score → compare → report → publish.
+
+Every process of a run goes through it: all read, encode and train; rank 0 judges and writes.
+"""
 
 import shutil
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from job import publish
+from job import process_group, publish
 from job.baseline import Baseline, keep_baseline, kept_baseline, score_base
 from job.cache import load_seconds, save_seconds
 from job.card import write_card
 from job.compare import GroupedQueries, compare
 from job.data import Dataset, load_dataset, write_splits
 from job.disk import require_room_for_training
-from job.encoding import introduce
+from job.errors import DataError
 from job.evaluate import Dimensions, choose_dimensions, embed, score_vectors
 from job.fetch import Inputs, fetch_inputs
 from job.hub import Push, checkpoint_pusher
@@ -23,14 +27,14 @@ from job.machine import Machine, choose_machine
 from job.model import Model, load_model
 from job.origin import claim_checkpoints, origin_of
 from job.places import open_place
+from job.process_group import from_rank_zero, is_rank_zero
 from job.progress import Progress, log_scores, logged_to, quieten_libraries, tell
 from job.ranking import Scores
 from job.report import Results, Weights, build_report, job_cost
 from job.save import fingerprint, save_model
-from job.shards import collect_shards
 from job.side_tests import SideTest, side_tests
 from job.spec import JobSpec
-from job.train import Training, train
+from job.train import Training, TrainingContext, train
 from job.truncation import count_truncated
 from job.where import look_where
 from job.workspace import Workspace
@@ -53,30 +57,42 @@ class Circumstances:
 def run(spec: JobSpec, workspace: Workspace, where: Circumstances, stop: StopSignal) -> None:
     """Do the whole job; the results lie in the workspace and, published, in `output.uri`/name."""
     output = spec.output
-    destination = None
+    destination, push = None, None
     if where.publish:
         destination = open_place(output.uri, output.kms_key).join(where.name)
-        publish.claim(destination, spec)
-        if publish.is_complete(destination):
-            tell("run", f"`{destination.uri}` is finished already; nothing to do")
-            _clear(workspace)
-            return
-    workspace.write_spec(spec)
+    if output.hub:
+        push = Push(output.hub, private=output.hub_private)
+
+    def is_finished() -> bool:
+        if destination:
+            publish.claim(destination, spec)
+            if publish.is_complete(destination):
+                tell("run", f"`{destination.uri}` is finished already; nothing to do")
+                _clear(workspace)
+                return True
+        workspace.write_spec(spec)
+        return False
+
+    def publish_results() -> None:
+        if not workspace.is_complete:
+            publish.write_manifest(workspace)
+        if destination:
+            publish.upload(workspace, destination)
+        if push:
+            publish.push_model(workspace, push, where.name, always=output.hub_always)
+        if destination:
+            publish.complete(workspace, destination)
+        _clear(workspace)
+
+    if from_rank_zero(is_finished):
+        return
     quieten_libraries()
-    push = Push(output.hub, private=output.hub_private) if output.hub else None
-    if not workspace.is_complete:
-        with logged_to(workspace.logs):
-            if push:
+    if not from_rank_zero(lambda: workspace.is_complete):
+        with logged_to(workspace.logs) if is_rank_zero() else nullcontext():
+            if push and is_rank_zero():
                 push.prepare()
             produce(spec, workspace, where, stop, push)
-        publish.write_manifest(workspace)
-    if destination:
-        publish.upload(workspace, destination)
-    if push:
-        publish.push_model(workspace, push, where.name, always=output.hub_always)
-    if destination:
-        publish.complete(workspace, destination)
-    _clear(workspace)
+    from_rank_zero(publish_results)
 
 
 def _clear(workspace: Workspace) -> None:
@@ -98,9 +114,10 @@ def produce(
     task = prepare(spec, workspace, machine, progress)
     with progress.stage("score base"):
         base = score_base_once(task, spec, workspace)
-        log_scores("bm25", {0: base.bm25.means()})
-        log_scores("base", {d: scores["float32"].means() for d, scores in base.test.items()})
-    save_seconds(workspace.seconds, progress.seconds)
+        if is_rank_zero():
+            log_scores("bm25", {0: base.bm25.means()})
+            log_scores("base", {d: scores["float32"].means() for d, scores in base.test.items()})
+            save_seconds(workspace.seconds, progress.seconds)
     with progress.stage("train") as facts:
         push_it = None
         if push and spec.output.hub_strategy == "checkpoint":
@@ -113,20 +130,14 @@ def produce(
                 push_it(folder)
 
         model = task.model.with_prompts(base.tuned_prompts)
-        training = train(
-            model,
-            task.dataset.training,
-            base.validation,
-            spec.training,
-            workspace,
-            stop,
-            base.corpus_vectors,
-            on_checkpoint,
-        )
+        context = TrainingContext(workspace, stop, on_checkpoint, base.corpus_vectors)
+        training = train(model, task.dataset.training, base.validation, spec.training, context)
         facts.update(steps=training.steps, resumed_from_step=training.resumed_from_step)
     with progress.stage("score tuned"):
         tuned = score_tuned(task, spec, base, training)
         log_scores("tuned", {d: scores["float32"].means() for d, scores in tuned.scores.items()})
+    if not is_rank_zero():
+        return
     with progress.stage("compare"):
         results = conclude(task, spec, base, training, tuned)
     with progress.stage("store"):
@@ -156,35 +167,73 @@ class Task:
 
 def prepare(spec: JobSpec, workspace: Workspace, machine: Machine, progress: Progress) -> Task:
     with progress.stage("fetch") as facts:
-        collect_shards(workspace)
-        inputs = fetch_inputs(spec, workspace)
+        inputs = fetch_on_each_host(spec, workspace)
         facts.update({role: found["uri"] for role, found in inputs.facts.items()})
-    with progress.stage("data") as facts:
+
+    def read() -> tuple[Dataset, dict[str, SideTest]]:
         dataset = load_dataset(spec.data, inputs.channels, spec.evaluation.protocol)
-        others = side_tests(spec, inputs.channels, dataset)
-        write_splits(dataset, workspace.splits)
+        return dataset, side_tests(spec, inputs.channels, dataset)
+
+    with progress.stage("data") as facts:
+        dataset, others = process_group.once_per_host(read)
+        require_same_inputs(dataset, inputs)
+        if is_rank_zero():
+            write_splits(dataset, workspace.splits)
         facts.update(dataset.facts["splits"], corpus=len(dataset.corpus))
     with progress.stage("model") as facts:
         model = load_model(spec.model, machine, inputs.model)
-        introduce(model, spec.model, inputs.model)
         dimensions = choose_dimensions(spec.evaluation, model.width)
-        if spec.training.epochs != 0:
+        if spec.training.epochs != 0 and is_rank_zero():
             require_room_for_training(model, workspace)
         facts.update(vars(machine))
     return Task(machine, inputs, dataset, others, model, dimensions)
 
 
+def fetch_on_each_host(spec: JobSpec, workspace: Workspace) -> Inputs:
+    """Fetch the inputs on rank 0, then the same versions of them on the other hosts."""
+    own = fetch_inputs(spec, workspace) if is_rank_zero() else None
+    facts = from_rank_zero(lambda: own.facts if own else {})
+    resolved = {role: found for role, found in facts.items() if {"commit", "version"} & {*found}}
+
+    def fetch_again() -> Inputs:
+        # What a start that ended early has left may be incomplete.
+        shutil.rmtree(workspace.fetched, ignore_errors=True)
+        return fetch_inputs(spec, workspace, resolved)
+
+    return process_group.once_per_host(lambda: own or fetch_again())
+
+
+def require_same_inputs(dataset: Dataset, inputs: Inputs) -> None:
+    """Raise `DataError` on every rank unless all hosts have read the same data and model."""
+    if process_group.host_count() == 1:
+        return
+    own = None
+    if process_group.local_rank() == 0:
+        own = {"data": dataset.facts["fingerprint"], "model": fingerprint(inputs.model)}
+    first, *others = filter(None, process_group.all_gather_objects(own))
+    for host, found in enumerate(others, start=2):
+        if found != first:
+            what = "base model" if found["data"] == first["data"] else "data"
+            msg = (
+                f"Host {host} of {process_group.host_count()} has read another {what} than host 1. "
+                "Give every host all files of each channel (`FullyReplicated`)."
+            )
+            raise DataError(msg)
+
+
 def score_base_once(task: Task, spec: JobSpec, workspace: Workspace) -> Baseline:
     """Score the base model, or take up what an earlier start of this run has scored."""
-    weights = fingerprint(task.inputs.model)
-    data, precision = task.dataset.facts["fingerprint"], task.machine.precision
-    claim_checkpoints(workspace, origin_of(spec, data, weights, precision))
+    if is_rank_zero():
+        weights = fingerprint(task.inputs.model)
+        data, precision = task.dataset.facts["fingerprint"], task.machine.precision
+        claim_checkpoints(workspace, origin_of(spec, data, weights, precision))
     base = kept_baseline(workspace.baseline, task.model, task.dataset, task.dimensions, spec)
     if base:
         tell("score base", "taken from an earlier start of this run")
         return base
     base = score_base(task.model, task.dataset, task.dimensions, spec, task.others)
-    keep_baseline(base, workspace.baseline)
+    if is_rank_zero():
+        keep_baseline(base, workspace.baseline)
     return base
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from job import crew
+from job import process_group
 from job.data import TrainingPairs
 from job.errors import TrainingError
 from job.model import Model, parameters
@@ -76,7 +76,7 @@ def resolve(spec: TrainingSpec, model: Model, pairs: TrainingPairs) -> Recipe:
         chosen["learning_rate"], reasons["learning_rate"] = learning_rate(parameters(model))
     if spec.mini_batch_size == "auto":
         # Each process has its share of the batch.
-        share = math.ceil(batch / crew.size())
+        share = math.ceil(batch / process_group.world_size())
         rows, reason = mini_batch_size(share, model, pairs, spec.mined_negatives)
         chosen["mini_batch_size"], reasons["mini_batch_size"] = rows, reason
     for field, reason in reasons.items():

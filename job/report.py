@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any
 
-from job import crew
+from job import process_group
 from job.advice import advise
 from job.baseline import Baseline
 from job.compare import Comparison
@@ -117,8 +117,8 @@ def build_report(
             "environment": {
                 "versions": {"python": platform.python_version(), **_versions()},
                 **asdict(results.machine),
-                "hosts": crew.hosts(),
-                "processes": crew.size(),
+                "hosts": process_group.host_count(),
+                "processes": process_group.world_size(),
             },
             "models": {
                 "base": {"uri": spec.model.base, "fingerprint": weights.base},

@@ -5,10 +5,13 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainingArguments
+from transformers import TrainerControl as Control
+from transformers import TrainerState as State
 
 from job.evaluate import Validation, encode_documents, metric_key
 from job.model import Model
+from job.process_group import all_reduce, from_rank_zero, world_size
 from job.progress import warn
 
 # Documents whose similarity is looked at, of those that validation searches.
@@ -39,14 +42,11 @@ class Sanity(TrainerCallback):
         self._fault: str | None = None
 
     def saw_loss(self, loss: torch.Tensor) -> None:
-        self._loss = float(loss)
+        # Every rank must take the step, or none.
+        self._loss = float(all_reduce(loss)) / world_size()
 
     def on_pre_optimizer_step(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **_: object,
+        self, args: TrainingArguments, state: State, control: Control, **_: object
     ) -> None:
         faults = {"loss": self._loss}
         # float16's scaler looks for large gradients until some are infinite, and skips those steps.
@@ -76,13 +76,7 @@ class Sanity(TrainerCallback):
                 )
         return self._fault is not None
 
-    def on_evaluate(
-        self,
-        args: TrainingArguments,  # noqa: ARG002  the trainer's signature
-        state: TrainerState,
-        control: TrainerControl,
-        **_: object,
-    ) -> None:
+    def on_evaluate(self, args: object, state: State, control: Control, **_: object) -> None:
         where = f"step {state.global_step} of {state.max_steps}"
         key, base = metric_key(self._validation.dimensions.main), self._validation.base
         reached = [entry[f"eval_{key}"] for entry in state.log_history if f"eval_{key}" in entry]
@@ -95,20 +89,14 @@ class Sanity(TrainerCallback):
                 f"model's is {base:.3f}; {SLOWER}",
             )
 
-    def on_step_end(
-        self,
-        args: TrainingArguments,  # noqa: ARG002  the trainer's signature
-        state: TrainerState,  # noqa: ARG002
-        control: TrainerControl,
-        **_: object,
-    ) -> None:
+    def on_step_end(self, args: object, state: object, control: Control, **_: object) -> None:
         if self.reason:
             control.should_log = control.should_evaluate = control.should_save = False
 
     # The trainer ends a broken epoch as if it were whole.
     on_epoch_end = on_step_end
 
-    def _stop(self, control: TrainerControl, reason: str) -> None:
+    def _stop(self, control: Control, reason: str) -> None:
         self.reason = reason
         control.should_training_stop = True
         control.should_save = False
@@ -126,7 +114,7 @@ def is_sinking(reached: Sequence[float], base: float, share_done: float) -> bool
 
 
 def spread(model: Model, validation: Validation) -> float:
-    """Return 1 - the mean cosine of two documents of the validation search."""
+    """Return 1 - the mean cosine of two documents of the validation search: on every rank."""
     corpus = validation.search.corpus
     drawn = np.unique(np.linspace(0, len(corpus) - 1, SAMPLE).astype(np.int64))
     if len(drawn) < 2:
@@ -134,7 +122,9 @@ def spread(model: Model, validation: Validation) -> float:
     found = encode_documents(model, corpus.take(drawn), validation.batch_size).double()
     vectors = torch.nn.functional.normalize(found, dim=1)
     n = len(vectors)
-    return 1.0 - (float(vectors.sum(dim=0).square().sum()) - n) / (n * (n - 1))
+    return from_rank_zero(
+        lambda: 1.0 - (float(vectors.sum(dim=0).square().sum()) - n) / (n * (n - 1))
+    )
 
 
 def norm(tensors: Iterable[torch.Tensor]) -> float:

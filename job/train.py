@@ -1,25 +1,21 @@
 """Training: the loss, the trainer, the checkpoints, and the choice among them on validation."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import TrainerCallback
 from transformers.integrations.integration_utils import (
     INTEGRATION_TO_CALLBACK,
     get_available_reporting_integrations,
 )
 
-from job import crew
 from job.cache import load_rows, save_rows
-from job.cadence import Cadence
-from job.callbacks import AfterSaving, Recorder, StopTogether, curves
-from job.checkpoints import last_checkpoint, restore, seal, step_of
+from job.callbacks import curves
+from job.checkpoints import checkpoint_on_each_host, restore, step_of
 from job.data import TrainingData, TrainingPairs
-from job.disk import EnoughDisk
 from job.errors import Interrupted, MachineError, SpecError
 from job.evaluate import Validation
 from job.interruption import StopSignal
@@ -27,17 +23,12 @@ from job.memory import halvings
 from job.model import Model
 from job.negatives import add_negatives, find_lookalikes
 from job.padding import counted
+from job.process_group import from_rank_zero, is_rank_zero
 from job.ranking import IntArray
 from job.recipe import Recipe, read_recipe, resolve
-from job.sanity import Sanity
 from job.search import Chosen
 from job.spec import TrainingSpec
-from job.trainer import (
-    PairTrainer,
-    Setting,
-    build_trainer,
-    judge_checkpoint,
-)
+from job.trainer import PairTrainer, TrainingInputs, build_trainer
 from job.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -114,41 +105,76 @@ class Training:
         )
 
 
+@dataclass(frozen=True)
+class TrainingContext:
+    """Where a training writes, what may end it, and what is known already."""
+
+    workspace: Workspace
+    stop: StopSignal
+    # Called on rank 0 with the folder of each checkpoint that was written.
+    on_checkpoint: Callable[[Path], None] | None = None
+    # The untrained model's embeddings of the whole corpus.
+    corpus_vectors: "Tensor | None" = None
+
+
 def train(
     model: Model,
     data: TrainingData,
     validation: Validation,
     spec: TrainingSpec,
-    workspace: Workspace,
-    stop: StopSignal,
-    corpus_vectors: "Tensor | None" = None,
-    on_checkpoint: Callable[[Path], None] | None = None,
+    context: TrainingContext,
 ) -> Training:
     """Train, then restore the best checkpoint on validation; the base model is a candidate too.
 
-    `corpus_vectors` are the untrained model's embeddings of `data.corpus`, if they are known.
-    `on_checkpoint` is called with the folder of each checkpoint that was written.
     Raises `Interrupted` after a stop signal (with a checkpoint written) and `TrainingError`.
     """
     _check_weights(spec, validation)
     _check_integrations(spec)
-    checkpoint = last_checkpoint(workspace.checkpoints)
-    recipe = read_recipe(workspace.recipe) if checkpoint else None
-    recipe = recipe or resolve(spec, model, data.train)
-    untouched = Training(model, 0, 0, 0, recipe, validation.base, validation.base, [])
+    workspace = context.workspace
+    checkpoint = checkpoint_on_each_host(workspace.checkpoints)
+    recipe = from_rank_zero(lambda: _resolve_once(model, data, spec, workspace, checkpoint))
     if recipe.spec.epochs == 0:
-        return untouched
-    recipe.write(workspace.recipe)
+        return Training(model, 0, 0, 0, recipe, validation.base, validation.base, [])
     pairs, alike = data.train, None
     if recipe.spec.mined_negatives or recipe.spec.cluster > 1:
-        alike = _lookalikes(model, pairs, recipe, validation, workspace, corpus_vectors)
+        alike = _lookalikes(model, pairs, recipe, validation, context)
         pairs = add_negatives(pairs, alike, recipe.spec.mined_negatives)
-    setting = Setting(pairs, validation.dimensions, recipe.spec, model.prompts, alike)
-    trainer = conducting_trainer(model, setting, validation, workspace, stop, on_checkpoint)
-    crew.ask(_take_part, setting)
-    crew.share_folder(checkpoint)
+    inputs = TrainingInputs(model, pairs, validation, recipe.spec, alike)
+    trainer = build_trainer(inputs, workspace, context.stop, context.on_checkpoint)
+    outcome = _fit(trainer, inputs, recipe, checkpoint, context.stop)
+    best, step = float(trainer.state.best_metric or 0.0), int(trainer.state.best_global_step or 0)
+    if best <= validation.base:
+        return outcome
+    if step < outcome.steps:
+        restore(model, workspace.checkpoints / f"checkpoint-{step}", validation, best)
+    return replace(outcome, best_step=step, best_validation=best)
+
+
+def _resolve_once(
+    model: Model,
+    data: TrainingData,
+    spec: TrainingSpec,
+    workspace: Workspace,
+    checkpoint: Path | None,
+) -> Recipe:
+    """Resolve what the spec leaves open, or take what an earlier start has resolved."""
+    earlier = read_recipe(workspace.recipe) if checkpoint else None
+    recipe = earlier or resolve(spec, model, data.train)
+    if recipe.spec.epochs != 0:
+        recipe.write(workspace.recipe)
+    return recipe
+
+
+def _fit(
+    trainer: PairTrainer,
+    inputs: TrainingInputs,
+    recipe: Recipe,
+    checkpoint: Path | None,
+    stop: StopSignal,
+) -> Training:
+    """Train to the end, from a checkpoint on if there is one; returns what came of it so far."""
     started = time.perf_counter()
-    with stop.awaited(), crew.others_engaged(), counted(model.encoder) as tokens:
+    with stop.awaited(), counted(inputs.model.encoder) as tokens:
         trainer.run(checkpoint)
     seconds, state = time.perf_counter() - started, trainer.state
     if stop.requested:
@@ -157,61 +183,22 @@ def train(
         raise Interrupted(msg)
     resumed = step_of(checkpoint) if checkpoint else 0
     passes = float(state.epoch or 0) * (1 - resumed / max(1, state.global_step))
-    outcome = replace(
-        untouched,
-        steps=state.global_step,
-        resumed_from_step=resumed,
+    base = inputs.validation.base
+    return Training(
+        inputs.model,
+        state.global_step,
+        resumed,
+        best_step=0,
+        recipe=recipe,
+        base_validation=base,
+        best_validation=base,
         history=curves(state),
-        stopped_early=trainer.sanity.reason if trainer.sanity else None,
-        rows_at_once=halvings(trainer.rows_asked, trainer.rows_at_once),
+        stopped_early=trainer.sanity.reason,
+        rows_at_once=halvings(inputs.rows_asked, trainer.rows_at_once),
         tokens=tokens.facts(),
-        pairs=round(passes * len(pairs)),
+        pairs=round(passes * len(inputs.pairs)),
         seconds=seconds,
     )
-    best, step = float(state.best_metric or 0.0), int(state.best_global_step or 0)
-    if best <= validation.base:
-        return outcome
-    if step < state.global_step:
-        restore(model, workspace.checkpoints / f"checkpoint-{step}", validation, best)
-    return replace(outcome, best_step=step, best_validation=best)
-
-
-def conducting_trainer(
-    model: Model,
-    setting: Setting,
-    validation: Validation,
-    workspace: Workspace,
-    stop: StopSignal,
-    on_checkpoint: Callable[[Path], None] | None = None,
-    callbacks: Sequence[TrainerCallback] = (),
-) -> PairTrainer:
-    """Set up the trainer that judges, stops and saves; where there are others, for them too."""
-    sanity = Sanity(model, validation)
-    everything = [
-        StopTogether(stop),
-        Recorder(stop, by_steps=setting.spec.evaluate_every != "epoch"),
-        # Sealed before anybody else sees it.
-        AfterSaving(seal, on_checkpoint),
-        Cadence(setting.spec.checkpoint_steps),
-        *callbacks,
-        sanity,
-        EnoughDisk(model, workspace),
-    ]
-
-    def judge() -> dict[str, float]:
-        return judge_checkpoint(model, validation, sanity)
-
-    trainer = build_trainer(model, setting, workspace, judge, everything)
-    trainer.sanity = sanity
-    return trainer
-
-
-def _take_part(own: crew.Mate, setting: Setting) -> None:
-    """Train beside the conductor, who judges and writes."""
-    checkpoint = crew.share_folder(None, own.workspace.fetched / "checkpoint")
-    callbacks = [StopTogether(own.stop)]
-    trainer = build_trainer(own.known_model, setting, own.workspace, None, callbacks)
-    trainer.run(checkpoint)
 
 
 def _lookalikes(
@@ -219,22 +206,24 @@ def _lookalikes(
     pairs: TrainingPairs,
     recipe: Recipe,
     validation: Validation,
-    workspace: Workspace,
-    corpus_vectors: "Tensor | None",
+    context: TrainingContext,
 ) -> list[IntArray]:
     """Find each pair's lookalikes, or take those of an earlier start.
 
     They decide the order of the data, and rounding on another machine could change them.
     """
-    found = load_rows(workspace.lookalikes)
-    if found is None:
-        known = None
-        if corpus_vectors is not None:
-            known = Chosen(corpus_vectors, torch.from_numpy(pairs.documents))
-        margin = recipe.spec.negative_margin
-        found = find_lookalikes(model, pairs, margin, validation.batch_size, known)
-        save_rows(workspace.lookalikes, found)
-    return found
+    path = context.workspace.lookalikes
+    kept = from_rank_zero(lambda: load_rows(path))
+    if kept is not None:
+        return kept
+    known = None
+    if context.corpus_vectors is not None:
+        known = Chosen(context.corpus_vectors, torch.from_numpy(pairs.documents))
+    margin = recipe.spec.negative_margin
+    found = find_lookalikes(model, pairs, margin, validation.batch_size, known)
+    if is_rank_zero():
+        save_rows(path, found)
+    return from_rank_zero(lambda: found)
 
 
 def _check_weights(spec: TrainingSpec, validation: Validation) -> None:

@@ -1,11 +1,11 @@
-"""The library's trainer, set up for pairs: arguments, columns, shares, validation."""
+"""The library's trainer, set up for pairs: arguments, columns, each rank's share, validation."""
 
 import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -22,15 +22,18 @@ from transformers import TrainerCallback, TrainerState
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import EvalLoopOutput
 
-from job import crew
-from job.batches import Shares, lookalike_sampler
-from job.callbacks import Bar, InUnison
+from job import process_group
+from job.batches import LookalikeSampler, Shards
+from job.cadence import Cadence
+from job.callbacks import AfterSaving, Bar, RankSync, Recorder, StopTogether
+from job.checkpoints import seal
 from job.data import TrainingPairs
-from job.disk import CHECKPOINTS_KEPT
-from job.evaluate import Dimensions, Validation, metric_key
+from job.disk import CHECKPOINTS_KEPT, EnoughDisk
+from job.evaluate import Validation, metric_key
+from job.interruption import StopSignal
 from job.losses import matryoshka_loss
 from job.memory import RandomState, retry_on_oom
-from job.model import Model, Prompts, set_dropout
+from job.model import Model, set_dropout
 from job.negatives import fill
 from job.ranking import IntArray
 from job.sanity import Sanity
@@ -43,71 +46,51 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Setting:
-    """What a training is made of: the same in every process of the run."""
+class TrainingInputs:
+    """What a training is made of: the same on every rank."""
 
+    model: Model
     pairs: TrainingPairs
-    dimensions: Dimensions
+    validation: Validation
     spec: ResolvedTraining
-    prompts: Prompts
     # The rows that each row's question could be taken to ask for (`job.negatives`).
     alike: list[IntArray] | None = None
 
+    @property
+    def rows_asked(self) -> int:
+        """Texts of a column that are to be embedded at once."""
+        return min(self.spec.batch_size, self.spec.mini_batch_size or self.spec.batch_size)
+
 
 def build_trainer(
-    model: Model,
-    setting: Setting,
+    inputs: TrainingInputs,
     workspace: Workspace,
-    judge: Callable[[], dict[str, float]] | None,
-    callbacks: Sequence[TrainerCallback],
+    stop: StopSignal,
+    on_checkpoint: Callable[[Path], None] | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> "PairTrainer":
     """Set a trainer up; its checkpoints go to the workspace, its curves to the logs.
 
-    `judge` returns the scores of a checkpoint, in the process that conducts; the last callbacks
-    decide on what those before them ask for.
+    The last callbacks decide on what those before them ask for.
     """
     # The trainer's callback takes its folder from nowhere else.
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(workspace.logs / "tensorboard")
-    spec, pairs = setting.spec, fill(setting.pairs, setting.spec.seed)
-    rows = training_rows(pairs)
+    model, spec = inputs.model, inputs.spec
+    sanity = Sanity(model, inputs.validation)
+    everything = [
+        StopTogether(stop),
+        Recorder(stop, by_steps=spec.evaluate_every != "epoch"),
+        Cadence(spec.checkpoint_steps),
+        *callbacks,
+        sanity,
+    ]
+    if process_group.is_rank_zero():
+        # Sealed before anybody else sees it.
+        everything[2:2] = [AfterSaving(seal, on_checkpoint)]
+        everything.append(EnoughDisk(model, workspace))
     if spec.dropout is not None:
         set_dropout(model.encoder, spec.dropout)
-    arguments = _arguments(model, setting, workspace)
-    # The library wants it where there are several processes; our shares are even.
-    arguments.dataloader_drop_last = False
-    if setting.alike is not None and spec.cluster > 1:
-        arguments.batch_sampler = lookalike_sampler(pairs, setting.alike, spec.cluster)
-    texts = [name for name in rows.column_names if name != "label"]
-    own = setting.prompts
-    prompts = {name: own.query if name == "anchor" else own.document for name in texts}
-    arguments.prompts = {name: prompt for name, prompt in prompts.items() if prompt}
-
-    def loss(rows_at_once: int | None) -> torch.nn.Module:
-        changed = spec.model_copy(update={"mini_batch_size": rows_at_once})
-        return matryoshka_loss(model, pairs, setting.dimensions.all, changed)
-
-    trainer = PairTrainer(
-        model=model.encoder,
-        args=arguments,
-        train_dataset=rows,
-        loss=loss(spec.mini_batch_size),
-        evaluator=Evaluator(judge),
-    )
-    trainer.autocast = model.machine.autocast
-    trainer.loss_in_parts = loss
-    trainer.rows_asked = min(spec.batch_size, spec.mini_batch_size or spec.batch_size)
-    trainer.rows_at_once = trainer.rows_asked
-    # They print what the recorder logs, the first one to stdout, where results belong.
-    trainer.remove_callback(PrinterCallback)
-    if trainer.pop_callback(ProgressCallback):
-        trainer.add_callback(Bar)
-    for callback in callbacks:
-        trainer.add_callback(callback)
-    if crew.size() > 1:
-        trainer.add_callback(InUnison(trainer))
-        # Torch is about to call it something else.
-        warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
-    return trainer
+    return PairTrainer(inputs, _arguments(inputs, workspace), sanity, everything)
 
 
 def training_rows(pairs: TrainingPairs) -> "ArrowDataset":
@@ -126,17 +109,18 @@ def training_rows(pairs: TrainingPairs) -> "ArrowDataset":
 
 
 def _arguments(
-    model: Model, setting: Setting, workspace: Workspace
+    inputs: TrainingInputs, workspace: Workspace
 ) -> SentenceTransformerTrainingArguments:
-    precision, spec = model.machine.precision, setting.spec
+    machine, spec = inputs.model.machine, inputs.spec
     when: dict[str, Any] = {"eval_strategy": "epoch", "save_strategy": "epoch"}
     if spec.evaluate_every != "epoch":
         when = dict.fromkeys(("eval_strategy", "save_strategy"), "steps")
         when |= dict.fromkeys(("eval_steps", "save_steps"), spec.evaluate_every)
-    return SentenceTransformerTrainingArguments(
+    is_rank_zero = process_group.is_rank_zero()
+    arguments = SentenceTransformerTrainingArguments(
         output_dir=str(workspace.checkpoints),
         num_train_epochs=spec.epochs,
-        # Of all processes together (`job.batches.Shares`).
+        # Of all ranks together (`job.batches.Shards`).
         per_device_train_batch_size=spec.batch_size,
         # A text that stands twice in a batch would be punished as a wrong answer to itself.
         batch_sampler=BatchSamplers.NO_DUPLICATES,
@@ -145,45 +129,86 @@ def _arguments(
         lr_scheduler_type=spec.schedule,
         weight_decay=spec.weight_decay,
         optim="adamw_torch_fused",
-        bf16=precision == "bfloat16",
-        fp16=precision == "float16",
-        use_cpu=model.machine.device == "cpu",
-        dataloader_pin_memory=model.machine.device == "cuda",
+        bf16=machine.precision == "bfloat16",
+        fp16=machine.precision == "float16",
+        use_cpu=machine.device == "cpu",
+        dataloader_pin_memory=machine.device == "cuda",
         save_total_limit=CHECKPOINTS_KEPT,
-        metric_for_best_model=metric_key(setting.dimensions.main),
+        metric_for_best_model=metric_key(inputs.validation.dimensions.main),
         greater_is_better=True,
         logging_steps=0.05,
         logging_nan_inf_filter=False,
-        report_to=list(spec.report_to) if crew.rank() == 0 else [],
-        disable_tqdm=not sys.stderr.isatty() or crew.rank() > 0,
-        dataloader_drop_last=crew.size() > 1,
+        report_to=list(spec.report_to) if is_rank_zero else [],
+        disable_tqdm=not sys.stderr.isatty() or not is_rank_zero,
+        dataloader_drop_last=process_group.world_size() > 1,
         # Each column is a pass of its own, before which the weights' buffers stay as they are.
         ddp_broadcast_buffers=False,
         seed=spec.seed,
         **when,
     )
+    # The library wants it where there are several processes; our shards are even.
+    arguments.dataloader_drop_last = False
+    if inputs.alike is not None and spec.cluster > 1:
+        arguments.batch_sampler = partial(
+            LookalikeSampler, pairs=inputs.pairs, alike=inputs.alike, cluster=spec.cluster
+        )
+    return arguments
 
 
 class PairTrainer(SentenceTransformerTrainer):
-    # The conductor's.
-    sanity: Sanity | None = None
-    # The texts of a column that are embedded at once, and the loss that does so.
-    rows_at_once: int
-    rows_asked: int
-    loss_in_parts: Callable[[int], torch.nn.Module]
-    shares: Shares | None = None
-    autocast: Callable[[], AbstractContextManager[object]]
+    def __init__(
+        self,
+        inputs: TrainingInputs,
+        arguments: SentenceTransformerTrainingArguments,
+        sanity: Sanity,
+        callbacks: Sequence[TrainerCallback],
+    ) -> None:
+        self.sanity = sanity
+        self.shards: Shards | None = None
+        self._inputs = inputs
+        self._pairs = fill(inputs.pairs, inputs.spec.seed)
+        self.rows_at_once = inputs.rows_asked
+        rows = training_rows(self._pairs)
+        prompts = inputs.model.prompts
+        by_column = {
+            name: prompts.query if name == "anchor" else prompts.document
+            for name in rows.column_names
+            if name != "label"
+        }
+        arguments.prompts = {name: prompt for name, prompt in by_column.items() if prompt}
+        super().__init__(
+            model=inputs.model.encoder,
+            args=arguments,
+            train_dataset=rows,
+            loss=self._loss(inputs.spec.mini_batch_size),
+            evaluator=NoEvaluator(),  # type: ignore[no-untyped-call]
+        )
+        # They print what the recorder logs, the first one to stdout, where results belong.
+        self.remove_callback(PrinterCallback)
+        if self.pop_callback(ProgressCallback):
+            self.add_callback(Bar)
+        for callback in callbacks:
+            self.add_callback(callback)
+        if process_group.world_size() > 1:
+            self.add_callback(RankSync(self))
+            # Torch is about to call it something else.
+            warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+
+    def _loss(self, rows_at_once: int | None) -> torch.nn.Module:
+        inputs = self._inputs
+        changed = inputs.spec.model_copy(update={"mini_batch_size": rows_at_once})
+        return matryoshka_loss(inputs.model, self._pairs, inputs.validation.dimensions.all, changed)
 
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
         """Collect nothing for the library's own card: ours is made from the report."""
 
     def get_batch_sampler(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401  the library's
-        """Give each process its share of the batches that one process would take."""
+        """Give each rank its shard of the batches that one process would take."""
         batches: Any = super().get_batch_sampler(*args, **options)
-        if crew.size() == 1:
+        if process_group.world_size() == 1:
             return batches
-        self.shares = Shares(batches, crew.size())
-        return self.shares
+        self.shards = Shards(batches, process_group.world_size())
+        return self.shards
 
     def run(self, checkpoint: Path | None) -> None:
         """Train, from a checkpoint on if there is one."""
@@ -208,7 +233,7 @@ class PairTrainer(SentenceTransformerTrainer):
                 before.restore()
                 model.zero_grad()
                 self.rows_at_once = rows
-                smaller: Any = self.loss_in_parts(rows).to(self.args.device)
+                smaller: Any = self._loss(rows).to(self.args.device)
                 self.loss = smaller
             # A pass may change its features.
             copied = {
@@ -217,50 +242,46 @@ class PairTrainer(SentenceTransformerTrainer):
             }
             return take(model, copied, num_items_in_batch)
 
-        if crew.size() > 1:
-            # The others are in the midst of the same step and would wait in vain.
+        if process_group.world_size() > 1:
+            # The other ranks are in the midst of the same step and would wait in vain.
             loss = take(model, inputs, num_items_in_batch)
         else:
             loss = retry_on_oom(self.rows_at_once, step, "train")
-        if self.sanity:
-            self.sanity.saw_loss(loss)
+        self.sanity.saw_loss(loss)
         return loss
 
     def evaluation_loop(self, *args: Any, **options: Any) -> EvalLoopOutput:  # noqa: ANN401
-        # The library shares out what the conductor encodes in there.
-        with self.autocast():
-            return super().evaluation_loop(*args, **options)
+        """Judge the weights of this step by our own ruler, a collective call."""
+        output: EvalLoopOutput = super().evaluation_loop(*args, **options)
+        judged = {f"eval_{metric}": value for metric, value in self._judged().items()}
+        return output._replace(metrics=(output.metrics or {}) | judged)
+
+    def _judged(self) -> dict[str, float]:
+        validation = self._inputs.validation
+        if self.sanity.finds_fault():
+            # What such a model finds, it finds by chance, which may be above the base model.
+            return {metric_key(d): 0.0 for d in validation.dimensions.all}
+        return validation.score(self._inputs.model)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:  # noqa: FBT001, FBT002
-        # The library's own check lets the other processes write all but the weights.
-        if crew.rank() == 0:
+        # The library's own check lets the other ranks write all but the weights.
+        if process_group.is_rank_zero():
             super().save_model(output_dir, _internal_call)
 
     def _save_rng_state(self, output_dir: str) -> None:
-        """Write every process's random state; only the conductor writes."""
+        """Have rank 0 write every rank's random state."""
         with TemporaryDirectory() as folder:
             super()._save_rng_state(folder)
             own = {path.name: path.read_bytes() for path in Path(folder).iterdir()}
-        for states in crew.gather(own):
-            for name, state in states.items():
+        states = process_group.all_gather_objects(own)
+        if process_group.is_rank_zero():
+            for name, state in [item for found in states for item in found.items()]:
                 (Path(output_dir) / name).write_bytes(state)
 
 
-class Evaluator(SentenceEvaluator):
-    """Lets the trainer judge a checkpoint with our ruler; it asks the conductor's only."""
+class NoEvaluator(SentenceEvaluator):
+    """Stands in for the library's, which rank 0 alone would call."""
 
-    def __init__(self, judge: Callable[[], dict[str, float]] | None) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self._judge = judge
-
-    def __call__(self, model: object, *args: object, **options: object) -> dict[str, float]:
-        # The model given is the one being trained, hence the encoder of ours.
-        del model, args, options
-        return self._judge() if self._judge else {}
-
-
-def judge_checkpoint(model: Model, validation: Validation, sanity: Sanity) -> dict[str, float]:
-    if sanity.finds_fault():
-        # What such a model finds, it finds by chance, which may be above the base model.
-        return {metric_key(d): 0.0 for d in validation.dimensions.all}
-    return validation.score(model)
+    def __call__(self, *args: object, **options: object) -> dict[str, float]:
+        del args, options
+        return {}

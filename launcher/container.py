@@ -8,7 +8,7 @@ from pathlib import Path
 from job.places import S3
 from job.workspace import DEFAULT_ROOT
 from launcher.engine import Engine
-from launcher.hosts import Host, container_name, threads
+from launcher.hosts import CHANNELS, CHECKPOINTS, Host, container_name, threads
 from launcher.plan import Plan
 
 USUAL_IMAGE = "embedtune"
@@ -44,6 +44,10 @@ def run_command(plan: Plan, engine: Engine, host: Host) -> list[str]:
     # A rootless engine's root is the caller; any other engine's is the machine's.
     argv += ["--user", "0:0" if engine.is_rootless else f"{os.getuid()}:{os.getgid()}"]
     argv += ["--mount", _bind(host.workspace, DEFAULT_ROOT)]
+    if not host.is_first:
+        for folder_name, readonly in ((CHANNELS, True), (CHECKPOINTS, False)):
+            source, target = plan.workspace / folder_name, DEFAULT_ROOT / folder_name
+            argv += ["--mount", _bind(source, target, readonly=readonly)]
     if host.is_first and not plan.destination.uri.startswith(S3):
         # Where it lies here as well, so that the spec's `output.uri` means the same in there.
         argv += ["--mount", _bind(folder, folder), "--workdir", str(Path.cwd())]
@@ -57,9 +61,8 @@ def run_command(plan: Plan, engine: Engine, host: Host) -> list[str]:
         environment["OMP_NUM_THREADS"] = str(threads(machine.hosts, engine.cores))
     for name, value in environment.items():
         argv += ["--env", f"{name}={value}"]
-    # The other hosts get from the first what they need.
-    argv += _aws() if host.is_first and plan.uses_s3 else []
-    argv += _hub() if host.is_first and plan.uses_hub else []
+    argv += _aws() if plan.uses_s3 else []
+    argv += _hub() if plan.uses_hub else []
     # Docker's own 64 MB are too few for data loader workers.
     argv += ["--shm-size", machine.shm_size or "1g"]
     argv += ["--memory", machine.memory] if machine.memory else []

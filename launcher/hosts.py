@@ -11,10 +11,13 @@ from job.errors import SpecError
 from job.workspace import Workspace, write_atomically
 from launcher.plan import WORKSPACE, Plan
 
+# In the first host's workspace, mounted for the others as well.
+CHANNELS, CHECKPOINTS = "input/data", "checkpoints"
+
 
 @dataclass(frozen=True)
 class Host:
-    """A container and the folder that is its `/opt/ml`; the first host has the run's inputs."""
+    """A container and the folder that is its `/opt/ml`; the first host's lies in the run's own."""
 
     name: str
     container: str
@@ -44,7 +47,7 @@ def hosts_of(folder: Path, count: int) -> list[Host]:
 def network_command(plan: Plan) -> list[str]:
     """Build the command that makes the hosts' network, which bears the name of one container.
 
-    It leads out as well, since the first host may read S3 and the Hub; with `--network none` not.
+    It leads out as well, since the hosts may read S3 and the Hub; with `--network none` not.
     """
     command = ["docker", "network", "create", *(["--internal"] if plan.machine.network else [])]
     return [*command, container_name(plan.folder)]
@@ -68,6 +71,9 @@ def prepare_workspaces(hosts: list[Host]) -> None:
     for host in hosts:
         if not host.is_first:
             shutil.rmtree(host.workspace, ignore_errors=True)
+        # The engine would make those that are mounted its own.
+        for name in (CHANNELS, CHECKPOINTS):
+            (host.workspace / name).mkdir(parents=True, exist_ok=True)
         path = Workspace(host.workspace).resource_config
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, json.dumps(_resources(host, hosts), indent=2) + "\n")

@@ -38,7 +38,7 @@ def test_the_contract_names_the_workspaces_paths(tmp_path):
 
 def test_the_contract_names_the_jobs_variables():
     """Those that the job reads by itself, all of them and no other."""
-    files = [ROOT / "job" / name for name in ("__main__.py", "cluster.py")]
+    files = [ROOT / "job" / name for name in ("__main__.py", "topology.py")]
     source = "".join(path.read_text("utf-8") for path in files)
     read = set(re.findall(r'"((?:EMBEDTUNE|TRAINING|OMP)_\w+)"', source))
     promised = set(re.findall(r"(?m)^\| `(\w+)`", CONTRACT))

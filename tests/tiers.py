@@ -22,7 +22,7 @@ COSTLY = {
 }
 # Any function of these trains.
 TRAINING = {"job.pipeline", "job.train", "job.trainer"}
-SLOW_PATHS = ("benchmarks", "fuzz", "job/test_places.py", "job/test_supervisor.py")
+SLOW_PATHS = ("benchmarks", "fuzz", "job/test_places.py", "job/test_torchrun.py")
 # Cuts in every phase and at random, SageMaker's jobs by the dozen, and the doubles' own tests. What
 # the README says of SageMaker is seen in one job, of several machines in processes.
 EXHAUSTIVE_PATHS = (

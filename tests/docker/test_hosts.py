@@ -12,7 +12,7 @@ import pytest
 from containers import docker
 from docker_desk import until
 
-from job import peers
+from job import heartbeat
 
 pytestmark = pytest.mark.docker
 
@@ -58,7 +58,7 @@ TOLD = [
     "algo-1: holds ['data', 'model', 'spec']",
     "algo-1: is algo-1 on eth0",
     "algo-1: met algo-2",
-    "algo-2: holds None",
+    "algo-2: holds ['data', 'model', 'spec']",
     "algo-2: is algo-2 on eth0",
     "algo-2: met algo-1",
 ]
@@ -91,7 +91,7 @@ def nothing_is_left(place):
     return not place.containers() and not place.networks()
 
 
-def test_the_hosts_find_each_other_and_the_first_alone_has_the_inputs(desk_of):
+def test_the_hosts_find_each_other_and_all_have_the_inputs(desk_of):
     """Each line bears its host's name, then and later; the run's code is theirs."""
     place = desk_of(MEET + TELL)
     done = place.run(*place.launch("--hosts", "2"))
@@ -223,7 +223,7 @@ def test_a_killed_host_ends_the_other_and_the_run_goes_on(desk):
     docker("kill", max(place.containers()))
     _, said = launched.communicate(timeout=300)
     # A clock would measure what else this machine does.
-    assert peers.SILENCE_SECONDS + peers.FAREWELL_SECONDS < 60
+    assert heartbeat.SILENCE_SECONDS + heartbeat.FAREWELL_SECONDS < 60
     assert launched.returncode == 13, said
     assert re.search("^algo-1: Error: algo-2: it has gone", said, re.MULTILINE), said
     assert "The container of the host algo-2 was killed." in said.splitlines()[-1]

@@ -12,22 +12,15 @@ from accelerate.data_loader import BatchSamplerShard
 from conftest import make_pairs, write_jsonl
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny_training import tiny_training
 
-from job.baseline import score_base
-from job.batches import Shares, lookalike_sampler
-from job.data import TrainingPairs, load_dataset
+from job.batches import LookalikeSampler, Shards
+from job.data import TrainingPairs
 from job.errors import Interrupted
-from job.evaluate import choose_dimensions
 from job.interruption import StopSignal
-from job.machine import Machine
-from job.model import load_model
 from job.negatives import find_lookalikes
-from job.recipe import resolve
-from job.train import conducting_trainer, train
-from job.trainer import Setting
 from job.workspace import Workspace
 
-CPU = Machine("cpu", "float32", "as the spec says")
 SEEDS = st.integers(0, 2**32 - 1)
 EPOCHS = st.integers(0, 20)
 
@@ -54,8 +47,11 @@ def all_different(count):
 def sampler(pairs, alike, cluster, batch_size, *, seed=0, drop_last=False):
     """Make a sampler as the trainer does; of the data set it needs the length alone."""
     arrays = [np.array(rows, dtype=np.int64) for rows in alike]
-    return lookalike_sampler(pairs, arrays, cluster)(
+    return LookalikeSampler(
         range(len(pairs)),
+        pairs,
+        arrays,
+        cluster,
         batch_size=batch_size,
         drop_last=drop_last,
         valid_label_columns=["label"],
@@ -102,21 +98,15 @@ def texts(pairs, rows):
 
 @given(situations(), SEEDS, EPOCHS)
 @settings(deadline=None)
-def test_every_row_is_in_exactly_one_batch_of_an_epoch(situation, seed, epoch):
+def test_every_row_is_in_one_batch_and_no_batch_holds_a_text_twice(situation, seed, epoch):
     """Clusters overlap and texts clash: still no row is lost, and none is trained on twice."""
     found = batches(*situation, seed=seed, epoch=epoch)
-
-    assert sorted(itertools.chain(*found)) == list(range(len(situation[0])))
-
-
-@given(situations(), SEEDS, EPOCHS)
-@settings(deadline=None)
-def test_no_batch_holds_a_question_or_a_document_twice(situation, seed, epoch):
-    """A second answer to a question would be punished as a wrong one."""
     pairs, _, _, batch_size = situation
 
-    for batch in batches(*situation, seed=seed, epoch=epoch):
+    assert sorted(itertools.chain(*found)) == list(range(len(pairs)))
+    for batch in found:
         assert 0 < len(batch) <= batch_size
+        # A second answer to a question would be punished as a wrong one.
         for column in texts(pairs, batch):
             assert len(set(column)) == len(column)
 
@@ -140,18 +130,6 @@ def test_a_batch_takes_the_first_rows_that_share_no_text(situation, seed, epoch)
         waiting = [row for row in waiting if row not in batch]
 
     assert batches(*situation, seed=seed, epoch=epoch) == expected
-
-
-@given(situations(), SEEDS, EPOCHS)
-@settings(deadline=None)
-def test_batches_that_are_not_full_are_dropped_where_that_is_wanted(situation, seed, epoch):
-    """Those that are full are the same, in the same order."""
-    *_, batch_size = situation
-    everything = batches(*situation, seed=seed, epoch=epoch)
-
-    full = batches(*situation, seed=seed, epoch=epoch, drop_last=True)
-
-    assert full == [batch for batch in everything if len(batch) == batch_size]
 
 
 @pytest.mark.parametrize("count", [1, 31, 32, 33, 100])
@@ -185,19 +163,6 @@ def test_the_order_depends_on_nothing_but_seed_and_epoch(situation, seed, epoch)
     assert list(made) == expected
 
 
-@given(SEEDS, EPOCHS, st.integers(1, 12))
-@settings(deadline=None, max_examples=30)
-def test_another_epoch_or_seed_has_another_order(seed, epoch, cluster):
-    """Who met in one epoch need not meet in the next."""
-    alike = [[row ^ 1] for row in range(40)]
-
-    first, next_epoch = order(alike, cluster, seed, epoch), order(alike, cluster, seed, epoch + 1)
-
-    assert first != next_epoch
-    # Each epoch's seed is the one before and one, so those of neighbouring seeds are shared.
-    assert order(alike, cluster, seed + 1000, epoch) not in (first, next_epoch)
-
-
 @pytest.mark.parametrize("alike", [[[]] * 4, [[1, 2, 3], [0], [3, 0], [2, 1, 0]]])
 def test_a_cluster_of_one_is_a_random_order(alike):
     """Whatever looks alike: each of the 24 orders of four rows comes up about as often."""
@@ -206,30 +171,6 @@ def test_a_cluster_of_one_is_a_random_order(alike):
     assert len(found) == 24
     # 100 each, with a standard deviation of 9.8.
     assert all(60 < count < 140 for count in found.values())
-
-
-def test_which_rows_begin_a_cluster_is_drawn_too():
-    """Of three rows that all look alike each pair is a cluster equally often."""
-    alike = [[1, 2], [2, 0], [0, 1]]
-
-    found = collections.Counter(tuple(order(alike, 2, seed)) for seed in range(1800))
-
-    # The third row comes before or after its cluster: in a circle they stand the same.
-    assert set(found) == {(0, 1, 2), (1, 2, 0), (2, 0, 1)}
-    # 600 each, with a standard deviation of 20.
-    assert all(520 < count < 680 for count in found.values())
-
-
-def test_clusters_are_arranged_at_random():
-    """What is left for the last clusters is small; it must not always be the end of an epoch."""
-    # Of three rows that look alike one is left over; the fourth, which is alone, tells where it is.
-    alike = [[1, 2], [2, 0], [0, 1], []]
-
-    found = collections.Counter(order(alike, 2, seed).index(3) for seed in range(600))
-
-    # Three clusters have six orders; two have the fourth row first, and two have it last.
-    for position, expected in enumerate((200, 100, 100, 200)):
-        assert abs(found[position] - expected) < 50
 
 
 # Who meets
@@ -272,123 +213,74 @@ def test_those_that_look_most_alike_come_first(seed):
     assert all(a ^ 1 == b for a, b in zip(drawn[::2], drawn[1::2], strict=True))
 
 
-def test_a_cluster_whose_texts_clash_is_spread_over_batches():
-    """Meeting in a batch is worth less than a true answer that is punished as a wrong one."""
-    alike = [[1, 2, 3], [0, 2, 3], [0, 1, 3], [0, 1, 2]]
-
-    for seed in range(10):
-        found = batches(pairs_of([0, 1, 2, 3], [0, 0, 0, 1]), alike, 4, 4, seed=seed)
-
-        assert sorted(map(len, found)) == [1, 1, 2]
-        assert len(found[0]) == 2
+# Among several ranks
 
 
-def meetings(alike, cluster, batch_size, epochs=5):
-    """Measure which share of the rows' seven best lookalikes is in their row's batch."""
-    made = sampler(all_different(len(alike)), alike, cluster, batch_size)
-    met = []
-    for epoch in range(epochs):
-        made.set_epoch(epoch)
-        for batch in made:
-            met += [other in batch for row in batch for other in alike[row][:7]]
-    return np.mean(met)
-
-
-@pytest.mark.parametrize("spread", [0.02, 1.0], ids=["topics of ten rows", "no topics"])
-def test_lookalikes_share_a_batch_far_more_often_than_by_chance(spread):
-    """By chance it is one of thirty of a row's best seven, in clusters of eight about the half."""
-    random = np.random.default_rng(0)
-    topics = random.uniform(size=(96, 2)).repeat(10, axis=0)
-    points = topics + spread * random.normal(size=(960, 2))
-    distances = np.linalg.norm(points[:, None] - points, axis=2)
-    alike = distances.argsort(axis=1)[:, 1:51].tolist()
-
-    by_chance, together = (meetings(alike, cluster, 32) for cluster in (1, 8))
-
-    assert by_chance == pytest.approx(31 / 959, abs=0.01)
-    assert together > 0.4
-
-
-# Among several processes
-
-
-def dealt(situation, processes, seed, epoch):
-    """List what each process gets of an epoch, as the trainer's library deals it out."""
-    shares = Shares(sampler(*situation, seed=seed), processes)
-    shares.set_epoch(epoch)
-    by_rank = [
-        list(BatchSamplerShard(shares, processes, rank, even_batches=False))
-        for rank in range(processes)
+def sharded(situation, ranks, seed, epoch):
+    """List what each rank gets of an epoch from the trainer's library."""
+    shards = Shards(sampler(*situation, seed=seed), ranks)
+    shards.set_epoch(epoch)
+    assert len(shards) == ranks * len(sampler(*situation))
+    return [
+        list(BatchSamplerShard(shards, ranks, rank, even_batches=False)) for rank in range(ranks)
     ]
-    assert len(shares) == processes * len(sampler(*situation))
-    return by_rank
 
 
 @given(situations(), st.integers(1, 4), SEEDS, EPOCHS)
 @settings(deadline=None)
-def test_the_shares_of_a_batch_are_that_batch(situation, processes, seed, epoch):
+def test_the_shards_of_a_batch_are_that_batch(situation, ranks, seed, epoch):
     """All are of one size, also where a batch is short; only then do its first rows come again."""
     expected = batches(*situation, seed=seed, epoch=epoch)
 
-    by_rank = dealt(situation, processes, seed, epoch)
+    by_rank = sharded(situation, ranks, seed, epoch)
 
-    assert [len(own) for own in by_rank] == [len(expected)] * processes
-    for batch, shares in zip(expected, zip(*by_rank, strict=True), strict=True):
-        rows = math.ceil(len(batch) / processes)
-        assert [len(share) for share in shares] == [rows] * processes
-        together = list(itertools.chain(*shares))
+    assert [len(own) for own in by_rank] == [len(expected)] * ranks
+    for batch, shards in zip(expected, zip(*by_rank, strict=True), strict=True):
+        rows = math.ceil(len(batch) / ranks)
+        assert [len(shard) for shard in shards] == [rows] * ranks
+        together = list(itertools.chain(*shards))
         assert together[: len(batch)] == batch
-        # Three rows among four processes: the rest is the batch again.
-        assert together[len(batch) :] == (batch * processes)[: len(together) - len(batch)]
+        # Three rows among four ranks: the rest is the batch again.
+        assert together[len(batch) :] == (batch * ranks)[: len(together) - len(batch)]
 
 
 # In the trainer
 
 
 @pytest.fixture
-def prepared(tiny_spec):
-    """Make what a training of two epochs of ten steps is given, and the model to train.
+def prepared(tiny_spec, tmp_path):
+    """Make what a training of two epochs of ten steps is given.
 
     The untrained encoder scores all contexts much the same, hence the margin.
     """
 
     def prepare(**fields):
         fields = {"training__epochs": "2", "training__negative_margin": "1", **fields}
-        spec = tiny_spec(**fields)
-        dataset = load_dataset(spec.data, {}, spec.evaluation.protocol)
-        model = load_model(spec.model, CPU)
-        dimensions = choose_dimensions(spec.evaluation, model.width)
-        return spec, dataset, score_base(model, dataset, dimensions, spec)
+        return tiny_training(tiny_spec(**fields), tmp_path / "work")
 
     return prepare
 
 
-def test_the_trainer_draws_its_batches_so(prepared, tmp_path):
-    """With the spec's seed, batch size and cluster, each epoch anew."""
-    spec, dataset, base = prepared(training__seed="5", training__cluster="4")
-    model, pairs = load_model(spec.model, CPU), dataset.train
-    recipe = resolve(spec.training, model, pairs)
-    alike = find_lookalikes(model, pairs, 1.0, 64)
-    trainer = conducting_trainer(
-        model,
-        Setting(pairs, base.validation.dimensions, recipe.spec, model.prompts, alike),
-        base.validation,
-        Workspace(tmp_path),
-        StopSignal(),
-    )
+def alike_in(task):
+    return find_lookalikes(task.load(), task.dataset.train, 1.0, 64)
 
-    loader = trainer.get_train_dataloader()
+
+def test_the_trainer_draws_its_batches_so(prepared):
+    """With the spec's seed, batch size and cluster, each epoch anew."""
+    task = prepared(training__seed="5", training__cluster="4")
+    alike = alike_in(task)
+
+    loader = task.trainer(alike=alike).get_train_dataloader()
 
     epochs = []
     for epoch in (0, 1, 0):
         loader.set_epoch(epoch)
         epochs.append([batch["label"].tolist() for batch in loader])
-        assert epochs[-1] == batches(pairs, alike, 4, 32, seed=5, epoch=epoch)
+        assert epochs[-1] == batches(task.dataset.train, alike, 4, 32, seed=5, epoch=epoch)
     assert epochs[0] != epochs[1]
 
 
-@pytest.mark.parametrize("cluster", ["1", "8"])
-@pytest.mark.parametrize("protocol", ["grouped", "article"])
+@pytest.mark.parametrize(("protocol", "cluster"), [("grouped", "1"), ("article", "8")])
 def test_no_text_stands_twice_in_what_the_trainer_draws(prepared, tmp_path, protocol, cluster):
     """Nor where the protocol takes each row for a document of its own: the text would be the same.
 
@@ -396,35 +288,22 @@ def test_no_text_stands_twice_in_what_the_trainer_draws(prepared, tmp_path, prot
     """
     rows = make_pairs(300)
     rows += [{**row, "question": " ".join(reversed(row["question"].split()))} for row in rows]
-    spec, dataset, base = prepared(
+    task = prepared(
         data__source=str(write_jsonl(tmp_path / "twice.jsonl", rows)),
         evaluation__protocol=protocol,
         training__cluster=cluster,
     )
-    model, pairs = load_model(spec.model, CPU), dataset.train
-    recipe = resolve(spec.training, model, pairs)
-    alike = find_lookalikes(model, pairs, 1.0, 64)
-    trainer = conducting_trainer(
-        model,
-        Setting(pairs, base.validation.dimensions, recipe.spec, model.prompts, alike),
-        base.validation,
-        Workspace(tmp_path),
-        StopSignal(),
-    )
-    contexts = pairs.table["positive"].to_pylist()
+    contexts = task.dataset.train.table["positive"].to_pylist()
     assert len(set(contexts)) < len(contexts)
 
-    for batch in trainer.get_train_dataloader():
+    for batch in task.trainer(alike=alike_in(task)).get_train_dataloader():
         drawn = [contexts[row] for row in batch["label"].tolist()]
         assert len(set(drawn)) == len(drawn)
 
 
 @pytest.mark.parametrize(("cluster", "searches"), [("1", 0), ("2", 1)])
-def test_who_wants_random_batches_pays_for_no_search(
-    prepared, tmp_path, monkeypatch, cluster, searches
-):
+def test_random_batches_need_no_search(prepared, monkeypatch, cluster, searches):
     """Every question is compared with every document, which takes its time."""
-    spec, dataset, base = prepared(training__epochs="1", training__cluster=cluster)
     asked = []
 
     def counted(*given):
@@ -432,51 +311,34 @@ def test_who_wants_random_batches_pays_for_no_search(
         return find_lookalikes(*given)
 
     monkeypatch.setattr("job.train.find_lookalikes", counted)
-    train(
-        load_model(spec.model, CPU),
-        dataset.training,
-        base.validation,
-        spec.training,
-        Workspace(tmp_path / "work"),
-        StopSignal(),
-    )
+
+    prepared(training__epochs="1", training__cluster=cluster).train()
 
     assert len(asked) == searches
 
 
-@pytest.mark.parametrize("stopped_after", [4, 16])
-def test_a_training_taken_up_in_mid_epoch_ends_as_if_it_had_not_been_interrupted(
-    prepared, tmp_path, stopped_after
-):
+def test_a_training_resumed_in_mid_epoch_ends_as_if_it_had_not_been_interrupted(prepared, tmp_path):
     """The clusters of an epoch are drawn again and gone on with: same weights in every bit."""
-    spec, dataset, base = prepared(training__evaluate_every="4")
-    assert spec.training.cluster == 8
-    alike = find_lookalikes(load_model(spec.model, CPU), dataset.train, 1.0, 64)
-    assert sum(map(len, alike)) > 1000
-    stop = StopSignal()
+    task, stop = prepared(training__evaluate_every="4"), StopSignal()
+    assert task.spec.training.cluster == 8
+    assert sum(map(len, alike_in(task))) > 1000
 
     def stop_after(folder):
-        if folder.name == f"checkpoint-{stopped_after}":
+        if folder.name == "checkpoint-16":
             stop.request()
 
-    def work(name, settings=spec.training, **options):
-        return train(
-            load_model(spec.model, CPU),
-            dataset.training,
-            base.validation,
-            settings,
-            Workspace(tmp_path / name),
-            **({"stop": StopSignal()} | options),
-            corpus_vectors=base.corpus_vectors,
-        )
+    def work(name, settings=None, stop=None, **context):
+        known = task.base.corpus_vectors
+        place = Workspace(tmp_path / name)
+        return task.train(stop, place, spec=settings, corpus_vectors=known, **context)
 
     whole = work("whole")
-    at_random = work("random", spec.training.model_copy(update={"cluster": 1}))
-    with pytest.raises(Interrupted, match=f"after step {stopped_after + 1} of 20"):
+    at_random = work("random", task.spec.training.model_copy(update={"cluster": 1}))
+    with pytest.raises(Interrupted, match="after step 17 of 20"):
         work("halves", stop=stop, on_checkpoint=stop_after)
     resumed = work("halves")
 
-    assert resumed.resumed_from_step == stopped_after + 1
+    assert resumed.resumed_from_step == 17
     weights, expected, other = (
         outcome.model.encoder.state_dict() for outcome in (resumed, whole, at_random)
     )

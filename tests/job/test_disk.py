@@ -23,8 +23,7 @@ from job.interruption import StopSignal
 from job.machine import Machine
 from job.model import load_model
 from job.recipe import resolve
-from job.train import conducting_trainer
-from job.trainer import Setting
+from job.trainer import TrainingInputs, build_trainer
 from job.workspace import Workspace
 
 
@@ -89,8 +88,8 @@ def test_a_checkpoint_is_written_whole_or_not_begun(tiny_spec, model, free, tmp_
     dataset = load_dataset(spec.data, {})
     base = score_base(model, dataset, choose_dimensions(spec.evaluation, model.width), spec)
     recipe, place = resolve(spec.training, model, dataset.train), Workspace(tmp_path)
-    setting = Setting(dataset.train, base.validation.dimensions, recipe.spec, model.prompts)
-    trainer = conducting_trainer(model, setting, base.validation, place, StopSignal())
+    inputs = TrainingInputs(model, dataset.train, base.validation, recipe.spec)
+    trainer = build_trainer(inputs, place, StopSignal())
     # Nothing loads its data in processes of its own, so neither /dev/shm nor workers can fail.
     assert trainer.args.dataloader_num_workers == 0
     if room:

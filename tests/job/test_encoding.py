@@ -1,162 +1,82 @@
 """Texts are encoded together as they are alone: the same vectors, in their order."""
 
+import numpy as np
 import pytest
 from conftest import make_pairs
-from crew_job import together
+from worker_processes import together
 
-from job import crew
-from job.encoding import TEXTS_WORTH_SHARING
 from job.machine import Machine
 from job.model import Model, Prompts
 
 CPU = Machine("cpu", "float32", "as the spec says")
-# One more than goes up among three, of several lengths.
-COUNT = 3 * TEXTS_WORTH_SHARING + 1
-TEXTS = [row["context"] * (1 + number % 3) for number, row in enumerate(make_pairs(COUNT))]
+# They cannot be divided evenly among three, and have several lengths.
+TEXTS = [row["context"] * (1 + number % 3) for number, row in enumerate(make_pairs(100))]
 
 
-def load(folder):
+def encode_once(rank, folder, texts, prompt, capacity=None):
+    """Return the vectors' bytes, or their device where there are none, and what this rank did."""
     from sentence_transformers import SentenceTransformer
 
-    return Model(SentenceTransformer(folder, device="cpu").eval(), CPU, 64, Prompts())
+    from job.encoding import encode_block
 
-
-def spoil(model):
-    """Give a process weights that are not the conductor's."""
-    import torch
-
-    with torch.no_grad():
-        for parameter in model.encoder.parameters():
-            parameter.add_(1.0)
-
-
-def count_texts(model):
-    """Count what a process really encodes itself."""
-    seen, tokenize = [], model.encoder.preprocess
+    model = Model(SentenceTransformer(folder, device="cpu").eval(), CPU, 64, Prompts())
+    seen, tokenize, forward = [], model.encoder.preprocess, model.encoder.forward
 
     def counting(texts, *arguments, **options):
         seen.extend(texts)
         return tokenize(texts, *arguments, **options)
 
-    model.encoder.preprocess = counting
-    return seen
-
-
-def encode_once(rank, folder, texts, prompt, capacity=None):
-    """Return the vectors, or nothing, and how many texts this process has encoded."""
-    from job.encoding import encode_block
-
-    model = load(folder)
-    if rank > 0:
-        spoil(model)
-    if rank == 1 and capacity:
-        cramp(model, capacity)
-    seen = count_texts(model)
-    if rank > 0:
-        crew.assist(crew.Mate(None, None, "cpu", model))
-        return None, len(seen)
-    vectors = encode_block(model, texts, prompt, 32)
-    crew.dismiss()
-    return vectors.numpy().tobytes(), len(seen)
-
-
-def cramp(model, capacity):
-    """Let a process have memory for so many texts at once."""
-    forward = model.encoder.forward
-
     def limited(features, **options):
-        if len(features["input_ids"]) > capacity:
+        if rank == 1 and capacity and len(features["input_ids"]) > capacity:
             msg = "DefaultCPUAllocator: can't allocate memory"
             raise RuntimeError(msg)
         return forward(features, **options)
 
-    model.encoder.forward = limited
+    model.encoder.preprocess, model.encoder.forward = counting, limited
+    vectors = encode_block(model, texts, prompt, 32)
+    assert vectors.shape == (len(texts), 64)
+    found = vectors.device.type if vectors.is_meta else vectors.numpy().tobytes()
+    return found, len(seen)
+
+
+def matrix(found):
+    return np.frombuffer(found, np.float32).reshape(-1, 64)
 
 
 @pytest.fixture(scope="module")
 def alone(tiny_encoder):
     """Encode in one process, as the library does."""
     ((vectors, count),) = together(1, encode_once, str(tiny_encoder), TEXTS, "of ")
-    assert count == COUNT
+    assert count == len(TEXTS)
+    ((plain, _),) = together(1, encode_once, str(tiny_encoder), TEXTS, "")
+    # The prompt matters.
+    assert np.abs(matrix(plain) - matrix(vectors)).max() > 0.01
     return matrix(vectors)
 
 
-def matrix(found):
-    import numpy as np
-
-    return np.frombuffer(found, np.float32).reshape(-1, 64)
-
-
-@pytest.mark.parametrize("processes", [2, 3])
-def test_shared_out_texts_get_the_vectors_that_they_get_alone(tiny_encoder, alone, processes):
-    """In their order, with the prompt, by the conductor's weights, and each text once.
+def test_ranks_that_share_texts_get_the_vectors_of_one(tiny_encoder, alone):
+    """In their order, with the prompt, each text once, and on rank 0 alone.
 
     Batches of other texts are padded otherwise, which moves the last bits.
     """
-    import numpy as np
+    (vectors, own), *others = together(3, encode_once, str(tiny_encoder), TEXTS, "of ")
 
-    found = together(processes, encode_once, str(tiny_encoder), TEXTS, "of ")
-
-    np.testing.assert_allclose(matrix(found[0][0]), alone, rtol=0, atol=1e-6)
-    shares = [count for _, count in found]
-    assert sum(shares) == COUNT
-    assert max(shares) - min(shares) <= 1
+    np.testing.assert_allclose(matrix(vectors), alone, rtol=0, atol=1e-6)
+    assert (own, others) == (34, [("meta", 33), ("meta", 33)])
 
 
-def test_the_prompt_and_the_weights_matter(tiny_encoder, alone):
-    """Vectors of another prompt, or of a spoilt model, would have been noticed."""
-    import numpy as np
+def test_a_rank_may_have_no_text_to_encode(tiny_encoder, alone):
+    """It takes part all the same."""
+    found = together(3, encode_once, str(tiny_encoder), TEXTS[:2], "of ")
 
-    ((plain, _),) = together(1, encode_once, str(tiny_encoder), TEXTS, "")
-
-    assert np.abs(matrix(plain) - alone).max() > 0.01
-
-
-def test_few_texts_are_encoded_by_the_conductor_alone(tiny_encoder, alone):
-    """Sharing out would take longer than the work."""
-    few = TEXTS[: 2 * TEXTS_WORTH_SHARING - 1]
-
-    (vectors, count), other = together(2, encode_once, str(tiny_encoder), few, "of ")
-
-    assert (count, other) == (len(few), (None, 0))
-    assert matrix(vectors).shape == (len(few), 64)
+    np.testing.assert_allclose(matrix(found[0][0]), alone[:2], rtol=0, atol=1e-6)
+    assert [count for _, count in found] == [1, 1, 0]
 
 
-def test_memory_that_runs_out_in_another_process_halves_the_rows_of_all(tiny_encoder, alone):
-    """The work begins anew with smaller batches, and ends with the same vectors."""
-    import numpy as np
-
+def test_a_rank_whose_memory_runs_out_halves_its_own_rows(tiny_encoder, alone):
+    """It does its share again with smaller batches, and the others only wait for it."""
     found = together(2, encode_once, str(tiny_encoder), TEXTS, "of ", 8)
 
     np.testing.assert_allclose(matrix(found[0][0]), alone, rtol=0, atol=1e-6)
-    # 32 rows at once, then 16, then 8.
-    assert found[0][1] == 3 * ((COUNT + 1) // 2)
-
-
-def introduced(rank, folder, fetched):
-    """Introduce the model and have it encode; returns where the process has it from."""
-    from pathlib import Path
-
-    from job.encoding import encode_block, introduce
-    from job.spec import ModelSpec
-    from job.workspace import Workspace
-
-    if rank > 0:
-        mate = crew.Mate(Workspace(Path(fetched)), None, "cpu")
-        crew.assist(mate)
-        return sorted(path.name for path in mate.workspace.fetched.rglob("*.safetensors"))
-    model = load(folder)
-    introduce(model, ModelSpec(base=folder, precision="float32"), Path(folder))
-    vectors = encode_block(model, TEXTS, "of ", 32)
-    crew.dismiss()
-    return vectors.numpy().tobytes()
-
-
-def test_a_process_on_another_host_loads_the_model_from_its_copy(tiny_encoder, alone, tmp_path):
-    """It has no model of its own before, and encodes its share with this one."""
-    import numpy as np
-
-    vectors, files = together(2, introduced, str(tiny_encoder), str(tmp_path / "host-2"), hosts=2)
-
-    assert files == ["model.safetensors"]
-    np.testing.assert_allclose(matrix(vectors), alone, rtol=0, atol=1e-6)
+    # 32 rows did not fit, nor did 16.
+    assert [count for _, count in found] == [50, 32 + 16 + 50]

@@ -15,8 +15,7 @@ from job.model import load_model
 from job.progress import log
 from job.recipe import resolve
 from job.spec_document import build_spec
-from job.train import conducting_trainer
-from job.trainer import Setting
+from job.trainer import TrainingInputs, build_trainer
 from job.workspace import Workspace
 
 CPU = Machine("cpu", "float32", "as the spec says")
@@ -56,9 +55,9 @@ def prepare(tiny_encoder, pairs_file, tiny_settings, tmp_path_factory):
         dataset, model = load_dataset(spec.data, {}), load_model(spec.model, CPU)
         base = score_base(model, dataset, choose_dimensions(spec.evaluation, model.width), spec)
         recipe = resolve(spec.training, model, dataset.train)
-        setting = Setting(dataset.train, base.validation.dimensions, recipe.spec, model.prompts)
+        inputs = TrainingInputs(model, dataset.train, base.validation, recipe.spec)
         place = Workspace(tmp_path_factory.mktemp("work"))
-        trainer = conducting_trainer(model, setting, base.validation, place, StopSignal())
+        trainer = build_trainer(inputs, place, StopSignal())
         return trainer, Gauge(model.encoder)
 
     return make

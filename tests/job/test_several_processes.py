@@ -1,6 +1,6 @@
 """Whole runs of two processes, on one host or on two: they end as a run of one process does.
 
-However often they are cut: by a signal to one host, by its loss, by a process's death.
+However often they are interrupted, by a signal to one host or by its loss.
 """
 
 import json
@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from crew_job import Host, start_hosts
 from safetensors.numpy import load_file
+from worker_processes import Host, start_hosts
 
 from job.checkpoints import last_checkpoint
-from job.errors import StorageError
+from job.errors import DataError
 
 # Neither the batches of 33 rows nor the last one of an epoch go up between two.
 SETTINGS = {
@@ -33,8 +33,6 @@ TOLERANCE = {"rel": 1e-4, "abs": 1e-6}
 VOLATILE = {"finished", "seconds", "cost", "usage", "repeat", "environment", "models", "spec"}
 VOLATILE_TRAINING = {"seconds", "pairs_per_second", "peak_memory", "tokens", "pairs"}
 VOLATILE_TRAINING |= {"recipe", "rows_at_once", "resumed_from_step"}
-STOPPED = "Launch it again to go on from there."
-GONE = "it has gone, without a word. Launch the run again to go on from its last checkpoint."
 
 
 @dataclass(frozen=True)
@@ -135,7 +133,7 @@ def pair(desk):
 
 @pytest.fixture(scope="module")
 def hosts(desk):
-    """A run on two hosts: the outcome of the first, and all that lies on the second."""
+    """A run on two hosts: the outcome of the first, and all files on the second."""
     first, second = desk.on_two_hosts(desk("hosts", **IN_PARTS))
     result = outcome(first)
     assert (second.wait(), second.output) == (0, "")
@@ -174,15 +172,14 @@ def test_two_processes_on_one_host_end_as_one_does(alone, pair):
 
 
 def test_two_hosts_end_as_one_process_does(alone, hosts):
-    """The second one, with nothing but its name, takes part; a few rows are embedded at a time."""
+    """Each reads the data for itself; a few rows are embedded at a time."""
     assert hosts[0].report["training"]["rows_at_once"] == {"asked": 4, "used": 4, "halved": 0}
     assert_the_same_run(hosts[0], alone)
 
 
-def test_only_the_first_host_writes(hosts, tiny_encoder):
-    """On the second one lie its own name and the model, and neither checkpoints nor results."""
-    model = {f"input/fetched/model/{name}" for name in files(tiny_encoder)}
-    assert hosts[1] == {"input/config/resourceconfig.json", *model}
+def test_only_rank_zero_writes(hosts):
+    """On the second host lie its own name and the lock; its checkpoints are the first's."""
+    assert hosts[1] == {"input/config/resourceconfig.json", "lock"}
 
 
 def test_what_several_processes_have_tuned_can_be_loaded(pair, desk):
@@ -194,20 +191,7 @@ def test_what_several_processes_have_tuned_can_be_loaded(pair, desk):
     assert SentenceTransformer(str(folder), device="cpu").encode(["ask1"]).shape == (1, 64)
 
 
-# Cut
-
-
-def interrupted(host):
-    """Read after which step a run says that it was interrupted."""
-    line = failure(host)
-    assert line.startswith("The run was interrupted after step "), host.output
-    assert line.endswith(f"{STOPPED}\n")
-    return int(line.split()[6])
-
-
-def assert_sealed(host, step):
-    checkpoint = last_checkpoint(host.workspace / "checkpoints")
-    assert checkpoint.name == f"checkpoint-{step}"
+# Interrupted
 
 
 def without_losses(facts):
@@ -215,84 +199,71 @@ def without_losses(facts):
     return {name: value for name, value in facts.items() if not name.endswith(".loss")}
 
 
-def assert_taken_up(run, expected):
-    """It goes on from a checkpoint and has every bit of a run that was never cut."""
-    assert run.report["training"]["resumed_from_step"] > 0
-    assert without_losses(run.facts) == without_losses(expected.facts)
-    assert all((run.weights[name] == values).all() for name, values in expected.weights.items())
+def test_hosts_that_are_stopped_or_lost_are_resumed(desk, hosts):
+    """A signal to one stops both after a checkpoint; the loss of one ends the other.
 
-
-def test_a_process_that_is_killed_ends_the_run_which_is_stopped_and_taken_up(desk, pair):
-    """Each end says its reason, leaves a checkpoint that is whole, and costs nothing but time."""
-    workspace = desk("cut-pair")
-    host = desk.on_one_host(workspace)
-    host.wait_for("train: step=6/")
-    host.workers()[1].kill()
-    assert host.wait() == 14
-    assert failure(host).startswith("A process of the run was killed (signal 9)")
-    assert host.output.count("Error: ") == 1
-
-    host = desk.on_one_host(workspace)
-    host.wait_for("train: step=")
-    host.send(signal.SIGTERM)
-    assert host.wait() == 10, host.output
-    assert_sealed(host, interrupted(host))
-
-    assert_taken_up(outcome(desk.on_one_host(workspace)), pair)
-
-
-def test_hosts_that_are_stopped_or_lost_are_taken_up(desk, hosts):
-    """A signal to one stops both, the loss of one ends the other, which names it."""
+    What resumes in the end has every bit of a run that was never interrupted.
+    """
     workspace = desk("cut-hosts", **IN_PARTS)
     first, second = desk.on_two_hosts(workspace)
     first.wait_for("train: step=6/")
     second.send(signal.SIGTERM)
     assert (first.wait(), second.wait()) == (10, 10), first.output
-    step = interrupted(first)
-    assert_sealed(first, step)
-    assert not any("checkpoint" in name for name in files(second.workspace))
+    line = failure(first)
+    assert line.startswith("The run was interrupted after step "), first.output
+    assert last_checkpoint(workspace / "checkpoints").name == f"checkpoint-{line.split()[6]}"
+    assert first.output.count("Error: ") == second.output.count("Error: ") == 1
 
     first, second = desk.on_two_hosts(workspace, silence=5.0)
     first.wait_for("train: step=")
     second.kill()
     assert first.wait() == 6
-    assert failure(first) == f"algo-2: {GONE}\n"
+    assert failure(first).startswith("algo-2: it has gone, without a word.")
 
     first, second = desk.on_two_hosts(workspace)
-    assert_taken_up(outcome(first), hosts[0])
+    run, whole = outcome(first), hosts[0]
     assert second.wait() == 0, second.output
+    assert run.report["training"]["resumed_from_step"] > 0
+    assert without_losses(run.facts) == without_losses(whole.facts)
+    assert all((run.weights[name] == values).all() for name, values in whole.weights.items())
 
 
 # What goes wrong
 
 
-def test_what_is_wrong_with_the_data_is_said_on_every_host(desk, tmp_path):
-    """The first host alone reads them; the second one ends with the same code and line."""
-    path = tmp_path / "pairs.jsonl"
-    path.write_text('{"a": 1}\n', "utf-8")
-
-    first, second = desk.on_two_hosts(desk("bad-data", **{"data.source": str(path)}))
-
-    assert (first.wait(), second.wait()) == (4, 4), first.output
-    line = failure(first)
-    assert first.output.endswith(f"Error: {line}")
-    assert failure(second) == f"algo-1: {line}"
-    assert second.output == f"Error: algo-1: {line}"
+def give_data(workspace, lines):
+    """Put data into a host's channel, which wins over the spec's source."""
+    path = workspace / "input" / "data" / "data" / "pairs.jsonl"
+    path.parent.mkdir(parents=True)
+    path.write_text("".join(f"{line}\n" for line in lines), "utf-8")
 
 
-def test_what_goes_wrong_on_another_host_is_said_on_the_first(desk):
-    """A file lies where the model's copy is to go: who reads the first host's log is told."""
+def assert_both_end_with(first, second, code):
+    """Both hosts end with it; returns the line that each of them leaves and says once."""
+    assert (first.wait(), second.wait()) == (code, code), first.output + second.output
+    for host in (first, second):
+        assert host.output.endswith(f"Error: {failure(host)}")
+        assert host.output.count("Error: ") == 1
+    return failure(first), failure(second)
+
+
+def test_what_is_wrong_on_one_host_is_said_on_every_host(desk):
+    """Each reads its own data; the first host's code and line say where it was."""
     workspace = desk("bad-host")
-    fetched = workspace.with_name("bad-host-2") / "input" / "fetched"
-    fetched.parent.mkdir(parents=True)
-    fetched.touch()
+    give_data(workspace.with_name("bad-host-2"), ['{"a": 1}'])
 
-    first, second = desk.on_two_hosts(workspace)
+    line, own = assert_both_end_with(*desk.on_two_hosts(workspace), DataError.exit_code)
 
-    codes = first.wait(), second.wait()
-    assert codes == (StorageError.exit_code,) * 2, first.output
-    line = failure(second)
-    assert line.startswith(f"`{fetched}/model/")
-    assert line.endswith("` cannot be written: Not a directory.\n")
-    assert failure(first) == f"algo-2: {line}"
-    assert first.output.endswith(f"Error: algo-2: {line}")
+    assert line == f"algo-2: {own}"
+
+
+def test_hosts_that_have_read_different_data_do_not_train(desk, pairs_file):
+    """Each finds that the other's data has another fingerprint."""
+    workspace = desk("other-data")
+    rows = pairs_file.read_text("utf-8").splitlines()
+    give_data(workspace.with_name("other-data-2"), rows[:-1])
+
+    lines = assert_both_end_with(*desk.on_two_hosts(workspace), DataError.exit_code)
+
+    assert all("another data than host 1" in line for line in lines)
+    assert all("`FullyReplicated`" in line for line in lines)

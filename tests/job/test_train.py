@@ -8,23 +8,20 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 import pyarrow as pa
 import pytest
+from tiny_training import tiny_training
 
-from job.baseline import Baseline, score_base
-from job.checkpoints import last_checkpoint, restore
-from job.data import Dataset, TrainingData, TrainingPairs, load_dataset
-from job.errors import DataError, Interrupted, SpecError, TrainingError
-from job.evaluate import choose_dimensions, encode
+from job.checkpoints import checkpoint_on_each_host, last_checkpoint, restore
+from job.data import TrainingData, TrainingPairs
+from job.errors import DataError, Interrupted, MachineError, SpecError, TrainingError
+from job.evaluate import encode
 from job.interruption import StopSignal
 from job.machine import Machine
-from job.model import load_model
 from job.negatives import fill
 from job.recipe import read_recipe, resolve
-from job.spec import JobSpec
 from job.train import train
 from job.trainer import training_rows
 from job.workspace import Workspace
 
-CPU = Machine("cpu", "float32", "as the spec says")
 MAIN = "dim_32_cosine_ndcg@10"
 
 
@@ -36,41 +33,12 @@ class Cramped(Machine):
         return 100_000
 
 
-@dataclass
-class Task:
-    """Everything that training is given, ready to be trained once or several times."""
-
-    spec: JobSpec
-    dataset: Dataset
-    base: Baseline
-    workspace: Workspace
-
-    def load(self, machine=CPU):
-        return load_model(self.spec.model, machine)
-
-    def train(self, stop=None, workspace=None, model=None, **options):
-        return train(
-            model or self.load(),
-            self.dataset.training,
-            self.base.validation,
-            self.spec.training,
-            workspace or self.workspace,
-            stop or StopSignal(),
-            **options,
-        )
-
-
 @pytest.fixture
 def task(tiny_spec, tmp_path):
     """Prepare a training of two epochs of ten steps."""
 
     def prepare(**settings):
-        spec = tiny_spec(**{"training__epochs": "2", **settings})
-        dataset = load_dataset(spec.data, {})
-        model = load_model(spec.model, CPU)
-        dimensions = choose_dimensions(spec.evaluation, model.width)
-        base = score_base(model, dataset, dimensions, spec)
-        return Task(spec, dataset, base, Workspace(tmp_path / "work"))
+        return tiny_training(tiny_spec(**{"training__epochs": "2", **settings}), tmp_path / "work")
 
     return prepare
 
@@ -139,14 +107,9 @@ def test_a_filled_negative_never_answers_its_question():
     pairs = rows(("a", "A", []), ("a", "B", ["n"]), ("b", "B", ["n"]), ("c", "C", ["n"]))
 
     assert {training_rows(fill(pairs, seed))[0]["negative_1"] for seed in range(20)} == {"C"}
-
-
-def test_negatives_cannot_be_filled_from_one_context():
-    """Where every row has the same document there is no other one to take."""
-    pairs = rows(("a", "A", ["n"]), ("b", "A", []))
-
-    with pytest.raises(DataError, match=r"share one context\. Give all rows negatives, or none"):
-        fill(pairs, seed=0)
+    # Where every row has the same document there is no other one to take.
+    with pytest.raises(DataError, match="share one context"):
+        fill(rows(("a", "A", ["n"]), ("b", "A", [])), seed=0)
 
 
 def test_training_cannot_see_the_test_split():
@@ -198,18 +161,10 @@ def test_an_unknown_integration_is_refused(task):
         task(training__report_to="[tensorbord]").train()
 
 
-@pytest.mark.parametrize("weights", ["[1]", "[1, 1]", "[1, 1, 1, 1]"])
-def test_dimension_weights_of_another_length_are_refused(task, weights):
+def test_dimension_weights_of_another_length_are_refused(task):
     """There is one weight for each dimension, and the message says which dimensions there are."""
-    prepared = task(training__dimension_weights=weights)
-
-    with pytest.raises(SpecError) as caught:
-        prepared.train()
-
-    assert str(caught.value) == (
-        f"`training.dimension_weights` has {weights.count('1')} values for the dimensions "
-        "[64, 32, 16]; one each is needed, large to small."
-    )
+    with pytest.raises(SpecError, match=r"`training.dimension_weights` has 2 .*\[64, 32, 16\]"):
+        task(training__dimension_weights="[1, 1]").train()
 
 
 # What training gives back
@@ -260,27 +215,18 @@ def test_a_training_tells_its_throughput(trained):
 @pytest.mark.parametrize(
     ("reached", "told"),
     [
-        ({20: 0.5}, "Validation was scored once, so nothing can be said of over-fitting."),
-        (
-            {10: 0.5, 20: 0.6},
-            (
-                "Validation rose to the end, to 0.600: no over-fitting is seen, and more "
-                "`training.epochs` may gain more."
-            ),
-        ),
+        ({20: 0.5}, "Validation was scored once"),
+        ({10: 0.5, 20: 0.6}, "Validation rose to the end, to 0.600"),
         (
             {10: 0.6, 20: 0.5},
-            (
-                "Validation was best at step 10 (0.600) and 0.500 at the end, step 20: "
-                "over-fitting or chance; the best one was kept."
-            ),
+            "Validation was best at step 10 (0.600) and 0.500 at the end, step 20",
         ),
     ],
 )
 def test_over_fitting_is_remarked_on(trained, reached, told):
     """Where validation falls at the end; once is not enough to tell."""
     history = [{"step": step, "epoch": 1.0, MAIN: score} for step, score in reached.items()]
-    assert replace(trained[1], history=history).remark(MAIN) == told
+    assert replace(trained[1], history=history).remark(MAIN).startswith(told)
 
 
 def test_the_model_given_back_is_the_best_on_validation(task):
@@ -319,7 +265,7 @@ def test_a_model_that_did_not_improve_says_so(task):
 
 @pytest.mark.parametrize(
     ("every", "steps"),
-    [("epoch", [10, 20]), ("7", [7, 14, 20]), ("10", [10, 20]), ("1000", [20])],
+    [("7", [7, 14, 20]), ("10", [10, 20]), ("1000", [20])],
 )
 def test_the_last_step_is_always_validated_and_once(task, every, steps):
     """Whatever the cadence, the end of the training is a candidate, and is not counted twice."""
@@ -357,27 +303,6 @@ def test_no_curves_are_written_where_none_are_wanted(task):
 
 
 FAULT = "; lower `training.learning_rate`, or set `model.precision=float32`"
-
-
-def test_a_training_that_goes_wrong_at_once_leaves_the_base_model(task):
-    """A loss that is no number: there is no best step, and the outcome says why."""
-    import torch
-
-    prepared = task()
-    model = prepared.load()
-    with torch.no_grad():
-        # One word's embedding; the loss is NaN as soon as a batch has the word.
-        next(model.encoder.parameters())[30] = float("nan")
-
-    outcome = prepared.train(model=model)
-
-    assert (outcome.steps, outcome.best_step, outcome.history) == (1, 0, [])
-    assert not outcome.improved_on_validation
-    assert outcome.stopped_early == f"the loss is nan at step 1 of 20{FAULT}"
-    assert outcome.facts()["stopped_early"] == outcome.stopped_early
-    assert outcome.remark(MAIN) == (
-        f"Training was stopped early: {outcome.stopped_early}. The base model was kept."
-    )
 
 
 def test_what_was_good_before_it_went_wrong_is_kept(task):
@@ -439,35 +364,27 @@ def test_each_checkpoint_is_handed_on_when_it_is_whole(task):
     assert seen == [(folder, folder) for folder in checkpoints]
 
 
-def test_the_checkpoint_of_an_interruption_is_handed_on_too(task, stop_after):
-    """It is the one that somebody will go on from."""
-    prepared, seen = task(), []
-
-    with pytest.raises(Interrupted):
-        prepared.train(stop_after(12), on_checkpoint=lambda folder: seen.append(folder.name))
-
-    assert seen == ["checkpoint-10", "checkpoint-13"]
-
-
-def test_a_checkpoint_that_lacks_a_file_is_ignored(trained):
+@pytest.mark.parametrize("share", [0.0, 0.5], ids=["missing", "half"])
+def test_a_checkpoint_with_a_damaged_file_is_ignored(trained, share):
     """A run killed while it wrote, or while the checkpoint was copied, goes on from one before."""
     folder = trained[0].workspace.checkpoints
     for name in FILES:
         path = folder / "checkpoint-20" / name
-        aside = path.rename(folder / name)
-        assert last_checkpoint(folder) == folder / "checkpoint-10", name
-        aside.rename(path)
-
-
-def test_a_checkpoint_with_half_a_file_is_ignored(trained):
-    """Half a file is no file: the run is taken up where everything is whole."""
-    folder = trained[0].workspace.checkpoints
-    for name in FILES:
-        path = folder / "checkpoint-20" / name
         content = path.read_bytes()
-        path.write_bytes(content[: len(content) // 2])
+        path.unlink()
+        if share:
+            path.write_bytes(content[: int(len(content) * share)])
         assert last_checkpoint(folder) == folder / "checkpoint-10", name
         path.write_bytes(content)
+
+
+def test_another_host_without_the_checkpoint_of_rank_zero_says_so(tmp_path, monkeypatch):
+    """It would train on from other weights, or from none."""
+    monkeypatch.setattr("job.process_group.is_rank_zero", lambda: False)
+    monkeypatch.setattr("job.process_group.from_rank_zero", lambda _: tmp_path / "checkpoint-7")
+
+    with pytest.raises(MachineError, match=r"`.*checkpoint-7` .* was not written to its end"):
+        checkpoint_on_each_host(tmp_path)
 
 
 def test_a_checkpoint_that_scores_otherwise_is_not_given_back(task, tmp_path):
@@ -481,13 +398,8 @@ def test_a_checkpoint_that_scores_otherwise_is_not_given_back(task, tmp_path):
     model.encoder.save_pretrained(str(tmp_path / "checkpoint-7"), create_model_card=False)
     expected = prepared.base.validation.base
 
-    with pytest.raises(TrainingError) as caught:
+    with pytest.raises(TrainingError, match=f"`checkpoint-7` scores 0.000000 .* {expected:.6f}"):
         restore(model, tmp_path / "checkpoint-7", prepared.base.validation, expected)
-
-    assert str(caught.value) == (
-        f"The checkpoint `checkpoint-7` scores 0.000000 after loading, but scored {expected:.6f} "
-        "in training. Its files are damaged; start the run anew."
-    )
 
 
 @pytest.mark.parametrize("damage", ["cut", "missing", "gone"])
@@ -543,10 +455,7 @@ def stop_after():
     log.setLevel(level)
 
 
-@pytest.mark.parametrize(
-    ("every", "logged"),
-    [("epoch", 4), ("epoch", 9), ("4", 12), ("4", 19)],
-)
+@pytest.mark.parametrize(("every", "logged"), [("epoch", 9), ("4", 12)])
 def test_an_interrupted_training_ends_as_if_it_had_not_been(
     task, stop_after, tmp_path, every, logged
 ):
@@ -554,16 +463,13 @@ def test_an_interrupted_training_ends_as_if_it_had_not_been(
     prepared = task(training__evaluate_every=every)
     whole = prepared.train(workspace=Workspace(tmp_path / "whole"))
 
-    with pytest.raises(Interrupted) as caught:
-        prepared.train(stop_after(logged))
+    handed_on = []
+    with pytest.raises(Interrupted, match=f"after step {logged + 1} of 20"):
+        prepared.train(stop_after(logged), on_checkpoint=lambda path: handed_on.append(path.name))
     stopped = last_checkpoint(prepared.workspace.checkpoints)
     resumed = prepared.train()
 
-    assert str(caught.value) == (
-        f"The run was interrupted after step {logged + 1} of 20. Launch it again to go on from "
-        "there."
-    )
-    assert stopped.name == f"checkpoint-{logged + 1}"
+    assert stopped.name == handed_on[-1] == f"checkpoint-{logged + 1}"
     assert resumed.resumed_from_step == logged + 1
     assert_same_weights(weights_of(resumed.model), weights_of(whole.model))
     assert validated_steps(resumed) == validated_steps(whole)
@@ -592,18 +498,6 @@ def test_a_training_with_auto_fields_is_the_one_with_their_values(task, tmp_path
     assert again.recipe.spec == outcome.recipe.spec
     assert_same_weights(weights_of(again.model), weights_of(outcome.model))
     assert again.steps == outcome.steps
-
-
-def test_the_recipe_lies_beside_the_checkpoints(task):
-    """What a run resolved is kept where it can be read when the run is taken up again."""
-    prepared = task()
-
-    outcome = prepared.train()
-
-    assert prepared.workspace.recipe.parent == prepared.workspace.checkpoints
-    assert read_recipe(prepared.workspace.recipe) == outcome.recipe
-    # It is no checkpoint, and does not pass for one.
-    assert last_checkpoint(prepared.workspace.checkpoints).name == "checkpoint-20"
 
 
 def test_a_resumed_training_goes_on_with_its_recipe(task, stop_after, tmp_path):
@@ -639,21 +533,6 @@ def test_a_training_that_begins_anew_makes_its_recipe_anew(task):
     assert read_recipe(prepared.workspace.recipe) == outcome.recipe
 
 
-def test_a_training_short_of_memory_learns_as_well(task):
-    """A small mini-batch is the same loss: the outcome is another only by rounding."""
-    prepared = task(training__epochs="1")
-    cramped = prepared.load(Cramped("cpu", "float32", "as the spec says"))
-
-    roomy, outcome = prepared.train(), prepared.train(
-        model=cramped, workspace=Workspace(prepared.workspace.root / "cramped")
-    )  # fmt: skip
-
-    assert (roomy.recipe.spec.mini_batch_size, outcome.recipe.spec.mini_batch_size) == (None, 1)
-    assert outcome.steps == roomy.steps
-    assert outcome.best_validation == pytest.approx(roomy.best_validation, abs=0.02)
-    assert outcome.improved_on_validation
-
-
 @pytest.mark.parametrize(
     ("settings", "share"),
     [({}, 0.0), ({"training__dropout": "0.25"}, 0.25), ({"training__dropout": "null"}, 0.1)],
@@ -663,11 +542,9 @@ def test_dropout_is_what_the_spec_says(task, settings, share):
     """By default none; `null` leaves the model the one that it was trained with."""
     from torch.nn import Dropout
 
-    prepared = task(training__epochs="1", training__learning_rate="1e-9", **settings)
+    modules = task(**settings).trainer().model.modules()
 
-    encoder = prepared.train().model.encoder
-
-    assert {module.p for module in encoder.modules() if isinstance(module, Dropout)} == {share}
+    assert {module.p for module in modules if isinstance(module, Dropout)} == {share}
 
 
 def test_a_finished_training_is_not_done_again(trained):

@@ -165,7 +165,7 @@ def test_runs_of_one_name_in_two_folders_have_two_containers():
 
 
 def test_the_whole_commands_of_two_hosts(plan, tmp_path):
-    """Each its workspace, its name and its share of the cores; the first alone what is outside."""
+    """Each its workspace, name and share of the cores, with the first's inputs and checkpoints."""
     two = plan({"hosts": 2, "network": "none"}, data__source="s3://box/pairs.jsonl")
     folder = tmp_path / "runs" / "first"
     name = container_name(folder)
@@ -179,6 +179,9 @@ def test_the_whole_commands_of_two_hosts(plan, tmp_path):
         *("--label", "embedtune.run=first", "--label", f"embedtune.folder={folder}"),
         *("--pull", "never", "--user", ME),
         *("--mount", f"type=bind,source={folder}/.work-algo-2,target=/opt/ml"),
+        "--mount",
+        f"type=bind,source={folder}/.work/input/data,target=/opt/ml/input/data,readonly",
+        *("--mount", f"type=bind,source={folder}/.work/checkpoints,target=/opt/ml/checkpoints"),
         *shared,
         *("--shm-size", "1g", "--network", name),
         *("--hostname", "algo-2", "--network-alias", "algo-2", "embedtune", "train"),
@@ -192,7 +195,8 @@ def test_the_whole_commands_of_two_hosts(plan, tmp_path):
     assert pairs(argv, "--network-alias") == ["algo-1"]
 
 
-def test_credentials_reach_the_first_host_alone(plan, monkeypatch):
+def test_credentials_reach_every_host(plan, monkeypatch):
+    """Each of them downloads for itself."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", SECRET)
     monkeypatch.setenv("HF_TOKEN", SECRET)
     two = plan({"hosts": 2}, data__source="s3://box/pairs.jsonl", model__base="me/model")
@@ -200,4 +204,4 @@ def test_credentials_reach_the_first_host_alone(plan, monkeypatch):
         {each for each in pairs(run_command(two, Engine(), host), "--env") if "=" not in each}
         for host in hosts_of(two.folder, 2)
     ]
-    assert given == [{"AWS_ACCESS_KEY_ID", "HF_TOKEN"}, set()]
+    assert given == [{"AWS_ACCESS_KEY_ID", "HF_TOKEN"}] * 2

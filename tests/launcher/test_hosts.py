@@ -52,7 +52,7 @@ def test_hosts_cannot_be_put_on_a_network_of_others(plan):
 def test_each_host_is_told_of_all_and_only_the_first_keeps_its_workspace(tmp_path):
     hosts = hosts_of(tmp_path / "first", 3)
     for host in hosts:
-        (host.workspace / "checkpoints").mkdir(parents=True)
+        (host.workspace / "checkpoints" / "checkpoint-1").mkdir(parents=True)
     prepare_workspaces(hosts)
     assert [json.loads(_config(host).read_text()) for host in hosts] == [
         {
@@ -62,7 +62,10 @@ def test_each_host_is_told_of_all_and_only_the_first_keeps_its_workspace(tmp_pat
         }
         for number in (1, 2, 3)
     ]
-    kept = [(host.workspace / "checkpoints").is_dir() for host in hosts]
+    # What is mounted for the others is there to be mounted on.
+    assert all((host.workspace / "checkpoints").is_dir() for host in hosts)
+    assert all((host.workspace / "input" / "data").is_dir() for host in hosts)
+    kept = [(host.workspace / "checkpoints" / "checkpoint-1").is_dir() for host in hosts]
     assert kept == [True, False, False]
 
 

@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from job.cluster import Cluster
 from job.errors import MachineError
+from job.topology import Topology
 
 if TYPE_CHECKING:
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
@@ -40,64 +40,53 @@ class Cause:
         return f"{self.host}: {self.line}"
 
 
-class Peers:
+class Heartbeat:
     """Beats for this host and listens to the others; `on_cause` is called once if one ends."""
 
-    def __init__(self, cluster: Cluster, on_cause: Callable[[], None]) -> None:
+    def __init__(self, topology: Topology, on_cause: Callable[[], None]) -> None:
         self.cause: Cause | None = None
-        self._cluster = cluster
+        self._topology = topology
         self._on_cause = on_cause
         self._over = threading.Event()
-        self._store = _meet(cluster)
+        self._store = _meet(topology)
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
 
     def await_cause(self) -> Cause | None:
         """Wait for what another host has to say of its end, or until its silence says it."""
-        ends = time.monotonic() + SILENCE_SECONDS + FAREWELL_SECONDS
-        while self.cause is None and time.monotonic() < ends:
-            time.sleep(BEAT_SECONDS / 4)
+        self._thread.join(SILENCE_SECONDS + FAREWELL_SECONDS)
         return self.cause
 
     def end(self, cause: Cause | None = None) -> None:
         """Stop listening; a cause is told to the others, who hear it before the store goes."""
         self._over.set()
         self._thread.join()
-        # The first host, with the store, may have gone.
+        hosts = [f"left/{host}" for host in self._topology.hosts]
+        # The first host, with the store, may have gone, and another one may never say farewell.
         with suppress(RuntimeError):
             if cause:
                 self._store.set(CAUSE, json.dumps(asdict(cause)))
-            self._store.set(f"left/{self._cluster.current}", "")
-            if self._cluster.number == 0:
-                self._see_off()
-
-    def _see_off(self) -> None:
-        ends = time.monotonic() + FAREWELL_SECONDS
-        waited_for = [f"left/{host}" for host in self._cluster.hosts]
-        while not self._store.check(waited_for) and time.monotonic() < ends:
-            time.sleep(BEAT_SECONDS / 4)
+            self._store.set(f"left/{self._topology.current}", "")
+            if self._topology.host_rank == 0:
+                self._store.wait(hosts, timedelta(seconds=FAREWELL_SECONDS))
 
     def _watch(self) -> None:
-        heard = {host: (b"", time.monotonic()) for host in self._others()}
+        others = [host for host in self._topology.hosts if host != self._topology.current]
+        heard = {host: (b"", time.monotonic()) for host in others}
         beats = 0
         while not self._over.wait(BEAT_SECONDS):
             beats += 1
             try:
-                self._store.set(f"beat/{self._cluster.current}", str(beats))
-                self.cause = self._told() or self._silent(heard)
+                self._store.set(f"beat/{self._topology.current}", str(beats))
+                if self._store.check([CAUSE]):
+                    self.cause = Cause(**json.loads(self._store.get(CAUSE)))
+                else:
+                    self.cause = self._silent(heard)
             except RuntimeError:
-                self.cause = self._gone(self._cluster.hosts[0])
+                self.cause = _gone(self._topology.hosts[0])
             if self.cause:
                 self._on_cause()
                 return
-
-    def _others(self) -> list[str]:
-        return [host for host in self._cluster.hosts if host != self._cluster.current]
-
-    def _told(self) -> Cause | None:
-        if not self._store.check([CAUSE]):
-            return None
-        return Cause(**json.loads(self._store.get(CAUSE)))
 
     def _silent(self, heard: dict[str, tuple[bytes, float]]) -> Cause | None:
         now = time.monotonic()
@@ -110,28 +99,26 @@ class Peers:
                 heard[host] = (last, now)
             # Before its first beat a host may still be starting.
             elif beat and now - at > SILENCE_SECONDS:
-                return self._gone(host)
+                return _gone(host)
         return None
 
-    def _gone(self, host: str) -> Cause:
-        line = (
-            "it has gone, without a word. Launch the run again to go on from its last checkpoint."
-        )
-        return Cause(host, MachineError.exit_code, line)
+
+def _gone(host: str) -> Cause:
+    line = "it has gone, without a word. Launch the run again to go on from its last checkpoint."
+    return Cause(host, MachineError.exit_code, line)
 
 
-def _meet(cluster: Cluster) -> "TCPStore":
+def _meet(topology: Topology) -> "TCPStore":
     from torch.distributed import (  # type: ignore[attr-defined]
         DistNetworkError,
         DistStoreError,
         TCPStore,
     )
 
-    is_first = cluster.number == 0
-    port = cluster.port + NEXT_PORT
+    is_first, port = topology.host_rank == 0, topology.port + NEXT_PORT
     try:
         return TCPStore(
-            cluster.address,
+            topology.address,
             port,
             is_master=is_first,
             wait_for_workers=False,
@@ -140,7 +127,7 @@ def _meet(cluster: Cluster) -> "TCPStore":
     except (DistNetworkError, DistStoreError) as error:
         why = str(error).splitlines()[0]
         msg = (
-            f"The hosts cannot meet at `{cluster.address}:{port}`: {why}. They must reach each "
+            f"The hosts cannot meet at `{topology.address}:{port}`: {why}. They must reach each "
             "other on all ports."
         )
         raise MachineError(msg) from None

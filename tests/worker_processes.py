@@ -14,7 +14,6 @@ import time
 import traceback
 from contextlib import suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import psutil
 from chaos_job import context
@@ -28,23 +27,24 @@ def together(processes, work, *arguments, hosts=1):
 
     The work is a function of a test's module that takes its rank first; it is found by its name.
     """
-    with TemporaryDirectory() as folder:
-        members = []
-        for rank in range(processes):
-            ours, theirs = context.Pipe(duplex=False)
-            place = (rank, processes, processes // hosts, Path(folder) / "store")
-            name = (work.__code__.co_filename, work.__name__)
-            member = context.Process(target=_member, args=(theirs, place, name, arguments))
-            member.start()
-            theirs.close()
-            members.append((member, ours))
-        try:
-            found = [_heard(ours) for _, ours in members]
-        finally:
-            for member, _ in members:
-                member.kill()
-                member.join()
+    port, members = free_port(), []
+    for rank in range(processes):
+        ours, theirs = context.Pipe(duplex=False)
+        place = (rank, processes, processes // hosts, port)
+        name = (work.__code__.co_filename, work.__name__)
+        member = context.Process(target=_member, args=(theirs, place, name, arguments))
+        member.start()
+        theirs.close()
+        members.append((member, ours))
+    try:
+        found = [_heard(ours) for _, ours in members]
+    finally:
+        for member, _ in members:
+            member.kill()
+            member.join()
+    # Where one fails, the others lose its connection.
     errors = [error for _, error in found if error]
+    errors.sort(key=lambda error: (error == "it died", "closed by peer" in error))
     assert not errors, errors[0]
     return [value for value, _ in found]
 
@@ -59,7 +59,7 @@ def _heard(pipe):
 
 
 def _member(pipe, place, name, arguments):
-    rank, size, per_host, store = place
+    rank, size, per_host, port = place
     os.environ |= {
         "RANK": str(rank),
         "WORLD_SIZE": str(size),
@@ -70,10 +70,12 @@ def _member(pipe, place, name, arguments):
     }
     from torch import distributed
 
+    from job import process_group
+
     try:
         if size > 1:
-            meeting = distributed.FileStore(str(store), size)
-            distributed.init_process_group("gloo", store=meeting, rank=rank, world_size=size)
+            store = distributed.TCPStore("127.0.0.1", port, size, is_master=rank == 0)
+            process_group.init_with(store, rank, size)
         pipe.send((_find(*name)(rank, *arguments), None))
         if size > 1:
             # Who leaves first would take the others' answers along.
@@ -165,11 +167,11 @@ class Host:
 
 
 def _supervise(arguments, log, environment, silence, folder):
-    from job import peers
+    from job import heartbeat
     from job.__main__ import main
 
     if silence:
-        peers.SILENCE_SECONDS = silence
+        heartbeat.SILENCE_SECONDS = silence
     if folder:
         os.chdir(folder)
     os.environ |= environment
@@ -183,7 +185,7 @@ def _supervise(arguments, log, environment, silence, folder):
 
 
 def start_hosts(workspaces, **options):
-    """Start a host for each workspace, of one process; the first one conducts."""
+    """Start a host for each workspace, of one process each; they share the first's checkpoints."""
     names = [f"algo-{number}" for number in range(1, len(workspaces) + 1)]
     meeting = {"EMBEDTUNE_PROCESSES": "1", "EMBEDTUNE_RENDEZVOUS": f"127.0.0.1:{free_port()}"}
     hosts = []
@@ -192,6 +194,9 @@ def start_hosts(workspaces, **options):
         config.mkdir(parents=True, exist_ok=True)
         told = {"current_host": name, "hosts": names, "network_interface_name": "eth0"}
         (config / "resourceconfig.json").write_text(json.dumps(told), "utf-8")
+        (workspaces[0] / "checkpoints").mkdir(exist_ok=True)
+        if workspace != workspaces[0] and not (workspace / "checkpoints").exists():
+            (workspace / "checkpoints").symlink_to(workspaces[0] / "checkpoints")
         log = workspace.with_suffix(".log")
         hosts.append(Host(workspace, log, environment=meeting, **options))
     return hosts

@@ -1,17 +1,16 @@
-"""Starts a run's processes on this host with torch's own torchrun, and says how they ended."""
+"""Starts a run's workers on this host with torch's own torchrun, and says how they ended."""
 
 import logging
 import os
 import signal
 import sys
-from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from job.cluster import Cluster, use_interface, wait_for_names
-from job.crew import DESERTED
 from job.errors import Interrupted, MachineError, OutOfMemory
-from job.peers import Cause, Peers
+from job.heartbeat import Cause, Heartbeat
+from job.process_group import PEER_LOST
+from job.topology import Topology, use_interface, wait_for_names
 from job.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -23,51 +22,58 @@ SHUTDOWN_SECONDS = 110
 PASSED_ON, TORCHRUNS = (signal.SIGTERM, signal.SIGINT), "SIGQUIT"
 
 
-def supervise(cluster: Cluster, workspace: Workspace, name: str) -> int:
+def run_workers(topology: Topology, workspace: Workspace, name: str) -> int:
     """Run this command once a GPU on this host, beside the other hosts; return its exit code."""
     # Of an earlier start.
     workspace.failure.unlink(missing_ok=True)
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
-    use_interface(cluster)
+    use_interface(topology)
     for number in PASSED_ON:
         signal.signal(number, _pass_on)
-    if len(cluster.hosts) == 1:
-        failure = _launch(cluster, name)
-        if failure is None:
-            return 0
-        cause = _explain(failure, cluster, workspace)
-        return _end(cause or _unknown(cluster), cluster, workspace)
-    wait_for_names(cluster)
-    peers = Peers(cluster, _kill)
-    failure = _launch(cluster, name)
+    heartbeat = None
+    if len(topology.hosts) > 1:
+        wait_for_names(topology)
+        heartbeat = Heartbeat(topology, lambda: _signal_children(signal.SIGKILL))
+    failure, cause = _launch(topology, name), None
+    if failure:
+        told = heartbeat.cause if heartbeat else None
+        cause = told or _explain(failure, topology, workspace)
+        if heartbeat and not cause:
+            cause = heartbeat.await_cause()
+    if heartbeat:
+        heartbeat.end(cause)
     if failure is None:
-        peers.end()
         return 0
-    cause = peers.cause or _explain(failure, cluster, workspace) or peers.await_cause()
-    peers.end(cause)
-    return _end(cause or _unknown(cluster), cluster, workspace)
+    line = "Another process of the run has gone without a word; its log may say why."
+    cause = cause or Cause(topology.current, MachineError.exit_code, line)
+    # Where every run leaves its reason, unless a worker of this host has done so.
+    if _noted(workspace) != cause.line:
+        line = cause.line if cause.host == topology.current else str(cause)
+        print(f"Error: {line}", file=sys.stderr, flush=True)
+        workspace.write_failure(line)
+    return cause.code
 
 
-def _launch(cluster: Cluster, name: str) -> "ChildFailedError | None":
+def _launch(topology: Topology, name: str) -> "ChildFailedError | None":
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    several = len(cluster.hosts) > 1
+    several = len(topology.hosts) > 1
     config = LaunchConfig(
-        min_nodes=len(cluster.hosts),
-        max_nodes=len(cluster.hosts),
-        nproc_per_node=cluster.processes,
+        min_nodes=len(topology.hosts),
+        max_nodes=len(topology.hosts),
+        nproc_per_node=topology.processes,
         run_id=name,
         rdzv_backend="static" if several else "c10d",
-        rdzv_endpoint=f"{cluster.address}:{cluster.port if several else 0}",
-        rdzv_configs={"rank": cluster.number} if several else {},
-        local_addr=None if several else cluster.address,
+        rdzv_endpoint=f"{topology.address}:{topology.port if several else 0}",
+        rdzv_configs={"rank": topology.host_rank} if several else {},
+        local_addr=None if several else topology.address,
         max_restarts=0,
         signals_to_handle=TORCHRUNS,
         shutdown_timeout=SHUTDOWN_SECONDS,
     )
     # Torch computes with all cores in each process otherwise.
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, _cores() // cluster.processes)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, _cores() // topology.processes)))
     safe = ["-P"] if sys.flags.safe_path else []
     try:
         elastic_launch(config, sys.executable)(*safe, "-m", "job", *sys.argv[1:])
@@ -80,52 +86,38 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _explain(failure: "ChildFailedError", cluster: Cluster, workspace: Workspace) -> Cause | None:
-    """Say why the processes of this host ended; nothing where others made them."""
+def _explain(failure: "ChildFailedError", topology: Topology, workspace: Workspace) -> Cause | None:
+    """Say why the workers of this host ended; nothing where other hosts made them."""
     # In the order of their ends: torchrun ends the others, who tell of an interruption.
     codes = [found.exitcode for found in failure.failures.values()]
     passed_on = {-number for number in PASSED_ON}
-    own = [code for code in codes if code != DESERTED and code not in passed_on]
+    own = [code for code in codes if code != PEER_LOST and code not in passed_on]
     if not own and _Passed.on and passed_on & set(codes):
         # While it ends, and before it listens, a process dies of what we pass on.
         own = [Interrupted.exit_code]
     if not own:
         return None
     if own[0] > 0:
-        return Cause(cluster.current, own[0], _noted(workspace.failure))
+        line = _noted(workspace) or (
+            "The run was interrupted, or ended without a reason. Launch it again to go on."
+        )
+        return Cause(topology.current, own[0], line)
     if own[0] == -signal.SIGKILL:
         line = (
             "A process of the run was killed (signal 9), as a system does whose memory has run "
             "out. Set `training.mini_batch_size`, for instance to 16, and launch the run again."
         )
-        return Cause(cluster.current, OutOfMemory.exit_code, line)
+        return Cause(topology.current, OutOfMemory.exit_code, line)
     line = (
         f"A process of the run ended by signal {-own[0]} ({signal.Signals(-own[0]).name}). Launch "
         "the run again to go on from its last checkpoint."
     )
-    return Cause(cluster.current, MachineError.exit_code, line)
+    return Cause(topology.current, MachineError.exit_code, line)
 
 
-def _noted(failure: Path) -> str:
-    if failure.is_file():
-        return failure.read_text("utf-8").strip()
-    return "The run was interrupted, or ended without a reason. Launch it again to go on."
-
-
-def _unknown(cluster: Cluster) -> Cause:
-    line = "Another process of the run has gone without a word; its log may say why."
-    return Cause(cluster.current, MachineError.exit_code, line)
-
-
-def _end(cause: Cause | None, cluster: Cluster, workspace: Workspace) -> int:
-    """Leave the reason where every run leaves it, unless a process of this host has done so."""
-    if cause is None:
-        return 0
-    line = cause.line if cause.host == cluster.current else str(cause)
-    if not workspace.failure.is_file() or _noted(workspace.failure) != cause.line:
-        print(f"Error: {line}", file=sys.stderr, flush=True)
-        workspace.write_failure(line)
-    return cause.code
+def _noted(workspace: Workspace) -> str:
+    """Return the reason that a worker of this host has left."""
+    return workspace.failure.read_text("utf-8").strip() if workspace.failure.is_file() else ""
 
 
 class _Passed:
@@ -138,10 +130,6 @@ def _pass_on(number: int, frame: FrameType | None) -> None:
     del frame
     _Passed.on = True
     _signal_children(number)
-
-
-def _kill() -> None:
-    _signal_children(signal.SIGKILL)
 
 
 def _signal_children(number: int) -> None:

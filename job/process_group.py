@@ -1,0 +1,223 @@
+"""The process group of a run: every rank runs the same pipeline, and rank 0 reports and writes.
+
+All ranks reach the collective calls in the same order. A run of one process makes none of them.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from os import environ
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from torch.distributed import Store  # type: ignore[attr-defined]
+
+Value = TypeVar("Value")
+
+# Of a collective call, which all ranks reach at about the same time. A rank that may work alone for
+# longer is waited for in `barrier`.
+COLLECTIVE_TIMEOUT = timedelta(minutes=30)
+# A waiting process handles a signal within this time.
+SIGNAL_SECONDS = timedelta(seconds=1)
+# The exit code of a process that lost another one, and how long it waits for the cause to be known.
+PEER_LOST, PEER_LOST_SECONDS = 120, 10.0
+
+
+class PeerLost(Exception):
+    """Another process of the run has gone; its own output, or the heartbeat, says why."""
+
+
+class _Barriers:
+    """The store through which ranks wait for each other, and how often they did."""
+
+    store: "Store"
+    count = 0
+
+
+def is_worker() -> bool:
+    """Tell whether torchrun has started this process."""
+    return "LOCAL_RANK" in environ
+
+
+def init(device: str) -> None:
+    """Join the process group; each rank takes the GPU of its local rank."""
+    import torch
+    from torch.distributed.rendezvous import rendezvous
+
+    backend = "gloo"
+    if device in ("auto", "cuda") and torch.cuda.is_available():
+        torch.cuda.set_device(local_rank())
+        backend = "cpu:gloo,cuda:nccl"
+    store, rank, size = next(rendezvous("env://", timeout=COLLECTIVE_TIMEOUT))
+    init_with(store, rank, size, backend)
+
+
+def init_with(store: "Store", rank: int, size: int, backend: str = "gloo") -> None:
+    """Join the process group that meets at a store."""
+    from torch import distributed
+
+    distributed.init_process_group(
+        backend, store=store, rank=rank, world_size=size, timeout=COLLECTIVE_TIMEOUT
+    )
+    _Barriers.store = distributed.PrefixStore("barrier", store)  # type: ignore[attr-defined]
+
+
+def destroy() -> None:
+    from torch import distributed
+
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
+def world_size() -> int:
+    from torch import distributed
+
+    return distributed.get_world_size() if distributed.is_initialized() else 1
+
+
+def rank() -> int:
+    from torch import distributed
+
+    return distributed.get_rank() if distributed.is_initialized() else 0
+
+
+def is_rank_zero() -> bool:
+    return rank() == 0
+
+
+def local_rank() -> int:
+    return int(environ["LOCAL_RANK"]) if is_worker() else 0
+
+
+def local_world_size() -> int:
+    return int(environ["LOCAL_WORLD_SIZE"]) if is_worker() else 1
+
+
+def host_count() -> int:
+    return world_size() // local_world_size()
+
+
+@contextmanager
+def peer_loss_detected() -> Iterator[None]:
+    """Raise `PeerLost` for what torch raises where another process has gone."""
+    try:
+        yield
+    except RuntimeError as error:
+        # Gloo's errors have no class of their own.
+        if type(error).__name__.startswith("Dist") or "gloo" in str(error):
+            raise PeerLost(str(error)) from error
+        raise
+
+
+def barrier() -> None:
+    """Wait for all ranks, without a deadline: one of them may work alone for hours.
+
+    That a rank is gone is found out by torchrun and the heartbeat, which then end this process.
+    """
+    from torch.distributed import DistStoreError
+
+    from job.watchdog import alive
+
+    if world_size() == 1:
+        return
+    _Barriers.count += 1
+    arrived, all_here = f"{_Barriers.count}/arrived", f"{_Barriers.count}/all"
+    if _Barriers.store.add(arrived, 1) == world_size():
+        _Barriers.store.set(all_here, "")
+    while True:
+        # The ranks that work are watched themselves.
+        alive()
+        try:
+            _Barriers.store.wait([all_here], SIGNAL_SECONDS)
+        except DistStoreError:
+            continue
+        return
+
+
+def from_rank_zero(work: Callable[[], Value]) -> Value:
+    """Do some work on rank 0 alone, however long it takes, and return its value on every rank."""
+    if world_size() == 1:
+        return work()
+    value: Any = work() if is_rank_zero() else None
+    barrier()
+    found: Value = broadcast(value)
+    return found
+
+
+def broadcast(value: Value) -> Value:
+    """Return the value of rank 0 on every rank."""
+    from torch import distributed
+
+    values = [value]
+    if world_size() > 1:
+        distributed.broadcast_object_list(values)
+    return values[0]
+
+
+def all_gather_objects(value: Value) -> list[Value]:
+    """Return every rank's value, in order of ranks, to every rank."""
+    from torch import distributed
+
+    found: list[Any] = [value] * world_size()
+    if world_size() > 1:
+        distributed.all_gather_object(found, value)
+    return found
+
+
+def all_gather(tensor: "Tensor") -> list["Tensor"]:
+    """Return every rank's tensor, all of one shape, in order of ranks, to every rank."""
+    import torch
+    from torch import distributed
+
+    found = [torch.empty_like(tensor) for _ in range(world_size())]
+    distributed.all_gather(found, tensor.contiguous())
+    return found
+
+
+def all_reduce(tensor: "Tensor") -> "Tensor":
+    """Return the sum of every rank's tensor to every rank."""
+    from torch import distributed
+
+    total = tensor.detach().contiguous().clone()
+    if world_size() > 1:
+        distributed.all_reduce(total)
+    return total
+
+
+def any_rank(flag: bool) -> bool:  # noqa: FBT001  a value, not an option
+    """Tell on every rank whether it is true on any of them."""
+    import torch
+
+    return flag if world_size() == 1 else bool(all_reduce(torch.tensor(int(flag))))
+
+
+def broadcast_weights(module: "nn.Module") -> None:
+    """Give every rank the weights of rank 0."""
+    from torch import distributed
+
+    barrier()
+    if world_size() > 1:
+        for value in module.state_dict().values():
+            distributed.broadcast(value, 0)
+
+
+def once_per_host(work: Callable[[], Value]) -> Value:
+    """Do some work on local rank 0 of each host; the host's other ranks map the arrays it made."""
+    from job.mapped_values import load_arrays, save_arrays
+
+    if world_size() == 1:
+        return work()
+    found: Any = work() if local_rank() == 0 else None
+    with TemporaryDirectory() as folder:
+        saved = save_arrays(found, Path(folder)) if local_world_size() > 1 else None
+        barrier()
+        saved = all_gather_objects(saved)[rank() - local_rank()]
+        if local_rank() > 0:
+            found = load_arrays(saved)
+        # What is mapped stays readable when its file has no name any more.
+        barrier()
+    value: Value = found
+    return value

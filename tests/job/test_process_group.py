@@ -1,0 +1,198 @@
+"""The ranks of a run exchange small values, wait for each other, and share a host's data."""
+
+import os
+import shutil
+import time
+from datetime import timedelta
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from worker_processes import together
+
+from job import process_group
+from job.__main__ import exit_code
+from job.data import Corpus
+from job.errors import MachineError
+from job.mapped_values import load_arrays, save_arrays
+from job.workspace import Workspace
+
+# One process
+
+
+def test_a_process_alone_exchanges_nothing():
+    """Every call returns what several ranks would agree on, without a process group."""
+    assert (process_group.world_size(), process_group.rank(), process_group.host_count()) == (
+        1,
+        0,
+        1,
+    )
+    assert process_group.from_rank_zero(lambda: {"a": 1}) == {"a": 1}
+    assert process_group.once_per_host(lambda: "read") == "read"
+    assert process_group.broadcast("value") == "value"
+    assert process_group.all_gather_objects("mine") == ["mine"]
+    assert [process_group.any_rank(flag) for flag in (True, False)] == [True, False]
+    process_group.barrier()
+    process_group.destroy()
+
+
+def test_a_worker_is_known_by_torchruns_variable(monkeypatch):
+    """The command starts workers only where it is none of them itself."""
+    assert not process_group.is_worker()
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    assert process_group.is_worker()
+
+
+# Several
+
+
+def read_data():
+    """Read a table with numbers beside it, and nothing in it."""
+    table = pa.table({"text": [f"ask{row}" for row in range(1000)], "empty": [""] * 1000})
+    return {"table": table, "numbers": np.arange(1000), "none": np.empty(0), "host": os.getpid()}
+
+
+def call_everything(rank):
+    """Make every collective call; returns what this rank got."""
+    import torch
+
+    process_group.SIGNAL_SECONDS = timedelta(milliseconds=50)
+    rows = torch.full((1, 2), float(rank))
+    module = torch.nn.BatchNorm1d(3)
+    for number, value in enumerate(module.state_dict().values()):
+        value.fill_(10 * rank + number)
+    process_group.broadcast_weights(module)
+
+    def work():
+        # Longer than a waiting process takes to look for signals.
+        time.sleep(0.2)
+        return {"from": rank}
+
+    data = process_group.once_per_host(read_data)
+    return {
+        "value": process_group.from_rank_zero(work),
+        "objects": process_group.all_gather_objects(rank),
+        "rows": [found.tolist() for found in process_group.all_gather(rows)],
+        "sum": process_group.all_reduce(rows).tolist(),
+        "flags": [process_group.any_rank(rank == one) for one in (0, 2, 9)],
+        "weights": {n: value.flatten().tolist() for n, value in module.state_dict().items()},
+        "pid": os.getpid(),
+        "data": (data["table"].to_pydict(), data["numbers"].tolist(), len(data["none"])),
+        "read by": data["host"],
+        "places": (process_group.host_count(), process_group.local_rank()),
+    }
+
+
+@pytest.fixture(scope="module")
+def ranks():
+    """Have four ranks, two on each of two hosts, make every collective call."""
+    return together(4, call_everything, hosts=2)
+
+
+def test_every_rank_knows_what_rank_zero_knows(ranks):
+    """Values, however long they took, and weights, also of buffers that no optimizer knows."""
+    for found in ranks:
+        assert found["value"] == {"from": 0}
+        assert found["weights"] == ranks[0]["weights"]
+    assert ranks[0]["weights"]["running_mean"] == [2.0] * 3
+
+
+def test_what_ranks_have_is_gathered_in_their_order(ranks):
+    """On every rank."""
+    rows = [[[float(rank)] * 2] for rank in range(4)]
+    for found in ranks:
+        assert found["objects"] == [0, 1, 2, 3]
+        assert found["rows"] == rows
+        assert found["sum"] == [[6.0, 6.0]]
+        assert found["flags"] == [True, True, False]
+
+
+def test_one_rank_of_a_host_reads_and_the_others_map_what_it_read(ranks):
+    """The same values; each host reads for itself."""
+    expected = read_data()
+    same = (expected["table"].to_pydict(), expected["numbers"].tolist(), 0)
+    assert [found["data"] for found in ranks] == [same] * 4
+    first, _, third, _ = (found["pid"] for found in ranks)
+    assert [found["read by"] for found in ranks] == [first, first, third, third]
+    assert [found["places"] for found in ranks] == [(2, 0), (2, 1), (2, 0), (2, 1)]
+
+
+def test_mapped_arrays_take_no_memory_of_their_own(tmp_path):
+    """Arrow and numpy read them from the files, also once these have no names any more."""
+    value = (read_data(), Corpus(pa.array(["c1"]), pa.array(["tell1"])))
+    before = pa.total_allocated_bytes()
+
+    found, corpus = load_arrays(save_arrays(value, tmp_path))
+    shutil.rmtree(tmp_path)
+
+    assert pa.total_allocated_bytes() == before
+    assert isinstance(found["numbers"], np.memmap)
+    assert found["table"].equals(value[0]["table"])
+    assert found["numbers"].tolist() == value[0]["numbers"].tolist()
+    assert corpus == value[1]
+
+
+# What goes wrong
+
+
+def lose_the_other(rank):
+    import torch
+
+    if rank == 1:
+        os._exit(0)
+    with process_group.peer_loss_detected():
+        process_group.all_reduce(torch.ones(1))
+
+
+def test_a_rank_that_has_gone_is_told_from_a_bug():
+    """A traceback would hide what happened to the other one."""
+    with pytest.raises(AssertionError, match=r"job\.process_group\.PeerLost: "):
+        together(2, lose_the_other)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("shapes differ"), ValueError("gloo")])
+def test_other_errors_stay_what_they_are(error):
+    """A bug beside torch's communication must keep its traceback."""
+    with pytest.raises(type(error)) as raised, process_group.peer_loss_detected():
+        raise error
+
+    assert raised.value is error
+
+
+def fail(error):
+    def work():
+        raise error
+
+    return work
+
+
+def test_the_first_failure_of_a_host_is_kept_and_said_once(tmp_path, monkeypatch, capsys):
+    """A worker's failure makes torchrun end the others, which only say that they were ended.
+
+    It is noted although rank 0 holds the workspace.
+    """
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    workspace = Workspace(tmp_path)
+
+    with workspace.locked():
+        codes = [
+            exit_code(fail(error), workspace)
+            for error in (MachineError("It lacks something."), KeyboardInterrupt())
+        ]
+
+    assert codes == [6, 10]
+    assert workspace.failure.read_text("utf-8") == "It lacks something.\n"
+    assert capsys.readouterr().err == "Error: It lacks something.\n"
+
+
+def test_a_worker_that_lost_another_one_waits_for_the_cause_to_be_known(
+    tmp_path, monkeypatch, capsys
+):
+    """Its own end says nothing."""
+    monkeypatch.setattr("job.__main__.PEER_LOST_SECONDS", 0.0)
+    monkeypatch.setattr("job.__main__.signal.signal", lambda *_: None)
+
+    code = exit_code(fail(process_group.PeerLost("connection closed")), Workspace(tmp_path))
+
+    assert (code, capsys.readouterr().err) == (process_group.PEER_LOST, "")
+    assert not Workspace(tmp_path).failure.exists()

@@ -1,0 +1,55 @@
+"""Everything that a training is given, ready to be trained once or several times."""
+
+from dataclasses import dataclass, replace
+
+from job.baseline import Baseline, score_base
+from job.data import Dataset, load_dataset
+from job.evaluate import choose_dimensions
+from job.interruption import StopSignal
+from job.machine import Machine
+from job.model import load_model
+from job.recipe import resolve
+from job.spec import JobSpec
+from job.train import TrainingContext, train
+from job.trainer import TrainingInputs, build_trainer
+from job.workspace import Workspace
+
+CPU = Machine("cpu", "float32", "as the spec says")
+
+
+@dataclass
+class TinyTraining:
+    spec: JobSpec
+    dataset: Dataset
+    base: Baseline
+    workspace: Workspace
+
+    def load(self, machine=CPU):
+        return load_model(self.spec.model, machine)
+
+    def train(self, stop=None, workspace=None, model=None, spec=None, **context):
+        """Train as a run does."""
+        return train(
+            model or self.load(),
+            self.dataset.training,
+            self.base.validation,
+            spec or self.spec.training,
+            TrainingContext(workspace or self.workspace, stop or StopSignal(), **context),
+        )
+
+    def trainer(self, *callbacks, model=None, base=None, alike=None):
+        """Build the trainer of it; `base` is a made-up score of the base model."""
+        model, validation = model or self.load(), self.base.validation
+        if base is not None:
+            validation = replace(validation, base=base)
+        recipe = resolve(self.spec.training, model, self.dataset.train)
+        inputs = TrainingInputs(model, self.dataset.train, validation, recipe.spec, alike)
+        return build_trainer(inputs, self.workspace, StopSignal(), callbacks=callbacks)
+
+
+def tiny_training(spec, folder):
+    """Read the data and score the base model of a spec."""
+    dataset = load_dataset(spec.data, {}, spec.evaluation.protocol)
+    model = load_model(spec.model, CPU)
+    base = score_base(model, dataset, choose_dimensions(spec.evaluation, model.width), spec)
+    return TinyTraining(spec, dataset, base, Workspace(folder))
