@@ -21,20 +21,11 @@ PRICE_LIST_REGION = "us-east-1"
 # USD an hour on demand in us-east-1, as several public code bases have them.
 TABLE_DATE = "2026-11-23"
 TABLE = {
-    "ml.g4dn.xlarge": 0.736,
-    "ml.g5.xlarge": 1.408,
-    "ml.g5.2xlarge": 1.515,
-    "ml.g5.4xlarge": 2.03,
-    "ml.g5.8xlarge": 3.06,
-    "ml.g5.12xlarge": 7.09,
-    "ml.g5.16xlarge": 5.12,
-    "ml.g5.24xlarge": 10.18,
-    "ml.g5.48xlarge": 20.36,
-    "ml.g6.xlarge": 1.127,
-    "ml.g6.2xlarge": 1.222,
-    "ml.g6.12xlarge": 5.752,
+    "ml.g4dn.xlarge": 0.736, "ml.g5.xlarge": 1.408, "ml.g5.2xlarge": 1.515, "ml.g5.4xlarge": 2.03,
+    "ml.g5.8xlarge": 3.06, "ml.g5.12xlarge": 7.09, "ml.g5.16xlarge": 5.12, "ml.g5.24xlarge": 10.18,
+    "ml.g5.48xlarge": 20.36, "ml.g6.xlarge": 1.127, "ml.g6.2xlarge": 1.222, "ml.g6.12xlarge": 5.752,
     "ml.g6e.2xlarge": 2.80,
-}
+}  # fmt: skip
 
 # Texts go through a model at a speed inverse to its parameters; a text that is trained on costs
 # three times its encoding, since the backward pass does twice the work of the forward one.
@@ -46,6 +37,10 @@ TRAINING_WORK = 3
 ARTICLE_SECONDS = 3 * 60 + 26
 ARTICLE_TOKENS = TRAINING_WORK * 4 * 6_300 * (21 + 47) + 4 * 5 * (700 * 21 + 7_000 * 47)
 A10G_SPEED = 109e6 * ARTICLE_TOKENS / ARTICLE_SECONDS
+BASIS = (
+    "scaled by parameters and tokens from the one published run (bge-base-en-v1.5, 6,300 pairs, "
+    "4 epochs, 3 min 26 s on ml.g5.2xlarge); derived, not measured"
+)
 # One GPU of the family beside an A10G: from the vendor's specifications, rounded; unmeasured.
 SPEEDS = {"g4dn": 0.5, "g5": 1, "g6": 1, "g6e": 2, "p4d": 3, "p4de": 3, "p5": 5}
 # What `auto` means for a batch where the pairs are many.
@@ -70,10 +65,9 @@ class Price:
 
 @dataclass(frozen=True)
 class Estimate:
-    """How long the job itself may take, if that can be said, and the instance before it."""
+    """How long the job itself may take, if that can be said: without the wait for its machine."""
 
     seconds: float | None
-    start_up_seconds: float
     basis: str
     # Where there are several: how many, and what one of them would take.
     gpus: int = 1
@@ -92,11 +86,11 @@ class Estimate:
         one, several = self.one_gpu_seconds, self.seconds
         if one is None or several is None:
             return None
-        if one > self.start_up_seconds and self.efficiency >= WORTHWHILE:
+        if one > START_UP_SECONDS and self.efficiency >= WORTHWHILE:
             return None
         return (
             f"{self.gpus} GPUs would hardly pay: about {several / 60:.1f} min of work instead of "
-            f"{one / 60:.1f} min on one GPU, after {self.start_up_seconds / 60:.0f} min until the "
+            f"{one / 60:.1f} min on one GPU, after {START_UP_SECONDS / 60:.0f} min until the "
             f"job starts; {self.efficiency:.0%} of their time would be work (derived, not measured)"
         )
 
@@ -134,21 +128,18 @@ def estimate(
     """Scale the article's run to another job; `pairs` are those trained on, both texts of each."""
     kind = family(instance_type)
     if kind not in SPEEDS:
-        basis = f"no run on {instance_type} or a similar instance is known"
-        return Estimate(None, START_UP_SECONDS, basis)
+        return Estimate(None, f"no run on {instance_type} or a similar instance is known")
     # The whole corpus is encoded for the base and the tuned model, and at most once an epoch.
     encoded = (epochs + 2) * corpus_documents * tokens_per_document
     tokens = TRAINING_WORK * epochs * pairs * tokens_per_pair + encoded
     alone = parameters * tokens / (A10G_SPEED * SPEEDS[kind])
     gpus = instances * gpus_of(instance_type)
     exchanges = epochs * pairs / batch_size * exchange_seconds(instance_type, instances, parameters)
-    found = Estimate(
-        _rounded(alone / gpus + exchanges),
-        START_UP_SECONDS,
-        _basis(kind),
-        gpus,
-        _rounded(alone) if gpus > 1 else None,
-    )
+    seconds, one = _rounded(alone / gpus + exchanges), _rounded(alone) if gpus > 1 else None
+    found = Estimate(seconds, BASIS, gpus, one)
+    if kind != "g5":
+        taken = f"a GPU of {kind} taken as {SPEEDS[kind]:g} × g5's, by specification"
+        found = replace(found, basis=f"{found.basis}; {taken}")
     return replace(found, basis=f"{found.basis}; {_scaling(found, instance_type, instances)}")
 
 
@@ -168,16 +159,6 @@ def article(instance_type: str, instances: int) -> Estimate:
 
 def _rounded(seconds: float) -> float:
     return float(f"{seconds:.2g}")
-
-
-def _basis(kind: str) -> str:
-    basis = (
-        "scaled by parameters and tokens from the one published run (bge-base-en-v1.5, 6,300 pairs,"
-        " 4 epochs, 3 min 26 s on ml.g5.2xlarge); derived, not measured"
-    )
-    if kind == "g5":
-        return basis
-    return f"{basis}; a GPU of {kind} taken as {SPEEDS[kind]:g} × g5's, by specification"
 
 
 def _scaling(found: Estimate, instance_type: str, instances: int) -> str:

@@ -49,7 +49,7 @@ def examine(
     stack, stack_finding = _examine_stack(session, machine.stack, deploy, is_needed=is_needed)
     if stack:
         role, bucket = role or stack.role_arn, bucket or stack.bucket
-        image = image or stack.repository_uri
+        image = image or stack.image
     push = f"afterwards {account.push_commands('REPOSITORY')}"
     kind = machine.instance_types[0]
     quota = partial(account.quota, session, kind, machine.instances, spot=machine.spot)

@@ -1,6 +1,5 @@
 """A job's lines as they come: on a terminal with a bar for its steps, in a pipe alone."""
 
-from types import TracebackType
 from typing import Self, TextIO
 
 import click
@@ -31,12 +30,7 @@ class Live:
         self._bar.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
     def say(self, line: str) -> None:

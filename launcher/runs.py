@@ -132,24 +132,20 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 def list_runs(output: str) -> list[Run]:
     """List the runs below an output and, for one in S3, those begun here, the latest first."""
-    runs = {run.name: run for run in _local_runs(local_folder(output))}
+    root = local_folder(output)
+    folders = [folder for folder in root.iterdir() if folder.is_dir()] if root.is_dir() else []
+    # Others may lie beside them.
+    begun = [f for f in folders if (f / WORKSPACE).is_dir() or (f / MANIFEST).is_file()]
+    runs = {folder.name: begun_here(folder) for folder in begun}
     if output.startswith(S3):
         place = open_place(output)
         names = place.folders()
-        found = [Run(local_folder(output) / name, place.join(name)) for name in names]
+        found = [Run(root / name, place.join(name)) for name in names]
         are_runs = _in_parallel(lambda run: run.place.changed("spec.json") is not None, found)
         runs |= {run.name: run for run, is_run in zip(found, are_runs, strict=True) if is_run}
     listed = list(runs.values())
-    when = _in_parallel(lambda run: run.changed, listed)
-    order = sorted(range(len(listed)), key=lambda number: when[number], reverse=True)
-    return [listed[number] for number in order]
-
-
-def _local_runs(root: Path) -> list[Run]:
-    if not root.is_dir():
-        return []
-    folders = (folder for folder in root.iterdir() if folder.is_dir())
-    return [begun_here(f) for f in folders if (f / WORKSPACE).is_dir() or (f / MANIFEST).is_file()]
+    when = dict(zip(runs, _in_parallel(lambda run: run.changed, listed), strict=True))
+    return sorted(listed, key=lambda run: when[run.name], reverse=True)
 
 
 def begun_here(folder: Path) -> Run:
@@ -200,19 +196,20 @@ def _existing(run: Run) -> Run:
     return run
 
 
-def by_test_set(runs: Iterable[Run]) -> dict[str, list[Run]]:
-    """Gather runs whose scores can be compared, by the fingerprint of their test set."""
+def by_test_set(runs: list[Run]) -> dict[str, dict[str, Report]]:
+    """Gather reports whose scores can be compared, by the fingerprint of their test set.
+
+    In each group a run bears its name, or its place where two are called alike.
+    """
     groups: dict[str, list[Run]] = {}
     for run in runs:
         groups.setdefault(run.report().data.fingerprint["test"], []).append(run)
-    return groups
+    return {fingerprint: _labelled(group) for fingerprint, group in groups.items()}
 
 
-def labelled(runs: Iterable[Run]) -> dict[str, Run]:
-    """Name each run by its name, or by its place where two are called alike."""
-    every = list(runs)
-    names = Counter(run.name for run in every)
-    return {run.name if names[run.name] == 1 else run.place.uri: run for run in every}
+def _labelled(runs: list[Run]) -> dict[str, Report]:
+    names = Counter(run.name for run in runs)
+    return {run.name if names[run.name] == 1 else run.place.uri: run.report() for run in runs}
 
 
 def fetch_results(run: Run, folder: Path, *, with_model: bool) -> list[str]:

@@ -13,7 +13,7 @@ from job.report_document import Report
 from job.report_scores import METRIC
 from job.wording import change, interval, on_its_lines, on_one_line, score, share, usd
 from launcher.image import Image
-from launcher.runs import Run, labelled
+from launcher.runs import Run
 
 # Of a report, what is for people.
 PAGE = "report.html"
@@ -119,11 +119,10 @@ def _last_line(run: Run) -> str:
     return lines[-1] if lines else ""
 
 
-def side_by_side(fingerprint: str, runs: Iterable[Run]) -> Table:
+def side_by_side(group: Group) -> Table:
     """Tabulate runs of one test set: nDCG@10 and lift at each dimension that one of them has."""
-    group = Group(fingerprint, {label: run.report() for label, run in labelled(runs).items()})
     reports = group.reports.values()
-    title = f"nDCG@10 on test set {fingerprint}: {group.test_set}"
+    title = f"nDCG@10 on test set {group.fingerprint}: {group.test_set}"
     table = Table(title=title, title_justify="left")
     table.add_column("dim", justify="right")
     for name in group.reports:

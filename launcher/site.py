@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,9 +10,10 @@ import click
 from job.errors import BackendError, DataError
 from job.places import S3, split_uri
 from launcher import aws
-from launcher.cost import Price, price_of
+from launcher.cost import START_UP_SECONDS, Price, price_of
 from launcher.forecast import forecast
 from launcher.machine import MachineOptions
+from launcher.stack import Stack, read_stack
 
 if TYPE_CHECKING:
     import boto3
@@ -25,29 +26,11 @@ OWN_TRAFFIC = (
 )
 
 
-@dataclass(frozen=True)
-class Site:
-    """Named by options, else from the outputs of the stack."""
-
-    region: str
-    role_arn: str
-    image: str
-    kms_key_arn: str | None = None
-    hub_token_secret_arn: str | None = None
-    subnets: tuple[str, ...] = ()
-    security_groups: tuple[str, ...] = ()
-    # Places of the stack's bucket that are cleared by themselves, for checkpoints and inputs.
-    checkpoints: str | None = None
-    inputs: str | None = None
-
-
-def find(machine: MachineOptions) -> Site:
-    """Ask AWS for the stack only where role or image are not given."""
+def find(machine: MachineOptions) -> Stack:
+    """Ask AWS for the stack only where role or image are not given; what is given wins."""
     session = _session(machine)
     if machine.role and machine.image:
-        return Site(session.region_name, machine.role, machine.image)
-    from launcher.stack import read_stack
-
+        return Stack(session.region_name, machine.role, machine.image)
     stack = read_stack(session, machine.stack)
     if stack is None:
         msg = (
@@ -55,25 +38,14 @@ def find(machine: MachineOptions) -> Site:
             "deploy` makes it; or give `--role`, `--image` and `--output s3://…`."
         )
         raise BackendError(msg)
-    return Site(
-        stack.region,
-        machine.role or stack.role_arn,
-        machine.image or stack.repository_uri,
-        stack.kms_key_arn,
-        stack.hub_token_secret_arn,
-        stack.subnets,
-        stack.security_groups,
-        stack.checkpoints,
-        stack.inputs,
-    )
+    role_arn, image = machine.role or stack.role_arn, machine.image or stack.image
+    return replace(stack, role_arn=role_arn, image=image)
 
 
 def stack_output(machine: MachineOptions) -> str | None:
     """Return where results go in the stack's bucket; nothing without a stack."""
-    from launcher.stack import read_stack
-
     stack = read_stack(_session(machine), machine.stack)
-    return stack.output if stack else None
+    return stack.place("runs") if stack else None
 
 
 def _session(machine: MachineOptions) -> "boto3.Session":
@@ -166,7 +138,7 @@ def _outlook(plan: "Plan", price: Price, most: float | None) -> Iterator[str]:
         minutes = found.seconds / 60
         cost = price.usd(machine.instances * found.seconds)
         usd = "" if cost is None else f", ${cost:.2f}"
-        waiting = f"{found.start_up_seconds / 60:.0f} min until it starts"
+        waiting = f"{START_UP_SECONDS / 60:.0f} min until it starts"
         yield f"About {minutes:.1f} min{usd}, after {waiting} ({found.basis})"
         if found.advice:
             yield found.advice

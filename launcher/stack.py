@@ -29,13 +29,15 @@ PARAMETERS = {
 
 @dataclass(frozen=True)
 class Stack:
-    """What a stack's outputs say; `bucket` is a name."""
+    """What a stack's outputs say, or, without one, the options in their place.
 
-    name: str
+    `bucket` is a name, and `image` the repository of the images unless an option names one.
+    """
+
     region: str
-    bucket: str
     role_arn: str
-    repository_uri: str
+    image: str
+    bucket: str | None = None
     kms_key_arn: str | None = None
     hub_token_secret_arn: str | None = None
     subnets: tuple[str, ...] = ()
@@ -43,20 +45,9 @@ class Stack:
     version: str = "1"
     launcher_policy_arn: str | None = None
 
-    @property
-    def output(self) -> str:
-        """Where results go, unless somebody says otherwise."""
-        return f"s3://{self.bucket}/runs"
-
-    @property
-    def checkpoints(self) -> str:
-        """Where runs keep their checkpoints; the bucket deletes them after a month."""
-        return f"s3://{self.bucket}/checkpoints"
-
-    @property
-    def inputs(self) -> str:
-        """Where local inputs are staged; the bucket deletes them after a month."""
-        return f"s3://{self.bucket}/inputs"
+    def place(self, name: str) -> str | None:
+        """Where `runs` go, and what the bucket deletes after a month: `checkpoints`, `inputs`."""
+        return f"s3://{self.bucket}/{name}" if self.bucket else None
 
 
 def template_text() -> str:
@@ -158,11 +149,10 @@ def _stack(found: Answer, region: str) -> Stack:
     outputs = {output["OutputKey"]: output["OutputValue"] for output in found.get("Outputs", [])}
     try:
         return Stack(
-            name=found["StackName"],
             region=outputs["Region"],
-            bucket=outputs["Bucket"],
             role_arn=outputs["RoleArn"],
-            repository_uri=outputs["RepositoryUri"],
+            image=outputs["RepositoryUri"],
+            bucket=outputs["Bucket"],
             kms_key_arn=outputs.get("KmsKeyArn"),
             hub_token_secret_arn=outputs.get("HubTokenSecretArn"),
             subnets=_parts(outputs.get("Subnets")),

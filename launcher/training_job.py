@@ -9,7 +9,7 @@ from job.places import S3
 from job.workspace import DATA_CHANNELS, DEFAULT_ROOT
 from launcher.image import ECR
 from launcher.plan import BUILTIN, Plan
-from launcher.site import Site
+from launcher.stack import Stack
 
 # Tell a run's jobs from others: SageMaker's own names are unique for ever, a run's is not.
 RUN_TAG, RUN_VARIABLE = "embedtune:run", "EMBEDTUNE_RUN"
@@ -32,32 +32,30 @@ TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 ISOLATED = {"HF_HUB_OFFLINE": "1", "EMBEDTUNE_NO_PUBLISH": "1"}
 
 
-def build_request(plan: Plan, site: Site, name: str) -> dict[str, Any]:
+def build_request(plan: Plan, stack: Stack, name: str) -> dict[str, Any]:
     """Build the request of a run's job called `name` (the run's own, or `RUN-2` …)."""
     machine = plan.machine
-    run = plan.destination.uri
+    run, kept = plan.destination.uri, stack.place("checkpoints")
     request: dict[str, Any] = {
         "TrainingJobName": name,
         "AlgorithmSpecification": {
-            "TrainingImage": site.image,
+            "TrainingImage": stack.image,
             "TrainingInputMode": "File",
             "MetricDefinitions": _metric_definitions(),
             "EnableSageMakerMetricsTimeSeries": True,
         },
-        "RoleArn": site.role_arn,
+        "RoleArn": stack.role_arn,
         "InputDataConfig": [
             _channel(channel, uri, "File" if channel == "spec" else machine.input_mode)
-            for channel, uri in channels(plan, site).items()
+            for channel, uri in channels(plan, stack).items()
         ],
         "OutputDataConfig": {
             "S3OutputPath": f"{run}/{ARTEFACTS}",
             "CompressionType": "NONE",
-            **_key("KmsKeyId", _kms_key(plan, site)),
+            **_key("KmsKeyId", _kms_key(plan, stack)),
         },
         "CheckpointConfig": {
-            "S3Uri": f"{site.checkpoints}/{plan.name}"
-            if site.checkpoints
-            else f"{run}/checkpoints",
+            "S3Uri": f"{kept}/{plan.name}" if kept else f"{run}/checkpoints",
             "LocalPath": str(DEFAULT_ROOT / "checkpoints"),
         },
         "ResourceConfig": _resources(plan),
@@ -65,20 +63,21 @@ def build_request(plan: Plan, site: Site, name: str) -> dict[str, Any]:
         "EnableManagedSpotTraining": machine.spot,
         "EnableNetworkIsolation": machine.isolate,
         "EnableInterContainerTrafficEncryption": False,
-        "Environment": environment(plan, site),
+        "Environment": environment(plan, stack),
         "Tags": _tags(plan),
     }
-    subnets = machine.subnet or site.subnets
-    groups = machine.security_group or site.security_groups
+    subnets = machine.subnet or stack.subnets
+    groups = machine.security_group or stack.security_groups
     if subnets or groups:
         request["VpcConfig"] = {"Subnets": list(subnets), "SecurityGroupIds": list(groups)}
     return request
 
 
-def channels(plan: Plan, site: Site) -> dict[str, str]:
+def channels(plan: Plan, stack: Stack) -> dict[str, str]:
     """Return the S3 address of each channel: what lies in S3 stays where it is."""
     in_s3 = {n: _exact(uri) for n, uri in plan.sources.items() if uri.startswith(S3)}
-    folder = f"{site.inputs}/{plan.name}" if site.inputs else f"{plan.destination.uri}/input"
+    staged = stack.place("inputs")
+    folder = f"{staged}/{plan.name}" if staged else f"{plan.destination.uri}/input"
     return in_s3 | {name: f"{folder}/{name}/" for name in (*staging(plan), "spec")}
 
 
@@ -90,14 +89,14 @@ def staging(plan: Plan) -> dict[str, str]:
     return brought
 
 
-def environment(plan: Plan, site: Site) -> dict[str, str]:
+def environment(plan: Plan, stack: Stack) -> dict[str, str]:
     """Tell the job what its spec does not hold; whoever may describe it reads it: no secrets."""
     machine = plan.machine
     told = dict(pair.split("=", 1) for pair in machine.env)
     told |= {RUN_VARIABLE: plan.name, "EMBEDTUNE_DEVICE": machine.device}
     if machine.isolate:
         return told | ISOLATED
-    secret = machine.hf_token_secret or site.hub_token_secret_arn
+    secret = machine.hf_token_secret or stack.hub_token_secret_arn
     if secret and plan.uses_hub:
         told["EMBEDTUNE_HF_TOKEN_SECRET"] = secret
     return told
@@ -167,8 +166,8 @@ def _tags(plan: Plan) -> list[dict[str, str]]:
     return [{"Key": key, "Value": value} for key, value in tags.items()]
 
 
-def _kms_key(plan: Plan, site: Site) -> str | None:
-    return plan.spec.output.kms_key or site.kms_key_arn
+def _kms_key(plan: Plan, stack: Stack) -> str | None:
+    return plan.spec.output.kms_key or stack.kms_key_arn
 
 
 def _key(name: str, value: object) -> dict[str, object]:

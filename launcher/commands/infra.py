@@ -93,8 +93,8 @@ def deploy(
     click.echo(PLAN.format(name=stack, region=session.region_name, budget=tells), err=True)
     _ask("Deploy it?", yes=yes)
     deployed = deploy_stack(session, stack, parameters, _tell)
-    _show(deployed)
-    _tell(f"Next: embedtune image push embedtune {deployed.repository_uri}")
+    _show(stack, deployed)
+    _tell(f"Next: embedtune image push embedtune {deployed.image}")
     _tell("Then: embedtune launch --backend sagemaker --data …")
 
 
@@ -110,7 +110,7 @@ def status(stack: str, profile: str | None, region: str | None) -> None:
     if found is None:
         msg = f"There is no stack `{stack}` in {session.region_name}: `embedtune infra deploy`."
         raise BackendError(msg)
-    _show(found)
+    _show(stack, found)
 
 
 @infra.command()
@@ -129,12 +129,12 @@ def delete(
     delete_stack(session, stack, with_data=with_data, say=_tell)
 
 
-def _show(stack: "Stack") -> None:
+def _show(name: str, stack: "Stack") -> None:
     facts = {
-        "stack": stack.name,
+        "stack": name,
         "region": stack.region,
         "bucket": stack.bucket,
-        "repository": stack.repository_uri,
+        "repository": stack.image,
         "role": stack.role_arn,
         "launcher policy": stack.launcher_policy_arn,
         "hub token": stack.hub_token_secret_arn,
@@ -143,9 +143,9 @@ def _show(stack: "Stack") -> None:
         "security groups": ", ".join(stack.security_groups),
         "version": stack.version,
     }
-    for name, value in facts.items():
+    for fact, value in facts.items():
         if value:
-            click.echo(f"{name:<17}{value}")
+            click.echo(f"{fact:<17}{value}")
 
 
 def _ask(question: str, *, yes: bool) -> None:

@@ -1,6 +1,7 @@
 """`embedtune ls`, `report`, `fetch`, `compare`: what runs have found."""
 
 from collections.abc import Mapping
+from itertools import starmap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from job.workspace import write_atomically
 from launcher.commands.options import output_option, print_report, require_option
 
 if TYPE_CHECKING:
-    from launcher.runs import Run
+    from job.report_document import Report
 
 
 @click.command()
@@ -89,6 +90,7 @@ def compare(names: tuple[str, ...], output: str, page: Path, *, open_it: bool) -
     """Put runs side by side: those that were tested on the same questions and documents."""
     from rich.console import Console
 
+    from job.compare_page import Group
     from launcher.lookup import find_result
     from launcher.runs import by_test_set, preload
     from launcher.show import side_by_side
@@ -97,8 +99,8 @@ def compare(names: tuple[str, ...], output: str, page: Path, *, open_it: bool) -
     preload(runs)
     groups = by_test_set(runs)
     console = Console(highlight=False)
-    for fingerprint, group in groups.items():
-        console.print(side_by_side(fingerprint, group))
+    for group in starmap(Group, groups.items()):
+        console.print(side_by_side(group))
     if _write_page(page, groups):
         click.echo(f"Page: {page}")
         if open_it:
@@ -111,17 +113,12 @@ def compare(names: tuple[str, ...], output: str, page: Path, *, open_it: bool) -
         raise DataError(msg)
 
 
-def _write_page(page: Path, groups: "Mapping[str, list[Run]]") -> bool:
+def _write_page(page: Path, groups: "Mapping[str, Mapping[str, Report]]") -> bool:
     """Write compare.html, or say what is missing here: the table is printed in any case."""
     from job.compare_page import to_compare_html
-    from launcher.runs import labelled
 
-    reports = {
-        fingerprint: {label: run.report() for label, run in labelled(group).items()}
-        for fingerprint, group in groups.items()
-    }
     try:
-        html = to_compare_html(reports)
+        html = to_compare_html(groups)
     except ModuleNotFoundError as error:
         click.echo(
             f"`{page}` was not written: the package `{error.name}` is missing here: "

@@ -54,24 +54,23 @@ def test_a_stack_is_made_shown_and_found_again(account):
     shown, said = embedtune("deploy", "--yes")
     stack = deployed()
     assert stack == Stack(
-        name="embedtune",
         region="eu-west-1",
         bucket=account("s3").list_buckets()["Buckets"][0]["Name"],
         role_arn=account("iam").list_roles()["Roles"][0]["Arn"],
-        repository_uri="123456789012.dkr.ecr.eu-west-1.amazonaws.com/embedtune",
+        image="123456789012.dkr.ecr.eu-west-1.amazonaws.com/embedtune",
         launcher_policy_arn=account("iam").list_policies(Scope="Local")["Policies"][0]["Arn"],
     )
     assert shown == (
         "stack            embedtune\n"
         "region           eu-west-1\n"
         f"bucket           {stack.bucket}\n"
-        f"repository       {stack.repository_uri}\n"
+        f"repository       {stack.image}\n"
         f"role             {stack.role_arn}\n"
         f"launcher policy  {stack.launcher_policy_arn}\n"
         "version          1\n"
     )
     assert said[-2:] == [
-        f"Next: embedtune image push embedtune {stack.repository_uri}",
+        f"Next: embedtune image push embedtune {stack.image}",
         "Then: embedtune launch --backend sagemaker --data …",
     ]
     assert embedtune("status") == (shown, [])
@@ -124,7 +123,7 @@ def test_a_creation_that_fails_names_the_first_reason_and_leaves_nothing(account
     account("ecr").delete_repository(repositoryName="embedtune")
     _, said = embedtune("deploy", "--yes")
     assert any("what is left of it is removed first" in line for line in said)
-    assert deployed().name == "embedtune"
+    assert deployed()
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from job.errors import DataError, ModelError, SpecError
 from job.spec_document import build_spec
 from launcher.machine import MachineOptions
 from launcher.plan import Plan
-from launcher.site import Site
+from launcher.stack import Stack
 from launcher.training_job import (
     METRIC_DIMENSIONS,
     build_request,
@@ -28,8 +28,8 @@ ROLE = "arn:aws:iam::123456789012:role/job"
 IMAGE = "123456789012.dkr.ecr.us-east-1.amazonaws.com/embedtune:1"
 KEY = "arn:aws:kms:us-east-1:123456789012:key/0f"
 SECRET = "arn:aws:secretsmanager:us-east-1:123456789012:secret:hub-AbCdEf"
-BARE = Site("us-east-1", ROLE, IMAGE)
-STACK = Site(
+BARE = Stack("us-east-1", ROLE, IMAGE)
+STACK = Stack(
     "us-east-1",
     ROLE,
     IMAGE,
@@ -37,8 +37,7 @@ STACK = Site(
     hub_token_secret_arn=SECRET,
     subnets=("subnet-1", "subnet-2"),
     security_groups=("sg-1",),
-    checkpoints="s3://own/checkpoints",
-    inputs="s3://own/inputs",
+    bucket="own",
 )
 
 
@@ -59,10 +58,10 @@ def plan(tmp_path, monkeypatch):
     return make
 
 
-def requested(plan, site=BARE):
+def requested(plan, stack=BARE):
     """Build a plan's request: plain JSON of the service's own shape, checked as a launch does."""
     check_plan(plan)
-    request = build_request(plan, site, plan.name)
+    request = build_request(plan, stack, plan.name)
     check_request(request)
     assert not ParamValidator().validate(request, _model()).has_errors()
     assert json.loads(json.dumps(request)) == request
@@ -208,8 +207,8 @@ def test_an_option_changes_this_and_nothing_else(plan, machine, changes):
 def test_the_specs_key_encrypts_the_results_and_wins_over_the_stacks(plan):
     other = KEY.replace("0f", "ff")
     output = MINIMAL["OutputDataConfig"] | {"KmsKeyId": other}
-    for site in (BARE, STACK):
-        assert requested(plan(output__kms_key=other), site)["OutputDataConfig"] == output
+    for stack in (BARE, STACK):
+        assert requested(plan(output__kms_key=other), stack)["OutputDataConfig"] == output
 
 
 def test_a_taken_up_run_is_another_job_with_the_same_places(plan):
