@@ -18,13 +18,9 @@ UNKNOWN_KEY = "AWS does not know these credentials; check them by `aws sts get-c
 BUSY = "AWS asks for fewer requests, and went on doing so; try again in a minute"
 
 EXPIRED = {
-    "ExpiredToken",
-    "ExpiredTokenException",
-    "RequestExpired",
-    "SSOTokenLoadError",
-    "TokenRefreshRequired",
-    "UnauthorizedSSOTokenError",
-}
+    "ExpiredToken", "ExpiredTokenException", "RequestExpired", "SSOTokenLoadError",
+    "TokenRefreshRequired", "UnauthorizedSSOTokenError",
+}  # fmt: skip
 DENIED = {
     "AccessDenied",
     "AccessDeniedException",
@@ -34,26 +30,20 @@ DENIED = {
     "403",
 }
 UNKNOWN_KEYS = {
-    "IncompleteSignature",
-    "InvalidAccessKeyId",
-    "InvalidClientTokenId",
-    "InvalidSignatureException",
-    "SignatureDoesNotMatch",
-    "UnrecognizedClientException",
-}
+    "IncompleteSignature", "InvalidAccessKeyId", "InvalidClientTokenId",
+    "InvalidSignatureException", "SignatureDoesNotMatch", "UnrecognizedClientException",
+}  # fmt: skip
 THROTTLED = {
-    "RequestLimitExceeded",
-    "SlowDown",
-    "Throttling",
-    "ThrottlingException",
+    "RequestLimitExceeded", "SlowDown", "Throttling", "ThrottlingException",
     "TooManyRequestsException",
-}
+}  # fmt: skip
 
 
 def open_session(profile: str | None = None, region: str | None = None) -> "boto3.Session":
     """Open a session; raises `BackendError` without such a profile, or without any region."""
     import boto3
     from botocore.exceptions import BotoCoreError, ProfileNotFound
+    from botocore.session import Session
 
     # The AWS CLI and the other SDKs go by AWS_REGION; boto3 alone does not know it.
     region = region or os.environ.get("AWS_REGION")
@@ -61,7 +51,8 @@ def open_session(profile: str | None = None, region: str | None = None) -> "boto
         session = boto3.Session(profile_name=profile, region_name=region)
         found = session.region_name
     except ProfileNotFound as error:
-        known = ", ".join(f"`{name}`" for name in _known_profiles()) or "none"
+        # Of botocore: boto3's own session would fail by the same profile.
+        known = ", ".join(f"`{name}`" for name in sorted(Session().available_profiles)) or "none"
         msg = f"{str(error).rstrip('.')}; there are {known}. Set `--profile` or AWS_PROFILE."
         raise BackendError(msg) from None
     except BotoCoreError as error:
@@ -81,12 +72,6 @@ def use(profile: str | None, region: str) -> None:
         for key in KEYS:
             os.environ.pop(key, None)
     os.environ["AWS_REGION"] = os.environ["AWS_DEFAULT_REGION"] = region
-
-
-def _known_profiles() -> list[str]:
-    from botocore.session import Session
-
-    return sorted(Session().available_profiles)
 
 
 def client(session: "boto3.Session", service: str, region: str | None = None) -> Any:  # noqa: ANN401

@@ -16,7 +16,10 @@ LAST_LOOKS = 3
 
 
 class CloudLog:
-    """What a job has said since it was last asked; `client` is one of the service `logs`."""
+    """What a job has said since it was last asked; `client` is one of the service `logs`.
+
+    After an interruption of ours it goes on where it was.
+    """
 
     def __init__(self, client: Any, job: str) -> None:  # noqa: ANN401  boto3's have no type
         self._client = client
@@ -24,6 +27,7 @@ class CloudLog:
         # Where each stream was read to, and what was read and not yet taken.
         self._tokens: dict[str, str] = {}
         self._waiting: deque[str] = deque()
+        self._changes_seen = 0
 
     def new_lines(self) -> Iterator[str]:
         """Yield what is new; with several hosts, each line after its host's name.
@@ -31,16 +35,14 @@ class CloudLog:
         Whoever stops taking them, after Ctrl-C, gets the rest the next time.
         """
         streams = list(self._streams())
-        hosts = {stream: self._host_of(stream) for stream in streams}
+        own = f"{self._job}/"
+        hosts = {name: name.removeprefix(own).rpartition("-")[0] for name in streams}
         # A host that was taken away and its successor have the same name.
         several = len(set(hosts.values())) > 1
         for stream in streams:
             self._read(stream, f"{hosts[stream]}: " if several else "")
         while self._waiting:
             yield self._waiting.popleft()
-
-    def _host_of(self, stream: str) -> str:
-        return stream.removeprefix(f"{self._job}/").rpartition("-")[0]
 
     def _streams(self) -> Iterator[str]:
         from botocore.exceptions import ClientError
@@ -69,33 +71,21 @@ class CloudLog:
                 return
             self._tokens[stream] = token
 
-
-class Follower:
-    """Follows a job to its end; after an interruption of ours it goes on where it was."""
-
-    def __init__(self, job: str, sagemaker: Any, logs: Any) -> None:  # noqa: ANN401
-        """Take the job's name and clients of two services."""
-        self._job = job
-        self._sagemaker = sagemaker
-        self._log = CloudLog(logs, job)
-        self._changes_seen = 0
-
-    def show(self, to: TextIO) -> None:
-        """Show what is new until the job has ended."""
+    def follow(self, sagemaker: Any, to: TextIO) -> None:  # noqa: ANN401
+        """Show what is new, statuses as well, until the job has ended."""
         looks = 0
         with aws.explained(f"following the training job {self._job}"), Live(to) as live:
             while True:
-                looks += self._show_news(live) in ENDED
+                found = sagemaker.describe_training_job(TrainingJobName=self._job)
+                self._show_news(live, found.get("SecondaryStatusTransitions", []))
+                looks += found["TrainingJobStatus"] in ENDED
                 if looks > LAST_LOOKS:
                     return
                 time.sleep(LAST_PAUSE_SECONDS if looks else PAUSE_SECONDS)
 
-    def _show_news(self, live: Live) -> str:
-        found = self._sagemaker.describe_training_job(TrainingJobName=self._job)
-        changes = found.get("SecondaryStatusTransitions", [])
+    def _show_news(self, live: Live, changes: list[dict[str, str]]) -> None:
         for change in changes[self._changes_seen :]:
             self._changes_seen += 1
             live.say(f"-- {change['Status']}: {change.get('StatusMessage', '')}".rstrip(": "))
-        for line in self._log.new_lines():
+        for line in self.new_lines():
             live.say(line)
-        return str(found["TrainingJobStatus"])

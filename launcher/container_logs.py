@@ -3,6 +3,7 @@
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from operator import itemgetter
 from threading import Thread
 from typing import IO, TextIO
 
@@ -45,8 +46,13 @@ def _copy(pipe: IO[bytes], prefix: str, to: TextIO) -> None:
 
 def all_lines(hosts: list[Host]) -> str:
     """Return what all hosts have said, in the order of time."""
-    lines = [line for host in hosts for line in _timed(host)]
-    return "".join(f"{name}: {said}\n" for _, name, said in sorted(lines, key=lambda line: line[0]))
+    lines = []
+    for host in hosts:
+        for line in log_of(host, "--timestamps").rstrip().split("\n"):
+            when, _, said = line.partition(" ")
+            lines.append((when, f"{host.name}: {said}\n"))
+    # The times are all equally long, so their order is that of their letters.
+    return "".join(said for _, said in sorted(lines, key=itemgetter(0)))
 
 
 def log_of(host: Host, *options: str) -> str:
@@ -54,10 +60,3 @@ def log_of(host: Host, *options: str) -> str:
     client = ["docker", "logs", *options, host.container]
     done = subprocess.run(client, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
     return done.stdout.decode("utf-8", "replace")
-
-
-def _timed(host: Host) -> Iterator[tuple[str, str, str]]:
-    for line in log_of(host, "--timestamps").rstrip().split("\n"):
-        # The times are all equally long, so their order is that of their letters.
-        when, _, said = line.partition(" ")
-        yield when, host.name, said

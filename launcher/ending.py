@@ -28,26 +28,24 @@ TIMES = {
     "MaxWaitTimeExceeded": "The job's time, the wait for spot machines included, was up. "
     f"{AGAIN}, without `--spot` or with a longer `--max-wait`.",
 }
-# What SageMaker says, and what to do about it, by what that is; the first that fits.
-CAUSES: dict[type[EmbedtuneError], dict[str, str]] = {
-    DataError: {
-        "No S3 objects found": "There is nothing where the data should be: check `--data`.",
-    },
-    StorageError: {
-        "Data download failed": "The role may not read the data: `embedtune infra deploy "
-        "--data-bucket` lets it.",
-    },
-    BackendError: {
-        "CapacityError": "No such machine is free: launch the name again later, or give several "
-        "`--instance-type`.",
-        "ResourceLimitExceeded": "The quota is too small: `embedtune doctor` says how to raise it.",
-        "Cannot pull": "SageMaker could not fetch the image: `embedtune image push`.",
-        "no basic auth credentials": "The role may not read the image's repository: `embedtune "
-        "image push` fills its own.",
-        "sts:AssumeRole": "SageMaker may not act as this role: `embedtune doctor --backend "
-        "sagemaker`.",
-    },
-}
+# What SageMaker says, what that is, and what to do about it; the first that fits.
+CAUSES: tuple[tuple[str, type[EmbedtuneError], str], ...] = (
+    ("No S3 objects found", DataError,
+     "There is nothing where the data should be: check `--data`."),
+    ("Data download failed", StorageError,
+     "The role may not read the data: `embedtune infra deploy --data-bucket` lets it."),
+    ("CapacityError", BackendError,
+     "No such machine is free: launch the name again later, or give several `--instance-type`."),
+    ("ResourceLimitExceeded", BackendError,
+     "The quota is too small: `embedtune doctor` says how to raise it."),
+    ("Cannot pull", BackendError,
+     "SageMaker could not fetch the image: `embedtune image push`."),
+    ("no basic auth credentials", BackendError,
+     "The role may not read the image's repository: `embedtune image push` fills its own."),
+    ("sts:AssumeRole", BackendError,
+     "SageMaker may not act as this role: `embedtune doctor --backend sagemaker`."),
+    ("", BackendError, ""),
+)  # fmt: skip
 
 
 def ending(found: dict[str, Any]) -> tuple[int, str]:
@@ -61,17 +59,12 @@ def ending(found: dict[str, Any]) -> tuple[int, str]:
         return Stopped.exit_code, "The job was stopped."
     reason = found.get("FailureReason", "no reason")
     if own := OWN_FAILURE.search(reason):
-        return _own(int(own[2]), own[1].strip())
-    causes = ((error, text) for error, texts in CAUSES.items() for text in texts)
-    error, text = next((cause for cause in causes if cause[1] in reason), (BackendError, ""))
-    advice = CAUSES[error].get(text, "")
+        code, line = int(own[2]), own[1].strip()
+        if code == KILLED:
+            return OutOfMemory.exit_code, OUT_OF_MEMORY
+        return code, line or f"The container ended with exit code {code} and gave no reason."
+    error, advice = next((error, advice) for text, error, advice in CAUSES if text in reason)
     return error.exit_code, f"{advice} SageMaker says: {reason}".strip()
-
-
-def _own(code: int, line: str) -> tuple[int, str]:
-    if code == KILLED:
-        return OutOfMemory.exit_code, OUT_OF_MEMORY
-    return code, line or f"The container ended with exit code {code} and gave no reason."
 
 
 def machines(found: dict[str, Any]) -> tuple[str, int]:

@@ -58,8 +58,6 @@ def missing_if(codes: tuple[str, ...], found: str, fix: str) -> Iterator[None]:
     try:
         yield
     except ClientError as error:
-        if error_code(error) not in codes:
-            raise
-    else:
-        return
-    raise Missing(found, fix)
+        if error_code(error) in codes:
+            raise Missing(found, fix) from None
+        raise

@@ -13,6 +13,7 @@ from launcher.plan import WORKSPACE, Plan
 
 # In the first host's workspace, mounted for the others as well.
 CHANNELS, CHECKPOINTS = "input/data", "checkpoints"
+FIRST = "algo-1"
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,10 @@ class Host:
     name: str
     container: str
     workspace: Path
-    is_first: bool = False
+
+    @property
+    def is_first(self) -> bool:
+        return self.name == FIRST
 
 
 def container_name(folder: Path) -> str:
@@ -34,14 +38,10 @@ def container_name(folder: Path) -> str:
 def hosts_of(folder: Path, count: int) -> list[Host]:
     """Name the hosts of the run in a folder; one alone bears no number."""
     container = container_name(folder)
-    if count == 1:
-        return [Host("algo-1", container, folder / WORKSPACE, is_first=True)]
-    names = [f"algo-{number}" for number in range(1, count + 1)]
-    first, *others = names
-    return [
-        Host(first, f"{container}-{first}", folder / WORKSPACE, is_first=True),
-        *(Host(name, f"{container}-{name}", folder / f"{WORKSPACE}-{name}") for name in others),
-    ]
+    first = Host(FIRST, container if count == 1 else f"{container}-{FIRST}", folder / WORKSPACE)
+    names = [f"algo-{number}" for number in range(2, count + 1)]
+    others = (Host(n, f"{container}-{n}", folder / f"{WORKSPACE}-{n}") for n in names)
+    return [first, *others]
 
 
 def network_command(plan: Plan) -> list[str]:
@@ -76,15 +76,9 @@ def prepare_workspaces(hosts: list[Host]) -> None:
             (host.workspace / name).mkdir(parents=True, exist_ok=True)
         path = Workspace(host.workspace).resource_config
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, json.dumps(_resources(host, hosts), indent=2) + "\n")
-
-
-def _resources(host: Host, hosts: list[Host]) -> dict[str, object]:
-    return {
-        "current_host": host.name,
-        "hosts": [each.name for each in hosts],
-        "network_interface_name": "eth0",
-    }
+        names = [each.name for each in hosts]
+        told = {"current_host": host.name, "hosts": names, "network_interface_name": "eth0"}
+        write_atomically(path, json.dumps(told, indent=2) + "\n")
 
 
 def threads(hosts: int, cores: int) -> int:

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import subprocess
+from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,25 +48,20 @@ def build_command(
 def build_image(command: list[str]) -> None:
     """Run a build, whose progress goes to stderr."""
     environment = os.environ | {"DOCKER_BUILDKIT": "1"}
+    # To see why a build failed, its own lines are needed; the last ones are kept for advice.
+    said: deque[str] = deque(maxlen=20)
     try:
-        # To see why a build failed, its own lines are needed; the last ones are kept for advice.
         with subprocess.Popen(
             command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         ) as client:
-            said = _shown(client)
+            for line in client.stdout or ():
+                click.echo(line, err=True, nl=False)
+                said.append(line)
     except FileNotFoundError:
         msg = "`docker` is not installed here."
         raise BackendError(msg) from None
     if client.returncode:
-        raise BackendError(explain(said))
-
-
-def _shown(client: "subprocess.Popen[str]") -> str:
-    lines = []
-    for line in client.stdout or ():
-        click.echo(line, err=True, nl=False)
-        lines.append(line)
-    return "".join(lines[-20:])
+        raise BackendError(explain("".join(said)))
 
 
 def push_image(image: str, reference: str) -> str:

@@ -1,6 +1,6 @@
 """The stack in CloudFormation: the only file that knows the names of what we have in AWS."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,15 +15,16 @@ if TYPE_CHECKING:
     import boto3
 
 DEFAULT_STACK = "embedtune"
-# What the template asks for; its own defaults hold for what nobody has given yet.
+# What the template asks for, by the option that gives it; its own defaults hold for what nobody
+# has given yet.
 PARAMETERS = {
-    "BudgetEmail",
-    "DataBucketArns",
-    "HubTokenSecretArn",
-    "KmsKeyArn",
-    "MonthlyBudgetUsd",
-    "SecurityGroups",
-    "Subnets",
+    "budget": "MonthlyBudgetUsd",
+    "budget_email": "BudgetEmail",
+    "data_buckets": "DataBucketArns",
+    "hub_token_secret": "HubTokenSecretArn",
+    "kms_key": "KmsKeyArn",
+    "security_groups": "SecurityGroups",
+    "subnets": "Subnets",
 }
 
 
@@ -57,30 +58,14 @@ def template_text() -> str:
     return (installed if installed.is_file() else checkout).read_text("utf-8")
 
 
-def stack_parameters(
-    session: "boto3.Session",
-    *,
-    data_buckets: Sequence[str] = (),
-    subnets: Sequence[str] = (),
-    security_groups: Sequence[str] = (),
-    hub_token_secret: str | None = None,
-    kms_key: str | None = None,
-    budget: int | None = None,
-    budget_email: str | None = None,
-) -> dict[str, str]:
-    """Name what is given as the template does; an empty text takes an earlier value away."""
+def stack_parameters(session: "boto3.Session", options: Mapping[str, Any]) -> dict[str, str]:
+    """Name the options as the template does; an empty text takes an earlier value away."""
     partition = session.get_partition_for_region(session.region_name)
-    arns = [f"arn:{partition}:s3:::{name}" if name else "" for name in data_buckets]
-    lists = {"DataBucketArns": arns, "Subnets": subnets, "SecurityGroups": security_groups}
-    given = {
-        "HubTokenSecretArn": hub_token_secret,
-        "KmsKeyArn": kms_key,
-        "MonthlyBudgetUsd": budget,
-        "BudgetEmail": budget_email,
-    }
+    arns = [f"arn:{partition}:s3:::{name}" if name else "" for name in options["data_buckets"]]
     return {
-        **{name: ",".join(values) for name, values in lists.items() if values},
-        **{name: str(value) for name, value in given.items() if value is not None},
+        PARAMETERS[name]: str(value) if isinstance(value, int | str) else ",".join(value)
+        for name, value in {**options, "data_buckets": arns}.items()
+        if value not in (None, (), [])
     }
 
 
@@ -189,4 +174,4 @@ def _given_before(found: Answer | None) -> dict[str, str]:
     given = (found or {}).get("Parameters", [])
     values = {parameter["ParameterKey"]: parameter["ParameterValue"] for parameter in given}
     # An older template may have asked for more.
-    return {name: values[name] for name in PARAMETERS & values.keys()}
+    return {name: values[name] for name in PARAMETERS.values() if name in values}

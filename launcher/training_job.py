@@ -52,7 +52,7 @@ def build_request(plan: Plan, stack: Stack, name: str) -> dict[str, Any]:
         "OutputDataConfig": {
             "S3OutputPath": f"{run}/{ARTEFACTS}",
             "CompressionType": "NONE",
-            **_key("KmsKeyId", _kms_key(plan, stack)),
+            **_key("KmsKeyId", plan.spec.output.kms_key or stack.kms_key_arn),
         },
         "CheckpointConfig": {
             "S3Uri": f"{kept}/{plan.name}" if kept else f"{run}/checkpoints",
@@ -164,10 +164,6 @@ def _tags(plan: Plan) -> list[dict[str, str]]:
     tags = dict(pair.split("=", 1) for pair in plan.machine.tag)
     tags[RUN_TAG] = plan.name
     return [{"Key": key, "Value": value} for key, value in tags.items()]
-
-
-def _kms_key(plan: Plan, stack: Stack) -> str | None:
-    return plan.spec.output.kms_key or stack.kms_key_arn
 
 
 def _key(name: str, value: object) -> dict[str, object]:

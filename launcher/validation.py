@@ -82,22 +82,15 @@ def family(instance_type: str) -> str:
 
 def check_request(request: Request) -> None:
     """Raise `SpecError` with the first fault, and how many more there are."""
-    if faults := find_faults(request):
-        more = len(faults) - 1
-        rest = f" Faults besides this one: {more}." if more else ""
-        msg = f"SageMaker would refuse this job: {line(faults[0])}.{rest}"
-        raise SpecError(msg)
-
-
-def line(fault: Fault) -> str:
-    """Say what is wrong where, and by what to change it."""
-    setting = _nearest(SETTINGS, fault.path)
-    return f"`{fault.path}` " + (f"({setting}) " if setting else "") + fault.what
-
-
-def find_faults(request: Request) -> list[Fault]:
     found = [fault for value in _values(_model(), request, "") for fault in _limits(*value)]
-    return found + [fault for rule in RULES for fault in rule(request)]
+    found += [fault for rule in RULES for fault in rule(request)]
+    if found:
+        first, *others = found
+        setting = _nearest(SETTINGS, first.path)
+        where = f"`{first.path}` ({setting})" if setting else f"`{first.path}`"
+        rest = f" Faults besides this one: {len(others)}." if others else ""
+        msg = f"SageMaker would refuse this job: {where} {first.what}.{rest}"
+        raise SpecError(msg)
 
 
 @cache
@@ -148,8 +141,9 @@ def _limits(shape: Any, value: Any, path: str) -> Iterator[Fault]:  # noqa: ANN4
         yield Fault(path, f"{is_or_has} {size}{unit}; at least {limits['min']} are needed")
     elif "enum" in limits and value not in limits["enum"]:
         yield Fault(path, _not_among(value, limits["enum"]))
-    elif "pattern" in limits:
-        yield from _unfit(value, limits["pattern"], path)
+    elif "pattern" in limits and not python_pattern(limits["pattern"]).fullmatch(value):
+        expected = _nearest(EXPECTED, path) or f"what fits `{limits['pattern']}`"
+        yield Fault(path, f"is {reprlib.repr(value)}; expected: {expected}")
 
 
 def _not_among(value: str, known: list[str]) -> str:
@@ -158,12 +152,6 @@ def _not_among(value: str, known: list[str]) -> str:
     near = ", ".join(f"`{name}`" for name in get_close_matches(value, known, 4))
     meant = f"; near it are {near}" if near else ""
     return f"is {reprlib.repr(value)}, which is none of the {len(known)} known{meant}"
-
-
-def _unfit(value: str, pattern: str, path: str) -> Iterator[Fault]:
-    if not python_pattern(pattern).fullmatch(value):
-        expected = _nearest(EXPECTED, path) or f"what fits `{pattern}`"
-        yield Fault(path, f"is {reprlib.repr(value)}; expected: {expected}")
 
 
 def python_pattern(java: str) -> re.Pattern[str]:

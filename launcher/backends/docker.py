@@ -108,7 +108,8 @@ class Job:
         if any(state.is_running for state in states.values()):
             return True
         if states:
-            _keep_log(self._run, list(states))
+            kept = self._run.workspace.root / KEPT_LOG
+            kept.write_text(_said_by(self._run, list(states)), "utf-8")
             # A container that somebody made and never started has nothing to tell.
             _write_receipt(self._run, states)
             _remove(list(states))
@@ -251,11 +252,5 @@ def _exit_code(state: engine.State) -> int:
     return Interrupted.exit_code if state.exit_code == TERMINATED else state.exit_code
 
 
-def _keep_log(run: Run, hosts: list[Host]) -> None:
-    (run.workspace.root / KEPT_LOG).write_text(_said_by(run, hosts), "utf-8")
-
-
 def _said_by(run: Run, hosts: list[Host]) -> str:
-    if _count(run) > 1:
-        return all_lines(hosts)
-    return log_of(hosts[0])
+    return all_lines(hosts) if _count(run) > 1 else log_of(hosts[0])

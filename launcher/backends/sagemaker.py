@@ -14,7 +14,7 @@ from job.errors import BackendError, SpecError
 from job.places import S3Place
 from job.workspace import write_atomically
 from launcher import aws, site
-from launcher.cloud_logs import PAUSE_SECONDS, CloudLog, Follower
+from launcher.cloud_logs import PAUSE_SECONDS, CloudLog
 from launcher.cost import Price, price_of
 from launcher.ending import ENDED, ending, machines
 from launcher.job_search import bring_home, last_job, next_name, results_of, spec_of, spec_place
@@ -98,10 +98,8 @@ class Job:
     def refresh(self) -> bool:
         found = self._describe()
         if found is None:
-            where = self._session.region_name
-            click.echo(
-                f"SageMaker knows no training job {self._name} of yours in {where}.", err=True
-            )
+            where = f"in {self._session.region_name}"
+            click.echo(f"SageMaker knows no training job {self._name} of yours {where}.", err=True)
             return False
         if found["TrainingJobStatus"] not in ENDED:
             return True
@@ -118,16 +116,16 @@ class Job:
         return text
 
     def follow_logs(self, to: TextIO, *, stop_on_interrupt: bool) -> None:
-        clients = aws.client(self._session, "sagemaker"), aws.client(self._session, "logs")
-        follower = Follower(self._name, *clients)
+        sagemaker = aws.client(self._session, "sagemaker")
+        log = CloudLog(aws.client(self._session, "logs"), self._name)
         try:
             try:
-                follower.show(to)
+                log.follow(sagemaker, to)
             except KeyboardInterrupt:
                 if not stop_on_interrupt:
                     raise
                 self._ask_to_stop()
-                follower.show(to)
+                log.follow(sagemaker, to)
         except BackendError as error:
             again = f"to follow it again: `embedtune logs {self._run.name} --follow`"
             msg = f"{error} The job itself is not affected; {again}."

@@ -79,7 +79,7 @@ def deploy(
         msg = "`--budget` needs somebody to tell: `--budget-email`."
         raise click.UsageError(msg)
     session = open_session(profile, region)
-    parameters = stack_parameters(session, **given)
+    parameters = stack_parameters(session, given)
     if dry_run:
         document = {
             "stack": stack,
