@@ -1,8 +1,5 @@
 """The S3 server of the tests: what it adds to moto, seen by boto3."""
 
-import re
-import socket
-
 import boto3
 import pytest
 from botocore.config import Config
@@ -39,24 +36,6 @@ def make_client(s3):
         client.close()
 
 
-@pytest.fixture
-def half_an_upload(s3):
-    """A connection that has sent 3 of an object's 6 bytes to a server that waits for more."""
-    address = s3.endpoint.removeprefix("http://").split(":")
-    headers = b"Host: s3\r\nContent-Length: 6\r\nExpect: 100-continue\r\n\r\n"
-    with socket.create_connection(address, timeout=5) as connection:
-        connection.sendall(b"PUT /box/half HTTP/1.1\r\n" + headers)
-        assert connection.recv(12) == b"HTTP/1.1 100"
-        connection.sendall(b"abc")
-        yield connection
-
-
-def statuses(connection):
-    """Read what the server still says, up to the end, and list the answers' statuses."""
-    with connection.makefile("rb") as answer:
-        return re.findall(rb"HTTP/1.1 ([2-5]\d\d)", answer.read())
-
-
 def test_requests_are_logged_and_what_a_test_looks_at_itself_is_not(s3, make_client):
     """The log has decoded paths, and the bytes of bodies both ways."""
     client, path = make_client(), "/box/runs/ä b+c"
@@ -88,14 +67,6 @@ def test_faults_wait_their_turn_and_what_they_strike_is_not_stored(s3, make_clie
     assert s3.keys("box") == ["key0", "key3", "key6", "other2"]
 
 
-def test_a_head_fails_without_a_body(s3, make_client):
-    """HEAD has no room for S3's code: boto3 tells the status."""
-    s3.fail("AccessDenied", 403, method="HEAD")
-    with pytest.raises(ClientError, match=r"\(403\)"):
-        make_client().head_bucket(Bucket="box")
-    assert s3.requests == [Request("HEAD", "/box", "", sent=0, received=0)]
-
-
 def test_a_body_cut_short_promises_all_of_the_object(s3, make_client):
     s3.put("box", "key", b"123456")
     s3.truncate("key", at=4)
@@ -104,20 +75,6 @@ def test_a_body_cut_short_promises_all_of_the_object(s3, make_client):
     with pytest.raises(ResponseStreamingError):
         answer["Body"].read()
     assert s3.requests == [Request("GET", "/box/key", "", sent=4, received=0)]
-
-
-def test_an_upload_to_a_server_that_stops_ends_without_an_answer(s3, half_an_upload):
-    s3.stop()
-    assert statuses(half_an_upload) == []
-    s3.start()
-    assert s3.keys("box") == []
-
-
-def test_a_client_that_dies_while_it_uploads_leaves_nothing(s3, half_an_upload):
-    half_an_upload.shutdown(socket.SHUT_WR)
-    assert statuses(half_an_upload) == []
-    assert s3.requests == [Request("PUT", "/box/half", "", sent=0, received=3)]
-    assert s3.keys("box") == []
 
 
 def test_the_server_dies_in_the_middle_and_remembers(s3, make_client):

@@ -262,9 +262,9 @@ def test_the_outputs_are_an_api():
 
 
 def test_the_launcher_and_the_page_know_all_parameters_and_outputs():
-    assert set(TEMPLATE["Parameters"]) == PARAMETERS
+    assert set(TEMPLATE["Parameters"]) == set(PARAMETERS.values())
     page = (FOLDER / "README.md").read_text("utf-8")
-    names = PARAMETERS | set(TEMPLATE["Outputs"])
+    names = TEMPLATE["Parameters"] | TEMPLATE["Outputs"]
     assert [name for name in sorted(names) if f"`{name}`" not in page] == []
 
 

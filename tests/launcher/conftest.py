@@ -102,8 +102,6 @@ def account(tmp_path_factory, tiny_encoder, pairs_file, tiny_settings):
     with mended_stacks(), SageMaker(entrypoint, log_delay_seconds=2.5) as server:
         server.s3.bucket("box")
         role, image = server.add_role("standing"), server.add_image("standing", "1")
-        # More jobs at once than an account would let by itself.
-        server.quota["ml.g5.2xlarge"] = 20
         # Long enough to be interrupted in the middle.
         fields = tiny_settings | {"training.epochs": "8"}
         settings = [part for field in fields.items() for part in ("--set", "=".join(field))]
