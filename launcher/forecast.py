@@ -1,7 +1,6 @@
 """About how long a job will take: from the sizes of local files, none of which is parsed."""
 
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from launcher.cost import USUAL_BATCH, Estimate, estimate
@@ -18,20 +17,14 @@ FLOAT32_BYTES = 4
 CHUNK = 2**20
 
 
-@dataclass(frozen=True)
-class Rows:
-    count: int
-    bytes: int
-
-
 def forecast(plan: Plan) -> Estimate | None:
     """Estimate a job on its first instance type; nothing where data or model cannot be sized."""
-    rows, parameters = _rows(plan), _parameters(plan)
-    if rows is None or not rows.count or parameters is None:
+    (rows, size), parameters = _rows_and_bytes(plan), _parameters(plan)
+    if not rows or parameters is None:
         return None
     spec = plan.spec
-    count = min(rows.count, spec.data.limit or rows.count)
-    tokens = rows.bytes / rows.count / BYTES_A_TOKEN
+    count = min(rows, spec.data.limit or rows)
+    tokens = size / rows / BYTES_A_TOKEN
     share = 1 - spec.data.validation_fraction - spec.data.test_fraction
     epochs, batch_size = spec.training.epochs, spec.training.batch_size
     return estimate(
@@ -47,14 +40,15 @@ def forecast(plan: Plan) -> Estimate | None:
     )
 
 
-def _rows(plan: Plan) -> Rows | None:
+def _rows_and_bytes(plan: Plan) -> tuple[int, int]:
+    """Size local data; none where it is elsewhere or of a format with other lines than rows."""
     path = plan.inputs.get("data")
     if path is None:
-        return None
+        return 0, 0
     files = [path] if path.is_file() else [each for each in path.rglob("*") if each.is_file()]
-    if not files or any(each.suffix not in LINES for each in files):
-        return None
-    return Rows(sum(map(_lines, files)), sum(each.stat().st_size for each in files))
+    if any(each.suffix not in LINES for each in files):
+        return 0, 0
+    return sum(map(_lines, files)), sum(each.stat().st_size for each in files)
 
 
 def _lines(path: Path) -> int:

@@ -89,8 +89,8 @@ class MachineOptions:
         "File", "data copied to the machine, or streamed."
     )
     isolate: bool = _sagemaker(False, "no network for the job.")  # noqa: FBT003
-    subnet: tuple[str, ...] = _sagemaker((), "of your VPC.")
-    security_group: tuple[str, ...] = _sagemaker((), "of your VPC.")
+    subnet: tuple[str, ...] = _sagemaker((), "of your VPC; may be repeated.", metavar="ID")
+    security_group: tuple[str, ...] = _sagemaker((), "of your VPC; may be repeated.", metavar="ID")
     volume_kms_key: str | None = _sagemaker(None, "encrypts that disk.", metavar="ARN")
     hf_token_secret: str | None = _sagemaker(
         None, "the secret with the Hub's token.", metavar="ARN"

@@ -23,8 +23,8 @@ PARAMETERS = {
     "data_buckets": "DataBucketArns",
     "hub_token_secret": "HubTokenSecretArn",
     "kms_key": "KmsKeyArn",
-    "security_groups": "SecurityGroups",
-    "subnets": "Subnets",
+    "security_group": "SecurityGroups",
+    "subnet": "Subnets",
 }
 
 

@@ -38,23 +38,13 @@ def infra() -> None:
 )
 @click.option("--kms-key", metavar="ARN", help="Key for the bucket; S3's own unless given.")
 @click.option(
-    "--subnet", "subnets", multiple=True, metavar="ID", help="To run jobs in; may be repeated."
-)
-@click.option(
-    "--security-group",
-    "security_groups",
-    multiple=True,
-    metavar="ID",
-    help="To run jobs in; may be repeated.",
-)
-@click.option(
     "--budget",
     type=click.IntRange(min=0),
     metavar="USD",
     help="What SageMaker may cost a month before a mail is sent; 0 takes the budget away.",
 )
 @click.option("--budget-email", metavar="ADDRESS", help="Who is told.")
-@machine_options("stack", "profile", "region", "yes")
+@machine_options("subnet", "security_group", "stack", "profile", "region", "yes")
 @click.option("--dry-run", is_flag=True, help="Print the template and its parameters, as JSON.")
 def deploy(
     stack: str,
@@ -72,7 +62,7 @@ def deploy(
     from launcher.aws import open_session
     from launcher.stack import deploy_stack, stack_parameters, template_text
 
-    if bool(given["subnets"]) != bool(given["security_groups"]):
+    if bool(given["subnet"]) != bool(given["security_group"]):
         msg = "`--subnet` and `--security-group` go together; give both or none."
         raise click.UsageError(msg)
     if (budget := given["budget"]) and not given["budget_email"]:
