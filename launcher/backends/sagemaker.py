@@ -68,15 +68,12 @@ class Job:
     def __init__(self, run: Run) -> None:
         self._run, self._launch = run, run.launch or {}
         self._name = str(self._launch["job"])
-        if profile := self._launch["profile"]:
-            # What reads its results goes by the profile that it was launched with.
-            aws.use(profile, self._launch["region"])
+        # What reads its results goes by the profile and to the region that it was launched with.
+        aws.use(self._launch["profile"], self._launch["region"])
 
     @cached_property
     def _session(self) -> Any:  # noqa: ANN401  boto3's
-        session = aws.open_session(self._launch["profile"], self._launch["region"])
-        aws.use(self._launch["profile"], self._launch["region"])
-        return session
+        return aws.open_session(self._launch["profile"], self._launch["region"])
 
     def create(self, document: Description) -> None:
         """Start the job; one that was refused leaves no note."""

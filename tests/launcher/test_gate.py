@@ -75,11 +75,10 @@ def test_all_that_is_not_met_is_told_at_once():
     wanted = [parse(text) for text in ("lift>0", "lift>=0", "ndcg@10>=0.9 at 384")]
     with pytest.raises(GateNotMet) as caught:
         check(REPORT, wanted)
-    assert str(caught.value) == (
-        "Required: `lift>0`; the interval at 128 dimensions is [0.000, 0.080], and its lower bound "
-        "decides. Required: `ndcg@10>=0.9 at 384`; the interval at 384 dimensions is "
-        "[0.850, 0.950], and its lower bound decides."
-    )
+    told = str(caught.value)
+    for part in ("`lift>0`", "128", "[0.000, 0.080]", "`ndcg@10>=0.9 at 384`", "[0.850, 0.950]"):
+        assert part in told
+    assert "`lift>=0`" not in told
 
 
 def test_what_was_not_measured_cannot_be_required():

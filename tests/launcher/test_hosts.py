@@ -1,7 +1,6 @@
 """The hosts of a run on one engine: their network, and what each is told of the others."""
 
 import json
-import re
 
 import pytest
 
@@ -41,11 +40,7 @@ def test_hosts_cannot_be_put_on_a_network_of_others(plan):
     """Two runs on it would both have an `algo-1`."""
     check_network(plan(network="mine"))
     check_network(plan(hosts=2, network="none"))
-    line = (
-        "`--network mine` with `--hosts 2`: the hosts of a run have a network of their own. Leave "
-        "it out, or cut them off with `--network none`."
-    )
-    with pytest.raises(SpecError, match=f"^{re.escape(line)}$"):
+    with pytest.raises(SpecError, match=r"`--network mine` with `--hosts 2`.*`--network none`"):
         check_network(plan(hosts=2, network="mine"))
 
 

@@ -5,6 +5,8 @@ import re
 
 import pytest
 
+from launcher.site import OWN_TRAFFIC
+
 PRICE = 1.515
 TWO = ("--instances", "2", "--max-cost", "20")
 # Fails on the second host, and has the first wait for it.
@@ -61,14 +63,10 @@ def test_in_a_network_of_ones_own_the_machines_must_let_each_other_in(account, t
     """Nothing asks AWS for that; without it they wait for each other until the time is up."""
     network = ("--subnet", "subnet-1", "--security-group", "sg-1")
     quiet = ("--detach", "--env", "PROGRAM=0")
-    line = (
-        "The instances talk to each other: a security group of theirs must let its own members in "
-        "and out on all ports."
-    )
     said = {
         name: account.launch(tmp_path, name, *network, *quiet, *options)
         for name, options in (("near", ()), ("far", TWO))
     }
     assert [done.code for done in said.values()] == [0, 0]
-    assert line in said["far"].err.splitlines()
-    assert line not in said["near"].err.splitlines()
+    assert OWN_TRAFFIC in said["far"].err.splitlines()
+    assert OWN_TRAFFIC not in said["near"].err.splitlines()
