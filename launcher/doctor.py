@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from job.errors import BackendError
 from launcher import account, engine
-from launcher.cost import article
+from launcher.cost import ARTICLE, estimate
 from launcher.findings import Finding, Missing, NotNeeded, look, said
 from launcher.forecast import forecast
 from launcher.machine import MachineOptions
@@ -82,7 +82,8 @@ def examine_gpus(machine: MachineOptions, plan: "Plan | None") -> list[Finding]:
     kind, instances = machine.instance_types[0], machine.instances
     if instances * gpus_of(kind) == 1:
         return []
-    found = forecast(plan) if plan else article(kind, instances)
+    typical = estimate(**ARTICLE, instance_type=kind, instances=instances)
+    found = forecast(plan) if plan else typical
     if found is None or found.seconds is None:
         return [Finding("GPUs", "skipped", "data or model cannot be sized from here")]
     job = "" if plan else "for 6,300 pairs and bge-base-en-v1.5, "

@@ -13,9 +13,8 @@ MAX_CHARACTERS = 60
 
 def new_name(base_model: str) -> str:
     """Make a name from the model, the time and chance: `bge-base-en-v1-5-20261123-101500-3fa2`."""
-    stem = re.sub(r"[^a-z0-9]+", "-", re.split("[/:]", base_model.rstrip("/"))[-1].lower()).strip(
-        "-"
-    )
+    last = re.split("[/:]", base_model.rstrip("/"))[-1]
+    stem = re.sub(r"[^a-z0-9]+", "-", last.lower()).strip("-")
     now = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     return f"{stem[:30].strip('-') or 'run'}-{now}-{secrets.token_hex(2)}"
 

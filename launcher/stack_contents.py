@@ -71,9 +71,7 @@ class Contents:
             before, left = left, self._images()
             if len(left) == len(before):
                 reason = failures[0]["failureReason"] if failures else "no reason was given"
-                msg = (
-                    f"The images of the repository `{self.repository}` were not deleted: {reason}."
-                )
+                msg = f"The images of `{self.repository}` were not deleted: {reason}."
                 raise BackendError(msg)
         if found:
             say(f"Deleted {_count(len(found), 'image')} of the repository `{self.repository}`.")

@@ -1,6 +1,6 @@
 """A plan as SageMaker's CreateTrainingJob: one plain document, built without asking anybody."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from job.errors import DataError, ModelError, SpecError
@@ -138,14 +138,10 @@ def _exact(uri: str) -> str:
 
 def _resources(plan: Plan) -> dict[str, Any]:
     machine = plan.machine
-    kinds = machine.instance_types
-    if len(kinds) == 1:
-        chosen: Mapping[str, Any] = {"InstanceType": kinds[0], "InstanceCount": machine.instances}
-    else:
-        preferences = [{"InstanceType": k, "InstanceCount": machine.instances} for k in kinds]
-        chosen = {"InstancePreferences": preferences}
+    count = machine.instances
+    wanted = [{"InstanceType": k, "InstanceCount": count} for k in machine.instance_types]
     return {
-        **chosen,
+        **(wanted[0] if len(wanted) == 1 else {"InstancePreferences": wanted}),
         "VolumeSizeInGB": machine.volume_gb,
         **_key("VolumeKmsKeyId", machine.volume_kms_key),
         **_key("KeepAlivePeriodInSeconds", machine.keep_alive),
@@ -154,8 +150,9 @@ def _resources(plan: Plan) -> dict[str, Any]:
 
 def _stopping(plan: Plan) -> dict[str, int]:
     machine = plan.machine
-    usual = machine.max_runtime + SPOT_WAIT_SECONDS if machine.spot else None
-    wait = usual if machine.max_wait is None else machine.max_wait
+    wait = machine.max_wait
+    if wait is None and machine.spot:
+        wait = machine.max_runtime + SPOT_WAIT_SECONDS
     runtime = {"MaxRuntimeInSeconds": machine.max_runtime}
     return runtime if wait is None else runtime | {"MaxWaitTimeInSeconds": wait}
 
