@@ -29,6 +29,8 @@ class Settings:
 
     executor: Executor = field(default_factory=Process)
     grace_seconds: float = 120.0
+    # How long a host lets wait for itself: the first one, and each after an interruption.
+    starting_seconds: float = 0.0
     # The last lines arrive so long after the job's end.
     log_delay_seconds: float = 0.5
     # Instance types of which there is none left.
@@ -55,7 +57,9 @@ class Life(threading.Thread):
         try:
             self._find_capacity()
             while self.job.ended is None and not self.job.abandoned.is_set():
-                self._use_hosts()
+                self._wait_for_hosts()
+                if self.job.ended is None:
+                    self._use_hosts()
         except Exception as error:  # noqa: BLE001  a job never dies in silence
             traceback.print_exc()
             self.job.fail(f"InternalServerError: the test server itself failed: {error!r}")
@@ -72,6 +76,15 @@ class Life(threading.Thread):
             "CapacityError: Unable to provision requested ML compute capacity. Please retry using "
             "a different ML instance type."
         )
+
+    def _wait_for_hosts(self) -> None:
+        deadline = time.monotonic() + self.settings.starting_seconds
+        while time.monotonic() < deadline and not self.job.stop_reason:
+            if self.job.abandoned.wait(0.02):
+                return
+            self.job.heed_limits()
+        if self.job.stop_reason:
+            self.job.end("Stopped", self.job.stop_reason, "Training job stopped")
 
     def _use_hosts(self) -> None:
         job, executor = self.job, self.settings.executor

@@ -72,9 +72,11 @@ class Job:
         return {"MaxRuntimeInSeconds": DEFAULT_RUNTIME_SECONDS} | given
 
     def heed_limits(self) -> None:
-        """Stop what has worked for too long; nobody waits here for a machine."""
+        """Stop what has worked, or waited and worked, for too long."""
         if self.billed_seconds > self._limits["MaxRuntimeInSeconds"]:
             self.stop("MaxRuntimeExceeded")
+        if time.time() - self.created > self._limits.get("MaxWaitTimeInSeconds", math.inf):
+            self.stop("MaxWaitTimeExceeded")
 
     def move(self, status: str, secondary: str, message: str) -> None:
         """Enter a stage; whoever is to stop stays `Stopping` through all that are left."""

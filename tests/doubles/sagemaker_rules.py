@@ -1,19 +1,27 @@
-"""What AWS refuses of a `CreateTrainingJob` for what it names, and what this server cannot do.
+"""What AWS refuses of a `CreateTrainingJob`: the service model's limits, and rules beyond it.
 
-The limits of the service's model are the launcher's own to check. Texts that are known from AWS are
-AWS's.
+boto3 itself checks little more than types. Texts that are known from AWS are AWS's.
 """
 
 import json
 import re
 from collections.abc import Iterator
+from itertools import chain, product
 from typing import Any
 from urllib.parse import unquote
 
+import botocore.session
 from moto.backends import get_backend
 from moto.core import DEFAULT_ACCOUNT_ID as ACCOUNT
 from moto.ecr.exceptions import ImageNotFoundException, RepositoryNotFoundException
 
+MODEL = botocore.session.get_session().get_service_model("sagemaker")
+CREATE = MODEL.operation_model("CreateTrainingJob").input_shape
+# Java's classes of characters, in patterns that stand in brackets.
+CLASSES = {r"\p{L}": r"\w", r"\p{N}": r"\d", r"\p{Z}": " \u00a0\u2003", r"\p{Alnum}": "a-zA-Z0-9"}
+# Their volumes are on the host's own disks, encrypted by its hardware.
+LOCAL_STORAGE = {"g4dn", "g5", "g6", "g6e", "p4d", "p4de", "p5"}
+DEFAULT_QUOTA = 4
 ECR_IMAGE = re.compile(
     rf"{ACCOUNT}\.dkr\.ecr\.([a-z0-9-]+)\.amazonaws\.com/([^:@]+)(?::([^@]+))?(?:@(.+))?"
 )
@@ -28,11 +36,79 @@ class Refusal(Exception):
 
 
 def check(request: dict[str, Any]) -> None:
-    """Raise `Refusal` where AWS would refuse a request, or this server cannot go on."""
-    for message in unsupported(request):
+    """Raise `Refusal` where AWS would answer `ValidationException`, or this server cannot go on."""
+    errors = list(model_errors(CREATE, request))
+    if errors:
+        plural = "s" if len(errors) > 1 else ""
+        message = f"{len(errors)} validation error{plural} detected: {'; '.join(errors)}"
         raise Refusal(message)
-    check_role(request["RoleArn"])
-    check_image(request["AlgorithmSpecification"]["TrainingImage"])
+    for message in chain(broken_rules(request), unsupported(request)):
+        raise Refusal(message)
+
+
+def model_errors(shape: Any, value: Any, path: str = "") -> Iterator[str]:
+    """Hold a value against its shape in the service model, all the way down."""
+    for constraint in broken_constraints(shape, value):
+        yield _error(value, path, f"Member must {constraint}")
+    if shape.type_name == "structure":
+        for name in shape.required_members:
+            if name not in value:
+                yield _error(None, _join(path, name), "Member must not be null")
+        for name, part in value.items():
+            if name in shape.members:
+                yield from model_errors(shape.members[name], part, _join(path, name))
+    elif shape.type_name == "list":
+        for number, item in enumerate(value, 1):
+            yield from model_errors(shape.member, item, f"{path}.{number}.member")
+    elif shape.type_name == "map":
+        for part, limits, items in (
+            ("keys", shape.key, value),
+            ("value", shape.value, value.values()),
+        ):
+            broken = {c for item in items for c in broken_constraints(limits, item)}
+            if broken:
+                musts = ", ".join(f"Member must {constraint}" for constraint in sorted(broken))
+                yield _error(value, path, f"Map {part} must satisfy constraint: [{musts}]")
+
+
+def broken_constraints(shape: Any, value: Any) -> Iterator[str]:
+    limits = shape.metadata
+    number = shape.type_name in ("integer", "long")
+    what, size = ("value", value) if number else ("length", _length(value))
+    if size > limits.get("max", size):
+        yield f"have {what} less than or equal to {limits['max']}"
+    if size < limits.get("min", size):
+        yield f"have {what} greater than or equal to {limits['min']}"
+    if "pattern" in limits and not _pattern(limits["pattern"]).fullmatch(value):
+        yield f"satisfy regular expression pattern: {limits['pattern']}"
+    if "enum" in limits and value not in limits["enum"]:
+        yield f"satisfy enum value set: [{', '.join(limits['enum'])}]"
+
+
+def broken_rules(request: dict[str, Any]) -> Iterator[str]:
+    """Name what no limit of a single field says."""
+    resources = request.get("ResourceConfig", {})
+    stopping = request.get("StoppingCondition", {})
+    spot = request.get("EnableManagedSpotTraining", False)
+    if not request["AlgorithmSpecification"].get("TrainingImage"):
+        yield "You must specify exactly one of AlgorithmName or TrainingImage."
+    kinds = resources.keys() & {"InstanceType", "InstanceGroups", "InstancePreferences"}
+    if len(kinds) != 1:
+        yield "Specify exactly one of InstanceType, InstanceGroups and InstancePreferences."
+    wait = stopping.get("MaxWaitTimeInSeconds", 0)
+    if spot and wait < stopping.get("MaxRuntimeInSeconds", 86_400):
+        yield (
+            "Invalid MaxWaitTimeInSeconds. It must be present and be greater than or equal to "
+            "MaxRuntimeInSeconds"
+        )
+    if spot and resources.get("KeepAlivePeriodInSeconds"):
+        yield "KeepAlivePeriodInSeconds is not supported with managed spot training."
+    if spot and "InstancePreferences" in resources:
+        yield "InstancePreferences is not supported with managed spot training."
+    if resources.get("VolumeKmsKeyId"):
+        for instance in instance_types(request):
+            if instance.split(".")[1] in LOCAL_STORAGE:
+                yield f"VolumeKmsKeyId is not supported for {instance}, which has local storage."
 
 
 def unsupported(request: dict[str, Any]) -> Iterator[str]:
@@ -53,6 +129,56 @@ def unsupported(request: dict[str, Any]) -> Iterator[str]:
     local = request.get("CheckpointConfig", {}).get("LocalPath", "/opt/ml/checkpoints")
     if not local.startswith("/opt/ml/"):
         yield "The test server keeps checkpoints below /opt/ml only."
+
+
+def instance_types(request: dict[str, Any]) -> list[str]:
+    """Return the wanted instance type, or those to try, the first one first."""
+    resources = request["ResourceConfig"]
+    return [r["InstanceType"] for r in resources.get("InstancePreferences", [resources])]
+
+
+def instance_count(request: dict[str, Any]) -> int:
+    resources = request["ResourceConfig"]
+    wanted = [*resources.get("InstancePreferences", []), resources]
+    return max(int(r.get("InstanceCount", 1)) for r in wanted)
+
+
+class Quotas(dict[str, int]):
+    """Limits by name; an instance type alone stands for its on-demand training jobs."""
+
+    kinds = ("training job", "spot training job", "training warm pool")
+
+    def of(self, instance: str, kind: str) -> int:
+        default = self.get(instance, DEFAULT_QUOTA) if kind == self.kinds[0] else DEFAULT_QUOTA
+        return self.get(f"{instance} for {kind} usage", default)
+
+    def named(self) -> dict[str, int]:
+        types = MODEL.shape_for("TrainingInstanceType").enum
+        pairs = [(instance, kind) for instance in types for kind in self.kinds]
+        return {f"{instance} for {kind} usage": self.of(instance, kind) for instance, kind in pairs}
+
+    def check(self, request: dict[str, Any], running: list[dict[str, Any]]) -> None:
+        """Refuse a request for more instances than its account has left."""
+        kinds = [usage(request)]
+        if request["ResourceConfig"].get("KeepAlivePeriodInSeconds"):
+            kinds.append(self.kinds[2])
+        wanted = instance_count(request)
+        for instance, kind in product(instance_types(request), kinds):
+            alike = [r for r in running if usage(r) == kind and instance in instance_types(r)]
+            used, limit = sum(map(instance_count, alike)), self.of(instance, kind)
+            if used + wanted > limit:
+                message = (
+                    f"The account-level service limit '{instance} for {kind} usage' is {limit} "
+                    f"Instances, with current utilization of {used} Instances and a request delta "
+                    f"of {wanted} Instances. Please use AWS Service Quotas to request an increase "
+                    "for this quota. If AWS Service Quotas is not available, contact AWS support "
+                    "to request an increase for this quota."
+                )
+                raise Refusal(message, "ResourceLimitExceeded")
+
+
+def usage(request: dict[str, Any]) -> str:
+    return Quotas.kinds[bool(request.get("EnableManagedSpotTraining"))]
 
 
 def check_role(arn: str) -> None:
@@ -86,3 +212,22 @@ def check_image(uri: str) -> None:
     except ImageNotFoundException:
         message = f"Requested image {uri} not found."
         raise Refusal(message) from None
+
+
+def _error(value: Any, path: str, must: str) -> str:
+    shown = "null" if value is None else f"'{value}'"
+    return f"Value {shown} at '{path}' failed to satisfy constraint: {must}"
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name[0].lower()}{name[1:]}".lstrip(".")
+
+
+def _length(value: Any) -> int:
+    return len(value) if isinstance(value, str | list | dict) else 0
+
+
+def _pattern(java: str) -> re.Pattern[str]:
+    for theirs, ours in CLASSES.items():
+        java = java.replace(theirs, ours)
+    return re.compile(java)

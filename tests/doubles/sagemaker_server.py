@@ -24,20 +24,18 @@ from typing import Any, NamedTuple
 from urllib.parse import parse_qs
 from xml.sax.saxutils import escape
 
-from botocore.session import get_session
 from moto.backends import get_backend
 from moto.core import DEFAULT_ACCOUNT_ID as ACCOUNT
 from s3_server import Reply
 from sagemaker_container import Process
 from sagemaker_host import Life, Settings
 from sagemaker_job import Job
-from sagemaker_rules import Refusal, check
+from sagemaker_rules import Quotas, Refusal, check, check_image, check_role
 from sagemaker_transfer import Storage
 
 REGION = "us-east-1"
 JOB_KEY = "ASIAJOB"
 CREDENTIALS = "/credentials/"
-DEFAULT_QUOTA = 4
 # What moto keeps of these is forgotten between two servers.
 SERVICES = ("iam", "sts", "logs", "ecr", "cloudformation", "secretsmanager", "kms", "budgets",
             "sagemaker")  # fmt: skip
@@ -98,8 +96,7 @@ class SageMaker:
     def __init__(self, command: list[str] | None = None, **settings: Any):
         self.s3 = Front(self._answer)
         self.settings = Settings(**{"executor": Process(command)} | settings)
-        # Of training jobs, by instance type.
-        self.quota: dict[str, int] = {}
+        self.quota = Quotas()
         self.jobs: dict[str, Job] = {}
         # What launchers ask of any service, and what jobs do; the hosts' own part is in neither.
         self.calls: list[Call] = []
@@ -200,12 +197,19 @@ class SageMaker:
                 f"training job with this name already exists ({self.jobs[name].arn})"
             )
             raise Refusal(message, "ResourceInUse")
-        bucket = request["OutputDataConfig"]["S3OutputPath"].split("/")[2]
+        check_role(request["RoleArn"])
+        self._check_output(request["OutputDataConfig"]["S3OutputPath"])
+        check_image(request["AlgorithmSpecification"]["TrainingImage"])
+        running = [job.request for job in self.jobs.values() if job.ended is None]
+        self.quota.check(request, running)
+        self.jobs[name] = self._start(Job(asked.body, asked.region, ACCOUNT))
+        return {"TrainingJobArn": self.jobs[name].arn}
+
+    def _check_output(self, uri: str) -> None:
+        bucket = uri.split("/")[2]
         if not self.s3.has_bucket(bucket):
             message = f"The bucket {bucket} of OutputDataConfig.S3OutputPath does not exist."
             raise Refusal(message)
-        self.jobs[name] = self._start(Job(asked.body, asked.region, ACCOUNT))
-        return {"TrainingJobArn": self.jobs[name].arn}
 
     def _start(self, job: Job) -> Job:
         environment = {
@@ -249,9 +253,7 @@ class SageMaker:
         return {}
 
     def _list_quotas(self, asked: Asked) -> dict[str, Any]:
-        types = get_session().get_service_model("sagemaker").shape_for("TrainingInstanceType").enum
-        quotas = {f"{t} for training job usage": self.quota.get(t, DEFAULT_QUOTA) for t in types}
-        items = [
+        quotas = [
             {
                 "ServiceCode": "sagemaker",
                 "QuotaName": name,
@@ -261,9 +263,9 @@ class SageMaker:
                 "Adjustable": True,
                 "GlobalQuota": False,
             }
-            for name, value in quotas.items()
+            for name, value in self.quota.named().items()
         ]
-        return page("Quotas", items, asked.document, size=100)
+        return page("Quotas", quotas, asked.document, size=100)
 
 
 def read_request(environ: dict[str, Any], body: bytes, method: str, path: str) -> Asked:

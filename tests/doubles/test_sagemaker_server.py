@@ -1,14 +1,15 @@
 """The SageMaker server of the tests: boto3 finds in it what it would find at AWS, and jobs run.
 
-That it runs the real job, stops and interrupts it, keeps its checkpoints, takes the instance type
-that is left, ends with the code of any host and sends the last lines late, the launcher's tests
-show; that it archives results, those with SageMaker's own SDK.
+That it runs the real job, takes the instance type that is left, ends with the code of any host and
+sends the last lines late, the launcher's tests show.
 """
 
+import io
 import json
 import os
 import re
 import sys
+import tarfile
 import time
 from contextlib import closing
 from pathlib import Path
@@ -17,7 +18,7 @@ import boto3
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
-from sagemaker_server import SageMaker
+from sagemaker_server import Call, SageMaker
 from sagemaker_transfer import LOG_GROUP, Mirror
 
 ACCOUNT = "123456789012"
@@ -113,6 +114,11 @@ def a_channel(name, uri, **fields):
 
 def several(count=2, **fields):
     return {"ResourceConfig": G5 | {"InstanceCount": count}} | fields
+
+
+def spot(**limits):
+    given = {"MaxRuntimeInSeconds": 60, "MaxWaitTimeInSeconds": 60} | limits
+    return {"EnableManagedSpotTraining": True, "StoppingCondition": given}
 
 
 def refusal(call, *arguments, **fields):
@@ -288,6 +294,63 @@ def test_missing_data_fails_the_job_before_it_runs(server, client_of, run, uri):
     assert lines_of(client_of("logs")) == {}
 
 
+def test_results_are_uploaded_as_archives(server, run):
+    """Unless the request says otherwise; an empty folder leaves none."""
+    output = {"S3OutputPath": "s3://box/runs"}
+    program = "import os; os.mkdir('model/part'); open('model/part/a', 'w').write('1')"
+    description = run(program, OutputDataConfig=output)
+    (key,) = server.s3.keys("box", "runs/")
+    assert description["ModelArtifacts"] == {"S3ModelArtifacts": f"s3://box/{key}"}
+    assert key == "runs/first/output/model.tar.gz"
+    with tarfile.open(fileobj=io.BytesIO(server.s3.get("box", key))) as archive:
+        assert archive.extractfile("part/a").read() == b"1"
+
+
+def test_a_failure_leaves_data_but_no_model(server, run):
+    """AWS hands on 1,024 characters of the reason."""
+    description = run(
+        "for name in ('model/a', 'output/data/b'): open(name, 'w')\n"
+        "open('output/failure', 'w').write('x' * 2000); raise SystemExit(4)"
+    )
+    assert description["FailureReason"] == f"AlgorithmError: {'x' * 1024}, exit code: 4"
+    assert server.s3.keys("box", "runs/") == ["runs/first/output/data/b"]
+    assert "ModelArtifacts" not in description
+
+
+def test_a_stopped_job_ends_its_step_and_keeps_its_model(server, client, submit):
+    """`Stopping` at once, SIGTERM, and what it then leaves is uploaded; twice is as once."""
+    program = (
+        "import signal, sys\n"
+        "def stop(*_):\n    open('model/a', 'w').write('1'); sys.exit(10)\n"
+        f"signal.signal(signal.SIGTERM, stop)\n{WAIT}"
+    )
+    submit(program, **KEPT)
+    wait_for_object(server)
+    for _ in range(2):
+        client.stop_training_job(TrainingJobName="first")
+        status = client.describe_training_job(TrainingJobName="first")["TrainingJobStatus"]
+        assert status in ("Stopping", "Stopped")
+    description = server.wait("first")
+    assert stages(description) == [
+        *("Starting", "Downloading", "Training", "Stopping", "Uploading", "Stopped"),
+    ]
+    assert description["TrainingJobStatus"] == "Stopped"
+    assert server.jobs["first"].exit_codes == [10]
+    assert server.s3.keys("box", "runs/") == ["runs/first/output/model/a"]
+    code, text = refusal(client.stop_training_job, TrainingJobName="first")
+    assert (code, text.rpartition(" ")[2]) == ("ValidationException", "Stopped.")
+
+
+def test_a_job_can_be_stopped_before_it_has_a_host(server, client, submit):
+    """It is never billed."""
+    server.settings.starting_seconds = 30
+    submit(WAIT)
+    client.stop_training_job(TrainingJobName="first")
+    description = server.wait("first", timeout=60)
+    assert stages(description) == ["Starting", "Stopping", "Stopped"]
+    assert description.keys().isdisjoint({"TrainingStartTime", "BillableTimeInSeconds"})
+
+
 def test_who_ignores_sigterm_is_killed_with_all_processes_that_it_started(server, client, submit):
     child = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'import time; "
     submit(f"{IGNORE}{child}time.sleep(600)']); {WAIT}", **KEPT)
@@ -295,6 +358,43 @@ def test_who_ignores_sigterm_is_killed_with_all_processes_that_it_started(server
     client.stop_training_job(TrainingJobName="first")
     assert server.wait("first", timeout=60)["TrainingJobStatus"] == "Stopped"
     assert server.jobs["first"].exit_codes == [137]
+
+
+@pytest.mark.parametrize("ignores", ["", IGNORE])
+def test_the_time_limit_stops_a_job(run, ignores):
+    """However it takes it."""
+    description = run(ignores + WAIT, **KEPT, StoppingCondition={"MaxRuntimeInSeconds": 1})
+    assert description["TrainingJobStatus"] == "Stopped"
+    assert stages(description)[-3:] == ["Stopping", "Uploading", "MaxRuntimeExceeded"]
+    assert "FailureReason" not in description
+    assert description["BillableTimeInSeconds"] >= 2
+
+
+def test_a_spot_job_waits_no_longer_than_it_may(server, run):
+    server.settings.starting_seconds = 30
+    description = run(**spot(MaxRuntimeInSeconds=1, MaxWaitTimeInSeconds=1))
+    assert description["SecondaryStatus"] == "MaxWaitTimeExceeded"
+    assert description["TrainingJobStatus"] == "Stopped"
+
+
+def test_checkpoints_are_restored_and_what_goes_locally_goes_in_s3(server, submit, client):
+    """What somebody else adds to the prefix stays."""
+    program = (
+        "import os\n"
+        "assert open('checkpoints/deep/old').read() == '1'\n"
+        "os.remove('checkpoints/deep/old')\n" + WAIT
+    )
+    server.s3.put("box", "checkpoints/first/deep/old", b"1")
+    server.s3.put("box", "checkpoints/first-2/other", b"1")
+    submit(program, CheckpointConfig={"S3Uri": "s3://box/checkpoints/first"})
+    wait_for_object(server, "checkpoints/first/on")
+    server.s3.put("box", "checkpoints/first/theirs", b"3")
+    wait_until(lambda: "checkpoints/first/deep/old" not in server.s3.keys("box"))
+    client.stop_training_job(TrainingJobName="first")
+    server.wait("first")
+    assert server.s3.keys("box", "checkpoints/") == [
+        *("checkpoints/first-2/other", "checkpoints/first/on", "checkpoints/first/theirs"),
+    ]
 
 
 def test_a_folder_that_vanishes_while_it_is_copied_does_no_harm(server, tmp_path, monkeypatch):
@@ -313,6 +413,15 @@ def test_a_folder_that_vanishes_while_it_is_copied_does_no_harm(server, tmp_path
     assert server.s3.keys("box", "checkpoints/") == ["checkpoints/stays"]
 
 
+def test_other_jobs_fail_when_their_host_is_lost(server, submit):
+    submit(WAIT, **KEPT)
+    wait_for_object(server)
+    server.interrupt("first")
+    description = server.wait("first")
+    assert description["TrainingJobStatus"] == "Failed"
+    assert description["FailureReason"].startswith("InternalServerError: We encountered an")
+
+
 def test_a_name_is_used_once_and_for_ever(run, submit):
     """Also when the job of that name has ended."""
     arn = run()["TrainingJobArn"]
@@ -327,6 +436,28 @@ def an_image(name):
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
+        (
+            {"TrainingJobName": "my_job"},
+            r"1 validation error detected: Value 'my_job' at 'trainingJobName' .* pattern: \[a-zA",
+        ),
+        ({"RoleArn": None}, "Value null at 'roleArn' .* Member must not be null"),
+        (
+            {"HyperParameters": {"a": "x" * 2501}},
+            r"'hyperParameters' .* Map value must .*: \[Member must have length .* to 2500\]",
+        ),
+        (
+            {"ResourceConfig": G5 | {"InstanceType": "ml.g5.3xlarge"}},
+            r"'resourceConfig.instanceType' .* Member must satisfy enum value set: \[ml\.",
+        ),
+        ({"ResourceConfig": G5 | {"KeepAlivePeriodInSeconds": 21601}}, "value less than or equal"),
+        ({"Tags": [{"Key": "a#b", "Value": ""}]}, "'tags.1.member.key'"),
+        (
+            {"EnableManagedSpotTraining": True},
+            "MaxWaitTimeInSeconds. It must be present and be greater than or equal to MaxRuntime",
+        ),
+        (spot() | {"ResourceConfig": G5 | {"KeepAlivePeriodInSeconds": 60}}, "KeepAlive"),
+        ({"ResourceConfig": G5 | {"VolumeKmsKeyId": "key"}}, "VolumeKmsKeyId .* ml.g5.2xlarge"),
+        ({"ResourceConfig": {"InstanceCount": 1}}, "Specify exactly one of InstanceType"),
         ({"RoleArn": f"arn:aws:iam::{ACCOUNT}:role/nobody"}, "Could not assume role arn:.*nobody"),
         ({"RoleArn": f"arn:aws:iam::{ACCOUNT}:role/other"}, "allows principal 'sagemaker"),
         (
@@ -342,12 +473,65 @@ def an_image(name):
     ],
 )
 def test_a_faulty_request_is_refused(server, client, changes, text):
-    """What it names is not there, or the server cannot do it; nothing is created."""
+    """By the limits in botocore's own model, and by AWS's other rules; nothing is created."""
     server.add_role("other", trusts="lambda.amazonaws.com")
-    code, found = refusal(client.create_training_job, **a_request() | changes)
+    request = {k: v for k, v in (a_request() | changes).items() if v is not None}
+    code, found = refusal(client.create_training_job, **request)
     assert code == "ValidationException"
     assert re.search(text, found), found
     assert server.jobs == {}
+
+
+def test_quotas_count_the_jobs_that_run(server, run, submit):
+    """On-demand instances, spot ones and warm pools each have their own, in AWS's words."""
+    server.quota["ml.g5.2xlarge"] = 0
+    code, text = refusal(submit)
+    assert code == "ResourceLimitExceeded"
+    assert text.startswith(
+        "The account-level service limit 'ml.g5.2xlarge for training job usage' is 0 Instances, "
+        "with current utilization of 0 Instances and a request delta of 1 Instances."
+    )
+    server.quota["ml.g5.2xlarge for spot training job usage"] = 1
+    run(name="done", **spot())
+    submit(WAIT, **spot(), **KEPT)
+    _, text = refusal(submit, name="second", **spot())
+    assert "'ml.g5.2xlarge for spot training job usage' is 1 Instances, with current " in text
+    assert "utilization of 1 Instances and a request delta of 1 Instances" in text
+    server.quota |= {"ml.g5.2xlarge": 1, "ml.g5.2xlarge for training warm pool usage": 0}
+    resources = G5 | {"KeepAlivePeriodInSeconds": 60}
+    code, text = refusal(submit, name="warm", ResourceConfig=resources)
+    assert "training warm pool usage' is 0" in text
+
+
+def test_calls_tell_what_launchers_asked_for(server, client, client_of, run):
+    """Any service's; what jobs do under their role, and hosts for them, stands elsewhere.
+
+    Requests are kept byte for byte, to be compared with what another client sends.
+    """
+    sent = []
+    client.meta.events.register("before-send", lambda request, **_: sent.append(request.body))
+    client_of("s3").put_object(Bucket="box", Key="a", Body=b"1")
+    run("import boto3; boto3.client('s3').head_object(Bucket='box', Key='a')")
+    assert server.calls == [Call("s3", "PUT /box/a"), Call("sagemaker", "CreateTrainingJob")]
+    assert server.job_calls == [Call("s3", "HEAD /box/a")]
+    assert server.jobs["first"].body == sent[0]
+
+
+def test_jobs_are_listed(server, client, run):
+    """By parts of their names, by age and in pages; an unknown one is not found."""
+    for name in ("b-one", "a-two", "b-three"):
+        run(name=name)
+
+    def names(**wanted):
+        pages = client.get_paginator("list_training_jobs").paginate(**wanted)
+        return [job["TrainingJobName"] for p in pages for job in p["TrainingJobSummaries"]]
+
+    assert names() == ["b-one", "a-two", "b-three"]
+    assert names(SortOrder="Descending", PaginationConfig={"PageSize": 2}) == names()[::-1]
+    assert names(NameContains="b-") == ["b-one", "b-three"]
+    assert refusal(client.list_training_jobs, StatusEquals="Failed")[0] == "ValidationException"
+    missing = ("ValidationException", "Requested resource not found.")
+    assert refusal(client.describe_training_job, TrainingJobName="c") == missing
 
 
 def test_a_closed_server_leaves_no_process_and_the_next_one_is_empty(tmp_path):
@@ -405,3 +589,22 @@ def test_two_hosts_must_not_leave_a_file_of_the_same_name(server, run):
     reason = run(f"{MEMBER}Path('model/same').touch()", **several())["FailureReason"]
     assert "two hosts have left a file model/same" in reason
     assert server.jobs["first"].host_codes == [{"algo-1": 0, "algo-2": 0}]
+
+
+def test_a_job_of_several_hosts_is_stopped_and_interrupted_as_a_whole(server, client, submit):
+    """All hear the signal, and all begin again, elsewhere."""
+    wait = (
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(10)); "
+        "mark = Path('checkpoints', me); again = Path(f'{mark}-again'); "
+        "(again if mark.exists() else mark).touch(); time.sleep(600)"
+    )
+    submit(MEMBER + wait, **several(), **spot(), **KEPT)
+    job, hosts = server.jobs["first"], ("algo-1", "algo-2")
+    for host in hosts:
+        wait_for_object(server, f"checkpoints/{host}")
+    server.interrupt("first")
+    for host in hosts:
+        wait_for_object(server, f"checkpoints/{host}-again")
+    client.stop_training_job(TrainingJobName="first")
+    assert server.wait("first")["SecondaryStatus"] == "Stopped"
+    assert job.host_codes == [dict.fromkeys(hosts, 10)] * 2
