@@ -92,6 +92,7 @@ def run(spec: JobSpec, workspace: Workspace, where: Circumstances, stop: StopSig
             if push and is_rank_zero():
                 push.prepare()
             produce(spec, workspace, where, stop, push)
+    stop.check()
     from_rank_zero(publish_results)
 
 
@@ -108,7 +109,7 @@ def produce(
     push: Push | None = None,
 ) -> None:
     """Make everything that a run leaves, in the workspace."""
-    progress = Progress(where.started, load_seconds(workspace.seconds))
+    progress = Progress(where.started, load_seconds(workspace.seconds), stop.check)
     # A GPU that is wanted and missing is told before anything is downloaded.
     machine = choose_machine(where.device, spec.model.precision)
     task = prepare(spec, workspace, machine, progress)

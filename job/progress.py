@@ -9,7 +9,7 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -62,15 +62,25 @@ def warn(what: str, event: str, /, **facts: object) -> None:
 class Progress:
     """Times the stages of a run; `seconds` maps each stage to what all starts spent on it."""
 
-    def __init__(self, started: float, earlier: Mapping[str, float] | None = None) -> None:
-        """Take when the job started (`time.perf_counter()`): its imports cost seconds too."""
+    def __init__(
+        self,
+        started: float,
+        earlier: Mapping[str, float] | None = None,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Take when the job started (`time.perf_counter()`): its imports cost seconds too.
+
+        `check` is called before each stage, and may end the run.
+        """
         self.seconds = dict(earlier or {})
+        self._check = check
         self._running: tuple[str, float] | None = None
         self._add("start", started)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[dict[str, object]]:
         """Log start and end of a stage; facts put into the yielded dict end the last line."""
+        self._check()
         facts: dict[str, object] = {}
         tell(name, "start")
         self._running = (name, time.perf_counter())
