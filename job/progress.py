@@ -41,11 +41,7 @@ def _as_event(_logger: object, _level: str, said: EventDict) -> _Event:
 
 _events: Any = structlog.wrap_logger(
     log,
-    processors=[
-        STAMP,
-        _as_event,
-        ProcessorFormatter.wrap_for_formatter,
-    ],
+    processors=[STAMP, _as_event, ProcessorFormatter.wrap_for_formatter],
     wrapper_class=structlog.stdlib.BoundLogger,
 )
 

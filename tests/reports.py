@@ -11,8 +11,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 from job.card import write_card
-from job.markdown import to_markdown
-from job.page import to_html
+from job.page import to_html, to_markdown
 from job.report_document import Report
 from job.spec import ModelSpec
 

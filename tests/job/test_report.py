@@ -18,14 +18,13 @@ from job.errors import StorageError
 from job.evaluate import Dimensions
 from job.hybrid import hybrid_search
 from job.machine import Machine
-from job.markdown import to_markdown
 from job.model import Prompts
-from job.page import to_html
+from job.page import to_html, to_markdown
 from job.ranking import METRICS, Scores
 from job.recipe import Recipe
-from job.report import Results, Weights, build_report, job_cost
+from job.report import Results, build_report, job_cost
 from job.report_document import Report, TruncatedTexts, Truncation
-from job.report_scores import Compared
+from job.report_scores import Both, Compared
 from job.spec import DataSpec, EvaluationSpec, JobSpec, ResolvedTraining
 from job.train import Training
 from job.where import look_where
@@ -119,7 +118,7 @@ def build(dataset):
         spec = JobSpec(preset="quick", evaluation=evaluation.model_dump())
         seconds = {"data": 1.25, "train": 1798.75}
         return build_report(
-            "my-run", spec, results, Weights("01", "fe"), seconds, job_cost(seconds, 2.0)
+            "my-run", spec, results, Both(base="01", tuned="fe"), seconds, job_cost(seconds, 2.0)
         )
 
     return make

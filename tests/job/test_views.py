@@ -7,8 +7,7 @@ from itertools import pairwise
 import pytest
 import reports
 
-from job.markdown import to_markdown
-from job.page import to_html
+from job.page import to_html, to_markdown
 from job.report_document import Report
 from job.templating import plain
 
