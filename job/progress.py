@@ -129,7 +129,10 @@ def logged_to(folder: Path) -> Iterator[None]:
     handlers = []
     files: dict[str, list[Processor]] = {"job.log": [_line], "metrics.jsonl": [_measured, as_json]}
     for name, renderers in files.items():
-        _cut_half_line(folder / name)
+        if (folder / name).is_file():
+            with (folder / name).open("r+b") as file:
+                # What a run that was killed was just writing.
+                file.truncate(file.read().rfind(b"\n") + 1)
         handlers.append(logging.FileHandler(folder / name, encoding="utf-8"))
         _add_handler(handlers[-1], *renderers)
     try:
@@ -140,27 +143,16 @@ def logged_to(folder: Path) -> Iterator[None]:
             handler.close()
 
 
-def _cut_half_line(path: Path) -> None:
-    """Remove what a run that was killed was just writing."""
-    if path.is_file():
-        with path.open("r+b") as file:
-            file.truncate(file.read().rfind(b"\n") + 1)
-
-
 def _add_handler(handler: logging.Handler, *renderers: Processor) -> None:
     handler.setFormatter(
         ProcessorFormatter(
             processors=[ProcessorFormatter.remove_processors_meta, *renderers],
-            foreign_pre_chain=[_from_elsewhere, STAMP, _as_event],
+            foreign_pre_chain=[lambda *said: {"what": "log", **said[-1]}, STAMP, _as_event],
         )
     )
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     log.propagate = False
-
-
-def _from_elsewhere(_logger: object, _level: str, said: EventDict) -> EventDict:
-    return {"what": "log", **said}
 
 
 def _line(_logger: object, _level: str, said: EventDict) -> str:

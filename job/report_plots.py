@@ -1,7 +1,6 @@
 """The report's plots, drawn from report.json's numbers alone."""
 
 import unicodedata
-from collections.abc import Sequence
 from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from job import plots
 from job.plots import BASE, INK, PAPER, SOFT, TUNED, WIDTHS
 from job.report_document import Report
-from job.report_scores import METRIC, ParetoPoint, Recommendation
+from job.report_scores import METRIC
 from job.wording import spoken, visible
 
 if TYPE_CHECKING:
@@ -40,38 +39,29 @@ def _pareto(report: Report, width: float) -> "Figure":
 
     figure = plots.canvas(width, 430)
     axes = plots.place(figure, (44, 88 if _is_narrow(width) else 52, 12, 48))
-    points, frontier = _points(report), [_key(point) for point in report.pareto]
-    for key in sorted(points, key=lambda key: key in frontier):
-        _draw_point(axes, key[1], *points[key], best=key in frontier)
-    steps = [points[key][:2] for key in frontier]
-    axes.plot(*zip(*steps, strict=True), drawstyle="steps-post", color=TUNED, linewidth=1.5)
+    frontier = {(point.dimension, point.precision) for point in report.pareto}
+    for dimension, precisions in report.comparison.items():
+        for precision, found in precisions.items():
+            is_best = (int(dimension), precision) in frontier
+            # Points of one size stand side by side.
+            beside = 1.0 if is_best else 1.07 if "_" in precision else 0.93
+            size, colour = found.bytes_per_vector * beside, TUNED if is_best else SOFT
+            alpha = None if is_best else 0.4
+            axes.vlines(size, *found.score_ci, color=colour, linewidth=1.5, alpha=alpha)
+            score = report.ndcg("tuned", dimension, precision)
+            axes.plot([size], [score], zorder=4 if is_best else 3, **_look(precision, colour))
+    sizes = [point.bytes_per_vector for point in report.pareto]
+    scores = [point.ndcg for point in report.pareto]
+    axes.plot(sizes, scores, drawstyle="steps-post", color=TUNED, linewidth=1.5)
     _bytes_axis(axes, narrow=_is_narrow(width))
     plots.score_axis(axes)
-    _name_points(axes, [(key, points[key]) for key in frontier])
-    chosen = _key(report.recommendation)
-    _ring(axes, f"{chosen[0]}, {spoken(chosen[1])}", *points[chosen][:2])
+    _name_points(axes, report)
+    _ring(axes, report)
     plots.head(axes, "nDCG@10")
-    precisions = dict.fromkeys(precision for _, precision in points)
-    marks = [Line2D([], [], label=spoken(p), **_look(p, SOFT)) for p in precisions]
+    names = dict.fromkeys(name for by in report.comparison.values() for name, _ in by.items())
+    marks = [Line2D([], [], label=spoken(name), **_look(name, SOFT)) for name in names]
     plots.legend_of(axes, marks, columns=2 if _is_narrow(width) else 5, above=36)
     return figure
-
-
-def _key(point: ParetoPoint | Recommendation) -> tuple[int, str]:
-    return (point.dimension, point.precision)
-
-
-def _points(report: Report) -> dict[tuple[int, str], tuple[float, float, float, float]]:
-    """Read each point's bytes, nDCG@10 and interval."""
-    return {
-        (int(dimension), precision): (
-            found.bytes_per_vector,
-            report.ndcg("tuned", dimension, precision),
-            *found.score_ci,
-        )
-        for dimension, precisions in report.comparison.items()
-        for precision, found in precisions.items()
-    }
 
 
 def _look(precision: str, colour: str) -> dict[str, Any]:
@@ -87,36 +77,30 @@ def _look(precision: str, colour: str) -> dict[str, Any]:
     }
 
 
-def _draw_point(
-    axes: "Axes", precision: str, size: float, score: float, low: float, high: float, *, best: bool
-) -> None:
-    if not best:
-        # Points of one size stand side by side.
-        size *= 1.07 if "_" in precision else 0.93
-    colour = TUNED if best else SOFT
-    axes.vlines(size, low, high, color=colour, linewidth=1.5, alpha=None if best else 0.4)
-    axes.plot([size], [score], zorder=3, **_look(precision, colour))
-
-
-def _name_points(axes: "Axes", points: Sequence[tuple[tuple[int, str], Sequence[float]]]) -> None:
+def _name_points(axes: "Axes", report: Report) -> None:
     """Write dimensions above the intervals, where there is room beside the last one."""
     last = float("-inf")
-    for (dimension, _), (size, _, _, high) in points:
-        across = axes.transData.transform((size, high))[0]
-        if across - last < NAME_WIDTH:
-            continue
-        last = across
-        axes.annotate(str(dimension), (size, high), (0, 9), textcoords="offset points", ha="center")
+    for point in report.pareto:
+        found = dict(report.comparison[str(point.dimension)].items())[point.precision]
+        top = (point.bytes_per_vector, found.score_ci[1])
+        across = axes.transData.transform(top)[0]
+        if across - last >= NAME_WIDTH:
+            last = across
+            name = str(point.dimension)
+            axes.annotate(name, top, (0, 9), textcoords="offset points", ha="center")
 
 
-def _ring(axes: "Axes", name: str, size: float, score: float) -> None:
+def _ring(axes: "Axes", report: Report) -> None:
     """Mark the recommended point; its name stands at the bottom, where there is room."""
+    chosen = report.recommendation
+    size = chosen.bytes_per_vector
+    score = report.ndcg("tuned", str(chosen.dimension), chosen.precision)
     bottom = axes.get_ylim()[0]
     axes.vlines(size, bottom, score, color=INK, linewidth=1, linestyle=(0, (2, 2)), zorder=1)
     axes.plot([size], [score], "o", markersize=17, fillstyle="none", color=INK, zorder=4)
     is_right = axes.transData.transform((size, 0))[0] > sum(axes.bbox.intervalx) / 2
     axes.annotate(
-        name,
+        f"{chosen.dimension}, {spoken(chosen.precision)}",
         (size, bottom),
         (-6 if is_right else 6, 8),
         textcoords="offset points",

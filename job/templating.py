@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from markupsafe import Markup
 
 TEMPLATES = Path(__file__).parent / "templates"
+# The verdict's first words, which say whether it helped, are set apart.
 VERDICT = re.compile(r"^(Improved\.|Not improved:)")
+APART = r'<span class="verdict">\g<0></span>'
 QUOTED = re.compile(r"`([^`]+)`")
 # Whatever Markdown or HTML could take for its own.
 SPECIAL = re.compile(r"([\\`*_{}\[\]()#+\-.!|<>~&$@])")
@@ -37,7 +39,7 @@ def render(template: str, **values: object) -> str:
         "moment": lambda finished: f"{finished[:16].replace('T', ' ')} UTC",
         "json": partial(json.dumps, indent=2, ensure_ascii=False),
         "prose": _prose,
-        "headline": _headline,
+        "headline": lambda text: safe(VERDICT.sub(APART, _prose(text))),
         "lower_first": lambda text: text[:1].lower() + text[1:],
         "plain": plain,
         "code": code,
@@ -65,11 +67,6 @@ def _prose(sentence: str) -> "Markup":
     from markupsafe import escape
 
     return safe(QUOTED.sub(r"<code>\1</code>", str(escape(wording.visible(sentence)))))
-
-
-def _headline(sentence: str) -> "Markup":
-    """Set the verdict's first words apart, which say whether it helped."""
-    return safe(VERDICT.sub(r'<span class="verdict">\g<0></span>', str(_prose(sentence))))
 
 
 def plain(text: str) -> str:

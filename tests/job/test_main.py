@@ -93,36 +93,6 @@ def test_an_expected_failure_becomes_its_code_and_one_line(error, code, line, wo
     assert workspace.failure.read_text("utf-8") == f"{line}\n"
 
 
-def test_the_devices_memory_is_memory_too(workspace, capsys):
-    """torch's own exception is told from a bug, and its pages of details are cut to one line."""
-    import torch
-
-    details = "CUDA out of memory. Tried to allocate 2.00 GiB."
-    error = torch.OutOfMemoryError(f"{details}\nGPU 0 has a total capacity of 22 GiB")
-    line = f"Memory ran out ({details}). {MINI_BATCH}"
-
-    assert exit_code(fail_with(error), workspace) == 14
-    assert capsys.readouterr().err == f"Error: {line}\n"
-    assert workspace.failure.read_text("utf-8") == f"{line}\n"
-
-
-def test_what_torch_cannot_allocate_on_the_cpu_is_memory_too(capsys):
-    """It has no class of its own for that: a plain RuntimeError."""
-    import torch
-
-    assert exit_code(lambda: torch.empty(1 << 50), None) == 14
-    assert capsys.readouterr().err.startswith("Error: Memory ran out ([enforce fail at ")
-
-
-def test_a_missing_package_names_the_extra_that_brings_it(capsys):
-    """`check` needs less than `train`; either is one line with the pip command."""
-    error = ModuleNotFoundError("No module named 'pyarrow'", name="pyarrow")
-    assert exit_code(fail_with(error), None, extra="data") == 6
-    assert capsys.readouterr().err == (
-        "Error: The package `pyarrow` is missing here: `pip install 'embedtune[data]'`.\n"
-    )
-
-
 def test_an_unexpected_exception_is_a_bug_with_a_traceback(workspace, capsys):
     """Exit code 1, where it happened, and a failure file that names the exception."""
     assert exit_code(fail_with(ZeroDivisionError("division by zero")), workspace) == 1
