@@ -39,7 +39,7 @@ def render(template: str, **values: object) -> str:
         "moment": lambda finished: f"{finished[:16].replace('T', ' ')} UTC",
         "json": partial(json.dumps, indent=2, ensure_ascii=False),
         "prose": _prose,
-        "headline": lambda text: safe(VERDICT.sub(APART, _prose(text))),
+        "headline": lambda text: safe(VERDICT.sub(APART, str(_prose(text)))),
         "lower_first": lambda text: text[:1].lower() + text[1:],
         "plain": plain,
         "code": code,

@@ -18,29 +18,21 @@ OURS = [pytest.param(e("What is wrong."), e.exit_code, "What is wrong.", id=e.__
         for e in EmbedtuneError.__subclasses__()]  # fmt: skip
 MINI_BATCH = "Set `training.mini_batch_size`, for instance to 16."
 DISK_FULL = "The disk is full; free some space and launch the run again."
+MEMORY = f"Memory ran out ({{}}). {MINI_BATCH}"
+INTERRUPTED = "The run was interrupted; nothing of it is lost that was written."
+MISSING = "The package `bm25s` is missing here: `pip install 'embedtune[train]'`."
 # What Python, the system and the libraries raise, and what it means here.
 THEIRS = [
-    pytest.param(
-        KeyboardInterrupt(),
-        10,
-        "The run was interrupted; nothing of it is lost that was written.",
-        id="interrupted",
-    ),
-    pytest.param(MemoryError(), 14, f"Memory ran out (no details). {MINI_BATCH}", id="memory"),
-    pytest.param(
-        MemoryError("Unable to allocate 74.5 GiB for an array\nand more"),
+    (KeyboardInterrupt(), 10, INTERRUPTED),
+    (MemoryError(), 14, MEMORY.format("no details")),
+    (
+        MemoryError("Unable to allocate 74.5 GiB\nand more"),
         14,
-        f"Memory ran out (Unable to allocate 74.5 GiB for an array). {MINI_BATCH}",
-        id="memory with details",
+        MEMORY.format("Unable to allocate 74.5 GiB"),
     ),
-    pytest.param(OSError(errno.ENOSPC, "No space left on device"), 6, DISK_FULL, id="disk"),
-    pytest.param(OSError(errno.EDQUOT, "Quota exceeded"), 6, DISK_FULL, id="quota"),
-    pytest.param(
-        ModuleNotFoundError("No module named 'bm25s'", name="bm25s"),
-        6,
-        "The package `bm25s` is missing here: `pip install 'embedtune[train]'`.",
-        id="package",
-    ),
+    (OSError(errno.ENOSPC, "No space left on device"), 6, DISK_FULL),
+    (OSError(errno.EDQUOT, "Quota exceeded"), 6, DISK_FULL),
+    (ModuleNotFoundError("No module named 'bm25s'", name="bm25s"), 6, MISSING),
 ]
 
 
