@@ -12,7 +12,6 @@ from job.templating import render, safe
 from job.wording import visible
 
 if TYPE_CHECKING:
-    from markupsafe import Markup
     from matplotlib.figure import Figure
 
 # A seventh run has the first's colour, with another marker.
@@ -95,12 +94,12 @@ def _flat(section: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str
 
 def to_compare_html(groups: Mapping[str, Mapping[str, Report]]) -> str:
     """Write the page; `groups` holds reports by their test set's fingerprint and the run's name."""
-    gathered = [Group(fingerprint, reports) for fingerprint, reports in groups.items()]
-    return render("compare.html", groups=gathered, draw=_draw)
-
-
-def _draw(group: Group, *words: str) -> "Markup":
-    return safe(in_both_widths(partial(_figure, group), *words))
+    return render(
+        "compare.html",
+        groups=[Group(fingerprint, reports) for fingerprint, reports in groups.items()],
+        sections=[(f"group-{n}", f"Test set {name}") for n, name in enumerate(groups, 1)],
+        draw=lambda group, *words: safe(in_both_widths(partial(_figure, group), *words)),
+    )
 
 
 def _figure(group: Group, width: float) -> "Figure":

@@ -40,16 +40,20 @@ def _pareto(report: Report, width: float) -> "Figure":
     figure = plots.canvas(width, 430)
     axes = plots.place(figure, (44, 88 if _is_narrow(width) else 52, 12, 48))
     frontier = {(point.dimension, point.precision) for point in report.pareto}
-    for dimension, precisions in report.comparison.items():
-        for precision, found in precisions.items():
-            is_best = (int(dimension), precision) in frontier
+    points = [
+        (int(dimension), precision, found)
+        for dimension, precisions in report.comparison.items()
+        for precision, found in precisions.items()
+    ]
+    # The frontier is drawn over the others.
+    for dimension, precision, found in sorted(points, key=lambda point: point[:2] in frontier):
+        colour, alpha, size = TUNED, None, float(found.bytes_per_vector)
+        if (dimension, precision) not in frontier:
             # Points of one size stand side by side.
-            beside = 1.0 if is_best else 1.07 if "_" in precision else 0.93
-            size, colour = found.bytes_per_vector * beside, TUNED if is_best else SOFT
-            alpha = None if is_best else 0.4
-            axes.vlines(size, *found.score_ci, color=colour, linewidth=1.5, alpha=alpha)
-            score = report.ndcg("tuned", dimension, precision)
-            axes.plot([size], [score], zorder=4 if is_best else 3, **_look(precision, colour))
+            colour, alpha, size = SOFT, 0.4, size * (1.07 if "_" in precision else 0.93)
+        axes.vlines(size, *found.score_ci, color=colour, linewidth=1.5, alpha=alpha)
+        score = report.ndcg("tuned", str(dimension), precision)
+        axes.plot([size], [score], zorder=3, **_look(precision, colour))
     sizes = [point.bytes_per_vector for point in report.pareto]
     scores = [point.ndcg for point in report.pareto]
     axes.plot(sizes, scores, drawstyle="steps-post", color=TUNED, linewidth=1.5)
@@ -58,7 +62,7 @@ def _pareto(report: Report, width: float) -> "Figure":
     _name_points(axes, report)
     _ring(axes, report)
     plots.head(axes, "nDCG@10")
-    names = dict.fromkeys(name for by in report.comparison.values() for name, _ in by.items())
+    names = dict.fromkeys(name for _, name, _ in points)
     marks = [Line2D([], [], label=spoken(name), **_look(name, SOFT)) for name in names]
     plots.legend_of(axes, marks, columns=2 if _is_narrow(width) else 5, above=36)
     return figure
