@@ -19,13 +19,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from job.errors import (
-    EmbedtuneError,
-    Interrupted,
-    MachineError,
-    OutOfMemory,
-    StorageError,
-)
+from job.errors import EmbedtuneError, Interrupted, MachineError, OutOfMemory, StorageError
 from job.memory import is_out_of_memory, reason
 from job.process_group import PEER_LOST, PEER_LOST_SECONDS, PeerLost, is_worker
 from job.spec import JobSpec
@@ -162,7 +156,17 @@ def train(
 @click.option("--set", "settings", multiple=True, help="A field of the spec: data.limit=2000.")
 def check(data: str, model: str | None, settings: tuple[str, ...]) -> None:
     """Judge pairs without training: what would be used, dropped, split and provable."""
-    sys.exit(exit_code(lambda: _check(data, model, settings), None, extra="data"))
+
+    def work() -> None:
+        from job.check import check_data
+
+        given: dict[str, dict[str, str]] = {"data": {"source": data}}
+        if model:
+            given["model"] = {"base": model}
+        spec = build_spec(given, parse_assignments(settings))
+        check_data(spec, lambda line: click.echo(on_one_line(line)), count_tokens=model is not None)
+
+    sys.exit(exit_code(work, None, extra="data"))
 
 
 @main.command()
@@ -175,8 +179,15 @@ def schema() -> None:
 @workspace_option
 def report(workspace: Path) -> None:
     """Print the report of a finished run, as Markdown."""
-    place = Workspace(workspace)
-    sys.exit(exit_code(lambda: _report(place), None))
+
+    def work() -> None:
+        folder = Workspace(workspace).report
+        if not (folder / "report.md").is_file():
+            msg = f"There is no report in `{folder}`: no run has finished here."
+            raise StorageError(msg)
+        click.echo((folder / "report.md").read_text("utf-8"))
+
+    sys.exit(exit_code(work, None))
 
 
 def _train(
@@ -211,24 +222,6 @@ def _train(
         process_group.destroy()
 
 
-def _check(data: str, model: str | None, settings: tuple[str, ...]) -> None:
-    from job.check import check_data
-
-    given: dict[str, dict[str, str]] = {"data": {"source": data}}
-    if model:
-        given["model"] = {"base": model}
-    spec = build_spec(given, parse_assignments(settings))
-    check_data(spec, lambda line: click.echo(on_one_line(line)), count_tokens=model is not None)
-
-
-def _report(workspace: Workspace) -> None:
-    path = workspace.report / "report.md"
-    if not path.is_file():
-        msg = f"There is no report in `{workspace.report}`: no run has finished here."
-        raise StorageError(msg)
-    click.echo(path.read_text("utf-8"))
-
-
 def exit_code(
     work: Callable[[], int | None], workspace: Workspace | None, extra: str = "train"
 ) -> int:
@@ -245,11 +238,9 @@ def exit_code(
         return PEER_LOST
     except BaseException as error:  # noqa: BLE001  this is the one place that catches all
         expected = explain(error, workspace, extra)
+        line = str(expected) if expected else f"{type(error).__name__}: {error}"
         if expected is None:
             traceback.print_exc()
-            line, code = f"{type(error).__name__}: {error}", 1
-        else:
-            line, code = str(expected), expected.exit_code
         is_cause = workspace is None or not is_worker() or _is_first_failure(workspace)
         if expected and is_cause:
             click.echo(f"Error: {line}", err=True)
@@ -258,7 +249,7 @@ def exit_code(
             # One that cannot be written is what has just been reported.
             with suppress(OSError):
                 workspace.write_failure(line)
-        return code
+        return expected.exit_code if expected else 1
 
 
 def _is_first_failure(workspace: Workspace) -> bool:
@@ -290,20 +281,16 @@ def explain(error: BaseException, workspace: Workspace | None, extra: str) -> Em
             f"Memory ran out ({reason(error)}). Set `training.mini_batch_size`, for instance to 16."
         )
         return OutOfMemory(msg)
-    if _is_disk_full(error, workspace):
+    is_full = (
+        getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+        # safetensors' own error has the cause in its text only; torch's has none.
+        or f"(os error {errno.ENOSPC})" in str(error)
+    )
+    if workspace and isinstance(error, Exception) and workspace.root.is_dir():
+        is_full = is_full or shutil.disk_usage(workspace.root).free < DISK_FULL_BYTES
+    if is_full:
         return MachineError("The disk is full; free some space and launch the run again.")
     return None
-
-
-def _is_disk_full(error: BaseException, workspace: Workspace | None) -> bool:
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return True
-    # safetensors' own error has the cause in its text only; torch's has none.
-    if f"(os error {errno.ENOSPC})" in str(error):
-        return True
-    if workspace is None or not isinstance(error, Exception) or not workspace.root.is_dir():
-        return False
-    return shutil.disk_usage(workspace.root).free < DISK_FULL_BYTES
 
 
 if __name__ == "__main__":

@@ -28,8 +28,9 @@ def write_card(folder: Path, spec: ModelSpec, base: Path, report: Report) -> Non
         for dimension, values in report.scores.tuned.items()
         for metric in HUB_METRICS
     ]
+    is_on_hub = spec.base.count("/") == 1 and not Path(spec.base).exists()
     metadata = ModelCardData(
-        base_model=spec.base if _is_on_hub(spec.base) else None,
+        base_model=spec.base if is_on_hub else None,
         language=spec.language,
         license=spec.license or base_license(base),
         library_name="sentence-transformers",
@@ -40,10 +41,6 @@ def write_card(folder: Path, spec: ModelSpec, base: Path, report: Report) -> Non
     )
     body = render("card.md", name=name, base=spec.base, report=report)
     (folder / "README.md").write_text(f"---\n{metadata.to_yaml()}\n---\n\n{body}", "utf-8")
-
-
-def _is_on_hub(base: str) -> bool:
-    return base.count("/") == 1 and not Path(base).exists()
 
 
 def base_license(base: Path) -> str | None:

@@ -3,13 +3,25 @@
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from job.plots import BASE, PAPER, RUNS, canvas, dimension_axis, in_both_widths, legend_of, place
 from job.report_document import Report
+from job.templating import render, safe
+from job.wording import visible
 
 if TYPE_CHECKING:
-    from markupsafe import Markup
+    from matplotlib.figure import Figure
 
+# A seventh run has the first's colour, with another marker.
+MARKERS = "osD^vPX"
+BASES = ("--", ":", "-.")
+LEGEND_ROW = 18
+# Of longer names the middle is left out: names of runs often differ in their end.
+NAME_CHARACTERS = 36
+# nDCG@10 by dimension.
+Curve = Mapping[str, float]
 # Where results are put changes none of them.
 APART = ("output.", "version")
 # A setting that a run's image did not know.
@@ -82,14 +94,64 @@ def _flat(section: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str
 
 def to_compare_html(groups: Mapping[str, Mapping[str, Report]]) -> str:
     """Write the page; `groups` holds reports by their test set's fingerprint and the run's name."""
-    from job.templating import render
+    return render(
+        "compare.html",
+        groups=[Group(fingerprint, reports) for fingerprint, reports in groups.items()],
+        sections=[(f"group-{n}", f"Test set {name}") for n, name in enumerate(groups, 1)],
+        draw=lambda group, *words: safe(in_both_widths(partial(_figure, group), *words)),
+    )
 
-    gathered = [Group(fingerprint, reports) for fingerprint, reports in groups.items()]
-    return render("compare.html", groups=gathered, draw=_draw)
+
+def _figure(group: Group, width: float) -> "Figure":
+    bases = base_curves(group)
+    above = LEGEND_ROW * (len(bases) + len(group.reports)) + 30
+    figure = canvas(width, above + 320)
+    axes = place(figure, (44, above, 12, 48))
+    dimensions = group.dimensions[::-1]
+    look: dict[str, Any] = {"markersize": 7, "markeredgewidth": 1.5, "linewidth": 1.5}
+    for number, (label, curve) in enumerate(bases.items()):
+        own = sorted(curve, key=int)
+        axes.plot(
+            [dimensions.index(d) for d in own],
+            [curve[d] for d in own],
+            label=_short(label),
+            marker="o",
+            color=BASE,
+            markerfacecolor=PAPER,
+            linestyle=BASES[number % len(BASES)],
+            **look,
+        )
+    for number, (run, report) in enumerate(group.reports.items()):
+        # Side by side, so that intervals can be told apart.
+        shift = 0.5 * ((number + 1) / (len(group.reports) + 1) - 0.5)
+        colour, marker = RUNS[number % len(RUNS)], MARKERS[number % len(MARKERS)]
+        own = sorted(report.comparison, key=int)
+        positions = [dimensions.index(d) + shift for d in own]
+        scores = [report.ndcg("tuned", d) for d in own]
+        axes.plot(positions, scores, label=_short(run), marker=marker, color=colour, **look)
+        intervals = [report.comparison[d].float32.score_ci for d in own]
+        axes.vlines(positions, *zip(*intervals, strict=True), color=colour, linewidth=1.5)
+    dimension_axis(axes, dimensions, 0.5)
+    legend_of(axes, axes.get_lines(), columns=1, above=26)
+    return figure
 
 
-def _draw(group: Group, *words: str) -> "Markup":
-    from job.compare_plot import draw_group
-    from job.templating import safe
+def base_curves(group: Group) -> dict[str, Curve]:
+    """Return the base models' nDCG@10 by dimension: one curve for all that agree."""
+    curves: dict[str, dict[str, float]] = {}
+    for run, report in group.reports.items():
+        own = {dimension: report.ndcg("base", dimension) for dimension in report.comparison}
+        agreeing = [c for c in curves.values() if all(c.get(d, own[d]) == own[d] for d in own)]
+        if agreeing:
+            agreeing[0].update(own)
+        else:
+            curves[f"base of {run}"] = own
+    if len(curves) > 1:
+        return dict(curves)
+    # Where all have the same one, it needs no name.
+    return dict(zip(["base"], curves.values(), strict=True))
 
-    return safe(draw_group(group, *words))
+
+def _short(name: str) -> str:
+    line, half = " ".join(visible(name).split()), NAME_CHARACTERS // 2
+    return line if len(line) <= NAME_CHARACTERS else f"{line[:half]}…{line[1 - half :]}"

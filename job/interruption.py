@@ -23,6 +23,11 @@ class StopSignal:
         """Ask for the same as a first signal; one of our own may still follow."""
         self._told = True
 
+    def check(self) -> None:
+        """Raise again for a signal whose KeyboardInterrupt Python swallowed, as in a `__del__`."""
+        if self._received:
+            raise KeyboardInterrupt
+
     def install(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._handle)
@@ -38,8 +43,8 @@ class StopSignal:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         del frame
-        if self._received or not self._training:
-            # No library swallows a KeyboardInterrupt; `job.__main__` makes an exit code of it.
+        is_first, self._received = not self._received, True
+        if not (is_first and self._training):
+            # `job.__main__` makes an exit code of it.
             raise KeyboardInterrupt
-        self._received = True
         tell("stop", f"{signal.Signals(number).name} received, finishing this step first")

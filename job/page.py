@@ -1,9 +1,19 @@
-"""report.html: one page that needs nothing else; all of its texts may be a stranger's."""
+"""report.html, one page that needs nothing else, and report.md; a stranger's texts stay texts."""
 
 from job import wording
+from job.precision import RESCORE_MULTIPLIER
+from job.ranking import DEPTH
 from job.report_document import Report
 from job.report_plots import KINDS_DRAWN, draw
+from job.report_scores import METRIC
 from job.templating import render, safe
+
+
+def to_markdown(report: Report) -> str:
+    """Write it for GitHub and for a terminal without colours."""
+    rescored = RESCORE_MULTIPLIER * DEPTH
+    text = render("report.md", report=report, metric=METRIC, rescored=rescored)
+    return wording.on_its_lines(text)
 
 
 def to_html(report: Report) -> str:
@@ -11,7 +21,6 @@ def to_html(report: Report) -> str:
     return render(
         "report.html",
         report=report,
-        spoken=wording.spoken,
         kinds_drawn=KINDS_DRAWN,
         plot=lambda *words: safe(draw(report, *words)),
         # How vectors are searched takes no space.

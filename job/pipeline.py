@@ -30,7 +30,8 @@ from job.places import open_place
 from job.process_group import from_rank_zero, is_rank_zero
 from job.progress import Progress, log_scores, logged_to, quieten_libraries, tell
 from job.ranking import Scores
-from job.report import Results, Weights, build_report, job_cost
+from job.report import Results, build_report, job_cost
+from job.report_scores import Both
 from job.save import fingerprint, save_model
 from job.side_tests import SideTest, side_tests
 from job.spec import JobSpec
@@ -92,6 +93,7 @@ def run(spec: JobSpec, workspace: Workspace, where: Circumstances, stop: StopSig
             if push and is_rank_zero():
                 push.prepare()
             produce(spec, workspace, where, stop, push)
+    stop.check()
     from_rank_zero(publish_results)
 
 
@@ -108,7 +110,7 @@ def produce(
     push: Push | None = None,
 ) -> None:
     """Make everything that a run leaves, in the workspace."""
-    progress = Progress(where.started, load_seconds(workspace.seconds))
+    progress = Progress(where.started, load_seconds(workspace.seconds), stop.check)
     # A GPU that is wanted and missing is told before anything is downloaded.
     machine = choose_machine(where.device, spec.model.precision)
     task = prepare(spec, workspace, machine, progress)
@@ -145,7 +147,7 @@ def produce(
         bm25 = {0: {"float32": base.bm25}}
         every_query = {"bm25": bm25, "base": base.test, "tuned": tuned.scores}
         write_per_query(workspace.per_query, task.dataset, every_query)
-        weights = Weights(fingerprint(task.inputs.model), fingerprint(workspace.model))
+        weights = Both[str](base=fingerprint(task.inputs.model), tuned=fingerprint(workspace.model))
     cost = job_cost(progress.seconds, where.price_per_hour)
     report = build_report(where.name, spec, results, weights, progress.seconds, cost)
     write_card(workspace.model, spec.model, task.inputs.model, report)

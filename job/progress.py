@@ -9,7 +9,7 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -41,11 +41,7 @@ def _as_event(_logger: object, _level: str, said: EventDict) -> _Event:
 
 _events: Any = structlog.wrap_logger(
     log,
-    processors=[
-        STAMP,
-        _as_event,
-        ProcessorFormatter.wrap_for_formatter,
-    ],
+    processors=[STAMP, _as_event, ProcessorFormatter.wrap_for_formatter],
     wrapper_class=structlog.stdlib.BoundLogger,
 )
 
@@ -62,15 +58,25 @@ def warn(what: str, event: str, /, **facts: object) -> None:
 class Progress:
     """Times the stages of a run; `seconds` maps each stage to what all starts spent on it."""
 
-    def __init__(self, started: float, earlier: Mapping[str, float] | None = None) -> None:
-        """Take when the job started (`time.perf_counter()`): its imports cost seconds too."""
+    def __init__(
+        self,
+        started: float,
+        earlier: Mapping[str, float] | None = None,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Take when the job started (`time.perf_counter()`): its imports cost seconds too.
+
+        `check` is called before each stage, and may end the run.
+        """
         self.seconds = dict(earlier or {})
+        self._check = check
         self._running: tuple[str, float] | None = None
         self._add("start", started)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[dict[str, object]]:
         """Log start and end of a stage; facts put into the yielded dict end the last line."""
+        self._check()
         facts: dict[str, object] = {}
         tell(name, "start")
         self._running = (name, time.perf_counter())
@@ -123,7 +129,10 @@ def logged_to(folder: Path) -> Iterator[None]:
     handlers = []
     files: dict[str, list[Processor]] = {"job.log": [_line], "metrics.jsonl": [_measured, as_json]}
     for name, renderers in files.items():
-        _cut_half_line(folder / name)
+        if (folder / name).is_file():
+            with (folder / name).open("r+b") as file:
+                # What a run that was killed was just writing.
+                file.truncate(file.read().rfind(b"\n") + 1)
         handlers.append(logging.FileHandler(folder / name, encoding="utf-8"))
         _add_handler(handlers[-1], *renderers)
     try:
@@ -134,27 +143,16 @@ def logged_to(folder: Path) -> Iterator[None]:
             handler.close()
 
 
-def _cut_half_line(path: Path) -> None:
-    """Remove what a run that was killed was just writing."""
-    if path.is_file():
-        with path.open("r+b") as file:
-            file.truncate(file.read().rfind(b"\n") + 1)
-
-
 def _add_handler(handler: logging.Handler, *renderers: Processor) -> None:
     handler.setFormatter(
         ProcessorFormatter(
             processors=[ProcessorFormatter.remove_processors_meta, *renderers],
-            foreign_pre_chain=[_from_elsewhere, STAMP, _as_event],
+            foreign_pre_chain=[lambda *said: {"what": "log", **said[-1]}, STAMP, _as_event],
         )
     )
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     log.propagate = False
-
-
-def _from_elsewhere(_logger: object, _level: str, said: EventDict) -> EventDict:
-    return {"what": "log", **said}
 
 
 def _line(_logger: object, _level: str, said: EventDict) -> str:

@@ -2,6 +2,7 @@
 
 import platform
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -18,8 +19,8 @@ from job.machine import Machine
 from job.model import Prompts
 from job.ranking import METRIC, Scores
 from job.recommendation import frontier, recommend
-from job.report_document import Cost, Report, Truncation, Verdict
-from job.report_scores import Compared, ErrorAnalysis, Lift, Precisions, Quality, SideTest
+from job.report_document import Cost, Report, Truncation
+from job.report_scores import Both, Compared, ErrorAnalysis, Lift, Precisions, Quality, SideTest
 from job.spec import JobSpec
 from job.train import Training
 from job.usage import repeat, usage
@@ -61,23 +62,15 @@ class Results:
         return self.comparison.improved and self.training.improved_on_validation
 
 
-@dataclass(frozen=True)
-class Weights:
-    """Digests of the base model's weights, and of the stored model's."""
-
-    base: str
-    tuned: str
-
-
 def build_report(
     job_name: str,
     spec: JobSpec,
     results: Results,
-    weights: Weights,
+    weights: Both[str],
     seconds: dict[str, float],
     cost: Cost,
 ) -> Report:
-    """Assemble the document."""
+    """Assemble the document; `weights` are the digests of the models' weights."""
     comparison, hybrid = results.comparison, results.hybrid
     main = comparison.dimensions.main
     advice = recommend(comparison.points, comparison.best, spec.evaluation, _opening(results))
@@ -87,7 +80,7 @@ def build_report(
             "version": 1,
             "job_name": job_name,
             "finished": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-            "verdict": verdict(results),
+            "verdict": _verdict(results),
             "recommendation": advice,
             "pareto": frontier(comparison.points),
             "scores": {
@@ -163,21 +156,18 @@ def _means(scores: Mapping[int, Mapping[str, Scores]]) -> dict[str, dict[str, di
     }
 
 
-def verdict(results: Results) -> Verdict:
+def _verdict(results: Results) -> dict[str, Any]:
     """Say whether it helped, at the main dimension, in numbers and in a sentence."""
     comparison = results.comparison
-    main = comparison.dimensions.main
-    lift = comparison.lifts[main]
-    return Verdict(
-        improved=results.improved,
-        metric=METRIC,
-        dimension=main,
-        lift=lift.lift,
-        ci=lift.ci,
-        p_value=lift.p_value,
-        minimum_detectable_effect=comparison.minimum_detectable_effect,
-        sentence=_sentence(results, lift),
-    )
+    lift = comparison.lifts[comparison.dimensions.main]
+    return {
+        "improved": results.improved,
+        "metric": METRIC,
+        "dimension": comparison.dimensions.main,
+        "minimum_detectable_effect": comparison.minimum_detectable_effect,
+        "sentence": _sentence(results, lift),
+        **lift.model_dump(include={"lift", "ci", "p_value"}),
+    }
 
 
 def _sentence(results: Results, lift: Lift) -> str:
@@ -234,8 +224,6 @@ def job_cost(seconds_by_stage: Mapping[str, float], price_per_hour: float | None
 def _versions() -> dict[str, str]:
     versions = {}
     for package in PACKAGES:
-        try:
+        with suppress(metadata.PackageNotFoundError):
             versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
     return versions

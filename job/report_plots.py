@@ -1,22 +1,19 @@
 """The report's plots, drawn from report.json's numbers alone."""
 
 import unicodedata
-from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from job.plots import WIDTHS, canvas, head, in_both_widths, legend_of, place, score_axis
+from job import plots
+from job.plots import BASE, INK, PAPER, SOFT, TUNED, WIDTHS
 from job.report_document import Report
-from job.report_scores import METRIC, ParetoPoint, Recommendation
-from job.svg import BASE, INK, PAPER, SOFT, TUNED, visible
-from job.wording import spoken
+from job.report_scores import METRIC
+from job.wording import spoken, visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-Read = Callable[[str], float]
 
 # Of more kinds a plot is no picture; the table has them all.
 KINDS_DRAWN = 40
@@ -29,7 +26,7 @@ NAME_WIDTH = 24
 
 def draw(report: Report, name: str, title: str, description: str) -> str:
     """Draw one of PLOTS, in both widths."""
-    return in_both_widths(partial(PLOTS[name], report), name, title, description)
+    return plots.in_both_widths(partial(PLOTS[name], report), name, title, description)
 
 
 def _is_narrow(width: float) -> bool:
@@ -40,40 +37,35 @@ def _pareto(report: Report, width: float) -> "Figure":
     """Bytes a vector against nDCG@10, with intervals; the frontier as steps."""
     from matplotlib.lines import Line2D
 
-    figure = canvas(width, 430)
-    axes = place(figure, (44, 88 if _is_narrow(width) else 52, 12, 48))
-    points, frontier = _points(report), [_key(point) for point in report.pareto]
-    for key in sorted(points, key=lambda key: key in frontier):
-        _draw_point(axes, key[1], *points[key], best=key in frontier)
-    steps = [points[key][:2] for key in frontier]
-    axes.plot(*zip(*steps, strict=True), drawstyle="steps-post", color=TUNED, linewidth=1.5)
-    _bytes_axis(axes, narrow=_is_narrow(width))
-    score_axis(axes)
-    _name_points(axes, [(key, points[key]) for key in frontier])
-    chosen = _key(report.recommendation)
-    _ring(axes, f"{chosen[0]}, {spoken(chosen[1])}", *points[chosen][:2])
-    head(axes, "nDCG@10")
-    precisions = dict.fromkeys(precision for _, precision in points)
-    marks = [Line2D([], [], label=spoken(p), **_look(p, SOFT)) for p in precisions]
-    legend_of(axes, marks, columns=2 if _is_narrow(width) else 5, above=36)
-    return figure
-
-
-def _key(point: ParetoPoint | Recommendation) -> tuple[int, str]:
-    return (point.dimension, point.precision)
-
-
-def _points(report: Report) -> dict[tuple[int, str], tuple[float, float, float, float]]:
-    """Read each point's bytes, nDCG@10 and interval."""
-    return {
-        (int(dimension), precision): (
-            found.bytes_per_vector,
-            report.ndcg("tuned", dimension, precision),
-            *found.score_ci,
-        )
+    figure = plots.canvas(width, 430)
+    axes = plots.place(figure, (44, 88 if _is_narrow(width) else 52, 12, 48))
+    frontier = {(point.dimension, point.precision) for point in report.pareto}
+    points = [
+        (int(dimension), precision, found)
         for dimension, precisions in report.comparison.items()
         for precision, found in precisions.items()
-    }
+    ]
+    # The frontier is drawn over the others.
+    for dimension, precision, found in sorted(points, key=lambda point: point[:2] in frontier):
+        colour, alpha, size = TUNED, None, float(found.bytes_per_vector)
+        if (dimension, precision) not in frontier:
+            # Points of one size stand side by side.
+            colour, alpha, size = SOFT, 0.4, size * (1.07 if "_" in precision else 0.93)
+        axes.vlines(size, *found.score_ci, color=colour, linewidth=1.5, alpha=alpha)
+        score = report.ndcg("tuned", str(dimension), precision)
+        axes.plot([size], [score], zorder=3, **_look(precision, colour))
+    sizes = [point.bytes_per_vector for point in report.pareto]
+    scores = [point.ndcg for point in report.pareto]
+    axes.plot(sizes, scores, drawstyle="steps-post", color=TUNED, linewidth=1.5)
+    _bytes_axis(axes, narrow=_is_narrow(width))
+    plots.score_axis(axes)
+    _name_points(axes, report)
+    _ring(axes, report)
+    plots.head(axes, "nDCG@10")
+    names = dict.fromkeys(name for _, name, _ in points)
+    marks = [Line2D([], [], label=spoken(name), **_look(name, SOFT)) for name in names]
+    plots.legend_of(axes, marks, columns=2 if _is_narrow(width) else 5, above=36)
+    return figure
 
 
 def _look(precision: str, colour: str) -> dict[str, Any]:
@@ -89,36 +81,30 @@ def _look(precision: str, colour: str) -> dict[str, Any]:
     }
 
 
-def _draw_point(
-    axes: "Axes", precision: str, size: float, score: float, low: float, high: float, *, best: bool
-) -> None:
-    if not best:
-        # Points of one size stand side by side.
-        size *= 1.07 if "_" in precision else 0.93
-    colour = TUNED if best else SOFT
-    axes.vlines(size, low, high, color=colour, linewidth=1.5, alpha=None if best else 0.4)
-    axes.plot([size], [score], zorder=3, **_look(precision, colour))
-
-
-def _name_points(axes: "Axes", points: Sequence[tuple[tuple[int, str], Sequence[float]]]) -> None:
+def _name_points(axes: "Axes", report: Report) -> None:
     """Write dimensions above the intervals, where there is room beside the last one."""
     last = float("-inf")
-    for (dimension, _), (size, _, _, high) in points:
-        across = axes.transData.transform((size, high))[0]
-        if across - last < NAME_WIDTH:
-            continue
-        last = across
-        axes.annotate(str(dimension), (size, high), (0, 9), textcoords="offset points", ha="center")
+    for point in report.pareto:
+        found = dict(report.comparison[str(point.dimension)].items())[point.precision]
+        top = (point.bytes_per_vector, found.score_ci[1])
+        across = axes.transData.transform(top)[0]
+        if across - last >= NAME_WIDTH:
+            last = across
+            name = str(point.dimension)
+            axes.annotate(name, top, (0, 9), textcoords="offset points", ha="center")
 
 
-def _ring(axes: "Axes", name: str, size: float, score: float) -> None:
+def _ring(axes: "Axes", report: Report) -> None:
     """Mark the recommended point; its name stands at the bottom, where there is room."""
+    chosen = report.recommendation
+    size = chosen.bytes_per_vector
+    score = report.ndcg("tuned", str(chosen.dimension), chosen.precision)
     bottom = axes.get_ylim()[0]
     axes.vlines(size, bottom, score, color=INK, linewidth=1, linestyle=(0, (2, 2)), zorder=1)
     axes.plot([size], [score], "o", markersize=17, fillstyle="none", color=INK, zorder=4)
     is_right = axes.transData.transform((size, 0))[0] > sum(axes.bbox.intervalx) / 2
     axes.annotate(
-        name,
+        f"{chosen.dimension}, {spoken(chosen.precision)}",
         (size, bottom),
         (-6 if is_right else 6, 8),
         textcoords="offset points",
@@ -142,34 +128,25 @@ def _bytes_axis(axes: "Axes", *, narrow: bool) -> None:
 
 def _against(report: Report, width: float) -> "Figure":
     """nDCG@10 at each dimension: BM25, both models, and both fused with BM25."""
-    figure = canvas(width, 380)
-    axes = place(figure, (44, 88 if _is_narrow(width) else 52, 12, 48))
+    figure = plots.canvas(width, 380)
+    axes = plots.place(figure, (44, 88 if _is_narrow(width) else 52, 12, 48))
     dimensions = list(report.comparison)[::-1]
     positions = range(len(dimensions))
-    for label, scores, look in _series(report):
-        values = [scores(dimension) for dimension in dimensions]
+    fused = report.fusion.scores
+    alone: dict[str, Any] = {"marker": "o", "linestyle": "-"}
+    together: dict[str, Any] = {"marker": "^", "linestyle": "--"}
+    base, tuned = {"color": BASE, "markerfacecolor": PAPER}, {"color": TUNED}
+    for label, values, look in (
+        ("base", [report.ndcg("base", d) for d in dimensions], alone | base),
+        ("tuned", [report.ndcg("tuned", d) for d in dimensions], alone | tuned),
+        ("BM25 + base", [fused.base[d][METRIC] for d in dimensions], together | base),
+        ("BM25 + tuned", [fused.tuned[d][METRIC] for d in dimensions], together | tuned),
+    ):
         axes.plot(positions, values, label=label, markersize=7, markeredgewidth=1.5, **look)
     axes.axhline(report.scores.bm25[METRIC], color=INK, linestyle=":", linewidth=1.5, label="BM25")
-    axes.set_xticks(positions, dimensions)
-    axes.set_xlim(-0.3, len(dimensions) - 0.7)
-    axes.grid(visible=False, axis="x")
-    axes.set_xlabel("dimensions", labelpad=8)
-    score_axis(axes)
-    head(axes, "nDCG@10")
-    legend_of(axes, axes.get_lines(), columns=2 if _is_narrow(width) else 5, above=36)
+    plots.dimension_axis(axes, dimensions, 0.3)
+    plots.legend_of(axes, axes.get_lines(), columns=2 if _is_narrow(width) else 5, above=36)
     return figure
-
-
-def _series(report: Report) -> list[tuple[str, Read, dict[str, Any]]]:
-    fused = report.fusion.scores
-    alone, together = {"marker": "o", "linestyle": "-"}, {"marker": "^", "linestyle": "--"}
-    base = {"color": BASE, "markerfacecolor": PAPER}
-    return [
-        ("base", lambda d: report.ndcg("base", d), {**alone, **base}),
-        ("tuned", lambda d: report.ndcg("tuned", d), {**alone, "color": TUNED}),
-        ("BM25 + base", lambda d: fused.base[d][METRIC], {**together, **base}),
-        ("BM25 + tuned", lambda d: fused.tuned[d][METRIC], {**together, "color": TUNED}),
-    ]
 
 
 def _slices(report: Report, width: float) -> "Figure":
@@ -178,8 +155,8 @@ def _slices(report: Report, width: float) -> "Figure":
     row, label = (36, 0) if _is_narrow(width) else (24, 250)
     groups = [(by, list(found)) for by, found in groupby(slices, key=lambda s: s.by)]
     height = row * len(slices) + 34 * len(groups)
-    figure = canvas(width, height + 64)
-    axes = place(figure, (label + 10, 16, 44, 48))
+    figure = plots.canvas(width, height + 64)
+    axes = plots.place(figure, (label + 10, 16, 44, 48))
     edge = -(label + 10) / (width - label - 54)
     axes.set_ylim(height, 0)
     write = partial(axes.text, transform=axes.get_yaxis_transform(), bbox=BEHIND_WORDS)
@@ -222,10 +199,10 @@ def _training(report: Report, width: float) -> "Figure":
         (f"nDCG@10 on validation at {report.main} dimensions", validation, TUNED),
         ("learning rate", "learning_rate", BASE),
     ]
-    figure = canvas(width, 3 * 144 + 44)
+    figure = plots.canvas(width, 3 * 144 + 44)
     last = max([1, *(entry["step"] for entry in training.history)])
     for row, (title, key, colour) in enumerate(panels):
-        axes = place(figure, (58, 36 + 144 * row, 14, 52 + 144 * (2 - row)))
+        axes = plots.place(figure, (58, 36 + 144 * row, 14, 52 + 144 * (2 - row)))
         start = [(0, training.base_validation)] if key == validation else []
         curve = start + [(e["step"], e[key]) for e in training.history if key in e]
         steps, values = zip(*curve, strict=True) if curve else ((), ())
@@ -236,7 +213,7 @@ def _training(report: Report, width: float) -> "Figure":
         axes.locator_params(axis="y", nbins=4)
         axes.locator_params(axis="x", integer=True, nbins=5 if _is_narrow(width) else 9)
         axes.tick_params(labelbottom=row == 2)
-        head(axes, title)
+        plots.head(axes, title)
     axes.set_xlabel("step", labelpad=8)
     # Of its three axes the last: 0.00002 is hard to read.
     axes.yaxis.set_major_formatter("{x:.1e}")

@@ -7,26 +7,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from job import wording
-from job.svg import visible
 
 if TYPE_CHECKING:
-    from jinja2 import Environment
     from markupsafe import Markup
 
 TEMPLATES = Path(__file__).parent / "templates"
+# The verdict's first words, which say whether it helped, are set apart.
 VERDICT = re.compile(r"^(Improved\.|Not improved:)")
+APART = r'<span class="verdict">\g<0></span>'
 QUOTED = re.compile(r"`([^`]+)`")
 # Whatever Markdown or HTML could take for its own.
 SPECIAL = re.compile(r"([\\`*_{}\[\]()#+\-.!|<>~&$@])")
 
 
 def render(template: str, **values: object) -> str:
-    return _environment(is_html=template.endswith(".html")).get_template(template).render(values)
-
-
-def _environment(*, is_html: bool) -> "Environment":
     from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
+    is_html = template.endswith(".html")
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=select_autoescape(["html"]),
@@ -36,29 +33,18 @@ def _environment(*, is_html: bool) -> "Environment":
         lstrip_blocks=True,
         keep_trailing_newline=not is_html,
     )
-    environment.filters |= {
-        "score": wording.score,
-        "change": wording.change,
-        "interval": wording.interval,
-        "share": wording.share,
-        "share_interval": wording.share_interval,
+    environment.filters |= vars(wording) | {
         "p": wording.format_p,
-        "usd": wording.usd,
-        "spoken": wording.spoken,
-        "gigabytes": wording.gigabytes,
-        "score_interval": lambda ci: f"[{ci[0]:.3f}, {ci[1]:.3f}]",
-        "one_decimal": "{:.1f}".format,
-        "rate": "{:.2e}".format,
         # `2026-11-23T18:40:12Z`, for people.
         "moment": lambda finished: f"{finished[:16].replace('T', ' ')} UTC",
         "json": partial(json.dumps, indent=2, ensure_ascii=False),
         "prose": _prose,
-        "headline": _headline,
+        "headline": lambda text: safe(VERDICT.sub(APART, str(_prose(text)))),
         "lower_first": lambda text: text[:1].lower() + text[1:],
         "plain": plain,
         "code": code,
     }
-    return environment
+    return environment.get_template(template).render(values)
 
 
 def safe(html: str) -> "Markup":
@@ -73,19 +59,14 @@ def _finalize(value: object) -> object:
     from markupsafe import Markup
 
     is_text = isinstance(value, str) and not isinstance(value, Markup)
-    return visible(str(value)) if is_text else value
+    return wording.visible(str(value)) if is_text else value
 
 
 def _prose(sentence: str) -> "Markup":
     """Escape a sentence, and set what stands in backticks as code."""
     from markupsafe import escape
 
-    return safe(QUOTED.sub(r"<code>\1</code>", str(escape(visible(sentence)))))
-
-
-def _headline(sentence: str) -> "Markup":
-    """Set the verdict's first words apart, which say whether it helped."""
-    return safe(VERDICT.sub(r'<span class="verdict">\g<0></span>', str(_prose(sentence))))
+    return safe(QUOTED.sub(r"<code>\1</code>", str(escape(wording.visible(sentence)))))
 
 
 def plain(text: str) -> str:

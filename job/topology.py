@@ -1,18 +1,18 @@
 """Which hosts and GPUs a run has, as SageMaker's configuration and the machine say."""
 
-import json
 import os
 import socket
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from job.errors import MachineError, SpecError
 from job.workspace import Workspace
 
+Value = TypeVar("Value")
 PORT = 29400
 SHARDED = "ShardedByS3Key"
 # A host's name may not be known yet when another one has started.
@@ -40,6 +40,14 @@ class Topology:
         return self.hosts.index(self.current)
 
 
+class _Resources(BaseModel):
+    """SageMaker's resourceconfig.json; on any other machine there is none."""
+
+    hosts: list[str] | None = None
+    current_host: str | None = None
+    network_interface_name: str | None = None
+
+
 def read_topology(workspace: Workspace, device: str) -> Topology:
     """Find out what the run has; a GPU each is what a process computes on.
 
@@ -47,11 +55,9 @@ def read_topology(workspace: Workspace, device: str) -> Topology:
     hosts meet (`address:port`; by default the first host, port 29400).
     """
     path = workspace.resource_config
-    with _sagemakers(path):
-        found = _read(path)
-        hosts = tuple(sorted(found.get("hosts") or ["localhost"]))
-        current = found.get("current_host") or hosts[0]
-        interface = found.get("network_interface_name")
+    found = _read(path, _Resources)
+    hosts = tuple(sorted(found.hosts or ["localhost"]))
+    current = found.current_host or hosts[0]
     if len(hosts) > 1:
         _refuse_sharded_channels(workspace.input_config)
     if current not in hosts:
@@ -61,21 +67,16 @@ def read_topology(workspace: Workspace, device: str) -> Topology:
         )
         raise MachineError(msg)
     address, port = _meeting_point(hosts[0])
-    return Topology(hosts, current, interface, _processes(device), address, port)
+    return Topology(hosts, current, found.network_interface_name, _processes(device), address, port)
 
 
-def _read(path: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.is_file() else {}
-    return found
-
-
-@contextmanager
-def _sagemakers(path: Path) -> Iterator[None]:
+def _read(path: Path, kind: type[Value]) -> Value:
     try:
-        yield
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+        return TypeAdapter(kind).validate_json(path.read_bytes() if path.is_file() else "{}")
+    except (OSError, ValueError) as error:
+        why = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
         msg = (
-            f"`{path}` is none of SageMaker's configuration files ({error}). Start the job through "
+            f"`{path}` is none of SageMaker's configuration files ({why}). Start the job through "
             "SageMaker, or delete that file."
         )
         raise MachineError(msg) from None
@@ -83,13 +84,11 @@ def _sagemakers(path: Path) -> Iterator[None]:
 
 def _refuse_sharded_channels(path: Path) -> None:
     """Refuse channels of which each host has only a part."""
-    with _sagemakers(path):
-        channels = _read(path).items()
-        sharded = [name for name, told in channels if told.get("S3DistributionType") == SHARDED]
+    channels = _read(path, dict[str, dict[str, Any]]).items()
+    sharded = [f"`{name}`" for name, told in channels if told.get("S3DistributionType") == SHARDED]
     if sharded:
-        names = ", ".join(f"`{name}`" for name in sharded)
         msg = (
-            f"SageMaker has split the files of the channel {names} among the hosts "
+            f"SageMaker has split the files of the channel {', '.join(sharded)} among the hosts "
             f"(`{SHARDED}`); every host reads all of them: request `FullyReplicated`."
         )
         raise SpecError(msg)

@@ -28,8 +28,14 @@ def run_workers(topology: Topology, workspace: Workspace, name: str) -> int:
     workspace.failure.unlink(missing_ok=True)
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     use_interface(topology)
+    passed: list[int] = []
+
+    def pass_on(number: int, _frame: FrameType | None) -> None:
+        passed.append(number)
+        _signal_children(number)
+
     for number in PASSED_ON:
-        signal.signal(number, _pass_on)
+        signal.signal(number, pass_on)
     heartbeat = None
     if len(topology.hosts) > 1:
         wait_for_names(topology)
@@ -37,7 +43,7 @@ def run_workers(topology: Topology, workspace: Workspace, name: str) -> int:
     failure, cause = _launch(topology, name), None
     if failure:
         told = heartbeat.cause if heartbeat else None
-        cause = told or _explain(failure, topology, workspace)
+        cause = told or _explain(failure, topology, workspace, passed)
         if heartbeat and not cause:
             cause = heartbeat.await_cause()
     if heartbeat:
@@ -86,50 +92,39 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _explain(failure: "ChildFailedError", topology: Topology, workspace: Workspace) -> Cause | None:
+def _explain(
+    failure: "ChildFailedError", topology: Topology, workspace: Workspace, passed: list[int]
+) -> Cause | None:
     """Say why the workers of this host ended; nothing where other hosts made them."""
     # In the order of their ends: torchrun ends the others, who tell of an interruption.
     codes = [found.exitcode for found in failure.failures.values()]
     passed_on = {-number for number in PASSED_ON}
     own = [code for code in codes if code != PEER_LOST and code not in passed_on]
-    if not own and _Passed.on and passed_on & set(codes):
+    if not own and passed and passed_on & set(codes):
         # While it ends, and before it listens, a process dies of what we pass on.
         own = [Interrupted.exit_code]
     if not own:
         return None
-    if own[0] > 0:
-        line = _noted(workspace) or (
-            "The run was interrupted, or ended without a reason. Launch it again to go on."
-        )
-        return Cause(topology.current, own[0], line)
-    if own[0] == -signal.SIGKILL:
+    code, line = own[0], _noted(workspace)
+    if code == -signal.SIGKILL:
+        code = OutOfMemory.exit_code
         line = (
             "A process of the run was killed (signal 9), as a system does whose memory has run "
             "out. Set `training.mini_batch_size`, for instance to 16, and launch the run again."
         )
-        return Cause(topology.current, OutOfMemory.exit_code, line)
-    line = (
-        f"A process of the run ended by signal {-own[0]} ({signal.Signals(-own[0]).name}). Launch "
-        "the run again to go on from its last checkpoint."
-    )
-    return Cause(topology.current, MachineError.exit_code, line)
+    elif code < 0:
+        line = (
+            f"A process of the run ended by signal {-code} ({signal.Signals(-code).name}). Launch "
+            "the run again to go on from its last checkpoint."
+        )
+        code = MachineError.exit_code
+    unsaid = "The run was interrupted, or ended without a reason. Launch it again to go on."
+    return Cause(topology.current, code, line or unsaid)
 
 
 def _noted(workspace: Workspace) -> str:
     """Return the reason that a worker of this host has left."""
     return workspace.failure.read_text("utf-8").strip() if workspace.failure.is_file() else ""
-
-
-class _Passed:
-    """Whether a signal to end was passed on."""
-
-    on = False
-
-
-def _pass_on(number: int, frame: FrameType | None) -> None:
-    del frame
-    _Passed.on = True
-    _signal_children(number)
 
 
 def _signal_children(number: int) -> None:

@@ -7,6 +7,7 @@ from job.ranking import DEPTH
 from job.report_document import Usage
 from job.report_scores import Recommendation
 from job.spec import JobSpec
+from job.templating import render
 from job.wording import RESCORED
 
 # NVIDIA A10G and its kin; the server's own documentation lists the images of other GPUs.
@@ -19,13 +20,9 @@ def usage(spec: JobSpec, run: str, advice: Recommendation, *, pushed: bool) -> U
         spec.output.hub if pushed and spec.output.hub else f"{_results(spec.output.uri, run)}/model"
     )
     dimension, precision = advice.dimension, advice.precision
-    quantized = None
-    if precision != "float32":
-        numpy = "import numpy as np\n" if stored_as(precision) == "binary" else ""
-        names = "SentenceTransformer, quantize_embeddings"
-        quantized = numpy + _load(model, dimension, names) + _quantized(precision)
+    quantized = None if precision == "float32" else _python(model, dimension, precision)
     return Usage(
-        python=_load(model, dimension, "SentenceTransformer") + SEARCH,
+        python=_python(model, dimension, "float32"),
         quantized=quantized,
         serve=_serve(model, dimension, on_hub=pushed),
     )
@@ -43,75 +40,14 @@ def _results(uri: str, run: str) -> str:
     return f"runs/{run}" if uri.startswith("s3://") else f"{uri}/{run}"
 
 
-def _load(model: str, dimension: int, names: str) -> str:
-    return f"""\
-from sentence_transformers import {names}
-
-texts = ["a document", "another document"]
-questions = ["a question"]
-
-model = SentenceTransformer({model!r}, truncate_dim={dimension})
-# Each applies the prompt that the model was tuned with.
-documents = model.encode_document(texts, normalize_embeddings=True)
-queries = model.encode_query(questions, normalize_embeddings=True)
-"""
-
-
-SEARCH = """
-# Cosine similarity, (questions, texts), and the ten best texts of each question.
-scores = queries @ documents.T
-best = scores.argsort(axis=1)[:, ::-1][:, :10]
-"""
-
-# What the index holds comes first, then how it is searched.
-INT8 = """
-stored = quantize_embeddings(documents, "int8", calibration_embeddings=documents)
-
-codes = quantize_embeddings(queries, "int8", calibration_embeddings=documents)
-numbers = stored.astype("float32")
-scores = codes.astype("float32") @ numbers.T
-"""
-
-BINARY = """
-stored = quantize_embeddings(documents, "ubinary")
-
-codes = quantize_embeddings(queries, "ubinary")
-signs, numbers = (
-    np.unpackbits(packed, axis=1, count=documents.shape[1]) * 2.0 - 1.0
-    for packed in (codes, stored)
-)
-# Largest where the Hamming distance is smallest.
-scores = signs @ numbers.T
-"""
-
-BY_CODES = """best = scores.argsort(axis=1)[:, ::-1][:, :10]
-"""
-
-RESCORED_INT8 = """
-# What a code counts, one value a component.
-weights = queries * (documents.max(axis=0) - documents.min(axis=0)) / 255
-"""
-
-RESCORED_BINARY = """
-weights = queries
-"""
-
-RESCORE = f"""\
-# The {RESCORE_MULTIPLIER * DEPTH} best by codes, ranked again by the float32 question.
-found = scores.argsort(axis=1)[:, ::-1][:, :{RESCORE_MULTIPLIER * DEPTH}]
-best = [
-    own[(numbers[own] @ weight).argsort()[::-1][:10]]
-    for own, weight in zip(found, weights, strict=True)
-]
-"""
-
-
-def _quantized(precision: str) -> str:
-    is_int8 = stored_as(precision) == "int8"
-    codes = INT8 if is_int8 else BINARY
-    if not precision.endswith(RESCORED):
-        return codes + BY_CODES
-    return codes + (RESCORED_INT8 if is_int8 else RESCORED_BINARY) + RESCORE
+def _python(model: str, dimension: int, precision: str) -> str:
+    return render(
+        "usage.txt",
+        model=repr(model),
+        dimension=dimension,
+        stored_as=stored_as(precision),
+        rescore=RESCORE_MULTIPLIER * DEPTH if precision.endswith(RESCORED) else 0,
+    )
 
 
 def _serve(model: str, dimension: int, *, on_hub: bool) -> str:

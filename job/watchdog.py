@@ -35,6 +35,11 @@ def alive(*_: object) -> None:
     _Pulse.at = time.monotonic()
 
 
+def _heard(_record: logging.LogRecord) -> bool:
+    alive()
+    return True
+
+
 @contextmanager
 def watched(workspace: Workspace, minutes: float) -> Iterator[None]:
     """End the process with `Stalled`'s code if nothing moves for so long; 0: never."""
@@ -42,8 +47,8 @@ def watched(workspace: Workspace, minutes: float) -> Iterator[None]:
         yield
         return
     alive()
-    listener, over = _Listener(), threading.Event()
-    log.addHandler(listener)
+    over = threading.Event()
+    log.addFilter(_heard)
     _dread(60 * minutes)
     threading.Thread(target=_watch, args=(workspace, 60 * minutes, over), daemon=True).start()
     try:
@@ -51,12 +56,7 @@ def watched(workspace: Workspace, minutes: float) -> Iterator[None]:
     finally:
         over.set()
         faulthandler.cancel_dump_traceback_later()
-        log.removeHandler(listener)
-
-
-class _Listener(logging.Handler):
-    def emit(self, record: logging.LogRecord) -> None:
-        alive(record)
+        log.removeFilter(_heard)
 
 
 def _watch(workspace: Workspace, limit: float, over: threading.Event) -> None:
@@ -93,12 +93,11 @@ def _end(workspace: Workspace, limit: float) -> None:
     last = threading.Timer(LAST_WORDS_SECONDS, os._exit, (Stalled.exit_code,))
     last.daemon = True
     last.start()
-    line = str(
-        Stalled(
-            f"Nothing has moved for {_spoken(limit)}, so the run ended itself; where it "
-            "stood is in its log. Launch it again to go on from its last checkpoint, or allow it "
-            "more in `EMBEDTUNE_STALL_MINUTES`."
-        )
+    spoken = f"{limit / 60:g} minutes" if limit >= 60 else f"{limit:g} seconds"
+    line = (
+        f"Nothing has moved for {spoken}, so the run ended itself; where it stood is in its log. "
+        "Launch it again to go on from its last checkpoint, or allow it more in "
+        "`EMBEDTUNE_STALL_MINUTES`."
     )
     stacks = _stacks()
     with suppress(OSError):
@@ -109,10 +108,6 @@ def _end(workspace: Workspace, limit: float) -> None:
             handle.write(f"{stacks}{line}\n")
     print(f"{stacks}Error: {line}", file=sys.stderr, flush=True)
     os._exit(Stalled.exit_code)
-
-
-def _spoken(seconds: float) -> str:
-    return f"{seconds / 60:g} minutes" if seconds >= 60 else f"{seconds:g} seconds"
 
 
 def _stacks() -> str:

@@ -12,6 +12,17 @@ UNSEEN = {
 LINES = {code: sign for code, sign in UNSEEN.items() if chr(code) not in "\t\n"}
 
 
+# What XML or a reader's eye does not take: written as a sign for it.
+SIGNS = {
+    **{code: chr(0x2400 + code) for code in range(0x20)},
+    **dict.fromkeys((*range(128, 160), *range(55296, 57344), 65534, 65535), "�"),
+    ord("\t"): "\t",
+    ord("\n"): "\n",
+    ord("\r"): " ",
+    0x7F: "\u2421",
+}
+
+
 def on_one_line(text: str) -> str:
     """Write a stranger's text so that whatever shows it only shows it."""
     return text.translate(UNSEEN)
@@ -22,20 +33,24 @@ def on_its_lines(text: str) -> str:
     return text.translate(LINES)
 
 
-def score(value: float) -> str:
-    return f"{value:.3f}"
+def visible(text: str) -> str:
+    """Replace control characters, which have no form of their own and which XML forbids."""
+    return text.translate(SIGNS)
 
 
-def change(value: float) -> str:
-    return f"{value:+.3f}"
+score = "{:.3f}".format
+change = "{:+.3f}".format
+share = "{:.1%}".format
+one_decimal = "{:.1f}".format
+rate = "{:.2e}".format
 
 
 def interval(ci: Sequence[float]) -> str:
     return f"[{ci[0]:+.3f}, {ci[1]:+.3f}]"
 
 
-def share(value: float) -> str:
-    return f"{value:.1%}"
+def score_interval(ci: Sequence[float]) -> str:
+    return f"[{ci[0]:.3f}, {ci[1]:.3f}]"
 
 
 def share_interval(ci: Sequence[float]) -> str:

@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from job.data import Dataset
-from job.markdown import to_markdown
-from job.page import to_html
+from job.page import to_html, to_markdown
 from job.ranking import METRICS, Scores
 from job.report_document import Report
 from job.workspace import write_atomically

@@ -6,8 +6,10 @@ everything.
 
 import importlib.util
 import json
+import multiprocessing
 import os
 import random
+import signal
 import socket
 import sys
 import time
@@ -16,10 +18,11 @@ from contextlib import suppress
 from pathlib import Path
 
 import psutil
-from chaos_job import context
 
 # Only to fail: a machine may be busy.
 PATIENCE_SECONDS = 240
+context = multiprocessing.get_context("forkserver")
+context.set_forkserver_preload(["job.pipeline", "datasets", "bm25s", "matplotlib.figure"])
 
 
 def together(processes, work, *arguments, hosts=1):
@@ -133,37 +136,34 @@ class Host:
         assert self._process.exitcode is not None, self.output
         return self._process.exitcode
 
-    def wait_for(self, text):
+    def says(self, text):
+        """Wait for a log line; returns whether it came before the end."""
         ends = time.monotonic() + PATIENCE_SECONDS
-        while text not in self.output:
-            assert self._process.is_alive(), self.output
+        while text not in self.output and self._process.is_alive():
             assert time.monotonic() < ends, self.output
             time.sleep(0.002)
+        return text in self.output
 
-    def workers(self):
-        """Return the processes that compute, by rank."""
-        found = {}
-        for child in psutil.Process(self._process.pid).children(recursive=True):
-            with suppress(psutil.Error):
-                if (rank := child.environ().get("RANK")) is not None:
-                    found[int(rank)] = child
-        return found
+    def wait_for(self, text):
+        assert self.says(text), self.output
 
     def send(self, number):
         """Send a signal to what was started first, as an engine does."""
-        os.kill(self._process.pid, number)
+        with suppress(ProcessLookupError):
+            os.kill(self._process.pid, number)
 
     def kill(self):
-        """Kill all of it at once, as where the machine is gone."""
-        if not self._process.is_alive():
-            return
-        supervisor = psutil.Process(self._process.pid)
-        # First the one that would tell others of its children's end.
-        supervisor.suspend()
-        for process in [*supervisor.children(recursive=True), supervisor]:
+        """Kill all of it at once, as where the machine is gone; returns whether it still ran."""
+        if self._process.is_alive():
             with suppress(psutil.NoSuchProcess):
-                process.kill()
+                supervisor = psutil.Process(self._process.pid)
+                # First the one that would tell others of its children's end.
+                supervisor.suspend()
+                for process in [*supervisor.children(recursive=True), supervisor]:
+                    with suppress(psutil.NoSuchProcess):
+                        process.kill()
         self._process.join()
+        return self._process.exitcode == -signal.SIGKILL
 
 
 def _supervise(arguments, log, environment, silence, folder):

@@ -34,8 +34,6 @@ FOCUSED = "[document.activeElement.tagName, document.activeElement.hash]"
 IS_IN_SIGHT = """(({top, left, bottom, right}) =>
     top >= 0 && left >= 0 && bottom <= innerHeight && right <= innerWidth && right - left > 20
 )(document.activeElement.getBoundingClientRect())"""
-FOLDED_UP = """[...document.querySelectorAll('details > :not(summary)')]
-    .filter(element => !element.offsetHeight).length"""
 # A page with one of each fault, and a script that says so.
 FAULTY = """<!doctype html><title>Faulty</title><body style="background: #fff">
 <p style="width: 3000px; color: #ddd">wide, and pale</p>

@@ -4,17 +4,33 @@
 a few.
 """
 
+import hashlib
 import json
 import os
 import random
+import signal
 import time
 
 import pytest
-from chaos_job import AFTER, STAGES, Start
-from held_job import outcome
+from worker_processes import Host
 
 RUNS = int(os.environ.get("CHAOS_RUNS", "9"))
-PLACES = (*STAGES, AFTER)
+# Where a run may be cut: the stages that it logs, and what comes after them.
+AFTER = "publish"
+PLACES = ("fetch", "data", "model", "score base", "train", "score tuned", "compare", "store", AFTER)
+# What a report tells of a run's own times and name.
+VOLATILE = {"job_name", "finished", "seconds", "cost", "usage", "repeat", "training"}
+
+
+def outcome(folder):
+    """Read a result; each file must be what the manifest says."""
+    manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
+    for name, entry in manifest.items():
+        assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == entry["sha256"], name
+    report = json.loads((folder / "report" / "report.json").read_text("utf-8"))
+    same = {key: value for key, value in report.items() if key not in VOLATILE}
+    digests = [manifest[n]["sha256"] for n in ("model/model.safetensors", "per_query.parquet")]
+    return same, digests
 
 
 @pytest.fixture(scope="module")
@@ -35,14 +51,12 @@ def start(tmp_path_factory, tiny_encoder, pairs_file, tiny_settings):
         config = workspace / "input" / "config"
         config.mkdir(parents=True, exist_ok=True)
         (config / "hyperparameters.json").write_text(json.dumps(settings), "utf-8")
-        return Start(workspace, name, root / f"{name}.log")
+        return Host(workspace, root / f"{name}.log", environment={"EMBEDTUNE_RUN": name})
 
     def result(name):
         """What a run has left, or nothing where it has no manifest."""
         folder = root / "runs" / name
-        if not (folder / "manifest.json").exists():
-            return None
-        return outcome(lambda file: (folder / file).read_bytes())
+        return outcome(folder) if (folder / "manifest.json").exists() else None
 
     begin.root, begin.result, begin.cuts = root, result, []
     return begin
@@ -53,7 +67,7 @@ def whole(start):
     """The run that nobody cuts: its outcome, and how long each of its places took."""
     run, seconds = start("whole"), {}
     for place in PLACES:
-        assert run.wait_for(_first_line(place)), run.log.read_text("utf-8")
+        assert run.says(_first_line(place)), run.output
         seconds[place] = time.monotonic()
     assert run.wait() == 0
     ends = [*list(seconds.values())[1:], time.monotonic()]
@@ -78,21 +92,22 @@ def test_a_run_that_is_cut_ends_as_if_it_had_not_been(start, whole, number):
     for place in [PLACES[number % len(PLACES)], *draw.sample(PLACES, draw.randint(0, 1))]:
         run = start(name)
         # A place that an earlier start has put behind itself is not seen again.
-        if run.wait_for(_first_line(place)):
+        if run.says(_first_line(place)):
             time.sleep(draw.random() * took[place])
         if number >= RUNS:
-            code = run.stop()
-            assert code in (0, 10), run.log.read_text("utf-8")
+            run.send(signal.SIGTERM)
+            code = run.wait()
+            assert code in (0, 10), run.output
             assert code == 10 or start.result(name)
         elif run.kill():
             start.cuts.append(place)
         assert start.result(name) in (None, expected)
-        assert "Traceback" not in run.log.read_text("utf-8")
+        assert "Traceback" not in run.output
 
     run = start(name)
 
-    assert run.wait() == 0, run.log.read_text("utf-8")
-    assert "Traceback" not in run.log.read_text("utf-8")
+    assert run.wait() == 0, run.output
+    assert "Traceback" not in run.output
     assert start.result(name) == expected
     assert not (start.root / "work" / name / "checkpoints").exists()
 

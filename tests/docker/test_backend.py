@@ -167,18 +167,6 @@ def test_the_command_of_a_dry_run_can_be_pasted(desk):
     assert place.run("report").stdout.startswith("r: nDCG@10 on ")
 
 
-def test_the_jobs_exit_code_comes_through(desk, tmp_path):
-    """What is wrong with the data is code 4, as everywhere."""
-    few = tmp_path / "few.jsonl"
-    few.write_text('{"question": "What is it?", "context": "A number"}\n')
-    place = desk(pairs=few)
-    done = place.run(*place.launch())
-    assert done.returncode == 4, done.stderr
-    assert "leaves 0 test queries of 1 usable rows" in done.stderr.splitlines()[-1]
-    assert place.receipt()["exit_code"] == 4
-    assert "failed" in place.run("ls").stdout
-
-
 def test_memory_that_runs_out_is_explained(desk):
     place = desk()
     done = place.run(*place.launch("--memory", "200m", "--set", "model.base=builtin:minilm"))

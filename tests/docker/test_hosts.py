@@ -47,13 +47,6 @@ signal.signal(signal.SIGTERM, lambda *_: sys.exit(10))
 print("at work", flush=True)
 time.sleep(100)
 """
-# The others end when one has gone.
-OUTLIVE = """
-print("at work", flush=True)
-calls[others[0]].recv(1)
-print(others[0], "has gone", flush=True)
-sys.exit(6)
-"""
 TOLD = [
     "algo-1: holds ['data', 'model', 'spec']",
     "algo-1: is algo-1 on eth0",
@@ -91,10 +84,15 @@ def nothing_is_left(place):
     return not place.containers() and not place.networks()
 
 
-def test_the_hosts_find_each_other_and_all_have_the_inputs(desk_of):
-    """Each line bears its host's name, then and later; the run's code is theirs."""
+@pytest.mark.parametrize("reaches_out", [False, True])
+def test_the_hosts_find_each_other_and_all_have_the_inputs(desk_of, reaches_out):
+    """Each line bears its host's name, then and later; the run's code is theirs.
+
+    Without `--network none` their network is an ordinary one.
+    """
     place = desk_of(MEET + TELL)
-    done = place.run(*place.launch("--hosts", "2"))
+    left_out = ("--network", "none") if reaches_out else ()
+    done = place.run(*(part for part in place.launch("--hosts", "2") if part not in left_out))
     assert (done.returncode, from_hosts(done.stderr)) == (8, TOLD), done.stderr
     receipt = place.receipt()
     assert receipt.pop("seconds") > 0
@@ -110,15 +108,6 @@ def test_the_hosts_find_each_other_and_all_have_the_inputs(desk_of):
     }
     assert nothing_is_left(place)
     assert from_hosts(place.run("logs", "r").stdout) == TOLD
-
-
-def test_the_hosts_of_a_run_that_reaches_out_meet_as_well(desk_of):
-    """Without `--network none` their network is an ordinary one."""
-    place = desk_of(MEET + TELL)
-    command = [part for part in place.launch("--hosts", "2") if part not in ("--network", "none")]
-    done = place.run(*command)
-    assert (done.returncode, from_hosts(done.stderr)) == (8, TOLD), done.stderr
-    assert nothing_is_left(place)
 
 
 def test_a_run_of_several_hosts_is_one_to_every_command(desk_of, tmp_path):
@@ -144,24 +133,6 @@ def test_ctrl_c_stops_all_hosts(desk_of):
     _, said = launched.communicate(timeout=300)
     assert launched.returncode == 10, said
     assert "--hosts 2" in said.splitlines()[-1]
-    assert nothing_is_left(place)
-
-
-def test_a_host_that_was_killed_is_named(desk_of):
-    """The others end for want of it; it is the cause."""
-    place = desk_of(MEET + OUTLIVE)
-    launched = place.start("--hosts", "2")
-    until(launched, "at work")
-    until(launched, "at work")
-    docker("kill", max(place.containers()))
-    _, said = launched.communicate(timeout=300)
-    line = (
-        "Error: The container of the host algo-2 was killed. Launch the run's name again to go on "
-        "from its checkpoint."
-    )
-    assert (launched.returncode, said.splitlines()[-1]) == (13, line)
-    assert "algo-1: algo-2 has gone" in said.splitlines()
-    assert place.receipt()["container_exit_codes"] == {"algo-1": 6, "algo-2": 137}
     assert nothing_is_left(place)
 
 

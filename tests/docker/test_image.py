@@ -100,18 +100,3 @@ def test_a_folder_that_cannot_be_written_is_a_clear_error(containers, mount):
     assert job.code == 6
     (line,) = job.output.splitlines()
     assert line.startswith("Error: The workspace `/opt/ml` cannot be written: Permission denied.")
-
-
-def test_a_full_disk_is_the_machines_fault(containers, mount):
-    """The model does not fit: exit code 6, not a bug of ours."""
-    inputs = f"{mount(STRANGER, training__epochs='0').folder}/input:/opt/ml/input:ro"
-    job = containers.run("--tmpfs", "/opt/ml:size=20m", "--volume", inputs)
-    assert job.code == 6, job.output
-    assert "The disk is full" in job.output.splitlines()[-1]
-
-
-def test_a_gpu_asked_of_the_job_where_none_is(containers, mount):
-    """The job names what it found and what to do."""
-    job = containers.run(*mount("0:0").options, "--env", "EMBEDTUNE_DEVICE=cuda")
-    assert job.code == 6, job.output
-    assert "`cuda` is not usable here (found: cpu)" in job.output.splitlines()[-1]

@@ -138,25 +138,3 @@ def test_the_snippets_of_a_runs_card_run(tiny_spec, tmp_path, monkeypatch):
             encode("ask5 tell7", convert_to_tensor=True),
             model.encode(f"{prompt}ask5 tell7", prompt="", convert_to_tensor=True),
         )
-
-
-@pytest.mark.parametrize(
-    ("fields", "said"),
-    [
-        ({}, ["fine-tuned with embedtune", "no test question or context was trained on"]),
-        ({"training__best_step": 0}, ["as it was: fine-tuning it", "did not help"]),
-        (
-            {"data__leakage__test_contexts_in_train": 0.517},
-            ["51.7% of the test contexts were trained on"],
-        ),
-        (
-            {"spec__evaluation__protocol": "article"},
-            ["0.0% of the test contexts were trained on"],
-        ),
-    ],
-    ids=["tuned", "untouched", "leaked", "article"],
-)
-def test_the_card_claims_only_what_is_so(write, fields, said):
-    """Not that an untouched model was tuned, nor that splits are clean where they are not."""
-    text = write(report=improved(**fields)).text
-    assert all(claim in text for claim in said)

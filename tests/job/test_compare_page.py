@@ -6,8 +6,7 @@ from html import unescape
 import pytest
 from reports import improved
 
-from job.compare_page import Group, to_compare_html
-from job.compare_plot import base_curves
+from job.compare_page import Group, base_curves, to_compare_html
 from job.report_document import Report
 
 SPEC = {

@@ -5,8 +5,7 @@ import threading
 from datetime import timedelta
 
 import pytest
-from chaos_job import context
-from worker_processes import PATIENCE_SECONDS, free_port, hold_a_store
+from worker_processes import PATIENCE_SECONDS, context, free_port, hold_a_store
 
 from job import heartbeat
 from job.errors import MachineError

@@ -18,29 +18,21 @@ OURS = [pytest.param(e("What is wrong."), e.exit_code, "What is wrong.", id=e.__
         for e in EmbedtuneError.__subclasses__()]  # fmt: skip
 MINI_BATCH = "Set `training.mini_batch_size`, for instance to 16."
 DISK_FULL = "The disk is full; free some space and launch the run again."
+MEMORY = f"Memory ran out ({{}}). {MINI_BATCH}"
+INTERRUPTED = "The run was interrupted; nothing of it is lost that was written."
+MISSING = "The package `bm25s` is missing here: `pip install 'embedtune[train]'`."
 # What Python, the system and the libraries raise, and what it means here.
 THEIRS = [
-    pytest.param(
-        KeyboardInterrupt(),
-        10,
-        "The run was interrupted; nothing of it is lost that was written.",
-        id="interrupted",
-    ),
-    pytest.param(MemoryError(), 14, f"Memory ran out (no details). {MINI_BATCH}", id="memory"),
-    pytest.param(
-        MemoryError("Unable to allocate 74.5 GiB for an array\nand more"),
+    (KeyboardInterrupt(), 10, INTERRUPTED),
+    (MemoryError(), 14, MEMORY.format("no details")),
+    (
+        MemoryError("Unable to allocate 74.5 GiB\nand more"),
         14,
-        f"Memory ran out (Unable to allocate 74.5 GiB for an array). {MINI_BATCH}",
-        id="memory with details",
+        MEMORY.format("Unable to allocate 74.5 GiB"),
     ),
-    pytest.param(OSError(errno.ENOSPC, "No space left on device"), 6, DISK_FULL, id="disk"),
-    pytest.param(OSError(errno.EDQUOT, "Quota exceeded"), 6, DISK_FULL, id="quota"),
-    pytest.param(
-        ModuleNotFoundError("No module named 'bm25s'", name="bm25s"),
-        6,
-        "The package `bm25s` is missing here: `pip install 'embedtune[train]'`.",
-        id="package",
-    ),
+    (OSError(errno.ENOSPC, "No space left on device"), 6, DISK_FULL),
+    (OSError(errno.EDQUOT, "Quota exceeded"), 6, DISK_FULL),
+    (ModuleNotFoundError("No module named 'bm25s'", name="bm25s"), 6, MISSING),
 ]
 
 
@@ -91,36 +83,6 @@ def test_an_expected_failure_becomes_its_code_and_one_line(error, code, line, wo
     assert exit_code(fail_with(error), workspace) == code
     assert capsys.readouterr() == ("", f"Error: {line}\n")
     assert workspace.failure.read_text("utf-8") == f"{line}\n"
-
-
-def test_the_devices_memory_is_memory_too(workspace, capsys):
-    """torch's own exception is told from a bug, and its pages of details are cut to one line."""
-    import torch
-
-    details = "CUDA out of memory. Tried to allocate 2.00 GiB."
-    error = torch.OutOfMemoryError(f"{details}\nGPU 0 has a total capacity of 22 GiB")
-    line = f"Memory ran out ({details}). {MINI_BATCH}"
-
-    assert exit_code(fail_with(error), workspace) == 14
-    assert capsys.readouterr().err == f"Error: {line}\n"
-    assert workspace.failure.read_text("utf-8") == f"{line}\n"
-
-
-def test_what_torch_cannot_allocate_on_the_cpu_is_memory_too(capsys):
-    """It has no class of its own for that: a plain RuntimeError."""
-    import torch
-
-    assert exit_code(lambda: torch.empty(1 << 50), None) == 14
-    assert capsys.readouterr().err.startswith("Error: Memory ran out ([enforce fail at ")
-
-
-def test_a_missing_package_names_the_extra_that_brings_it(capsys):
-    """`check` needs less than `train`; either is one line with the pip command."""
-    error = ModuleNotFoundError("No module named 'pyarrow'", name="pyarrow")
-    assert exit_code(fail_with(error), None, extra="data") == 6
-    assert capsys.readouterr().err == (
-        "Error: The package `pyarrow` is missing here: `pip install 'embedtune[data]'`.\n"
-    )
 
 
 def test_an_unexpected_exception_is_a_bug_with_a_traceback(workspace, capsys):

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from reports import improved, perfect
 
+from job.plots import VARIABLES
 from job.report_document import Report
 from job.report_plots import KINDS_DRAWN, PLOTS, draw
-from job.svg import VARIABLES
 
 WIDE = 720
 
@@ -132,18 +132,6 @@ def test_a_drawing_takes_the_pages_colours_and_font(report, name):
         assert "font-family" not in drawing
         assert "<style" not in drawing
         assert "<metadata" not in drawing
-
-
-def test_ids_are_not_shared(report):
-    """Two drawings of one page refer each to its own parts."""
-    ids = [re.findall(r' id="([^"]+)"', d) for name in PLOTS for d in drawings(report, name)]
-    flat = [one for found in ids for one in found]
-    assert len(flat) == len(set(flat))
-    for name in PLOTS:
-        for drawing, variant in zip(drawings(report, name), ("wide", "narrow"), strict=True):
-            referred = re.findall(r'href="#([^"]+)"|url\(#([^)]+)\)', drawing)
-            assert {a or b for a, b in referred} <= set(re.findall(r' id="([^"]+)"', drawing))
-            assert f'aria-labelledby="{name}-{variant}-title {name}-{variant}-desc"' in drawing
 
 
 @pytest.mark.parametrize(

@@ -68,13 +68,18 @@ def test_without_other_hosts_this_one_is_all(workspace, text):
 UNREADABLE = ["{", "[]", '{"hosts": 3}', '{"hosts": ["algo-1", 2]}']
 
 
-@pytest.mark.parametrize("text", [*UNREADABLE, json.dumps(TOLD | {"current_host": "algo-9"})])
-def test_a_damaged_configuration_is_named(workspace, text):
+@pytest.mark.parametrize(
+    ("resources", "inputs", "file"),
+    [
+        *((text, None, "resourceconfig") for text in UNREADABLE),
+        (json.dumps(TOLD | {"current_host": "algo-9"}), None, "resourceconfig"),
+        (json.dumps(TOLD), "[]", "inputdataconfig"),
+    ],
+)
+def test_a_damaged_configuration_is_named(workspace, resources, inputs, file):
     """Going on alone would train twice and call it one run."""
-    place = workspace(text)
-
-    with pytest.raises(MachineError, match=f"`{place.resource_config}`"):
-        read_topology(place, "cpu")
+    with pytest.raises(MachineError, match=rf"`\S+/{file}\.json`"):
+        read_topology(workspace(resources, inputs), "cpu")
 
 
 def test_channels_that_are_split_among_hosts_are_refused(workspace):
@@ -90,24 +95,18 @@ def test_channels_that_are_split_among_hosts_are_refused(workspace):
         read_topology(place, "cpu")
 
 
-@pytest.mark.parametrize("channels", ['{"data": {"S3DistributionType": "FullyReplicated"}}', "{}"])
-def test_channels_that_every_host_has_are_read(workspace, channels):
-    """SageMaker's default."""
-    assert read_topology(workspace(json.dumps(TOLD), channels), "cpu").world_size == 3
-
-
-def test_one_host_has_all_of_a_split_channel(workspace):
-    """There is nobody else to have a part of it."""
-    channels = '{"data": {"S3DistributionType": "ShardedByS3Key"}}'
-    assert read_topology(workspace("{}", channels), "cpu").world_size == 1
-
-
-def test_a_damaged_configuration_of_channels_is_named(workspace):
-    """Whether they are split is not known then."""
-    place = workspace(json.dumps(TOLD), "[]")
-
-    with pytest.raises(MachineError, match=f"`{place.input_config}`"):
-        read_topology(place, "cpu")
+@pytest.mark.parametrize(
+    ("resources", "channels", "hosts"),
+    [
+        # SageMaker's default, and no channel at all.
+        (json.dumps(TOLD), '{"data": {"S3DistributionType": "FullyReplicated"}}', 3),
+        (json.dumps(TOLD), "{}", 3),
+        # There is nobody else to have a part of it.
+        ("{}", '{"data": {"S3DistributionType": "ShardedByS3Key"}}', 1),
+    ],
+)
+def test_channels_that_every_host_has_are_read(workspace, resources, channels, hosts):
+    assert read_topology(workspace(resources, channels), "cpu").world_size == hosts
 
 
 # What the user says

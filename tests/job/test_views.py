@@ -7,8 +7,7 @@ from itertools import pairwise
 import pytest
 import reports
 
-from job.markdown import to_markdown
-from job.page import to_html
+from job.page import to_html, to_markdown
 from job.report_document import Report
 from job.templating import plain
 
@@ -125,7 +124,9 @@ def test_the_page_is_sound(page, html):
     assert len(ids) == len(set(ids))
     named = {name for value in page.values("aria-labelledby") for name in value.split()}
     linked = {value[1:] for value in page.values("href") if value.startswith("#")}
-    assert named | linked <= set(ids)
+    drawn = re.findall(r"url\(#([^)]+)\)", html)
+    assert linked > {"main", "decision"}
+    assert {*named, *linked, *drawn} <= set(ids)
     for landmark in ("header", "nav", "main", "footer"):
         assert page.tags.count(landmark) == 1
     assert len(html.encode()) < 400_000

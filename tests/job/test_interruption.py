@@ -1,0 +1,53 @@
+"""A signal to stop is never lost, whatever Python was doing when it came."""
+
+import signal
+import sys
+
+import pytest
+
+from job.interruption import StopSignal
+from job.progress import Progress
+
+
+class Dying:
+    def __del__(self):
+        signal.raise_signal(signal.SIGTERM)
+
+
+@pytest.fixture
+def stop():
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    made = StopSignal()
+    made.install()
+    yield made
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def swallowed(monkeypatch):
+    """Collect the exceptions that Python ignores."""
+    found = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda error: found.append(error.exc_type))
+    return found
+
+
+def test_a_stop_that_python_swallows_ends_the_run_at_its_next_stage(stop, swallowed):
+    """What is raised within a `__del__` goes no further."""
+    progress = Progress(0.0, check=stop.check)
+    with progress.stage("data"):
+        Dying()
+    assert swallowed == [KeyboardInterrupt]
+    assert stop.requested
+    with pytest.raises(KeyboardInterrupt), progress.stage("model"):
+        pytest.fail("the stage began")
+
+
+def test_a_stop_that_python_swallows_ends_a_training_after_its_step(stop, swallowed):
+    """As one does that comes while it trains; a second one ends it at once."""
+    Dying()
+    assert swallowed == [KeyboardInterrupt]
+    with stop.awaited():
+        assert stop.requested
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
