@@ -112,18 +112,14 @@ def _download(
     kind: str,
     commit: str,
     max_bytes: float,
-    wanted: list[str] | None = None,
+    wanted: list[str],
     ignored: tuple[str, ...] = (),
 ) -> Path:
     from huggingface_hub import constants, snapshot_download
 
+    patterns = {"allow_patterns": wanted, "ignore_patterns": list(ignored)}
     fetch: Callable[..., Any] = partial(
-        snapshot_download,
-        repository,
-        repo_type=kind,
-        revision=commit,
-        allow_patterns=wanted,
-        ignore_patterns=list(ignored),
+        snapshot_download, repository, repo_type=kind, revision=commit, **patterns
     )
     with _explained(repository, kind):
         if shared := _from_shared_cache(fetch):

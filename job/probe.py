@@ -8,12 +8,7 @@ import pyarrow as pa
 
 from job.data import Corpus, Dataset, Queries, build_search
 from job.errors import DataError, SpecError
-from job.pairs import (
-    Judged,
-    judge_documents,
-    judge_rows,
-    text_key,
-)
+from job.pairs import Judged, judge_documents, judge_rows, text_key
 from job.rows import Channels, Rows
 from job.sources import open_source
 from job.spec import JobSpec
@@ -43,8 +38,13 @@ def load_probe(spec: JobSpec, channels: Channels, dataset: Dataset) -> Probe | N
     place = str(channels["probe"]) if "probe" in channels else named
     if place is None:
         return None
-    if named is not None:
-        _require_another(named, spec.data.source)
+    own = spec.data.source
+    if named and own and (named == own or Path(named).resolve() == Path(own).resolve()):
+        msg = (
+            f"`evaluation.probe` is `{named}`, the job's own data: what a model was trained on "
+            "does not show what it forgot. Name data of another domain."
+        )
+        raise SpecError(msg)
     found = open_source(place, spec.data, "probe")
     # Marked as of one split: its authors' splits are no matter here.
     judged = judge_rows(found.rows, spec.data.min_characters, "test")
@@ -60,21 +60,10 @@ def load_probe(spec: JobSpec, channels: Channels, dataset: Dataset) -> Probe | N
     return Probe(source, *build_search(rows, spec.data.near_duplicate_threshold), left_out)
 
 
-def _require_another(probe: str, source: str | None) -> None:
-    if source is not None and (probe == source or Path(probe).resolve() == Path(source).resolve()):
-        msg = (
-            f"`evaluation.probe` is `{probe}`, the job's own data: what a model was trained on "
-            "does not show what it forgot. Name data of another domain."
-        )
-        raise SpecError(msg)
-
-
 def _not_in(dataset: Dataset, pairs: pa.Table) -> IntArray:
     """Find the rows that share no text with a job's data, of whatever split."""
-    tables = (dataset.train.table, dataset.validation_pairs, dataset.test_pairs)
-    own = np.array(
-        [text_key(t) for table in tables for n in TEXTS for t in column_values(table[n])], np.uint64
-    )
+    columns = [table[name] for table in dataset.tables for name in TEXTS]
+    own = np.array([text_key(t) for c in columns for t in column_values(c)], np.uint64)
     shared = [np.isin(pairs[f"{name}_key"].to_numpy(), own) for name in TEXTS]
     return np.flatnonzero(~np.logical_or(*shared))
 

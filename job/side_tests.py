@@ -16,24 +16,12 @@ from job.rows import Channels
 from job.spec import JobSpec
 from job.wording import change, format_p, interval
 
-
-@dataclass(frozen=True)
-class Verdicts:
-    """What a difference means here, if it is beyond chance and if it is not."""
-
-    gain: str
-    loss: str
-    neither: str
-
-    def of(self, lift: Lift) -> str:
-        if lift.is_gain:
-            return self.gain
-        return self.loss if lift.is_loss else self.neither
-
-
-FORGETTING = Verdicts("it gained there too", "it forgot", "no loss beyond chance")
-OTHER_RULES = Verdicts(
-    "the gain holds under them", "a loss under them", "no difference beyond chance under them"
+# What a gain, a loss and a difference within chance mean in each test.
+FORGETTING = ("it gained there too", "it forgot", "no loss beyond chance")
+OTHER_RULES = (
+    "the gain holds under them",
+    "a loss under them",
+    "no difference beyond chance under them",
 )
 
 
@@ -44,7 +32,7 @@ class SideTest:
     corpus: Corpus
     # What its sentence begins with.
     opening: str
-    verdicts: Verdicts
+    verdicts: tuple[str, str, str]
     # None: each model's own.
     prompts: Prompts | None = None
     # Usable rows that were not taken, as a text of theirs is in the job's own data.
@@ -87,7 +75,8 @@ class SideTest:
         if lift.wins == lift.losses == 0:
             return f"stayed at {after:.3f}: no query changed."
         numbers = f"{change(lift.lift)} {interval(lift.ci)}, {format_p(lift.p_value)}"
-        return f"went from {before:.3f} to {after:.3f}, {numbers}: {self.verdicts.of(lift)}."
+        verdict = self.verdicts[0 if lift.is_gain else 1 if lift.is_loss else 2]
+        return f"went from {before:.3f} to {after:.3f}, {numbers}: {verdict}."
 
 
 def side_tests(spec: JobSpec, channels: Channels, dataset: Dataset) -> dict[str, SideTest]:
@@ -95,22 +84,10 @@ def side_tests(spec: JobSpec, channels: Channels, dataset: Dataset) -> dict[str,
     tests = {}
     if probe := load_probe(spec, channels, dataset):
         opening = f"On {probe.source}, which was not trained on,"
-        tests["probe"] = SideTest(
-            probe.source,
-            probe.queries,
-            probe.corpus,
-            opening,
-            FORGETTING,
-            left_out=probe.left_out,
-        )
+        found = (probe.source, probe.queries, probe.corpus)
+        tests["probe"] = SideTest(*found, opening, FORGETTING, left_out=probe.left_out)
     if spec.evaluation.protocol == "both":
-        queries, corpus = article_test(dataset)
-        tests["article"] = SideTest(
-            str(dataset.facts["source"]),
-            queries,
-            corpus,
-            "By the article's rules (each row's context a document of its own, no prompts)",
-            OTHER_RULES,
-            Prompts(),
-        )
+        opening = "By the article's rules (each row's context a document of its own, no prompts)"
+        found = (str(dataset.facts["source"]), *article_test(dataset))
+        tests["article"] = SideTest(*found, opening, OTHER_RULES, Prompts())
     return tests

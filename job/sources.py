@@ -76,16 +76,9 @@ def open_source(name: str, spec: DataSpec, role: str = "data") -> Source:
             raise DataError(msg)
         mined = (Record(name, n, dict(pair)) for n, pair in enumerate(mine_pairs(), start=1))
         return _from_records(name, mined, Columns(group=required), group)
-    path = Path(name)
-    with explained(path):
-        is_there, beir = path.exists(), is_beir(path)
-    if not is_there:
-        msg = (
-            f"`{name}` does not exist (as a path), nor does it look like a Hub id (`owner/name`). "
-            "Check the spelling."
-        )
-        raise DataError(msg)
-    if beir:
+    missing = "does not exist (as a path), nor does it look like a Hub id (`owner/name`)"
+    path = _existing(name, f"`{name}` {missing}. Check the spelling.")
+    if is_beir(path):
         return _from_beir(name, path, group, required)
     wanted = None if role == "probe" else spec.columns.model_copy(update={"group": required})
     return _from_records(name, read_records(path), wanted, group)
@@ -93,12 +86,7 @@ def open_source(name: str, spec: DataSpec, role: str = "data") -> Source:
 
 def open_documents(name: str) -> Iterator[Document]:
     """Read the documents of `data.corpus`: columns `text` and, if they have one, `id` or `_id`."""
-    path = Path(name)
-    with explained(path):
-        is_there = path.exists()
-    if not is_there:
-        msg = f"`data.corpus` is `{name}`, which does not exist; check the path."
-        raise DataError(msg)
+    path = _existing(name, f"`data.corpus` is `{name}`, which does not exist; check the path.")
     for number, record in enumerate(read_records(path), start=1):
         if "text" not in record.fields:
             msg = f"`{record.file}` row {record.row} has no `text`; a corpus has `id` and `text`."
@@ -106,6 +94,13 @@ def open_documents(name: str) -> Iterator[Document]:
         given = [record.fields[key] for key in ("id", "_id") if record.fields.get(key) is not None]
         name = identifier(given[0]) if given else f"c{number:08d}"
         yield Document(name, _joined(record.fields), record.file, record.row)
+
+
+def _existing(name: str, missing: str) -> Path:
+    with explained(name):
+        if not Path(name).exists():
+            raise DataError(missing)
+    return Path(name)
 
 
 def identifier(given: object) -> str:
@@ -236,10 +231,8 @@ def _beir_records(folder: Path, stem: str) -> Iterator[Record]:
 
 
 def _beir_file(folder: Path, stem: str) -> Path | None:
-    for suffix in (".jsonl", ".jsonl.gz"):
-        if (folder / f"{stem}{suffix}").is_file():
-            return folder / f"{stem}{suffix}"
-    return None
+    files = (folder / f"{stem}{suffix}" for suffix in (".jsonl", ".jsonl.gz"))
+    return next((file for file in files if file.is_file()), None)
 
 
 def _joined(fields: dict[str, Any]) -> Any:  # noqa: ANN401  what a file holds is judged later

@@ -37,10 +37,10 @@ class TableFile:
         if len(self._rows) == BATCH:
             self._flush()
 
-    def append(self, rows: pa.Table | pa.RecordBatch) -> None:
+    def append(self, rows: pa.Table) -> None:
         self._flush()
-        for number, column in enumerate(self._columns):
-            for array in _pieces(rows.column(number)):
+        for column, values in zip(self._columns, rows.columns, strict=True):
+            for array in values.chunks:
                 column.append(array)
 
     def table(self) -> pa.Table:
@@ -78,8 +78,7 @@ def one_table(tables: Sequence[pa.Table]) -> pa.Table:
         return filled[0]
     whole = TableFile(filled[0].schema)
     for table in filled:
-        for batch in table.to_batches(max_chunksize=BATCH):
-            whole.append(batch)
+        whole.append(table)
     return whole.table()
 
 
@@ -116,13 +115,11 @@ class JoinedColumn:
         sources = np.searchsorted(self._starts, positions, side="right") - 1
         # By source, then moved to where each was asked for.
         order = np.argsort(sources, kind="stable")
-        place = np.empty(len(order), dtype=np.int64)
-        place[order] = np.arange(len(order))
         parts = [
             self._arrays[source].take(pa.array(positions[sources == source] - self._starts[source]))
             for source in np.unique(sources)
         ]
-        return pa.concat_arrays(parts).take(pa.array(place))
+        return pa.concat_arrays(parts).take(pa.array(np.argsort(order)))
 
 
 def _pieces(column: pa.Array | pa.ChunkedArray) -> list[pa.Array]:
@@ -162,7 +159,9 @@ class _ColumnFile:
             self._values.write(array.buffers()[2][start:stop])
 
     def array(self) -> pa.Array:
-        buffers = [pa.py_buffer(self._valid_bits()) if self._nulls else None]
+        valid = np.frombuffer(self._valid.finished(), np.uint8)
+        bits = pa.py_buffer(np.packbits(valid, bitorder="little"))
+        buffers = [bits if self._nulls else None]
         if not pa.types.is_primitive(self._kind):
             buffers.append(self._offsets.finished())
         if not self._items:
@@ -171,9 +170,6 @@ class _ColumnFile:
         return pa.Array.from_buffers(
             self._kind, self._length, buffers, self._nulls, children=children
         )
-
-    def _valid_bits(self) -> np.ndarray[Any, np.dtype[np.uint8]]:
-        return np.packbits(np.frombuffer(self._valid.finished(), np.uint8), bitorder="little")
 
 
 class _Buffer:

@@ -109,24 +109,6 @@ def test_settings_of_the_data_count():
     assert "Splits     train 8, validation 2, test 10; corpus " in told
 
 
-@pytest.mark.parametrize(
-    ("place", "settings", "code", "named"),
-    [
-        ("nowhere", {}, 4, "`nowhere`"),
-        ("pairs.jsonl", {"data__limits": "3"}, 3, "`data.limits`"),
-        ("pairs.jsonl", {"data__columns__anchor": "Q"}, 4, "`data.columns.anchor`"),
-    ],
-)
-@pytest.mark.usefixtures("folder")
-def test_what_cannot_be_checked_is_refused_in_a_line(place, settings, code, named):
-    """The code says whose fault it is; nothing is printed that would pass for facts."""
-    found, told, talk = check(place, **settings)
-    assert (found, told) == (code, "")
-    assert talk.startswith("Error: ")
-    assert named in talk
-    assert talk.count("\n") == 1
-
-
 @pytest.mark.parametrize(("limit", "cut"), [(12, "5.9%"), (None, "0.0%")])
 @pytest.mark.usefixtures("folder")
 def test_texts_that_the_model_would_cut_are_counted(tiny_encoder, tmp_path, limit, cut):

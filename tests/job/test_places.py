@@ -1,6 +1,5 @@
 """Places: folders on disk and in S3 keep and give the same, and fail in one line."""
 
-import random
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -215,18 +214,6 @@ def test_the_bucket_itself_is_a_place_and_any_other_address_a_folder(s3, tmp_pat
 # What only S3 does.
 
 
-def test_a_large_object_travels_in_parts(s3, bucket, make_file, tmp_path):
-    """Above 8 MiB an object goes up in parts and comes down in ranges, to the same bytes."""
-    data = random.Random(0).randbytes(17 * MIB)
-    bucket.put({"big": make_file(data)})
-    assert s3.get("box", "runs/big") == data
-    bucket.get(bucket.files(), tmp_path / "back")
-    assert below(tmp_path / "back") == {"big": data}
-    parts = sorted(r.received for r in s3.requests if r.method == "PUT")
-    ranges = sorted(r.sent for r in s3.requests if r.method == "GET" and r.path.endswith("big"))
-    assert parts == ranges == [MIB, 8 * MIB, 8 * MIB]
-
-
 @pytest.mark.parametrize("key", ["alias/mine", None], ids=["a key", "none"])
 def test_the_kms_key_encrypts_all_that_is_written(s3, make_file, key):
     """Texts, files and files in parts, in a joined place too; without one the bucket decides."""
@@ -259,14 +246,6 @@ def test_an_object_is_told_from_a_prefix_and_from_the_mark_of_a_folder(s3, tmp_p
     assert below(tmp_path / "back") == {"pairs.jsonl": b"12"}
 
 
-def test_a_listing_of_many_pages_is_whole(s3, bucket):
-    """S3 lists a thousand keys at a time."""
-    for number in range(1001):
-        s3.put("box", f"runs/{number:04d}/x", b"")
-    assert names(bucket) == [f"{number:04d}/x" for number in range(1001)]
-    assert len(bucket.folders()) == 1001
-
-
 def test_the_endpoint_may_have_a_name(s3, bucket, monkeypatch, tmp_path):
     """The bucket stands in the path: `box.localhost` is no host."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", s3.endpoint.replace("127.0.0.1", "localhost"))
@@ -281,16 +260,6 @@ def test_the_endpoint_may_have_a_name(s3, bucket, monkeypatch, tmp_path):
     forget_client()
     url = s3_client().generate_presigned_url("get_object", {"Bucket": "box", "Key": "x"})
     assert url.startswith("https://box.s3.amazonaws.com/x?")
-
-
-def test_a_bucket_in_another_region_is_found(s3, make_file, tmp_path):
-    """The client signs for the region that S3 names, in everything that it does."""
-    s3.bucket("far", region="eu-central-1")
-    s3.redirect("far", "eu-central-1")
-    for work in OPERATIONS.values():
-        forget_client()
-        work(S3Place("s3://far/runs"), make_file(b"1"), tmp_path / "back")
-    assert s3.keys("far") == ["runs/put", "runs/write"]
 
 
 # What goes wrong. Each operation as one who has listed `a`, an object of three bytes, does it.

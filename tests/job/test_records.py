@@ -143,18 +143,6 @@ def test_the_suffix_below_gz_says_the_format(name, expected):
     assert file_format(Path(name)) == expected
 
 
-def test_a_cut_off_gzip_file_says_how_far_it_could_be_read(tmp_path):
-    """The rows before the cut come first, then the error: nothing passes for the whole file."""
-    path = tmp_path / "a.jsonl.gz"
-    text = "".join(f'{{"question": "{n}"}}\n' for n in range(5000))
-    path.write_bytes(gzip.compress(text.encode(), mtime=0)[:-2000])
-    rows, records = [], read_records(path)
-    with pytest.raises(DataError) as caught:
-        rows.extend(records)
-    assert len(rows) > 100
-    assert f"after line {len(rows)}" in str(caught.value)
-
-
 def test_a_folder_that_cannot_be_looked_into_is_no_empty_one(tmp_path, monkeypatch):
     """Its rows would be missing in silence."""
     inner = write(tmp_path / "inner" / "b.jsonl", as_lines(ROWS)).parent

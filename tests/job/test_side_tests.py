@@ -6,6 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from conftest import distinct_rows as rows_of
+from conftest import write_jsonl
 
 from job.data import load_dataset
 from job.evaluate import Dimensions
@@ -20,32 +22,16 @@ DIMENSIONS = Dimensions((64, 16), 16)
 PROMPTS = Prompts("ask1 ask2 ", "tell3 tell4 ")
 
 
-def write_jsonl(path, rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
-    return str(path)
-
-
-def rows_of(count, word):
-    """Make pairs of which no two texts are alike."""
-    return [
-        {
-            "question": f"{word}{n} asks{n} this{n}?",
-            "context": f"{word}{n} says{n} that{n}.",
-        }
-        for n in range(count)
-    ]
-
-
 @pytest.fixture
 def load(tmp_path):
     """Load the side tests of a job with sixty rows of its own, and of the given probe."""
-    data = write_jsonl(tmp_path / "data.jsonl", rows_of(60, "own"))
+    data = str(write_jsonl(tmp_path / "data.jsonl", rows_of(60, "own")))
 
     def make(probe=None, **fields):
         settings = {"data.source": data, "data.min_test_queries": "3"}
         settings |= {key.replace("__", "."): value for key, value in fields.items()}
         if probe is not None:
-            settings["evaluation.probe"] = write_jsonl(tmp_path / "probe.jsonl", probe)
+            settings["evaluation.probe"] = str(write_jsonl(tmp_path / "probe.jsonl", probe))
         spec = build_spec({}, settings)
         return side_tests(spec, {}, load_dataset(spec.data, {})), spec
 
@@ -118,7 +104,7 @@ SOME_THIRD = [3] * 20 + [1] * 40
 ONE_THIRD = [3] + [1] * 59
 FIVE_THIRD = [3] * 5 + [1] * 55
 FIVE_NINTH, SIX_TENTH = [1] + [9] * 5 + [1] * 54, [10] * 6 + [1] * 54
-GAINED, NO_LOSS = FORGETTING.gain, FORGETTING.neither
+GAINED, _, NO_LOSS = FORGETTING
 
 
 def test_what_was_forgotten_is_told(conclude):
@@ -168,9 +154,9 @@ def test_where_no_query_changed_there_is_nothing_to_conclude(conclude):
 @pytest.mark.parametrize(
     ("before", "after", "told"),
     [
-        (SOME_THIRD, ALL_FIRST, OTHER_RULES.gain),
-        (ALL_FIRST, SOME_THIRD, OTHER_RULES.loss),
-        (ALL_FIRST, ONE_THIRD, OTHER_RULES.neither),
+        (SOME_THIRD, ALL_FIRST, OTHER_RULES[0]),
+        (ALL_FIRST, SOME_THIRD, OTHER_RULES[1]),
+        (ALL_FIRST, ONE_THIRD, OTHER_RULES[2]),
     ],
 )
 def test_other_rules_have_words_of_their_own(conclude, before, after, told):
