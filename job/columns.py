@@ -85,8 +85,8 @@ def _refuse_scores(fields: Mapping[str, Any], source: str, *, nameable: bool) ->
     if scored:
         naming = "name the columns with `--set data.columns.anchor=… --set data.columns.positive=…`"
         msg = (
-            f"`{source}` has a column `{scored[0]}`: no scores or labels are accepted, only pairs in "
-            "which the context answers the question. Keep those rows and "
+            f"`{source}` has a column `{scored[0]}`: neither scores nor labels are accepted, only "
+            "pairs in which the context answers the question. Keep those rows and "
             f"{naming if nameable else 'drop that column'}."
         )
         raise DataError(msg)

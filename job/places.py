@@ -5,7 +5,7 @@ Light to import: boto3 is loaded when S3 is first asked for.
 
 import re
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,7 +17,6 @@ from job.errors import SpecError, StorageError
 from job.workspace import explained, link_or_copy, write_atomically
 
 S3 = "s3://"
-NO_OBJECT = ("404", "NoSuchKey", "NotFound")
 
 
 @dataclass(frozen=True)
@@ -146,11 +145,16 @@ class S3Place:
         return found["LastModified"] if found else None
 
     def _head(self, name: str) -> Any:  # noqa: ANN401  boto3 has no types here
+        where = {"Bucket": self.bucket, "Key": self._prefix + name}
+        return self._answer(name, lambda: s3.s3_client().head_object(**where))
+
+    def _answer(self, name: str, ask: Callable[[], Any]) -> Any:  # noqa: ANN401
+        """Ask for an object; nothing where there is none of that name."""
         with s3.explained(f"{self.uri}/{name}"):
             try:
-                return s3.s3_client().head_object(Bucket=self.bucket, Key=self._prefix + name)
+                return ask()
             except s3.s3_client().exceptions.ClientError as error:
-                if s3.error_code(error) in NO_OBJECT:
+                if s3.error_code(error) in ("404", "NoSuchKey", "NotFound"):
                     return None
                 raise
 
@@ -159,13 +163,8 @@ class S3Place:
         return sorted(prefix["Prefix"][len(self._prefix) : -1] for prefix in prefixes)
 
     def read(self, name: str) -> str | None:
-        with s3.explained(f"{self.uri}/{name}"):
-            try:
-                return self._content(name).decode("utf-8")
-            except s3.s3_client().exceptions.ClientError as error:
-                if s3.error_code(error) in NO_OBJECT:
-                    return None
-                raise
+        text: str | None = self._answer(name, lambda: self._content(name).decode("utf-8"))
+        return text
 
     def _content(self, name: str) -> bytes:
         from botocore.exceptions import IncompleteReadError, ResponseStreamingError

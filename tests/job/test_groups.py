@@ -54,15 +54,6 @@ def components(rows):
     return {frozenset(numbers) for _, numbers in merged}
 
 
-@pytest.mark.parametrize("threshold", [None, 0.8])
-def test_rows_that_share_a_question_or_a_context_are_one_group(threshold):
-    """Sharing is passed on: rows 0 and 2 share nothing but their neighbour in row 1."""
-    rows = [(1, 11), (1, 12), (2, 12), (3, 13), (4, 14), (5, 14)]
-    groups = group(rows, threshold=threshold)
-    assert partition(groups.labels) == parts({0, 1, 2}, {3}, {4, 5})
-    assert (groups.near_duplicate_pairs, groups.oversized) == (0, 0)
-
-
 @settings(max_examples=100, deadline=None)
 # Numbers from 6 to 12 are questions here and contexts there: a text is the same as either.
 @given(st.lists(st.tuples(st.integers(0, 12), st.integers(6, 20)), min_size=1, max_size=25))

@@ -1,8 +1,6 @@
 """Reading files: every format gives the same rows (for broken ones see `tests/fuzz`)."""
 
-import csv
 import gzip
-import io
 import json
 import os
 from pathlib import Path
@@ -10,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from fuzz.ugly_files import as_lines, as_table
 
 from job.errors import DataError
 from job.records import SURPLUS, Record, file_format, read_records
@@ -20,18 +19,6 @@ ROWS = [
     {"question": "いくらですか", "context": "tab\there, 🙂 there"},
     {"question": "plain", "context": "text"},
 ]
-
-
-def as_lines(rows):
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-
-
-def as_table(rows, delimiter):
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, list(rows[0]), delimiter=delimiter)
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
 
 
 # Name → content, and the number that a user would give the first row.

@@ -14,8 +14,8 @@ from job.evaluate import Dimensions
 from job.machine import Machine
 from job.model import Prompts, load_model
 from job.ranking import METRIC, METRICS, judge
-from job.side_tests import FORGETTING, OTHER_RULES, side_tests
-from job.spec import ModelSpec
+from job.side_tests import FORGETTING, OTHER_RULES, article_test, side_tests
+from job.spec import DataSpec, ModelSpec
 from job.spec_document import build_spec
 
 DIMENSIONS = Dimensions((64, 16), 16)
@@ -188,3 +188,49 @@ def test_both_protocols_are_asked_for_by_one_word(load, tiny_encoder):
         "By the article's rules (each row's context a document of its own, no prompts) nDCG@10 at "
         "16 dimensions stayed at "
     )
+
+
+# The article's rules.
+
+
+@pytest.fixture
+def article_data(tmp_path):
+    rows = [{"question": f"what is {i}?", "context": f"context {i // 2} of all"} for i in range(60)]
+    rows += [{"question": f"What is {i}?", "context": f"other {i}"} for i in range(4)]
+    path = write_jsonl(tmp_path / "pairs.jsonl", rows)
+    return load_dataset(DataSpec(source=str(path), min_test_queries=2, test_fraction=0.3), {})
+
+
+def test_each_row_is_a_query_with_a_document_of_its_own(article_data):
+    """A context that stands in two rows is two documents, and only a row's own one is right."""
+    queries, corpus = article_test(article_data)
+
+    assert len(corpus) == 64
+    assert len(article_data.corpus) == 34
+    assert queries.texts.to_pylist() == article_data.test_pairs["anchor"].to_pylist()
+    assert np.diff(queries.offsets).tolist() == [1] * len(queries)
+    own = corpus.texts.take(queries.documents).to_pylist()
+    assert own == article_data.test_pairs["positive"].to_pylist()
+    assert len(set(queries.documents.tolist())) == len(queries)
+
+
+def test_ties_go_by_the_rows_order_whatever_their_split(article_data):
+    """Duplicates score alike: a corpus that began with the training rows would always win them."""
+    _, corpus = article_test(article_data)
+
+    splits = (article_data.train.table, article_data.validation_pairs, article_data.test_pairs)
+    rows = [row for part in splits for row in part.select(["id", "positive"]).to_pylist()]
+    by_id = sorted(rows, key=lambda row: row["id"])
+    assert corpus.texts.to_pylist() == [row["positive"] for row in by_id]
+    assert corpus.ids.to_pylist() == sorted(corpus.ids.to_pylist())
+
+
+def test_rows_that_ask_the_same_stay_in_one_group(article_data):
+    """Intervals judge by group, here as elsewhere."""
+    queries, _ = article_test(article_data)
+
+    by_text = {}
+    for text, group in zip(queries.texts.to_pylist(), queries.groups.tolist(), strict=True):
+        by_text.setdefault(text.lower(), set()).add(group)
+    assert all(len(groups) == 1 for groups in by_text.values())
+    assert set(queries.groups.tolist()) == set(article_data.test.groups.tolist())
