@@ -76,15 +76,13 @@ def unique_ids(ids: JoinedColumn, positions: IntArray) -> pa.Array:
 
 
 def _renamed(ids: list[str]) -> list[str]:
-    used: set[str] = set()
+    unique: dict[str, None] = {}
     # Counted on, as a corpus may give all its documents one id.
     copies: Counter[str] = Counter()
-    unique = []
     for identifier in ids:
         name = identifier
-        while name in used:
+        while name in unique:
             copies[identifier] += 1
             name = f"{identifier}~{copies[identifier] + 1}"
-        used.add(name)
-        unique.append(name)
-    return unique
+        unique[name] = None
+    return list(unique)

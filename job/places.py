@@ -26,7 +26,6 @@ class Entry:
     name: str
     size: int
     tag: str
-    changed: datetime
 
 
 def inside(folder: Path, name: str) -> Path:
@@ -58,12 +57,9 @@ class LocalPlace:
     def files(self) -> list[Entry]:
         """List all files below it, by name; none where it does not exist."""
         paths = sorted(path for path in self.folder.rglob("*") if path.is_file())
-        return [self._entry(path) for path in paths]
-
-    def _entry(self, path: Path) -> Entry:
-        name, found = path.relative_to(self.folder).as_posix(), path.stat()
-        written = datetime.fromtimestamp(found.st_mtime, UTC)
-        return Entry(name, found.st_size, str(found.st_mtime_ns), written)
+        names = [path.relative_to(self.folder).as_posix() for path in paths]
+        found = [(path.stat().st_size, str(path.stat().st_mtime_ns)) for path in paths]
+        return [Entry(name, *facts) for name, facts in zip(names, found, strict=True)]
 
     def folders(self) -> list[str]:
         """Name the folders directly in it."""
@@ -74,7 +70,7 @@ class LocalPlace:
     def changed(self, name: str) -> datetime | None:
         """Say when a file was last written; nothing where there is no such file."""
         path = self.folder / name
-        return self._entry(path).changed if path.is_file() else None
+        return datetime.fromtimestamp(path.stat().st_mtime, UTC) if path.is_file() else None
 
     def read(self, name: str) -> str | None:
         """Read a small text; nothing where there is no such file."""
@@ -127,7 +123,7 @@ class S3Place:
         # Consoles mark a folder by an empty object that ends in a slash.
         found = [f for page in self._pages() for f in page.get("Contents", [])]
         return [
-            Entry(f["Key"][len(self._prefix) :], f["Size"], f["ETag"], f["LastModified"])
+            Entry(f["Key"][len(self._prefix) :], f["Size"], f["ETag"])
             for f in found
             if not f["Key"].endswith("/")
         ]
@@ -137,8 +133,7 @@ class S3Place:
         folder, _, name = self.uri.rpartition("/")
         if not self.key or (found := S3Place(folder, self._kms_key)._head(name)) is None:
             return None
-        entry = Entry(name, found["ContentLength"], found["ETag"], found["LastModified"])
-        return S3Place(folder, self._kms_key), entry
+        return S3Place(folder, self._kms_key), Entry(name, found["ContentLength"], found["ETag"])
 
     def changed(self, name: str) -> datetime | None:
         found = self._head(name)

@@ -55,7 +55,6 @@ class Document:
 class Source:
     """Rows to be read once, front to back, and the documents that belong to no row."""
 
-    name: str
     rows: Iterator[RawRow]
     columns: dict[str, Any]
     documents: Iterable[Document] = ()
@@ -79,7 +78,7 @@ def open_source(name: str, spec: DataSpec, role: str = "data") -> Source:
     missing = "does not exist (as a path), nor does it look like a Hub id (`owner/name`)"
     path = _existing(name, f"`{name}` {missing}. Check the spelling.")
     if is_beir(path):
-        return _from_beir(name, path, group, required)
+        return _from_beir(path, group, required)
     wanted = None if role == "probe" else spec.columns.model_copy(update={"group": required})
     return _from_records(name, read_records(path), wanted, group)
 
@@ -123,7 +122,7 @@ def _from_records(
     fields = {key: value for record in reversed(first) for key, value in record.fields.items()}
     choice = dataclasses.replace(choose_columns(fields, wanted, name), group=group)
     rows = (_raw_row(record, choice) for record in itertools.chain(first, records))
-    return Source(name, rows, vars(choice) | {"negatives": list(choice.negatives)})
+    return Source(rows, vars(choice) | {"negatives": list(choice.negatives)})
 
 
 def _raw_row(record: Record, choice: ColumnChoice) -> RawRow:
@@ -143,7 +142,7 @@ def _raw_row(record: Record, choice: ColumnChoice) -> RawRow:
     )
 
 
-def _from_beir(name: str, folder: Path, group: str | None, required: str | None) -> Source:
+def _from_beir(folder: Path, group: str | None, required: str | None) -> Source:
     columns: dict[str, Any] = {"anchor": "queries.text", "positive": "corpus.text"}
     columns |= {"negatives": [], "group": group}
     if required is not None:
@@ -155,7 +154,7 @@ def _from_beir(name: str, folder: Path, group: str | None, required: str | None)
         Document(identifier(_given_id(record)), _joined(record.fields), record.file, record.row)
         for record in _beir_records(folder, "corpus")
     )
-    return Source(name, _beir_rows(folder, group), columns, documents)
+    return Source(_beir_rows(folder, group), columns, documents)
 
 
 def _with_metadata(record: Record) -> dict[str, Any]:
