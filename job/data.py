@@ -26,15 +26,7 @@ from job.rows import (
     stand_alone,
 )
 from job.spec import DataSpec
-from job.tables import (
-    BATCH,
-    IntArray,
-    KeyArray,
-    column_values,
-    one_array,
-    one_table,
-    rows_on_disk,
-)
+from job.tables import BATCH, IntArray, KeyArray, column_values, one_array, one_table, rows_on_disk
 
 
 @dataclass(frozen=True)

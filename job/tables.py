@@ -37,12 +37,6 @@ class TableFile:
         if len(self._rows) == BATCH:
             self._flush()
 
-    def append(self, rows: pa.Table) -> None:
-        self._flush()
-        for column, values in zip(self._columns, rows.columns, strict=True):
-            for array in values.chunks:
-                column.append(array)
-
     def table(self) -> pa.Table:
         self._flush()
         return pa.table([column.array() for column in self._columns], schema=self._schema)
@@ -64,11 +58,12 @@ def column_on_disk(arrays: Iterable[pa.Array], kind: pa.DataType) -> pa.Array:
 
 
 def rows_on_disk(table: pa.Table, positions: IntArray) -> pa.Table:
-    """Take rows of a table, whose columns are of one piece."""
-    taken = TableFile(table.schema)
-    for start in range(0, len(positions), BATCH):
-        taken.append(table.take(pa.array(positions[start : start + BATCH])))
-    return taken.table()
+    """Take rows of a table."""
+    columns = [
+        column_on_disk(JoinedColumn([column]).batches(positions), column.type)
+        for column in table.columns
+    ]
+    return pa.table(columns, schema=table.schema)
 
 
 def one_table(tables: Sequence[pa.Table]) -> pa.Table:
@@ -76,10 +71,9 @@ def one_table(tables: Sequence[pa.Table]) -> pa.Table:
     filled = [table for table in tables if len(table)] or tables[:1]
     if len(filled) == 1:
         return filled[0]
-    whole = TableFile(filled[0].schema)
-    for table in filled:
-        whole.append(table)
-    return whole.table()
+    whole = pa.concat_tables(filled)
+    columns = [column_on_disk(column.chunks, column.type) for column in whole.columns]
+    return pa.table(columns, schema=whole.schema)
 
 
 def one_array(column: pa.ChunkedArray) -> pa.Array:

@@ -358,8 +358,7 @@ def test_the_facts_of_a_small_data_set_are_complete(by_hand, tmp_path):
                 *("Öl kostet 2 €.", "ÖL kostet  2 €.", "nothing else."),
             ),
             "validation": digest(
-                *("validated 1?", "validated 2?"),
-                *("The first of two.", "The second of two."),
+                *("validated 1?", "validated 2?"), *("The first of two.", "The second of two.")
             ),
             "test": digest(
                 *("Asked in test?", "asked in  test?", "Asked, too?"),

@@ -47,11 +47,7 @@ def test_every_row_asks_and_every_context_is_searched(load):
         {"question": "", "context": "Nothing asks for it."},
     ]
     probe, _ = load(rows)
-    assert asked(probe) == {
-        "One?": ["First.", "Second."],
-        "Two?": ["First."],
-        "Three?": ["Third."],
-    }
+    assert asked(probe) == {"One?": ["First.", "Second."], "Two?": ["First."], "Three?": ["Third."]}
     assert sorted(probe.corpus.texts.to_pylist()) == ["First.", "Second.", "Third."]
     assert probe.left_out == 0
     # The statistics take queries that share a context as one observation.

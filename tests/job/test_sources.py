@@ -230,10 +230,7 @@ def test_a_group_of_a_beir_folder_is_a_field_of_its_queries(tmp_path):
     ]
     write_jsonl(folder / "queries.jsonl", queries)
     found = {name: [row.group for row in rows_of(folder, group=name)] for name in ("lang", "kind")}
-    assert found == {
-        "lang": ["en", None, "en", None],
-        "kind": ["inner", "outer", "inner", None],
-    }
+    assert found == {"lang": ["en", None, "en", None], "kind": ["inner", "outer", "inner", None]}
     source = open_source(str(folder), DataSpec(columns={"group": "lang"}))
     assert source.columns == columns("queries.text", "corpus.text", group="lang")
 
