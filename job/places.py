@@ -57,9 +57,8 @@ class LocalPlace:
     def files(self) -> list[Entry]:
         """List all files below it, by name; none where it does not exist."""
         paths = sorted(path for path in self.folder.rglob("*") if path.is_file())
-        names = [path.relative_to(self.folder).as_posix() for path in paths]
-        found = [(path.stat().st_size, str(path.stat().st_mtime_ns)) for path in paths]
-        return [Entry(name, *facts) for name, facts in zip(names, found, strict=True)]
+        found = ((path.relative_to(self.folder).as_posix(), path.stat()) for path in paths)
+        return [Entry(name, facts.st_size, str(facts.st_mtime_ns)) for name, facts in found]
 
     def folders(self) -> list[str]:
         """Name the folders directly in it."""

@@ -117,6 +117,6 @@ def article_test(dataset: Dataset) -> tuple[Queries, Corpus]:
         texts=one_array(test["anchor"]),
         offsets=np.arange(len(test) + 1),
         documents=np.argsort(order)[len(rows) - len(test) :],
-        groups=np.array([groups[text_key(anchor)] for anchor in test["anchor"].to_pylist()]),
+        groups=np.array([groups[text_key(text)] for text in test["anchor"].to_pylist()], np.int64),
     )
     return queries, Corpus(ids, texts)

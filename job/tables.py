@@ -103,17 +103,15 @@ class JoinedColumn:
     def batches(self, positions: IntArray) -> Iterator[pa.Array]:
         """Take values, in the order asked for, a batch at a time."""
         for start in range(0, len(positions), BATCH):
-            yield self._take(positions[start : start + BATCH])
-
-    def _take(self, positions: IntArray) -> pa.Array:
-        sources = np.searchsorted(self._starts, positions, side="right") - 1
-        # By source, then moved to where each was asked for.
-        order = np.argsort(sources, kind="stable")
-        parts = [
-            self._arrays[source].take(pa.array(positions[sources == source] - self._starts[source]))
-            for source in np.unique(sources)
-        ]
-        return pa.concat_arrays(parts).take(pa.array(np.argsort(order)))
+            batch = positions[start : start + BATCH]
+            sources = np.searchsorted(self._starts, batch, side="right") - 1
+            parts = [
+                self._arrays[source].take(pa.array(batch[sources == source] - self._starts[source]))
+                for source in np.unique(sources)
+            ]
+            # They lie by source, and move to where each was asked for.
+            place = np.argsort(np.argsort(sources, kind="stable"))
+            yield pa.concat_arrays(parts).take(pa.array(place))
 
 
 def _pieces(column: pa.Array | pa.ChunkedArray) -> list[pa.Array]:
