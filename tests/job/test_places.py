@@ -1,6 +1,7 @@
 """Places: folders on disk and in S3 keep and give the same, and fail in one line."""
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from remote import emptied, forget_client, served_s3
@@ -445,3 +446,17 @@ def test_a_local_result_costs_no_second_copy(tmp_path, make_file):
     LocalPlace(tmp_path / "runs").put({"model": source})
     assert source.stat().st_nlink == 2
     assert below(tmp_path / "runs") == {"model": b"large"}
+
+
+def test_where_nothing_can_be_linked_files_are_copied_and_devices_refused(tmp_path, monkeypatch):
+    """Across file systems there are no links; a device would be copied without end."""
+
+    def refuse(*_):
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    monkeypatch.setattr("job.workspace.os.link", refuse)
+    (tmp_path / "source").write_bytes(b"large")
+    place = LocalPlace(tmp_path / "runs")
+    place.put({"model": tmp_path / "source"})
+    assert below(tmp_path / "runs") == {"model": b"large"}
+    assert "is no file" in refusal(lambda: place.put({"x": Path("/dev/zero")}))
