@@ -1,5 +1,6 @@
 """Places: folders on disk and in S3 keep and give the same, and fail in one line."""
 
+import errno
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
