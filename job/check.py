@@ -135,7 +135,7 @@ def _settings(path: Path) -> dict[str, Any]:
 
 
 def _texts(dataset: Dataset, column: str) -> Iterator[str]:
-    for table in (dataset.train.table, dataset.validation_pairs, dataset.test_pairs):
+    for table in dataset.tables:
         yield from column_values(table[column])
 
 

@@ -40,10 +40,9 @@ def choose_columns(fields: Mapping[str, Any], wanted: Columns | None, source: st
     negatives = explicit.negatives
     if negatives is None:
         negatives = tuple(name for name in names if NEGATIVE_NAME.fullmatch(name.lower().strip()))
-    _require(names, anchor, "anchor", source)
-    _require(names, positive, "positive", source)
-    for name in negatives:
-        _require(names, name, "negatives", source)
+    chosen = [(anchor, "anchor"), (positive, "positive")]
+    for name, field in [*chosen, *((name, "negatives") for name in negatives)]:
+        _require(names, name, field, source)
     require_group(fields, explicit.group, source)
     return ColumnChoice(anchor, positive, negatives, explicit.group)
 
@@ -76,26 +75,19 @@ def _find(names: list[str], known: Collection[str], key: str, source: str) -> st
 
 def _require(names: list[str], wanted: str, field: str, source: str) -> None:
     if wanted not in names:
-        msg = (
-            f"`{source}` has no column `{wanted}` (`data.columns.{field}`); "
-            f"it has {_listed(names)}."
-        )
+        there = _listed(names)
+        msg = f"`{source}` has no column `{wanted}` (`data.columns.{field}`); it has {there}."
         raise DataError(msg)
 
 
 def _refuse_scores(fields: Mapping[str, Any], source: str, *, nameable: bool) -> None:
     scored = [name for name in fields if str(name).lower().strip() in SCORE_NAMES]
     if scored:
-        advice = (
-            "and name the columns with `--set data.columns.anchor=…` and "
-            "`--set data.columns.positive=…`"
-            if nameable
-            else "and drop that column"
-        )
+        naming = "name the columns with `--set data.columns.anchor=… --set data.columns.positive=…`"
         msg = (
-            f"`{source}` has a column `{scored[0]}`: pairs with a similarity score or a label are "
-            "not accepted, only pairs in which the context answers the question. Keep those rows "
-            f"{advice}."
+            f"`{source}` has a column `{scored[0]}`: neither scores nor labels are accepted, only "
+            "pairs in which the context answers the question. Keep those rows and "
+            f"{naming if nameable else 'drop that column'}."
         )
         raise DataError(msg)
 

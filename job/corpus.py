@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from job.pairs import DOCUMENT_SCHEMA, text_key
+from job.pairs import DOCUMENT_SCHEMA, TEXT, text_key
 from job.rows import Rows
 from job.tables import IntArray, JoinedColumn, KeyArray, TableFile, column_on_disk, column_values
 
@@ -41,20 +41,16 @@ def build_corpus(rows: Rows, keys: KeyArray) -> tuple[Corpus, IntArray]:
     ids = unique_ids(JoinedColumn(every_id), first[seen])
     order = pc.sort_indices(ids).to_numpy()
     texts = JoinedColumn([given["text"], pairs["positive"], negatives["text"]])
-    corpus = Corpus(
-        ids.take(pa.array(order)),
-        column_on_disk(texts.batches(first[seen][order]), pa.large_string()),
-    )
-    position = np.empty(len(order), dtype=np.int64)
-    position[seen[order]] = np.arange(len(order))
+    ordered = column_on_disk(texts.batches(first[seen][order]), TEXT)
+    corpus = Corpus(ids.take(pa.array(order)), ordered)
+    position = np.argsort(seen[order])
     return corpus, position[np.searchsorted(distinct, keys)]
 
 
 def numbered_ids(prefix: str, numbers: IntArray) -> pa.Array:
     """Name things by their numbers, such that names sort as the first 10^8 numbers do."""
-    digits = pc.utf8_lpad(pa.array(numbers).cast(pa.large_string()), 8, "0")
-    parts = [pa.scalar(text, pa.large_string()) for text in (prefix, "")]
-    return pc.binary_join_element_wise(parts[0], digits, parts[1])
+    digits = pc.utf8_lpad(pa.array(numbers).cast(TEXT), 8, "0")
+    return pc.binary_join_element_wise(pa.scalar(prefix, TEXT), digits, pa.scalar("", TEXT))
 
 
 def _negatives(rows: Rows) -> pa.Table:
@@ -68,7 +64,7 @@ def _negatives(rows: Rows) -> pa.Table:
 
 def unique_ids(ids: JoinedColumn, positions: IntArray) -> pa.Array:
     """Rename the second bearer of an id: a given corpus may use the names that we generate."""
-    names = column_on_disk(ids.batches(positions), pa.large_string())
+    names = column_on_disk(ids.batches(positions), TEXT)
     counts = names.value_counts()
     if len(counts) == len(names):
         return names
@@ -76,19 +72,17 @@ def unique_ids(ids: JoinedColumn, positions: IntArray) -> pa.Array:
     # The new names have a tilde, so only ids that have one can meet them.
     concerned = pc.or_(pc.is_in(names, repeated), pc.match_substring(names, "~"))
     renamed = _renamed(names.filter(concerned).to_pylist())
-    return pc.replace_with_mask(names, concerned, pa.array(renamed, pa.large_string()))
+    return pc.replace_with_mask(names, concerned, pa.array(renamed, TEXT))
 
 
 def _renamed(ids: list[str]) -> list[str]:
-    used: set[str] = set()
+    unique: dict[str, None] = {}
     # Counted on, as a corpus may give all its documents one id.
     copies: Counter[str] = Counter()
-    unique = []
     for identifier in ids:
         name = identifier
-        while name in used:
+        while name in unique:
             copies[identifier] += 1
             name = f"{identifier}~{copies[identifier] + 1}"
-        used.add(name)
-        unique.append(name)
-    return unique
+        unique[name] = None
+    return list(unique)

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,15 +26,7 @@ from job.rows import (
     stand_alone,
 )
 from job.spec import DataSpec
-from job.tables import (
-    BATCH,
-    IntArray,
-    KeyArray,
-    column_values,
-    one_array,
-    one_table,
-    rows_on_disk,
-)
+from job.tables import BATCH, IntArray, KeyArray, column_values, one_array, one_table, rows_on_disk
 
 
 @dataclass(frozen=True)
@@ -96,6 +87,11 @@ class Dataset:
     facts: dict[str, Any]
 
     @property
+    def tables(self) -> tuple[pa.Table, pa.Table, pa.Table]:
+        """The rows of all splits, which have an id and two texts at least."""
+        return self.train.table, self.validation_pairs, self.test_pairs
+
+    @property
     def training(self) -> TrainingData:
         return TrainingData(self.train, self.validation, self.corpus)
 
@@ -120,9 +116,10 @@ def inspect_dataset(spec: DataSpec, channels: Channels, protocol: str = "grouped
 
 
 def _facts(rows: Rows, grouping: Grouping, codes: IntArray, spec: DataSpec) -> dict[str, Any]:
-    used = codes != splits.UNDECIDED
+    used, groups = codes != splits.UNDECIDED, grouping.groups
     contexts = rows.judged.kept["positive_key"].to_numpy()
     counts = np.bincount(_numbered(contexts[used]))
+    at_random = splits.random_split_share(contexts, spec.test_fraction, spec.seed)
     return {
         "source": rows.source,
         "columns": rows.columns,
@@ -130,21 +127,17 @@ def _facts(rows: Rows, grouping: Grouping, codes: IntArray, spec: DataSpec) -> d
         "used": int(used.sum()),
         "dropped": count_reasons(rows.judged.rejected),
         "dropped_documents": count_reasons(rows.documents.rejected),
-        "splits": {
-            name: int((codes == code).sum()) for code, name in enumerate(splits.SPLIT_NAMES)
-        },
+        "splits": {name: int((codes == n).sum()) for n, name in enumerate(splits.SPLIT_NAMES)},
         "duplicates": {
             "rows_sharing_a_context": int(counts[counts > 1].sum()),
-            "near_duplicate_pairs": grouping.groups.near_duplicate_pairs,
-            "groups": len(np.unique(grouping.groups.labels)),
-            "largest_group": int(np.bincount(grouping.groups.labels).max()),
-            "oversized_groups": grouping.groups.oversized,
+            "near_duplicate_pairs": groups.near_duplicate_pairs,
+            "groups": len(np.unique(groups.labels)),
+            "largest_group": int(np.bincount(groups.labels).max()),
+            "oversized_groups": groups.oversized,
         },
         "leakage": {
             "test_contexts_in_train": splits.shared_share(codes, contexts),
-            "under_a_random_split": splits.random_split_share(
-                contexts, spec.test_fraction, spec.seed
-            ),
+            "under_a_random_split": at_random,
             "removed_rows": int((~used).sum()),
         },
     }
@@ -162,23 +155,18 @@ def _build(rows: Rows, grouping: Grouping, codes: IntArray, facts: dict[str, Any
         "queries": {"validation": len(evaluated[0]), "test": len(evaluated[1])},
         "corpus": len(corpus),
         "fingerprint": {
-            name: _fingerprint(
-                column_values(part["anchor"]),
-                column_values(part["positive"]),
-                # What is searched decides the test's scores as much as what is asked.
-                column_values(corpus.texts) if name == "test" else (),
+            # What is searched decides the test's scores as much as what is asked.
+            name: _fingerprint(part["anchor"], part["positive"], *searched)
+            for name, part, searched in zip(
+                splits.SPLIT_NAMES, tables, ([], [], [corpus.texts]), strict=True
             )
-            for name, part in zip(splits.SPLIT_NAMES, tables, strict=True)
         },
     }
+    questions = _numbered(grouping.question_keys[train])
+    labels = grouping.groups.labels[train]
     return Dataset(
         corpus=corpus,
-        train=TrainingPairs(
-            tables[0],
-            _numbered(grouping.question_keys[train]),
-            positions[train],
-            grouping.groups.labels[train],
-        ),
+        train=TrainingPairs(tables[0], questions, positions[train], labels),
         validation=evaluated[0],
         test=evaluated[1],
         validation_pairs=tables[1],
@@ -194,8 +182,7 @@ def _queries(rows: Rows, grouping: Grouping, positions: IntArray, part: IntArray
         grouping.question_keys[part], return_index=True, return_inverse=True
     )
     order = np.argsort(first)
-    rank = np.empty(len(order), dtype=np.int64)
-    rank[order] = np.arange(len(order))
+    rank = np.argsort(order)
     # One number for query and document: as pairs they would take a minute to sort, at a million.
     size = int(positions.max(initial=0)) + 1
     relevant = np.divmod(np.unique(rank[inverse] * size + positions[part]), size)
@@ -220,41 +207,31 @@ def build_search(rows: Rows, threshold: float | None) -> tuple[Queries, Corpus]:
 
 def _query_ids(pairs: pa.Table, numbers: IntArray) -> pa.Array:
     given = one_array(pairs["query_id"])
-    return pc.if_else(
-        pc.greater(pc.binary_length(given), 0).fill_null(False),  # noqa: FBT003  of pyarrow
-        given,
-        numbered_ids("q", numbers),
-    )
+    is_given = pc.greater(pc.binary_length(given), 0).fill_null(False)  # noqa: FBT003  of pyarrow
+    return pc.if_else(is_given, given, numbered_ids("q", numbers))
 
 
 def require_enough(dataset: Dataset, spec: DataSpec) -> None:
     """Refuse splits that cannot train, select or prove anything."""
     facts = dataset.facts
+    source, of_all = f"`{facts['source']}` leaves", f"of {facts['used']} usable rows"
     if len(dataset.test) < spec.min_test_queries:
         msg = (
-            f"`{facts['source']}` leaves {len(dataset.test)} test queries of {facts['used']} usable"
-            f" rows ({facts['rows']} read); at least {spec.min_test_queries} are needed to prove "
-            "anything. Bring more rows, or set `data.test_fraction` or `data.min_test_queries`."
+            f"{source} {len(dataset.test)} test queries {of_all} ({facts['rows']} read); at least "
+            f"{spec.min_test_queries} are needed to prove anything. Bring more rows, or set "
+            "`data.test_fraction` or `data.min_test_queries`."
         )
         raise DataError(msg)
     for name, size in (("validation", len(dataset.validation)), ("train", len(dataset.train))):
         if size < 2:
-            msg = (
-                f"`{facts['source']}` leaves {size} rows for the split `{name}` of {facts['used']} "
-                "usable rows; at least 2 are needed. See `embedtune check`."
-            )
-            raise DataError(msg)
+            msg = f"{source} {size} rows for the split `{name}` {of_all}; at least 2 are needed."
+            raise DataError(msg + " See `embedtune check`.")
 
 
 def write_splits(dataset: Dataset, folder: Path) -> None:
     """Write the splits as other tools read them: JSON lines and TREC-style judgements."""
     folder.mkdir(parents=True, exist_ok=True)
-    named = {
-        "train": dataset.train.table,
-        "validation": dataset.validation_pairs,
-        "test": dataset.test_pairs,
-    }
-    for name, table in named.items():
+    for name, table in zip(splits.SPLIT_NAMES, dataset.tables, strict=True):
         _write_jsonl(folder / f"{name}.jsonl", table.select(["id", "anchor", "positive"]))
     corpus = pa.table([dataset.corpus.ids, dataset.corpus.texts], names=["id", "text"])
     _write_jsonl(folder / "corpus.jsonl", corpus)
@@ -279,10 +256,10 @@ def _numbered(keys: KeyArray) -> IntArray:
     return numbers
 
 
-def _fingerprint(*texts: Iterable[object]) -> str:
+def _fingerprint(*columns: pa.Array | pa.ChunkedArray) -> str:
     """Digest texts in their order; equal digests mean equal splits."""
     digest = hashlib.sha256()
-    for part in texts:
-        for text in part:
+    for column in columns:
+        for text in column_values(column):
             digest.update(str(text).encode("utf-8") + b"\0")
     return digest.hexdigest()[:16]

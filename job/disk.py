@@ -5,7 +5,8 @@ from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback
+from transformers import TrainerControl as Control
 
 from job.errors import MachineError
 from job.model import Model
@@ -45,13 +46,7 @@ class EnoughDisk(TrainerCallback):
     def __init__(self, model: Model, workspace: Workspace) -> None:
         self._needs = {workspace.checkpoints: checkpoint_bytes(model)}
 
-    def on_step_end(
-        self,
-        args: TrainingArguments,  # noqa: ARG002  the trainer's signature
-        state: TrainerState,  # noqa: ARG002
-        control: TrainerControl,
-        **_: object,
-    ) -> None:
+    def on_step_end(self, args: object, state: object, control: Control, **_: object) -> None:
         if control.should_save:
             _require(
                 self._needs,

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from job import hub
-from job.errors import DataError, EmbedtuneError, ModelError, TrainingError
+from job.errors import DataError, ModelError, TrainingError
 from job.model import find_locally
 from job.places import S3, Entry, S3Place, inside
 from job.progress import tell
@@ -114,16 +114,11 @@ def hub_reference(uri: str) -> hub.Reference | None:
     # A folder that may not be entered tells of nothing in it.
     with explained(uri):
         is_path = not uri.startswith(hub.SCHEME) and (Path(uri).exists() or file_format(Path(uri)))
-    if is_path:
-        return None
-    return hub.parse_reference(uri)
+    return None if is_path else hub.parse_reference(uri)
 
 
 def fetch_model(
-    spec: ModelSpec,
-    workspace: Workspace,
-    pins: dict[str, dict[str, Any]],
-    only: str = "*",
+    spec: ModelSpec, workspace: Workspace, pins: dict[str, dict[str, Any]], only: str = "*"
 ) -> Fetched:
     """Fetch the base model, or those of its files that match `only`; the channel `model` wins."""
     folder, pinned = workspace.fetched / "model", pins.get("model", {})
@@ -135,13 +130,11 @@ def fetch_model(
         packed = not found.path.is_dir()
         path = _unpacked(found.path, found.path.parent, limit) if packed else found.path
         return Fetched(path, found.facts)
-    here = find_locally(spec.base)
-    if here is not None:
+    if (here := find_locally(spec.base)) is not None:
         return Fetched(here, {"uri": spec.base})
     commit = pinned.get("commit") or hub.resolve(spec.base, "model", spec.revision)
-    path = hub.download_model(
-        spec.base, commit, limit, only=only, trust_code=spec.trust_remote_code
-    )
+    trust = spec.trust_remote_code
+    path = hub.download_model(spec.base, commit, limit, only=only, trust_code=trust)
     return Fetched(path, {"uri": spec.base, "commit": commit})
 
 
@@ -184,11 +177,10 @@ def _from_s3(
 
     Each version of the listing has a folder of its own, so a file that is there is the right one.
     """
-    if (earlier := _path_of(folder, pinned)) and earlier.exists():
-        return Fetched(earlier, pinned)
+    if pinned and _path_of(folder, pinned).exists():
+        return Fetched(_path_of(folder, pinned), pinned)
     place = S3Place(uri)
-    single = place.as_file()
-    if single:
+    if single := place.as_file():
         place, entries = single[0], [single[1]]
     else:
         entries = [entry for entry in place.files() if wanted(entry.name)]
@@ -212,9 +204,8 @@ def _from_s3(
     if pinned and pinned["version"] != facts["version"]:
         msg = f"`{uri}` has changed since this run began; start a new one with another `--name`."
         raise error(msg)
-    target = folder / facts["version"]
-    _fetch_missing(place, entries, target)
-    return Fetched(_path_of(folder, facts) or target, facts)
+    _fetch_missing(place, entries, folder / facts["version"])
+    return Fetched(_path_of(folder, facts), facts)
 
 
 def _fetch_missing(place: S3Place, entries: list[Entry], folder: Path) -> None:
@@ -227,11 +218,8 @@ def _fetch_missing(place: S3Place, entries: list[Entry], folder: Path) -> None:
     place.get(missing, folder)
 
 
-def _path_of(folder: Path, facts: dict[str, Any]) -> Path | None:
-    if not facts:
-        return None
-    version = folder / str(facts["version"])
-    return version / facts["file"] if facts["file"] else version
+def _path_of(folder: Path, facts: dict[str, Any]) -> Path:
+    return folder / str(facts["version"]) / str(facts["file"] or "")
 
 
 def _is_model(name: str, only: str) -> bool:
@@ -271,8 +259,5 @@ def _unpacked(path: Path, beside: Path, limit: float) -> Path:
         reason = str(error).splitlines()[0].rstrip(".")
         msg = f"The archive `{path.name}` cannot be unpacked: {reason}. Pack it anew."
         raise ModelError(msg) from None
-    except EmbedtuneError:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
     inner = [found.parent for found in folder.rglob("modules.json")]
     return min(inner, key=lambda found: len(found.parts), default=folder)

@@ -44,9 +44,7 @@ class KeyedTexts(Mapping[int, str]):
     Of several spellings of a text it is the last one.
     """
 
-    def __init__(
-        self, keys: Sequence[KeyArray], columns: Sequence[pa.ChunkedArray | pa.Array]
-    ) -> None:
+    def __init__(self, keys: Sequence[KeyArray], columns: Sequence[pa.ChunkedArray]) -> None:
         every = np.concatenate(keys)
         self._keys, first = np.unique(every, return_index=True)
         self._order = np.argsort(first)
@@ -54,8 +52,7 @@ class KeyedTexts(Mapping[int, str]):
         self._texts = JoinedColumn(columns)
 
     def __getitem__(self, key: int) -> str:
-        text: str = self._texts[self._last[np.searchsorted(self._keys, np.uint64(key))]]
-        return text
+        return str(self._texts[self._last[np.searchsorted(self._keys, np.uint64(key))]])
 
     def __iter__(self) -> Iterator[int]:
         return map(int, self._keys[self._order])

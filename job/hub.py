@@ -112,18 +112,14 @@ def _download(
     kind: str,
     commit: str,
     max_bytes: float,
-    wanted: list[str] | None = None,
+    wanted: list[str],
     ignored: tuple[str, ...] = (),
 ) -> Path:
     from huggingface_hub import constants, snapshot_download
 
+    patterns = {"allow_patterns": wanted, "ignore_patterns": list(ignored)}
     fetch: Callable[..., Any] = partial(
-        snapshot_download,
-        repository,
-        repo_type=kind,
-        revision=commit,
-        allow_patterns=wanted,
-        ignore_patterns=list(ignored),
+        snapshot_download, repository, repo_type=kind, revision=commit, **patterns
     )
     with _explained(repository, kind):
         if shared := _from_shared_cache(fetch):
@@ -162,19 +158,19 @@ def check_size(name: str, size: float, limit: float, kind: str) -> None:
         raise error(msg)
 
 
+@dataclass(frozen=True)
 class Push:
-    """Puts the tuned model into a repository of its own; every method raises `StorageError`."""
+    """Puts the tuned model into a repository of its own."""
 
-    def __init__(self, repository: str, *, private: bool) -> None:
-        self.repository = repository
-        self._private = private
+    repository: str
+    private: bool
 
     def prepare(self) -> None:
         """Create the repository where it is missing; prove early that we may write there."""
         from huggingface_hub import HfApi
 
         with _explained(self.repository, "model", StorageError):
-            HfApi().create_repo(self.repository, private=self._private, exist_ok=True)
+            HfApi().create_repo(self.repository, private=self.private, exist_ok=True)
             HfApi().auth_check(self.repository, write=True)
 
     def results(self, files: dict[str, Path], run: str) -> str:
@@ -183,39 +179,32 @@ class Push:
 
         operations = [CommitOperationAdd(name, path) for name, path in files.items()]
         with _explained(self.repository, "model", StorageError):
-            commit = HfApi().create_commit(
-                self.repository, operations, commit_message=f"embedtune run {run}"
-            )
+            title = f"embedtune run {run}"
+            commit = HfApi().create_commit(self.repository, operations, commit_message=title)
             HfApi().create_tag(self.repository, tag=run, revision=commit.oid, exist_ok=True)
         return str(commit.oid)
 
     def checkpoint(self, folder: Path, run: str) -> None:
-        """Commit a checkpoint's model to the branch of the run; `main` holds what was proven."""
+        """Commit a checkpoint's model to the branch of the run; `main` holds what was proven.
+
+        A push that fails does not end the training.
+        """
         from huggingface_hub import HfApi
 
         branch = f"{run}-checkpoints"
-        with _explained(self.repository, "model", StorageError):
-            HfApi().create_branch(self.repository, branch=branch, exist_ok=True)
-            HfApi().upload_folder(
-                repo_id=self.repository,
-                folder_path=folder,
-                revision=branch,
-                ignore_patterns=list(TRAINER_FILES),
-                commit_message=f"{run}: {folder.name}",
-            )
-        tell("hub", f"{folder.name} is in `{self.repository}`, branch `{branch}`")
-
-
-def checkpoint_pusher(push: Push, run: str) -> Callable[[Path], None]:
-    """Make what a training calls after each checkpoint; a failed push does not end the training."""
-
-    def pushed(folder: Path) -> None:
         try:
-            push.checkpoint(folder, run)
+            with _explained(self.repository, "model", StorageError):
+                HfApi().create_branch(self.repository, branch=branch, exist_ok=True)
+                HfApi().upload_folder(
+                    repo_id=self.repository,
+                    folder_path=folder,
+                    revision=branch,
+                    ignore_patterns=list(TRAINER_FILES),
+                    commit_message=f"{run}: {folder.name}",
+                )
+            tell("hub", f"{folder.name} is in `{self.repository}`, branch `{branch}`")
         except StorageError as error:
             warn("hub", f"{folder.name} was not pushed: {error}")
-
-    return pushed
 
 
 def _explained(

@@ -9,10 +9,9 @@ from typing import Any
 
 @dataclass(frozen=True)
 class SavedArray:
-    """A file that stands for a numpy array, an Arrow array or an Arrow table."""
+    """A file that stands for a numpy array, an Arrow array or an Arrow table, as its name says."""
 
     path: Path
-    kind: str
 
 
 def save_arrays(value: object, folder: Path) -> Any:  # noqa: ANN401  of the same type
@@ -23,16 +22,16 @@ def save_arrays(value: object, folder: Path) -> Any:  # noqa: ANN401  of the sam
     numbers = count()
 
     def saved(part: object) -> object:
-        path = folder / str(next(numbers))
         if isinstance(part, np.ndarray):
-            with path.open("wb") as file:
-                np.save(file, part, allow_pickle=False)
-            return SavedArray(path, "numpy")
+            path = folder / f"{next(numbers)}.npy"
+            np.save(path, part, allow_pickle=False)
+            return SavedArray(path)
         if isinstance(part, pa.Table | pa.Array):
             table = part if isinstance(part, pa.Table) else pa.table({"array": part})
+            path = folder / f"{next(numbers)}.{'table' if part is table else 'array'}"
             with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
                 writer.write_table(table)
-            return SavedArray(path, "table" if part is table else "array")
+            return SavedArray(path)
         return part
 
     return _changed(value, saved)
@@ -43,17 +42,16 @@ def load_arrays(value: object) -> Any:  # noqa: ANN401  of the type that was sav
     import numpy as np
     import pyarrow as pa
 
+    from job.tables import one_array
+
     def loaded(part: object) -> object:
         if not isinstance(part, SavedArray):
             return part
-        if part.kind == "numpy":
+        if part.path.suffix == ".npy":
             # What is changed in memory does not reach the file.
             return np.load(part.path, mmap_mode="c", allow_pickle=False)
         table = pa.ipc.open_file(pa.memory_map(str(part.path))).read_all()
-        if part.kind == "table":
-            return table
-        column = table["array"]
-        return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+        return table if part.path.suffix == ".table" else one_array(table["array"])
 
     return _changed(value, loaded)
 

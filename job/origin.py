@@ -57,18 +57,13 @@ def _read(workspace: Workspace) -> Origin | None:
 
 
 def _differences(earlier: Origin, now: Origin) -> Iterator[str]:
-    sections = {
-        "the data": (earlier.get("data"), now["data"]),
-        "the base model": (earlier.get("model"), now["model"]),
-        "the precision": (earlier.get("precision"), now["precision"]),
-    }
-    for name, (before, after) in sections.items():
+    sections = {"the data": "data", "the base model": "model", "the precision": "precision"}
+    compared = {name: (earlier.get(key), now[key]) for name, key in sections.items()}
+    versions = earlier.get("versions", {})
+    compared |= {name: (versions.get(name), here) for name, here in now["versions"].items()}
+    for name, (before, after) in compared.items():
         if before != after:
             yield f"{name} was {_shown(before)}, is {_shown(after)}"
-    before, after = earlier.get("versions", {}), now["versions"]
-    for package in after:
-        if before.get(package) != after[package]:
-            yield f"{package} was {before.get(package)}, is {after[package]}"
     if earlier.get("spec") != now["spec"]:
         try:
             there = JobSpec.model_validate(earlier.get("spec"))

@@ -24,32 +24,16 @@ MASK = 2**64 - 1
 # A group's name is a label in tables; those that are alike so far are taken for one.
 GROUP_CHARACTERS = 100
 
+TEXT = pa.large_string()
+PLACE = {"file": TEXT, "row": pa.int64()}
 PAIR_SCHEMA = pa.schema(
-    [
-        ("file", pa.large_string()),
-        ("row", pa.int64()),
-        ("anchor", pa.large_string()),
-        ("positive", pa.large_string()),
-        ("negatives", pa.list_(pa.large_string())),
-        ("query_id", pa.large_string()),
-        ("split", pa.large_string()),
-        ("group", pa.large_string()),
-        ("anchor_key", pa.uint64()),
-        ("positive_key", pa.uint64()),
-    ]
+    PLACE
+    | {"anchor": TEXT, "positive": TEXT, "negatives": pa.list_(TEXT)}
+    | {"query_id": TEXT, "split": TEXT, "group": TEXT}
+    | {"anchor_key": pa.uint64(), "positive_key": pa.uint64()}
 )
-DOCUMENT_SCHEMA = pa.schema(
-    [("id", pa.large_string()), ("text", pa.large_string()), ("key", pa.uint64())]
-)
-REJECTED_SCHEMA = pa.schema(
-    [
-        ("file", pa.large_string()),
-        ("row", pa.int64()),
-        ("reason", pa.large_string()),
-        ("anchor", pa.large_string()),
-        ("positive", pa.large_string()),
-    ]
-)
+DOCUMENT_SCHEMA = pa.schema({"id": TEXT, "text": TEXT, "key": pa.uint64()})
+REJECTED_SCHEMA = pa.schema(PLACE | {"reason": TEXT, "anchor": TEXT, "positive": TEXT})
 
 
 @dataclass(frozen=True)
@@ -74,10 +58,8 @@ def count_reasons(rejected: pa.Table) -> dict[str, dict[str, Any]]:
     for found in sorted(counts, key=lambda count: -count["counts"]):
         # Positions, as there may be a million such rows.
         where = pc.indices_nonzero(pc.equal(rejected["reason"], found["values"]))
-        places = [
-            f"{rejected['file'][number].as_py()}:{rejected['row'][number].as_py()}"
-            for number in where.slice(0, 3).to_pylist()
-        ]
+        first = rejected.take(where.slice(0, 3)).to_pylist()
+        places = [f"{row['file']}:{row['row']}" for row in first]
         by_reason[found["values"]] = {"rows": found["counts"], "first": places}
     return by_reason
 

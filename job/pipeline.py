@@ -20,7 +20,7 @@ from job.disk import require_room_for_training
 from job.errors import DataError
 from job.evaluate import Dimensions, choose_dimensions, embed, score_vectors
 from job.fetch import Inputs, fetch_inputs
-from job.hub import Push, checkpoint_pusher
+from job.hub import Push
 from job.hybrid import hybrid_search
 from job.interruption import StopSignal
 from job.machine import Machine, choose_machine
@@ -121,15 +121,12 @@ def produce(
             log_scores("base", {d: scores["float32"].means() for d, scores in base.test.items()})
             save_seconds(workspace.seconds, progress.seconds)
     with progress.stage("train") as facts:
-        push_it = None
-        if push and spec.output.hub_strategy == "checkpoint":
-            push_it = checkpoint_pusher(push, where.name)
 
         def on_checkpoint(folder: Path) -> None:
             progress.note()
             save_seconds(workspace.seconds, progress.seconds)
-            if push_it:
-                push_it(folder)
+            if push and spec.output.hub_strategy == "checkpoint":
+                push.checkpoint(folder, where.name)
 
         model = task.model.with_prompts(base.tuned_prompts)
         context = TrainingContext(workspace, stop, on_checkpoint, base.corpus_vectors)

@@ -5,19 +5,18 @@ Light to import: boto3 is loaded when S3 is first asked for.
 
 import re
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol
+from typing import Any
 
 from job import s3
 from job.errors import SpecError, StorageError
 from job.workspace import explained, link_or_copy, write_atomically
 
 S3 = "s3://"
-NO_OBJECT = ("404", "NoSuchKey", "NotFound")
 
 
 @dataclass(frozen=True)
@@ -27,42 +26,6 @@ class Entry:
     name: str
     size: int
     tag: str
-    changed: datetime
-
-
-class Place(Protocol):
-    """A folder. Every method raises `StorageError` where it cannot be read or written."""
-
-    uri: str
-
-    def join(self, name: str) -> "Place":
-        """Return the place of a folder in it."""
-
-    def files(self) -> list[Entry]:
-        """List all files below it, by name; none where it does not exist."""
-
-    def folders(self) -> list[str]:
-        """Name the folders directly in it."""
-
-    def changed(self, name: str) -> datetime | None:
-        """Say when a file was last written; nothing where there is no such file."""
-
-    def read(self, name: str) -> str | None:
-        """Read a small text; nothing where there is no such file."""
-
-    def write(self, name: str, text: str) -> None:
-        """Write a small text, whole or not at all."""
-
-    def put(self, files: Mapping[str, Path]) -> None:
-        """Store files under these names."""
-
-    def get(self, entries: Iterable[Entry], folder: Path) -> None:
-        """Copy files to a local folder, whole or not at all."""
-
-
-def open_place(uri: str, kms_key: str | None = None) -> Place:
-    """Open `s3://bucket/prefix` or a local folder."""
-    return S3Place(uri, kms_key) if uri.startswith(S3) else LocalPlace(Path(uri))
 
 
 def inside(folder: Path, name: str) -> Path:
@@ -81,47 +44,48 @@ def inside(folder: Path, name: str) -> Path:
 
 
 class LocalPlace:
+    """A folder. Every method, as those of `S3Place`, raises `StorageError` where it fails."""
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.uri = str(folder)
 
     def join(self, name: str) -> "LocalPlace":
+        """Return the place of a folder in it."""
         return LocalPlace(self.folder / name)
 
     def files(self) -> list[Entry]:
+        """List all files below it, by name; none where it does not exist."""
         paths = sorted(path for path in self.folder.rglob("*") if path.is_file())
-        return [self._entry(path) for path in paths]
-
-    def _entry(self, path: Path) -> Entry:
-        found = path.stat()
-        return Entry(
-            path.relative_to(self.folder).as_posix(),
-            found.st_size,
-            str(found.st_mtime_ns),
-            datetime.fromtimestamp(found.st_mtime, UTC),
-        )
+        found = ((path.relative_to(self.folder).as_posix(), path.stat()) for path in paths)
+        return [Entry(name, facts.st_size, str(facts.st_mtime_ns)) for name, facts in found]
 
     def folders(self) -> list[str]:
+        """Name the folders directly in it."""
         with explained(self.folder, "read"):
             there = self.folder.iterdir() if self.folder.is_dir() else ()
             return sorted(path.name for path in there if path.is_dir())
 
     def changed(self, name: str) -> datetime | None:
+        """Say when a file was last written; nothing where there is no such file."""
         path = self.folder / name
-        return self._entry(path).changed if path.is_file() else None
+        return datetime.fromtimestamp(path.stat().st_mtime, UTC) if path.is_file() else None
 
     def read(self, name: str) -> str | None:
+        """Read a small text; nothing where there is no such file."""
         path = self.folder / name
         with explained(path, "read"):
             return path.read_text("utf-8") if path.is_file() else None
 
     def write(self, name: str, text: str) -> None:
+        """Write a small text, whole or not at all."""
         path = self.folder / name
         with explained(path):
             path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, text)
 
     def put(self, files: Mapping[str, Path]) -> None:
+        """Store files under these names."""
         for name, source in files.items():
             target = self.folder / name
             with explained(target):
@@ -130,6 +94,7 @@ class LocalPlace:
                 link_or_copy(source, target)
 
     def get(self, entries: Iterable[Entry], folder: Path) -> None:
+        """Copy files to a local folder, whole or not at all."""
         for entry in entries:
             target = inside(folder, entry.name)
             with explained(target):
@@ -146,10 +111,9 @@ class S3Place:
         self.uri = uri.rstrip("/")
         self.bucket, self.key = split_uri(uri)
         self._prefix = f"{self.key}/" if self.key else ""
-        self._encryption = (
-            {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": kms_key} if kms_key else {}
-        )
         self._kms_key = kms_key
+        encryption = {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": kms_key}
+        self._encryption = encryption if kms_key else {}
 
     def join(self, name: str) -> "S3Place":
         return S3Place(f"{self.uri}/{name}", self._kms_key)
@@ -158,7 +122,7 @@ class S3Place:
         # Consoles mark a folder by an empty object that ends in a slash.
         found = [f for page in self._pages() for f in page.get("Contents", [])]
         return [
-            Entry(f["Key"][len(self._prefix) :], f["Size"], f["ETag"], f["LastModified"])
+            Entry(f["Key"][len(self._prefix) :], f["Size"], f["ETag"])
             for f in found
             if not f["Key"].endswith("/")
         ]
@@ -168,19 +132,23 @@ class S3Place:
         folder, _, name = self.uri.rpartition("/")
         if not self.key or (found := S3Place(folder, self._kms_key)._head(name)) is None:
             return None
-        entry = Entry(name, found["ContentLength"], found["ETag"], found["LastModified"])
-        return S3Place(folder, self._kms_key), entry
+        return S3Place(folder, self._kms_key), Entry(name, found["ContentLength"], found["ETag"])
 
     def changed(self, name: str) -> datetime | None:
         found = self._head(name)
         return found["LastModified"] if found else None
 
     def _head(self, name: str) -> Any:  # noqa: ANN401  boto3 has no types here
+        where = {"Bucket": self.bucket, "Key": self._prefix + name}
+        return self._answer(name, lambda: s3.s3_client().head_object(**where))
+
+    def _answer(self, name: str, ask: Callable[[], Any]) -> Any:  # noqa: ANN401
+        """Ask for an object; nothing where there is none of that name."""
         with s3.explained(f"{self.uri}/{name}"):
             try:
-                return s3.s3_client().head_object(Bucket=self.bucket, Key=self._prefix + name)
+                return ask()
             except s3.s3_client().exceptions.ClientError as error:
-                if s3.error_code(error) in NO_OBJECT:
+                if s3.error_code(error) in ("404", "NoSuchKey", "NotFound"):
                     return None
                 raise
 
@@ -189,13 +157,8 @@ class S3Place:
         return sorted(prefix["Prefix"][len(self._prefix) : -1] for prefix in prefixes)
 
     def read(self, name: str) -> str | None:
-        with s3.explained(f"{self.uri}/{name}"):
-            try:
-                return self._content(name).decode("utf-8")
-            except s3.s3_client().exceptions.ClientError as error:
-                if s3.error_code(error) in NO_OBJECT:
-                    return None
-                raise
+        text: str | None = self._answer(name, lambda: self._content(name).decode("utf-8"))
+        return text
 
     def _content(self, name: str) -> bytes:
         from botocore.exceptions import IncompleteReadError, ResponseStreamingError
@@ -212,12 +175,9 @@ class S3Place:
 
     def write(self, name: str, text: str) -> None:
         with s3.explained(f"{self.uri}/{name}", "written"):
-            s3.s3_client().put_object(
-                Bucket=self.bucket,
-                Key=self._prefix + name,
-                Body=text.encode("utf-8"),
-                **self._encryption,
-            )
+            data = text.encode("utf-8")
+            where = {"Bucket": self.bucket, "Key": self._prefix + name}
+            s3.s3_client().put_object(**where, Body=data, **self._encryption)
 
     def put(self, files: Mapping[str, Path]) -> None:
         with s3.explained(self.uri, "written"), s3.transfers() as manager:
@@ -246,19 +206,23 @@ class S3Place:
         """Copy objects from another place within S3; `names` maps theirs to ours."""
         with s3.explained(self.uri, "written"):
             for theirs, ours in names.items():
-                s3.s3_client().copy(
-                    {"Bucket": source.bucket, "Key": source._prefix + theirs},
-                    self.bucket,
-                    self._prefix + ours,
-                    ExtraArgs=self._encryption,
-                )
+                found = {"Bucket": source.bucket, "Key": source._prefix + theirs}
+                target = (self.bucket, self._prefix + ours)
+                s3.s3_client().copy(found, *target, ExtraArgs=self._encryption)
 
     def _pages(self, delimiter: str = "") -> list[Any]:
         with s3.explained(self.uri):
             pages = s3.s3_client().get_paginator("list_objects_v2")
-            return list(
-                pages.paginate(Bucket=self.bucket, Prefix=self._prefix, Delimiter=delimiter)
-            )
+            where = {"Bucket": self.bucket, "Prefix": self._prefix}
+            return list(pages.paginate(**where, Delimiter=delimiter))
+
+
+Place = LocalPlace | S3Place
+
+
+def open_place(uri: str, kms_key: str | None = None) -> Place:
+    """Open `s3://bucket/prefix` or a local folder."""
+    return S3Place(uri, kms_key) if uri.startswith(S3) else LocalPlace(Path(uri))
 
 
 def split_uri(uri: str) -> tuple[str, str]:

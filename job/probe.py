@@ -4,20 +4,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 
 from job.data import Corpus, Dataset, Queries, build_search
 from job.errors import DataError, SpecError
-from job.pairs import (
-    Judged,
-    judge_documents,
-    judge_rows,
-    text_key,
-)
+from job.pairs import Judged, judge_documents, judge_rows, text_key
 from job.rows import Channels, Rows
 from job.sources import open_source
 from job.spec import JobSpec
-from job.tables import IntArray, column_values
+from job.tables import column_values
 
 TEXTS = ("anchor", "positive")
 
@@ -43,12 +37,21 @@ def load_probe(spec: JobSpec, channels: Channels, dataset: Dataset) -> Probe | N
     place = str(channels["probe"]) if "probe" in channels else named
     if place is None:
         return None
-    if named is not None:
-        _require_another(named, spec.data.source)
+    own = spec.data.source
+    if named and own and (named == own or Path(named).resolve() == Path(own).resolve()):
+        msg = (
+            f"`evaluation.probe` is `{named}`, the job's own data: what a model was trained on "
+            "does not show what it forgot. Name data of another domain."
+        )
+        raise SpecError(msg)
     found = open_source(place, spec.data, "probe")
     # Marked as of one split: its authors' splits are no matter here.
     judged = judge_rows(found.rows, spec.data.min_characters, "test")
-    others = _not_in(dataset, judged.kept)
+    # Rows that share no text with the job's own data, of whatever split.
+    columns = [table[name] for table in dataset.tables for name in TEXTS]
+    known = np.array([text_key(t) for c in columns for t in column_values(c)], np.uint64)
+    shared = [np.isin(judged.kept[f"{name}_key"].to_numpy(), known) for name in TEXTS]
+    others = np.flatnonzero(~np.logical_or(*shared))
     left_out = len(judged.kept) - len(others)
     drawn = np.random.default_rng(spec.data.seed).permutation(others)
     numbers = np.sort(drawn[: spec.evaluation.probe_limit])
@@ -60,33 +63,13 @@ def load_probe(spec: JobSpec, channels: Channels, dataset: Dataset) -> Probe | N
     return Probe(source, *build_search(rows, spec.data.near_duplicate_threshold), left_out)
 
 
-def _require_another(probe: str, source: str | None) -> None:
-    if source is not None and (probe == source or Path(probe).resolve() == Path(source).resolve()):
-        msg = (
-            f"`evaluation.probe` is `{probe}`, the job's own data: what a model was trained on "
-            "does not show what it forgot. Name data of another domain."
-        )
-        raise SpecError(msg)
-
-
-def _not_in(dataset: Dataset, pairs: pa.Table) -> IntArray:
-    """Find the rows that share no text with a job's data, of whatever split."""
-    tables = (dataset.train.table, dataset.validation_pairs, dataset.test_pairs)
-    own = np.array(
-        [text_key(t) for table in tables for n in TEXTS for t in column_values(table[n])], np.uint64
-    )
-    shared = [np.isin(pairs[f"{name}_key"].to_numpy(), own) for name in TEXTS]
-    return np.flatnonzero(~np.logical_or(*shared))
-
-
 def _require_enough(source: str, judged: Judged, left_out: int, spec: JobSpec) -> None:
     needed = spec.data.min_test_queries
     queries = len(np.unique(judged.kept["anchor_key"].to_numpy()))
     if queries < needed:
         msg = (
             f"`{source}` (`evaluation.probe`) leaves {queries} queries of {judged.rows} rows "
-            f"({left_out} of them are in the job's own data); at least {needed} are needed to "
-            "prove anything. Bring more rows, or set `evaluation.probe_limit` or "
-            "`data.min_test_queries`."
+            f"({left_out} are in the job's own data); at least {needed} are needed to prove "
+            "anything. Bring more rows, or set `evaluation.probe_limit` or `data.min_test_queries`."
         )
         raise DataError(msg)

@@ -53,11 +53,10 @@ def push_model(workspace: Workspace, push: Push, run: str, *, always: bool) -> N
             "`output.hub_always=true` pushes it all the same",
         )
         return
-    pushed = ("model/", "report/", "logs/")
     files = {
         name.removeprefix("model/"): path
         for name, path in result_files(workspace)
-        if name.startswith(pushed)
+        if name.startswith(("model/", "report/", "logs/"))
     }
     commit = push.results(files, run)
     tell("hub", f"the model is in `{push.repository}`, commit {commit[:12]}, tag `{run}`")
@@ -65,8 +64,7 @@ def push_model(workspace: Workspace, push: Push, run: str, *, always: bool) -> N
 
 def claim(destination: Place, spec: JobSpec) -> None:
     """Refuse, before any work is done, the place of another job or one that cannot be written."""
-    earlier = destination.read("spec.json")
-    if earlier is None:
+    if (earlier := destination.read("spec.json")) is None:
         destination.write("spec.json", spec.to_json())
     else:
         check_same_spec(earlier, destination.uri, spec)

@@ -51,10 +51,9 @@ class Record:
 
 def file_format(path: Path) -> str | None:
     """Suffix that decides how a file is read, below a `.gz` if there is one."""
-    suffixes = [suffix.lower() for suffix in path.suffixes[-2:]]
-    if suffixes and suffixes[-1] == ".gz":
-        return suffixes[0] if len(suffixes) == 2 and suffixes[0] in TEXT_FORMATS else None
-    return suffixes[-1] if suffixes and suffixes[-1] in FORMATS else None
+    packed = path.suffix.lower() == ".gz"
+    suffix = Path(path.stem if packed else path.name).suffix.lower()
+    return suffix if suffix in (TEXT_FORMATS if packed else FORMATS) else None
 
 
 def list_files(path: Path) -> list[Path]:
@@ -84,10 +83,8 @@ def list_files(path: Path) -> list[Path]:
 def _files_below(path: Path) -> Iterator[Path]:
     def refuse(error: OSError) -> None:
         # Passed over, its rows would be missing in silence.
-        msg = (
-            f"`{error.filename}` cannot be read: {error.strerror}. Make it readable, or remove it."
-        )
-        raise DataError(msg)
+        with explained(error.filename):
+            raise error
 
     for folder, _, names in os.walk(path, onerror=refuse):
         for name in names:
@@ -115,15 +112,11 @@ def explained(path: Path | str) -> Iterator[None]:
 
 def read_records(path: Path) -> Iterator[Record]:
     """Yield the rows of a file or of each file in a folder."""
+    readers = {".json": _read_json, ".csv": _read_csv, ".tsv": _read_csv, ".parquet": _read_parquet}
     with explained(path):
         files = list_files(path)
     for file in files:
-        read = {
-            ".json": _read_json,
-            ".csv": _read_csv,
-            ".tsv": _read_csv,
-            ".parquet": _read_parquet,
-        }.get(file_format(file) or "", _read_jsonl)
+        read = readers.get(file_format(file) or "", _read_jsonl)
         with explained(file):
             yield from read(file)
 
@@ -141,10 +134,7 @@ def _read_lines(file: Path) -> Iterator[str]:
             lines = iter(lambda: handle.readline(MAX_LINE_BYTES), b"")
             for line, raw in enumerate(lines, start=1):
                 if len(raw) == MAX_LINE_BYTES:
-                    msg = (
-                        f"`{file}` line {line} is longer than {MAX_LINE_BYTES:,} bytes; "
-                        "split it into several rows."
-                    )
+                    msg = f"`{file}` line {line} is longer than {MAX_LINE_BYTES:,} bytes; split it."
                     raise DataError(msg)
                 if (room := room - len(raw)) < 0:
                     msg = (
@@ -158,10 +148,8 @@ def _read_lines(file: Path) -> Iterator[str]:
                 text = raw.decode("utf-8")
                 yield text.removeprefix("\ufeff") if line == 1 else text
     except UnicodeDecodeError as error:
-        msg = (
-            f"`{file}` is not UTF-8: byte 0x{error.object[error.start]:02x} in line {line}. "
-            "Save it as UTF-8."
-        )
+        byte = f"byte 0x{error.object[error.start]:02x} in line {line}"
+        msg = f"`{file}` is not UTF-8: {byte}. Save it as UTF-8."
         raise DataError(msg) from None
     except (EOFError, zlib.error):
         msg = f"`{file}` is a damaged or cut-off gzip file (after line {line}). Fetch it again."
@@ -185,10 +173,8 @@ def _read_jsonl(file: Path) -> Iterator[Record]:
         try:
             value = json.loads(line)
         except (ValueError, RecursionError) as error:
-            reason = _json_fault(error)
-            msg = (
-                f"`{file}` line {number} is not valid JSON: {reason}. Found {line.strip()[:60]!r}."
-            )
+            found = f"{_json_fault(error)}. Found {line.strip()[:60]!r}"
+            msg = f"`{file}` line {number} is not valid JSON: {found}."
             raise DataError(msg) from None
         yield _record(file, number, value)
 

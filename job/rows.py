@@ -62,12 +62,8 @@ def collect_rows(spec: DataSpec, channels: Channels) -> Rows:
     if not len(judged.kept):
         dropped = count_reasons(judged.rejected).items()
         why = "; ".join(f"{reason}: {found['rows']}" for reason, found in dropped)
-        msg = (
-            f"`{typed}` has {judged.rows} rows and none can be used "
-            f"({why or 'none is relevant'}). Correct them, or name their columns in "
-            "`data.columns`."
-        )
-        raise DataError(msg)
+        msg = f"`{typed}` has {judged.rows} rows and none can be used ({why or 'none is relevant'})"
+        raise DataError(msg + ". Correct them, or name their columns in `data.columns`.")
     judged = replace(judged, kept=_distinct_query_ids(_true_negatives(judged.kept)))
     return Rows(typed, main.columns, judged, joined(documents), np.arange(len(judged.kept)))
 

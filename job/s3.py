@@ -34,9 +34,8 @@ def s3_client() -> Any:  # noqa: ANN401  boto3 makes its clients' classes at run
             raise StorageError(msg) from None
         if not re.search(r"\.amazonaws\.com(\.cn)?$", client.meta.endpoint_url):
             # Buckets are host names at AWS alone: MinIO and Ceph mostly have no such names.
-            client = session.client(
-                "s3", config=config.merge(Config(s3={"addressing_style": "path"}))
-            )
+            by_path = Config(s3={"addressing_style": "path"})
+            client = session.client("s3", config=config.merge(by_path))
     return client
 
 
@@ -57,7 +56,9 @@ def _expected(what: str, error: Exception) -> EmbedtuneError | None:
     from s3transfer.exceptions import RetriesExceededError, S3DownloadFailedError
 
     if isinstance(error, ClientError):
-        reason = _refusal(error)
+        code = error_code(error)
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", "no status")
+        reason = f"{REFUSALS.get(code, 'the request was refused')} ({code}, HTTP {status})."
     elif isinstance(error, S3DownloadFailedError):
         reason = f"{REFUSALS['PreconditionFailed']}."
     elif isinstance(error, (BotoCoreError, Boto3Error, RetriesExceededError)):
@@ -92,12 +93,6 @@ REFUSALS |= {
 }
 
 
-def _refusal(error: Any) -> str:  # noqa: ANN401
-    code = error_code(error)
-    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", "no status")
-    return f"{REFUSALS.get(code, 'the request was refused')} ({code}, HTTP {status})."
-
-
 def _accident(error: Exception) -> str:
     from botocore import exceptions as botocore
     from s3transfer.exceptions import RetriesExceededError
@@ -107,13 +102,8 @@ def _accident(error: Exception) -> str:
             "no AWS credentials were found; set AWS_PROFILE or AWS_ACCESS_KEY_ID and "
             "AWS_SECRET_ACCESS_KEY, log in, or give the machine a role."
         )
-    broken_off = (
-        botocore.ConnectionError,
-        botocore.HTTPClientError,
-        botocore.IncompleteReadError,
-        RetriesExceededError,
-    )
-    if isinstance(error, broken_off):
+    failed = (botocore.ConnectionError, botocore.HTTPClientError)
+    if isinstance(error, (*failed, botocore.IncompleteReadError, RetriesExceededError)):
         return f"the endpoint {s3_client().meta.endpoint_url} does not answer, or broke off."
     if isinstance(error, botocore.ProfileNotFound):
         return f"{str(error).rstrip('.')}."

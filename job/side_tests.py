@@ -3,37 +3,30 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from job.article_rules import article_test
+import numpy as np
+import pyarrow as pa
+
 from job.compare import GroupedQueries
+from job.corpus import numbered_ids
 from job.data import Corpus, Dataset, Queries
 from job.evaluate import Dimensions, score
 from job.model import Model, Prompts
+from job.pairs import text_key
 from job.probe import load_probe
 from job.ranking import METRIC, Scores
 from job.report_scores import Both, Lift
 from job.report_scores import SideTest as Results
 from job.rows import Channels
 from job.spec import JobSpec
+from job.tables import one_array
 from job.wording import change, format_p, interval
 
-
-@dataclass(frozen=True)
-class Verdicts:
-    """What a difference means here, if it is beyond chance and if it is not."""
-
-    gain: str
-    loss: str
-    neither: str
-
-    def of(self, lift: Lift) -> str:
-        if lift.is_gain:
-            return self.gain
-        return self.loss if lift.is_loss else self.neither
-
-
-FORGETTING = Verdicts("it gained there too", "it forgot", "no loss beyond chance")
-OTHER_RULES = Verdicts(
-    "the gain holds under them", "a loss under them", "no difference beyond chance under them"
+# What a gain, a loss and a difference within chance mean in each test.
+FORGETTING = ("it gained there too", "it forgot", "no loss beyond chance")
+OTHER_RULES = (
+    "the gain holds under them",
+    "a loss under them",
+    "no difference beyond chance under them",
 )
 
 
@@ -44,7 +37,7 @@ class SideTest:
     corpus: Corpus
     # What its sentence begins with.
     opening: str
-    verdicts: Verdicts
+    verdicts: tuple[str, str, str]
     # None: each model's own.
     prompts: Prompts | None = None
     # Usable rows that were not taken, as a text of theirs is in the job's own data.
@@ -87,7 +80,8 @@ class SideTest:
         if lift.wins == lift.losses == 0:
             return f"stayed at {after:.3f}: no query changed."
         numbers = f"{change(lift.lift)} {interval(lift.ci)}, {format_p(lift.p_value)}"
-        return f"went from {before:.3f} to {after:.3f}, {numbers}: {self.verdicts.of(lift)}."
+        verdict = self.verdicts[0 if lift.is_gain else 1 if lift.is_loss else 2]
+        return f"went from {before:.3f} to {after:.3f}, {numbers}: {verdict}."
 
 
 def side_tests(spec: JobSpec, channels: Channels, dataset: Dataset) -> dict[str, SideTest]:
@@ -95,22 +89,34 @@ def side_tests(spec: JobSpec, channels: Channels, dataset: Dataset) -> dict[str,
     tests = {}
     if probe := load_probe(spec, channels, dataset):
         opening = f"On {probe.source}, which was not trained on,"
-        tests["probe"] = SideTest(
-            probe.source,
-            probe.queries,
-            probe.corpus,
-            opening,
-            FORGETTING,
-            left_out=probe.left_out,
-        )
+        found = (probe.source, probe.queries, probe.corpus)
+        tests["probe"] = SideTest(*found, opening, FORGETTING, left_out=probe.left_out)
     if spec.evaluation.protocol == "both":
-        queries, corpus = article_test(dataset)
-        tests["article"] = SideTest(
-            str(dataset.facts["source"]),
-            queries,
-            corpus,
-            "By the article's rules (each row's context a document of its own, no prompts)",
-            OTHER_RULES,
-            Prompts(),
-        )
+        opening = "By the article's rules (each row's context a document of its own, no prompts)"
+        found = (str(dataset.facts["source"]), *article_test(dataset))
+        tests["article"] = SideTest(*found, opening, OTHER_RULES, Prompts())
     return tests
+
+
+def article_test(dataset: Dataset) -> tuple[Queries, Corpus]:
+    """Arrange the test rows, and the contexts of all rows, as the article does.
+
+    Each row is a query of its own, each row's context a document of its own: a context that stands
+    twice is wrong under its other id. Our split stays, so nothing tested was trained on.
+    """
+    test = dataset.test_pairs
+    rows = pa.concat_tables([part.select(["id", "positive"]) for part in dataset.tables])
+    # Duplicates score alike, and the first one wins: none of the splits may come first.
+    order = np.argsort(np.array(rows["id"].to_pylist(), dtype=object), kind="stable")
+    ids, texts = numbered_ids("d", np.arange(len(rows))), one_array(rows["positive"]).take(order)
+    # A row has the group of its question, which several rows may ask.
+    asked = dataset.test
+    groups = dict(zip(map(text_key, asked.texts.to_pylist()), asked.groups, strict=True))
+    queries = Queries(
+        ids=one_array(test["id"]),
+        texts=one_array(test["anchor"]),
+        offsets=np.arange(len(test) + 1),
+        documents=np.argsort(order)[len(rows) - len(test) :],
+        groups=np.array([groups[text_key(text)] for text in test["anchor"].to_pylist()], np.int64),
+    )
+    return queries, Corpus(ids, texts)

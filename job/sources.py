@@ -55,7 +55,6 @@ class Document:
 class Source:
     """Rows to be read once, front to back, and the documents that belong to no row."""
 
-    name: str
     rows: Iterator[RawRow]
     columns: dict[str, Any]
     documents: Iterable[Document] = ()
@@ -76,29 +75,17 @@ def open_source(name: str, spec: DataSpec, role: str = "data") -> Source:
             raise DataError(msg)
         mined = (Record(name, n, dict(pair)) for n, pair in enumerate(mine_pairs(), start=1))
         return _from_records(name, mined, Columns(group=required), group)
-    path = Path(name)
-    with explained(path):
-        is_there, beir = path.exists(), is_beir(path)
-    if not is_there:
-        msg = (
-            f"`{name}` does not exist (as a path), nor does it look like a Hub id (`owner/name`). "
-            "Check the spelling."
-        )
-        raise DataError(msg)
-    if beir:
-        return _from_beir(name, path, group, required)
+    missing = "does not exist (as a path), nor does it look like a Hub id (`owner/name`)"
+    path = _existing(name, f"`{name}` {missing}. Check the spelling.")
+    if is_beir(path):
+        return _from_beir(path, group, required)
     wanted = None if role == "probe" else spec.columns.model_copy(update={"group": required})
     return _from_records(name, read_records(path), wanted, group)
 
 
 def open_documents(name: str) -> Iterator[Document]:
     """Read the documents of `data.corpus`: columns `text` and, if they have one, `id` or `_id`."""
-    path = Path(name)
-    with explained(path):
-        is_there = path.exists()
-    if not is_there:
-        msg = f"`data.corpus` is `{name}`, which does not exist; check the path."
-        raise DataError(msg)
+    path = _existing(name, f"`data.corpus` is `{name}`, which does not exist; check the path.")
     for number, record in enumerate(read_records(path), start=1):
         if "text" not in record.fields:
             msg = f"`{record.file}` row {record.row} has no `text`; a corpus has `id` and `text`."
@@ -106,6 +93,13 @@ def open_documents(name: str) -> Iterator[Document]:
         given = [record.fields[key] for key in ("id", "_id") if record.fields.get(key) is not None]
         name = identifier(given[0]) if given else f"c{number:08d}"
         yield Document(name, _joined(record.fields), record.file, record.row)
+
+
+def _existing(name: str, missing: str) -> Path:
+    with explained(name):
+        if not Path(name).exists():
+            raise DataError(missing)
+    return Path(name)
 
 
 def identifier(given: object) -> str:
@@ -128,7 +122,7 @@ def _from_records(
     fields = {key: value for record in reversed(first) for key, value in record.fields.items()}
     choice = dataclasses.replace(choose_columns(fields, wanted, name), group=group)
     rows = (_raw_row(record, choice) for record in itertools.chain(first, records))
-    return Source(name, rows, vars(choice) | {"negatives": list(choice.negatives)})
+    return Source(rows, vars(choice) | {"negatives": list(choice.negatives)})
 
 
 def _raw_row(record: Record, choice: ColumnChoice) -> RawRow:
@@ -148,7 +142,7 @@ def _raw_row(record: Record, choice: ColumnChoice) -> RawRow:
     )
 
 
-def _from_beir(name: str, folder: Path, group: str | None, required: str | None) -> Source:
+def _from_beir(folder: Path, group: str | None, required: str | None) -> Source:
     columns: dict[str, Any] = {"anchor": "queries.text", "positive": "corpus.text"}
     columns |= {"negatives": [], "group": group}
     if required is not None:
@@ -160,7 +154,7 @@ def _from_beir(name: str, folder: Path, group: str | None, required: str | None)
         Document(identifier(_given_id(record)), _joined(record.fields), record.file, record.row)
         for record in _beir_records(folder, "corpus")
     )
-    return Source(name, _beir_rows(folder, group), columns, documents)
+    return Source(_beir_rows(folder, group), columns, documents)
 
 
 def _with_metadata(record: Record) -> dict[str, Any]:
@@ -236,10 +230,8 @@ def _beir_records(folder: Path, stem: str) -> Iterator[Record]:
 
 
 def _beir_file(folder: Path, stem: str) -> Path | None:
-    for suffix in (".jsonl", ".jsonl.gz"):
-        if (folder / f"{stem}{suffix}").is_file():
-            return folder / f"{stem}{suffix}"
-    return None
+    files = (folder / f"{stem}{suffix}" for suffix in (".jsonl", ".jsonl.gz"))
+    return next((file for file in files if file.is_file()), None)
 
 
 def _joined(fields: dict[str, Any]) -> Any:  # noqa: ANN401  what a file holds is judged later

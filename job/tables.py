@@ -37,12 +37,6 @@ class TableFile:
         if len(self._rows) == BATCH:
             self._flush()
 
-    def append(self, rows: pa.Table | pa.RecordBatch) -> None:
-        self._flush()
-        for number, column in enumerate(self._columns):
-            for array in _pieces(rows.column(number)):
-                column.append(array)
-
     def table(self) -> pa.Table:
         self._flush()
         return pa.table([column.array() for column in self._columns], schema=self._schema)
@@ -64,11 +58,12 @@ def column_on_disk(arrays: Iterable[pa.Array], kind: pa.DataType) -> pa.Array:
 
 
 def rows_on_disk(table: pa.Table, positions: IntArray) -> pa.Table:
-    """Take rows of a table, whose columns are of one piece."""
-    taken = TableFile(table.schema)
-    for start in range(0, len(positions), BATCH):
-        taken.append(table.take(pa.array(positions[start : start + BATCH])))
-    return taken.table()
+    """Take rows of a table."""
+    columns = [
+        column_on_disk(JoinedColumn([column]).batches(positions), column.type)
+        for column in table.columns
+    ]
+    return pa.table(columns, schema=table.schema)
 
 
 def one_table(tables: Sequence[pa.Table]) -> pa.Table:
@@ -76,11 +71,9 @@ def one_table(tables: Sequence[pa.Table]) -> pa.Table:
     filled = [table for table in tables if len(table)] or tables[:1]
     if len(filled) == 1:
         return filled[0]
-    whole = TableFile(filled[0].schema)
-    for table in filled:
-        for batch in table.to_batches(max_chunksize=BATCH):
-            whole.append(batch)
-    return whole.table()
+    whole = pa.concat_tables(filled)
+    columns = [column_on_disk(column.chunks, column.type) for column in whole.columns]
+    return pa.table(columns, schema=whole.schema)
 
 
 def one_array(column: pa.ChunkedArray) -> pa.Array:
@@ -110,19 +103,15 @@ class JoinedColumn:
     def batches(self, positions: IntArray) -> Iterator[pa.Array]:
         """Take values, in the order asked for, a batch at a time."""
         for start in range(0, len(positions), BATCH):
-            yield self._take(positions[start : start + BATCH])
-
-    def _take(self, positions: IntArray) -> pa.Array:
-        sources = np.searchsorted(self._starts, positions, side="right") - 1
-        # By source, then moved to where each was asked for.
-        order = np.argsort(sources, kind="stable")
-        place = np.empty(len(order), dtype=np.int64)
-        place[order] = np.arange(len(order))
-        parts = [
-            self._arrays[source].take(pa.array(positions[sources == source] - self._starts[source]))
-            for source in np.unique(sources)
-        ]
-        return pa.concat_arrays(parts).take(pa.array(place))
+            batch = positions[start : start + BATCH]
+            sources = np.searchsorted(self._starts, batch, side="right") - 1
+            parts = [
+                self._arrays[source].take(pa.array(batch[sources == source] - self._starts[source]))
+                for source in np.unique(sources)
+            ]
+            # They lie by source, and move to where each was asked for.
+            place = np.argsort(np.argsort(sources, kind="stable"))
+            yield pa.concat_arrays(parts).take(pa.array(place))
 
 
 def _pieces(column: pa.Array | pa.ChunkedArray) -> list[pa.Array]:
@@ -162,7 +151,9 @@ class _ColumnFile:
             self._values.write(array.buffers()[2][start:stop])
 
     def array(self) -> pa.Array:
-        buffers = [pa.py_buffer(self._valid_bits()) if self._nulls else None]
+        valid = np.frombuffer(self._valid.finished(), np.uint8)
+        bits = pa.py_buffer(np.packbits(valid, bitorder="little"))
+        buffers = [bits if self._nulls else None]
         if not pa.types.is_primitive(self._kind):
             buffers.append(self._offsets.finished())
         if not self._items:
@@ -171,9 +162,6 @@ class _ColumnFile:
         return pa.Array.from_buffers(
             self._kind, self._length, buffers, self._nulls, children=children
         )
-
-    def _valid_bits(self) -> np.ndarray[Any, np.dtype[np.uint8]]:
-        return np.packbits(np.frombuffer(self._valid.finished(), np.uint8), bitorder="little")
 
 
 class _Buffer:

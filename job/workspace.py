@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from typing import IO
 
 from job.errors import MachineError, SpecError, StorageError, translated
 from job.spec import JobSpec
-from job.spec_document import build_spec, read_document
+from job.spec_document import build_spec, differing_fields, parse_document, read_document
 
 DEFAULT_ROOT = Path("/opt/ml")
 # SageMaker shows so many characters of output/failure and cuts the rest.
@@ -112,10 +113,9 @@ class Workspace:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Keep a second process off this run; the lock ends with the process, however it ends."""
-        path = self.root / "lock"
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            handle = path.open("a+")
+            handle = (self.root / "lock").open("a+")
         except OSError as error:
             msg = (
                 f"The workspace `{self.root}` cannot be written: {error.strerror}. Give the job a "
@@ -123,10 +123,8 @@ class Workspace:
             )
             raise MachineError(msg) from None
         with handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise self._busy() from None
+            if not _has_locked(handle):
+                raise self._busy()
             yield
 
     def require_unlocked(self) -> None:
@@ -135,25 +133,26 @@ class Workspace:
             raise self._busy()
 
     def _busy(self) -> MachineError:
-        msg = f"Another process is working on `{self.root}`; wait for it or stop it."
-        return MachineError(msg)
+        return MachineError(f"Another process is working on `{self.root}`; wait for it or stop it.")
 
     def is_locked(self) -> bool:
         path = self.root / "lock"
         if not path.is_file():
             return False
         with path.open("a+") as handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return True
+            return not _has_locked(handle)
+
+
+def _has_locked(handle: IO[str]) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
         return False
+    return True
 
 
 def check_same_spec(earlier: str, place: str, spec: JobSpec) -> None:
     """Refuse to mix two jobs: `earlier` is the spec.json at a place, `spec` what is wanted now."""
-    from job.spec_document import differing_fields, parse_document
-
     name = f"{place}/spec.json"
     try:
         there = build_spec(parse_document(earlier, name))

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from job.data import Dataset
 from job.page import to_html, to_markdown
@@ -28,16 +27,16 @@ def write_per_query(
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    tables = []
-    for model, by_dimension in scores.items():
-        results = (
-            (dimension, precision, result)
-            for dimension, by_precision in by_dimension.items()
-            for precision, result in by_precision.items()
-        )
-        for dimension, precision, result in results:
-            count = len(dataset.test)
-            columns: dict[str, Any] = {
+    count = len(dataset.test)
+    results = (
+        (model, dimension, precision, result)
+        for model, by_dimension in scores.items()
+        for dimension, by_precision in by_dimension.items()
+        for precision, result in by_precision.items()
+    )
+    tables = [
+        pa.table(
+            {
                 "query_id": dataset.test.ids,
                 "model": [model] * count,
                 "dimension": [dimension] * count,
@@ -46,6 +45,8 @@ def write_per_query(
                 **{metric: result.metrics[metric] for metric in METRICS},
                 "top_ids": [dataset.corpus.ids.take(top).to_pylist() for top in result.top],
             }
-            tables.append(pa.table(columns))
+        )
+        for model, dimension, precision, result in results
+    ]
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.concat_tables(tables, promote_options="permissive"), path)

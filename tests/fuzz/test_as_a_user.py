@@ -61,18 +61,3 @@ def test_a_run_on_odd_texts_uses_them_byte_for_byte(tmp_path, tiny_encoder):
         for row in found:
             row.pop("file", None)
         assert found == expected
-
-
-@pytest.mark.parametrize("name", ["a FIFO", "half of a gzip"])
-def test_a_run_on_what_cannot_be_read_ends_in_one_line(name, tmp_path, tiny_encoder, monkeypatch):
-    """With a code of the table, and no result."""
-    monkeypatch.chdir(tmp_path)
-    place = CASES[name].make(tmp_path)
-    (tmp_path / "job.yaml").write_text(
-        JOB.format(pairs=place, encoder=tiny_encoder, epochs=1), "utf-8"
-    )
-    done = call(tmp_path, "launch", "job.yaml", "--name", "none")
-    assert done.returncode == (7 if name == "a FIFO" else 4)
-    assert len(errors(done)) == 1
-    assert "Traceback" not in done.stderr.decode()
-    assert not (tmp_path / "runs" / "none" / "manifest.json").exists()

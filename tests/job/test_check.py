@@ -8,6 +8,7 @@ import tempfile
 
 import pytest
 from click.testing import CliRunner
+from conftest import write_jsonl
 
 from job.__main__ import main
 
@@ -61,8 +62,7 @@ assumes that lifts vary by 0.28 between queries)
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    lines = (json.dumps(row) + "\n" for row in hand_made_rows())
-    (tmp_path / "pairs.jsonl").write_text("".join(lines), "utf-8")
+    write_jsonl(tmp_path / "pairs.jsonl", hand_made_rows())
     return tmp_path
 
 
@@ -107,24 +107,6 @@ def test_settings_of_the_data_count():
     assert "Dropped    1 × context is too short" not in told
     assert ", 0 near-duplicate pairs;" in told
     assert "Splits     train 8, validation 2, test 10; corpus " in told
-
-
-@pytest.mark.parametrize(
-    ("place", "settings", "code", "named"),
-    [
-        ("nowhere", {}, 4, "`nowhere`"),
-        ("pairs.jsonl", {"data__limits": "3"}, 3, "`data.limits`"),
-        ("pairs.jsonl", {"data__columns__anchor": "Q"}, 4, "`data.columns.anchor`"),
-    ],
-)
-@pytest.mark.usefixtures("folder")
-def test_what_cannot_be_checked_is_refused_in_a_line(place, settings, code, named):
-    """The code says whose fault it is; nothing is printed that would pass for facts."""
-    found, told, talk = check(place, **settings)
-    assert (found, told) == (code, "")
-    assert talk.startswith("Error: ")
-    assert named in talk
-    assert talk.count("\n") == 1
 
 
 @pytest.mark.parametrize(("limit", "cut"), [(12, "5.9%"), (None, "0.0%")])
@@ -191,8 +173,7 @@ def test_checking_needs_neither_torch_nor_its_libraries(folder, tiny_encoder):
 def test_the_column_of_the_group_is_named_with_what_it_will_slice(folder):
     """Beside the other columns; how many of the test queries have a value there."""
     rows = [row | {"kind": "odd" if n % 2 else None} for n, row in enumerate(hand_made_rows())]
-    lines = (json.dumps(row) + "\n" for row in rows)
-    (folder / "pairs.jsonl").write_text("".join(lines), "utf-8")
+    write_jsonl(folder / "pairs.jsonl", rows)
     code, told, _ = check("pairs.jsonl", data__columns__group="kind")
     assert code == 0
     plain = "Columns    question `question`, context `context`, negatives none"
@@ -205,8 +186,7 @@ def test_a_probe_is_read_before_anything_is_paid_for(folder):
     """How much of it there is, or why it will not do."""
     rows = hand_made_rows()
     others = [{"question": f"Other {n}?", "context": f"Else {n}."} for n in range(4)]
-    lines = (json.dumps(row) + "\n" for row in [*others, rows[0], rows[4]])
-    (folder / "probe.jsonl").write_text("".join(lines), "utf-8")
+    write_jsonl(folder / "probe.jsonl", [*others, rows[0], rows[4]])
     told = (
         "Probe      probe.jsonl: 4 queries, 4 documents; left out 2 rows with texts of the data\n"
     )

@@ -58,20 +58,7 @@ def test_columns_are_found_by_every_name_people_use(names, expected):
         ),
         (["question", "context", "group"], {}, ("question", "context", (), None)),
         (["question", "context", "p"], {"group": "p"}, ("question", "context", (), "p")),
-        (
-            ["question", "context"],
-            {"group": "question"},
-            ("question", "context", (), "question"),
-        ),
-    ],
-    ids=[
-        "all",
-        "one",
-        "no negatives",
-        "beside a score",
-        "no group",
-        "a group",
-        "a group that asks",
+        (["question", "context"], {"group": "question"}, ("question", "context", (), "question")),
     ],
 )
 def test_names_in_the_spec_win_and_leave_the_others_to_be_found(names, wanted, expected):

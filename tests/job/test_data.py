@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from conftest import distinct_rows, write_jsonl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,12 +22,6 @@ from job.splits import SPLIT_NAMES
 from job.tables import JoinedColumn
 
 HEADER = "query-id\tcorpus-id\tscore\n"
-
-
-def write_jsonl(path, rows):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
-    return path
 
 
 def write_pairs(path, pairs):
@@ -46,8 +41,7 @@ def write_beir(folder, documents, queries, qrels):
 
 
 def plain_pairs(count, word="word"):
-    """Give pairs of which no two texts are alike."""
-    return [(f"{word}{n} asks{n} this{n}?", f"{word}{n} says{n} that{n}.") for n in range(count)]
+    return [tuple(row.values()) for row in distinct_rows(count, word)]
 
 
 def settle(source=None, **spec):
@@ -106,7 +100,7 @@ def comparable(dataset):
 QUESTIONS = ["aaa", "AAA ", "bbb", "b  bb", "ccc", "ﬀf", "fff", "ｇgg", "ggg", "xyz", "?"]
 CONTEXTS = ["rrr", "RRR", "sss", "s ss", "ttt", "T\tTT", "t tt", "uuu", "xyz", "", "AAA"]
 # Rows of their own, so that there is always something for each split.
-FILLERS = [{"question": q, "context": c} for q, c in plain_pairs(14)]
+FILLERS = distinct_rows(14)
 
 generated_rows = st.lists(
     st.fixed_dictionaries(
@@ -364,8 +358,7 @@ def test_the_facts_of_a_small_data_set_are_complete(by_hand, tmp_path):
                 *("Öl kostet 2 €.", "ÖL kostet  2 €.", "nothing else."),
             ),
             "validation": digest(
-                *("validated 1?", "validated 2?"),
-                *("The first of two.", "The second of two."),
+                *("validated 1?", "validated 2?"), *("The first of two.", "The second of two.")
             ),
             "test": digest(
                 *("Asked in test?", "asked in  test?", "Asked, too?"),
@@ -374,23 +367,6 @@ def test_the_facts_of_a_small_data_set_are_complete(by_hand, tmp_path):
             ),
         },
     }
-
-
-def test_queries_gather_the_answers_of_all_their_rows(by_hand):
-    """Two rows of one question are one query with two relevant documents."""
-    assert by_hand.test.ids.to_pylist() == ["q00000006", "q00000008"]
-    assert relevant_texts(by_hand.test, by_hand.corpus) == {
-        "Asked in test?": {"ONE ANSWER.", "Another answer."},
-        "Asked, too?": {"Öl kostet 2 €."},
-    }
-    assert by_hand.validation.ids.to_pylist() == ["q00000004", "q00000005"]
-    assert relevant_texts(by_hand.validation, by_hand.corpus) == {
-        "validated 1?": {"The first of two."},
-        "validated 2?": {"The second of two."},
-    }
-    # Queries that are connected share a group, which the statistics resample as one.
-    groups = [*by_hand.validation.groups.tolist(), *by_hand.test.groups.tolist()]
-    assert len(set(groups)) == 4
 
 
 def test_training_sees_its_rows_and_no_test_split(by_hand):
@@ -491,17 +467,6 @@ def test_a_given_validation_set_leaves_only_the_test_set_to_divide(tmp_path):
     assert pairs_of(dataset.validation_pairs.to_pylist())[-1] == ("why?", "so")
     assert len(dataset.test_pairs) == 4
     assert pairs[0] not in pairs_of(dataset.train.table.to_pylist())
-
-
-def test_shares_are_those_of_the_rows_that_stay(tmp_path):
-    """Rows that are removed for the test set's sake do not make validation smaller."""
-    pairs = plain_pairs(20)
-    source = write_pairs(tmp_path / "a.jsonl", pairs)
-    asked = [(question, f"another answer{n}") for n, (question, _) in enumerate(pairs[:10])]
-    given = write_pairs(tmp_path / "t.jsonl", asked)
-    for seed in range(10):
-        dataset = load(source, test=str(given), seed=seed, validation_fraction=0.2)
-        assert list(dataset.facts["splits"].values()) == [8, 2, 10]
 
 
 def test_a_limit_draws_the_same_rows_every_time(tmp_path):
@@ -613,40 +578,11 @@ def test_an_answer_in_another_row_is_no_negative(tmp_path):
     rows = [
         {"question": "Which one?", "context": "This one.", "negative": "THAT one."},
         {"question": "Which one?", "context": "That one.", "negative": "Neither."},
-        *({"question": q, "context": c} for q, c in plain_pairs(20)),
+        *distinct_rows(20),
     ]
     parts = tables(load(write_jsonl(tmp_path / "a.jsonl", rows)))
     negatives = {row["id"]: row["negatives"] for part in parts.values() for row in part}
     assert (negatives["q00000000"], negatives["q00000001"]) == ([], ["Neither."])
-
-
-def test_a_fingerprint_tells_other_training_contexts(tmp_path):
-    """Equal digests mean equal splits: other contexts of the same questions are another split."""
-    given = {
-        name: str(write_pairs(tmp_path / f"{name}.jsonl", plain_pairs(5, name)))
-        for name in ("validation", "test")
-    }
-    prints = []
-    for ending in ("", " Or not."):
-        pairs = [(question, context + ending) for question, context in plain_pairs(20)]
-        source = write_pairs(tmp_path / "a.jsonl", pairs)
-        prints.append(load(source, **given).facts["fingerprint"]["train"])
-    assert prints[0] != prints[1]
-
-
-def test_a_fingerprint_tells_other_answers_to_the_same_test(tmp_path):
-    """The same questions over the same corpus, answered otherwise, are another test."""
-    source = write_pairs(tmp_path / "a.jsonl", plain_pairs(20))
-    (one, first), (two, second) = plain_pairs(2, "test")
-    prints = []
-    for answers in ((first, second), (second, first)):
-        test = write_pairs(tmp_path / "test.jsonl", list(zip((one, two), answers, strict=True)))
-        corpus = tmp_path / "corpus.jsonl"
-        write_jsonl(corpus, [{"id": "1", "text": first}, {"id": "2", "text": second}])
-        dataset = load(source, test=str(test), corpus=str(corpus))
-        prints.append((dataset.corpus.texts.to_pylist(), dataset.facts["fingerprint"]["test"]))
-    assert prints[0][0] == prints[1][0]
-    assert prints[0][1] != prints[1][1]
 
 
 # --- too little -------------------------------------------------------------------------------
@@ -734,13 +670,6 @@ def test_several_beir_judgement_files_are_honoured_as_splits(tmp_path):
     assert relevant_ids(dataset, dataset.test) == expected | {"query25": ["doc0", "doc25", "doc35"]}
 
 
-def test_a_beir_folder_without_validation_has_it_drawn_from_training(tmp_path):
-    """Only the test split is given; its rows are left alone."""
-    qrels = {"train": JUDGEMENTS[:20], "test": JUDGEMENTS[20:]}
-    dataset = load(write_beir(tmp_path, DOCUMENTS, QUERIES, qrels), validation_fraction=0.2)
-    assert dataset.facts["splits"] == {"train": 16, "validation": 4, "test": 10}
-
-
 def test_a_beir_folder_can_be_the_given_test_set(tmp_path):
     """Its test queries alone are tested, by their ids; all its documents are searched."""
     source = write_pairs(tmp_path / "a.jsonl", plain_pairs(20, "other"))
@@ -814,10 +743,7 @@ def test_the_article_protocol_takes_a_beir_folders_judgements_for_queries(tmp_pa
 
 
 def grouped_rows(count, word="word"):
-    return [
-        {"question": q, "context": c, "kind": n % 3 or None}
-        for n, (q, c) in enumerate(plain_pairs(count, word))
-    ]
+    return [row | {"kind": n % 3 or None} for n, row in enumerate(distinct_rows(count, word))]
 
 
 def kinds_by_text(queries):

@@ -43,7 +43,7 @@ def push(folder, steps):
     from pathlib import Path
 
     from job.errors import EmbedtuneError
-    from job.hub import Push, checkpoint_pusher
+    from job.hub import Push
 
     log, results = logging.getLogger("embedtune"), []
     log.addHandler(logging.StreamHandler(stream := io.StringIO()))
@@ -56,7 +56,7 @@ def push(folder, steps):
             paths = [path for path in Path(folder).rglob("*") if path.is_file()]
             return there.results({str(path.relative_to(folder)): path for path in paths}, run)
         if kind == "checkpoint":
-            return checkpoint_pusher(there, run)(Path(folder))
+            return there.checkpoint(Path(folder), run)
         return there.prepare()
 
     for *step, options in steps:

@@ -156,14 +156,6 @@ def test_other_differences_make_other_texts(text, other):
     assert text_key(text) != text_key(other)
 
 
-def test_rows_that_share_only_one_text_are_no_duplicates():
-    """A second answer to a question, or a second question to an answer, is news."""
-    judged = judge(
-        row(1, "one?", "the first"), row(2, "one?", "the second"), row(3, "two?", "the first")
-    )
-    assert judged.kept["row"].to_pylist() == [1, 2, 3]
-
-
 def test_the_same_pair_in_two_splits_is_no_duplicate():
     """A given split keeps its rows; what it shares with training is removed there."""
     rows = [dataclasses.replace(GOOD, split=split) for split in ("train", "test", None, "test")]

@@ -1,25 +1,13 @@
 """The forgetting probe: what is asked and searched, and what is left out."""
 
-import json
-
 import pytest
+from conftest import distinct_rows as rows_of
+from conftest import write_jsonl
 
 from job.data import load_dataset
 from job.errors import DataError, SpecError
 from job.probe import load_probe
 from job.spec_document import build_spec
-
-
-def write_jsonl(path, rows):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
-    return path
-
-
-def rows_of(count, word):
-    """Make pairs of which no two texts are alike."""
-    texts = ((f"{word}{n} asks{n} this{n}?", f"{word}{n} says{n} that{n}.") for n in range(count))
-    return [{"question": question, "context": context} for question, context in texts]
 
 
 @pytest.fixture
@@ -59,11 +47,7 @@ def test_every_row_asks_and_every_context_is_searched(load):
         {"question": "", "context": "Nothing asks for it."},
     ]
     probe, _ = load(rows)
-    assert asked(probe) == {
-        "One?": ["First.", "Second."],
-        "Two?": ["First."],
-        "Three?": ["Third."],
-    }
+    assert asked(probe) == {"One?": ["First.", "Second."], "Two?": ["First."], "Three?": ["Third."]}
     assert sorted(probe.corpus.texts.to_pylist()) == ["First.", "Second.", "Third."]
     assert probe.left_out == 0
     # The statistics take queries that share a context as one observation.

@@ -1,8 +1,6 @@
 """Reading files: every format gives the same rows (for broken ones see `tests/fuzz`)."""
 
-import csv
 import gzip
-import io
 import json
 import os
 from pathlib import Path
@@ -10,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from fuzz.ugly_files import as_lines, as_table
 
 from job.errors import DataError
 from job.records import SURPLUS, Record, file_format, read_records
@@ -20,18 +19,6 @@ ROWS = [
     {"question": "いくらですか", "context": "tab\there, 🙂 there"},
     {"question": "plain", "context": "text"},
 ]
-
-
-def as_lines(rows):
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-
-
-def as_table(rows, delimiter):
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, list(rows[0]), delimiter=delimiter)
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
 
 
 # Name → content, and the number that a user would give the first row.
@@ -141,18 +128,6 @@ def test_no_row_of_a_csv_shifts_a_column(tmp_path, lines, fields):
 def test_the_suffix_below_gz_says_the_format(name, expected):
     """Only the last suffix counts, and Parquet brings its own compression."""
     assert file_format(Path(name)) == expected
-
-
-def test_a_cut_off_gzip_file_says_how_far_it_could_be_read(tmp_path):
-    """The rows before the cut come first, then the error: nothing passes for the whole file."""
-    path = tmp_path / "a.jsonl.gz"
-    text = "".join(f'{{"question": "{n}"}}\n' for n in range(5000))
-    path.write_bytes(gzip.compress(text.encode(), mtime=0)[:-2000])
-    rows, records = [], read_records(path)
-    with pytest.raises(DataError) as caught:
-        rows.extend(records)
-    assert len(rows) > 100
-    assert f"after line {len(rows)}" in str(caught.value)
 
 
 def test_a_folder_that_cannot_be_looked_into_is_no_empty_one(tmp_path, monkeypatch):

@@ -6,46 +6,32 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from conftest import distinct_rows as rows_of
+from conftest import write_jsonl
 
 from job.data import load_dataset
 from job.evaluate import Dimensions
 from job.machine import Machine
 from job.model import Prompts, load_model
 from job.ranking import METRIC, METRICS, judge
-from job.side_tests import FORGETTING, OTHER_RULES, side_tests
-from job.spec import ModelSpec
+from job.side_tests import FORGETTING, OTHER_RULES, article_test, side_tests
+from job.spec import DataSpec, ModelSpec
 from job.spec_document import build_spec
 
 DIMENSIONS = Dimensions((64, 16), 16)
 PROMPTS = Prompts("ask1 ask2 ", "tell3 tell4 ")
 
 
-def write_jsonl(path, rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
-    return str(path)
-
-
-def rows_of(count, word):
-    """Make pairs of which no two texts are alike."""
-    return [
-        {
-            "question": f"{word}{n} asks{n} this{n}?",
-            "context": f"{word}{n} says{n} that{n}.",
-        }
-        for n in range(count)
-    ]
-
-
 @pytest.fixture
 def load(tmp_path):
     """Load the side tests of a job with sixty rows of its own, and of the given probe."""
-    data = write_jsonl(tmp_path / "data.jsonl", rows_of(60, "own"))
+    data = str(write_jsonl(tmp_path / "data.jsonl", rows_of(60, "own")))
 
     def make(probe=None, **fields):
         settings = {"data.source": data, "data.min_test_queries": "3"}
         settings |= {key.replace("__", "."): value for key, value in fields.items()}
         if probe is not None:
-            settings["evaluation.probe"] = write_jsonl(tmp_path / "probe.jsonl", probe)
+            settings["evaluation.probe"] = str(write_jsonl(tmp_path / "probe.jsonl", probe))
         spec = build_spec({}, settings)
         return side_tests(spec, {}, load_dataset(spec.data, {})), spec
 
@@ -118,7 +104,7 @@ SOME_THIRD = [3] * 20 + [1] * 40
 ONE_THIRD = [3] + [1] * 59
 FIVE_THIRD = [3] * 5 + [1] * 55
 FIVE_NINTH, SIX_TENTH = [1] + [9] * 5 + [1] * 54, [10] * 6 + [1] * 54
-GAINED, NO_LOSS = FORGETTING.gain, FORGETTING.neither
+GAINED, _, NO_LOSS = FORGETTING
 
 
 def test_what_was_forgotten_is_told(conclude):
@@ -168,9 +154,9 @@ def test_where_no_query_changed_there_is_nothing_to_conclude(conclude):
 @pytest.mark.parametrize(
     ("before", "after", "told"),
     [
-        (SOME_THIRD, ALL_FIRST, OTHER_RULES.gain),
-        (ALL_FIRST, SOME_THIRD, OTHER_RULES.loss),
-        (ALL_FIRST, ONE_THIRD, OTHER_RULES.neither),
+        (SOME_THIRD, ALL_FIRST, OTHER_RULES[0]),
+        (ALL_FIRST, SOME_THIRD, OTHER_RULES[1]),
+        (ALL_FIRST, ONE_THIRD, OTHER_RULES[2]),
     ],
 )
 def test_other_rules_have_words_of_their_own(conclude, before, after, told):
@@ -202,3 +188,49 @@ def test_both_protocols_are_asked_for_by_one_word(load, tiny_encoder):
         "By the article's rules (each row's context a document of its own, no prompts) nDCG@10 at "
         "16 dimensions stayed at "
     )
+
+
+# The article's rules.
+
+
+@pytest.fixture
+def article_data(tmp_path):
+    rows = [{"question": f"what is {i}?", "context": f"context {i // 2} of all"} for i in range(60)]
+    rows += [{"question": f"What is {i}?", "context": f"other {i}"} for i in range(4)]
+    path = write_jsonl(tmp_path / "pairs.jsonl", rows)
+    return load_dataset(DataSpec(source=str(path), min_test_queries=2, test_fraction=0.3), {})
+
+
+def test_each_row_is_a_query_with_a_document_of_its_own(article_data):
+    """A context that stands in two rows is two documents, and only a row's own one is right."""
+    queries, corpus = article_test(article_data)
+
+    assert len(corpus) == 64
+    assert len(article_data.corpus) == 34
+    assert queries.texts.to_pylist() == article_data.test_pairs["anchor"].to_pylist()
+    assert np.diff(queries.offsets).tolist() == [1] * len(queries)
+    own = corpus.texts.take(queries.documents).to_pylist()
+    assert own == article_data.test_pairs["positive"].to_pylist()
+    assert len(set(queries.documents.tolist())) == len(queries)
+
+
+def test_ties_go_by_the_rows_order_whatever_their_split(article_data):
+    """Duplicates score alike: a corpus that began with the training rows would always win them."""
+    _, corpus = article_test(article_data)
+
+    splits = (article_data.train.table, article_data.validation_pairs, article_data.test_pairs)
+    rows = [row for part in splits for row in part.select(["id", "positive"]).to_pylist()]
+    by_id = sorted(rows, key=lambda row: row["id"])
+    assert corpus.texts.to_pylist() == [row["positive"] for row in by_id]
+    assert corpus.ids.to_pylist() == sorted(corpus.ids.to_pylist())
+
+
+def test_rows_that_ask_the_same_stay_in_one_group(article_data):
+    """Intervals judge by group, here as elsewhere."""
+    queries, _ = article_test(article_data)
+
+    by_text = {}
+    for text, group in zip(queries.texts.to_pylist(), queries.groups.tolist(), strict=True):
+        by_text.setdefault(text.lower(), set()).add(group)
+    assert all(len(groups) == 1 for groups in by_text.values())
+    assert set(queries.groups.tolist()) == set(article_data.test.groups.tolist())

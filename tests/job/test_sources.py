@@ -1,16 +1,14 @@
 """Sources: files, BEIR folders and the built-in data all become the same rows."""
 
-import gzip
 import itertools
-import json
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from conftest import write_jsonl
 
 from job.errors import DataError
-from job.fetch import hub_reference
 from job.sources import Document, RawRow, is_beir, open_documents, open_source
 from job.spec import DataSpec
 
@@ -22,13 +20,6 @@ CORPUS = [
 ]
 QUERIES = [{"_id": "q1", "text": "What purrs?"}, {"_id": "q2", "text": "What barks?"}]
 HEADER = "query-id\tcorpus-id\tscore\n"
-
-
-def write_jsonl(path, rows):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    data = "".join(json.dumps(row) + "\n" for row in rows).encode()
-    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
-    return path
 
 
 def write_beir(folder, qrels, suffix=".jsonl"):
@@ -66,22 +57,13 @@ def test_lists_of_positives_and_negatives_are_unrolled(tmp_path):
     ]
     path = write_jsonl(tmp_path / "a.jsonl", rows)
     source = open_source(str(path), DataSpec())
-    assert (source.name, list(source.documents)) == (str(path), [])
+    assert list(source.documents) == []
     assert source.columns == columns("query", "pos", ["neg", "negative_1"])
     assert list(source.rows) == [
         RawRow(str(path), 1, "q", ["a", "b"], ["x", "y", "z"]),
         RawRow(str(path), 2, None, [5], [None]),
         RawRow(str(path), 3, "s", [], [None, None]),
     ]
-
-
-def test_columns_named_in_the_spec_are_used_for_files(tmp_path):
-    """`data.columns` reaches the file, and the report learns what was chosen."""
-    path = write_jsonl(tmp_path / "a.jsonl", [{"q": "asked", "a": "answered", "w": "wrong"}])
-    wanted = columns("q", "a", ["w"])
-    source = open_source(str(path), DataSpec(columns=wanted))
-    assert source.columns == wanted
-    assert list(source.rows) == [RawRow(str(path), 1, "asked", ["answered"], ["wrong"])]
 
 
 def test_a_csv_row_with_surplus_fields_is_marked(tmp_path):
@@ -113,17 +95,6 @@ def test_a_column_that_the_first_row_lacks_is_found(tmp_path):
     )
     assert source.columns["negatives"] == ["negative"]
     assert [row.negatives for row in source.rows] == [[None], ["n"]]
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["data/pairs.jsonl", "data/pairs.parquet", "pairs.csv", "data/pairs.jsonl.gz", "./pairs",
-     "../pairs"],
-)  # fmt: skip
-def test_a_missing_file_is_not_looked_for_on_the_hub(name):
-    """What ends like a data file or starts with a dot is a path, though it may look like an id."""
-    assert hub_reference(name) is None
-    refusal(lambda: rows_of(name), f"`{name}` does not exist (as a path)")
 
 
 def test_the_built_in_data_is_numbered_and_named():
@@ -172,14 +143,6 @@ def test_several_beir_judgements_are_the_authors_splits(tmp_path, splits):
     folder = write_beir(tmp_path, dict.fromkeys(splits, "q1\td1\t1\n"))
     found = {Path(row.file).stem: row.split for row in rows_of(folder)}
     assert found == splits
-
-
-def test_judgements_without_a_header_are_an_error(tmp_path):
-    """TREC's own format has no header; its first line would otherwise be lost."""
-    folder = write_beir(tmp_path, {"test": ""})
-    path = folder / "qrels" / "test.tsv"
-    path.write_text("q1\t0\td1\t1\nq2\t0\td2\t1\n")
-    refusal(lambda: rows_of(folder), f"`{path}` line 2 is no judgement;")
 
 
 @pytest.mark.parametrize("missing", ["corpus.jsonl", "queries.jsonl"])
@@ -267,10 +230,7 @@ def test_a_group_of_a_beir_folder_is_a_field_of_its_queries(tmp_path):
     ]
     write_jsonl(folder / "queries.jsonl", queries)
     found = {name: [row.group for row in rows_of(folder, group=name)] for name in ("lang", "kind")}
-    assert found == {
-        "lang": ["en", None, "en", None],
-        "kind": ["inner", "outer", "inner", None],
-    }
+    assert found == {"lang": ["en", None, "en", None], "kind": ["inner", "outer", "inner", None]}
     source = open_source(str(folder), DataSpec(columns={"group": "lang"}))
     assert source.columns == columns("queries.text", "corpus.text", group="lang")
 

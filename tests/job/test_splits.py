@@ -77,32 +77,6 @@ def test_rows_that_stand_alone_fill_the_splits_exactly(rows, validation, test, s
     assert np.bincount(codes, minlength=3).tolist() == sizes
 
 
-def test_another_seed_gives_another_split():
-    """The seed does decide."""
-    groups = np.arange(100)
-    splits = {
-        tuple(split_rows(groups, undecided(groups), (0.1, 0.1), seed).tolist()) for seed in range(5)
-    }
-    assert len(splits) == 5
-
-
-def test_a_group_larger_than_a_share_is_trained_on():
-    """Six rows of one group fit into no tenth of ten; the others fill the splits."""
-    groups = np.array([7] * 6 + [1, 2, 3, 4])
-    for seed in range(10):
-        codes = split_rows(groups, undecided(groups), (0.2, 0.2), seed)
-        assert codes[:6].tolist() == [TRAIN] * 6
-        assert sorted(codes[6:].tolist()) == [VALIDATION] * 2 + [TEST] * 2
-
-
-def test_a_given_test_set_gets_no_further_rows():
-    """Where the test rows are given, only validation is divided, from the undecided ones."""
-    decided = np.array([TEST, TEST] + [UNDECIDED] * 10)
-    codes = split_rows(np.arange(12), decided, (0.2, 0.5), 42)
-    assert codes[:2].tolist() == [TEST, TEST]
-    assert np.bincount(codes[2:], minlength=3).tolist() == [8, 2, 0]
-
-
 def test_training_rows_whose_question_is_evaluated_are_leaked():
     """Later splits win: what is asked in test is neither validated nor trained on."""
     questions = np.array([1, 2, 3, 4, 1, 2, 5, 1, 5])

@@ -37,14 +37,15 @@ def _where(request, monkeypatch):
 @given(parts=st.lists(st.tuples(st.lists(ROWS, max_size=12), st.integers(0, 5)), max_size=4))
 def test_what_is_gathered_is_one_table_of_one_piece(parts):
     """Nulls, empty lists, empty parts, slices of arrays and single rows are as they were."""
-    table, expected = tables.TableFile(SCHEMA), []
+    made, expected = [SCHEMA.empty_table()], []
     for rows, start in parts:
+        table = tables.TableFile(SCHEMA)
         for row in rows[:start]:
             table.add(*(row[name] for name in SCHEMA.names))
         # A slice: its buffers begin before its first value.
-        table.append(pa.Table.from_pylist(rows, SCHEMA).slice(start))
+        made += [table.table(), pa.Table.from_pylist(rows, SCHEMA).slice(start)]
         expected += rows
-    whole = table.table()
+    whole = tables.one_table(made)
     whole.validate(full=True)
     assert whole.to_pylist() == expected
     assert {column.num_chunks for column in whole.columns} == {1}
@@ -102,7 +103,7 @@ def test_a_large_table_leaves_no_file_behind(tmp_path, monkeypatch):
     monkeypatch.setattr(tables.tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(tables, "MAX_IN_MEMORY", 1)
     gathered = tables.TableFile(NT)
-    gathered.append(pa.table([[1], ["a"]], schema=NT))
+    gathered.add(1, "a")
     table = gathered.table()
     assert list(tmp_path.iterdir()) == []
     assert table.to_pylist() == [{"n": 1, "t": "a"}]
