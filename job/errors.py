@@ -1,4 +1,19 @@
-"""Every expected failure: one class, one exit code, the same on every backend.
+"""Every expected failure, drawn as a tree: one class, one exit code, the same on every backend.
+
+EmbedtuneError
+├── SpecError       3    the job's description
+├── DataError       4    the pairs
+├── ModelError      5    the base model
+├── MachineError    6    what the job runs on
+├── StorageError    7    S3 and the Hub
+├── TrainingError   8    the training itself
+├── GateNotMet      9    a required result was not reached
+├── Interrupted    10    the run can be resumed
+├── Stopped        11    somebody stopped the run
+├── TimeLimit      12    the run used up its time
+├── BackendError   13    quota, role, capacity, image, engine
+├── OutOfMemory    14    device or host memory
+└── Stalled        15    nothing moved any more
 
 0 is success, 1 a bug of ours (with a traceback) and 2 wrong usage (Click's own).
 """
