@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from torch import Tensor
 
 from job.cache import load_scores, save_scores
 from job.data import Dataset
@@ -26,9 +27,6 @@ from job.process_group import from_rank_zero, is_rank_zero
 from job.ranking import METRIC, Scores
 from job.side_tests import SideTest
 from job.spec import JobSpec
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -74,7 +72,7 @@ class Baseline:
     # None where an earlier start of the run has scored it.
     vectors: Vectors | None = None
     # The whole corpus as embedded with `tuned_prompts`: (n_documents, width).
-    corpus_vectors: "Tensor | None" = None
+    corpus_vectors: Tensor | None = None
     # Scores of the tests beside, by their name and dimension.
     others: Mapping[str, dict[int, Scores]] = field(default_factory=dict)
 

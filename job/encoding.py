@@ -1,22 +1,17 @@
 """Texts to vectors: by one process alone, or by all ranks together, each of which has a share."""
 
-from typing import TYPE_CHECKING
+import torch
 
 from job import process_group
 from job.memory import retry_on_oom
 from job.model import Model
 
-if TYPE_CHECKING:
-    import torch
 
-
-def encode_block(model: Model, texts: list[str], prompt: str, batch_size: int) -> "torch.Tensor":
+def encode_block(model: Model, texts: list[str], prompt: str, batch_size: int) -> torch.Tensor:
     """Embed texts with a prompt before each: (n, width), float32, on the model's device.
 
     A collective call; rank 0 alone gets the vectors, the others a tensor without values (`meta`).
     """
-    import torch
-
     size = process_group.world_size()
     if size == 1:
         return _encode(model, texts, prompt, batch_size)
@@ -30,10 +25,8 @@ def encode_block(model: Model, texts: list[str], prompt: str, batch_size: int) -
     return torch.stack(shares, dim=1).flatten(end_dim=1)[: len(texts)]
 
 
-def _encode(model: Model, texts: list[str], prompt: str, batch_size: int) -> "torch.Tensor":
-    import torch
-
-    def vectors(rows: int) -> "torch.Tensor":
+def _encode(model: Model, texts: list[str], prompt: str, batch_size: int) -> torch.Tensor:
+    def vectors(rows: int) -> torch.Tensor:
         with torch.inference_mode(), model.machine.autocast():
             found: torch.Tensor = model.encoder.encode(
                 texts,

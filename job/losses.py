@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
 import torch
+from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.losses import (
     CachedMultipleNegativesRankingLoss,
     MatryoshkaLoss,
@@ -22,10 +23,6 @@ from job.model import Model
 from job.padding import sorted_by_length
 from job.spec import ResolvedTraining
 from job.tables import one_array
-
-if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
-
 
 # A CPU compiles its matrix kernels for each shape it meets: texts are padded to these widths.
 WIDTHS = 16
@@ -208,7 +205,7 @@ class CachedRankingLoss(CachedMultipleNegativesRankingLoss):
 
     def __init__(
         self,
-        model: "SentenceTransformer",
+        model: SentenceTransformer,
         answers: KnownAnswers,
         scale: float,
         mini_batch_size: int,

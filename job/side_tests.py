@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from job.article_rules import article_test
-from job.compare import GroupedQueries
 from job.data import Corpus, Dataset, Queries
 from job.evaluate import Dimensions, score
 from job.model import Model, Prompts
@@ -13,6 +12,7 @@ from job.ranking import METRIC, Scores
 from job.report_scores import Both, Lift
 from job.report_scores import SideTest as Results
 from job.rows import Channels
+from job.significance import GroupedQueries
 from job.spec import JobSpec
 from job.wording import change, format_p, interval
 

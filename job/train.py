@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from transformers.integrations.integration_utils import (
@@ -30,9 +30,6 @@ from job.search import Chosen
 from job.spec import TrainingSpec
 from job.trainer import PairTrainer, TrainingInputs, build_trainer
 from job.workspace import Workspace
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -114,7 +111,7 @@ class TrainingContext:
     # Called on rank 0 with the folder of each checkpoint that was written.
     on_checkpoint: Callable[[Path], None] | None = None
     # The untrained model's embeddings of the whole corpus.
-    corpus_vectors: "Tensor | None" = None
+    corpus_vectors: torch.Tensor | None = None
 
 
 def train(

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
+from datasets import Dataset as ArrowDataset
 from sentence_transformers import (
     SentenceTransformerTrainer,
     SentenceTransformerTrainingArguments,
@@ -40,9 +42,6 @@ from job.sanity import Sanity
 from job.spec import ResolvedTraining
 from job.tables import one_array
 from job.workspace import Workspace
-
-if TYPE_CHECKING:
-    from datasets import Dataset as ArrowDataset
 
 
 @dataclass(frozen=True)
@@ -93,11 +92,8 @@ def build_trainer(
     return PairTrainer(inputs, _arguments(inputs, workspace), sanity, everything)
 
 
-def training_rows(pairs: TrainingPairs) -> "ArrowDataset":
+def training_rows(pairs: TrainingPairs) -> ArrowDataset:
     """Arrange the columns as the trainer takes them: anchor, positive, negatives, row number."""
-    import pyarrow as pa
-    from datasets import Dataset as ArrowDataset
-
     table = pairs.table.select(["anchor", "positive"])
     # Every row has as many.
     negatives = one_array(pairs.table["negatives"]).flatten()

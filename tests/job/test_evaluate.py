@@ -11,7 +11,6 @@ from job.encoding import encode_block
 from job.errors import SpecError
 from job.evaluate import (
     Dimensions,
-    Vectors,
     bound_corpus,
     choose_dimensions,
     embed,
@@ -22,6 +21,7 @@ from job.evaluate import (
 )
 from job.machine import Machine
 from job.model import load_model
+from job.precision import rank
 from job.spec import EvaluationSpec, ModelSpec
 
 CPU = Machine("cpu", "float32", "")
@@ -209,12 +209,11 @@ def test_float32_is_always_scored_and_the_others_in_both_ways(wanted, scored):
     """It is what the others are held against; the order in which they were typed is no matter."""
     import torch
 
-    vectors = Vectors(torch.randn(5, 16), torch.randn(40, 16))
-
-    found = {
-        dimension: list(by_name) for dimension, by_name in vectors.rank([16, 8], wanted).items()
+    found = rank(torch.randn(5, 16), torch.randn(40, 16), [16, 8], wanted)
+    assert {dimension: [*by_name] for dimension, by_name in found.items()} == {
+        16: scored,
+        8: scored,
     }
-    assert found == {16: scored, 8: scored}
 
 
 def test_all_dimensions_and_precisions_come_from_one_encoding(model, pairs_file):

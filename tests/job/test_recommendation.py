@@ -5,13 +5,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from job.compare import METRIC, GroupedQueries, Point, compare, measure
+from job.compare import METRIC, Point, compare, measure
 from job.errors import SpecError
 from job.evaluate import Dimensions
 from job.precision import bytes_per_vector
 from job.ranking import Scores
 from job.recommendation import frontier, recommend
 from job.report_scores import Retention
+from job.significance import GroupedQueries
 from job.spec import EvaluationSpec
 from job.spec_document import build_spec
 
@@ -174,7 +175,13 @@ def from_scores(by_dimension, spec=FLOAT_ONLY, groups=None, dimensions=FOUR):
     }
     count = len(tuned[dimensions.full]["float32"].rank)
     groups = np.arange(count) if groups is None else groups
-    result = compare(tuned, tuned, GroupedQueries(groups, spec.permutations, 0), dimensions)
+    result = compare(
+        tuned,
+        tuned,
+        tuned[dimensions.full]["float32"],
+        GroupedQueries(groups, spec.permutations, 0),
+        dimensions,
+    )
     return result, recommend(result.points, result.best, spec)
 
 

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from pydantic import ValidationError
 
 from job.baseline import Baseline, PromptChoice
-from job.compare import GroupedQueries, compare
+from job.compare import compare
 from job.data import load_dataset
 from job.errors import StorageError
 from job.evaluate import Dimensions
@@ -26,6 +26,7 @@ from job.recipe import Recipe
 from job.report import Results, Weights, build_report, job_cost
 from job.report_document import Report, TruncatedTexts, Truncation
 from job.report_scores import Compared
+from job.significance import GroupedQueries
 from job.spec import DataSpec, EvaluationSpec, JobSpec, ResolvedTraining
 from job.train import Training
 from job.where import look_where
@@ -107,8 +108,8 @@ def build(dataset):
             training=Training(None, steps, 0, best_step, RECIPE, 0.5, 0.6, [], early),
             tuned_prompts=choice.used,
             tuned=tuned,
-            comparison=compare(base, tuned, by_group, DIMENSIONS),
-            hybrid=hybrid_search(bm25, base, tuned, dataset.test, by_group),
+            comparison=compare(base, tuned, bm25, by_group, DIMENSIONS),
+            hybrid=hybrid_search(bm25, base, tuned, dataset.test, by_group, 32),
             where=look_where(dataset.test, dataset.corpus, before, now, bm25),
             truncation=Truncation(max_tokens=64, queries=CUT, documents=CUT),
             others={},
