@@ -6,7 +6,7 @@ Best are the highest scores; equal ones go by position, ascending, whatever tile
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 
@@ -53,8 +53,7 @@ class View(Protocol):
     def of(self, vectors: torch.Tensor) -> torch.Tensor: ...
 
 
-@dataclass(frozen=True)
-class Found:
+class Found(NamedTuple):
     """Scores and positions of the best documents, best first: (n_queries, ≤ depth) each."""
 
     scores: torch.Tensor
@@ -101,10 +100,7 @@ def tiles(corpus: Matrix, device: torch.device | str) -> Iterator[tuple[int, tor
 
 
 def _joined(parts: Sequence[Found]) -> Found:
-    return Found(
-        torch.cat([part.scores for part in parts]).cpu(),
-        torch.cat([part.positions for part in parts]).cpu(),
-    )
+    return Found(*(torch.cat(column).cpu() for column in zip(*parts, strict=True)))
 
 
 def _update(old: Found, scores: torch.Tensor, first: int, depth: int) -> Found:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from job import significance
-from job.compare import METRIC, compare
+from job.compare import METRIC, compare, measure
 from job.evaluate import Dimensions
 from job.ranking import Scores
 from job.report_scores import Lift
@@ -185,6 +185,9 @@ def test_smaller_precisions_are_held_against_the_best_float32_vectors():
         (8, "int8", 8),
     ]
     assert result.best == result.points[0]
+    # What 16 dimensions reach is no bar where 8 reach more.
+    swapped = {16: tuned[8], 8: tuned[16]}
+    assert measure(swapped, Dimensions((16, 8), 8), by_group)[1].dimension == 8
     assert result.against_bm25[8].lift == pytest.approx(values.mean() * 0.3)
     assert [p.retention.share for p in result.points] == pytest.approx([1, 0.9, 0.8, 0.7])
     assert [p.ndcg for p in result.points] == pytest.approx(

@@ -6,8 +6,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+from tokenizers import Tokenizer, models
 
 from job.data import TrainingPairs
 from job.errors import TrainingError
@@ -127,8 +131,6 @@ def test_an_automatic_learning_rate_goes_by_size(millions, rate):
 
 def test_the_parameters_of_the_model_decide_its_learning_rate():
     """They are counted on the model itself, whatever its name says."""
-    import torch
-
     # On the device "meta" weights have a shape and no memory.
     encoder = torch.nn.Linear(1000, 335_000, bias=False, device="meta")
     large = Model(torch.nn.Sequential(encoder), ROOMY, 1000, Prompts())
@@ -276,10 +278,6 @@ def test_attention_that_keeps_its_scores_needs_more_memory(model):
 
 def test_a_model_that_does_not_tell_its_size_is_embedded_at_once():
     """Static embeddings have no layers to count; the reason says that nothing was estimated."""
-    from sentence_transformers import SentenceTransformer
-    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
-    from tokenizers import Tokenizer, models
-
     tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0, "ask1": 1}, unk_token="[UNK]"))
     static = StaticEmbedding(tokenizer, embedding_dim=8)
     encoder = SentenceTransformer(modules=[static], device="cpu")

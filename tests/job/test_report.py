@@ -88,7 +88,7 @@ def build(dataset):
             permutations=1000,
             precisions=["float32", *keeps],
         )
-        choice = given.get("prompts") or PromptChoice(Prompts(), Prompts(), 0.5, 0.5)
+        choice = given.get("prompts") or PromptChoice(Prompts(), 0.5, 0.5)
         bm25 = scores_around(0.31, count, seed=0)
         by_group = GroupedQueries(dataset.test.groups, evaluation.permutations, 0)
         before, now = base[32]["float32"], tuned[32]["float32"]
@@ -350,7 +350,7 @@ def test_the_report_says_which_prompts_made_the_baseline(build, used):
     """Whichever is stronger, with the validation scores of both."""
     documented = Prompts("query: ", "passage: ")
     reached = (0.62, 0.58) if used == "with" else (0.58, 0.62)
-    choice = PromptChoice(documented, documented if used == "with" else Prompts(), *reached)
+    choice = PromptChoice(documented, *reached)
     prompts = build(prompts=choice).prompts
     assert prompts.sentence == (
         f"The base model is scored {used} its prompts, where it is stronger on validation "
