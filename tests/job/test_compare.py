@@ -140,18 +140,6 @@ def test_the_same_seed_gives_the_same_numbers():
     assert first.lifts[128] != other.lifts[128]
 
 
-def test_names_and_order_of_groups_do_not_matter():
-    """Groups are who belongs together, not how the splitter numbered them."""
-    differences = random_values(seed=1) - random_values(seed=2)
-    groups = np.repeat(np.arange(20), 3)
-
-    lifts = [
-        GroupedQueries(names, 500, 0).lift(differences) for names in (groups, 1_000 + 7 * groups)
-    ]
-
-    assert lifts[0] == lifts[1]
-
-
 @pytest.mark.parametrize("block", [1, 7, 10_000])
 def test_blocks_do_not_change_a_result(monkeypatch, block):
     """How many resamples are held at once is a matter of memory only."""
