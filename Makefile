@@ -80,7 +80,6 @@ golden: $(VENV)/.dev
 # As the job does for itself: threads that wait must not spin.
 bench: export OMP_WAIT_POLICY ?= PASSIVE
 bench: $(VENV)/.demo
-	$(BIN)/python tests/benchmarks/evaluation.py
 	$(BIN)/python tests/benchmarks/versus_article.py $(ARGS)
 	$(BIN)/python tests/benchmarks/padding.py
 	$(BIN)/python tests/benchmarks/scale.py

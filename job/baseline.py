@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from torch import Tensor
 
 from job.cache import load_scores, save_scores
 from job.data import Dataset
@@ -27,9 +27,6 @@ from job.ranking import METRIC, Scores
 from job.side_tests import SideTest
 from job.spec import JobSpec
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
 
 @dataclass(frozen=True)
 class PromptChoice:
@@ -39,9 +36,12 @@ class PromptChoice:
     """
 
     documented: Prompts
-    used: Prompts
     with_prompts: float
     without_prompts: float
+
+    @property
+    def used(self) -> Prompts:
+        return self.documented if self.with_prompts >= self.without_prompts else Prompts()
 
     @property
     def reached(self) -> float:
@@ -74,7 +74,7 @@ class Baseline:
     # None where an earlier start of the run has scored it.
     vectors: Vectors | None = None
     # The whole corpus as embedded with `tuned_prompts`: (n_documents, width).
-    corpus_vectors: "Tensor | None" = None
+    corpus_vectors: Tensor | None = None
     # Scores of the tests beside, by their name and dimension.
     others: Mapping[str, dict[int, Scores]] = field(default_factory=dict)
 
@@ -87,53 +87,38 @@ def score_base(
     others: Mapping[str, SideTest] | None = None,
 ) -> Baseline:
     """Choose the base model's stronger prompts on validation, then score it on the test set."""
-    evaluation = spec.evaluation
-    search = _search(dataset, spec)
-    documented = _documented(model, spec)
-    vectors = {}
-    reached = {}
-    for prompts in dict.fromkeys((documented, Prompts())):
+    main, batch_size = dimensions.main, spec.evaluation.batch_size
+    search, vectors = _search(dataset, spec), {}
+
+    def reached(prompts: Prompts) -> float:
         candidate = model.with_prompts(prompts)
         if prompts.document not in vectors:
-            vectors[prompts.document] = encode_documents(
-                candidate, dataset.corpus, evaluation.batch_size
-            )
-        scores = score(
-            candidate,
-            search.queries,
-            search.corpus,
-            [dimensions.main],
-            evaluation.batch_size,
-            vectors[prompts.document][search.positions],
-        )
-        reached[prompts] = from_rank_zero(partial(_main_score, scores, dimensions.main))
-    choice = _choose(documented, reached[documented], reached[Prompts()])
+            vectors[prompts.document] = encode_documents(candidate, dataset.corpus, batch_size)
+        known = vectors[prompts.document][search.positions]
+        scores = score(candidate, search.queries, search.corpus, [main], batch_size, known)
+        return from_rank_zero(lambda: scores[main].mean(METRIC))
+
+    documented = _documented(model, spec)
+    with_prompts = reached(documented)
+    without = reached(Prompts()) if documented != Prompts() else with_prompts
+    choice = PromptChoice(documented, with_prompts, without)
     prompted = model.with_prompts(choice.used)
-    tested = embed(
-        prompted,
-        dataset.test,
-        dataset.corpus,
-        evaluation.batch_size,
-        vectors[choice.used.document],
-    )
+    known = vectors[choice.used.document]
+    tested = embed(prompted, dataset.test, dataset.corpus, batch_size, known)
     tuned_prompts = _tuned_prompts(choice, spec)
     return Baseline(
         bm25=score_bm25(dataset.test, dataset.corpus),
         test=score_vectors(tested, dataset.test, dimensions.all),
         prompts=choice,
         tuned_prompts=tuned_prompts,
-        validation=Validation(search, dimensions, evaluation.batch_size, choice.reached),
+        validation=Validation(search, dimensions, batch_size, choice.reached),
         others={
-            name: test.score(prompted, dimensions, evaluation.batch_size)
+            name: test.score(prompted, dimensions, batch_size)
             for name, test in (others or {}).items()
         },
         vectors=tested,
         corpus_vectors=vectors[tuned_prompts.document],
     )
-
-
-def _main_score(scores: Mapping[int, Scores], main: int) -> float:
-    return scores[main].mean(METRIC)
 
 
 def _search(dataset: Dataset, spec: JobSpec) -> Bounded:
@@ -143,11 +128,6 @@ def _search(dataset: Dataset, spec: JobSpec) -> Bounded:
 
 def _documented(model: Model, spec: JobSpec) -> Prompts:
     return Prompts() if spec.evaluation.protocol == "article" else model.prompts
-
-
-def _choose(documented: Prompts, with_prompts: float, without: float) -> PromptChoice:
-    used = documented if with_prompts >= without else Prompts()
-    return PromptChoice(documented, used, with_prompts, without)
 
 
 def _tuned_prompts(choice: PromptChoice, spec: JobSpec) -> Prompts:
@@ -175,13 +155,12 @@ def kept_baseline(
     if facts is None:
         return None
     scores = kept[0] if kept else {}
-    choice = _choose(_documented(model, spec), facts["with"], facts["without"])
+    choice = PromptChoice(_documented(model, spec), facts["with"], facts["without"])
     others: dict[str, dict[int, Scores]] = {}
-    for name, found in scores.items():
-        kind, _, rest = name.partition("/")
-        if kind == "others":
-            test, _, dimension = rest.partition("/")
-            others.setdefault(test, {})[int(dimension)] = found
+    for key, found in scores.items():
+        if key.startswith("others/"):
+            _, name, dimension = key.split("/")
+            others.setdefault(name, {})[int(dimension)] = found
     search, batch_size = _search(dataset, spec), spec.evaluation.batch_size
     return Baseline(
         bm25=scores.get("bm25", NO_SCORES),

@@ -4,17 +4,15 @@ import math
 from collections import deque
 from collections.abc import Iterator
 from itertools import cycle, islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from datasets import Dataset as ArrowDataset
 from sentence_transformers.base.sampler import DefaultBatchSampler
 
 from job.data import TrainingPairs
 from job.ranking import IntArray
 from job.tables import one_array
-
-if TYPE_CHECKING:
-    from datasets import Dataset as ArrowDataset
 
 
 class LookalikeSampler(DefaultBatchSampler):
@@ -27,7 +25,7 @@ class LookalikeSampler(DefaultBatchSampler):
 
     def __init__(
         self,
-        dataset: "ArrowDataset",
+        dataset: ArrowDataset,
         pairs: TrainingPairs,
         alike: list[IntArray],
         cluster: int,

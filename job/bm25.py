@@ -5,10 +5,11 @@ For languages that put spaces between words; elsewhere a whole run is one word.
 
 from array import array
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from itertools import islice
 
+import bm25s
 import numpy as np
+import torch
 
 from job.ranking import DEPTH, IntArray
 from job.search import CHUNK, best_of
@@ -20,29 +21,20 @@ TEXTS = 2**13
 Scores = np.ndarray[tuple[int, int], np.dtype[np.float32]]
 
 
-@dataclass(frozen=True)
-class Matches:
-    """BM25's ranking, (n_queries, ≤ 100), and how many of each query share a word with it."""
+def rank_bm25(corpus_texts: Iterable[str], query_texts: Iterable[str]) -> tuple[IntArray, IntArray]:
+    """Rank with BM25 (k1 1.2, b 0.75, lower-cased words, no stop words).
 
-    ranked: IntArray
-    found: IntArray
-
-
-def rank_bm25(corpus_texts: Iterable[str], query_texts: Iterable[str]) -> Matches:
-    """Rank with BM25 (k1 1.2, b 0.75, lower-cased words, no stop words)."""
-    import torch
-
+    Returns positions, (n_queries, ≤ 100), and how many of each query share a word with it.
+    """
     ranked, found = [], []
     for scores in _scores(corpus_texts, query_texts):
         ranked.append(best_of(torch.from_numpy(scores), DEPTH).positions.numpy())
         found.append(np.minimum((scores > 0).sum(axis=1), DEPTH))
-    return Matches(np.concatenate(ranked), np.concatenate(found))
+    return np.concatenate(ranked), np.concatenate(found)
 
 
 def _scores(corpus_texts: Iterable[str], query_texts: Iterable[str]) -> Iterator[Scores]:
     """Yield (some queries, n_documents) at a time."""
-    import bm25s
-
     numbers, vocabulary = _numbered(corpus_texts)
     index = bm25s.BM25(k1=1.2, b=0.75)
     # It refuses a corpus without words, and a question without.
@@ -60,8 +52,6 @@ def _scores(corpus_texts: Iterable[str], query_texts: Iterable[str]) -> Iterator
 
 def _numbered(texts: Iterable[str]) -> "tuple[list[array[int]], dict[str, int]]":
     """Write each text as the numbers of its words, which take a tenth of the words' memory."""
-    import bm25s
-
     vocabulary: dict[str, int] = {}
     numbers = []
     for block in _blocks(texts, TEXTS):

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
 
 from transformers import TrainerCallback, TrainingArguments
 from transformers import TrainerControl as Control
@@ -15,23 +14,23 @@ from job.batches import Shards
 from job.interruption import StopSignal
 from job.progress import tell
 
-
-class _Sharded(Protocol):
-    """A trainer whose ranks share each batch; it has the shards once it trains."""
-
-    shards: Shards | None
+# What an interruption costs at most, as long as writing a checkpoint does not cost more than its
+# share of the run.
+LOST_SECONDS = 300.0
+SHARE = 0.05
 
 
 class RankSync(TrainerCallback):
     """Has all ranks do after a step what the callbacks of rank 0 ask for; the last of them."""
 
-    def __init__(self, trainer: _Sharded) -> None:
-        self._trainer = trainer
+    def __init__(self, shards: Callable[[], Shards | None]) -> None:
+        """Take what gives the trainer's shards, which it has once it trains."""
+        self._shards = shards
 
     def on_epoch_begin(self, args: object, state: State, control: object, **_: object) -> None:
         # The trainer does not reach it where it goes on in the midst of an epoch.
-        if self._trainer.shards:
-            self._trainer.shards.set_epoch(int(state.epoch or 0))
+        if shards := self._shards():
+            shards.set_epoch(int(state.epoch or 0))
 
     def on_step_end(self, args: object, state: object, control: Control, **_: object) -> None:
         for name, value in process_group.broadcast(vars(control)).items():
@@ -112,6 +111,37 @@ class Recorder(TrainerCallback):
         for key, value in logs.items():
             if key.startswith("eval_dim_"):
                 tell("validate", **where, **{key.removeprefix("eval_"): value})
+
+
+class Cadence(TrainerCallback):
+    """Asks for a checkpoint after LOST_SECONDS of work, or each `steps` steps.
+
+    Writing one is timed: if it takes long, they become rarer, so that it costs at most SHARE of the
+    run.
+    """
+
+    def __init__(self, steps: int | None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._steps = steps
+        self._clock = clock
+        self._saved = clock()
+        self._cost = 0.0
+        self._asked: float | None = None
+
+    def on_step_end(self, args: object, state: State, control: Control, **_: object) -> None:
+        self._asked = None
+        if self._steps is not None:
+            due = state.global_step % self._steps == 0
+        else:
+            due = self._clock() - self._saved >= max(LOST_SECONDS, self._cost / SHARE)
+        if due:
+            control.should_save = True
+            # A validation before it is no part of its cost.
+            self._asked = None if control.should_evaluate else self._clock()
+
+    def on_save(self, *_: object, **__: object) -> None:
+        self._saved = self._clock()
+        if self._asked is not None:
+            self._cost = self._saved - self._asked
 
 
 class AfterSaving(TrainerCallback):

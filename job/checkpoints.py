@@ -9,7 +9,7 @@ from sentence_transformers import SentenceTransformer
 from job import process_group
 from job.errors import MachineError, TrainingError
 from job.evaluate import Validation, metric_key
-from job.model import Model
+from job.model import Model, first_line
 from job.progress import warn
 from job.workspace import sha256, write_atomically
 
@@ -18,8 +18,7 @@ SEAL = "digests.json"
 
 # A restored checkpoint must score what it scored before. Devices other than the CPU may add up in
 # another order, which moves a query's rank now and then.
-RESTORED_TOLERANCE = {"cpu": 1e-6}
-OTHER_TOLERANCE = 5e-3
+CPU_TOLERANCE, TOLERANCE = 1e-6, 5e-3
 
 
 def seal(checkpoint: Path) -> None:
@@ -48,21 +47,14 @@ def checkpoint_on_each_host(folder: Path) -> Path | None:
     if newest is None:
         return None
     own = folder / newest.name
-    if (
-        not process_group.is_rank_zero()
-        and process_group.local_rank() == 0
-        and (fault := _fault(own))
-    ):
+    is_other_host = process_group.local_rank() == 0 and not process_group.is_rank_zero()
+    if is_other_host and (fault := _fault(own)):
         msg = (
             f"The checkpoint `{own}` is not that of the first host: {fault}. All hosts of a run "
             "need one folder of checkpoints, or copies of it."
         )
         raise MachineError(msg)
     return own
-
-
-def any_checkpoint(folder: Path) -> bool:
-    return any(folder.glob("checkpoint-*"))
 
 
 def _fault(checkpoint: Path) -> str | None:
@@ -90,16 +82,14 @@ def restore(model: Model, checkpoint: Path, validation: Validation, expected: fl
             )
             model.encoder.load_state_dict(stored.state_dict())
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
         msg = (
             f"The checkpoint `{checkpoint.name}`, the best on validation, cannot be loaded: "
-            f"{reason[:300]}. Start the run anew."
+            f"{first_line(error)}. Start the run anew."
         )
         raise TrainingError(msg) from None
     process_group.broadcast_weights(model.encoder)
     found = validation.score(model)[metric_key(validation.dimensions.main)]
-    tolerance = RESTORED_TOLERANCE.get(model.machine.device, OTHER_TOLERANCE)
-    if abs(found - expected) > tolerance:
+    if abs(found - expected) > (CPU_TOLERANCE if model.machine.device == "cpu" else TOLERANCE):
         msg = (
             f"The checkpoint `{checkpoint.name}` scores {found:.6f} after loading, but scored "
             f"{expected:.6f} in training. Its files are damaged; start the run anew."

@@ -1,25 +1,22 @@
 """One ruler for base and tuned model: encode once, score every dimension and precision."""
 
-from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
+import pyarrow as pa
+import torch
 
 from job import process_group
 from job.bm25 import rank_bm25
 from job.data import Corpus, Queries
-from job.encoding import encode_block
 from job.errors import SpecError
 from job.mapped import empty_matrix
+from job.memory import retry_on_oom
 from job.model import Model
 from job.precision import BITS, bytes_per_vector, rank
 from job.ranking import METRIC, IntArray, Scores, judge
 from job.spec import EvaluationSpec
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-    import torch
 
 USUAL_DIMENSIONS = (512, 256, 128, 64)
 # Texts that are Python objects at once. Sorted by length among so many, hardly any padding is left.
@@ -69,23 +66,16 @@ def _check_budget(spec: EvaluationSpec, smallest: int) -> None:
         raise SpecError(msg)
 
 
-def encode_documents(model: Model, corpus: Corpus, batch_size: int) -> "torch.Tensor":
+def encode_documents(model: Model, corpus: Corpus, batch_size: int) -> torch.Tensor:
     """Embed the corpus with the document prompt: (n_documents, width), float32."""
     return encode(model, corpus.texts, model.prompts.document, batch_size)
 
 
-def encode_queries(model: Model, queries: Queries, batch_size: int) -> "torch.Tensor":
-    """Embed queries with the query prompt: (n_queries, width), float32."""
-    return encode(model, queries.texts, model.prompts.query, batch_size)
-
-
-def encode(model: Model, texts: "pa.Array", prompt: str, batch_size: int) -> "torch.Tensor":
+def encode(model: Model, texts: pa.Array, prompt: str, batch_size: int) -> torch.Tensor:
     """Embed texts with a prompt before each: (n, width), float32, on the CPU.
 
     A collective call; only rank 0 gets the values, as in `encode_block`.
     """
-    import torch
-
     # Rank 0 may have worked alone for long.
     process_group.barrier()
     if process_group.is_rank_zero():
@@ -99,20 +89,49 @@ def encode(model: Model, texts: "pa.Array", prompt: str, batch_size: int) -> "to
     return vectors
 
 
+def encode_block(model: Model, texts: list[str], prompt: str, batch_size: int) -> torch.Tensor:
+    """Embed texts with a prompt before each: (n, width), float32, on the model's device.
+
+    A collective call; rank 0 alone gets the vectors, the others a tensor without values (`meta`).
+    """
+    size = process_group.world_size()
+    if size == 1:
+        return _encode(model, texts, prompt, batch_size)
+    # Neighbours, often of one length, go to different ranks.
+    own = _encode(model, texts[process_group.rank() :: size], prompt, batch_size)
+    padded = own.new_zeros(-(-len(texts) // size), model.width)
+    padded[: len(own)] = own
+    shares = process_group.all_gather(padded)
+    if not process_group.is_rank_zero():
+        return torch.empty(len(texts), model.width, device="meta")
+    return torch.stack(shares, dim=1).flatten(end_dim=1)[: len(texts)]
+
+
+def _encode(model: Model, texts: list[str], prompt: str, batch_size: int) -> torch.Tensor:
+    def vectors(rows: int) -> torch.Tensor:
+        with torch.inference_mode(), model.machine.autocast():
+            found: torch.Tensor = model.encoder.encode(
+                texts,
+                prompt=prompt,
+                batch_size=rows,
+                convert_to_tensor=True,
+                show_progress_bar=False,
+            )
+        return found.float()
+
+    if not texts:
+        return torch.empty(0, model.width, device=model.encoder.device)
+    return retry_on_oom(batch_size, vectors, "encode")
+
+
 @dataclass(frozen=True)
 class Vectors:
     """What a model makes of queries, (n_queries, width), and a corpus, (n_documents, width)."""
 
-    queries: "torch.Tensor"
-    corpus: "torch.Tensor"
+    queries: torch.Tensor
+    corpus: torch.Tensor
     # Where they are compared.
     device: str = "cpu"
-
-    def rank(
-        self, dimensions: Collection[int], precisions: Collection[str]
-    ) -> dict[int, dict[str, IntArray]]:
-        """Rank by each of `precisions` in every way it can be searched, and always by float32."""
-        return rank(self.queries, self.corpus, dimensions, precisions, self.device)
 
 
 def embed(
@@ -120,16 +139,20 @@ def embed(
     queries: Queries,
     corpus: Corpus,
     batch_size: int,
-    corpus_vectors: "torch.Tensor | None" = None,
+    corpus_vectors: torch.Tensor | None = None,
 ) -> Vectors:
     """Encode all that a search needs; `corpus_vectors` saves encoding the corpus again."""
     if corpus_vectors is None:
         corpus_vectors = encode_documents(model, corpus, batch_size)
-    return Vectors(encode_queries(model, queries, batch_size), corpus_vectors, model.machine.device)
+    query_vectors = encode(model, queries.texts, model.prompts.query, batch_size)
+    return Vectors(query_vectors, corpus_vectors, model.machine.device)
 
 
 def score_vectors(
-    vectors: Vectors, queries: Queries, dimensions: Iterable[int], precisions: Collection[str] = ()
+    vectors: Vectors,
+    queries: Queries,
+    dimensions: Collection[int],
+    precisions: Collection[str] = (),
 ) -> dict[int, dict[str, Scores]]:
     """Score a search by each dimension and precision: float32, the others and them rescored.
 
@@ -137,9 +160,10 @@ def score_vectors(
     """
     if not process_group.is_rank_zero():
         return {}
+    found = rank(vectors.queries, vectors.corpus, dimensions, precisions, vectors.device)
     return {
         dimension: {name: judge(ranked, queries) for name, ranked in by_name.items()}
-        for dimension, by_name in vectors.rank(list(dimensions), precisions).items()
+        for dimension, by_name in found.items()
     }
 
 
@@ -147,9 +171,9 @@ def score(
     model: Model,
     queries: Queries,
     corpus: Corpus,
-    dimensions: Iterable[int],
+    dimensions: Collection[int],
     batch_size: int,
-    corpus_vectors: "torch.Tensor | None" = None,
+    corpus_vectors: torch.Tensor | None = None,
 ) -> dict[int, Scores]:
     """Score a model's retrieval by float32 vectors at each dimension: on rank 0 alone."""
     vectors = embed(model, queries, corpus, batch_size, corpus_vectors)
@@ -159,11 +183,11 @@ def score(
 def score_bm25(queries: Queries, corpus: Corpus) -> Scores:
     if not process_group.is_rank_zero():
         return NO_SCORES
-    matches = rank_bm25(_each(corpus.texts), _each(queries.texts))
-    return judge(matches.ranked, queries, found=matches.found)
+    ranked, found = rank_bm25(_each(corpus.texts), _each(queries.texts))
+    return judge(ranked, queries, found)
 
 
-def _each(texts: "pa.Array") -> Iterator[str]:
+def _each(texts: pa.Array) -> Iterator[str]:
     """Iterate over texts; few of them are Python objects at once."""
     for start in range(0, len(texts), TEXTS):
         yield from texts.slice(start, TEXTS).to_pylist()
@@ -184,13 +208,7 @@ def bound_corpus(queries: Queries, corpus: Corpus, limit: int, seed: int) -> Bou
     others = np.setdiff1d(np.arange(len(corpus)), relevant)
     drawn = np.random.default_rng(seed).permutation(others)[: max(0, limit - len(relevant))]
     positions = np.sort(np.concatenate([relevant, drawn]))
-    moved = Queries(
-        queries.ids,
-        queries.texts,
-        queries.offsets,
-        np.searchsorted(positions, queries.documents),
-        queries.groups,
-    )
+    moved = replace(queries, documents=np.searchsorted(positions, queries.documents))
     return Bounded(moved, corpus.take(positions), positions)
 
 

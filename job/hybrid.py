@@ -1,18 +1,17 @@
-"""Beside BM25: does the tuned model beat it, and does it still gain inside a hybrid search?
+"""Does the tuned model still gain inside a hybrid search, beside BM25?
 
 Fused by reciprocal rank (Cormack, Clarke and Büttcher, 2009): a document's score is the sum, over
 both lists, of 1 / (60 + its rank).
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 
-from job.compare import GroupedQueries
 from job.data import Queries
 from job.ranking import DEPTH, METRIC, FloatArray, IntArray, Scores, judge
 from job.report_scores import Both, FusedLift, Fusion, Lift
+from job.significance import GroupedQueries
 from job.wording import change, format_p, interval
 
 # The authors' constant, and every search engine's default.
@@ -21,75 +20,50 @@ K = 60
 BLOCK = 2**13
 
 
-@dataclass(frozen=True)
-class Hybrid:
-    """All by dimension, of float32 vectors; a lift is of nDCG@10."""
-
-    base: dict[int, Scores]
-    tuned: dict[int, Scores]
-    # Tuned minus base, both fused with BM25.
-    lifts: dict[int, Lift]
-    # Tuned and fused minus tuned alone.
-    against_alone: dict[int, Lift]
-    # Tuned alone minus BM25.
-    against_bm25: dict[int, Lift]
-
-    def report(self, main: int) -> Fusion:
-        return Fusion(
-            k=K,
-            depth=DEPTH,
-            scores=Both(
-                base={str(d): scores.means() for d, scores in self.base.items()},
-                tuned={str(d): scores.means() for d, scores in self.tuned.items()},
-            ),
-            comparison={
-                str(d): FusedLift(**dict(lift), against_alone=self.against_alone[d])
-                for d, lift in self.lifts.items()
-            },
-            sentence=self._sentence(main),
-        )
-
-    def _sentence(self, dimension: int) -> str:
-        lift = self.lifts[dimension]
-        base, tuned = (found[dimension].mean(METRIC) for found in (self.base, self.tuned))
-        numbers = (
-            f"fused with BM25, nDCG@10 at {dimension} dimensions goes from {base:.3f} to "
-            f"{tuned:.3f}, {change(lift.lift)} {interval(lift.ci)}, {format_p(lift.p_value)}"
-        )
-        if lift.is_gain:
-            return f"The gain survives inside a hybrid search: {numbers}."
-        if lift.ci[1] < 0:
-            return f"Inside a hybrid search the tuned model is worse: {numbers}."
-        return f"Inside a hybrid search the difference is not beyond chance: {numbers}."
-
-
 def hybrid_search(
     bm25: Scores,
     base: Mapping[int, Mapping[str, Scores]],
     tuned: Mapping[int, Mapping[str, Scores]],
     queries: Queries,
     by_group: GroupedQueries,
-) -> Hybrid:
+    main: int,
+) -> Fusion:
     """Fuse BM25 with both models at every dimension, and compare."""
-    before, after = ({d: s["float32"] for d, s in scores.items()} for scores in (base, tuned))
-    fused_before, fused_after = (
-        {d: judge(fuse(bm25, found), queries) for d, found in scores.items()}
-        for scores in (before, after)
+    before, after = (
+        {d: judge(fuse(bm25, found["float32"]), queries) for d, found in scores.items()}
+        for scores in (base, tuned)
     )
 
-    def lifts(new: Mapping[int, Scores], old: Mapping[int, Scores]) -> dict[int, Lift]:
-        return {
-            d: by_group.lift(found.metrics[METRIC] - old[d].metrics[METRIC])
-            for d, found in new.items()
-        }
+    def lift(new: Scores, old: Scores) -> Lift:
+        return by_group.lift(new.metrics[METRIC] - old.metrics[METRIC])
 
-    return Hybrid(
-        fused_before,
-        fused_after,
-        lifts(fused_after, fused_before),
-        lifts(fused_after, after),
-        lifts(after, dict.fromkeys(after, bm25)),
+    comparison = {
+        d: FusedLift(**dict(lift(fused, before[d])), against_alone=lift(fused, tuned[d]["float32"]))
+        for d, fused in after.items()
+    }
+    return Fusion(
+        k=K,
+        depth=DEPTH,
+        scores=Both(
+            base={str(d): scores.means() for d, scores in before.items()},
+            tuned={str(d): scores.means() for d, scores in after.items()},
+        ),
+        comparison={str(d): found for d, found in comparison.items()},
+        sentence=_sentence(main, before[main], after[main], comparison[main]),
     )
+
+
+def _sentence(dimension: int, base: Scores, tuned: Scores, lift: Lift) -> str:
+    numbers = (
+        f"fused with BM25, nDCG@10 at {dimension} dimensions goes from {base.mean(METRIC):.3f} to "
+        f"{tuned.mean(METRIC):.3f}, {change(lift.lift)} {interval(lift.ci)}, "
+        f"{format_p(lift.p_value)}"
+    )
+    if lift.is_gain:
+        return f"The gain survives inside a hybrid search: {numbers}."
+    if lift.ci[1] < 0:
+        return f"Inside a hybrid search the tuned model is worse: {numbers}."
+    return f"Inside a hybrid search the difference is not beyond chance: {numbers}."
 
 
 def fuse(bm25: Scores, dense: Scores) -> IntArray:

@@ -1,12 +1,13 @@
 """The ranking loss: each question against every document of the batch, at every dimension."""
 
 import math
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
 import torch
+from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.losses import (
     CachedMultipleNegativesRankingLoss,
     MatryoshkaLoss,
@@ -22,10 +23,6 @@ from job.model import Model
 from job.padding import sorted_by_length
 from job.spec import ResolvedTraining
 from job.tables import one_array
-
-if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
-
 
 # A CPU compiles its matrix kernels for each shape it meets: texts are padded to these widths.
 WIDTHS = 16
@@ -93,10 +90,13 @@ def batch_loss(
     """
     if process_group.world_size() == 1:
         known = answers.among(labels)
-        return in_batch_loss(columns[0], torch.cat(columns[1:]), known, scale)
+        places = torch.arange(len(labels), device=labels.device)
+        return in_batch_losses(columns[0], torch.cat(columns[1:]), known, places, scale).mean()
     everyone = torch.cat(process_group.all_gather(labels))
-    once = _first_of_each(everyone)
-    documents = [_of_all(column)[once] for column in columns[1:]]
+    # The first of several equal labels.
+    equal = everyone[:, None] == everyone[None, :]
+    once = equal.int().argmax(dim=1) == torch.arange(len(everyone), device=labels.device)
+    documents = [gather_rows(column.float())[once] for column in columns[1:]]
     own = len(labels) * process_group.rank() + torch.arange(len(labels), device=labels.device)
     mine = once[own]
     place = (once.cumsum(0) - 1)[own[mine]]
@@ -124,21 +124,7 @@ class GatherRows(torch.autograd.Function):
         return summed[context.first : context.first + context.count]
 
 
-def _of_all(rows: Tensor) -> Tensor:
-    gathered: Tensor = GatherRows.apply(rows.float())  # type: ignore[no-untyped-call]
-    return gathered
-
-
-def _first_of_each(labels: Tensor) -> Tensor:
-    """Mark the first of several equal labels: (n,), bool."""
-    equal = labels[:, None] == labels[None, :]
-    return equal.int().argmax(dim=1) == torch.arange(len(labels), device=labels.device)
-
-
-def in_batch_loss(queries: Tensor, documents: Tensor, answers: Tensor, scale: float) -> Tensor:
-    """Compute the cross-entropy of finding document i for query i among all documents."""
-    places = torch.arange(len(queries), device=queries.device)
-    return in_batch_losses(queries, documents, answers, places, scale).mean()
+gather_rows: Callable[[Tensor], Tensor] = GatherRows.apply
 
 
 def in_batch_losses(
@@ -208,7 +194,7 @@ class CachedRankingLoss(CachedMultipleNegativesRankingLoss):
 
     def __init__(
         self,
-        model: "SentenceTransformer",
+        model: SentenceTransformer,
         answers: KnownAnswers,
         scale: float,
         mini_batch_size: int,

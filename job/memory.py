@@ -54,20 +54,3 @@ def halvings(asked: int, used: int) -> dict[str, int]:
     """Tell a report which batch size was asked for and which was used in the end."""
     times = next(n for n in range(asked.bit_length()) if asked >> n <= used)
     return {"asked": asked, "used": used, "halved": times}
-
-
-class RandomState:
-    """What decides a step's dropout; put back, the step draws the same numbers again."""
-
-    def __init__(self) -> None:
-        import torch
-
-        self._cpu = torch.get_rng_state()
-        self._gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-
-    def restore(self) -> None:
-        import torch
-
-        torch.set_rng_state(self._cpu)
-        if self._gpus:
-            torch.cuda.set_rng_state_all(self._gpus)

@@ -117,10 +117,9 @@ def _load_encoder(spec: ModelSpec, machine: Machine, folder: Path) -> "SentenceT
                 },
             )
     except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
         msg = (
-            f"The model `{spec.base}` cannot be loaded: {reason[:300]}. It must be a model that "
-            "sentence-transformers or transformers saved, with weights as safetensors."
+            f"The model `{spec.base}` cannot be loaded: {first_line(error)}. It must be a model "
+            "that sentence-transformers or transformers saved, with weights as safetensors."
         )
         raise ModelError(msg) from None
     if random:
@@ -131,6 +130,12 @@ def _load_encoder(spec: ModelSpec, machine: Machine, folder: Path) -> "SentenceT
         )
         raise ModelError(msg)
     return encoder
+
+
+def first_line(error: Exception) -> str:
+    """Quote what a library says of an error, of which the first line tells enough."""
+    line = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return line.rstrip(".")[:300]
 
 
 @contextmanager

@@ -1,11 +1,11 @@
 """Hard negatives: documents that look like an answer and are none; mined, or given in the data."""
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import torch
 
 from job.data import TrainingPairs
 from job.errors import DataError
@@ -16,9 +16,6 @@ from job.progress import tell
 from job.ranking import Directions, IntArray
 from job.search import TILE, Chosen, Matrix, View, search
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
 # The library's miner knows equal texts only, and drops rows that find too few (job/LOG.md).
 CANDIDATES = 50
 
@@ -28,7 +25,7 @@ def find_lookalikes(
     pairs: TrainingPairs,
     margin: float,
     batch_size: int,
-    documents: "Matrix | None" = None,
+    documents: Matrix | None = None,
 ) -> list[IntArray]:
     """Find for each pair the rows whose contexts its question could be taken to ask for.
 
@@ -38,8 +35,6 @@ def find_lookalikes(
     `documents`, (n_pairs, width), are the contexts' embeddings where they are known already.
     A collective call, which finds them on rank 0 alone.
     """
-    import torch
-
     _, first, numbers = np.unique(pairs.documents, return_index=True, return_inverse=True)
     if documents is None:
         texts = pairs.table["positive"].take(pa.array(first)).combine_chunks()
@@ -60,10 +55,8 @@ def find_lookalikes(
     return np.split(candidates[usable], usable.sum(axis=1).cumsum()[:-1])
 
 
-def _products(left: Matrix, right: Matrix, view: View) -> "Tensor":
+def _products(left: Matrix, right: Matrix, view: View) -> torch.Tensor:
     """Multiply each row with the other matrix's row of the same number: (n,)."""
-    import torch
-
     parts = (slice(start, start + TILE) for start in range(0, len(left), TILE))
     return torch.cat([(view.of(left[part]) * view.of(right[part])).sum(dim=1) for part in parts])
 

@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping
 from importlib import metadata
 from typing import Any
 
-from job.checkpoints import any_checkpoint
 from job.errors import TrainingError
 from job.spec import JobSpec
 from job.spec_document import differing_fields
@@ -33,7 +32,7 @@ def claim_checkpoints(workspace: Workspace, now: Origin) -> None:
     earlier = _read(workspace)
     if earlier == now:
         return
-    if any_checkpoint(workspace.checkpoints):
+    if any(workspace.checkpoints.glob("checkpoint-*")):
         differences = "; ".join(_differences(earlier, now)) if earlier else "nobody knows of what"
         msg = (
             f"The checkpoints in `{workspace.checkpoints}` were made from something else: "

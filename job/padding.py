@@ -2,11 +2,10 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import torch
-    from sentence_transformers import SentenceTransformer
+import torch
+from sentence_transformers import SentenceTransformer
 
 
 class TokenCount:
@@ -17,7 +16,7 @@ class TokenCount:
         self._tokens: torch.Tensor | int = 0
         self._places = 0
 
-    def see(self, module: "torch.nn.Module", given: tuple[Any, ...]) -> None:
+    def see(self, module: torch.nn.Module, given: tuple[Any, ...]) -> None:
         """Count a pass that trains; hung into a model's first module."""
         mask = given[0].get("attention_mask")
         if module.training and mask is not None:
@@ -33,7 +32,7 @@ class TokenCount:
 
 
 @contextmanager
-def counted(encoder: "SentenceTransformer") -> Iterator[TokenCount]:
+def counted(encoder: SentenceTransformer) -> Iterator[TokenCount]:
     """Count the tokens that a model is trained on within the block."""
     count = TokenCount()
     hook = encoder[0].register_forward_pre_hook(count.see)
@@ -43,13 +42,11 @@ def counted(encoder: "SentenceTransformer") -> Iterator[TokenCount]:
         hook.remove()
 
 
-def sorted_by_length(features: Mapping[str, Any]) -> tuple[dict[str, Any], "torch.Tensor"]:
+def sorted_by_length(features: Mapping[str, Any]) -> tuple[dict[str, Any], torch.Tensor]:
     """Sort a column's rows, the longest first; the order, (n,), puts them back.
 
     Mini-batches of neighbours then are hardly padded.
     """
-    import torch
-
     order = features["attention_mask"].sum(dim=1).argsort(descending=True, stable=True)
     moved = {
         name: value[order]

@@ -14,7 +14,7 @@ from job import process_group, publish
 from job.baseline import Baseline, keep_baseline, kept_baseline, score_base
 from job.cache import load_seconds, save_seconds
 from job.card import write_card
-from job.compare import GroupedQueries, compare
+from job.compare import compare
 from job.data import Dataset, load_dataset, write_splits
 from job.disk import require_room_for_training
 from job.errors import DataError
@@ -34,6 +34,7 @@ from job.report import Results, build_report, job_cost
 from job.report_scores import Both
 from job.save import fingerprint, save_model
 from job.side_tests import SideTest, side_tests
+from job.significance import GroupedQueries
 from job.spec import JobSpec
 from job.train import Training, TrainingContext, train
 from job.truncation import count_truncated
@@ -282,8 +283,8 @@ def conclude(
         training=training,
         tuned_prompts=tuned.model.prompts,
         tuned=tuned.scores,
-        comparison=compare(base.test, tuned.scores, by_group, task.dimensions),
-        hybrid=hybrid_search(base.bm25, base.test, tuned.scores, test, by_group),
+        comparison=compare(base.test, tuned.scores, base.bm25, by_group, task.dimensions),
+        hybrid=hybrid_search(base.bm25, base.test, tuned.scores, test, by_group, main),
         where=look_where(test, corpus, before, after, base.bm25, column),
         truncation=count_truncated(tuned.model, test, corpus),
         others={

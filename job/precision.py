@@ -7,16 +7,13 @@ are ranked again by the float query against what their codes stand for. Both tak
 import math
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from job.ranking import DEPTH, Directions, IntArray
 from job.search import search, tiles
 from job.wording import RESCORED
-
-if TYPE_CHECKING:
-    import torch
 
 # Bits that a component of a stored vector takes.
 BITS = {"float32": 32, "int8": 8, "binary": 1}
@@ -46,14 +43,14 @@ class Codes:
     dimension: int
     precision: str
     # The smallest and the largest of each component, (2, dimension).
-    ranges: "torch.Tensor"
+    ranges: torch.Tensor
     depth: int = RESCORE_MULTIPLIER * DEPTH
 
     @property
-    def steps(self) -> "torch.Tensor":
+    def steps(self) -> torch.Tensor:
         return (self.ranges[1] - self.ranges[0]) / 255
 
-    def of(self, vectors: "torch.Tensor") -> "torch.Tensor":
+    def of(self, vectors: torch.Tensor) -> torch.Tensor:
         """Return codes, (n, dimension), as float32.
 
         Sums of products of such small whole numbers are exact in float32, and in TF32 as well.
@@ -67,8 +64,8 @@ class Codes:
 
 
 def rank(
-    queries: "torch.Tensor",
-    corpus: "torch.Tensor",
+    queries: torch.Tensor,
+    corpus: torch.Tensor,
     dimensions: Collection[int],
     precisions: Collection[str],
     device: str = "cpu",
@@ -95,11 +92,9 @@ def rank(
 
 
 def _ranges(
-    corpus: "torch.Tensor", dimensions: Collection[int], device: str
-) -> dict[int, "torch.Tensor"]:
+    corpus: torch.Tensor, dimensions: Collection[int], device: str
+) -> dict[int, torch.Tensor]:
     """Find the smallest and the largest of each component at each dimension: (2, dimension)."""
-    import torch
-
     found: dict[int, torch.Tensor] = {}
     for _, tile in tiles(corpus, device):
         for dimension in dimensions:
@@ -112,12 +107,8 @@ def _ranges(
     return found
 
 
-def _rescore(
-    found: IntArray, view: Codes, queries: "torch.Tensor", corpus: "torch.Tensor"
-) -> IntArray:
+def _rescore(found: IntArray, view: Codes, queries: torch.Tensor, corpus: torch.Tensor) -> IntArray:
     """Rank the found documents, (n_queries, n_found), by the float query and their codes."""
-    import torch
-
     # Equal scores go by position, as everywhere.
     candidates = np.sort(found, axis=1)
     count, dimension = candidates.shape[1], view.dimension

@@ -4,7 +4,9 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pyarrow as pa
 
 from job import process_group
 from job.data import TrainingPairs
@@ -13,9 +15,6 @@ from job.model import Model, parameters
 from job.progress import tell
 from job.spec import ResolvedTraining, TrainingSpec
 from job.workspace import write_atomically
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 # Below so many updates a model has hardly moved; above so many epochs it learns rows by heart.
 UPDATES_WANTED, EPOCHS_AT_LEAST, EPOCHS_AT_MOST = 50, 3, 10
@@ -140,7 +139,7 @@ def _bytes_of_a_row(model: Model, pairs: TrainingPairs, mined_negatives: int) ->
     return float(sum(2 * layers * n * (34 * width + scores * n) for n in lengths))
 
 
-def _long_text(model: Model, column: "pa.ChunkedArray") -> int:
+def _long_text(model: Model, column: pa.ChunkedArray) -> int:
     """Count the tokens of a long text (nine of ten are shorter): those fill a batch's memory."""
     encoder = model.encoder
     tokens = encoder.tokenizer(

@@ -1,5 +1,6 @@
 """Which vectors to deploy: the smallest that are provably good enough, and why those."""
 
+import math
 from collections.abc import Iterable
 
 from job.compare import Point
@@ -16,8 +17,16 @@ def recommend(
     points: Iterable[Point], best: Point, spec: EvaluationSpec, opening: str = "Deploy"
 ) -> Recommendation:
     """Choose among the points that the spec allows; `best` is the best float32 one."""
-    allowed = [point for point in points if _is_allowed(point, spec)]
-    enough = [point for point in allowed if _suffices(point, spec)]
+    budget = spec.max_bytes_per_vector or math.inf
+    allowed = [
+        point
+        for point in points
+        if point.bytes_per_vector <= budget and stored_as(point.precision) in spec.precisions
+    ]
+    if spec.min_ndcg is None:
+        enough = [point for point in allowed if point.retention.ci[0] >= spec.retention]
+    else:
+        enough = [point for point in allowed if point.ci[0] >= spec.min_ndcg]
     if not enough:
         chosen = max(allowed, key=lambda p: (p.ndcg, *(-part for part in _size(p))))
         rule, reason = "best", _why_best(chosen, best, spec)
@@ -28,7 +37,9 @@ def recommend(
         if spec.min_ndcg is None:
             rule, reason = "retention", _why_share(chosen, best, spec, smallest=smallest)
         else:
-            rule, reason = "min_ndcg", _why_minimum(chosen, spec, smallest=smallest)
+            rule = "min_ndcg"
+            reason = f"their nDCG@10 is provably {spec.min_ndcg:g} or more: {_reached(chosen)}"
+            reason += "." if smallest else "; that of nothing smaller is."
     size, vectors = chosen.bytes_per_vector, f"{chosen.dimension} dimensions"
     return Recommendation(
         dimension=chosen.dimension,
@@ -49,18 +60,6 @@ def frontier(points: Iterable[Point]) -> list[Point]:
         if not reached or point.ndcg > reached[-1].ndcg:
             reached.append(point)
     return reached
-
-
-def _is_allowed(point: Point, spec: EvaluationSpec) -> bool:
-    budget = spec.max_bytes_per_vector
-    fits = budget is None or point.bytes_per_vector <= budget
-    return fits and stored_as(point.precision) in spec.precisions
-
-
-def _suffices(point: Point, spec: EvaluationSpec) -> bool:
-    if spec.min_ndcg is not None:
-        return point.ci[0] >= spec.min_ndcg
-    return point.retention.ci[0] >= spec.retention
 
 
 def _size(point: Point) -> tuple[int, int, bool]:
@@ -84,31 +83,17 @@ def _why_share(chosen: Point, best: Point, spec: EvaluationSpec, *, smallest: bo
     return f"{kept}." if smallest else f"{kept}; nothing smaller provably keeps {share}."
 
 
-def _why_minimum(chosen: Point, spec: EvaluationSpec, *, smallest: bool) -> str:
-    reached = f"their nDCG@10 is provably {spec.min_ndcg:g} or more: {_reached(chosen)}"
-    return f"{reached}." if smallest else f"{reached}; that of nothing smaller is."
-
-
 def _why_best(chosen: Point, best: Point, spec: EvaluationSpec) -> str:
-    if spec.min_ndcg is not None:
-        return (
-            f"nothing {_within(spec)}provably reaches an nDCG@10 of {spec.min_ndcg:g}; they come "
-            f"closest with {_reached(chosen)}."
-        )
-    return (
-        f"nothing {_within(spec)}provably keeps {_percent(spec.retention)}; they come closest with "
-        f"{_kept(chosen, best)}."
-    )
-
-
-def _within(spec: EvaluationSpec) -> str:
-    """Name what the spec leaves out; empty where it leaves out nothing."""
-    parts = []
+    within = ""
     if len(spec.precisions) < len(BITS):
-        parts.append(f"as {' or '.join(spec.precisions)} ")
+        within += f"as {' or '.join(spec.precisions)} "
     if spec.max_bytes_per_vector is not None:
-        parts.append(f"within {spec.max_bytes_per_vector} bytes ")
-    return "".join(parts)
+        within += f"within {spec.max_bytes_per_vector} bytes "
+    if spec.min_ndcg is None:
+        wanted, come = f"keeps {_percent(spec.retention)}", _kept(chosen, best)
+    else:
+        wanted, come = f"reaches an nDCG@10 of {spec.min_ndcg:g}", _reached(chosen)
+    return f"nothing {within}provably {wanted}; they come closest with {come}."
 
 
 def _kept(chosen: Point, best: Point) -> str:

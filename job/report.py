@@ -14,13 +14,21 @@ from job.baseline import Baseline
 from job.compare import Comparison
 from job.data import Dataset
 from job.evaluate import metric_key
-from job.hybrid import Hybrid
 from job.machine import Machine
 from job.model import Prompts
 from job.ranking import METRIC, Scores
 from job.recommendation import frontier, recommend
 from job.report_document import Cost, Report, Truncation
-from job.report_scores import Both, Compared, ErrorAnalysis, Lift, Precisions, Quality, SideTest
+from job.report_scores import (
+    Both,
+    Compared,
+    ErrorAnalysis,
+    Fusion,
+    Lift,
+    Precisions,
+    Quality,
+    SideTest,
+)
 from job.spec import JobSpec
 from job.train import Training
 from job.usage import repeat, usage
@@ -51,7 +59,7 @@ class Results:
     tuned_prompts: Prompts
     tuned: Mapping[int, Mapping[str, Scores]]
     comparison: Comparison
-    hybrid: Hybrid
+    hybrid: Fusion
     where: ErrorAnalysis
     truncation: Truncation
     # Other tests that were asked for: see `job.side_tests`.
@@ -71,7 +79,7 @@ def build_report(
     cost: Cost,
 ) -> Report:
     """Assemble the document; `weights` are the digests of the models' weights."""
-    comparison, hybrid = results.comparison, results.hybrid
+    comparison = results.comparison
     main = comparison.dimensions.main
     advice = recommend(comparison.points, comparison.best, spec.evaluation, _opening(results))
     is_pushed = spec.output.hub is not None and (results.improved or spec.output.hub_always)
@@ -88,8 +96,8 @@ def build_report(
                 "base": _means(results.base.test),
                 "tuned": _means(results.tuned),
             },
-            "comparison": compared(comparison, hybrid.against_bm25),
-            "fusion": hybrid.report(main),
+            "comparison": compared(comparison),
+            "fusion": results.hybrid,
             "where": results.where,
             "probe": results.others.get("probe"),
             "article": results.others.get("article"),
@@ -128,7 +136,7 @@ def build_report(
     return report.model_copy(update={"advice": advise(report)})
 
 
-def compared(comparison: Comparison, against_bm25: Mapping[int, Lift]) -> dict[str, Precisions]:
+def compared(comparison: Comparison) -> dict[str, Precisions]:
     """Nest by dimension and precision; models are compared by float32 vectors only."""
     nested: dict[str, dict[str, Quality]] = {str(d): {} for d in comparison.dimensions.all}
     for point in comparison.points:
@@ -143,7 +151,7 @@ def compared(comparison: Comparison, against_bm25: Mapping[int, Lift]) -> dict[s
                 **dict(found),
                 **dict(comparison.lifts[d]),
                 against_full_base=comparison.against_full_base[d],
-                against_bm25=against_bm25[d],
+                against_bm25=comparison.against_bm25[d],
             )
         nested[str(d)][point.precision] = found
     return {d: Precisions(**by_precision) for d, by_precision in nested.items()}

@@ -6,10 +6,9 @@ Best are the highest scores; equal ones go by position, ascending, whatever tile
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import NamedTuple, Protocol
 
-if TYPE_CHECKING:
-    import torch
+import torch
 
 # Documents of a tile: 2^15 of 1,024 float32 are 128 MiB.
 TILE = 2**15
@@ -28,7 +27,7 @@ class Matrix(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, part: "slice | torch.Tensor", /) -> "torch.Tensor": ...
+    def __getitem__(self, part: slice | torch.Tensor, /) -> torch.Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -36,12 +35,12 @@ class Chosen:
     """Chosen rows of a matrix that is too large to be copied."""
 
     vectors: Matrix
-    rows: "torch.Tensor"
+    rows: torch.Tensor
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, part: "slice | torch.Tensor", /) -> "torch.Tensor":
+    def __getitem__(self, part: slice | torch.Tensor, /) -> torch.Tensor:
         return self.vectors[self.rows[part]]
 
 
@@ -51,15 +50,14 @@ class View(Protocol):
     @property
     def depth(self) -> int: ...
 
-    def of(self, vectors: "torch.Tensor") -> "torch.Tensor": ...
+    def of(self, vectors: torch.Tensor) -> torch.Tensor: ...
 
 
-@dataclass(frozen=True)
-class Found:
+class Found(NamedTuple):
     """Scores and positions of the best documents, best first: (n_queries, ≤ depth) each."""
 
-    scores: "torch.Tensor"
-    positions: "torch.Tensor"
+    scores: torch.Tensor
+    positions: torch.Tensor
 
 
 def search(
@@ -69,8 +67,6 @@ def search(
 
     Scores are float32, also within an autocast block, as the trainer's evaluation is one.
     """
-    import torch
-
     depth = sum(min(view.depth, len(corpus)) for view in views)
     rows = max(1, min(LEADERS // depth, COMPONENTS // queries[:1].shape[1]))
     with torch.autocast(torch.device(device).type, enabled=False):
@@ -81,9 +77,7 @@ def search(
     return [_joined(by_view) for by_view in zip(*parts, strict=True)]
 
 
-def _search_by_some(queries: "torch.Tensor", corpus: Matrix, views: Sequence[View]) -> list[Found]:
-    import torch
-
+def _search_by_some(queries: torch.Tensor, corpus: Matrix, views: Sequence[View]) -> list[Found]:
     blocks = torch.split(queries, max(1, CHUNK // min(TILE, len(corpus))))
     asked = [[view.of(block) for block in blocks] for view in views]
     best: list[list[Found]] = [[] for _ in views]
@@ -99,25 +93,18 @@ def _search_by_some(queries: "torch.Tensor", corpus: Matrix, views: Sequence[Vie
     return [_joined(parts) for parts in best]
 
 
-def tiles(corpus: Matrix, device: "torch.device | str") -> Iterator[tuple[int, "torch.Tensor"]]:
+def tiles(corpus: Matrix, device: torch.device | str) -> Iterator[tuple[int, torch.Tensor]]:
     """Bring a corpus to a device piece by piece, each with the position of its first document."""
     for first in range(0, len(corpus), TILE):
         yield first, corpus[first : first + TILE].to(device)
 
 
 def _joined(parts: Sequence[Found]) -> Found:
-    import torch
-
-    return Found(
-        torch.cat([part.scores for part in parts]).cpu(),
-        torch.cat([part.positions for part in parts]).cpu(),
-    )
+    return Found(*(torch.cat(column).cpu() for column in zip(*parts, strict=True)))
 
 
-def _update(old: Found, scores: "torch.Tensor", first: int, depth: int) -> Found:
+def _update(old: Found, scores: torch.Tensor, first: int, depth: int) -> Found:
     """Let the next documents compete with the best so far; the first has the position `first`."""
-    import torch
-
     new = best_of(scores, depth, above=old.scores[:, -1])
     both = torch.cat([old.scores, new.scores], dim=1)
     positions = torch.cat([old.positions, new.positions + first], dim=1)
@@ -126,13 +113,11 @@ def _update(old: Found, scores: "torch.Tensor", first: int, depth: int) -> Found
     return Found(both.gather(1, order), positions.gather(1, order))
 
 
-def best_of(scores: "torch.Tensor", depth: int, above: "torch.Tensor | None" = None) -> Found:
+def best_of(scores: torch.Tensor, depth: int, above: torch.Tensor | None = None) -> Found:
     """Rank a block of scores, (n_queries, n_documents).
 
     Of scores that do not exceed `above`, (n_queries,), any are taken: they will not be kept.
     """
-    import torch
-
     depth, width = min(depth, scores.shape[1]), scores.shape[1]
     # One more than wanted tells whether the last place is shared.
     values, positions = scores.topk(min(depth + 1, width), dim=1)
@@ -150,10 +135,8 @@ def best_of(scores: "torch.Tensor", depth: int, above: "torch.Tensor | None" = N
     return Found(values.gather(1, order), positions.gather(1, order))
 
 
-def _first_of_equals(scores: "torch.Tensor", last: "torch.Tensor", depth: int) -> "torch.Tensor":
+def _first_of_equals(scores: torch.Tensor, last: torch.Tensor, depth: int) -> torch.Tensor:
     """Choose `depth` positions of each row; of the scores that equal the last, the first ones."""
-    import torch
-
     rows, positions = (~(scores < last[:, None])).nonzero(as_tuple=True)
     equal = scores[rows, positions] == last[rows]
     better, equals = (torch.bincount(rows[some], minlength=len(scores)) for some in (~equal, equal))

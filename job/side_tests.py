@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from job.compare import GroupedQueries
 from job.corpus import numbered_ids
 from job.data import Corpus, Dataset, Queries
 from job.evaluate import Dimensions, score
@@ -17,6 +16,7 @@ from job.ranking import METRIC, Scores
 from job.report_scores import Both, Lift
 from job.report_scores import SideTest as Results
 from job.rows import Channels
+from job.significance import GroupedQueries
 from job.spec import JobSpec
 from job.tables import one_array
 from job.wording import change, format_p, interval

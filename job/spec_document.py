@@ -3,6 +3,7 @@
 import difflib
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -24,49 +25,40 @@ def build_spec(
     """
     merged = _as_json(document)
     for key, text in (assignments or {}).items():
-        _assign(merged, key, _json_value(key, _parse_value(key, text)))
+        _assign(merged, key, _as_json(_parse_value(key, text), key))
     try:
         return JobSpec.model_validate(merged)
     except ValidationError as error:
-        raise SpecError("; ".join(_explanations(error)[:3])) from None
+        # A field with alternatives fails once for each of them.
+        problems: dict[str, list[ErrorDetails]] = {}
+        for problem in error.errors():
+            problems.setdefault(_field_of(problem), []).append(problem)
+        found = [_explain(key, problems[key]) for key in [*problems][:3]]
+        raise SpecError("; ".join(found)) from None
 
 
-def _as_json(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Copy a document; sections without any field (all commented out) are left to their defaults.
+def _as_json(value: object, place: str = "") -> Any:  # noqa: ANN401  what the spec will judge
+    """Copy what YAML knows, with its dates, sets and cycles, which no field takes.
 
-    YAML knows dates, sets and cycles, which no field takes.
+    `place` is the dotted name of where it stands. Sections without any field (all commented out)
+    are left to their defaults.
     """
-    copy = {_key(key): _json_value(_key(key), value) for key, value in document.items()}
-    return _without_empty_sections(copy, {name for name, field in _fields() if _section(field)})
-
-
-def _json_value(place: str, value: object) -> Any:  # noqa: ANN401  what the spec will judge
-    """Copy a value; `place` is the dotted name of where it stands."""
     try:
-        return json.loads(json.dumps(value))
+        if not isinstance(value, Mapping):
+            return json.loads(json.dumps(value))
+        sections = {name for name, field in _fields() if _section(field)}
+        copy = {}
+        for given, inner in value.items():
+            # As JSON writes it: `no`, unquoted, is YAML's false.
+            key = json.dumps(given) if isinstance(given, bool | int | float | None) else str(given)
+            inside = f"{place}.{key}" if place else key
+            if inner is not None or inside not in sections:
+                copy[key] = _as_json(inner, inside)
     except (TypeError, ValueError, RecursionError) as error:
-        if isinstance(value, Mapping) and not isinstance(error, RecursionError):
-            for key, inner in value.items():
-                _json_value(f"{place}.{_key(key)}", inner)
-        msg = f"`{place}` holds what is neither text, number nor list: {error}. Put it in quotes."
+        where = place[:80] or "the spec"
+        msg = f"`{where}` holds what is neither text, number nor list: {error}. Put it in quotes."
         raise SpecError(msg) from None
-
-
-def _key(key: object) -> str:
-    """Write a key as JSON does: `no`, unquoted, is YAML's false."""
-    return json.dumps(key) if isinstance(key, bool | int | float | None) else str(key)
-
-
-def _without_empty_sections(
-    document: dict[str, Any], sections: set[str], prefix: str = ""
-) -> dict[str, Any]:
-    return {
-        key: _without_empty_sections(value, sections, f"{prefix}{key}.")
-        if isinstance(value, dict)
-        else value
-        for key, value in document.items()
-        if value is not None or prefix + key not in sections
-    }
+    return copy
 
 
 def _fields(model: type[BaseModel] = JobSpec, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
@@ -160,8 +152,8 @@ def _load(text: str) -> Any:  # noqa: ANN401  whatever the text holds
 
 def differing_fields(a: JobSpec, b: JobSpec) -> list[str]:
     """Name the dotted fields whose values differ."""
-    left, right = _flatten(a.model_dump(mode="json")), _flatten(b.model_dump(mode="json"))
-    return [key for key in left | right if left.get(key) != right.get(key)]
+    values = ((name, attrgetter(name)) for name, _, _ in field_rows())
+    return [name for name, value in values if value(a) != value(b)]
 
 
 def field_rows() -> list[tuple[str, str, str]]:
@@ -171,16 +163,6 @@ def field_rows() -> list[tuple[str, str, str]]:
         for name, field in _fields()
         if not _section(field)
     ]
-
-
-def _flatten(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in document.items():
-        if isinstance(value, Mapping):
-            flat |= _flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 def _assign(document: dict[str, Any], key: str, value: object) -> None:
@@ -204,14 +186,6 @@ def _parse_value(key: str, text: str) -> object:
     except (yaml.YAMLError, RecursionError):
         msg = f"`{key}`: the value {text[:80]!r} is not valid YAML; put it in quotes."
         raise SpecError(msg) from None
-
-
-def _explanations(error: ValidationError) -> list[str]:
-    """Say what is wrong with each field; one with alternatives fails once for each of them."""
-    problems: dict[str, list[ErrorDetails]] = {}
-    for problem in error.errors():
-        problems.setdefault(_field_of(problem), []).append(problem)
-    return [_explain(key, found) for key, found in problems.items()]
 
 
 def _field_of(problem: ErrorDetails) -> str:

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from transformers.integrations.integration_utils import (
@@ -30,9 +30,6 @@ from job.search import Chosen
 from job.spec import TrainingSpec
 from job.trainer import PairTrainer, TrainingInputs, build_trainer
 from job.workspace import Workspace
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -64,18 +61,8 @@ class Training:
         return self.best_step > 0
 
     def facts(self) -> dict[str, Any]:
-        return {
-            "steps": self.steps,
-            "resumed_from_step": self.resumed_from_step,
-            "best_step": self.best_step,
+        return {name: value for name, value in vars(self).items() if name != "model"} | {
             "recipe": self.recipe.facts(),
-            "base_validation": self.base_validation,
-            "best_validation": self.best_validation,
-            "history": self.history,
-            "stopped_early": self.stopped_early,
-            "rows_at_once": self.rows_at_once,
-            "tokens": self.tokens,
-            "pairs": self.pairs,
             "seconds": round(self.seconds, 3),
             "pairs_per_second": round(self.pairs / self.seconds, 1) if self.seconds else None,
         }
@@ -86,12 +73,10 @@ class Training:
             kept = f"checkpoint of step {self.best_step}" if self.best_step else "base model"
             return f"Training was stopped early: {self.stopped_early}. The {kept} was kept."
         reached = [(int(e["step"]), e[main]) for e in self.history if main in e]
+        if not self.steps:
+            return "Nothing was trained."
         if len(reached) < 2:
-            return (
-                "Nothing was trained."
-                if not self.steps
-                else "Validation was scored once, so nothing can be said of over-fitting."
-            )
+            return "Validation was scored once, so nothing can be said of over-fitting."
         last_step, last = reached[-1]
         best_step, best = max(reached, key=lambda entry: entry[1])
         if best_step == last_step:
@@ -114,7 +99,7 @@ class TrainingContext:
     # Called on rank 0 with the folder of each checkpoint that was written.
     on_checkpoint: Callable[[Path], None] | None = None
     # The untrained model's embeddings of the whole corpus.
-    corpus_vectors: "Tensor | None" = None
+    corpus_vectors: torch.Tensor | None = None
 
 
 def train(
@@ -128,11 +113,19 @@ def train(
 
     Raises `Interrupted` after a stop signal (with a checkpoint written) and `TrainingError`.
     """
-    _check_weights(spec, validation)
-    _check_integrations(spec)
+    _check(spec, validation)
     workspace = context.workspace
     checkpoint = checkpoint_on_each_host(workspace.checkpoints)
-    recipe = from_rank_zero(lambda: _resolve_once(model, data, spec, workspace, checkpoint))
+
+    def resolve_once() -> Recipe:
+        # A run that goes on keeps what its first start has resolved.
+        earlier = read_recipe(workspace.recipe) if checkpoint else None
+        recipe = earlier or resolve(spec, model, data.train)
+        if recipe.spec.epochs != 0:
+            recipe.write(workspace.recipe)
+        return recipe
+
+    recipe = from_rank_zero(resolve_once)
     if recipe.spec.epochs == 0:
         return Training(model, 0, 0, 0, recipe, validation.base, validation.base, [])
     pairs, alike = data.train, None
@@ -148,21 +141,6 @@ def train(
     if step < outcome.steps:
         restore(model, workspace.checkpoints / f"checkpoint-{step}", validation, best)
     return replace(outcome, best_step=step, best_validation=best)
-
-
-def _resolve_once(
-    model: Model,
-    data: TrainingData,
-    spec: TrainingSpec,
-    workspace: Workspace,
-    checkpoint: Path | None,
-) -> Recipe:
-    """Resolve what the spec leaves open, or take what an earlier start has resolved."""
-    earlier = read_recipe(workspace.recipe) if checkpoint else None
-    recipe = earlier or resolve(spec, model, data.train)
-    if recipe.spec.epochs != 0:
-        recipe.write(workspace.recipe)
-    return recipe
 
 
 def _fit(
@@ -226,7 +204,8 @@ def _lookalikes(
     return from_rank_zero(lambda: found)
 
 
-def _check_weights(spec: TrainingSpec, validation: Validation) -> None:
+def _check(spec: TrainingSpec, validation: Validation) -> None:
+    """Refuse early what the spec cannot know: dimensions, and the trainer's integrations."""
     weights, dimensions = spec.dimension_weights, list(validation.dimensions.all)
     if weights and len(weights) != len(dimensions):
         msg = (
@@ -234,9 +213,6 @@ def _check_weights(spec: TrainingSpec, validation: Validation) -> None:
             f"{dimensions}; one each is needed, large to small."
         )
         raise SpecError(msg)
-
-
-def _check_integrations(spec: TrainingSpec) -> None:
     for name in spec.report_to:
         if name not in INTEGRATION_TO_CALLBACK:
             known = ", ".join(sorted(INTEGRATION_TO_CALLBACK))

@@ -3,15 +3,18 @@
 import os
 import sys
 import warnings
+from collections import ChainMap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
+from datasets import Dataset as ArrowDataset
 from sentence_transformers import (
     SentenceTransformerTrainer,
     SentenceTransformerTrainingArguments,
@@ -24,15 +27,14 @@ from transformers.trainer_utils import EvalLoopOutput
 
 from job import process_group
 from job.batches import LookalikeSampler, Shards
-from job.cadence import Cadence
-from job.callbacks import AfterSaving, Bar, RankSync, Recorder, StopTogether
+from job.callbacks import AfterSaving, Bar, Cadence, RankSync, Recorder, StopTogether
 from job.checkpoints import seal
 from job.data import TrainingPairs
 from job.disk import CHECKPOINTS_KEPT, EnoughDisk
 from job.evaluate import Validation, metric_key
 from job.interruption import StopSignal
 from job.losses import matryoshka_loss
-from job.memory import RandomState, retry_on_oom
+from job.memory import retry_on_oom
 from job.model import Model, set_dropout
 from job.negatives import fill
 from job.ranking import IntArray
@@ -40,9 +42,6 @@ from job.sanity import Sanity
 from job.spec import ResolvedTraining
 from job.tables import one_array
 from job.workspace import Workspace
-
-if TYPE_CHECKING:
-    from datasets import Dataset as ArrowDataset
 
 
 @dataclass(frozen=True)
@@ -93,11 +92,8 @@ def build_trainer(
     return PairTrainer(inputs, _arguments(inputs, workspace), sanity, everything)
 
 
-def training_rows(pairs: TrainingPairs) -> "ArrowDataset":
+def training_rows(pairs: TrainingPairs) -> ArrowDataset:
     """Arrange the columns as the trainer takes them: anchor, positive, negatives, row number."""
-    import pyarrow as pa
-    from datasets import Dataset as ArrowDataset
-
     table = pairs.table.select(["anchor", "positive"])
     # Every row has as many.
     negatives = one_array(pairs.table["negatives"]).flatten()
@@ -190,7 +186,7 @@ class PairTrainer(SentenceTransformerTrainer):
         for callback in callbacks:
             self.add_callback(callback)
         if process_group.world_size() > 1:
-            self.add_callback(RankSync(self))
+            self.add_callback(RankSync(lambda: self.shards))
             # Torch is about to call it something else.
             warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
 
@@ -226,11 +222,13 @@ class PairTrainer(SentenceTransformerTrainer):
     ) -> torch.Tensor:
         """Compute a step's gradients; where memory runs out, the same ones in smaller parts."""
         take = super().training_step
-        before = RandomState()
+        # What decides a step's dropout: the same numbers are drawn again.
+        cpu, gpus = torch.get_rng_state(), torch.cuda.get_rng_state_all()
 
         def step(rows: int) -> torch.Tensor:
             if rows < self.rows_at_once:
-                before.restore()
+                torch.set_rng_state(cpu)
+                torch.cuda.set_rng_state_all(gpus)
                 model.zero_grad()
                 self.rows_at_once = rows
                 smaller: Any = self._loss(rows).to(self.args.device)
@@ -253,15 +251,14 @@ class PairTrainer(SentenceTransformerTrainer):
     def evaluation_loop(self, *args: Any, **options: Any) -> EvalLoopOutput:  # noqa: ANN401
         """Judge the weights of this step by our own ruler, a collective call."""
         output: EvalLoopOutput = super().evaluation_loop(*args, **options)
-        judged = {f"eval_{metric}": value for metric, value in self._judged().items()}
-        return output._replace(metrics=(output.metrics or {}) | judged)
-
-    def _judged(self) -> dict[str, float]:
         validation = self._inputs.validation
         if self.sanity.finds_fault():
             # What such a model finds, it finds by chance, which may be above the base model.
-            return {metric_key(d): 0.0 for d in validation.dimensions.all}
-        return validation.score(self._inputs.model)
+            found = {metric_key(d): 0.0 for d in validation.dimensions.all}
+        else:
+            found = validation.score(self._inputs.model)
+        judged = {f"eval_{metric}": value for metric, value in found.items()}
+        return output._replace(metrics=(output.metrics or {}) | judged)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:  # noqa: FBT001, FBT002
         # The library's own check lets the other ranks write all but the weights.
@@ -275,8 +272,8 @@ class PairTrainer(SentenceTransformerTrainer):
             own = {path.name: path.read_bytes() for path in Path(folder).iterdir()}
         states = process_group.all_gather_objects(own)
         if process_group.is_rank_zero():
-            for name, state in [item for found in states for item in found.items()]:
-                (Path(output_dir) / name).write_bytes(state)
+            for name, state in ChainMap(*states).items():
+                Path(output_dir, name).write_bytes(state)
 
 
 class NoEvaluator(SentenceEvaluator):

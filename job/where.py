@@ -1,15 +1,15 @@
 """Where the tuned model gained and lost: single queries, kinds of queries, labels to doubt."""
 
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from job.compare import EPSILON, GroupedQueries
 from job.data import Corpus, Queries
 from job.ranking import METRIC, FloatArray, IntArray, Scores
 from job.report_scores import ErrorAnalysis, Example, Hub, Segment
+from job.significance import EPSILON, GroupedQueries
 
 # So many are shown of each list.
 SHOWN = 10
@@ -98,13 +98,6 @@ def _kinds(
     queries: Queries, corpus: Corpus, group_column: str | None
 ) -> Iterator[tuple[str, str, IntArray]]:
     """Yield every kind of queries: by what it is told, its name, and which they are."""
-    yield from _computed_kinds(queries, corpus)
-    if group_column is not None and queries.kinds is not None:
-        for name, members in _given_kinds(queries.kinds.to_pylist()):
-            yield group_column, name, members
-
-
-def _computed_kinds(queries: Queries, corpus: Corpus) -> Iterator[tuple[str, str, IntArray]]:
     first = queries.documents[queries.offsets[:-1]]
     texts = zip(queries.texts.to_pylist(), corpus.texts.take(first).to_pylist(), strict=True)
     asked, told, shared, question_words = zip(*(_told(*pair) for pair in texts), strict=True)
@@ -118,24 +111,21 @@ def _computed_kinds(queries: Queries, corpus: Corpus) -> Iterator[tuple[str, str
         array = np.array(names)
         for name in dict.fromkeys(sorted(names)):
             yield by, name.partition("|")[2] or name, np.flatnonzero(array == name)
+    if group_column is not None and queries.kinds is not None:
+        given = np.array(queries.kinds.to_pylist(), dtype=object)
+        counted = Counter(name for name in given if name is not None)
+        for name, _ in sorted(counted.items(), key=lambda item: (-item[1], item[0]))[:KINDS_SHOWN]:
+            yield group_column, name, np.flatnonzero(given == name)
 
 
 def _told(question: str, answer: str) -> tuple[int, int, float, str]:
     """Count the words of both; the share of the question's that the answer has; what it asks."""
     asked, told = (WORD.findall(text.lower()) for text in (question, answer))
     shared = len({*asked} & {*told}) / max(1, len({*asked}))
-    return len(asked), len(told), shared, _question_word(asked)
-
-
-def _given_kinds(names: list[str | None]) -> Iterator[tuple[str, IntArray]]:
-    """Yield the largest kinds that the data itself names, and which queries they are."""
-    members: dict[str, list[int]] = defaultdict(list)
-    for query, name in enumerate(names):
-        if name is not None:
-            members[name].append(query)
-    largest = sorted(members.items(), key=lambda item: (-len(item[1]), item[0]))
-    for name, own in largest[:KINDS_SHOWN]:
-        yield name, np.array(own)
+    word = next((word for word in asked if word in QUESTION_WORDS), "none of these")
+    if asked and asked[0] in YES_OR_NO:
+        word = "yes or no"
+    return len(asked), len(told), shared, word
 
 
 def _thirds(values: Sequence[float], form: str) -> list[str]:
@@ -149,12 +139,6 @@ def _thirds(values: Sequence[float], form: str) -> list[str]:
         # The number keeps them in order.
         names[third] = f"{third}|{low} to {high}" if low != high else f"{third}|{low}"
     return [names[third] for third in thirds]
-
-
-def _question_word(words: list[str]) -> str:
-    if words and words[0] in YES_OR_NO:
-        return "yes or no"
-    return next((word for word in words if word in QUESTION_WORDS), "none of these")
 
 
 def _hubs(queries: Queries, corpus: Corpus, base: Scores, tuned: Scores) -> list[Hub]:

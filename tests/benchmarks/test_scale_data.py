@@ -1,7 +1,5 @@
 """The benchmark of data at size, in small: what it makes, and that the disk changes nothing."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -55,13 +53,3 @@ def test_on_the_disk_and_in_small_batches_the_result_is_the_same(pairs, tmp_path
     for module in ("tables", "rows", "groups", "data"):
         monkeypatch.setattr(f"job.{module}.BATCH", 7)
     assert prepared(pairs, tmp_path / "disk") == expected
-
-
-def test_the_table_has_a_row_for_each_stage_and_size():
-    """Each size is measured in a process of its own."""
-    command = [sys.executable, str(SCRIPT), "--sizes", "600", "900"]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    rows = [line.strip("| ").split(" | ") for line in done.stdout.splitlines()]
-    stages = ["read, judge", "group", "split", "count", "build", "write", "all"]
-    assert [row[:2] for row in rows[2:]] == [[n, s] for n in ("600", "900") for s in stages]
-    assert all(len(row) == 6 and float(row[5]) > 0 for row in rows[2:])

@@ -174,7 +174,7 @@ def lift(outcomes: list[tuple[Outcome, Outcome]], ours: str, theirs: str, dimens
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    from job.compare import GroupedQueries
+    from job.significance import GroupedQueries
 
     differences, labels, names = [], [], []
     for number, (mine, other) in enumerate(outcomes):

@@ -16,10 +16,7 @@ from tiny_training import tiny_training
 
 from job.batches import LookalikeSampler, Shards
 from job.data import TrainingPairs
-from job.errors import Interrupted
-from job.interruption import StopSignal
 from job.negatives import find_lookalikes
-from job.workspace import Workspace
 
 SEEDS = st.integers(0, 2**32 - 1)
 EPOCHS = st.integers(0, 20)
@@ -315,33 +312,3 @@ def test_random_batches_need_no_search(prepared, monkeypatch, cluster, searches)
     prepared(training__epochs="1", training__cluster=cluster).train()
 
     assert len(asked) == searches
-
-
-def test_a_training_resumed_in_mid_epoch_ends_as_if_it_had_not_been_interrupted(prepared, tmp_path):
-    """The clusters of an epoch are drawn again and gone on with: same weights in every bit."""
-    task, stop = prepared(training__evaluate_every="4"), StopSignal()
-    assert task.spec.training.cluster == 8
-    assert sum(map(len, alike_in(task))) > 1000
-
-    def stop_after(folder):
-        if folder.name == "checkpoint-16":
-            stop.request()
-
-    def work(name, settings=None, stop=None, **context):
-        known = task.base.corpus_vectors
-        place = Workspace(tmp_path / name)
-        return task.train(stop, place, spec=settings, corpus_vectors=known, **context)
-
-    whole = work("whole")
-    at_random = work("random", task.spec.training.model_copy(update={"cluster": 1}))
-    with pytest.raises(Interrupted, match="after step 17 of 20"):
-        work("halves", stop=stop, on_checkpoint=stop_after)
-    resumed = work("halves")
-
-    assert resumed.resumed_from_step == 17
-    weights, expected, other = (
-        outcome.model.encoder.state_dict() for outcome in (resumed, whole, at_random)
-    )
-    assert all(torch.equal(weights[name], expected[name]) for name in expected)
-    assert not all(torch.equal(weights[name], other[name]) for name in expected)
-    assert (resumed.best_step, resumed.best_validation) == (whole.best_step, whole.best_validation)

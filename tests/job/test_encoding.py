@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 from conftest import make_pairs
+from sentence_transformers import SentenceTransformer
 from worker_processes import together
 
+from job.evaluate import encode_block
 from job.machine import Machine
 from job.model import Model, Prompts
 
@@ -15,10 +17,6 @@ TEXTS = [row["context"] * (1 + number % 3) for number, row in enumerate(make_pai
 
 def encode_once(rank, folder, texts, prompt, capacity=None):
     """Return the vectors' bytes, or their device where there are none, and what this rank did."""
-    from sentence_transformers import SentenceTransformer
-
-    from job.encoding import encode_block
-
     model = Model(SentenceTransformer(folder, device="cpu").eval(), CPU, 64, Prompts())
     seen, tokenize, forward = [], model.encoder.preprocess, model.encoder.forward
 

@@ -3,26 +3,29 @@
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from metering import Meter
 
-from job.data import Corpus, Queries
-from job.encoding import encode_block
+from job import evaluate, mapped
+from job.data import Corpus, Queries, load_dataset
 from job.errors import SpecError
 from job.evaluate import (
     Dimensions,
-    Vectors,
     bound_corpus,
     choose_dimensions,
     embed,
     encode,
+    encode_block,
     encode_documents,
     score,
     score_vectors,
 )
 from job.machine import Machine
 from job.model import load_model
-from job.spec import EvaluationSpec, ModelSpec
+from job.precision import rank
+from job.spec import DataSpec, EvaluationSpec, ModelSpec
 
 CPU = Machine("cpu", "float32", "")
 
@@ -154,8 +157,6 @@ def model(tiny_encoder):
 @pytest.mark.parametrize("length", [8, 33, 64])
 def test_texts_may_be_cut_at_any_length(tiny_encoder, length):
     """A `model.max_length` of any size is scored like any other, also where texts are cut."""
-    import torch
-
     model = load_model(ModelSpec(base=str(tiny_encoder), max_length=length), CPU)
     texts = [" ".join(f"tell{number % 24}" for number in range(count)) for count in (3, 30, 100)]
 
@@ -168,10 +169,6 @@ def test_texts_may_be_cut_at_any_length(tiny_encoder, length):
 @pytest.mark.parametrize("mapped_from", [1, 10**9])
 def test_texts_are_encoded_a_block_at_a_time(model, monkeypatch, mapped_from):
     """A million texts are never Python objects at once, nor need their vectors lie in memory."""
-    import torch
-
-    from job import evaluate, mapped
-
     texts = pa.array([f"tell{n % 24} " * (1 + n % 5) for n in range(50)])
     whole, blocks = encode(model, texts, "ask1 ", 8), []
 
@@ -207,23 +204,15 @@ def test_no_texts_make_no_vectors(model):
 )
 def test_float32_is_always_scored_and_the_others_in_both_ways(wanted, scored):
     """It is what the others are held against; the order in which they were typed is no matter."""
-    import torch
-
-    vectors = Vectors(torch.randn(5, 16), torch.randn(40, 16))
-
-    found = {
-        dimension: list(by_name) for dimension, by_name in vectors.rank([16, 8], wanted).items()
+    found = rank(torch.randn(5, 16), torch.randn(40, 16), [16, 8], wanted)
+    assert {dimension: [*by_name] for dimension, by_name in found.items()} == {
+        16: scored,
+        8: scored,
     }
-    assert found == {16: scored, 8: scored}
 
 
 def test_all_dimensions_and_precisions_come_from_one_encoding(model, pairs_file):
     """Vectors are encoded once, whatever is made of them; float32 is scored as it is alone."""
-    from metering import Meter
-
-    from job.data import load_dataset
-    from job.spec import DataSpec
-
     dataset = load_dataset(DataSpec(source=str(pairs_file)), {})
     meter = Meter()
 

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from job.compare import GroupedQueries
 from job.data import Queries
 from job.hybrid import fuse, hybrid_search
 from job.ranking import METRIC, Scores, judge
+from job.significance import GroupedQueries
 
 
 def ranked(*rows, found=None):
@@ -81,16 +81,14 @@ def test_the_sentence_says_whether_the_gain_survives(before, after, opening):
     bm25, base, tuned = search(*[5] * 40), search(*before), search(*after)
     by_group = GroupedQueries(np.arange(40), 1000, 0)
 
-    hybrid = hybrid_search(
-        bm25, {8: {"float32": base}}, {8: {"float32": tuned}}, queries(40), by_group
+    found = hybrid_search(
+        bm25, {8: {"float32": base}}, {8: {"float32": tuned}}, queries(40), by_group, 8
     )
 
-    found = hybrid.report(8)
     lift = found.comparison["8"]
     old, new = (scores["8"][METRIC] for scores in (found.scores.base, found.scores.tuned))
     assert found.sentence.startswith(opening)
     assert f"goes from {old:.3f} to {new:.3f}, {lift.lift:+.3f} [" in found.sentence
     assert lift.lift == pytest.approx(new - old)
     assert lift.against_alone.lift == pytest.approx(new - tuned.mean(METRIC))
-    assert hybrid.against_bm25[8].lift == pytest.approx(tuned.mean(METRIC) - bm25.mean(METRIC))
     assert (found.k, found.depth) == (60, 100)

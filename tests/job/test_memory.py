@@ -1,24 +1,19 @@
 """Where memory runs out, a smaller batch does the same work; where none fits, it is said."""
 
 import logging
+import weakref
 
+import pyarrow as pa
 import pytest
+import torch
+from tiny_training import CPU, tiny_training
 
-from job.baseline import score_base
-from job.data import load_dataset
 from job.errors import OutOfMemory
-from job.evaluate import choose_dimensions, encode
-from job.interruption import StopSignal
-from job.machine import Machine
+from job.evaluate import encode
 from job.memory import halvings, is_out_of_memory, retry_on_oom
 from job.model import load_model
 from job.progress import log
-from job.recipe import resolve
 from job.spec_document import build_spec
-from job.trainer import TrainingInputs, build_trainer
-from job.workspace import Workspace
-
-CPU = Machine("cpu", "float32", "as the spec says")
 
 
 class Gauge:
@@ -30,8 +25,6 @@ class Gauge:
         encoder[0].register_forward_pre_hook(self._look)
 
     def _look(self, _module, given):
-        import torch
-
         rows = len(given[0]["input_ids"])
         if rows > self.limit:
             self.failures.append(rows)
@@ -52,13 +45,8 @@ def prepare(tiny_encoder, pairs_file, tiny_settings, tmp_path_factory):
             "training.dropout": str(dropout),
         }
         spec = build_spec({}, tiny_settings | given)
-        dataset, model = load_dataset(spec.data, {}), load_model(spec.model, CPU)
-        base = score_base(model, dataset, choose_dimensions(spec.evaluation, model.width), spec)
-        recipe = resolve(spec.training, model, dataset.train)
-        inputs = TrainingInputs(model, dataset.train, base.validation, recipe.spec)
-        place = Workspace(tmp_path_factory.mktemp("work"))
-        trainer = build_trainer(inputs, place, StopSignal())
-        return trainer, Gauge(model.encoder)
+        trainer = tiny_training(spec, tmp_path_factory.mktemp("work")).trainer()
+        return trainer, Gauge(trainer.model)
 
     return make
 
@@ -136,8 +124,6 @@ def test_memory_that_runs_out_midway_costs_no_step_and_doubles_none(prepare):
 @pytest.mark.parametrize("given", [None, 16])
 def test_a_step_that_broke_off_leaves_nothing(prepare, known, given):
     """Memory runs out in the backward pass: some weights have gradients, dropout was drawn."""
-    import torch
-
     trainer, _ = prepare(given)
     gradients = []
 
@@ -173,9 +159,6 @@ def test_not_even_one_row_is_the_machines_fault(prepare):
 
 def test_texts_are_encoded_in_smaller_batches(tiny_spec, lines):
     """The vectors are those of large batches, in their order."""
-    import pyarrow as pa
-    import torch
-
     model = load_model(tiny_spec().model, CPU)
     texts = pa.array([f"ask{n % 24} " * (n % 7 + 1) for n in range(100)])
     expected = encode(model, texts, "", 64)
@@ -191,8 +174,6 @@ def test_texts_are_encoded_in_smaller_batches(tiny_spec, lines):
 
 def test_torchs_own_words_for_full_memory_are_known():
     """Its CPU allocator has no error class of its own."""
-    import torch
-
     with pytest.raises(RuntimeError) as caught:
         torch.empty(1 << 50)
 
@@ -211,7 +192,6 @@ def test_other_errors_are_not_retried():
 
 def test_what_filled_the_memory_is_free_before_the_next_try():
     """The error of the first try keeps nothing of it alive."""
-    import weakref
 
     class Tensor:
         pass

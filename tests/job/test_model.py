@@ -8,6 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from sentence_transformers import SentenceTransformer
+from torch.nn import Dropout
+from transformers import ModernBertConfig, ModernBertModel, PreTrainedModel
 
 from job.errors import MachineError, ModelError, SpecError
 from job.machine import Machine
@@ -112,9 +117,6 @@ def test_prompts_come_from_the_model_and_the_spec_wins(copy_encoder):
 
 def test_a_model_loads_with_its_width_and_float32_weights(copy_encoder):
     """However the weights were stored, training works on float32 ones."""
-    import torch
-    from sentence_transformers import SentenceTransformer
-
     folder = copy_encoder()
     half = SentenceTransformer(str(folder), device="cpu", model_kwargs={"dtype": "bfloat16"})
     half.save_pretrained(str(folder), create_model_card=False)
@@ -155,8 +157,6 @@ def test_a_missing_folder_is_named(base):
 
 def test_an_embedding_without_a_width_is_refused(tiny_encoder, monkeypatch):
     """Nothing could be cut to dimensions."""
-    from sentence_transformers import SentenceTransformer
-
     monkeypatch.setattr(SentenceTransformer, "get_embedding_dimension", lambda _: None)
     assert f"`{tiny_encoder}` does not say how wide" in refusal(tiny_encoder)
 
@@ -293,9 +293,6 @@ def test_an_explicit_attention_is_kept(tiny_encoder, attention):
 
 def tiny_modernbert():
     """Build an encoder whose attentions hold their dropout as a number, not as a module."""
-    import torch
-    from transformers import ModernBertConfig, ModernBertModel
-
     torch.manual_seed(7)
     sizes = {"vocab_size": 40, "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2}
     specials = {"pad_token_id": 0, "cls_token_id": 1, "sep_token_id": 2}
@@ -307,8 +304,6 @@ def tiny_modernbert():
 
 def dropouts(encoder):
     """List the dropout of each layer that is a module, and of each that holds a number."""
-    from torch.nn import Dropout
-
     modules = list(encoder.modules())
     numbers = [getattr(module, "attention_dropout", None) for module in modules]
     return (
@@ -321,8 +316,6 @@ def dropouts(encoder):
 @pytest.mark.parametrize("family", ["bert", "modernbert"])
 def test_dropout_is_set_in_every_layer(tiny_encoder, family, attention):
     """Without any, two passes in training mode agree in every bit; with some they do not."""
-    import torch
-
     if family == "bert":
         encoder = load(tiny_encoder, attention=attention).encoder[0].model
         # A module each in the embeddings, attentions and outputs of two layers.
@@ -377,7 +370,6 @@ def test_code_of_a_model_is_not_run_unasked(copy_encoder):
 @pytest.fixture
 def change_files(copy_encoder):
     """Copy the tiny encoder with another configuration, or without some of its weights."""
-    from safetensors.torch import load_file, save_file
 
     def change(without="nothing", **declared):
         folder = copy_encoder()
@@ -415,8 +407,6 @@ def test_a_pooler_that_was_never_saved_is_no_loss(change_files):
 
 def test_loading_is_watched_within_a_job_alone(tiny_encoder):
     """transformers is what it was afterwards, also where a model could not be loaded."""
-    from transformers import PreTrainedModel
-
     before = PreTrainedModel.__dict__["from_pretrained"]
     load(tiny_encoder)
     assert PreTrainedModel.__dict__["from_pretrained"] is before

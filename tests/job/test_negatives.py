@@ -5,6 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
+from torch.nn.functional import normalize
 
 from job import negatives, search
 from job.data import load_dataset
@@ -30,8 +32,6 @@ def pairs(pairs_file):
 
 def similarities(model, pairs):
     """Cosine similarity of each row's question to each row's context, (n, n)."""
-    from torch.nn.functional import normalize
-
     prompts = (model.prompts.query, model.prompts.document)
     questions, contexts = (
         normalize(encode(model, pairs.table[name].combine_chunks(), prompt, 64), dim=1)
@@ -158,6 +158,7 @@ def test_what_rows_lack_is_drawn_from_rows_with_another_question(uneven):
         assert after[: len(before)] == before
         drawn = {uneven.documents[contexts[text]] for text in after[len(before) :]}
         assert not drawn & answers[uneven.questions[row]]
+    assert found == mined(fill(uneven, seed=0))
 
 
 def test_rows_that_lack_nothing_are_left_and_those_that_share_one_context_refused(pairs, uneven):
@@ -200,8 +201,6 @@ def test_known_embeddings_of_the_contexts_lead_to_the_same(model, prompts, table
 
 def test_what_is_given_is_what_is_used_and_need_not_be_copied(model, pairs):
     """Rows chosen of a larger matrix are as good as those rows; other embeddings lead elsewhere."""
-    import torch
-
     known = contexts_of(model, pairs)
     places = torch.randperm(500, generator=torch.Generator().manual_seed(0))[: len(pairs)]
     corpus = torch.randn(500, model.width)

@@ -1,5 +1,6 @@
 """int8 and binary vectors rank as sentence-transformers' own quantization and search rank them."""
 
+import inspect
 import sys
 from dataclasses import dataclass
 from types import ModuleType
@@ -113,8 +114,6 @@ def test_ranks_are_those_of_the_librarys_search(
 
 def test_rescoring_reads_the_librarys_default():
     """Twice as many candidates as are wanted, as its search has it."""
-    import inspect
-
     default = inspect.signature(semantic_search_usearch).parameters["rescore_multiplier"].default
     assert default == precision.RESCORE_MULTIPLIER
 

@@ -5,15 +5,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from job.compare import METRIC, GroupedQueries, Point, compare, measure
-from job.errors import SpecError
+from job.compare import METRIC, Point, compare, measure
 from job.evaluate import Dimensions
 from job.precision import bytes_per_vector
 from job.ranking import Scores
 from job.recommendation import frontier, recommend
 from job.report_scores import Retention
+from job.significance import GroupedQueries
 from job.spec import EvaluationSpec
-from job.spec_document import build_spec
 
 FOUR = Dimensions((512, 256, 128, 64), 128)
 FLOAT_ONLY = EvaluationSpec(precisions=("float32",))
@@ -59,13 +58,8 @@ POINTS = (
 INT8_IN_600 = {"max_bytes_per_vector": 600, "precisions": ["int8"]}
 
 
-def advise(points=POINTS, best=BEST, **fields):
-    return recommend(points, best, EvaluationSpec(**fields))
-
-
-def chosen(points=POINTS, best=BEST, **fields):
-    found = advise(points, best, **fields)
-    return found.dimension, found.precision, found.rule
+def advise(points=POINTS, **fields):
+    return recommend(points, BEST, EvaluationSpec(**fields))
 
 
 # By share
@@ -89,29 +83,28 @@ def test_the_smallest_that_provably_keeps_the_share_is_recommended():
     }
 
 
-def test_of_equal_bytes_the_better_is_recommended():
+TIE = [
+    BEST,
+    point(256, "int8_rescored", kept=0.995),
+    point(256, "int8", kept=0.995),
+    point(64, kept=0.995),
+]
+
+
+@pytest.mark.parametrize(
+    ("points", "expected"),
+    [
+        ([*POINTS, point(64, ndcg=0.7995)], "64 float32"),
+        ([*POINTS, point(64, ndcg=0.7985, kept=0.9944)], "256 int8_rescored"),
+        # Fewer components are faster to compare, and rescoring that gains nothing is work for none.
+        (TIE, "64 float32"),
+        (TIE[:3], "256 int8"),
+    ],
+)
+def test_of_equal_bytes_the_better_is_recommended_and_of_equals_the_simpler(points, expected):
     """256 dimensions as int8 and 64 as float32 take the same space."""
-    small = point(64, ndcg=0.7995)
-
-    assert chosen((*POINTS, small)) == (64, "float32", "retention")
-    assert chosen((*POINTS, small.model_copy(update={"ndcg": 0.7985}))) == (
-        256,
-        "int8_rescored",
-        "retention",
-    )
-
-
-def test_of_equal_bytes_and_scores_the_simpler_is_recommended():
-    """Fewer components are faster to compare, and rescoring that gains nothing is work for none."""
-    tie = [
-        BEST,
-        point(256, "int8_rescored", kept=0.995),
-        point(256, "int8", kept=0.995),
-        point(64, kept=0.995),
-    ]
-
-    assert chosen(tie) == (64, "float32", "retention")
-    assert chosen(tie[:3]) == (256, "int8", "retention")
+    found = advise(points)
+    assert f"{found.dimension} {found.precision} {found.rule}" == f"{expected} retention"
 
 
 @pytest.mark.parametrize(
@@ -174,56 +167,14 @@ def from_scores(by_dimension, spec=FLOAT_ONLY, groups=None, dimensions=FOUR):
     }
     count = len(tuned[dimensions.full]["float32"].rank)
     groups = np.arange(count) if groups is None else groups
-    result = compare(tuned, tuned, GroupedQueries(groups, spec.permutations, 0), dimensions)
+    result = compare(
+        tuned,
+        tuned,
+        tuned[dimensions.full]["float32"],
+        GroupedQueries(groups, spec.permutations, 0),
+        dimensions,
+    )
     return result, recommend(result.points, result.best, spec)
-
-
-def random_values(queries=60, seed=0):
-    return np.random.default_rng(seed).choice(GAINS, queries)
-
-
-FALLING = (1.0, 0.99, 0.975, 0.505)
-
-
-@pytest.mark.parametrize(
-    ("shares", "wanted", "recommended"),
-    [
-        (FALLING, 0.5, 64),
-        (FALLING, 0.51, 128),
-        (FALLING, 0.97, 128),
-        (FALLING, 0.98, 256),
-        (FALLING, 0.999, 512),
-        # Quality need not fall with the dimension.
-        ((1.0, 0.9, 1.0, 0.9), 0.99, 128),
-        # What 512 dimensions reach is no bar where 256 reach more.
-        ((0.95, 1.0, 0.95, 0.855), 0.99, 256),
-        # What costs nothing is taken, even when everything has to be kept.
-        ((1.0, 1.0, 1.0, 1.0), 1.0, 64),
-    ],
-)
-def test_the_smallest_dimension_that_keeps_enough_is_recommended(shares, wanted, recommended):
-    """Each dimension keeps a fixed share of every query here, so there is no doubt about it."""
-    full = random_values() * 0.9
-    values = {d: full * share for d, share in zip(FOUR.all, shares, strict=True)}
-
-    result, found = from_scores(values, EvaluationSpec(retention=wanted, precisions=("float32",)))
-
-    assert found.dimension == recommended
-    assert [p.retention.share for p in result.points] == pytest.approx(shares)
-
-
-def test_doubt_counts_against_a_dimension():
-    """A share above the bound is not enough while its interval reaches below it."""
-    full = random_values()
-    # On average nothing is lost, but which queries are hit varies.
-    noisy = np.clip(full + np.tile([0.1, -0.1], 30), 0, 1)
-    noisy *= full.mean() / noisy.mean() * (1 - 1e-9)
-
-    result, found = from_scores({512: full, 256: full, 128: full, 64: noisy})
-
-    assert result.points[-1].retention.share == pytest.approx(1.0)
-    assert result.points[-1].retention.ci[0] < 0.99
-    assert found.dimension == 128
 
 
 @pytest.mark.parametrize("queries", [1, 5], ids=["a single query", "a single group"])
@@ -307,32 +258,6 @@ def test_advice_follows_from_the_intervals(seed, retention, minimum, budget):
     else:
         assert found.rule == "best"
         assert point.ndcg == max(p.ndcg for p in allowed)
-
-
-# What may be wanted (bounds of each field: see `test_spec.py`)
-
-
-@pytest.mark.parametrize(
-    ("wanted", "found"),
-    [
-        ({"min_ndcg": 0.8, "retention": 0.95}, "min_ndcg`: .*evaluation.retention"),
-        ({"precisions": ["int8", "int8"]}, "precisions`: "),
-        ({"precisions": []}, "precisions`: "),
-        ({"precisions": ["uint8"]}, "precisions`: "),
-    ],
-    ids=["two rules", "one twice", "none", "unknown"],
-)
-def test_wishes_that_contradict_each_other_are_refused(wanted, found):
-    """The message names the field."""
-    with pytest.raises(SpecError, match=f"^`evaluation.{found}"):
-        build_spec({"evaluation": wanted})
-
-
-def test_a_resolved_spec_with_a_minimum_is_a_spec_again():
-    """It names the default share too, which is no second wish."""
-    spec = EvaluationSpec(min_ndcg=0.8, max_bytes_per_vector=64)
-
-    assert EvaluationSpec(**spec.model_dump(mode="json")) == spec
 
 
 # The frontier

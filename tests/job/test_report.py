@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from pydantic import ValidationError
 
 from job.baseline import Baseline, PromptChoice
-from job.compare import GroupedQueries, compare
+from job.compare import compare
 from job.data import load_dataset
 from job.errors import StorageError
 from job.evaluate import Dimensions
@@ -25,6 +25,7 @@ from job.recipe import Recipe
 from job.report import Results, build_report, job_cost
 from job.report_document import Report, TruncatedTexts, Truncation
 from job.report_scores import Both, Compared
+from job.significance import GroupedQueries
 from job.spec import DataSpec, EvaluationSpec, JobSpec, ResolvedTraining
 from job.train import Training
 from job.where import look_where
@@ -86,7 +87,7 @@ def build(dataset):
             permutations=1000,
             precisions=["float32", *keeps],
         )
-        choice = given.get("prompts") or PromptChoice(Prompts(), Prompts(), 0.5, 0.5)
+        choice = given.get("prompts") or PromptChoice(Prompts(), 0.5, 0.5)
         bm25 = scores_around(0.31, count, seed=0)
         by_group = GroupedQueries(dataset.test.groups, evaluation.permutations, 0)
         before, now = base[32]["float32"], tuned[32]["float32"]
@@ -106,8 +107,8 @@ def build(dataset):
             training=Training(None, steps, 0, best_step, RECIPE, 0.5, 0.6, [], early),
             tuned_prompts=choice.used,
             tuned=tuned,
-            comparison=compare(base, tuned, by_group, DIMENSIONS),
-            hybrid=hybrid_search(bm25, base, tuned, dataset.test, by_group),
+            comparison=compare(base, tuned, bm25, by_group, DIMENSIONS),
+            hybrid=hybrid_search(bm25, base, tuned, dataset.test, by_group, 32),
             where=look_where(dataset.test, dataset.corpus, before, now, bm25),
             truncation=Truncation(max_tokens=64, queries=CUT, documents=CUT),
             others={},
@@ -314,7 +315,7 @@ def test_the_report_says_which_prompts_made_the_baseline(build, used):
     """Whichever is stronger, with the validation scores of both."""
     documented = Prompts("query: ", "passage: ")
     reached = (0.62, 0.58) if used == "with" else (0.58, 0.62)
-    choice = PromptChoice(documented, documented if used == "with" else Prompts(), *reached)
+    choice = PromptChoice(documented, *reached)
     prompts = build(prompts=choice).prompts
     assert prompts.sentence == (
         f"The base model is scored {used} its prompts, where it is stronger on validation "

@@ -2,10 +2,12 @@
 
 import math
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from tiny_training import CPU, tiny_training
 from transformers import TrainerCallback
 
@@ -27,8 +29,6 @@ def prepare(tiny_spec, tmp_path):
 
 
 def checkpoints(trainer):
-    from pathlib import Path
-
     return sorted(path.name for path in Path(trainer.args.output_dir).glob("checkpoint-*"))
 
 
@@ -37,8 +37,6 @@ def weights(trainer):
 
 
 def assert_same(one, other):
-    import torch
-
     for name, found in one.items():
         torch.testing.assert_close(found, other[name], rtol=0, atol=0, equal_nan=True)
 
@@ -66,8 +64,6 @@ def test_a_sound_training_is_left_alone(prepare):
 
 def test_a_loss_that_is_no_number_changes_no_weight(prepare, tiny_spec):
     """The step is not taken, neither validated nor saved, and the training ends there."""
-    import torch
-
     model = load_model(tiny_spec().model, CPU)
     with torch.no_grad():
         # One word's embedding; the loss is NaN as soon as a batch has the word.
@@ -88,8 +84,6 @@ def test_a_loss_that_is_no_number_changes_no_weight(prepare, tiny_spec):
 
 def test_an_infinite_gradient_changes_no_weight(prepare):
     """Nothing of it reaches the weights; those of the step before stay, and are finite."""
-    import torch
-
     kept = []
 
     def break_gradient(model):
@@ -138,8 +132,6 @@ def test_one_vector_for_all_texts_ends_the_training(prepare):
 
 def test_a_model_that_was_narrow_from_the_start_may_stay_so(prepare):
     """Only a tenth of the base model's own spread is a collapse."""
-    import torch
-
     trainer = prepare()
     sanity = trainer.sanity
     with torch.no_grad():
@@ -156,7 +148,6 @@ def test_a_model_that_was_narrow_from_the_start_may_stay_so(prepare):
 
 def test_weights_that_are_no_numbers_are_never_scored(prepare):
     """Nothing is sorted by vectors of NaN."""
-    import torch
 
     def spoil(model):
         with torch.no_grad():
@@ -219,7 +210,6 @@ def test_a_training_that_sinks_ends_early_and_so_does_the_one_taken_up(prepare):
 @pytest.mark.parametrize(("every", "asked"), [("7", 14), ("epoch", 13)])
 def test_nothing_is_saved_after_the_end_whoever_asks_for_it(prepare, every, asked):
     """Not by a callback that came before it, nor by the trainer's own end of an epoch."""
-    import torch
 
     class Asks(TrainerCallback):
         def on_step_end(self, _args, state, control, **_):
@@ -240,8 +230,6 @@ def test_nothing_is_saved_after_the_end_whoever_asks_for_it(prepare, every, aske
 
 def test_the_spread_is_how_much_texts_differ(prepare, monkeypatch):
     """0 where all vectors point one way, 1 where they have nothing in common."""
-    import torch
-
     trainer = prepare()
     model, validation = trainer.sanity._model, trainer.sanity._validation
     for vectors, expected in ((torch.ones(64, 64), 0.0), (torch.eye(64), 1.0)):

@@ -90,15 +90,6 @@ def test_scores_within_an_autocast_block_are_as_exact_as_outside():
     assert torch.equal(within.positions, outside.positions)
 
 
-def test_documents_that_no_score_tells_apart_are_ranked_by_position(limits):
-    """Also where all of them are equal, and in every tile."""
-    limits(TILE=40, CANDIDATES=100)
-
-    found = search(torch.zeros(3, 2), torch.zeros(250, 2), [Plain()])[0]
-
-    assert found.positions.tolist() == [list(range(100))] * 3
-
-
 def test_what_is_no_number_breaks_nothing():
     """Vectors that are none are found out elsewhere (`job.sanity`); here all rows stay as deep."""
     scores = torch.tensor([[0.0, float("nan"), 1.0, 1.0, 1.0, 1.0], [2.0] * 6])

@@ -1,24 +1,22 @@
 """Training: what it sees, which checkpoint it gives back, and that it can be taken up again."""
 
-import inspect
 import json
-import logging
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from tiny_training import tiny_training
+from torch.nn import Dropout
 
 from job.checkpoints import checkpoint_on_each_host, last_checkpoint, restore
-from job.data import TrainingData, TrainingPairs
-from job.errors import DataError, Interrupted, MachineError, SpecError, TrainingError
+from job.data import TrainingPairs
+from job.errors import Interrupted, MachineError, SpecError, TrainingError
 from job.evaluate import encode
 from job.interruption import StopSignal
 from job.machine import Machine
-from job.negatives import fill
 from job.recipe import read_recipe, resolve
-from job.train import train
 from job.trainer import training_rows
 from job.workspace import Workspace
 
@@ -52,8 +50,6 @@ def weights_of(model):
 
 
 def assert_same_weights(one, other):
-    import torch
-
     assert one.keys() == other.keys()
     assert [name for name in one if not torch.equal(one[name], other[name])] == []
 
@@ -74,48 +70,17 @@ def rows(*table):
     return TrainingPairs(pa.table(columns), *numbers, np.arange(len(table)))
 
 
-def test_rows_without_negatives_have_two_texts_and_their_number():
+@pytest.mark.parametrize("negatives", [[], ["n1"], ["n1", "n2"]])
+def test_rows_have_their_texts_and_their_number(negatives):
     """The label of a row is its number: the loss looks its known answers up with it."""
-    arranged = training_rows(rows(("why", "so", []), ("when", "now", [])))
+    arranged = training_rows(rows(("why", "so", negatives), ("when", "now", negatives)))
 
-    assert arranged.column_names == ["anchor", "positive", "label"]
+    own = {f"negative_{number}": text for number, text in enumerate(negatives, start=1)}
+    assert arranged.column_names == ["anchor", "positive", *own, "label"]
     assert arranged.to_list() == [
-        {"anchor": "why", "positive": "so", "label": 0},
-        {"anchor": "when", "positive": "now", "label": 1},
+        {"anchor": "why", "positive": "so", **own, "label": 0},
+        {"anchor": "when", "positive": "now", **own, "label": 1},
     ]
-
-
-def test_missing_negatives_are_filled_with_documents_of_other_rows():
-    """Rows keep their negatives in order; one that has fewer gets what is no answer of its own."""
-    pairs = rows(("a", "A", ["n1", "n2"]), ("b", "B", []), ("c", "C", ["n3"]))
-
-    arranged = training_rows(fill(pairs, seed=0))
-
-    assert arranged.column_names == ["anchor", "positive", "negative_1", "negative_2", "label"]
-    first, second, third = arranged.to_list()
-    assert first == {"anchor": "a", "positive": "A", "negative_1": "n1", "negative_2": "n2"} | {
-        "label": 0
-    }
-    assert {second["negative_1"], second["negative_2"]} <= {"A", "C"}
-    assert third["negative_1"] == "n3"
-    assert third["negative_2"] in {"A", "B"}
-    assert arranged.to_list() == training_rows(fill(pairs, seed=0)).to_list()
-
-
-def test_a_filled_negative_never_answers_its_question():
-    """Another row's document may answer this row's question too, as some third row says."""
-    pairs = rows(("a", "A", []), ("a", "B", ["n"]), ("b", "B", ["n"]), ("c", "C", ["n"]))
-
-    assert {training_rows(fill(pairs, seed))[0]["negative_1"] for seed in range(20)} == {"C"}
-    # Where every row has the same document there is no other one to take.
-    with pytest.raises(DataError, match="share one context"):
-        fill(rows(("a", "A", ["n"]), ("b", "A", [])), seed=0)
-
-
-def test_training_cannot_see_the_test_split():
-    """What `train` is given has no place for a test set, so nothing can be selected on it."""
-    assert [field.name for field in fields(TrainingData)] == ["train", "validation", "corpus"]
-    assert inspect.signature(train).parameters["data"].annotation is TrainingData
 
 
 PROMPTS = {"model__query_prompt": "'ask1 ask2 '", "model__document_prompt": "'tell3 tell4 '"}
@@ -124,8 +89,6 @@ PROMPTS = {"model__query_prompt": "'ask1 ask2 '", "model__document_prompt": "'te
 @pytest.mark.parametrize("prompts", [{}, PROMPTS], ids=["without prompts", "with prompts"])
 def test_the_known_embeddings_are_the_corpus_as_training_will_see_it(task, prompts):
     """Embedded with the prompts that the tuned model will have, though the base does without."""
-    import torch
-
     prepared = task(**prompts)
     texts, document = prepared.dataset.corpus.texts, prepared.base.tuned_prompts.document
 
@@ -137,8 +100,6 @@ def test_the_known_embeddings_are_the_corpus_as_training_will_see_it(task, promp
 
 def test_only_the_embeddings_of_training_documents_are_looked_at(task, tmp_path):
     """What is known of the test's documents has no influence on what is trained."""
-    import torch
-
     prepared = task(training__epochs="1", training__negative_margin="1")
     known = prepared.base.corpus_vectors
     hidden, wrong = torch.full_like(known, float("nan")), known.roll(1, dims=0)
@@ -269,9 +230,7 @@ def test_a_model_that_did_not_improve_says_so(task):
 )
 def test_the_last_step_is_always_validated_and_once(task, every, steps):
     """Whatever the cadence, the end of the training is a candidate, and is not counted twice."""
-    prepared = task(training__evaluate_every=every)
-
-    outcome = prepared.train()
+    outcome = task(training__evaluate_every=every).train()
 
     assert validated_steps(outcome) == steps
     assert outcome.steps == 20
@@ -389,8 +348,6 @@ def test_another_host_without_the_checkpoint_of_rank_zero_says_so(tmp_path, monk
 
 def test_a_checkpoint_that_scores_otherwise_is_not_given_back(task, tmp_path):
     """The restored model is scored again: weights that changed on the disk are noticed."""
-    import torch
-
     prepared = task()
     model = prepared.load()
     with torch.no_grad():
@@ -423,44 +380,32 @@ def test_a_checkpoint_that_cannot_be_read_is_not_given_back(task, tmp_path, dama
 # Interruption
 
 
-class AskToStop(logging.Handler):
-    """Reads the progress lines and asks the run to stop after it has logged a given step."""
-
-    def __init__(self, step):
-        super().__init__()
-        self.stop = StopSignal()
-        self._line = f"train: step={step}/"
-
-    def emit(self, record):
-        if record.getMessage().startswith(self._line):
-            self.stop.request()
-
-
 @pytest.fixture
-def stop_after():
+def stop_after(monkeypatch):
     """Make a stop signal that is given when a step has been logged, hence heard at the next."""
-    log = logging.getLogger("embedtune")
-    level = log.level
-    log.setLevel(logging.INFO)
-    watchers = []
 
     def make(step):
-        watchers.append(AskToStop(step))
-        log.addHandler(watchers[-1])
-        return watchers[-1].stop
+        stop = StopSignal()
 
-    yield make
-    for watcher in watchers:
-        log.removeHandler(watcher)
-    log.setLevel(level)
+        def tell(event, **facts):
+            if event == "train" and facts["step"] == step:
+                stop.request()
+
+        monkeypatch.setattr("job.callbacks.tell", tell)
+        return stop
+
+    return make
 
 
 @pytest.mark.parametrize(("every", "logged"), [("epoch", 9), ("4", 12)])
 def test_an_interrupted_training_ends_as_if_it_had_not_been(
     task, stop_after, tmp_path, every, logged
 ):
-    """Stopped at any step and taken up again: same weights in every bit, same candidates."""
-    prepared = task(training__evaluate_every=every)
+    """Stopped at any step and taken up again: same weights in every bit, same candidates.
+
+    The clusters of an epoch are drawn again and gone on with: of a margin of 1 there are many.
+    """
+    prepared = task(training__evaluate_every=every, training__negative_margin="1")
     whole = prepared.train(workspace=Workspace(tmp_path / "whole"))
 
     handed_on = []
@@ -540,8 +485,6 @@ def test_a_training_that_begins_anew_makes_its_recipe_anew(task):
 )
 def test_dropout_is_what_the_spec_says(task, settings, share):
     """By default none; `null` leaves the model the one that it was trained with."""
-    from torch.nn import Dropout
-
     modules = task(**settings).trainer().model.modules()
 
     assert {module.p for module in modules if isinstance(module, Dropout)} == {share}

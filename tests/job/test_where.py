@@ -147,11 +147,6 @@ def test_the_datas_own_kinds_are_slices_named_by_their_column(corpus):
     assert found.ci[0] < found.lift < found.ci[1]
 
 
-def test_a_kind_of_too_few_queries_is_no_slice(corpus):
-    kinds = ["few"] * (SLICE_AT_LEAST - 1) + ["many"] * (COUNT - SLICE_AT_LEAST + 1)
-    assert [s.name for s in slices_by(make_queries(kinds), corpus, "product")] == ["many"]
-
-
 @pytest.mark.parametrize("column", [None, "product"])
 def test_data_that_names_no_kinds_has_the_other_slices_only(queries, corpus, column):
     """Neither where no column is named, nor where no query has a value in it."""
