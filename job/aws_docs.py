@@ -26,10 +26,8 @@ def mine_pairs() -> Iterator[dict[str, str]]:
     for service in sorted(loader.list_available_services("service-2")):
         operations = loader.load_service_model(service, "service-2")["operations"]
         for name in sorted(operations):
-            pair = split_documentation(operations[name].get("documentation", ""))
-            if pair:
-                question, context = pair
-                yield {"question": question, "context": context, "source": f"{service}.{name}"}
+            if pair := split_documentation(operations[name].get("documentation", "")):
+                yield {"question": pair[0], "context": pair[1], "source": f"{service}.{name}"}
 
 
 def split_documentation(html: str) -> tuple[str, str] | None:

@@ -66,10 +66,8 @@ def _find(names: list[str], known: Collection[str], key: str, source: str) -> st
         msg = f"`{source}` has several columns for `{key}`: {_listed(found)}. {advice}."
     else:
         advice = f"Name it with `--set {key}=NAME`" if "." in key else "Give it one of those names"
-        msg = (
-            f"`{source}` has no column for `{key}`: none of {_listed(known)} is among "
-            f"{_listed(names)}. {advice}."
-        )
+        msg = f"`{source}` has no column for `{key}`: none of {_listed(known)} is among "
+        msg += f"{_listed(names)}. {advice}."
     raise DataError(msg)
 
 
@@ -84,12 +82,9 @@ def _refuse_scores(fields: Mapping[str, Any], source: str, *, nameable: bool) ->
     scored = [name for name in fields if str(name).lower().strip() in SCORE_NAMES]
     if scored:
         naming = "name the columns with `--set data.columns.anchor=… --set data.columns.positive=…`"
-        msg = (
-            f"`{source}` has a column `{scored[0]}`: neither scores nor labels are accepted, only "
-            "pairs in which the context answers the question. Keep those rows and "
-            f"{naming if nameable else 'drop that column'}."
-        )
-        raise DataError(msg)
+        msg = f"`{source}` has a column `{scored[0]}`: neither scores nor labels are accepted, "
+        msg += "only pairs in which the context answers the question. Keep those rows and "
+        raise DataError(msg + f"{naming if nameable else 'drop that column'}.")
 
 
 def _listed(names: Collection[str]) -> str:

@@ -26,7 +26,7 @@ from job.rows import (
     stand_alone,
 )
 from job.spec import DataSpec
-from job.tables import BATCH, IntArray, KeyArray, column_values, one_array, one_table, rows_on_disk
+from job.tables import BATCH, IntArray, column_values, one_array, one_table, rows_on_disk
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def inspect_dataset(spec: DataSpec, channels: Channels, protocol: str = "grouped
 def _facts(rows: Rows, grouping: Grouping, codes: IntArray, spec: DataSpec) -> dict[str, Any]:
     used, groups = codes != splits.UNDECIDED, grouping.groups
     contexts = rows.judged.kept["positive_key"].to_numpy()
-    counts = np.bincount(_numbered(contexts[used]))
+    counts = np.unique(contexts[used], return_counts=True)[1]
     at_random = splits.random_split_share(contexts, spec.test_fraction, spec.seed)
     return {
         "source": rows.source,
@@ -151,18 +151,15 @@ def _build(rows: Rows, grouping: Grouping, codes: IntArray, facts: dict[str, Any
     train, validation, test = (np.flatnonzero(codes == code) for code in range(3))
     tables = [rows_on_disk(table, part) for part in (train, validation, test)]
     evaluated = [_queries(rows, grouping, positions, part) for part in (validation, test)]
+    # What is searched decides the test's scores as much as what is asked.
+    columns = [[part["anchor"], part["positive"]] for part in tables]
+    columns[2].append(corpus.texts)
     facts = facts | {
         "queries": {"validation": len(evaluated[0]), "test": len(evaluated[1])},
         "corpus": len(corpus),
-        "fingerprint": {
-            # What is searched decides the test's scores as much as what is asked.
-            name: _fingerprint(part["anchor"], part["positive"], *searched)
-            for name, part, searched in zip(
-                splits.SPLIT_NAMES, tables, ([], [], [corpus.texts]), strict=True
-            )
-        },
+        "fingerprint": dict(zip(splits.SPLIT_NAMES, map(_fingerprint, columns), strict=True)),
     }
-    questions = _numbered(grouping.question_keys[train])
+    questions = np.unique(grouping.question_keys[train], return_inverse=True)[1].astype(np.int64)
     labels = grouping.groups.labels[train]
     return Dataset(
         corpus=corpus,
@@ -215,13 +212,10 @@ def require_enough(dataset: Dataset, spec: DataSpec) -> None:
     """Refuse splits that cannot train, select or prove anything."""
     facts = dataset.facts
     source, of_all = f"`{facts['source']}` leaves", f"of {facts['used']} usable rows"
-    if len(dataset.test) < spec.min_test_queries:
-        msg = (
-            f"{source} {len(dataset.test)} test queries {of_all} ({facts['rows']} read); at least "
-            f"{spec.min_test_queries} are needed to prove anything. Bring more rows, or set "
-            "`data.test_fraction` or `data.min_test_queries`."
-        )
-        raise DataError(msg)
+    if (size := len(dataset.test)) < spec.min_test_queries:
+        msg = f"{source} {size} test queries {of_all} ({facts['rows']} read); at least "
+        msg += f"{spec.min_test_queries} are needed to prove anything. Bring more rows, or set "
+        raise DataError(msg + "`data.test_fraction` or `data.min_test_queries`.")
     for name, size in (("validation", len(dataset.validation)), ("train", len(dataset.train))):
         if size < 2:
             msg = f"{source} {size} rows for the split `{name}` {of_all}; at least 2 are needed."
@@ -251,12 +245,7 @@ def _write_jsonl(path: Path, table: pa.Table) -> None:
                 handle.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
-def _numbered(keys: KeyArray) -> IntArray:
-    numbers: IntArray = np.unique(keys, return_inverse=True)[1].astype(np.int64)
-    return numbers
-
-
-def _fingerprint(*columns: pa.Array | pa.ChunkedArray) -> str:
+def _fingerprint(columns: list[pa.Array | pa.ChunkedArray]) -> str:
     """Digest texts in their order; equal digests mean equal splits."""
     digest = hashlib.sha256()
     for column in columns:

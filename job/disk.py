@@ -48,11 +48,8 @@ class EnoughDisk(TrainerCallback):
 
     def on_step_end(self, args: object, state: object, control: Control, **_: object) -> None:
         if control.should_save:
-            _require(
-                self._needs,
-                "The next checkpoint takes",
-                "Free some and launch the run again: it goes on from the checkpoint before",
-            )
+            advice = "Free some and launch the run again: it goes on from the checkpoint before"
+            _require(self._needs, "The next checkpoint takes", advice)
 
     on_epoch_end = on_step_end
 
@@ -67,11 +64,8 @@ def _require(needs: Mapping[Path, int], what: str, advice: str) -> None:
         folder, needed = next(iter(sizes)), sum(sizes.values())
         free = shutil.disk_usage(folder).free
         if free < needed:
-            msg = (
-                f"{what} about {_gb(needed)} GB of disk, and {_gb(free)} GB are free where "
-                f"`{folder}` lies. {advice}."
-            )
-            raise MachineError(msg)
+            msg = f"{what} about {_gb(needed)} GB of disk, and {_gb(free)} GB are free where "
+            raise MachineError(msg + f"`{folder}` lies. {advice}.")
 
 
 def _gb(size: int) -> str:

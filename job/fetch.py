@@ -77,11 +77,8 @@ def read_pins(workspace: Workspace) -> dict[str, dict[str, Any]]:
     try:
         pins = json.loads(workspace.pins.read_text("utf-8"))
     except ValueError:
-        msg = (
-            f"`{workspace.pins}` is damaged, so nobody knows which data the checkpoints beside it "
-            "were trained on; delete that folder to train anew."
-        )
-        raise TrainingError(msg) from None
+        msg = f"`{workspace.pins}` is damaged: nobody knows what the checkpoints beside it were "
+        raise TrainingError(msg + "trained on; delete that folder to train anew.") from None
     return pins
 
 
@@ -153,11 +150,8 @@ def _data_from_hub(
     # The cache holds other splits as well; a folder of its own holds what was asked for.
     for name in names:
         if file_format(Path(name)) is None:
-            msg = (
-                f"The Hub data set `{repository}` holds `{name}`, a format that is not read here. "
-                "Save its rows as Parquet or JSONL."
-            )
-            raise DataError(msg)
+            msg = f"The Hub data set `{repository}` holds `{name}`, a format not read here. "
+            raise DataError(msg + "Save its rows as Parquet or JSONL.")
         target = inside(folder, name)
         target.parent.mkdir(parents=True, exist_ok=True)
         link_or_copy(cached / name, target)
@@ -186,25 +180,18 @@ def _from_s3(
         entries = [entry for entry in place.files() if wanted(entry.name)]
     error = ModelError if kind == "model" else DataError
     if not entries:
-        msg = (
-            f"There is no {kind} in `{uri}`: neither an object of that name nor any below it. "
-            "Check the bucket and the prefix."
-        )
-        raise error(msg)
+        msg = f"There is no {kind} in `{uri}`: neither an object of that name nor any below it. "
+        raise error(msg + "Check the bucket and the prefix.")
     size = sum(entry.size for entry in entries)
     hub.check_size(uri, size, limit, kind)
     listing = json.dumps([(entry.name, entry.size, entry.tag) for entry in entries])
-    facts: dict[str, Any] = {
-        "uri": uri,
-        "version": hashlib.sha256(listing.encode("utf-8")).hexdigest()[:16],
-        "file": entries[0].name if single else None,
-        "files": len(entries),
-        "bytes": size,
-    }
-    if pinned and pinned["version"] != facts["version"]:
+    version = hashlib.sha256(listing.encode("utf-8")).hexdigest()[:16]
+    file = entries[0].name if single else None
+    facts = {"uri": uri, "version": version, "file": file, "files": len(entries), "bytes": size}
+    if pinned and pinned["version"] != version:
         msg = f"`{uri}` has changed since this run began; start a new one with another `--name`."
         raise error(msg)
-    _fetch_missing(place, entries, folder / facts["version"])
+    _fetch_missing(place, entries, folder / version)
     return Fetched(_path_of(folder, facts), facts)
 
 

@@ -70,11 +70,8 @@ def download_model(
     ignored = OTHER_WEIGHTS if trust_code else (*OTHER_WEIGHTS, CODE)
     folder = _download(base, "model", commit, max_bytes, wanted=[only], ignored=ignored)
     if only == "*" and not any(folder.rglob("*.safetensors")):
-        msg = (
-            f"The Hub model `{base}` holds no weights as safetensors; pickles are refused, since "
-            "they may run code. Take another revision or model."
-        )
-        raise ModelError(msg)
+        msg = f"The Hub model `{base}` holds no weights as safetensors; pickles are refused, as "
+        raise ModelError(msg + "they may run code. Take another revision or model.")
     return folder
 
 
@@ -85,14 +82,9 @@ def download_data(
 
     Returns the folder and the names of the files in it, in the data set's order.
     """
-    names = _split_files(reference.repository, commit, subset, split)
-    wanted = [glob.escape(name) for name in names]
-    return _download(reference.repository, "dataset", commit, max_bytes, wanted=wanted), names
-
-
-def _split_files(repository: str, commit: str, subset: str | None, split: str) -> list[str]:
     from datasets import load_dataset_builder
 
+    repository = reference.repository
     with _explained(repository, "dataset"):
         # Data set scripts are refused by the library itself.
         builder = load_dataset_builder(repository, subset, revision=commit)
@@ -104,7 +96,8 @@ def _split_files(repository: str, commit: str, subset: str | None, split: str) -
             msg = f"The Hub data set `{repository}` has no split `{part}`; it has {there}."
             raise DataError(msg)
         names += [url.partition(f"@{commit}/")[2] for url in files[part]]
-    return names
+    wanted = [glob.escape(name) for name in names]
+    return _download(repository, "dataset", commit, max_bytes, wanted=wanted), names
 
 
 def _download(
@@ -151,11 +144,8 @@ def _from_shared_cache(fetch: Callable[..., Any]) -> Path | None:
 def check_size(name: str, size: float, limit: float, kind: str) -> None:
     if size > limit:
         section, error = ("model", ModelError) if kind == "model" else ("data", DataError)
-        msg = (
-            f"`{name}` is {size / 1e9:.2f} GB to download; `{section}.max_download_gb` allows "
-            f"{limit / 1e9:g}. Raise it, or name less."
-        )
-        raise error(msg)
+        msg = f"`{name}` is {size / 1e9:.2f} GB to download; `{section}.max_download_gb` allows "
+        raise error(msg + f"{limit / 1e9:g}. Raise it, or name less.")
 
 
 @dataclass(frozen=True)
@@ -232,9 +222,8 @@ def _expected(
         hub.HFValidationError: ": that is no legal id; expected `owner/name`.",
     }
     # The first of them is one of the third as well.
-    for kind, text in absent.items():
-        if isinstance(problem, kind):
-            return missing(name + text)
+    if text := next((text for kind, text in absent.items() if isinstance(problem, kind)), None):
+        return missing(name + text)
     if isinstance(problem, hub.HfHubHTTPError):
         return StorageError(f"{name}: {_refusal(problem)}")
     unreachable = (hub.RevisionResolutionError, hub.LocalEntryNotFoundError, httpx2.HTTPError)
@@ -268,10 +257,8 @@ def _unreachable(
     if constants.HF_HUB_OFFLINE or any(isinstance(c, OfflineModeIsEnabled) for c in causes):
         return missing(f"{name} is not in the Hub's cache here, and `HF_HUB_OFFLINE` is set.")
     cause = type(problem.__cause__ or problem).__name__
-    return StorageError(
-        f"{name}: {constants.ENDPOINT} does not answer ({cause}); check the network and "
-        "`HF_ENDPOINT`."
-    )
+    remedy = "check the network and `HF_ENDPOINT`"
+    return StorageError(f"{name}: {constants.ENDPOINT} does not answer ({cause}); {remedy}.")
 
 
 def without_queries(text: str) -> str:

@@ -71,11 +71,8 @@ def choose_machine(device: str, precision: str) -> Machine:
     """Resolve `auto` device and precision, with the reason; refuse a device that is not there."""
     import torch
 
-    available = {
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-        "cpu": True,
-    }
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    available["cpu"] = True
     if device == "auto":
         device = next(name for name, there in available.items() if there)
         if device == "cpu":
@@ -111,11 +108,8 @@ def _refuse_unusable_gpus() -> None:
             why = "CUDA counts none of them"
         except (RuntimeError, AssertionError) as error:
             why = str(error).splitlines()[0].rstrip(".")
-    msg = (
-        f"This machine has {len(gpus)} NVIDIA GPU(s) that cannot be used here: {why}. "
-        "To compute on the CPU all the same: `--device cpu`."
-    )
-    raise MachineError(msg)
+    msg = f"This machine has {len(gpus)} NVIDIA GPU(s) that cannot be used here: {why}. "
+    raise MachineError(msg + "To compute on the CPU all the same: `--device cpu`.")
 
 
 def _native_precision(device: str) -> tuple[str, str]:

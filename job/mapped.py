@@ -36,11 +36,8 @@ def zeros(shape: tuple[int, int], kind: type[Any], mapped_from: int) -> np.ndarr
     folder = tempfile.gettempdir()
     free = shutil.disk_usage(folder).free
     if free < size:
-        msg = (
-            f"A matrix takes {size / 1e9:.1f} GB of disk, and {free / 1e9:.1f} GB are free where "
-            f"`{folder}` lies. Free some, or name another folder with `TMPDIR`."
-        )
-        raise MachineError(msg)
+        msg = f"A matrix takes {size / 1e9:.1f} GB of disk, and {free / 1e9:.1f} GB are free where "
+        raise MachineError(msg + f"`{folder}` lies. Free some, or set `TMPDIR` to another folder.")
     with tempfile.TemporaryFile() as file:
         if sys.platform == "linux":
             # Taken at once: a mapped file that finds no room later would kill the process.

@@ -176,6 +176,5 @@ def _group_name(value: object) -> str | None:
 
 
 def _excerpt(value: object) -> str | None:
-    if value is None:
-        return None
-    return str(value)[:EXCERPT].encode("utf-8", "replace").decode("utf-8")
+    shown = None if value is None else str(value)[:EXCERPT]
+    return shown and shown.encode("utf-8", "replace").decode("utf-8")

@@ -39,11 +39,8 @@ def load_probe(spec: JobSpec, channels: Channels, dataset: Dataset) -> Probe | N
         return None
     own = spec.data.source
     if named and own and (named == own or Path(named).resolve() == Path(own).resolve()):
-        msg = (
-            f"`evaluation.probe` is `{named}`, the job's own data: what a model was trained on "
-            "does not show what it forgot. Name data of another domain."
-        )
-        raise SpecError(msg)
+        msg = f"`evaluation.probe` is `{named}`, the job's own data, which cannot show what was "
+        raise SpecError(msg + "forgotten. Name data of another domain.")
     found = open_source(place, spec.data, "probe")
     # Marked as of one split: its authors' splits are no matter here.
     judged = judge_rows(found.rows, spec.data.min_characters, "test")
@@ -67,9 +64,9 @@ def _require_enough(source: str, judged: Judged, left_out: int, spec: JobSpec) -
     needed = spec.data.min_test_queries
     queries = len(np.unique(judged.kept["anchor_key"].to_numpy()))
     if queries < needed:
-        msg = (
-            f"`{source}` (`evaluation.probe`) leaves {queries} queries of {judged.rows} rows "
-            f"({left_out} are in the job's own data); at least {needed} are needed to prove "
+        msg = f"`{source}` (`evaluation.probe`) leaves {queries} queries of {judged.rows} rows "
+        msg += f"({left_out} are in the job's own data); at least {needed} are needed to prove "
+        advice = (
             "anything. Bring more rows, or set `evaluation.probe_limit` or `data.min_test_queries`."
         )
-        raise DataError(msg)
+        raise DataError(msg + advice)

@@ -47,17 +47,11 @@ def push_model(workspace: Workspace, push: Push, run: str, *, always: bool) -> N
     """Push the model with its card, the report and the logs beside it, if it was improved."""
     report = json.loads((workspace.report / "report.json").read_text("utf-8"))
     if not (report["verdict"]["improved"] or always):
-        warn(
-            "hub",
-            f"the model was not improved, so it was not pushed to `{push.repository}`; "
-            "`output.hub_always=true` pushes it all the same",
-        )
+        text = f"the model was not improved, so it was not pushed to `{push.repository}`; "
+        warn("hub", text + "`output.hub_always=true` pushes it all the same")
         return
-    files = {
-        name.removeprefix("model/"): path
-        for name, path in result_files(workspace)
-        if name.startswith(("model/", "report/", "logs/"))
-    }
+    kept = [f for f in result_files(workspace) if f[0].startswith(("model/", "report/", "logs/"))]
+    files = {name.removeprefix("model/"): path for name, path in kept}
     commit = push.results(files, run)
     tell("hub", f"the model is in `{push.repository}`, commit {commit[:12]}, tag `{run}`")
 

@@ -22,6 +22,7 @@ from job.errors import DataError
 
 TEXT_FORMATS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
 FORMATS = (*TEXT_FORMATS, ".parquet")
+SUFFIXES = ", ".join(f"`{suffix}`" for suffix in FORMATS) + " (text formats also with `.gz`)"
 # No text is so long; a small compressed file may well unpack to such a line.
 MAX_LINE_BYTES = 64 * 1024 * 1024
 # A compressed file may unpack to so many bytes, or to so many times its size if that is more. Texts
@@ -60,7 +61,7 @@ def list_files(path: Path) -> list[Path]:
     """List the data files at a path: itself, or what a folder holds, in the order of names."""
     if path.is_file():
         if file_format(path) is None:
-            msg = f"`{path}` has a suffix that says no format; expected {_suffixes()}."
+            msg = f"`{path}` has a suffix that says no format; expected {SUFFIXES}."
             raise DataError(msg)
         return [path]
     if not path.is_dir():
@@ -75,7 +76,7 @@ def list_files(path: Path) -> list[Path]:
         and not any(part.startswith(".") for part in file.relative_to(path).parts)
     )
     if not files:
-        msg = f"The folder `{path}` holds no data file; expected {_suffixes()}."
+        msg = f"The folder `{path}` holds no data file; expected {SUFFIXES}."
         raise DataError(msg)
     return files
 
@@ -121,10 +122,6 @@ def read_records(path: Path) -> Iterator[Record]:
             yield from read(file)
 
 
-def _suffixes() -> str:
-    return ", ".join(f"`{suffix}`" for suffix in FORMATS) + " (text formats also with `.gz`)"
-
-
 def _read_lines(file: Path) -> Iterator[str]:
     """Decode line by line, so that a wrong byte is reported with its line."""
     opener = gzip.open if file.suffix.lower() == ".gz" else open
@@ -137,12 +134,9 @@ def _read_lines(file: Path) -> Iterator[str]:
                     msg = f"`{file}` line {line} is longer than {MAX_LINE_BYTES:,} bytes; split it."
                     raise DataError(msg)
                 if (room := room - len(raw)) < 0:
-                    msg = (
-                        f"`{file}` unpacks to more than {MAX_UNPACKED_BYTES:,} bytes and "
-                        f"{MAX_UNPACKED_RATIO} times its size (up to line {line}), as no real "
-                        "texts do. If they are yours, `gunzip` it."
-                    )
-                    raise DataError(msg)
+                    msg = f"`{file}` unpacks to more than {MAX_UNPACKED_BYTES:,} bytes and "
+                    msg += f"{MAX_UNPACKED_RATIO} times its size (up to line {line}), as no real "
+                    raise DataError(msg + "texts do. If they are yours, `gunzip` it.")
                 if line == 1:
                     _refuse_foreign(file, raw)
                 text = raw.decode("utf-8")
@@ -188,11 +182,8 @@ def _json_fault(error: Exception) -> str:
 
 def _record(file: Path, number: int, value: object) -> Record:
     if not isinstance(value, dict):
-        msg = (
-            f"`{file}` row {number} is a {type(value).__name__}; "
-            'expected an object such as {"question": …, "context": …}.'
-        )
-        raise DataError(msg)
+        msg = f"`{file}` row {number} is a {type(value).__name__}; "
+        raise DataError(msg + 'expected an object such as {"question": …, "context": …}.')
     return Record(str(file), number, value)
 
 

@@ -32,10 +32,8 @@ def save_model(model: Model, folder: Path, dataset: Dataset) -> None:
     stored = SentenceTransformer(
         str(folder), device=model.machine.device, model_kwargs={"dtype": "float32"}
     )
-    for texts, encode in (
-        (dataset.test.texts, "encode_query"),
-        (dataset.corpus.texts, "encode_document"),
-    ):
+    tested = {"encode_query": dataset.test.texts, "encode_document": dataset.corpus.texts}
+    for encode, texts in tested.items():
         sample = texts[:SAMPLE].to_pylist()
         with model.machine.autocast():
             kept, loaded = (
@@ -44,12 +42,9 @@ def save_model(model: Model, folder: Path, dataset: Dataset) -> None:
             )
         closest = float((kept * loaded).sum(1).div(kept.norm(dim=1) * loaded.norm(dim=1)).min())
         if not closest >= SAME:
-            msg = (
-                f"The saved model embeds a text differently ({encode}: cosine {closest:.4f} to the "
-                "model that was scored); it was not published. Report this as a fault of "
-                "embedtune, with the name of the base model."
-            )
-            raise TrainingError(msg)
+            msg = f"The saved model embeds a text differently ({encode}: cosine {closest:.4f} to "
+            msg += "the scored one); it was not published. Report this as a fault of embedtune, "
+            raise TrainingError(msg + "with the name of the base model.")
 
 
 def fingerprint(folder: Path) -> str:

@@ -18,16 +18,13 @@ def use_hub_token(arn: str) -> None:
         token = client.get_secret_value(SecretId=arn)["SecretString"].strip()
     except (BotoCoreError, ClientError, KeyError) as error:
         kind = getattr(error, "response", {}).get("Error", {}).get("Code", type(error).__name__)
-        msg = (
-            f"The Hub's token cannot be read from the secret `{arn}` ({kind}): does it exist, as a "
-            "text, and may the job's role read it (`embedtune infra deploy --hub-token-secret`)?"
-        )
-        raise StorageError(msg) from None
+        msg = f"The Hub's token cannot be read from the secret `{arn}` ({kind}): does it exist, "
+        remedy = "(`embedtune infra deploy --hub-token-secret`)"
+        raise StorageError(msg + f"as a text, and may the job's role read it {remedy}?") from None
     # The client would show in its own error what cannot stand in a header.
     if not re.fullmatch(r"[\w.-]+", token, re.ASCII):
         msg = (
             f"The secret `{arn}` holds no token alone, as in `hf_…`: AWS's console makes pairs of "
-            "key and value unless `Plaintext` is chosen."
         )
-        raise StorageError(msg)
+        raise StorageError(msg + "key and value unless `Plaintext` is chosen.")
     os.environ["HF_TOKEN"] = token

@@ -62,16 +62,14 @@ class SideTest:
             d: by_group.lift(tuned[d].metrics[METRIC] - base[d].metrics[METRIC])
             for d in dimensions.all
         }
+        means = [{str(d): found[d].means() for d in dimensions.all} for found in (base, tuned)]
         outcome = self._outcome(base[main].mean(METRIC), tuned[main].mean(METRIC), lifts[main])
         return Results(
             source=self.source,
             queries=len(self.queries),
             corpus=len(self.corpus),
             left_out=self.left_out,
-            scores=Both(
-                base={str(d): base[d].means() for d in dimensions.all},
-                tuned={str(d): tuned[d].means() for d in dimensions.all},
-            ),
+            scores=Both(base=means[0], tuned=means[1]),
             comparison={str(d): lift for d, lift in lifts.items()},
             sentence=f"{self.opening} nDCG@10 at {main} dimensions {outcome}",
         )

@@ -195,11 +195,8 @@ def _by_id(folder: Path, stem: str, content: Callable[[Record], Any]) -> dict[st
     for record in _beir_records(folder, stem):
         name = _given_id(record)
         if found.setdefault(name, content(record)) != content(record):
-            msg = (
-                f"`{record.file}` row {record.row} says something else of the id {name!r} than a "
-                "row above; judgements would mean either. Give each text an id of its own."
-            )
-            raise DataError(msg)
+            msg = f"`{record.file}` row {record.row}: the id {name!r} has another text above; "
+            raise DataError(msg + "judgements would mean either. Give each text an id of its own.")
     return found
 
 
@@ -218,11 +215,8 @@ def _judgement(record: Record) -> tuple[str | None, str]:
             raise ValueError
         return (query if float(score) > 0 else None), document
     except (KeyError, TypeError, ValueError):
-        msg = (
-            f"`{record.file}` line {record.row} is no judgement; expected the columns "
-            "`query-id`, `corpus-id` and a numeric `score`, separated by tabs."
-        )
-        raise DataError(msg) from None
+        msg = f"`{record.file}` line {record.row} is no judgement; expected the columns "
+        raise DataError(msg + "`query-id`, `corpus-id` and a numeric `score`, by tabs.") from None
 
 
 def _beir_records(folder: Path, stem: str) -> Iterator[Record]:

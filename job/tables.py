@@ -59,11 +59,8 @@ def column_on_disk(arrays: Iterable[pa.Array], kind: pa.DataType) -> pa.Array:
 
 def rows_on_disk(table: pa.Table, positions: IntArray) -> pa.Table:
     """Take rows of a table."""
-    columns = [
-        column_on_disk(JoinedColumn([column]).batches(positions), column.type)
-        for column in table.columns
-    ]
-    return pa.table(columns, schema=table.schema)
+    taken = (JoinedColumn([column]).batches(positions) for column in table.columns)
+    return pa.table(list(map(column_on_disk, taken, table.schema.types)), schema=table.schema)
 
 
 def one_table(tables: Sequence[pa.Table]) -> pa.Table:

@@ -72,9 +72,7 @@ class Workspace:
         for path in folder.rglob("*"):
             # It would show the machine's own files, its credentials too, as data.
             if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
-                msg = (
-                    f"`{path}` is a link that leads out of its channel; put the file itself there."
-                )
+                msg = f"`{path}` is a link that leads out of its channel; put the file there."
                 raise StorageError(msg)
         return folder
 
@@ -119,9 +117,9 @@ class Workspace:
         except OSError as error:
             msg = (
                 f"The workspace `{self.root}` cannot be written: {error.strerror}. Give the job a "
-                "folder that it may write, with `--workspace` or as the volume `/opt/ml`."
             )
-            raise MachineError(msg) from None
+            advice = "folder that it may write, with `--workspace` or as the volume `/opt/ml`."
+            raise MachineError(msg + advice) from None
         with handle:
             if not _has_locked(handle):
                 raise self._busy()

@@ -28,12 +28,6 @@ def write_per_query(
     import pyarrow.parquet as pq
 
     count = len(dataset.test)
-    results = (
-        (model, dimension, precision, result)
-        for model, by_dimension in scores.items()
-        for dimension, by_precision in by_dimension.items()
-        for precision, result in by_precision.items()
-    )
     tables = [
         pa.table(
             {
@@ -46,7 +40,9 @@ def write_per_query(
                 "top_ids": [dataset.corpus.ids.take(top).to_pylist() for top in result.top],
             }
         )
-        for model, dimension, precision, result in results
+        for model, by_dimension in scores.items()
+        for dimension, by_precision in by_dimension.items()
+        for precision, result in by_precision.items()
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.concat_tables(tables, promote_options="permissive"), path)
