@@ -37,10 +37,9 @@ def check_data(spec: JobSpec, echo: Callable[[str], object], *, count_tokens: bo
             echo(describe_truncation(dataset, spec.model, workspace))
         require_enough(dataset, spec.data)
         if probe := load_probe(spec, channels, dataset):
-            echo(
-                f"Probe      {probe.source}: {len(probe.queries)} queries, {len(probe.corpus)} "
-                f"documents; left out {probe.left_out} rows with texts of the data"
-            )
+            sizes = f"{len(probe.queries)} queries, {len(probe.corpus)} documents"
+            left_out = f"left out {probe.left_out} rows with texts of the data"
+            echo(f"Probe      {probe.source}: {sizes}; {left_out}")
     echo("Ready to train.")
 
 
@@ -119,8 +118,7 @@ def describe_truncation(dataset: Dataset, spec: ModelSpec, workspace: Workspace)
 
 def _max_length(model: Path) -> int:
     """Find the limit that sentence-transformers will use, 512 (BERT's) where none is stated."""
-    own = _settings(model / "sentence_bert_config.json").get("max_seq_length")
-    if own:
+    if own := _settings(model / "sentence_bert_config.json").get("max_seq_length"):
         return int(own)
     stated = (
         _settings(model / "tokenizer_config.json").get("model_max_length"),

@@ -153,7 +153,7 @@ def _build(rows: Rows, grouping: Grouping, codes: IntArray, facts: dict[str, Any
     evaluated = [_queries(rows, grouping, positions, part) for part in (validation, test)]
     # What is searched decides the test's scores as much as what is asked.
     columns = [[part["anchor"], part["positive"]] for part in tables]
-    columns[2].append(corpus.texts)
+    columns[splits.TEST].append(corpus.texts)
     facts = facts | {
         "queries": {"validation": len(evaluated[0]), "test": len(evaluated[1])},
         "corpus": len(corpus),

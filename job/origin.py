@@ -35,7 +35,7 @@ def claim_checkpoints(workspace: Workspace, now: Origin) -> None:
     if any(workspace.checkpoints.glob("checkpoint-*")):
         differences = "; ".join(_differences(earlier, now)) if earlier else "nobody knows of what"
         msg = f"The checkpoints in `{workspace.checkpoints}` were made from something else: "
-        msg += f"{differences}. Start a new run with another `--name`, or delete that folder."
+        msg += f"{differences}. Use another `--name`, or delete that folder to train anew."
         raise TrainingError(msg)
     # What was computed before the first checkpoint does not hold any more.
     for cached in (workspace.baseline, workspace.lookalikes, workspace.seconds):

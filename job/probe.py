@@ -66,7 +66,5 @@ def _require_enough(source: str, judged: Judged, left_out: int, spec: JobSpec) -
     if queries < needed:
         msg = f"`{source}` (`evaluation.probe`) leaves {queries} queries of {judged.rows} rows "
         msg += f"({left_out} are in the job's own data); at least {needed} are needed to prove "
-        advice = (
-            "anything. Bring more rows, or set `evaluation.probe_limit` or `data.min_test_queries`."
-        )
-        raise DataError(msg + advice)
+        advice = "bring more rows, or set `evaluation.probe_limit` or `data.min_test_queries`"
+        raise DataError(msg + f"anything; {advice}.")

@@ -98,10 +98,8 @@ def _accident(error: Exception) -> str:
     from s3transfer.exceptions import RetriesExceededError
 
     if isinstance(error, (botocore.NoCredentialsError, botocore.PartialCredentialsError)):
-        return (
-            "no AWS credentials were found; set AWS_PROFILE or AWS_ACCESS_KEY_ID and "
-            "AWS_SECRET_ACCESS_KEY, log in, or give the machine a role."
-        )
+        keys = "AWS_PROFILE or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        return f"no AWS credentials were found; set {keys}, log in, or give the machine a role."
     failed = (botocore.ConnectionError, botocore.HTTPClientError)
     if isinstance(error, (*failed, botocore.IncompleteReadError, RetriesExceededError)):
         return f"the endpoint {s3_client().meta.endpoint_url} does not answer, or broke off."

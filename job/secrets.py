@@ -23,8 +23,6 @@ def use_hub_token(arn: str) -> None:
         raise StorageError(msg + f"as a text, and may the job's role read it {remedy}?") from None
     # The client would show in its own error what cannot stand in a header.
     if not re.fullmatch(r"[\w.-]+", token, re.ASCII):
-        msg = (
-            f"The secret `{arn}` holds no token alone, as in `hf_…`: AWS's console makes pairs of "
-        )
-        raise StorageError(msg + "key and value unless `Plaintext` is chosen.")
+        msg = f"The secret `{arn}` holds no token alone, as in `hf_…`: AWS's console makes pairs "
+        raise StorageError(msg + "of key and value unless `Plaintext` is chosen.")
     os.environ["HF_TOKEN"] = token
