@@ -195,10 +195,8 @@ def _by_id(folder: Path, stem: str, content: Callable[[Record], Any]) -> dict[st
     for record in _beir_records(folder, stem):
         name = _given_id(record)
         if found.setdefault(name, content(record)) != content(record):
-            msg = f"`{record.file}` row {record.row} gives the id {name!r} another meaning; "
-            raise DataError(
-                msg + "judgements could mean a row above. Give each text an id of its own."
-            )
+            msg = f"`{record.file}` row {record.row} says something else of the id {name!r} than a "
+            raise DataError(msg + "row above; judgements mean either. Give each an id of its own.")
     return found
 
 

@@ -115,10 +115,8 @@ class Workspace:
             self.root.mkdir(parents=True, exist_ok=True)
             handle = (self.root / "lock").open("a+")
         except OSError as error:
-            msg = (
-                f"The workspace `{self.root}` cannot be written: {error.strerror}. Give the job a "
-            )
-            advice = "folder that it may write, with `--workspace` or as the volume `/opt/ml`."
+            msg = f"The workspace `{self.root}` cannot be written: {error.strerror}. Give the job "
+            advice = "a folder that it may write, with `--workspace` or as the volume `/opt/ml`."
             raise MachineError(msg + advice) from None
         with handle:
             if not _has_locked(handle):
