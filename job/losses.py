@@ -30,10 +30,7 @@ ROWS_AT_LEAST = 8
 
 
 def matryoshka_loss(
-    model: Model,
-    pairs: TrainingPairs,
-    dimensions: tuple[int, ...],
-    spec: ResolvedTraining,
+    model: Model, pairs: TrainingPairs, dimensions: tuple[int, ...], spec: ResolvedTraining
 ) -> MatryoshkaLoss:
     """Build the loss for batches whose labels are row numbers of `pairs`."""
     answers, encoder = KnownAnswers(pairs), model.encoder
@@ -193,11 +190,7 @@ class CachedRankingLoss(CachedMultipleNegativesRankingLoss):
     """
 
     def __init__(
-        self,
-        model: SentenceTransformer,
-        answers: KnownAnswers,
-        scale: float,
-        mini_batch_size: int,
+        self, model: SentenceTransformer, answers: KnownAnswers, scale: float, mini_batch_size: int
     ) -> None:
         super().__init__(model, scale=scale, mini_batch_size=mini_batch_size)
         self.answers = answers

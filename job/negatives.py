@@ -13,8 +13,8 @@ from job.evaluate import encode
 from job.model import Model
 from job.process_group import is_rank_zero
 from job.progress import tell
-from job.ranking import Directions, IntArray
-from job.search import TILE, Chosen, Matrix, View, search
+from job.ranking import IntArray
+from job.search import TILE, Chosen, Directions, Matrix, search
 
 # The library's miner knows equal texts only, and drops rows that find too few (job/LOG.md).
 CANDIDATES = 50
@@ -55,7 +55,7 @@ def find_lookalikes(
     return np.split(candidates[usable], usable.sum(axis=1).cumsum()[:-1])
 
 
-def _products(left: Matrix, right: Matrix, view: View) -> torch.Tensor:
+def _products(left: Matrix, right: Matrix, view: Directions) -> torch.Tensor:
     """Multiply each row with the other matrix's row of the same number: (n,)."""
     parts = (slice(start, start + TILE) for start in range(0, len(left), TILE))
     return torch.cat([(view.of(left[part]) * view.of(right[part])).sum(dim=1) for part in parts])
