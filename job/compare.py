@@ -18,8 +18,6 @@ class Point(ParetoPoint):
 
 @dataclass(frozen=True)
 class Comparison:
-    """Base against tuned at every dimension, and what smaller vectors keep of the tuned one."""
-
     dimensions: Dimensions
     lifts: dict[int, Lift]
     # Tuned at a dimension against the base model at its full one, and against BM25.

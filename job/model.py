@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from job.errors import MachineError, ModelError, SpecError
+from job.errors import MachineError, ModelError, SpecError, first_line
 from job.machine import Machine
 from job.spec import ModelSpec
 from job.watchdog import alive
@@ -130,12 +130,6 @@ def _load_encoder(spec: ModelSpec, machine: Machine, folder: Path) -> "SentenceT
         )
         raise ModelError(msg)
     return encoder
-
-
-def first_line(error: Exception) -> str:
-    """Quote what a library says of an error, of which the first line tells enough."""
-    line = next(iter(str(error).strip().splitlines()), type(error).__name__)
-    return line.rstrip(".")[:300]
 
 
 @contextmanager

@@ -25,22 +25,22 @@ def find_lookalikes(
     pairs: TrainingPairs,
     margin: float,
     batch_size: int,
-    documents: Matrix | None = None,
+    corpus_vectors: torch.Tensor | None = None,
 ) -> list[IntArray]:
     """Find for each pair the rows whose contexts its question could be taken to ask for.
 
     Those that score highest come first. Rows of the pair's own group are none (its question's
     other answers, near-duplicates of its context), nor is what scores above `margin` times its own
     context: that is likely to be an answer which nobody marked. Pairs may find none.
-    `documents`, (n_pairs, width), are the contexts' embeddings where they are known already.
+    `corpus_vectors`, (n_documents, width), are the whole corpus' where they are known already.
     A collective call, which finds them on rank 0 alone.
     """
-    _, first, numbers = np.unique(pairs.documents, return_index=True, return_inverse=True)
-    if documents is None:
+    documents, first, numbers = np.unique(pairs.documents, return_index=True, return_inverse=True)
+    if corpus_vectors is None:
         texts = pairs.table["positive"].take(pa.array(first)).combine_chunks()
         distinct: Matrix = encode(model, texts, model.prompts.document, batch_size)
     else:
-        distinct = Chosen(documents, torch.from_numpy(first))
+        distinct = Chosen(corpus_vectors, torch.from_numpy(documents))
     anchors = pairs.table["anchor"].combine_chunks()
     questions = encode(model, anchors, model.prompts.query, batch_size)
     if not is_rank_zero():

@@ -100,12 +100,9 @@ def _ranges(
     found: dict[int, torch.Tensor] = {}
     for _, tile in tiles(corpus, device):
         for dimension in dimensions:
-            units = Directions(dimension).of(tile)
-            ends = torch.stack([units.amin(dim=0), units.amax(dim=0)]).cpu()
-            known = found.get(dimension, ends)
-            found[dimension] = torch.stack(
-                [torch.minimum(known[0], ends[0]), torch.maximum(known[1], ends[1])]
-            )
+            ends = torch.stack(Directions(dimension).of(tile).aminmax(dim=0)).cpu()
+            seen = torch.cat([found.get(dimension, ends), ends])
+            found[dimension] = torch.stack(seen.aminmax(dim=0))
     return found
 
 

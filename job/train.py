@@ -26,7 +26,6 @@ from job.padding import counted
 from job.process_group import from_rank_zero, is_rank_zero
 from job.ranking import IntArray
 from job.recipe import Recipe, read_recipe, resolve
-from job.search import Chosen
 from job.spec import TrainingSpec
 from job.trainer import PairTrainer, TrainingInputs, build_trainer
 from job.workspace import Workspace
@@ -173,7 +172,7 @@ def _fit(
         history=curves(state),
         stopped_early=trainer.sanity.reason,
         rows_at_once=halvings(inputs.rows_asked, trainer.rows_at_once),
-        tokens=tokens.facts(),
+        tokens=tokens,
         pairs=round(passes * len(inputs.pairs)),
         seconds=seconds,
     )
@@ -194,10 +193,7 @@ def _lookalikes(
     kept = from_rank_zero(lambda: load_rows(path))
     if kept is not None:
         return kept
-    known = None
-    if context.corpus_vectors is not None:
-        known = Chosen(context.corpus_vectors, torch.from_numpy(pairs.documents))
-    margin = recipe.spec.negative_margin
+    margin, known = recipe.spec.negative_margin, context.corpus_vectors
     found = find_lookalikes(model, pairs, margin, validation.batch_size, known)
     if is_rank_zero():
         save_rows(path, found)
