@@ -42,10 +42,7 @@ def choose_dimensions(spec: EvaluationSpec, width: int) -> Dimensions:
     wanted = spec.dimensions or (width, *(d for d in USUAL_DIMENSIONS if d < width))
     too_large = [d for d in wanted if d > width]
     if too_large:
-        msg = (
-            f"`evaluation.dimensions` has {too_large[0]}; the model's embeddings have {width}. "
-            "Leave out what is larger."
-        )
+        msg = f"`evaluation.dimensions` has {too_large[0]}; the model has {width}. Leave it out."
         raise SpecError(msg)
     ordered = tuple(sorted(wanted, reverse=True))
     # A budget that nothing fits is refused before hours are spent on finding that out.

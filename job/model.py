@@ -86,10 +86,7 @@ def load_model(spec: ModelSpec, machine: Machine, folder: Path | None = None) ->
         raise ModelError(msg)
     if spec.max_length is not None:
         if spec.max_length > (most := positions(encoder)):
-            msg = (
-                f"`model.max_length` is {spec.max_length}; `{spec.base}` has {most:g} positions. "
-                "Set no more than that."
-            )
+            msg = f"`model.max_length` is {spec.max_length}; `{spec.base}` allows {most:g} at most."
             raise SpecError(msg)
         encoder.max_seq_length = spec.max_length
     documented = documented_prompts(spec.base, encoder.prompts)

@@ -95,10 +95,7 @@ def _other_row(pairs: TrainingPairs, known: set[int], random: np.random.Generato
     for row in random.integers(len(pairs), size=100).tolist():
         if pairs.documents[row] not in known:
             return int(row)
-    msg = (
-        "Some rows have negatives and others none, and nearly all rows share one context. Give "
-        "all rows negatives, or none."
-    )
+    msg = "Some rows lack negatives, and nearly all share one context; give all rows some, or none."
     raise DataError(msg)
 
 

@@ -4,8 +4,9 @@ Documents are ranked by score, descending, and equal scores by document id, asce
 corpora are sorted so, hence by position). Metrics are per query, on the 0-1 scale.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -50,6 +51,10 @@ class Scores:
 
     def means(self) -> dict[str, float]:
         return {metric: self.mean(metric) for metric in METRICS}
+
+
+# Scores by dimension and precision.
+ByVector: TypeAlias = Mapping[int, Mapping[str, Scores]]
 
 
 def judge(ranked: IntArray, queries: Queries, found: IntArray | None = None) -> Scores:
