@@ -19,8 +19,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from job.errors import EmbedtuneError, Interrupted, MachineError, OutOfMemory, StorageError
-from job.memory import is_out_of_memory, reason
+from job.errors import (
+    EmbedtuneError,
+    Interrupted,
+    MachineError,
+    OutOfMemory,
+    StorageError,
+    first_line,
+)
+from job.memory import is_out_of_memory
 from job.process_group import PEER_LOST, PEER_LOST_SECONDS, PeerLost, is_worker
 from job.spec import JobSpec
 from job.spec_document import build_spec, parse_assignments
@@ -277,9 +284,8 @@ def explain(error: BaseException, workspace: Workspace | None, extra: str) -> Em
         msg = f"The package `{error.name}` is missing here: `pip install 'embedtune[{extra}]'`."
         return MachineError(msg)
     if is_out_of_memory(error):
-        msg = (
-            f"Memory ran out ({reason(error)}). Set `training.mini_batch_size`, for instance to 16."
-        )
+        why = first_line(error)
+        msg = f"Memory ran out ({why}). Set `training.mini_batch_size`, for instance to 16."
         return OutOfMemory(msg)
     is_full = (
         getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)

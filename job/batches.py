@@ -32,7 +32,9 @@ class LookalikeSampler(DefaultBatchSampler):
         **options: Any,  # noqa: ANN401  the trainer's own: batch size, generator, seed
     ) -> None:
         super().__init__(dataset, **options)
-        self._texts = list(zip(_numbers(pairs, "anchor"), _numbers(pairs, "positive"), strict=True))
+        # Documents count down from -1: no number stands for a question and a document.
+        documents = [-1 - number for number in _numbers(pairs, "positive")]
+        self._texts = list(zip(_numbers(pairs, "anchor"), documents, strict=True))
         self._groups = pairs.groups.tolist()
         self._alike = alike
         self._cluster = cluster
@@ -75,19 +77,16 @@ class LookalikeSampler(DefaultBatchSampler):
 
     def _next_batch(self, waiting: deque[int]) -> list[int]:
         """Take the first rows that share no text; the others wait on, in their order."""
-        questions: set[int] = set()
-        documents: set[int] = set()
+        seen: set[int] = set()
         batch: list[int] = []
         passed: list[int] = []
         while waiting and len(batch) < self.batch_size:
             row = waiting.popleft()
-            question, document = self._texts[row]
-            if question in questions or document in documents:
-                passed.append(row)
-            else:
-                questions.add(question)
-                documents.add(document)
+            if seen.isdisjoint(self._texts[row]):
+                seen.update(self._texts[row])
                 batch.append(row)
+            else:
+                passed.append(row)
         waiting.extendleft(reversed(passed))
         return batch
 

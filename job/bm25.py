@@ -4,11 +4,11 @@ For languages that put spaces between words; elsewhere a whole run is one word.
 """
 
 from array import array
-from collections.abc import Iterable, Iterator
-from itertools import islice
+from collections.abc import Iterator
 
 import bm25s
 import numpy as np
+import pyarrow as pa
 import torch
 
 from job.ranking import DEPTH, IntArray
@@ -18,39 +18,32 @@ WORD = r"(?u)\b\w+\b"
 # Texts whose words are Python objects at once.
 TEXTS = 2**13
 
-Scores = np.ndarray[tuple[int, int], np.dtype[np.float32]]
 
-
-def rank_bm25(corpus_texts: Iterable[str], query_texts: Iterable[str]) -> tuple[IntArray, IntArray]:
+def rank_bm25(corpus_texts: pa.Array, query_texts: pa.Array) -> tuple[IntArray, IntArray]:
     """Rank with BM25 (k1 1.2, b 0.75, lower-cased words, no stop words).
 
     Returns positions, (n_queries, ≤ 100), and how many of each query share a word with it.
     """
-    ranked, found = [], []
-    for scores in _scores(corpus_texts, query_texts):
-        ranked.append(best_of(torch.from_numpy(scores), DEPTH).positions.numpy())
-        found.append(np.minimum((scores > 0).sum(axis=1), DEPTH))
-    return np.concatenate(ranked), np.concatenate(found)
-
-
-def _scores(corpus_texts: Iterable[str], query_texts: Iterable[str]) -> Iterator[Scores]:
-    """Yield (some queries, n_documents) at a time."""
     numbers, vocabulary = _numbered(corpus_texts)
     index = bm25s.BM25(k1=1.2, b=0.75)
     # It refuses a corpus without words, and a question without.
     unmatched = np.zeros(len(numbers), np.float32)
     if vocabulary:
         index.index(bm25s.tokenization.Tokenized(numbers, vocabulary), show_progress=False)
+    ranked, found = [], []
     for texts in _blocks(query_texts, max(1, CHUNK // len(numbers))):
         asked = bm25s.tokenize(
             texts, token_pattern=WORD, stopwords=None, return_ids=False, show_progress=False
         )
-        yield np.stack(
+        scores = np.stack(
             [index.get_scores(words) if vocabulary and words else unmatched for words in asked]
         )
+        ranked.append(best_of(torch.from_numpy(scores), DEPTH).positions.numpy())
+        found.append(np.minimum((scores > 0).sum(axis=1), DEPTH))
+    return np.concatenate(ranked), np.concatenate(found)
 
 
-def _numbered(texts: Iterable[str]) -> "tuple[list[array[int]], dict[str, int]]":
+def _numbered(texts: pa.Array) -> "tuple[list[array[int]], dict[str, int]]":
     """Write each text as the numbers of its words, which take a tenth of the words' memory."""
     vocabulary: dict[str, int] = {}
     numbers = []
@@ -61,7 +54,6 @@ def _numbered(texts: Iterable[str]) -> "tuple[list[array[int]], dict[str, int]]"
     return numbers, vocabulary
 
 
-def _blocks(texts: Iterable[str], size: int) -> Iterator[list[str]]:
-    rest = iter(texts)
-    while block := list(islice(rest, size)):
-        yield block
+def _blocks(texts: pa.Array, size: int) -> Iterator[list[str]]:
+    for start in range(0, len(texts), size):
+        yield texts.slice(start, size).to_pylist()

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from transformers import TrainerCallback, TrainingArguments
 from transformers import TrainerControl as Control
@@ -87,15 +88,8 @@ class Recorder(TrainerCallback):
         if self._stop.requested and not float(state.epoch or 0).is_integer():
             control.should_save = control.should_evaluate = False
 
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: State,
-        control: object,
-        logs: dict[str, float] | None = None,
-        **_: object,
-    ) -> None:
-        logs = logs or {}
+    def on_log(self, args: TrainingArguments, state: State, control: object, **given: Any) -> None:  # noqa: ANN401
+        logs: dict[str, float] = given["logs"]
         where = {"step": state.global_step, "steps": state.max_steps}
         if "loss" in logs:
             each = self._seconds / max(1, self._steps)

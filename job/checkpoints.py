@@ -7,9 +7,9 @@ from safetensors import SafetensorError
 from sentence_transformers import SentenceTransformer
 
 from job import process_group
-from job.errors import MachineError, TrainingError
+from job.errors import MachineError, TrainingError, first_line
 from job.evaluate import Validation, metric_key
-from job.model import Model, first_line
+from job.model import Model
 from job.progress import warn
 from job.workspace import sha256, write_atomically
 

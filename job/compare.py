@@ -1,11 +1,10 @@
 """Base against tuned at every dimension, and what smaller vectors keep of the tuned one."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from job.evaluate import Dimensions
 from job.precision import bytes_per_vector
-from job.ranking import METRIC, Scores
+from job.ranking import METRIC, ByVector, Scores
 from job.report_scores import Interval, Lift, ParetoPoint, Retention
 from job.significance import GroupedQueries
 
@@ -18,8 +17,6 @@ class Point(ParetoPoint):
 
 @dataclass(frozen=True)
 class Comparison:
-    """Base against tuned at every dimension, and what smaller vectors keep of the tuned one."""
-
     dimensions: Dimensions
     lifts: dict[int, Lift]
     # Tuned at a dimension against the base model at its full one, and against BM25.
@@ -33,11 +30,7 @@ class Comparison:
 
 
 def compare(
-    base: Mapping[int, Mapping[str, Scores]],
-    tuned: Mapping[int, Mapping[str, Scores]],
-    bm25: Scores,
-    by_group: GroupedQueries,
-    dimensions: Dimensions,
+    base: ByVector, tuned: ByVector, bm25: Scores, by_group: GroupedQueries, dimensions: Dimensions
 ) -> Comparison:
     """Compare two sets of scores of the same queries."""
     old, new = (
@@ -59,7 +52,7 @@ def compare(
 
 
 def measure(
-    tuned: Mapping[int, Mapping[str, Scores]], dimensions: Dimensions, by_group: GroupedQueries
+    tuned: ByVector, dimensions: Dimensions, by_group: GroupedQueries
 ) -> tuple[tuple[Point, ...], Point]:
     """Hold every dimension and precision against the best float32 one, which is returned too."""
     values = {

@@ -101,6 +101,12 @@ class Stalled(EmbedtuneError):
     meaning = "nothing moved any more, so the run ended itself; it can be resumed"
 
 
+def first_line(error: BaseException) -> str:
+    """Quote what a library says of an error, of which the first line tells enough."""
+    line = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return line.rstrip(".")[:300]
+
+
 @contextmanager
 def translated(expected: Callable[[Exception], EmbedtuneError | None]) -> Iterator[None]:
     """Raise what `expected` makes of an exception; where that is nothing, it is a bug of ours."""

@@ -1,6 +1,6 @@
 """One ruler for base and tuned model: encode once, score every dimension and precision."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -42,20 +42,11 @@ def choose_dimensions(spec: EvaluationSpec, width: int) -> Dimensions:
     wanted = spec.dimensions or (width, *(d for d in USUAL_DIMENSIONS if d < width))
     too_large = [d for d in wanted if d > width]
     if too_large:
-        msg = (
-            f"`evaluation.dimensions` has {too_large[0]}; the model's embeddings have {width}. "
-            "Leave out what is larger."
-        )
+        msg = f"`evaluation.dimensions` has {too_large[0]}; the model has {width}. Leave it out."
         raise SpecError(msg)
     ordered = tuple(sorted(wanted, reverse=True))
-    _check_budget(spec, ordered[-1])
-    main = next((d for d in ordered if d <= spec.main_dimension), ordered[-1])
-    return Dimensions(ordered, main)
-
-
-def _check_budget(spec: EvaluationSpec, smallest: int) -> None:
-    """Refuse a budget that nothing fits, before hours are spent on finding that out."""
-    precision = min(spec.precisions, key=lambda name: BITS[name])
+    # A budget that nothing fits is refused before hours are spent on finding that out.
+    smallest, precision = ordered[-1], min(spec.precisions, key=lambda name: BITS[name])
     needed, budget = bytes_per_vector(smallest, precision), spec.max_bytes_per_vector
     if budget is not None and budget < needed:
         msg = (
@@ -64,6 +55,7 @@ def _check_budget(spec: EvaluationSpec, smallest: int) -> None:
             "a smaller one to `evaluation.dimensions` or `evaluation.precisions`."
         )
         raise SpecError(msg)
+    return Dimensions(ordered, next((d for d in ordered if d <= spec.main_dimension), smallest))
 
 
 def encode_documents(model: Model, corpus: Corpus, batch_size: int) -> torch.Tensor:
@@ -78,10 +70,9 @@ def encode(model: Model, texts: pa.Array, prompt: str, batch_size: int) -> torch
     """
     # Rank 0 may have worked alone for long.
     process_group.barrier()
-    if process_group.is_rank_zero():
-        vectors = empty_matrix(len(texts), model.width)
-    else:
-        vectors = torch.empty(len(texts), model.width, device="meta")
+    shape = len(texts), model.width
+    is_rank_zero = process_group.is_rank_zero()
+    vectors = empty_matrix(*shape) if is_rank_zero else torch.empty(shape, device="meta")
     for start in range(0, len(texts), TEXTS):
         block = texts.slice(start, TEXTS).to_pylist()
         found = encode_block(model, block, prompt, batch_size)
@@ -183,14 +174,8 @@ def score(
 def score_bm25(queries: Queries, corpus: Corpus) -> Scores:
     if not process_group.is_rank_zero():
         return NO_SCORES
-    ranked, found = rank_bm25(_each(corpus.texts), _each(queries.texts))
+    ranked, found = rank_bm25(corpus.texts, queries.texts)
     return judge(ranked, queries, found)
-
-
-def _each(texts: pa.Array) -> Iterator[str]:
-    """Iterate over texts; few of them are Python objects at once."""
-    for start in range(0, len(texts), TEXTS):
-        yield from texts.slice(start, TEXTS).to_pylist()
 
 
 @dataclass(frozen=True)

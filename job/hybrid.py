@@ -4,12 +4,10 @@ Fused by reciprocal rank (Cormack, Clarke and Büttcher, 2009): a document's sco
 both lists, of 1 / (60 + its rank).
 """
 
-from collections.abc import Mapping
-
 import numpy as np
 
 from job.data import Queries
-from job.ranking import DEPTH, METRIC, FloatArray, IntArray, Scores, judge
+from job.ranking import DEPTH, METRIC, ByVector, FloatArray, IntArray, Scores, judge
 from job.report_scores import Both, FusedLift, Fusion, Lift
 from job.significance import GroupedQueries
 from job.wording import change, format_p, interval
@@ -22,8 +20,8 @@ BLOCK = 2**13
 
 def hybrid_search(
     bm25: Scores,
-    base: Mapping[int, Mapping[str, Scores]],
-    tuned: Mapping[int, Mapping[str, Scores]],
+    base: ByVector,
+    tuned: ByVector,
     queries: Queries,
     by_group: GroupedQueries,
     main: int,

@@ -30,10 +30,7 @@ ROWS_AT_LEAST = 8
 
 
 def matryoshka_loss(
-    model: Model,
-    pairs: TrainingPairs,
-    dimensions: tuple[int, ...],
-    spec: ResolvedTraining,
+    model: Model, pairs: TrainingPairs, dimensions: tuple[int, ...], spec: ResolvedTraining
 ) -> MatryoshkaLoss:
     """Build the loss for batches whose labels are row numbers of `pairs`."""
     answers, encoder = KnownAnswers(pairs), model.encoder
@@ -63,12 +60,14 @@ class KnownAnswers(torch.nn.Module):
         row = pc.index_in(negatives, value_set=one_array(pairs.table["positive"]))
         numbers = np.append(pairs.documents, self.span - 1)[row.fill_null(len(pairs)).to_numpy()]
         columns = torch.from_numpy(numbers).reshape(len(pairs), -1)
-        self.register_buffer("questions", questions, persistent=False)
-        self.register_buffer(
-            "documents", torch.cat([positives[:, None], columns], dim=1), persistent=False
-        )
+        documents = torch.cat([positives[:, None], columns], dim=1)
         codes = torch.unique(questions * self.span + positives)
-        self.register_buffer("codes", codes, persistent=False)
+        for name, buffer in {
+            "questions": questions,
+            "documents": documents,
+            "codes": codes,
+        }.items():
+            self.register_buffer(name, buffer, persistent=False)
 
     def among(self, rows: Tensor) -> Tensor:
         """Mark what else answers a row's question: (n, n × columns), column after column."""
@@ -179,10 +178,7 @@ class RankingLoss(MultipleNegativesRankingLoss):
         tokens = self.tuned.machine.tokens_at_once
         with self.tuned.training():
             columns = [embed_by_length(self.model, column, tokens) for column in sentence_features]
-        return self.compute_loss_from_embeddings(columns, labels)
-
-    def compute_loss_from_embeddings(self, embeddings: list[Tensor], labels: Tensor) -> Tensor:
-        return batch_loss(embeddings, labels, self.answers, self.scale)
+        return batch_loss(columns, labels, self.answers, self.scale)
 
 
 class CachedRankingLoss(CachedMultipleNegativesRankingLoss):
@@ -193,11 +189,7 @@ class CachedRankingLoss(CachedMultipleNegativesRankingLoss):
     """
 
     def __init__(
-        self,
-        model: SentenceTransformer,
-        answers: KnownAnswers,
-        scale: float,
-        mini_batch_size: int,
+        self, model: SentenceTransformer, answers: KnownAnswers, scale: float, mini_batch_size: int
     ) -> None:
         super().__init__(model, scale=scale, mini_batch_size=mini_batch_size)
         self.answers = answers

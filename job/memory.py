@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import TypeVar
 
-from job.errors import OutOfMemory
+from job.errors import OutOfMemory, first_line
 from job.progress import warn
 
 Result = TypeVar("Result")
@@ -18,11 +18,6 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(text in str(error) for text in COMPLAINTS)
 
 
-def reason(error: BaseException) -> str:
-    """Return the first line of what an allocator says."""
-    return next(iter(str(error).splitlines()), "no details")[:200]
-
-
 def retry_on_oom(batch_size: int, work: Callable[[int], Result], what: str) -> Result:
     """Do the work with this batch size, halved until the memory suffices.
 
@@ -34,7 +29,7 @@ def retry_on_oom(batch_size: int, work: Callable[[int], Result], what: str) -> R
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            why = reason(error)
+            why = first_line(error)
             if batch_size == 1:
                 msg = (
                     f"Memory does not suffice for a single text ({why}). Lower "

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from job.errors import MachineError, ModelError, SpecError
+from job.errors import MachineError, ModelError, SpecError, first_line
 from job.machine import Machine
 from job.spec import ModelSpec
 from job.watchdog import alive
@@ -86,10 +86,7 @@ def load_model(spec: ModelSpec, machine: Machine, folder: Path | None = None) ->
         raise ModelError(msg)
     if spec.max_length is not None:
         if spec.max_length > (most := positions(encoder)):
-            msg = (
-                f"`model.max_length` is {spec.max_length}; `{spec.base}` has {most:g} positions. "
-                "Set no more than that."
-            )
+            msg = f"`model.max_length` is {spec.max_length}; `{spec.base}` allows {most:g} at most."
             raise SpecError(msg)
         encoder.max_seq_length = spec.max_length
     documented = documented_prompts(spec.base, encoder.prompts)
@@ -130,12 +127,6 @@ def _load_encoder(spec: ModelSpec, machine: Machine, folder: Path) -> "SentenceT
         )
         raise ModelError(msg)
     return encoder
-
-
-def first_line(error: Exception) -> str:
-    """Quote what a library says of an error, of which the first line tells enough."""
-    line = next(iter(str(error).strip().splitlines()), type(error).__name__)
-    return line.rstrip(".")[:300]
 
 
 @contextmanager

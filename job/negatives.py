@@ -13,8 +13,8 @@ from job.evaluate import encode
 from job.model import Model
 from job.process_group import is_rank_zero
 from job.progress import tell
-from job.ranking import Directions, IntArray
-from job.search import TILE, Chosen, Matrix, View, search
+from job.ranking import IntArray
+from job.search import TILE, Chosen, Directions, Matrix, search
 
 # The library's miner knows equal texts only, and drops rows that find too few (job/LOG.md).
 CANDIDATES = 50
@@ -25,22 +25,22 @@ def find_lookalikes(
     pairs: TrainingPairs,
     margin: float,
     batch_size: int,
-    documents: Matrix | None = None,
+    corpus_vectors: torch.Tensor | None = None,
 ) -> list[IntArray]:
     """Find for each pair the rows whose contexts its question could be taken to ask for.
 
     Those that score highest come first. Rows of the pair's own group are none (its question's
     other answers, near-duplicates of its context), nor is what scores above `margin` times its own
     context: that is likely to be an answer which nobody marked. Pairs may find none.
-    `documents`, (n_pairs, width), are the contexts' embeddings where they are known already.
+    `corpus_vectors`, (n_documents, width), are the whole corpus' where they are known already.
     A collective call, which finds them on rank 0 alone.
     """
-    _, first, numbers = np.unique(pairs.documents, return_index=True, return_inverse=True)
-    if documents is None:
+    documents, first, numbers = np.unique(pairs.documents, return_index=True, return_inverse=True)
+    if corpus_vectors is None:
         texts = pairs.table["positive"].take(pa.array(first)).combine_chunks()
         distinct: Matrix = encode(model, texts, model.prompts.document, batch_size)
     else:
-        distinct = Chosen(documents, torch.from_numpy(first))
+        distinct = Chosen(corpus_vectors, torch.from_numpy(documents))
     anchors = pairs.table["anchor"].combine_chunks()
     questions = encode(model, anchors, model.prompts.query, batch_size)
     if not is_rank_zero():
@@ -55,7 +55,7 @@ def find_lookalikes(
     return np.split(candidates[usable], usable.sum(axis=1).cumsum()[:-1])
 
 
-def _products(left: Matrix, right: Matrix, view: View) -> torch.Tensor:
+def _products(left: Matrix, right: Matrix, view: Directions) -> torch.Tensor:
     """Multiply each row with the other matrix's row of the same number: (n,)."""
     parts = (slice(start, start + TILE) for start in range(0, len(left), TILE))
     return torch.cat([(view.of(left[part]) * view.of(right[part])).sum(dim=1) for part in parts])
@@ -95,10 +95,7 @@ def _other_row(pairs: TrainingPairs, known: set[int], random: np.random.Generato
     for row in random.integers(len(pairs), size=100).tolist():
         if pairs.documents[row] not in known:
             return int(row)
-    msg = (
-        "Some rows have negatives and others none, and nearly all rows share one context. Give "
-        "all rows negatives, or none."
-    )
+    msg = "Some rows lack negatives, and nearly all share one context; give all rows some, or none."
     raise DataError(msg)
 
 

@@ -8,38 +8,31 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 
-class TokenCount:
-    """Tokens and places of all passes so far; those that memory is saved by repeating count."""
+@contextmanager
+def counted(encoder: SentenceTransformer) -> Iterator[dict[str, Any]]:
+    """Count the tokens that a model is trained on within the block: what it yields holds them then.
 
-    def __init__(self) -> None:
-        # A tensor once passes came: to read it after each would keep a GPU waiting.
-        self._tokens: torch.Tensor | int = 0
-        self._places = 0
+    Passes that memory is saved by repeating count too.
+    """
+    facts: dict[str, Any] = {}
+    places = 0
+    # A tensor once passes came: to read it after each would keep a GPU waiting.
+    tokens: torch.Tensor | int = 0
 
-    def see(self, module: torch.nn.Module, given: tuple[Any, ...]) -> None:
-        """Count a pass that trains; hung into a model's first module."""
+    def see(module: torch.nn.Module, given: tuple[Any, ...]) -> None:
+        nonlocal places, tokens
         mask = given[0].get("attention_mask")
         if module.training and mask is not None:
-            self._tokens = self._tokens + mask.sum()
-            self._places += mask.numel()
+            tokens = tokens + mask.sum()
+            places += mask.numel()
 
-    def facts(self) -> dict[str, Any]:
-        tokens = int(self._tokens)
-        return {
-            "read": tokens,
-            "padding_share": round(1 - tokens / self._places, 4) if self._places else None,
-        }
-
-
-@contextmanager
-def counted(encoder: SentenceTransformer) -> Iterator[TokenCount]:
-    """Count the tokens that a model is trained on within the block."""
-    count = TokenCount()
-    hook = encoder[0].register_forward_pre_hook(count.see)
+    hook = encoder[0].register_forward_pre_hook(see)
     try:
-        yield count
+        yield facts
     finally:
         hook.remove()
+    facts["read"] = int(tokens)
+    facts["padding_share"] = round(1 - int(tokens) / places, 4) if places else None
 
 
 def sorted_by_length(features: Mapping[str, Any]) -> tuple[dict[str, Any], torch.Tensor]:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from job.ranking import DEPTH, Directions, IntArray
-from job.search import search, tiles
+from job.ranking import DEPTH, IntArray
+from job.search import Directions, search, tiles
 from job.wording import RESCORED
 
 # Bits that a component of a stored vector takes.
@@ -32,8 +32,8 @@ def bytes_per_vector(dimension: int, precision: str) -> int:
     return math.ceil(dimension * BITS[stored_as(precision)] / 8)
 
 
-@dataclass(frozen=True)
-class Codes:
+@dataclass(frozen=True, kw_only=True)
+class Codes(Directions):
     """Vectors cut, normalized and quantized, in this order, to what the library makes of them.
 
     What is cut off a unit vector leaves a shorter one, the ranges of int8 must be those of the
@@ -55,7 +55,7 @@ class Codes:
 
         Sums of products of such small whole numbers are exact in float32, and in TF32 as well.
         """
-        units = Directions(self.dimension).of(vectors)
+        units = super().of(vectors)
         if self.precision == "binary":
             # The product of signs is the dimension minus twice the Hamming distance.
             return (units > 0).float() * 2 - 1
@@ -78,7 +78,9 @@ def rank(
     # Calibrated on the corpus, as one that is deployed would be.
     ranges = _ranges(corpus, dimensions, device) if wanted else {}
     units = [Directions(dimension) for dimension in dimensions]
-    codes = [Codes(d, name, ranges[d]) for d in dimensions for name in wanted]
+    codes = [
+        Codes(dimension=d, precision=name, ranges=ranges[d]) for d in dimensions for name in wanted
+    ]
     found = [best.positions.numpy() for best in search(queries, corpus, [*units, *codes], device)]
     ranked: dict[int, dict[str, IntArray]] = {
         dimension: {"float32": best} for dimension, best in zip(dimensions, found, strict=False)
@@ -98,12 +100,9 @@ def _ranges(
     found: dict[int, torch.Tensor] = {}
     for _, tile in tiles(corpus, device):
         for dimension in dimensions:
-            units = Directions(dimension).of(tile)
-            ends = torch.stack([units.amin(dim=0), units.amax(dim=0)]).cpu()
-            known = found.get(dimension, ends)
-            found[dimension] = torch.stack(
-                [torch.minimum(known[0], ends[0]), torch.maximum(known[1], ends[1])]
-            )
+            ends = torch.stack(Directions(dimension).of(tile).aminmax(dim=0)).cpu()
+            seen = torch.cat([found.get(dimension, ends), ends])
+            found[dimension] = torch.stack(seen.aminmax(dim=0))
     return found
 
 

@@ -4,15 +4,13 @@ Documents are ranked by score, descending, and equal scores by document id, asce
 corpora are sorted so, hence by position). Metrics are per query, on the 0-1 scale.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from job.data import Queries
-
-if TYPE_CHECKING:
-    import torch
 
 # The metric that selects, decides and is shown first.
 METRIC = "ndcg@10"
@@ -55,17 +53,8 @@ class Scores:
         return {metric: self.mean(metric) for metric in METRICS}
 
 
-@dataclass(frozen=True)
-class Directions:
-    """Vectors cut to their first components (None: all), of length 1: products are cosines."""
-
-    dimension: int | None = None
-    depth: int = DEPTH
-
-    def of(self, vectors: "torch.Tensor") -> "torch.Tensor":
-        from torch.nn.functional import normalize
-
-        return normalize(vectors[:, : self.dimension].float(), dim=1)
+# Scores by dimension and precision.
+ByVector: TypeAlias = Mapping[int, Mapping[str, Scores]]
 
 
 def judge(ranked: IntArray, queries: Queries, found: IntArray | None = None) -> Scores:

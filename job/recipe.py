@@ -1,12 +1,12 @@
 """`auto` in the training's section: resolved from the data and the model, each with its reason."""
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from pydantic import TypeAdapter
 
 from job import process_group
 from job.data import TrainingPairs
@@ -41,8 +41,7 @@ class Recipe:
 
     def write(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        document = {"spec": self.spec.model_dump(mode="json"), "reasons": self.reasons}
-        write_atomically(path, json.dumps(document, indent=2) + "\n")
+        write_atomically(path, TypeAdapter(Recipe).dump_json(self, indent=2).decode() + "\n")
 
 
 def read_recipe(path: Path) -> Recipe | None:
@@ -50,9 +49,8 @@ def read_recipe(path: Path) -> Recipe | None:
     if not path.is_file():
         return None
     try:
-        document = json.loads(path.read_text("utf-8"))
-        return Recipe(ResolvedTraining.model_validate(document["spec"]), document["reasons"])
-    except (ValueError, KeyError, TypeError):
+        return TypeAdapter(Recipe).validate_json(path.read_bytes())
+    except ValueError:
         msg = (
             f"`{path}` is damaged, so nobody knows how the checkpoints beside it were trained; "
             "delete that folder to train anew."

@@ -6,9 +6,12 @@ Best are the highest scores; equal ones go by position, ascending, whatever tile
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, TypeAlias
 
 import torch
+from torch.nn.functional import normalize
+
+from job.ranking import DEPTH
 
 # Documents of a tile: 2^15 of 1,024 float32 are 128 MiB.
 TILE = 2**15
@@ -22,19 +25,11 @@ LEADERS = 2**24
 CANDIDATES = 2**22
 
 
-class Matrix(Protocol):
-    """Vectors that are read in slices: a tensor, mapped or not, or chosen rows of one."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, part: slice | torch.Tensor, /) -> torch.Tensor: ...
-
-
 @dataclass(frozen=True)
 class Chosen:
     """Chosen rows of a matrix that is too large to be copied."""
 
-    vectors: Matrix
+    vectors: "Matrix"
     rows: torch.Tensor
 
     def __len__(self) -> int:
@@ -44,13 +39,22 @@ class Chosen:
         return self.vectors[self.rows[part]]
 
 
-class View(Protocol):
-    """What a search multiplies in place of queries and documents, and how deep it is."""
+# What is read in slices: vectors, mapped or not, or chosen ones.
+Matrix: TypeAlias = torch.Tensor | Chosen
 
-    @property
-    def depth(self) -> int: ...
 
-    def of(self, vectors: torch.Tensor) -> torch.Tensor: ...
+@dataclass(frozen=True)
+class Directions:
+    """Vectors cut to their first components (None: all), of length 1: products are cosines.
+
+    That is what a search multiplies in place of queries and documents, and how deep it is.
+    """
+
+    dimension: int | None = None
+    depth: int = DEPTH
+
+    def of(self, vectors: torch.Tensor) -> torch.Tensor:
+        return normalize(vectors[:, : self.dimension].float(), dim=1)
 
 
 class Found(NamedTuple):
@@ -61,7 +65,7 @@ class Found(NamedTuple):
 
 
 def search(
-    queries: Matrix, corpus: Matrix, views: Sequence[View], device: str = "cpu"
+    queries: Matrix, corpus: Matrix, views: Sequence[Directions], device: str = "cpu"
 ) -> list[Found]:
     """Search once by each view; they share one reading of the corpus. Results are on the CPU.
 
@@ -77,7 +81,9 @@ def search(
     return [_joined(by_view) for by_view in zip(*parts, strict=True)]
 
 
-def _search_by_some(queries: torch.Tensor, corpus: Matrix, views: Sequence[View]) -> list[Found]:
+def _search_by_some(
+    queries: torch.Tensor, corpus: Matrix, views: Sequence[Directions]
+) -> list[Found]:
     blocks = torch.split(queries, max(1, CHUNK // min(TILE, len(corpus))))
     asked = [[view.of(block) for block in blocks] for view in views]
     best: list[list[Found]] = [[] for _ in views]

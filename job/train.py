@@ -26,7 +26,6 @@ from job.padding import counted
 from job.process_group import from_rank_zero, is_rank_zero
 from job.ranking import IntArray
 from job.recipe import Recipe, read_recipe, resolve
-from job.search import Chosen
 from job.spec import TrainingSpec
 from job.trainer import PairTrainer, TrainingInputs, build_trainer
 from job.workspace import Workspace
@@ -130,11 +129,13 @@ def train(
         return Training(model, 0, 0, 0, recipe, validation.base, validation.base, [])
     pairs, alike = data.train, None
     if recipe.spec.mined_negatives or recipe.spec.cluster > 1:
-        alike = _lookalikes(model, pairs, recipe, validation, context)
+        alike = _lookalikes(
+            model, pairs, recipe.spec.negative_margin, validation.batch_size, context
+        )
         pairs = add_negatives(pairs, alike, recipe.spec.mined_negatives)
     inputs = TrainingInputs(model, pairs, validation, recipe.spec, alike)
     trainer = build_trainer(inputs, workspace, context.stop, context.on_checkpoint)
-    outcome = _fit(trainer, inputs, recipe, checkpoint, context.stop)
+    outcome = _fit(trainer, recipe, checkpoint, context.stop)
     best, step = float(trainer.state.best_metric or 0.0), int(trainer.state.best_global_step or 0)
     if best <= validation.base:
         return outcome
@@ -144,14 +145,11 @@ def train(
 
 
 def _fit(
-    trainer: PairTrainer,
-    inputs: TrainingInputs,
-    recipe: Recipe,
-    checkpoint: Path | None,
-    stop: StopSignal,
+    trainer: PairTrainer, recipe: Recipe, checkpoint: Path | None, stop: StopSignal
 ) -> Training:
     """Train to the end, from a checkpoint on if there is one; returns what came of it so far."""
     started = time.perf_counter()
+    inputs = trainer.inputs
     with stop.awaited(), counted(inputs.model.encoder) as tokens:
         trainer.run(checkpoint)
     seconds, state = time.perf_counter() - started, trainer.state
@@ -173,18 +171,14 @@ def _fit(
         history=curves(state),
         stopped_early=trainer.sanity.reason,
         rows_at_once=halvings(inputs.rows_asked, trainer.rows_at_once),
-        tokens=tokens.facts(),
+        tokens=tokens,
         pairs=round(passes * len(inputs.pairs)),
         seconds=seconds,
     )
 
 
 def _lookalikes(
-    model: Model,
-    pairs: TrainingPairs,
-    recipe: Recipe,
-    validation: Validation,
-    context: TrainingContext,
+    model: Model, pairs: TrainingPairs, margin: float, batch_size: int, context: TrainingContext
 ) -> list[IntArray]:
     """Find each pair's lookalikes, or take those of an earlier start.
 
@@ -194,11 +188,7 @@ def _lookalikes(
     kept = from_rank_zero(lambda: load_rows(path))
     if kept is not None:
         return kept
-    known = None
-    if context.corpus_vectors is not None:
-        known = Chosen(context.corpus_vectors, torch.from_numpy(pairs.documents))
-    margin = recipe.spec.negative_margin
-    found = find_lookalikes(model, pairs, margin, validation.batch_size, known)
+    found = find_lookalikes(model, pairs, margin, batch_size, context.corpus_vectors)
     if is_rank_zero():
         save_rows(path, found)
     return from_rank_zero(lambda: found)
@@ -219,8 +209,5 @@ def _check(spec: TrainingSpec, validation: Validation) -> None:
             msg = f"`training.report_to` has `{name}`, which is none of the trainer's: {known}."
             raise SpecError(msg)
         if name not in get_available_reporting_integrations():  # type: ignore[no-untyped-call]
-            msg = (
-                f"`training.report_to` has `{name}`, whose package is not installed here. "
-                "Install it, or leave it out."
-            )
+            msg = f"`training.report_to`: `{name}` is not installed here. Install or drop it."
             raise MachineError(msg)

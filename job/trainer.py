@@ -15,10 +15,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 from datasets import Dataset as ArrowDataset
-from sentence_transformers import (
-    SentenceTransformerTrainer,
-    SentenceTransformerTrainingArguments,
-)
+from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
 from sentence_transformers.base.sampler import BatchSamplers
 from sentence_transformers.sentence_transformer.evaluation import SentenceEvaluator
 from transformers import TrainerCallback, TrainerState
@@ -161,7 +158,7 @@ class PairTrainer(SentenceTransformerTrainer):
     ) -> None:
         self.sanity = sanity
         self.shards: Shards | None = None
-        self._inputs = inputs
+        self.inputs = inputs
         self._pairs = fill(inputs.pairs, inputs.spec.seed)
         self.rows_at_once = inputs.rows_asked
         rows = training_rows(self._pairs)
@@ -191,7 +188,7 @@ class PairTrainer(SentenceTransformerTrainer):
             warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
 
     def _loss(self, rows_at_once: int | None) -> torch.nn.Module:
-        inputs = self._inputs
+        inputs = self.inputs
         changed = inputs.spec.model_copy(update={"mini_batch_size": rows_at_once})
         return matryoshka_loss(inputs.model, self._pairs, inputs.validation.dimensions.all, changed)
 
@@ -207,7 +204,6 @@ class PairTrainer(SentenceTransformerTrainer):
         return self.shards
 
     def run(self, checkpoint: Path | None) -> None:
-        """Train, from a checkpoint on if there is one."""
         if checkpoint:
             # The state holds it as a number; a share would be warned of as another setting.
             state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
@@ -251,12 +247,12 @@ class PairTrainer(SentenceTransformerTrainer):
     def evaluation_loop(self, *args: Any, **options: Any) -> EvalLoopOutput:  # noqa: ANN401
         """Judge the weights of this step by our own ruler, a collective call."""
         output: EvalLoopOutput = super().evaluation_loop(*args, **options)
-        validation = self._inputs.validation
+        validation = self.inputs.validation
         if self.sanity.finds_fault():
             # What such a model finds, it finds by chance, which may be above the base model.
             found = {metric_key(d): 0.0 for d in validation.dimensions.all}
         else:
-            found = validation.score(self._inputs.model)
+            found = validation.score(self.inputs.model)
         judged = {f"eval_{metric}": value for metric, value in found.items()}
         return output._replace(metrics=(output.metrics or {}) | judged)
 
@@ -279,6 +275,5 @@ class PairTrainer(SentenceTransformerTrainer):
 class NoEvaluator(SentenceEvaluator):
     """Stands in for the library's, which rank 0 alone would call."""
 
-    def __call__(self, *args: object, **options: object) -> dict[str, float]:
-        del args, options
+    def __call__(self, *_: object, **__: object) -> dict[str, float]:
         return {}

@@ -34,10 +34,7 @@ def look_where(
     bm25: Scores,
     group_column: str | None = None,
 ) -> ErrorAnalysis:
-    """Compare two models' scores of the same queries, at one dimension.
-
-    `group_column` is what `queries.kinds` was read from, `data.columns.group`.
-    """
+    """Compare two models' scores of queries, whose `kinds` are what `group_column` held."""
     lifts = tuned.metrics[METRIC] - base.metrics[METRIC]
     order = np.argsort(-lifts, kind="stable")
 

@@ -25,8 +25,8 @@ from job.data import Queries
 from job.evaluate import Vectors, score_vectors
 from job.mapped import empty_matrix
 from job.negatives import CANDIDATES
-from job.ranking import METRIC, Directions
-from job.search import search
+from job.ranking import METRIC
+from job.search import Directions, search
 
 SIZES = (10_000, 100_000, 1_000_000)
 WIDTH, DIMENSIONS = 384, (384, 256, 128, 64)

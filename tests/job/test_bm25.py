@@ -5,12 +5,16 @@ from collections import Counter
 from itertools import pairwise
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from job import bm25
-from job.bm25 import rank_bm25
+
+
+def rank_bm25(corpus, asked):
+    return bm25.rank_bm25(pa.array(corpus), pa.array(asked))
 
 
 def test_bm25_knows_how_many_documents_share_a_word():
@@ -124,7 +128,7 @@ def test_bm25_uses_its_stated_constants(k1, b):
 
 @pytest.mark.parametrize(("chunk", "texts"), [(1, 1), (999, 249), (10_000, 250)])
 def test_what_is_held_at_once_does_not_change_a_ranking(monkeypatch, chunk, texts):
-    """Scores and words are a matter of memory only; texts may come from anywhere, one by one."""
+    """Scores and words are a matter of memory only."""
     random = np.random.default_rng(0)
     words = ["ant", "bee", "cow", "dog", "elk", "fox", "…"]
     corpus = [" ".join(random.choice(words, random.integers(0, 9))) for _ in range(250)]
@@ -133,7 +137,7 @@ def test_what_is_held_at_once_does_not_change_a_ranking(monkeypatch, chunk, text
 
     monkeypatch.setattr(bm25, "CHUNK", chunk)
     monkeypatch.setattr(bm25, "TEXTS", texts)
-    found = rank_bm25(iter(corpus), iter(questions))
+    found = rank_bm25(corpus, questions)
 
     for part, expected in zip(found, whole, strict=True):
         assert part.tolist() == expected.tolist()

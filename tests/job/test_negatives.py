@@ -72,9 +72,12 @@ def uneven(pairs):
     return replace(pairs, table=table, questions=pairs.questions // 3)
 
 
-def contexts_of(model, pairs):
-    """Embed each row's context, as whoever has the whole corpus embedded would know them."""
-    return encode(model, pairs.table["positive"].combine_chunks(), model.prompts.document, 16)
+def corpus_of(model, pairs):
+    """Embed the contexts, as whoever has the whole corpus embedded would know them."""
+    texts = pairs.table["positive"].combine_chunks()
+    corpus = torch.zeros(1 + pairs.documents.max(), model.width)
+    corpus[pairs.documents] = encode(model, texts, model.prompts.document, 16)
+    return corpus
 
 
 def mined(pairs):
@@ -187,9 +190,9 @@ def test_known_embeddings_of_the_contexts_lead_to_the_same(model, prompts, table
     pairs, prompted = request.getfixturevalue(table), model.with_prompts(prompts)
     scores = similarities(prompted, pairs)
     # Their lengths make no difference.
-    known = 3 * contexts_of(prompted, pairs)
+    known = 3 * corpus_of(prompted, pairs)
 
-    with_known = find_lookalikes(prompted, pairs, 1.0, 64, documents=known)
+    with_known = find_lookalikes(prompted, pairs, 1.0, 64, known)
     without = find_lookalikes(prompted, pairs, 1.0, 64)
 
     assert sum(map(len, with_known)) > 500
@@ -201,14 +204,15 @@ def test_known_embeddings_of_the_contexts_lead_to_the_same(model, prompts, table
 
 def test_what_is_given_is_what_is_used_and_need_not_be_copied(model, pairs):
     """Rows chosen of a larger matrix are as good as those rows; other embeddings lead elsewhere."""
-    known = contexts_of(model, pairs)
-    places = torch.randperm(500, generator=torch.Generator().manual_seed(0))[: len(pairs)]
+    known = corpus_of(model, pairs)
+    places = torch.randperm(500, generator=torch.Generator().manual_seed(0))[: len(known)]
     corpus = torch.randn(500, model.width)
     corpus[places] = known
+    moved = replace(pairs, documents=places.numpy()[pairs.documents])
 
     found, expected, other = (
-        [rows.tolist() for rows in find_lookalikes(model, pairs, 1.0, 64, documents)]
-        for documents in (search.Chosen(corpus, places), known, known.flip(0))
+        [rows.tolist() for rows in find_lookalikes(model, given, 1.0, 64, vectors)]
+        for given, vectors in ((moved, corpus), (pairs, known), (pairs, known.flip(0)))
     )
 
     assert found == expected != other
@@ -216,7 +220,7 @@ def test_what_is_given_is_what_is_used_and_need_not_be_copied(model, pairs):
 
 def test_known_embeddings_are_not_made_again(model, pairs, monkeypatch):
     """Only the questions are: the corpus is most of what there is to embed."""
-    known, embedded = contexts_of(model, pairs), []
+    known, embedded = corpus_of(model, pairs), []
 
     def counted(model, texts, *options):
         embedded.extend(texts.to_pylist())

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pyarrow as pa
 import pytest
+import pytrec_eval
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -122,6 +123,28 @@ def test_more_answers_than_ranks_are_counted_as_sentence_transformers_counts_the
     task = replace(task, relevant=[list(range(150)), list(range(100, 250))])
 
     assert task.scores_at(16).means() == pytest.approx(library_means(task, 16), abs=1e-12)
+
+
+@pytest.mark.parametrize("documents", [1, 60, 250])
+def test_metrics_equal_those_of_trec_eval(documents):
+    """Query by query, trec_eval gives our numbers for our ranking."""
+    task = random_search(signs, documents, queries=60, seed=2)
+    scores = task.scores_at(16)
+    qrels = {str(i): dict.fromkeys(task.relevant_ids(i), 1) for i in range(60)}
+    names = {"ndcg@10": "ndcg_cut_10", "map@100": "map_cut_100", "mrr@10": "recip_rank"}
+    names |= {f"recall@{k}": f"recall_{k}" for k in ranking.RECALL_AT}
+    names |= {f"accuracy@{k}": f"success_{k}" for k in ranking.ACCURACY_AT}
+    assert names.keys() == set(METRICS)
+    for metric, name in names.items():
+        # It cuts no reciprocal rank, and has its own rule for ties: places as scores have none.
+        found = scores.top if metric == "mrr@10" else scores.ranked
+        run = {
+            str(i): {task.document_ids[p]: -float(place) for place, p in enumerate(row)}
+            for i, row in enumerate(found.tolist())
+        }
+        theirs = pytrec_eval.RelevanceEvaluator(qrels, {name}).evaluate(run)
+        expected = [theirs[str(i)][name] for i in range(60)]
+        assert scores.metrics[metric].tolist() == pytest.approx(expected, abs=1e-12)
 
 
 def test_the_exact_vectors_tie_across_every_cut():

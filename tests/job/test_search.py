@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from tensor_sizes import Sizes
 
 from job import search as searching
-from job.ranking import Directions
-from job.search import Chosen, best_of, search
+from job.search import Chosen, Directions, best_of, search
 
 
 @dataclass(frozen=True)
