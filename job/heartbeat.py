@@ -118,11 +118,7 @@ def _meet(topology: Topology) -> "TCPStore":
     is_first, port = topology.host_rank == 0, topology.port + NEXT_PORT
     try:
         return TCPStore(
-            topology.address,
-            port,
-            is_master=is_first,
-            wait_for_workers=False,
-            timeout=MEETING_TIME,
+            topology.address, port, is_master=is_first, wait_for_workers=False, timeout=MEETING_TIME
         )
     except (DistNetworkError, DistStoreError) as error:
         why = str(error).splitlines()[0]
