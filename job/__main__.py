@@ -24,6 +24,7 @@ from job.errors import EmbedtuneError, Interrupted, MachineError, OutOfMemory, S
 from job.memory import is_out_of_memory, reason
 from job.spec import JobSpec
 from job.spec_document import build_spec, parse_assignments
+from job.topology import read_topology
 from job.torchrun import PEER_LOST, PEER_LOST_SECONDS, PeerLost, is_worker, run_workers
 from job.wording import on_one_line
 from job.workspace import DEFAULT_ROOT, Workspace
@@ -107,8 +108,6 @@ def train(
 
             use_hub_token(hf_token_secret)
         if not is_worker():
-            from job.topology import read_topology
-
             topology = read_topology(place, device)
             if topology.world_size > 1:
                 return run_workers(topology, place, name)
