@@ -14,6 +14,7 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,9 +29,10 @@ from job.errors import (
     first_line,
 )
 from job.memory import is_out_of_memory
-from job.process_group import PEER_LOST, PEER_LOST_SECONDS, PeerLost, is_worker
 from job.spec import JobSpec
 from job.spec_document import build_spec, parse_assignments
+from job.topology import read_topology
+from job.torchrun import PEER_LOST, PEER_LOST_SECONDS, PeerLost, is_worker, run_workers
 from job.wording import on_one_line
 from job.workspace import DEFAULT_ROOT, Workspace
 
@@ -40,17 +42,19 @@ if TYPE_CHECKING:
 # With less than this left on the disk, a failed write needs no other explanation.
 DISK_FULL_BYTES = 1024 * 1024
 
-
 workspace_option = click.option(
     "--workspace",
     type=click.Path(path_type=Path, file_okay=False),
     default=DEFAULT_ROOT,
-    show_default=True,
+    allow_from_autoenv=False,
     help="The run's /opt/ml tree.",
 )
+RUN = ["EMBEDTUNE_RUN", "TRAINING_JOB_NAME"]
+option = partial(click.option, show_envvar=True)
+DEVICE, AMOUNT = click.Choice(["auto", "cuda", "mps", "cpu"]), click.FloatRange(min=0)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 def main() -> None:
     """Fine-tune an embedding model and prove that it helped.
 
@@ -68,48 +72,20 @@ def main() -> None:
     """  # noqa: D301  Click's mark for lines to be left as they are
 
 
-@main.command()
+# Click makes the name of an option's variable of the prefix and the option's own.
+@main.command(context_settings={"auto_envvar_prefix": "EMBEDTUNE"})
 @workspace_option
-@click.option(
-    "--name",
-    envvar=["EMBEDTUNE_RUN", "TRAINING_JOB_NAME"],
-    default="run",
-    show_default=True,
-    help="Name of the run.  [env: EMBEDTUNE_RUN, TRAINING_JOB_NAME]",
-)
-@click.option(
-    "--device",
-    envvar="EMBEDTUNE_DEVICE",
-    default="auto",
-    type=click.Choice(["auto", "cuda", "mps", "cpu"]),
-    show_default=True,
-    help="What to compute on.  [env: EMBEDTUNE_DEVICE]",
-)
-@click.option(
-    "--price-per-hour",
-    envvar="EMBEDTUNE_PRICE_PER_HOUR",
-    type=click.FloatRange(min=0),
-    help="The machine's price in USD, for the report.  [env: EMBEDTUNE_PRICE_PER_HOUR]",
-)
-@click.option(
+@option("--name", envvar=RUN, allow_from_autoenv=False, default="run", help="Name of the run.")
+@option("--device", type=DEVICE, default="auto", help="What to compute on.")
+@option("--price-per-hour", type=AMOUNT, help="The machine's price in USD, for the report.")
+@option(
     "--stall-minutes",
-    envvar="EMBEDTUNE_STALL_MINUTES",
-    type=click.FloatRange(min=0),
+    type=AMOUNT,
     default=30.0,
-    show_default=True,
-    help="End a run in which nothing moves for so long; 0: never.  [env: EMBEDTUNE_STALL_MINUTES]",
+    help="End a run in which nothing moves for so long; 0: never.",
 )
-@click.option(
-    "--hf-token-secret",
-    envvar="EMBEDTUNE_HF_TOKEN_SECRET",
-    help="ARN of the AWS secret with the Hub's token.  [env: EMBEDTUNE_HF_TOKEN_SECRET]",
-)
-@click.option(
-    "--no-publish",
-    is_flag=True,
-    envvar="EMBEDTUNE_NO_PUBLISH",
-    help="Leave the results in the workspace alone.  [env: EMBEDTUNE_NO_PUBLISH]",
-)
+@option("--hf-token-secret", help="ARN of the AWS secret with the Hub's token.")
+@option("--no-publish", is_flag=True, help="Leave the results in the workspace alone.")
 def train(
     workspace: Path,
     name: str,
@@ -139,9 +115,6 @@ def train(
 
             use_hub_token(hf_token_secret)
         if not is_worker():
-            from job.topology import read_topology
-            from job.torchrun import run_workers
-
             topology = read_topology(place, device)
             if topology.world_size > 1:
                 return run_workers(topology, place, name)
@@ -207,11 +180,11 @@ def _train(
     *,
     publish: bool,
 ) -> None:
+    started = time.perf_counter()
     from job import process_group
     from job.progress import log_nothing, log_to_stderr
     from job.watchdog import watched
 
-    started = time.perf_counter()
     with process_group.peer_loss_detected():
         if is_worker():
             process_group.init(device)

@@ -28,8 +28,7 @@ def _training(report: Report) -> Iterator[Finding]:
     training, pairs = report.training, report.data.splits["train"]
     if not training.steps:
         yield Finding(
-            finding="Nothing was trained: `training.epochs` is 0.",
-            do="Set `training.epochs=auto`.",
+            finding="Nothing was trained: `training.epochs` is 0.", do="Set `training.epochs=auto`."
         )
     elif not training.best_step:
         yield Finding(

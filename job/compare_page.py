@@ -109,28 +109,21 @@ def _figure(group: Group, width: float) -> "Figure":
     axes = place(figure, (44, above, 12, 48))
     dimensions = group.dimensions[::-1]
     look: dict[str, Any] = {"markersize": 7, "markeredgewidth": 1.5, "linewidth": 1.5}
+    hollow: dict[str, Any] = {"marker": "o", "color": BASE, "markerfacecolor": PAPER}
     for number, (label, curve) in enumerate(bases.items()):
-        own = sorted(curve, key=int)
-        axes.plot(
-            [dimensions.index(d) for d in own],
-            [curve[d] for d in own],
-            label=_short(label),
-            marker="o",
-            color=BASE,
-            markerfacecolor=PAPER,
-            linestyle=BASES[number % len(BASES)],
-            **look,
-        )
+        own, lines = sorted(curve, key=int), BASES[number % len(BASES)]
+        positions, scores = [dimensions.index(d) for d in own], [curve[d] for d in own]
+        axes.plot(positions, scores, lines, label=_short(label), **hollow, **look)
     for number, (run, report) in enumerate(group.reports.items()):
         # Side by side, so that intervals can be told apart.
         shift = 0.5 * ((number + 1) / (len(group.reports) + 1) - 0.5)
         colour, marker = RUNS[number % len(RUNS)], MARKERS[number % len(MARKERS)]
         own = sorted(report.comparison, key=int)
-        positions = [dimensions.index(d) + shift for d in own]
+        beside = [dimensions.index(d) + shift for d in own]
         scores = [report.ndcg("tuned", d) for d in own]
-        axes.plot(positions, scores, label=_short(run), marker=marker, color=colour, **look)
+        axes.plot(beside, scores, label=_short(run), marker=marker, color=colour, **look)
         intervals = [report.comparison[d].float32.score_ci for d in own]
-        axes.vlines(positions, *zip(*intervals, strict=True), color=colour, linewidth=1.5)
+        axes.vlines(beside, *zip(*intervals, strict=True), color=colour, linewidth=1.5)
     dimension_axis(axes, dimensions, 0.5)
     legend_of(axes, axes.get_lines(), columns=1, above=26)
     return figure

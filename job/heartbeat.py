@@ -109,22 +109,14 @@ def _gone(host: str) -> Cause:
 
 
 def _meet(topology: Topology) -> "TCPStore":
-    from torch.distributed import (  # type: ignore[attr-defined]
-        DistNetworkError,
-        DistStoreError,
-        TCPStore,
-    )
+    from torch.distributed import DistError, TCPStore  # type: ignore[attr-defined]
 
     is_first, port = topology.host_rank == 0, topology.port + NEXT_PORT
     try:
         return TCPStore(
-            topology.address,
-            port,
-            is_master=is_first,
-            wait_for_workers=False,
-            timeout=MEETING_TIME,
+            topology.address, port, is_master=is_first, wait_for_workers=False, timeout=MEETING_TIME
         )
-    except (DistNetworkError, DistStoreError) as error:
+    except DistError as error:
         why = str(error).splitlines()[0]
         msg = (
             f"The hosts cannot meet at `{topology.address}:{port}`: {why}. They must reach each "

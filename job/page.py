@@ -18,9 +18,17 @@ def to_markdown(report: Report) -> str:
 
 def to_html(report: Report) -> str:
     precisions = [name for name, _ in next(iter(report.comparison.values())).items()]
+    vectors = {dimension: found.float32 for dimension, found in report.comparison.items()}
+    fused = report.fusion.comparison
     return render(
         "report.html",
         report=report,
+        against_full_base={d: found.against_full_base for d, found in vectors.items()},
+        differences={
+            "Tuned minus BM25": {d: found.against_bm25 for d, found in vectors.items()},
+            "Fused with BM25: tuned minus base": fused,
+            "Tuned: fused with BM25 minus alone": {d: f.against_alone for d, f in fused.items()},
+        },
         kinds_drawn=KINDS_DRAWN,
         plot=lambda *words: safe(draw(report, *words)),
         # How vectors are searched takes no space.

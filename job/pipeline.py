@@ -104,11 +104,7 @@ def _clear(workspace: Workspace) -> None:
 
 
 def produce(
-    spec: JobSpec,
-    workspace: Workspace,
-    where: Circumstances,
-    stop: StopSignal,
-    push: Push | None = None,
+    spec: JobSpec, workspace: Workspace, where: Circumstances, stop: StopSignal, push: Push | None
 ) -> None:
     """Make everything that a run leaves, in the workspace."""
     progress = Progress(where.started, load_seconds(workspace.seconds), stop.check)

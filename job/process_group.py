@@ -9,11 +9,16 @@ from datetime import timedelta
 from os import environ
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
-if TYPE_CHECKING:
-    from torch import Tensor, nn
-    from torch.distributed import Store  # type: ignore[attr-defined]
+import torch
+from torch import Tensor, distributed, nn
+from torch.distributed import DistStoreError, PrefixStore, Store  # type: ignore[attr-defined]
+from torch.distributed.rendezvous import rendezvous
+
+from job.mapped_values import load_arrays, save_arrays
+from job.torchrun import PeerLost, is_worker
+from job.watchdog import alive
 
 Value = TypeVar("Value")
 
@@ -22,31 +27,17 @@ Value = TypeVar("Value")
 COLLECTIVE_TIMEOUT = timedelta(minutes=30)
 # A waiting process handles a signal within this time.
 SIGNAL_SECONDS = timedelta(seconds=1)
-# The exit code of a process that lost another one, and how long it waits for the cause to be known.
-PEER_LOST, PEER_LOST_SECONDS = 120, 10.0
-
-
-class PeerLost(Exception):
-    """Another process of the run has gone; its own output, or the heartbeat, says why."""
 
 
 class _Barriers:
     """The store through which ranks wait for each other, and how often they did."""
 
-    store: "Store"
+    store: Store
     count = 0
-
-
-def is_worker() -> bool:
-    """Tell whether torchrun has started this process."""
-    return "LOCAL_RANK" in environ
 
 
 def init(device: str) -> None:
     """Join the process group; each rank takes the GPU of its local rank."""
-    import torch
-    from torch.distributed.rendezvous import rendezvous
-
     backend = "gloo"
     if device in ("auto", "cuda") and torch.cuda.is_available():
         torch.cuda.set_device(local_rank())
@@ -55,32 +46,24 @@ def init(device: str) -> None:
     init_with(store, rank, size, backend)
 
 
-def init_with(store: "Store", rank: int, size: int, backend: str = "gloo") -> None:
+def init_with(store: Store, rank: int, size: int, backend: str = "gloo") -> None:
     """Join the process group that meets at a store."""
-    from torch import distributed
-
     distributed.init_process_group(
         backend, store=store, rank=rank, world_size=size, timeout=COLLECTIVE_TIMEOUT
     )
-    _Barriers.store = distributed.PrefixStore("barrier", store)  # type: ignore[attr-defined]
+    _Barriers.store = PrefixStore("barrier", store)
 
 
 def destroy() -> None:
-    from torch import distributed
-
     if distributed.is_initialized():
         distributed.destroy_process_group()
 
 
 def world_size() -> int:
-    from torch import distributed
-
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
 def rank() -> int:
-    from torch import distributed
-
     return distributed.get_rank() if distributed.is_initialized() else 0
 
 
@@ -117,10 +100,6 @@ def barrier() -> None:
 
     That a rank is gone is found out by torchrun and the heartbeat, which then end this process.
     """
-    from torch.distributed import DistStoreError
-
-    from job.watchdog import alive
-
     if world_size() == 1:
         return
     _Barriers.count += 1
@@ -149,8 +128,6 @@ def from_rank_zero(work: Callable[[], Value]) -> Value:
 
 def broadcast(value: Value) -> Value:
     """Return the value of rank 0 on every rank."""
-    from torch import distributed
-
     values = [value]
     if world_size() > 1:
         distributed.broadcast_object_list(values)
@@ -159,28 +136,23 @@ def broadcast(value: Value) -> Value:
 
 def all_gather_objects(value: Value) -> list[Value]:
     """Return every rank's value, in order of ranks, to every rank."""
-    from torch import distributed
-
     found: list[Any] = [value] * world_size()
     if world_size() > 1:
         distributed.all_gather_object(found, value)
     return found
 
 
-def all_gather(tensor: "Tensor") -> list["Tensor"]:
+def all_gather(tensor: Tensor) -> list[Tensor]:
     """Return every rank's tensor, all of one shape, in order of ranks, to every rank."""
     import torch
-    from torch import distributed
 
     found = [torch.empty_like(tensor) for _ in range(world_size())]
     distributed.all_gather(found, tensor.contiguous())
     return found
 
 
-def all_reduce(tensor: "Tensor") -> "Tensor":
+def all_reduce(tensor: Tensor) -> Tensor:
     """Return the sum of every rank's tensor to every rank."""
-    from torch import distributed
-
     total = tensor.detach().contiguous().clone()
     if world_size() > 1:
         distributed.all_reduce(total)
@@ -189,15 +161,11 @@ def all_reduce(tensor: "Tensor") -> "Tensor":
 
 def any_rank(flag: bool) -> bool:  # noqa: FBT001  a value, not an option
     """Tell on every rank whether it is true on any of them."""
-    import torch
-
     return flag if world_size() == 1 else bool(all_reduce(torch.tensor(int(flag))))
 
 
-def broadcast_weights(module: "nn.Module") -> None:
+def broadcast_weights(module: nn.Module) -> None:
     """Give every rank the weights of rank 0."""
-    from torch import distributed
-
     barrier()
     if world_size() > 1:
         for value in module.state_dict().values():
@@ -206,8 +174,6 @@ def broadcast_weights(module: "nn.Module") -> None:
 
 def once_per_host(work: Callable[[], Value]) -> Value:
     """Do some work on local rank 0 of each host; the host's other ranks map the arrays it made."""
-    from job.mapped_values import load_arrays, save_arrays
-
     if world_size() == 1:
         return work()
     found: Any = work() if local_rank() == 0 else None

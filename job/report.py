@@ -142,9 +142,7 @@ def compared(comparison: Comparison) -> dict[str, Precisions]:
     for point in comparison.points:
         d = point.dimension
         found = Quality(
-            retention=point.retention,
-            score_ci=point.ci,
-            bytes_per_vector=point.bytes_per_vector,
+            retention=point.retention, score_ci=point.ci, bytes_per_vector=point.bytes_per_vector
         )
         if point.precision == "float32":
             found = Compared(

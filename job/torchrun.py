@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from job.errors import Interrupted, MachineError, OutOfMemory
 from job.heartbeat import Cause, Heartbeat
-from job.process_group import PEER_LOST
 from job.topology import Topology, use_interface, wait_for_names
 from job.workspace import Workspace
 
@@ -20,6 +19,17 @@ if TYPE_CHECKING:
 SHUTDOWN_SECONDS = 110
 # Signals that are ours to pass on; torchrun must handle at least one.
 PASSED_ON, TORCHRUNS = (signal.SIGTERM, signal.SIGINT), "SIGQUIT"
+# The exit code of a process that lost another one, and how long it waits for the cause to be known.
+PEER_LOST, PEER_LOST_SECONDS = 120, 10.0
+
+
+class PeerLost(Exception):
+    """Another process of the run has gone; its own output, or the heartbeat, says why."""
+
+
+def is_worker() -> bool:
+    """Tell whether torchrun has started this process."""
+    return "LOCAL_RANK" in os.environ
 
 
 def run_workers(topology: Topology, workspace: Workspace, name: str) -> int:

@@ -16,14 +16,11 @@ SERVER = "ghcr.io/huggingface/text-embeddings-inference:86-1.8"
 
 def usage(spec: JobSpec, run: str, advice: Recommendation, *, pushed: bool) -> Usage:
     """Write the snippets, for the recommended vectors."""
-    model = (
-        spec.output.hub if pushed and spec.output.hub else f"{_results(spec.output.uri, run)}/model"
-    )
-    dimension, precision = advice.dimension, advice.precision
-    quantized = None if precision == "float32" else _python(model, dimension, precision)
+    hub, dimension, precision = spec.output.hub, advice.dimension, advice.precision
+    model = hub if pushed and hub else f"{_results(spec.output.uri, run)}/model"
     return Usage(
         python=_python(model, dimension, "float32"),
-        quantized=quantized,
+        quantized=None if precision == "float32" else _python(model, dimension, precision),
         serve=_serve(model, dimension, on_hub=pushed),
     )
 

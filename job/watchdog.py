@@ -113,8 +113,7 @@ def _end(workspace: Workspace, limit: float) -> None:
 def _stacks() -> str:
     """Say where every thread stands; in Python, as faulthandler's writing would keep its lock."""
     names = {thread.ident: thread.name for thread in threading.enumerate()}
-    parts = []
-    for ident, frame in sys._current_frames().items():
-        lines = "".join(traceback.format_stack(frame))
-        parts.append(f"Thread {names.get(ident, ident)}:\n{lines}")
-    return "".join(parts)
+    return "".join(
+        f"Thread {names.get(ident, ident)}:\n{''.join(traceback.format_stack(frame))}"
+        for ident, frame in sys._current_frames().items()
+    )

@@ -1,7 +1,5 @@
 """How numbers and names are written, the same in every view of a report."""
 
-from collections.abc import Sequence
-
 RESCORED = "_rescored"
 # What a terminal obeys instead of showing it, and what turns a line's direction around.
 UNSEEN = {
@@ -43,18 +41,10 @@ change = "{:+.3f}".format
 share = "{:.1%}".format
 one_decimal = "{:.1f}".format
 rate = "{:.2e}".format
-
-
-def interval(ci: Sequence[float]) -> str:
-    return f"[{ci[0]:+.3f}, {ci[1]:+.3f}]"
-
-
-def score_interval(ci: Sequence[float]) -> str:
-    return f"[{ci[0]:.3f}, {ci[1]:.3f}]"
-
-
-def share_interval(ci: Sequence[float]) -> str:
-    return f"[{ci[0]:.1%}, {ci[1]:.1%}]"
+# Of both ends.
+interval = "[{0[0]:+.3f}, {0[1]:+.3f}]".format
+score_interval = "[{0[0]:.3f}, {0[1]:.3f}]".format
+share_interval = "[{0[0]:.1%}, {0[1]:.1%}]".format
 
 
 def format_p(value: float) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from job.__main__ import train
 from job.errors import Interrupted
 from job.hub import SHARED_CACHE
 from job.workspace import DATA_CHANNELS, Workspace
@@ -41,6 +42,8 @@ def test_the_contract_names_the_jobs_variables():
     files = [ROOT / "job" / name for name in ("__main__.py", "topology.py")]
     source = "".join(path.read_text("utf-8") for path in files)
     read = set(re.findall(r'"((?:EMBEDTUNE|TRAINING|OMP)_\w+)"', source))
+    own = [param.name.upper() for param in train.params if param.allow_from_autoenv]
+    read |= {f"{train.context_settings['auto_envvar_prefix']}_{name}" for name in own}
     promised = set(re.findall(r"(?m)^\| `(\w+)`", CONTRACT))
     assert promised - {"HF_HOME", "HF_TOKEN"} == read | {SHARED_CACHE}
 

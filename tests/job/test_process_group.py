@@ -15,6 +15,7 @@ from job.__main__ import exit_code
 from job.data import Corpus
 from job.errors import MachineError
 from job.mapped_values import load_arrays, save_arrays
+from job.torchrun import PEER_LOST, PeerLost
 from job.workspace import Workspace
 
 # One process
@@ -146,7 +147,7 @@ def lose_the_other(rank):
 
 def test_a_rank_that_has_gone_is_told_from_a_bug():
     """A traceback would hide what happened to the other one."""
-    with pytest.raises(AssertionError, match=r"job\.process_group\.PeerLost: "):
+    with pytest.raises(AssertionError, match=r"job\.torchrun\.PeerLost: "):
         together(2, lose_the_other)
 
 
@@ -192,7 +193,7 @@ def test_a_worker_that_lost_another_one_waits_for_the_cause_to_be_known(
     monkeypatch.setattr("job.__main__.PEER_LOST_SECONDS", 0.0)
     monkeypatch.setattr("job.__main__.signal.signal", lambda *_: None)
 
-    code = exit_code(fail(process_group.PeerLost("connection closed")), Workspace(tmp_path))
+    code = exit_code(fail(PeerLost("connection closed")), Workspace(tmp_path))
 
-    assert (code, capsys.readouterr().err) == (process_group.PEER_LOST, "")
+    assert (code, capsys.readouterr().err) == (PEER_LOST, "")
     assert not Workspace(tmp_path).failure.exists()
