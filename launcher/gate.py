@@ -56,10 +56,9 @@ def check(report: Report, requirements: Iterable[Requirement]) -> None:
 
 
 def _shortfall(report: Report, wanted: Requirement) -> str | None:
+    comparison = report.comparison.items()
     measured = {
-        (dimension, precision): found
-        for dimension, precisions in report.comparison.items()
-        for precision, found in precisions.items()
+        (d, precision): found for d, each in comparison for precision, found in each.items()
     }
     dimension = wanted.dimension or report.main
     found = measured.get((dimension, wanted.precision))
