@@ -50,10 +50,8 @@ class Contents:
         deleted = 0
         for answer in self.bucket.object_versions.delete():
             for error in answer.get("Errors", []):
-                msg = (
-                    f"`s3://{self.bucket.name}/{error['Key']}` was not deleted: "
-                    f"{error['Message']} ({error['Code']})."
-                )
+                uri, reason = f"s3://{self.bucket.name}/{error['Key']}", error["Message"]
+                msg = f"`{uri}` was not deleted: {reason} ({error['Code']})."
                 raise BackendError(msg)
             deleted += len(answer["Deleted"])
         if deleted:
