@@ -110,10 +110,7 @@ def _listed(one_or_more: Any) -> list[Any]:  # noqa: ANN401  JSON
 def bucket(session: "boto3.Session", deploy: str, name: str) -> str:
     absent = f"there is no bucket `{name}`", f"{deploy}, or `--output s3://…` with another"
     s3 = aws.client(session, "s3")
-    with (
-        aws.explained(f"looking at the bucket {name}"),
-        missing_if(("404", "NoSuchBucket"), *absent),
-    ):
+    with aws.explained(f"looking at the bucket {name}"), missing_if(aws.NO_BUCKET, *absent):
         answer = s3.head_bucket(Bucket=name)
     # Other servers that speak S3's language do not all tell.
     region = answer.get("BucketRegion") or session.region_name
@@ -164,8 +161,7 @@ def _pinned(session: "boto3.Session", reference: str) -> str:
         missing_if(("RepositoryNotFoundException",), *no_repository),
         missing_if(("ImageNotFoundException",), *no_image),
     ):
-        pages = ecr.get_paginator("describe_images").paginate(**asked)
-        images = [found for page in pages for found in page["imageDetails"]]
+        images = list(aws.listed(ecr, "describe_images", "imageDetails", **asked))
     if not images:
         what = f"the repository `{address}` holds no image"
         raise Missing(what, push)
@@ -195,10 +191,8 @@ def _find_quota(session: "boto3.Session", name: str) -> dict[str, Any] | None:
     quotas = aws.client(session, "service-quotas")
     with aws.explained("reading the quotas"):
         for operation in QUOTA_LISTS:
-            pages = quotas.get_paginator(operation).paginate(
-                ServiceCode="sagemaker", PaginationConfig={"PageSize": 100}
-            )
-            for found in (found for page in pages for found in page["Quotas"]):
+            asked = {"ServiceCode": "sagemaker", "PaginationConfig": {"PageSize": 100}}
+            for found in aws.listed(quotas, operation, "Quotas", **asked):
                 if found["QuotaName"] == name:
                     return dict(found)
     return None

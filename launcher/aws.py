@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -22,13 +23,11 @@ EXPIRED = {
     "TokenRefreshRequired", "UnauthorizedSSOTokenError",
 }  # fmt: skip
 DENIED = {
-    "AccessDenied",
-    "AccessDeniedException",
-    "AuthorizationError",
-    "UnauthorizedOperation",
+    "AccessDenied", "AccessDeniedException", "AuthorizationError", "UnauthorizedOperation",
     # Where the answer has no body (S3's HEAD), its code is the status.
     "403",
-}
+}  # fmt: skip
+NO_BUCKET = ("404", "NoSuchBucket")
 UNKNOWN_KEYS = {
     "IncompleteSignature", "InvalidAccessKeyId", "InvalidClientTokenId",
     "InvalidSignatureException", "SignatureDoesNotMatch", "UnrecognizedClientException",
@@ -56,7 +55,7 @@ def open_session(profile: str | None = None, region: str | None = None) -> "boto
         msg = f"{str(error).rstrip('.')}; there are {known}. Set `--profile` or AWS_PROFILE."
         raise BackendError(msg) from None
     except BotoCoreError as error:
-        msg = f"The AWS settings cannot be used: {_flat(error)}."
+        msg = f"The AWS settings cannot be used: {flat(error)}."
         raise BackendError(msg) from None
     if not found:
         msg = "No AWS region is set: give `--region us-east-1`, or set AWS_REGION or the profile's."
@@ -103,6 +102,12 @@ def _opened(session: "boto3.Session", maker: Any, service: str, region: str | No
             raise BackendError(msg) from None
 
 
+def listed(client: Any, operation: str, members: str, **asked: Any) -> Iterator[Any]:  # noqa: ANN401
+    """Yield what the pages of an answer list as their `members`."""
+    for page in client.get_paginator(operation).paginate(**asked):
+        yield from page[members]
+
+
 def explained(doing: str) -> AbstractContextManager[None]:
     """Turn what botocore raises into one line: what was tried, as in `reading the stack X`."""
     return translated(partial(_expected, f"{doing[:1].upper()}{doing[1:]} failed"))
@@ -132,7 +137,7 @@ def error_code(error: Exception) -> str:
 def error_message(error: Exception) -> str:
     """Return what AWS said, on one line and without its full stop."""
     response: dict[str, Any] = getattr(error, "response", None) or {}
-    return _flat(response.get("Error", {}).get("Message") or error)
+    return flat(response.get("Error", {}).get("Message") or error)
 
 
 def _refusal(error: Any) -> str:  # noqa: ANN401  a ClientError, which loads late
@@ -171,11 +176,11 @@ def _accident(error: Exception) -> str:
     if isinstance(error, lost):
         return f"the login has expired or is missing; {LOG_IN} ({type(error).__name__})"
     if isinstance(error, botocore.CredentialRetrievalError):
-        return f"the credentials could not be fetched ({_flat(error)}); {LOG_IN}"
+        return f"the credentials could not be fetched ({flat(error)}); {LOG_IN}"
     if isinstance(error, (botocore.ConnectionError, botocore.HTTPClientError)):
-        return f"AWS does not answer ({_flat(error)}); check the region and the network"
-    return f"{_flat(error)} ({type(error).__name__})"
+        return f"AWS does not answer ({flat(error)}); check the region and the network"
+    return f"{flat(error)} ({type(error).__name__})"
 
 
-def _flat(said: object) -> str:
+def flat(said: object) -> str:
     return " ".join(str(said).split()).rstrip(".")[:600]

@@ -48,11 +48,9 @@ class CloudLog:
         from botocore.exceptions import ClientError
 
         try:
-            pages = self._client.get_paginator("describe_log_streams").paginate(
-                logGroupName=GROUP, logStreamNamePrefix=f"{self._job}/"
-            )
-            for page in pages:
-                yield from (stream["logStreamName"] for stream in page["logStreams"])
+            asked = {"logGroupName": GROUP, "logStreamNamePrefix": f"{self._job}/"}
+            for stream in aws.listed(self._client, "describe_log_streams", "logStreams", **asked):
+                yield stream["logStreamName"]
         except ClientError as error:
             # An account's first job makes the group when it says its first line.
             if aws.error_code(error) != "ResourceNotFoundException":

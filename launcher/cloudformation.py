@@ -1,6 +1,6 @@
 """CloudFormation's operations, each begun and awaited, whatever is in the stack.
 
-`cloud` is always a client of boto3, and an answer what it returns: a stack, an event.
+An answer is what a client returns: a stack, an event.
 """
 
 import re
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from job.errors import BackendError
-from launcher.aws import error_code, error_message
+from launcher.aws import error_code, error_message, flat, listed
 
 # Up to two hours, as long as CloudFormation itself may wait for a resource.
 POLLS = {"Delay": 5, "MaxAttempts": 1440}
@@ -22,10 +22,12 @@ STILLBORN = {"CREATE_FAILED", "ROLLBACK_COMPLETE", "ROLLBACK_FAILED"}
 BEGINNINGS = {"CREATE_IN_PROGRESS", "UPDATE_IN_PROGRESS", "DELETE_IN_PROGRESS"}
 NO_CHANGES = ("didn't contain changes", "No updates are to be performed")
 
+# boto3's clients have no types.
+Client = Any
 Answer = dict[str, Any]
 
 
-def describe(cloud: Any, name: str) -> Answer | None:  # noqa: ANN401  boto3's clients have no types
+def describe(cloud: Client, name: str) -> Answer | None:
     """Describe a stack by name or ARN, if there is one; a deleted one is known by its ARN alone."""
     from botocore.exceptions import ClientError
 
@@ -39,7 +41,7 @@ def describe(cloud: Any, name: str) -> Answer | None:  # noqa: ANN401  boto3's c
     return found
 
 
-def require_usable(cloud: Any, found: Answer) -> None:  # noqa: ANN401
+def require_usable(cloud: Client, found: Answer) -> None:
     """Raise `BackendError` with status, reason and remedy where a stack is half-made."""
     require_at_rest(found)
     name, status = found["StackName"], found["StackStatus"]
@@ -62,12 +64,7 @@ def require_at_rest(found: Answer) -> None:
 
 
 def deploy(
-    cloud: Any,  # noqa: ANN401
-    name: str,
-    template: str,
-    parameters: Mapping[str, str],
-    *,
-    is_new: bool,
+    cloud: Client, name: str, template: str, parameters: Mapping[str, str], *, is_new: bool
 ) -> bool:
     """Create or update a stack by a change set; false where there is nothing to change."""
     kind = "CREATE" if is_new else "UPDATE"
@@ -77,8 +74,7 @@ def deploy(
         ChangeSetType=kind,
         TemplateBody=template,
         Parameters=[
-            {"ParameterKey": key, "ParameterValue": value}
-            for key, value in sorted(parameters.items())
+            {"ParameterKey": key, "ParameterValue": parameters[key]} for key in sorted(parameters)
         ],
         Capabilities=["CAPABILITY_IAM"],
     )
@@ -91,7 +87,7 @@ def deploy(
             cloud.delete_stack(StackName=stack_id)
         elif any(text in reason for text in NO_CHANGES):
             return False
-        msg = f"The stack `{name}` cannot be deployed: {_flat(reason)}."
+        msg = f"The stack `{name}` cannot be deployed: {flat(reason)}."
         raise BackendError(msg)
     # What a template retains on deletion would else stay behind after a failed creation.
     cloud.execute_change_set(ChangeSetName=change_set, RetainExceptOnCreate=True)
@@ -104,7 +100,7 @@ def deploy(
     return True
 
 
-def delete(cloud: Any, found: Answer) -> None:  # noqa: ANN401
+def delete(cloud: Client, found: Answer) -> None:
     """Delete a stack and wait until it is gone."""
     stack_id = found["StackId"]
     cloud.delete_stack(StackName=stack_id)
@@ -116,18 +112,17 @@ def delete(cloud: Any, found: Answer) -> None:  # noqa: ANN401
         raise BackendError(msg)
 
 
-def names_by_type(cloud: Any, stack_id: str) -> dict[str, str]:  # noqa: ANN401
+def names_by_type(cloud: Client, stack_id: str) -> dict[str, str]:
     """Name what a stack has, whatever became of its creation: one resource of each type."""
-    pages = cloud.get_paginator("list_stack_resources").paginate(StackName=stack_id)
+    resources = listed(cloud, "list_stack_resources", "StackResourceSummaries", StackName=stack_id)
     return {
         resource["ResourceType"]: resource["PhysicalResourceId"]
-        for page in pages
-        for resource in page["StackResourceSummaries"]
+        for resource in resources
         if resource["ResourceStatus"] != "DELETE_COMPLETE" and resource.get("PhysicalResourceId")
     }
 
 
-def _await(cloud: Any, waiter: str, **subject: str) -> Answer | None:  # noqa: ANN401
+def _await(cloud: Client, waiter: str, **subject: str) -> Answer | None:
     """Wait until something is as wanted; returns what AWS said last where it will never be."""
     from botocore.exceptions import ClientError, WaiterError
 
@@ -142,13 +137,12 @@ def _await(cloud: Any, waiter: str, **subject: str) -> Answer | None:  # noqa: A
     return None
 
 
-def _reason(cloud: Any, stack_id: str) -> str:  # noqa: ANN401
+def _reason(cloud: Client, stack_id: str) -> str:
     """Say which resource failed first in the last operation, and why."""
-    pages = cloud.get_paginator("describe_stack_events").paginate(StackName=stack_id)
     failures = []
     # The latest comes first.
-    for event in (event for page in pages for event in page["StackEvents"]):
-        status, reason = event["ResourceStatus"], _flat(event.get("ResourceStatusReason", ""))
+    for event in listed(cloud, "describe_stack_events", "StackEvents", StackName=stack_id):
+        status, reason = event["ResourceStatus"], flat(event.get("ResourceStatusReason", ""))
         # What was cancelled for the sake of another did not fail.
         if status.endswith("_FAILED") and "cancelled" not in reason:
             failures.append(f"{event['LogicalResourceId']} ({event['ResourceType']}): {reason}")
@@ -166,7 +160,3 @@ def _remedy(found: Answer) -> str:
             f"{found['StackName']}` and `embedtune infra deploy`."
         )
     return "Mend that, then `embedtune infra delete`."
-
-
-def _flat(reason: str) -> str:
-    return " ".join(reason.split()).rstrip(".")

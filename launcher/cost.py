@@ -104,14 +104,12 @@ def price_of(instance_type: str, region: str, session: "boto3.Session | None" = 
     aside = ""
     if session:
         try:
-            listed = _listed_price(session, instance_type, region)
+            if (listed := _listed_price(session, instance_type, region)) is not None:
+                return Price(listed, f"AWS's price list, on demand in {region}")
+            aside = " (AWS's price list has no such instance there)"
         except BackendError as error:
             # What follows is advice, which has no place here.
             aside = f" ({str(error).partition(';')[0].rstrip('.')})"
-        else:
-            if listed is not None:
-                return Price(listed, f"AWS's price list, on demand in {region}")
-            aside = " (AWS's price list has no such instance there)"
     if instance_type not in TABLE:
         return Price(None, f"no price is known for {instance_type}{aside}")
     basis = f"table of {TABLE_DATE} for us-east-1, other regions differ{aside}"
@@ -162,22 +160,14 @@ def _scaling(found: Estimate, instance_type: str, instances: int) -> str:
 
 
 def _listed_price(session: "boto3.Session", instance_type: str, region: str) -> float | None:
-    wanted = {
-        "productFamily": "ML Instance",
-        "regionCode": region,
-        "instanceName": instance_type,
-        "platoinstancetype": "Training",
-    }
-    filters = [
-        {"Type": "TERM_MATCH", "Field": name, "Value": value} for name, value in wanted.items()
-    ]
+    wanted = {"productFamily": "ML Instance", "regionCode": region}
+    wanted |= {"instanceName": instance_type, "platoinstancetype": "Training"}
+    filters = [{"Type": "TERM_MATCH", "Field": n, "Value": value} for n, value in wanted.items()]
     pricing = aws.client(session, "pricing", PRICE_LIST_REGION)
     with aws.explained("reading AWS's price list"):
-        pages = pricing.get_paginator("get_products").paginate(
-            ServiceCode="AmazonSageMaker", Filters=filters
-        )
-        products = [json.loads(text) for page in pages for text in page["PriceList"]]
-    prices = [price for product in products for price in _hourly_prices(product)]
+        asked = {"ServiceCode": "AmazonSageMaker", "Filters": filters}
+        products = list(aws.listed(pricing, "get_products", "PriceList", **asked))
+    prices = [price for text in products for price in _hourly_prices(json.loads(text))]
     # More than one would be a surprise; the bound on the cost must hold then as well.
     return max(prices, default=None)
 

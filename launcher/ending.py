@@ -3,15 +3,7 @@
 import re
 from typing import Any
 
-from job.errors import (
-    BackendError,
-    DataError,
-    EmbedtuneError,
-    OutOfMemory,
-    Stopped,
-    StorageError,
-    TimeLimit,
-)
+from job.errors import BackendError, DataError, OutOfMemory, Stopped, StorageError, TimeLimit
 
 ENDED = ("Completed", "Failed", "Stopped")
 KILLED = 137
@@ -29,7 +21,7 @@ TIMES = {
     f"{AGAIN}, without `--spot` or with a longer `--max-wait`.",
 }
 # What SageMaker says, what that is, and what to do about it; the first that fits.
-CAUSES: tuple[tuple[str, type[EmbedtuneError], str], ...] = (
+CAUSES = (
     ("No S3 objects found", DataError,
      "There is nothing where the data should be: check `--data`."),
     ("Data download failed", StorageError,

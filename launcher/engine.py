@@ -14,6 +14,7 @@ from typing import Any
 from job.errors import BackendError
 
 # What client and engine say, and what to do about it; the first that fits.
+NO_ENGINE = "No Docker engine answers: start it, or set `DOCKER_HOST`."
 EXPLANATIONS = {
     "could not select device driver": "The engine cannot hand out GPUs: install the NVIDIA "
     "Container Toolkit and restart the engine, or launch with `--gpus none`.",
@@ -29,10 +30,8 @@ EXPLANATIONS = {
     "buildx component is missing": "This client cannot build the image: install its plugin buildx.",
     "ermission denied while trying to connect": "This user may not use the engine: join the group "
     "`docker`.",
-    "Cannot connect to the Docker daemon": "No Docker engine answers: start it, or set "
-    "`DOCKER_HOST`.",
-    "failed to connect to the docker API": "No Docker engine answers: start it, or set "
-    "`DOCKER_HOST`.",
+    "Cannot connect to the Docker daemon": NO_ENGINE,
+    "failed to connect to the docker API": NO_ENGINE,
 }  # fmt: skip
 NO_CONTAINER = ("No such container", "No such object")
 # Where the driver shows its GPUs: Linux, and Windows' Linux.
@@ -100,15 +99,11 @@ def docker(*arguments: str, given: str | None = None) -> str:
 
     `given` is its stdin: for what must not stand in a command line.
     """
+    argv = ["docker", *arguments]
     try:
+        # Its own session: the terminal's Ctrl-C is for us, who then decide.
         done = subprocess.run(
-            ["docker", *arguments],  # noqa: S607  the user's own client
-            capture_output=True,
-            text=True,
-            input=given,
-            check=False,
-            # The terminal's Ctrl-C is for us, who then decide.
-            start_new_session=True,
+            argv, capture_output=True, text=True, input=given, check=False, start_new_session=True
         )
     except FileNotFoundError:
         msg = "`docker` is not installed here; install Docker, or use `--backend process`."

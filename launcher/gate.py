@@ -35,10 +35,7 @@ class Requirement:
 def parse(text: str) -> Requirement:
     found = GRAMMAR.fullmatch(text.strip().lower())
     if found is None:
-        msg = (
-            f"`--require {text}`: expected `lift>0` or `ndcg@10>=0.8`, if need be with "
-            "`at DIMENSION` and `as PRECISION`."
-        )
+        msg = f"`--require {text}`: expected `lift>0` or `ndcg@10>=0.8 at DIMENSION as PRECISION`."
         raise SpecError(msg)
     precision = found["precision"] or "float32"
     if found["subject"] == "lift" and precision != "float32":
@@ -56,19 +53,16 @@ def check(report: Report, requirements: Iterable[Requirement]) -> None:
 
 
 def _shortfall(report: Report, wanted: Requirement) -> str | None:
+    comparison = report.comparison.items()
     measured = {
-        (dimension, precision): found
-        for dimension, precisions in report.comparison.items()
-        for precision, found in precisions.items()
+        (d, precision): found for d, each in comparison for precision, found in each.items()
     }
     dimension = wanted.dimension or report.main
     found = measured.get((dimension, wanted.precision))
     if found is None:
         known = ", ".join(f"{d} as {precision}" for d, precision in measured)
-        msg = (
-            f"`--require {wanted.text}`: {dimension} as {wanted.precision} was not measured, but "
-            f"{known}."
-        )
+        asked = f"{dimension} as {wanted.precision}"
+        msg = f"`--require {wanted.text}`: {asked} was not measured, but {known}."
         raise SpecError(msg)
     low, high = found.score_ci
     if wanted.subject == "lift" and isinstance(found, Compared):

@@ -21,9 +21,7 @@ def new_name(base_model: str) -> str:
 
 def check_name(name: str) -> str:
     if len(name) > MAX_CHARACTERS or not PATTERN.fullmatch(name):
-        msg = (
-            f"`--name {name}` is not legal: letters, digits and inner hyphens, at most "
-            f"{MAX_CHARACTERS} characters."
-        )
+        legal = f"letters, digits and inner hyphens, at most {MAX_CHARACTERS} characters"
+        msg = f"`--name {name}` is not legal: {legal}."
         raise SpecError(msg)
     return name

@@ -5,16 +5,16 @@ from typing import Any
 
 from job.places import Place, S3Place, open_place
 from job.workspace import MANIFEST
+from launcher import aws
 from launcher.runs import Run
 from launcher.training_job import ARTEFACTS, RUN_VARIABLE
 
 
 def last_job(sagemaker: Any, run: str) -> tuple[dict[str, Any] | None, set[str]]:  # noqa: ANN401
     """Describe a run's latest job, if it has one; name all jobs that are called like its own."""
-    pages = sagemaker.get_paginator("list_training_jobs").paginate(
-        NameContains=run, SortBy="CreationTime", SortOrder="Descending"
-    )
-    names = [job["TrainingJobName"] for page in pages for job in page["TrainingJobSummaries"]]
+    asked = {"NameContains": run, "SortBy": "CreationTime", "SortOrder": "Descending"}
+    called = aws.listed(sagemaker, "list_training_jobs", "TrainingJobSummaries", **asked)
+    names = [job["TrainingJobName"] for job in called]
     like_it = [name for name in names if re.fullmatch(rf"{re.escape(run)}(-\d+)?", name)]
     jobs = (sagemaker.describe_training_job(TrainingJobName=name) for name in like_it)
     # A run may be called as another's second job is.

@@ -14,15 +14,11 @@ class Live:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
         self._to = to
-        self._console = Console(file=to, highlight=False)
+        self._console = console = Console(file=to, highlight=False)
+        columns = BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+        is_hidden = not console.is_terminal
         self._bar = Progress(
-            "training",
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            console=self._console,
-            transient=True,
-            disable=not self._console.is_terminal,
+            "training", *columns, console=console, transient=True, disable=is_hidden
         )
         self._task = self._bar.add_task("training", total=None, visible=False)
 

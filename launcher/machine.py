@@ -7,6 +7,7 @@ it. `launcher.commands.machine` makes the command line's options of them.
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
+from functools import partial
 from typing import Any, Literal
 
 import click
@@ -32,17 +33,13 @@ class Duration(click.ParamType[int]):
         return int(found[1]) * UNITS[found[2] or "s"]
 
 
-def _option(default: Any, text: str, *backends: str, **shown: Any) -> Any:  # noqa: ANN401
+def _option(default: Any, text: str, backends: tuple[str, ...] = (), **shown: Any) -> Any:  # noqa: ANN401
     """Declare a field; `shown` is what its type does not tell Click (`metavar`, `show_default`)."""
     return field(default=default, metadata={"help": text, "backends": backends, "shown": shown})
 
 
-def _docker(default: Any, text: str, **shown: Any) -> Any:  # noqa: ANN401
-    return _option(default, text, "docker", **shown)
-
-
-def _sagemaker(default: Any, text: str, **shown: Any) -> Any:  # noqa: ANN401
-    return _option(default, text, "sagemaker", **shown)
+_docker = partial(_option, backends=("docker",))
+_sagemaker = partial(_option, backends=("sagemaker",))
 
 
 @dataclass(frozen=True)
@@ -53,7 +50,7 @@ class MachineOptions:
         None, "The machine's price in USD: puts a cost into the report."
     )
     image: str | None = _option(
-        None, "image to run.  [default: embedtune; the stack's newest]", "docker", "sagemaker"
+        None, "image to run.  [default: embedtune; the stack's newest]", ("docker", "sagemaker")
     )
 
     gpus: Literal["auto", "all", "none"] = _docker(

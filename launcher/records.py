@@ -15,9 +15,8 @@ def note_launch(run: Run, request: dict[str, Any], **facts: object) -> None:
     """Note where the run's job is; the receipt of an earlier try no longer tells its state."""
     (run.folder / RECEIPT).unlink(missing_ok=True)
     launch = {"backend": request["backend"], "started": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"}
-    write_atomically(
-        run.workspace.root / LAUNCH, json.dumps({**launch, **facts, "request": request}, indent=2)
-    )
+    document = {**launch, **facts, "request": request}
+    write_atomically(run.workspace.root / LAUNCH, json.dumps(document, indent=2))
 
 
 def write_receipt(run: Run, code: int, seconds: float, **facts: object) -> dict[str, Any]:

@@ -23,10 +23,7 @@ def command_line() -> str:
 
 
 def spec_table() -> str:
-    rows = [
-        f"| `{name}` | `{default}` | {text.replace('|', '/')} |"
-        for name, default, text in field_rows()
-    ]
+    rows = [f"| `{n}` | `{usual}` | {text.replace('|', '/')} |" for n, usual, text in field_rows()]
     return "\n".join(["| field | default | meaning |", "|---|---|---|", *rows])
 
 

@@ -221,11 +221,8 @@ def fetch_results(run: Run, folder: Path, *, with_model: bool) -> list[str]:
     if run.manifest is None:
         msg = f"The run `{run.name}` is {run.state}: without a manifest nothing can be verified."
         raise StorageError(msg)
-    wanted = {
-        name: entry
-        for name, entry in run.manifest.items()
-        if with_model or not name.startswith("model/")
-    }
+    left_out = () if with_model else ("model/",)
+    wanted = {n: entry for n, entry in run.manifest.items() if not n.startswith(left_out)}
     targets = {name: inside(folder, name) for name in wanted}
     missing = [name for name in wanted if not _is_right(targets[name], wanted[name])]
     stored = {entry.name: entry for entry in run.place.files()} if missing else {}

@@ -12,11 +12,9 @@ if TYPE_CHECKING:
 
 # By these the SDK finds files with settings that it would add to every request; which of them it
 # reads, and whether it heeds them, differs between its versions.
-SETTINGS = tuple(
-    f"SAGEMAKER_{part}{whose}_CONFIG_OVERRIDE"
-    for part in ("", "CORE_")
-    for whose in ("ADMIN", "USER")
-)
+SETTINGS = [
+    f"SAGEMAKER_{whose}_CONFIG_OVERRIDE" for whose in ("ADMIN", "USER", "CORE_ADMIN", "CORE_USER")
+]
 # Their keys are the user's own, not members of the API.
 FREE_MAPS = ("Environment", "HyperParameters")
 

@@ -65,9 +65,8 @@ def runs_table(runs: Iterable[Run]) -> Table:
             before, after = report.ndcg("base", report.main), report.ndcg("tuned", report.main)
             scores = f"{score(before)} → {score(after)} at {report.main}"
             improved = "yes" if report.verdict.improved else "no"
-        table.add_row(
-            _plain(run.name), run.state, f"{run.changed:%Y-%m-%d %H:%M}", scores, improved
-        )
+        when = f"{run.changed:%Y-%m-%d %H:%M}"
+        table.add_row(_plain(run.name), run.state, when, scores, improved)
     return table
 
 
@@ -75,9 +74,8 @@ def status_table(run: Run) -> Table:
     """Tabulate where a run is, how far it came and what the launcher knows of its end."""
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     launch, receipt = run.launch or {}, run.receipt or {}
-    job = " ".join(
-        str(launch[key]) for key in ("backend", "container", "pid", "job") if key in launch
-    )
+    names = ("backend", "container", "pid", "job")
+    job = " ".join(str(launch[name]) for name in names if name in launch)
     code = receipt.get("exit_code")
     facts = {
         "name": run.name,

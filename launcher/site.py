@@ -13,7 +13,7 @@ from launcher import aws
 from launcher.cost import START_UP_SECONDS, Price, price_of
 from launcher.forecast import forecast
 from launcher.machine import MachineOptions
-from launcher.stack import Stack, read_stack
+from launcher.stack import Stack, read_stack, require_stack
 
 if TYPE_CHECKING:
     import boto3
@@ -31,13 +31,7 @@ def find(machine: MachineOptions) -> Stack:
     session = _session(machine)
     if machine.role and machine.image:
         return Stack(session.region_name, machine.role, machine.image)
-    stack = read_stack(session, machine.stack)
-    if stack is None:
-        msg = (
-            f"There is no stack `{machine.stack}` in {session.region_name}: `embedtune infra "
-            "deploy` makes it; or give `--role`, `--image` and `--output s3://…`."
-        )
-        raise BackendError(msg)
+    stack = require_stack(session, machine.stack)
     role_arn, image = machine.role or stack.role_arn, machine.image or stack.image
     return replace(stack, role_arn=role_arn, image=image)
 
@@ -99,7 +93,7 @@ def _check_source(session: "boto3.Session", uri: str) -> None:
             if aws.error_code(error) in aws.DENIED:
                 # The job's role may have rights that its launcher lacks.
                 return
-            if aws.error_code(error) not in ("404", "NoSuchBucket"):
+            if aws.error_code(error) not in aws.NO_BUCKET:
                 raise
             found, region = 0, None
     if not found:
@@ -123,9 +117,8 @@ def _agreed(session: "boto3.Session", plan: "Plan") -> Price:
         click.echo(line, err=True)
     if (most is None or most > machine.max_cost) and not machine.yes:
         if not sys.stdin.isatty():
-            msg = (
-                f"That may cost more than `--max-cost {machine.max_cost:g}`: raise it, or `--yes`."
-            )
+            most_allowed = f"`--max-cost {machine.max_cost:g}`"
+            msg = f"That may cost more than {most_allowed}: raise it, or `--yes`."
             raise BackendError(msg)
         click.confirm("That may be more than --max-cost. Start it?", abort=True, err=True)
     return price

@@ -80,6 +80,18 @@ def read_stack(session: "boto3.Session", name: str = DEFAULT_STACK) -> Stack | N
     return _stack(found, session.region_name)
 
 
+def require_stack(session: "boto3.Session", name: str) -> Stack:
+    """Read a stack; raises `BackendError` where there is none."""
+    stack = read_stack(session, name)
+    if stack is None:
+        msg = (
+            f"There is no stack `{name}` in {session.region_name}: `embedtune infra deploy` makes "
+            "it; a launch may do without: `--role`, `--image` and `--output s3://…`."
+        )
+        raise BackendError(msg)
+    return stack
+
+
 def deploy_stack(
     session: "boto3.Session", name: str, parameters: Mapping[str, str], say: Callable[[str], None]
 ) -> Stack:
@@ -95,11 +107,7 @@ def deploy_stack(
         say("CloudFormation is at work, which takes a minute or two.")
         if not cloudformation.deploy(cloud, name, template_text(), wanted, is_new=found is None):
             say(f"The stack `{name}` is as wanted already; nothing was changed.")
-    stack = read_stack(session, name)
-    if stack is None:
-        msg = f"The stack `{name}` was deleted by somebody else; `embedtune infra deploy` again."
-        raise BackendError(msg)
-    return stack
+    return require_stack(session, name)
 
 
 def delete_stack(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from job.errors import BackendError
-from launcher.aws import client, error_code, resource
+from launcher.aws import NO_BUCKET, client, error_code, listed, resource
 
 if TYPE_CHECKING:
     import boto3
@@ -50,10 +50,8 @@ class Contents:
         deleted = 0
         for answer in self.bucket.object_versions.delete():
             for error in answer.get("Errors", []):
-                msg = (
-                    f"`s3://{self.bucket.name}/{error['Key']}` was not deleted: "
-                    f"{error['Message']} ({error['Code']})."
-                )
+                uri, reason = f"s3://{self.bucket.name}/{error['Key']}", error["Message"]
+                msg = f"`{uri}` was not deleted: {reason} ({error['Code']})."
                 raise BackendError(msg)
             deleted += len(answer["Deleted"])
         if deleted:
@@ -80,9 +78,9 @@ class Contents:
         """List the digests of the images, of which one may have several tags."""
         if self.repository is None:
             return []
-        pages = self.ecr.get_paginator("list_images").paginate(repositoryName=self.repository)
+        images = listed(self.ecr, "list_images", "imageIds", repositoryName=self.repository)
         try:
-            return sorted({image["imageDigest"] for page in pages for image in page["imageIds"]})
+            return sorted({image["imageDigest"] for image in images})
         except self.ecr.exceptions.RepositoryNotFoundException:
             return []
 
@@ -102,8 +100,7 @@ def _exists(bucket: Any) -> bool:  # noqa: ANN401
     try:
         bucket.meta.client.head_bucket(Bucket=bucket.name)
     except ClientError as error:
-        # HEAD has no body, so its code is the status.
-        if error_code(error) not in ("404", "NoSuchBucket"):
+        if error_code(error) not in NO_BUCKET:
             raise
         return False
     return True

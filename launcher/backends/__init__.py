@@ -10,13 +10,6 @@ if TYPE_CHECKING:
     from launcher.plan import Plan
     from launcher.runs import Run
 
-# By name, so that listing the backends imports none of them.
-BACKENDS = {
-    "process": "launcher.backends.process",
-    "docker": "launcher.backends.docker",
-    "sagemaker": "launcher.backends.sagemaker",
-}
-
 
 class JobHandle(Protocol):
     """A run's job, whoever launched it: made of the run, whose launch noted where the job is."""
@@ -54,7 +47,7 @@ class Backend(Protocol):
 
 
 def load_backend(name: str) -> Backend:
-    module: Backend = import_module(BACKENDS[name])
+    module: Backend = import_module(f"launcher.backends.{name}")
     return module
 
 

@@ -10,14 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
-from job.errors import (
-    BackendError,
-    EmbedtuneError,
-    Interrupted,
-    MachineError,
-    OutOfMemory,
-    Stopped,
-)
+from job.errors import BackendError, EmbedtuneError, Interrupted, MachineError, OutOfMemory, Stopped
 from launcher import engine
 from launcher.container import FOLDER_LABEL, LABEL, run_command
 from launcher.container_logs import all_lines, log_of, shown
@@ -176,10 +169,8 @@ def _killing(where: str, *, out_of_memory: bool) -> EmbedtuneError:
 def _write_receipt(run: Run, states: dict[Host, engine.State]) -> None:
     host = _telling(states)
     state = states[host]
-    several = {
-        "host": host.name,
-        "container_exit_codes": {each.name: s.exit_code for each, s in states.items()},
-    }
+    codes = {each.name: s.exit_code for each, s in states.items()}
+    several = {"host": host.name, "container_exit_codes": codes}
     write_receipt(
         run,
         _exit_code(state),

@@ -27,6 +27,8 @@ from launcher.training_job import build_request, channels, check_plan, staging
 from launcher.validation import check_request
 
 Description = dict[str, Any]
+# boto3's, which loads late.
+Session = Any
 
 
 def request(plan: Plan) -> dict[str, Any]:
@@ -72,7 +74,7 @@ class Job:
         aws.use(self._launch["profile"], self._launch["region"])
 
     @cached_property
-    def _session(self) -> Any:  # noqa: ANN401  boto3's
+    def _session(self) -> Session:
         return aws.open_session(self._launch["profile"], self._launch["region"])
 
     def create(self, document: Description) -> None:
@@ -219,7 +221,7 @@ def find_run(name: str) -> Run | None:
     return run if _take_up(run, found, session, None) else None
 
 
-def _free_name(session: Any, run: Run, profile: str | None) -> str:  # noqa: ANN401  boto3's session
+def _free_name(session: Session, run: Run, profile: str | None) -> str:
     """Return the name of a run's next job; refuse while one is at work."""
     with aws.explained(f"looking for jobs of the run {run.name}"):
         last, taken = last_job(aws.client(session, "sagemaker"), run.name)
@@ -235,7 +237,7 @@ def _free_name(session: Any, run: Run, profile: str | None) -> str:  # noqa: ANN
     return next_name(run.name, taken)
 
 
-def _take_up(run: Run, found: Description, session: Any, profile: str | None) -> bool:  # noqa: ANN401
+def _take_up(run: Run, found: Description, session: Session, profile: str | None) -> bool:
     """Note a job that was launched elsewhere, unless nothing says any more what it was to do."""
     if (text := spec_of(found)) is None:
         return False
@@ -245,12 +247,7 @@ def _take_up(run: Run, found: Description, session: Any, profile: str | None) ->
 
 
 def _note(
-    run: Run,
-    spec: str,
-    document: Description,
-    session: Any,  # noqa: ANN401
-    profile: str | None,
-    price: Price,
+    run: Run, spec: str, document: Description, session: Session, profile: str | None, price: Price
 ) -> None:
     """Note where the job is, and keep the spec here: by it the run is taken up by its name."""
     path = run.workspace.job_spec

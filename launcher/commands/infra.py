@@ -1,11 +1,10 @@
 """`embedtune infra deploy`, `status`, `delete`: what jobs on SageMaker need, made once."""
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from job.errors import BackendError
 from launcher.commands.machine import machine_options
 
 if TYPE_CHECKING:
@@ -53,7 +52,7 @@ def deploy(
     *,
     yes: bool,
     dry_run: bool,
-    **given: Any,  # noqa: ANN401  what the stack is given, as `stack_parameters` takes it
+    **given: object,
 ) -> None:
     """Create the stack, or bring it up to date.
 
@@ -71,13 +70,8 @@ def deploy(
     session = open_session(profile, region)
     parameters = stack_parameters(session, given)
     if dry_run:
-        document = {
-            "stack": stack,
-            "region": session.region_name,
-            "parameters": parameters,
-            "template": template_text(),
-        }
-        click.echo(json.dumps(document, indent=2))
+        subject = {"stack": stack, "region": session.region_name, "parameters": parameters}
+        click.echo(json.dumps({**subject, "template": template_text()}, indent=2))
         return
     tells = f", a budget of ${budget} a month" if budget else ""
     click.echo(PLAN.format(name=stack, region=session.region_name, budget=tells), err=True)
@@ -93,14 +87,9 @@ def deploy(
 def status(stack: str, profile: str | None, region: str | None) -> None:
     """Show the stack's outputs."""
     from launcher.aws import open_session
-    from launcher.stack import read_stack
+    from launcher.stack import require_stack
 
-    session = open_session(profile, region)
-    found = read_stack(session, stack)
-    if found is None:
-        msg = f"There is no stack `{stack}` in {session.region_name}: `embedtune infra deploy`."
-        raise BackendError(msg)
-    _show(stack, found)
+    _show(stack, require_stack(open_session(profile, region), stack))
 
 
 @infra.command()

@@ -26,8 +26,7 @@ if TYPE_CHECKING:
 @click.option("--data", help="Pairs: a path, s3://…, a Hub id or builtin:aws-docs.")
 @click.option("--model", help="Base model: a Hub id, a folder, s3://… or builtin:minilm.")
 @click.option(
-    "--output",
-    help=f"What receives the results: a folder or s3://bucket/prefix.  {NAMED_OUTPUT}",
+    "--output", help=f"What receives the results: a folder or s3://bucket/prefix.  {NAMED_OUTPUT}"
 )
 @click.option(
     "--preset",
@@ -156,11 +155,7 @@ def _wanted_spec(
     from launcher.runs import Run
     from launcher.settings import default_output
 
-    options = {
-        key: json.dumps(value, ensure_ascii=False)
-        for key, value in given.items()
-        if value is not None
-    }
+    options = {k: json.dumps(v, ensure_ascii=False) for k, v in given.items() if v is not None}
     path = job_file
     if name and not job_file and set(options) <= {"output.uri"} and not settings:
         begun = local_folder(given["output.uri"] or default_output()) / name

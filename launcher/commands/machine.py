@@ -27,9 +27,8 @@ def machine_options(*names: str, **defaults: object) -> Callable[..., Any]:
                 "help": f"{backends}: {text}" if backends else text[:1].upper() + text[1:],
             }
             shown = each.metadata["shown"]
-            command = click.option(option_name(each.name), **_kind(each.type) | given | shown)(
-                command
-            )
+            option = click.option(option_name(each.name), **_kind(each.type) | given | shown)
+            command = option(command)
         return command
 
     return add

@@ -120,11 +120,8 @@ def _write_page(page: Path, groups: "Mapping[str, Mapping[str, Report]]") -> boo
     try:
         html = to_compare_html(groups)
     except ModuleNotFoundError as error:
-        click.echo(
-            f"`{page}` was not written: the package `{error.name}` is missing here: "
-            "`pip install 'embedtune[report]'`.",
-            err=True,
-        )
+        why = f"the package `{error.name}` is missing here: `pip install 'embedtune[report]'`"
+        click.echo(f"`{page}` was not written: {why}.", err=True)
         return False
     write_atomically(page, html)
     return True
