@@ -167,11 +167,15 @@ def read(s3):
     return {request.path for request in s3.requests if request.method == "GET" and request.sent}
 
 
+def stored(s3, name):
+    """Read all that a run has left in the bucket, by the files' names."""
+    start = f"runs/{name}/"
+    return {key.removeprefix(start): s3.get("box", key) for key in s3.keys("box", start)}
+
+
 def copy_run(s3, name, prefix, replaced=None):
     """Copy a run to another prefix, with some of its files replaced or, where None, left out."""
-    start = f"runs/{name}/"
-    files = {key.removeprefix(start): s3.get("box", key) for key in s3.keys("box", start)}
-    for path, data in (files | (replaced or {})).items():
+    for path, data in (stored(s3, name) | (replaced or {})).items():
         if data is not None:
             s3.put("box", f"{prefix}/{path}", data)
 
@@ -367,8 +371,7 @@ def test_an_unfinished_run_is_not_fetched(s3, first, elsewhere):
 
 def test_a_local_result_is_verified_where_it_lies(s3, first, elsewhere):
     """Fetching a run that is here already only proves it."""
-    start = "runs/first/"
-    files = {key.removeprefix(start): s3.get("box", key) for key in s3.keys("box", start)}
+    files = stored(s3, "first")
     folder = unpack(files, elsewhere / "results" / "mine")
     (folder / ".work").mkdir()
     fetch = ("fetch", "mine", "--output", "results", "--model")
@@ -505,11 +508,9 @@ def test_the_tuned_model_is_on_the_hub(s3, hub, first, tmp_path):
     repo = hub.repos["model", "me/tuned"]
     assert repo.private
     assert repo.tags == {"first": repo.branches["main"]}
-    start = "runs/first/"
-    stored = {key.removeprefix(start): s3.get("box", key) for key in s3.keys("box", start)}
     expected = {
         name.removeprefix("model/"): data
-        for name, data in stored.items()
+        for name, data in stored(s3, "first").items()
         if name.startswith(("model/", "report/", "logs/"))
     }
     files = hub.files("me/tuned", "first")
