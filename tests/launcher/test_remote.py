@@ -243,8 +243,8 @@ def test_another_machine_shows_the_same_report(s3, first, elsewhere):
     }
 
 
-def test_runs_are_listed_from_s3(s3, first, third, elsewhere, monkeypatch):
-    """By option, by environment and by the settings file alike; other folders are no runs."""
+def test_runs_are_listed_from_s3(s3, first, third, elsewhere):
+    """By option and by the settings file alike; other folders are no runs."""
     for name in ("first", "third"):
         copy_run(s3, name, f"listed/{name}")
     s3._store.get_bucket("box").keys["listed/first/manifest.json"].last_modified -= AN_HOUR
@@ -260,9 +260,6 @@ def test_runs_are_listed_from_s3(s3, first, third, elsewhere, monkeypatch):
     assert rows["first"][3] == "yes"
     assert (rows["third"][0], rows["third"][3]) == ("finished", "no")
     assert (rows["begun"][0], rows["begun"][2:]) == ("unfinished", ["", ""])
-    monkeypatch.setenv("EMBEDTUNE_OUTPUT", "s3://box/listed")
-    assert embedtune("ls") == (0, out, "")
-    monkeypatch.delenv("EMBEDTUNE_OUTPUT")
     (elsewhere / ".config" / "embedtune").mkdir(parents=True)
     (elsewhere / ".config" / "embedtune" / "config.toml").write_text('output = "s3://box/listed"')
     assert embedtune("ls") == (0, out, "")
@@ -428,9 +425,8 @@ def test_without_the_packages_of_pages_the_table_is_shown(first, second, elsewhe
     monkeypatch.setitem(sys.modules, "jinja2", None)
     code, out, err = embedtune("compare", "first", "second", "--output", RUNS)
     assert (code, "nDCG@10 on test set" in out) == (0, True)
-    assert all(
-        part in err for part in ("`compare.html`", "`jinja2`", "`pip install 'embedtune[report]'`")
-    )
+    for part in ("`compare.html`", "`jinja2`", "`pip install 'embedtune[report]'`"):
+        assert part in err
     assert not (elsewhere / "compare.html").exists()
 
 
