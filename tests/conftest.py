@@ -59,6 +59,10 @@ def write_jsonl(path, rows):
     return path
 
 
+def read_jsonl(path):
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+
 def build_encoder(folder, width=64):
     """Save a sentence-transformers model: two layers, random weights, a small vocabulary."""
     import torch
@@ -215,3 +219,15 @@ def tiny_spec(tiny_encoder, pairs_file, tiny_settings, tmp_path):
         return build_spec({}, settings)
 
     return make
+
+
+@pytest.fixture
+def forbidden(tmp_path):
+    """A folder that nobody may enter, not even root: who asks is nobody meanwhile."""
+    folder = tmp_path / "theirs"
+    folder.mkdir(mode=0)
+    was = os.geteuid()
+    if was == 0:
+        os.seteuid(65534)
+    yield folder
+    os.seteuid(was)

@@ -12,7 +12,6 @@ import pickle
 import re
 import shutil
 import struct
-import tarfile
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -22,7 +21,6 @@ from click.testing import CliRunner
 
 from job.__main__ import exit_code
 from job.errors import DataError, ModelError, SpecError, StorageError
-from job.fetch import fetch_model
 from job.machine import Machine
 from job.model import load_model
 from job.progress import log, log_to_stderr, tell
@@ -90,26 +88,6 @@ def test_no_pickle_of_a_model_is_read(model, ran, place):
     weights = model / place / "pytorch_model.bin"
     weights.write_bytes(pickle.dumps(Payload(ran)))
     assert f"`{weights}` is a pickle" in refusal(model)
-    assert not ran.exists()
-
-
-def test_a_pickle_in_a_channels_archive_is_not_even_unpacked(model, ran, tmp_path):
-    """Of an archive, as SageMaker makes them, only what may be loaded arrives."""
-    workspace = Workspace(tmp_path / "ml")
-    channel = workspace.channel_folder("model")
-    channel.mkdir(parents=True)
-    harmful = pickle.dumps(Payload(ran))
-    with tarfile.open(channel / "model.tar.gz", "w:gz") as archive:
-        archive.add(model, ".")
-        for name in ("pytorch_model.bin", "1_Pooling/rng_state.pth", "x.pkl"):
-            entry = tarfile.TarInfo(name)
-            entry.size = len(harmful)
-            archive.addfile(entry, io.BytesIO(harmful))
-
-    found = fetch_model(ModelSpec(base="me/model"), workspace, {}).path
-    load_model(ModelSpec(base="me/model"), CPU, found)
-    arrived = {path.relative_to(found) for path in found.rglob("*") if path.is_file()}
-    assert arrived == {path.relative_to(model) for path in model.rglob("*") if path.is_file()}
     assert not ran.exists()
 
 

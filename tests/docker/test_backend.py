@@ -142,16 +142,6 @@ def test_stop_from_another_folder_leaves_a_checkpoint(at_work, tmp_path):
     )
 
 
-def test_a_detached_job_that_ended_is_noted_by_whoever_looks(desk):
-    """`ls` finds the ended container, keeps its log and receipt, and removes it."""
-    place = desk(epochs=1)
-    assert place.run(*place.launch("--detach")).returncode == 0
-    docker("wait", *place.containers())
-    assert "finished" in place.run("ls").stdout
-    assert place.containers() == []
-    assert place.receipt()["exit_code"] == 0
-
-
 def test_the_command_of_a_dry_run_can_be_pasted(desk):
     """One document on stdout; its `command` starts the job in a shell."""
     place = desk(epochs=1)

@@ -5,12 +5,12 @@ import os
 import re
 import shutil
 import signal
-import time
 from uuid import uuid4
 
 import pytest
 from containers import docker
 from docker_desk import until
+from remote import wait_until
 
 from job import heartbeat
 
@@ -116,7 +116,7 @@ def test_a_run_of_several_hosts_is_one_to_every_command(desk_of, tmp_path):
     assert place.run(*place.launch("--hosts", "2", "--detach")).returncode == 0
     first, second = sorted(place.containers())
     assert (first[-7:], second[-7:]) == ("-algo-1", "-algo-2")
-    wait_for(lambda: place.run("logs", "r").stdout.count("at work") == 2)
+    wait_until(lambda: place.run("logs", "r").stdout.count("at work") == 2)
     assert "running" in place.run("status", "r").stdout
     stopped = place.run("stop", "r", cwd=tmp_path)
     assert (stopped.returncode, stopped.stderr.splitlines()[-1]) == (0, "The run r is unfinished.")
@@ -190,7 +190,7 @@ def test_a_killed_host_ends_the_other_and_the_run_goes_on(desk):
     launched = place.start("--hosts", "2")
     until(launched, "train: step=")
     # Its seal is the last of a checkpoint's files.
-    wait_for(lambda: list(place.results.glob(".work/checkpoints/checkpoint-*/digests.json")))
+    wait_until(lambda: list(place.results.glob(".work/checkpoints/checkpoint-*/digests.json")))
     docker("kill", max(place.containers()))
     _, said = launched.communicate(timeout=300)
     # A clock would measure what else this machine does.
@@ -210,10 +210,3 @@ def tuned_scores(output):
     report = json.loads((output / "r" / "report" / "report.json").read_text("utf-8"))
     scores = report["scores"]["tuned"]
     return {dimension: found["float32"]["ndcg@10"] for dimension, found in scores.items()}
-
-
-def wait_for(condition, seconds=120):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it never came to pass"
-        time.sleep(0.2)

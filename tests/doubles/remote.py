@@ -1,9 +1,10 @@
-"""What tests of S3 and the Hub share: a served S3, and clients in a fresh interpreter."""
+"""What tests of servers share: a served S3, clients in a fresh interpreter, waiting."""
 
 import inspect
 import json
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 
 import pytest
@@ -65,6 +66,15 @@ def in_client(environment, function, *arguments):
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def wait_until(condition, seconds=300):
+    """Wait for what happens soon; return it."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "it never came to pass"
+        time.sleep(0.02)
+    return found
 
 
 def files_of(folder):

@@ -1,7 +1,8 @@
 """The SageMaker server of the tests: boto3 finds in it what it would find at AWS, and jobs run.
 
-That it runs the real job, takes the instance type that is left, ends with the code of any host and
-sends the last lines late, the launcher's tests show.
+That it runs the real job, on one host or on several, takes the instance type that is left, ends
+with the code of any host, stops and describes it, and sends the last lines late, the launcher's
+tests show.
 """
 
 import io
@@ -10,7 +11,6 @@ import os
 import re
 import sys
 import tarfile
-import time
 from contextlib import closing
 from pathlib import Path
 
@@ -18,8 +18,9 @@ import boto3
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
-from sagemaker_server import Call, SageMaker
-from sagemaker_transfer import LOG_GROUP, Mirror
+from remote import wait_until
+from sagemaker_server import SageMaker
+from sagemaker_transfer import Mirror
 
 ACCOUNT = "123456789012"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/trainer"
@@ -33,6 +34,10 @@ SESSION = boto3.Session("test", "test", region_name="us-east-1")
 # What a spot job, or any job that waits to be stopped, is made of.
 WAIT = "import time; open('checkpoints/on', 'w'); time.sleep(600)"
 IGNORE = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+CHILD = (
+    "import subprocess, sys; "
+    "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)']); "
+)
 
 
 @pytest.fixture
@@ -43,23 +48,13 @@ def server():
 
 
 @pytest.fixture
-def client_of(server):
-    """Make clients that find the server without a word in the environment."""
-    made = []
-
-    def make(service):
-        config = Config(retries={"total_max_attempts": 1}, parameter_validation=False)
-        made.append(SESSION.client(service, endpoint_url=server.s3.endpoint, config=config))
-        return made[-1]
-
-    yield make
-    for client in made:
-        client.close()
-
-
-@pytest.fixture
-def client(client_of):
-    return client_of("sagemaker")
+def client(server):
+    """A client that finds the server without a word in the environment."""
+    config = Config(retries={"total_max_attempts": 1}, parameter_validation=False)
+    with closing(
+        SESSION.client("sagemaker", endpoint_url=server.s3.endpoint, config=config)
+    ) as client:
+        yield client
 
 
 @pytest.fixture
@@ -128,31 +123,8 @@ def refusal(call, *arguments, **fields):
     return raised.value.response["Error"]["Code"], raised.value.response["Error"]["Message"]
 
 
-def lines_of(logs, name="first"):
-    """Read what a job's containers said, by the names of their hosts."""
-    if not logs.describe_log_groups()["logGroups"]:
-        return {}
-    streams = logs.describe_log_streams(logGroupName=LOG_GROUP)["logStreams"]
-    found = {}
-    for stream in (each["logStreamName"] for each in streams):
-        fields = {"logGroupName": LOG_GROUP, "logStreamName": stream}
-        events = logs.get_log_events(**fields, startFromHead=True)["events"]
-        host = re.fullmatch(rf"{name}/(algo-\d)-\d{{10}}", stream)[1]
-        found.setdefault(host, []).append([event["message"] for event in events])
-    return found
-
-
 def stages(description):
     return [entry["Status"] for entry in description["SecondaryStatusTransitions"]]
-
-
-def wait_until(condition, seconds=120):
-    """Wait for what happens soon; return it."""
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    return found
 
 
 def wait_for_object(server, key="checkpoints/on"):
@@ -236,34 +208,6 @@ def test_a_job_finds_its_tree_and_its_environment(server, run, monkeypatch, isol
     assert not any(Path(path).exists() for path in (home, found["folder"]))
 
 
-def test_a_description_says_what_was_asked_for_and_what_happened(client, run):
-    """All of the request but the tags, and the job's stages one after the other."""
-    asked = {"HyperParameters": {"a": "1"}, "Environment": {"B": "2"}}
-    run("open('model/weights', 'w').write('1')", **asked, Tags=[{"Key": "run", "Value": "first"}])
-    found = client.describe_training_job(TrainingJobName="first")
-    transitions = found.pop("SecondaryStatusTransitions")
-    order = ["CreationTime", "TrainingStartTime", "TrainingEndTime", "LastModifiedTime"]
-    times = [found.pop(name) for name in order]
-    assert times == sorted(times)
-    del found["ResponseMetadata"]
-    assert found == a_request() | asked | {
-        "TrainingJobArn": f"arn:aws:sagemaker:us-east-1:{ACCOUNT}:training-job/first",
-        "InputDataConfig": [a_channel("program", "s3://box/programs/first/")],
-        "TrainingJobStatus": "Completed",
-        "SecondaryStatus": "Completed",
-        "TrainingTimeInSeconds": 1,
-        "BillableTimeInSeconds": 1,
-        "ModelArtifacts": {"S3ModelArtifacts": "s3://box/runs/first/output/model/"},
-        "EnableNetworkIsolation": False,
-        "EnableInterContainerTrafficEncryption": False,
-        "EnableManagedSpotTraining": False,
-    }
-    stages = ["Starting", "Downloading", "Training", "Uploading", "Completed"]
-    assert [entry["Status"] for entry in transitions] == stages
-    ends = [entry["EndTime"] for entry in transitions]
-    assert [entry["StartTime"] for entry in transitions[1:]] == ends[:-1]
-
-
 @pytest.mark.parametrize(
     ("uri", "files"),
     [
@@ -284,14 +228,15 @@ def test_a_channel_holds_all_objects_whose_keys_begin_so(server, run, uri, files
 
 
 @pytest.mark.parametrize("uri", ["s3://box/nothing/", "s3://no-such-bucket/pairs/"])
-def test_missing_data_fails_the_job_before_it_runs(server, client_of, run, uri):
+def test_missing_data_fails_the_job_before_it_runs(server, run, uri):
     """There is no exit code and no log."""
     description = run(InputDataConfig=[a_channel("data", uri)])
     assert stages(description) == ["Starting", "Downloading", "Failed"]
     reason = f'ClientError: Data download failed:No S3 objects found under S3 URL "{uri}" '
     assert description["FailureReason"].startswith(reason)
     assert server.jobs["first"].exit_codes == []
-    assert lines_of(client_of("logs")) == {}
+    with closing(SESSION.client("logs", endpoint_url=server.s3.endpoint)) as logs:
+        assert logs.describe_log_groups()["logGroups"] == []
 
 
 def test_results_are_uploaded_as_archives(server, run):
@@ -317,30 +262,6 @@ def test_a_failure_leaves_data_but_no_model(server, run):
     assert "ModelArtifacts" not in description
 
 
-def test_a_stopped_job_ends_its_step_and_keeps_its_model(server, client, submit):
-    """`Stopping` at once, SIGTERM, and what it then leaves is uploaded; twice is as once."""
-    program = (
-        "import signal, sys\n"
-        "def stop(*_):\n    open('model/a', 'w').write('1'); sys.exit(10)\n"
-        f"signal.signal(signal.SIGTERM, stop)\n{WAIT}"
-    )
-    submit(program, **KEPT)
-    wait_for_object(server)
-    for _ in range(2):
-        client.stop_training_job(TrainingJobName="first")
-        status = client.describe_training_job(TrainingJobName="first")["TrainingJobStatus"]
-        assert status in ("Stopping", "Stopped")
-    description = server.wait("first")
-    assert stages(description) == [
-        *("Starting", "Downloading", "Training", "Stopping", "Uploading", "Stopped"),
-    ]
-    assert description["TrainingJobStatus"] == "Stopped"
-    assert server.jobs["first"].exit_codes == [10]
-    assert server.s3.keys("box", "runs/") == ["runs/first/output/model/a"]
-    code, text = refusal(client.stop_training_job, TrainingJobName="first")
-    assert (code, text.rpartition(" ")[2]) == ("ValidationException", "Stopped.")
-
-
 def test_a_job_can_be_stopped_before_it_has_a_host(server, client, submit):
     """It is never billed."""
     server.settings.starting_seconds = 30
@@ -351,23 +272,17 @@ def test_a_job_can_be_stopped_before_it_has_a_host(server, client, submit):
     assert description.keys().isdisjoint({"TrainingStartTime", "BillableTimeInSeconds"})
 
 
-def test_who_ignores_sigterm_is_killed_with_all_processes_that_it_started(server, client, submit):
-    child = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'import time; "
-    submit(f"{IGNORE}{child}time.sleep(600)']); {WAIT}", **KEPT)
-    wait_for_object(server)
-    client.stop_training_job(TrainingJobName="first")
-    assert server.wait("first", timeout=60)["TrainingJobStatus"] == "Stopped"
-    assert server.jobs["first"].exit_codes == [137]
-
-
-@pytest.mark.parametrize("ignores", ["", IGNORE])
-def test_the_time_limit_stops_a_job(run, ignores):
-    """However it takes it."""
-    description = run(ignores + WAIT, **KEPT, StoppingCondition={"MaxRuntimeInSeconds": 1})
+@pytest.mark.parametrize(
+    ("program", "code"), [(WAIT, 143), (f"{IGNORE}{CHILD}{WAIT}", 137)], ids=["obeys", "ignores"]
+)
+def test_the_time_limit_stops_a_job(server, run, program, code):
+    """Who ignores SIGTERM is killed, with all processes that it started."""
+    description = run(program, **KEPT, StoppingCondition={"MaxRuntimeInSeconds": 1})
     assert description["TrainingJobStatus"] == "Stopped"
     assert stages(description)[-3:] == ["Stopping", "Uploading", "MaxRuntimeExceeded"]
     assert "FailureReason" not in description
     assert description["BillableTimeInSeconds"] >= 2
+    assert server.jobs["first"].exit_codes == [code]
 
 
 def test_a_spot_job_waits_no_longer_than_it_may(server, run):
@@ -503,20 +418,6 @@ def test_quotas_count_the_jobs_that_run(server, run, submit):
     assert "training warm pool usage' is 0" in text
 
 
-def test_calls_tell_what_launchers_asked_for(server, client, client_of, run):
-    """Any service's; what jobs do under their role, and hosts for them, stands elsewhere.
-
-    Requests are kept byte for byte, to be compared with what another client sends.
-    """
-    sent = []
-    client.meta.events.register("before-send", lambda request, **_: sent.append(request.body))
-    client_of("s3").put_object(Bucket="box", Key="a", Body=b"1")
-    run("import boto3; boto3.client('s3').head_object(Bucket='box', Key='a')")
-    assert server.calls == [Call("s3", "PUT /box/a"), Call("sagemaker", "CreateTrainingJob")]
-    assert server.job_calls == [Call("s3", "HEAD /box/a")]
-    assert server.jobs["first"].body == sent[0]
-
-
 def test_jobs_are_listed(server, client, run):
     """By parts of their names, by age and in pages; an unknown one is not found."""
     for name in ("b-one", "a-two", "b-three"):
@@ -558,30 +459,6 @@ from pathlib import Path
 config = json.loads(Path("input/config/resourceconfig.json").read_text())
 me = config["current_host"]
 """
-SHARE = """
-Path("model", me).write_text(os.environ["EMBEDTUNE_RENDEZVOUS"])
-Path("checkpoints", me).write_text(" ".join(sorted(os.listdir("checkpoints"))))
-print("on", config["network_interface_name"], config["hosts"], config["instance_groups"])
-"""
-
-
-def test_each_of_several_hosts_has_a_tree_of_its_own(server, client_of, run):
-    """They know each other and where to meet; what they leave is gathered, and kept, in one place.
-
-    Real hosts meet by their names; subprocesses have none.
-    """
-    server.s3.put("box", "checkpoints/old", b"")
-    assert run(MEMBER + SHARE, **several(), **KEPT)["TrainingJobStatus"] == "Completed"
-    job, hosts = server.jobs["first"], ["algo-1", "algo-2"]
-    assert (job.exit_codes, job.host_codes) == ([0], [dict.fromkeys(hosts, 0)])
-    group = {"instance_group_name": "homogeneousCluster", "instance_type": "ml.g5.2xlarge"}
-    said = f"on eth0 {hosts} {[group | {'hosts': hosts}]}"
-    assert lines_of(client_of("logs")) == {host: [[said]] for host in hosts}
-    meeting = {server.s3.get("box", f"runs/first/output/model/{host}") for host in hosts}
-    assert len(meeting) == 1
-    assert meeting.pop().startswith(b"127.0.0.1:")
-    # Each began with what was there already.
-    assert {server.s3.get("box", f"checkpoints/{host}") for host in hosts} == {b"old"}
 
 
 def test_two_hosts_must_not_leave_a_file_of_the_same_name(server, run):

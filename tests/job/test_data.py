@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from conftest import distinct_rows, write_jsonl
+from conftest import distinct_rows, read_jsonl, write_jsonl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -146,10 +146,6 @@ def usable(rows):
 
 def normalized(rows):
     return [(normalize(row["anchor"]), normalize(row["positive"])) for row in rows]
-
-
-def read_jsonl(path):
-    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
 
 
 def read_qrels(path):

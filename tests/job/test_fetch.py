@@ -647,9 +647,8 @@ def test_trusted_code_comes_along_and_what_is_too_large_does_not(hub, tmp_path):
     got = [path for method, path in hub.requests if method == "GET" and "/resolve/" in path]
     assert [path for path in got if not path.endswith("README.md")] == []
     case = {"model.base": "me/tiny", "model.trust_remote_code": "true"}
-    names = in_client(environment, fetch_cases, str(tmp_path), {"trusted": case})["trusted"][
-        "model"
-    ]
+    found = in_client(environment, fetch_cases, str(tmp_path), {"trusted": case})
+    names = found["trusted"]["model"]
     assert "modeling.py" in names
     assert "pytorch_model.bin" not in names
 

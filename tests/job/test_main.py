@@ -125,35 +125,6 @@ def test_a_workspace_that_cannot_be_written_does_not_hide_the_failure(tmp_path, 
     assert capsys.readouterr().err == "Error: What is wrong.\n"
 
 
-def test_a_second_process_leaves_the_first_ones_run_alone(workspace, tiny_spec):
-    """It is refused with code 6 and writes nothing: a failure file would be the first one's."""
-    give_spec(workspace, tiny_spec())
-    with workspace.locked():
-        before = sorted(workspace.root.rglob("*"))
-        done = train(workspace)
-        assert sorted(workspace.root.rglob("*")) == before
-    assert (done.returncode, done.stderr) == (
-        6,
-        f"Error: Another process is working on `{workspace.root}`; wait for it or stop it.\n",
-    )
-
-
-def test_too_little_data_is_a_data_error(workspace, tiny_spec, tmp_path):
-    """Code 4, one line on stderr and in the failure file, no traceback, and nothing on stdout."""
-    few = tmp_path / "few.jsonl"
-    rows = [{"question": f"What is {n}?", "context": f"A number, {n}"} for n in range(20)]
-    few.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
-    give_spec(workspace, tiny_spec(data__source=str(few)))
-
-    done = train(workspace)
-
-    (line,) = workspace.failure.read_text("utf-8").splitlines()
-    assert line.startswith(f"`{few}` leaves 2 test queries of 20 usable rows")
-    assert (done.returncode, done.stdout) == (4, "")
-    assert done.stderr.splitlines()[-1] == f"Error: {line}"
-    assert "Traceback" not in done.stderr
-
-
 @pytest.mark.parametrize(
     ("taken", "line"),
     [

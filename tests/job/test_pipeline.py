@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import reports
+from conftest import read_jsonl, write_jsonl
 from tiny_training import tiny_training
 
 from job.cache import load_seconds
@@ -109,15 +110,6 @@ def prompted(run_job, half_trained):
         model__query_prompt=json.dumps(PROMPTS["query"]),
         model__document_prompt=json.dumps(PROMPTS["document"]),
     )
-
-
-def read_jsonl(path):
-    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-
-
-def write_jsonl(path, rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
-    return path
 
 
 def sha256(path):

@@ -1,6 +1,7 @@
 """Places: folders on disk and in S3 keep and give the same, and fail in one line."""
 
 import errno
+import random
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -216,6 +217,22 @@ def test_the_bucket_itself_is_a_place_and_any_other_address_a_folder(s3, tmp_pat
 # What only S3 does.
 
 
+def test_a_large_object_comes_in_parts_and_a_long_list_in_pages(s3, bucket, make_file, tmp_path):
+    """Above 8 MiB an object goes up in parts and comes down in ranges; S3 lists 1,000 at a time."""
+    data = random.Random(0).randbytes(17 * MIB)
+    bucket.put({"big": make_file(data)})
+    bucket.get(bucket.files(), tmp_path / "back")
+    assert s3.get("box", "runs/big") == below(tmp_path / "back")["big"] == data
+    parts = sorted(r.received for r in s3.requests if r.method == "PUT")
+    ranges = sorted(r.sent for r in s3.requests if r.method == "GET" and r.path.endswith("big"))
+    assert parts == ranges == [MIB, 8 * MIB, 8 * MIB]
+    for number in range(1001):
+        s3.put("box", f"many/{number:04d}/x", b"")
+    many = S3Place("s3://box/many")
+    assert names(many) == [f"{number:04d}/x" for number in range(1001)]
+    assert len(many.folders()) == 1001
+
+
 @pytest.mark.parametrize("key", ["alias/mine", None], ids=["a key", "none"])
 def test_the_kms_key_encrypts_all_that_is_written(s3, make_file, key):
     """Texts, files and files in parts, in a joined place too; without one the bucket decides."""
@@ -276,6 +293,18 @@ OPERATIONS = {
     "write": lambda place, _, __: place.write("write", ""),
     "put": lambda place, source, __: place.put({"put": source}),
 }
+
+
+def test_a_bucket_in_another_region_is_found(s3, make_file, tmp_path):
+    """The client signs for the region that S3 names, in everything that it does."""
+    s3.bucket("far", region="eu-central-1")
+    s3.redirect("far", "eu-central-1")
+    for work in OPERATIONS.values():
+        forget_client()
+        work(S3Place("s3://far/runs"), make_file(b"1"), tmp_path / "back")
+    assert s3.keys("far") == ["runs/put", "runs/write"]
+
+
 RUNS = "s3://box/runs"
 FAILED = {
     "files": f"`{RUNS}` cannot be read: ",

@@ -2,13 +2,13 @@
 
 import subprocess
 import sys
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 from moto.backends import get_backend
 from moto_stacks import mended_stacks
+from remote import wait_until
 from sagemaker_server import ACCOUNT, REGION, SageMaker
 from sagemaker_transfer import LOG_GROUP
 
@@ -79,19 +79,12 @@ class Account:
 
     def wait_for(self, name: str, text: str) -> None:
         """Wait until a job has said something."""
-        self.wait_until(lambda: any(text in line for line in self.lines(name)))
+        wait_until(lambda: any(text in line for line in self.lines(name)))
 
     @staticmethod
     def finish(process: subprocess.Popen, seconds: float = 300) -> Done:
         out, err = process.communicate(timeout=seconds)
         return Done(process.returncode, out, err)
-
-    @staticmethod
-    def wait_until(condition, seconds: float = 300) -> None:
-        deadline = time.monotonic() + seconds
-        while not condition():
-            assert time.monotonic() < deadline, "it never came to pass"
-            time.sleep(0.02)
 
 
 @pytest.fixture(scope="module")

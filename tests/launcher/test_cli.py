@@ -300,18 +300,14 @@ REFUSED = [
         ["--data", "pairs.jsonl", "--output", "s3://My_Bucket/runs", "--name", "n"],
         "`s3://My_Bucket",
     ),
-    (["broken.yaml"], "`broken.yaml` is not valid YAML in line 2"),
     (["latin.yaml"], "`latin.yaml` is not UTF-8"),
-    (["list.yaml"], "`list.yaml` holds a list"),
 ]
 
 
 @pytest.mark.parametrize(("arguments", "part"), REFUSED, ids=lambda value: str(value)[:40])
 def test_a_wrong_spec_is_exit_code_3_and_leaves_nothing(folder, arguments, part):
     """One line that says what to type; no folder of a run that never began."""
-    (folder / "broken.yaml").write_text("data:\n  columns: [a, b", "utf-8")
     (folder / "latin.yaml").write_bytes("model: {name: Größe}\n".encode("latin-1"))
-    (folder / "list.yaml").write_text("- data\n", "utf-8")
     before = sorted(folder.rglob("*"))
     code, out, err = run("launch", *arguments)
     assert (code, out, len(err.splitlines())) == (3, "", 1)
@@ -372,7 +368,5 @@ def test_every_field_can_be_set_on_the_command_line(folder):
     """Even the defaults, as the README's table shows them, are taken by `--set`."""
     settings = [f"{name}={default}" for name, default, _ in field_rows()]
     options = [part for setting in settings for part in ("--set", setting)]
-    document = dry_run("--data", "pairs.jsonl", *options)
-    assert document["spec"] == build_spec({"data": {"source": "pairs.jsonl"}}).model_dump(
-        mode="json"
-    )
+    expected = build_spec({"data": {"source": "pairs.jsonl"}}).model_dump(mode="json")
+    assert dry_run("--data", "pairs.jsonl", *options)["spec"] == expected

@@ -42,14 +42,6 @@ def answer_events(logs, stream, lines, *, after=None, token):
     logs.stubber.add_response("get_log_events", answer, asked)
 
 
-def answer(logs, *streams):
-    """Answer one look at streams, each of which has one line and no more."""
-    answer_streams(logs, streams)
-    for stream in streams:
-        answer_events(logs, stream, [f"of {stream}"], token="f/1")
-        answer_events(logs, stream, [], after="f/1", token="f/1")
-
-
 def test_all_pages_are_read_until_one_is_the_same_again(logs):
     """A page may be empty with more behind it; the next look begins where the last one ended."""
     log = CloudLog(logs, "first")
@@ -64,19 +56,6 @@ def test_all_pages_are_read_until_one_is_the_same_again(logs):
     answer_events(logs, "algo-1-100", ["d"], after="f/3", token="f/4")
     answer_events(logs, "algo-1-100", [], after="f/4", token="f/4")
     assert list(log.new_lines()) == ["c", "d"]
-
-
-@pytest.mark.parametrize(
-    ("streams", "lines"),
-    [
-        (("algo-1-100", "algo-2-101"), ["algo-1: of algo-1-100", "algo-2: of algo-2-101"]),
-        # A host that was taken away and its successor are one, which needs no name.
-        (("algo-1-100", "algo-1-200"), ["of algo-1-100", "of algo-1-200"]),
-    ],
-)
-def test_the_lines_of_several_hosts_follow_their_names(logs, streams, lines):
-    answer(logs, *streams)
-    assert list(CloudLog(logs, "first").new_lines()) == lines
 
 
 def test_before_an_accounts_first_line_there_is_no_group(logs):

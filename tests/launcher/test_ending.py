@@ -3,7 +3,7 @@
 import pytest
 
 from job.errors import BackendError, DataError, OutOfMemory, Stopped, StorageError, TimeLimit
-from launcher.ending import OUT_OF_MEMORY, TIMES, ending, machines
+from launcher.ending import OUT_OF_MEMORY, TIMES, ending
 
 
 @pytest.mark.parametrize(
@@ -52,19 +52,3 @@ def test_what_sagemaker_itself_found_is_told_with_advice(reason, error, advice):
 
 def test_a_failure_without_a_reason_is_one_of_the_backend():
     assert failed() == (BackendError.exit_code, "SageMaker says: no reason")
-
-
-SELECTED = {"SelectedInstanceType": "ml.g5.4xlarge", "SelectedInstanceCount": 3}
-
-
-@pytest.mark.parametrize(
-    ("resources", "expected"),
-    [
-        ({"InstanceType": "ml.g5.2xlarge", "InstanceCount": 2}, ("ml.g5.2xlarge", 2)),
-        # Of several types one is chosen, if any is free.
-        ({"InstancePreferences": []}, ("", 1)),
-        ({"InstancePreferences": []} | SELECTED, ("ml.g5.4xlarge", 3)),
-    ],
-)
-def test_the_machines_are_those_that_were_used(resources, expected):
-    assert machines({"ResourceConfig": resources}) == expected

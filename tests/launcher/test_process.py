@@ -435,18 +435,6 @@ def test_a_job_that_was_killed_is_explained(
 # Folders that may not be entered.
 
 
-@pytest.fixture
-def forbidden(tmp_path):
-    """A folder that nobody may enter, not even root: who asks is nobody meanwhile."""
-    folder = tmp_path / "theirs"
-    folder.mkdir(mode=0)
-    was = os.geteuid()
-    if was == 0:
-        os.seteuid(65534)
-    yield folder
-    os.seteuid(was)
-
-
 @pytest.mark.parametrize(
     ("field", "error"), [("data.source", DataError), ("model.base", ModelError)]
 )

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hub_server import Hub
 from moto.backends import get_backend
-from remote import in_client
+from remote import in_client, wait_until
 from sagemaker_server import ACCOUNT, REGION, Call
 
 from job.errors import (
@@ -85,7 +85,7 @@ def first(account, tmp_path_factory):
     account.server.add_image("embedtune", "1")
     launch = ("launch", "--backend", "sagemaker", "--name", "first", *account.tiny)
     launcher = account.start(folder, *launch)
-    account.wait_until(lambda: is_training(account, "spot"))
+    wait_until(lambda: is_training(account, "spot"))
     account.server.interrupt("spot")
     done = account.finish(launcher)
     assert done.code == 0, done.err

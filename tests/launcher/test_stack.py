@@ -197,6 +197,10 @@ def nothing_is_left(account):
 
 STACK = "arn:aws:cloudformation:eu-west-1:123456789012:stack/embedtune/1"
 CHANGE = "arn:aws:cloudformation:eu-west-1:123456789012:changeSet/embedtune/1"
+ROLE_IN_USE = [
+    ("embedtune", "DELETE_IN_PROGRESS", ""),
+    ("Role", "DELETE_FAILED", "It is in use."),
+]
 
 
 @pytest.fixture
@@ -266,12 +270,7 @@ def test_a_failure_is_that_of_the_first_resource_not_of_those_cancelled_for_it(c
 def test_a_stack_that_cannot_be_deleted_is_told_with_the_reason(cloud):
     cloud.add("delete_stack", {}, {"StackName": STACK})
     answer_status(cloud, "DELETE_FAILED")
-    answer_events(
-        cloud,
-        ("embedtune", "DELETE_IN_PROGRESS", ""),
-        ("Role", "DELETE_FAILED", "It is in use."),
-        ("embedtune", "DELETE_FAILED", ""),
-    )
+    answer_events(cloud, *ROLE_IN_USE, ("embedtune", "DELETE_FAILED", ""))
     with pytest.raises(BackendError, match=r"was not deleted: Role .*: It is in use\. "):
         cloudformation.delete(cloud, {"StackId": STACK, "StackName": "embedtune"})
 
@@ -316,12 +315,7 @@ def test_credentials_that_expire_while_a_stack_is_awaited_are_told(cloud):
 )
 def test_a_half_made_stack_is_told_with_the_reason_of_its_last_operation(cloud, status, parts):
     if status != "UPDATE_IN_PROGRESS":
-        answer_events(
-            cloud,
-            ("embedtune", "DELETE_IN_PROGRESS", ""),
-            ("Role", "DELETE_FAILED", "It is in use."),
-            ("embedtune", status, ""),
-        )
+        answer_events(cloud, *ROLE_IN_USE, ("embedtune", status, ""))
     found = {"StackName": "embedtune", "StackId": STACK, "StackStatus": status}
     with pytest.raises(BackendError) as told:
         cloudformation.require_usable(cloud, found)

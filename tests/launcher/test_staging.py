@@ -5,9 +5,7 @@ from pathlib import Path
 import pytest
 
 from job.errors import StorageError
-from job.spec_document import build_spec
-from job.workspace import Workspace
-from launcher.staging import fill_channel, stage
+from launcher.staging import fill_channel
 
 
 @pytest.fixture
@@ -27,27 +25,11 @@ def tree(folder):
     return {path.relative_to(folder).as_posix(): path.read_text("utf-8") for path in files}
 
 
-BEIR = {
-    "corpus.jsonl": '{"_id": "d1", "text": "t"}\n',
-    "queries.jsonl": '{"_id": "q1", "text": "q"}\n',
-    "qrels/train.tsv": "query-id\tcorpus-id\tscore\nq1\td1\t1\n",
-    "qrels/test.tsv": "query-id\tcorpus-id\tscore\n",
-}
-
-
 @pytest.mark.parametrize("name", ["pairs.jsonl", "Größe 😀.csv.gz", ".hidden.jsonl", "no suffix"])
 def test_a_file_keeps_its_name_in_the_channel(tmp_path, channel, name):
     """Its suffix says the format, so the name must not change."""
     fill_channel(write(tmp_path / "in" / name), channel)
     assert tree(channel) == {name: "text"}
-
-
-def test_a_folder_becomes_the_channel_in_its_own_shape(tmp_path, channel):
-    """A BEIR folder is recognised by its shape; the folder itself is not nested in the channel."""
-    for name, text in BEIR.items():
-        write(tmp_path / "beir" / name, text)
-    fill_channel(tmp_path / "beir", channel)
-    assert tree(channel) == BEIR
 
 
 def test_a_staged_file_takes_no_space_where_links_are_possible(tmp_path, channel):
@@ -102,19 +84,3 @@ def test_what_is_only_promised_is_named_in_one_line(tmp_path, channel):
         line = str(caught.value)
         assert line.startswith(f"`{source}` cannot be staged to `{channel}`: ")
         assert (part in line, "\n" in line) == (True, False)
-
-
-def test_staging_fills_every_channel_and_writes_the_spec(tmp_path):
-    """All that a job needs lies in its workspace, the spec as `job.json` of its own channel."""
-    workspace = Workspace(tmp_path / "ml")
-    pairs = write(tmp_path / "pairs.jsonl", "pairs")
-    test = write(tmp_path / "held-out" / "test.csv", "test").parent
-    spec = build_spec({}, {"data.source": str(pairs), "data.test": str(test)})
-
-    stage(workspace, spec, {"data": pairs, "test": test})
-    assert tree(workspace.root / "input" / "data") == {
-        "data/pairs.jsonl": "pairs",
-        "test/test.csv": "test",
-        "spec/job.json": spec.to_json(),
-    }
-    assert workspace.read_spec() == spec
