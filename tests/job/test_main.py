@@ -24,7 +24,7 @@ MISSING = "The package `bm25s` is missing here: `pip install 'embedtune[train]'`
 # What Python, the system and the libraries raise, and what it means here.
 THEIRS = [
     (KeyboardInterrupt(), 10, INTERRUPTED),
-    (MemoryError(), 14, MEMORY.format("no details")),
+    (MemoryError(), 14, MEMORY.format("MemoryError")),
     (
         MemoryError("Unable to allocate 74.5 GiB\nand more"),
         14,
