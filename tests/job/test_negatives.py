@@ -168,7 +168,7 @@ def test_rows_that_lack_nothing_are_left_and_those_that_share_one_context_refuse
     """Where every other row answers alike there is nothing to fill up with."""
     assert fill(pairs, seed=0) is pairs
     one = replace(uneven, documents=np.zeros(len(uneven), np.int64))
-    with pytest.raises(DataError, match="nearly all rows share one context"):
+    with pytest.raises(DataError, match="nearly all share one context"):
         fill(one, seed=0)
 
 
