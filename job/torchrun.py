@@ -36,7 +36,9 @@ def run_workers(topology: Topology, workspace: Workspace, name: str) -> int:
     """Run this command once a GPU on this host, beside the other hosts; return its exit code."""
     # Of an earlier start.
     workspace.failure.unlink(missing_ok=True)
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    # The workers say what there is to say; torchrun logs a stack trace where another host leaves its
+    # last barrier, and closes the store, a moment earlier.
+    logging.disable(logging.CRITICAL)
     use_interface(topology)
     passed: list[int] = []
 

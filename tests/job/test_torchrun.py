@@ -5,6 +5,8 @@ The processes are real and started by torchrun; what they run is a tiny command 
 
 import os
 import signal
+import subprocess
+import sys
 from dataclasses import dataclass
 
 import pytest
@@ -83,6 +85,7 @@ def start(tmp_path):
         hosts.append(host)
         return host
 
+    begin.folder = folder.parent
     yield begin
     for host in hosts:
         host.kill()
@@ -107,6 +110,38 @@ def test_processes_run_the_same_command_with_a_share_of_the_cores(start, tmp_pat
         f"rank {rank} of 2: {command} {cores}" for rank in (0, 1)
     ]
     assert (found.code, found.failure) == (0, None)
+
+
+LEFT_ALONE = """
+import os, sys
+from job.__main__ import main
+from torch.distributed import DistNetworkError
+from torch.distributed.elastic.utils import store
+
+def barrier(**_):
+    raise DistNetworkError("Failed to recv, got 0 bytes.")
+
+store.barrier = barrier
+os.chdir(os.environ["FOLDER"])
+main()
+"""
+
+
+def test_a_host_that_leaves_the_last_barrier_first_is_no_failure(start, tmp_path):
+    """Of two hosts that are done, the one with the store may be gone before the other looks."""
+    folder = start.folder
+    variables = {"EMBEDTUNE_PROCESSES": "2", "DOING": "exits 0,exits 0", "FOLDER": str(folder)}
+    arguments = ["train", "--workspace", str(tmp_path / "ml"), "--device", "cpu"]
+
+    done = subprocess.run(
+        [sys.executable, "-c", LEFT_ALONE, *arguments],
+        env=os.environ | variables,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 LOST = "Another process of the run has gone"
