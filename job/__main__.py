@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from job.errors import (
+from job.core.errors import (
     EmbedtuneError,
     Interrupted,
     MachineError,
@@ -28,12 +28,12 @@ from job.errors import (
     StorageError,
     first_line,
 )
+from job.core.formatting import on_one_line
 from job.memory import is_out_of_memory
 from job.spec import JobSpec
 from job.spec_document import build_spec, parse_assignments
 from job.topology import read_topology
 from job.torchrun import PEER_LOST, PEER_LOST_SECONDS, PeerLost, is_worker, run_workers
-from job.wording import on_one_line
 from job.workspace import DEFAULT_ROOT, Workspace
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from job.core.errors import ModelError, StorageError
 from job.data import Dataset, inspect_dataset, require_enough
-from job.errors import ModelError, StorageError
 from job.fetch import fetch_data, fetch_model
 from job.probe import load_probe
 from job.significance import detectable_lift

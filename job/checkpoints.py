@@ -7,7 +7,7 @@ from safetensors import SafetensorError
 from sentence_transformers import SentenceTransformer
 
 from job import process_group
-from job.errors import MachineError, TrainingError, first_line
+from job.core.errors import MachineError, TrainingError, first_line
 from job.evaluate import Validation, metric_key
 from job.model import Model
 from job.progress import warn

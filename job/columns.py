@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from job.errors import DataError
+from job.core.errors import DataError
 from job.records import SURPLUS
 from job.spec import Columns
 

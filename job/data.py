@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from job import splits
+from job.core.errors import DataError
 from job.corpus import Corpus as Corpus  # noqa: PLC0414  others know it from here
 from job.corpus import build_corpus, numbered_ids
-from job.errors import DataError
 from job.pairs import count_reasons
 from job.rows import (
     Channels,

@@ -8,7 +8,7 @@ from pathlib import Path
 from transformers import TrainerCallback
 from transformers import TrainerControl as Control
 
-from job.errors import MachineError
+from job.core.errors import MachineError
 from job.model import Model
 from job.workspace import Workspace
 

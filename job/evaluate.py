@@ -9,8 +9,8 @@ import torch
 
 from job import process_group
 from job.bm25 import rank_bm25
+from job.core.errors import SpecError
 from job.data import Corpus, Queries
-from job.errors import SpecError
 from job.mapped import empty_matrix
 from job.memory import retry_on_oom
 from job.model import Model

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from job import hub
-from job.errors import DataError, ModelError, TrainingError
+from job.core.errors import DataError, ModelError, TrainingError
 from job.model import find_locally
 from job.places import S3, Entry, S3Place, inside
 from job.progress import tell

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from job.errors import MachineError
+from job.core.errors import MachineError
 from job.topology import Topology
 
 if TYPE_CHECKING:

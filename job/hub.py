@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from job.errors import DataError, EmbedtuneError, ModelError, StorageError, translated
+from job.core.errors import DataError, EmbedtuneError, ModelError, StorageError, translated
 from job.places import inside
 from job.progress import tell, warn
 

@@ -6,11 +6,11 @@ both lists, of 1 / (60 + its rank).
 
 import numpy as np
 
+from job.core.formatting import change, format_p, interval
 from job.data import Queries
 from job.ranking import DEPTH, METRIC, ByVector, FloatArray, IntArray, Scores, judge
 from job.report_scores import Both, FusedLift, Fusion, Lift
 from job.significance import GroupedQueries
-from job.wording import change, format_p, interval
 
 # The authors' constant, and every search engine's default.
 K = 60

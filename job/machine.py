@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from job.errors import MachineError
+from job.core.errors import MachineError
 
 # Measured on CPUs (job/LOG.md). For a GPU derived, not measured: so many take it many milliseconds,
 # beside which starting a pass is little.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from job.errors import MachineError
+from job.core.errors import MachineError
 
 if TYPE_CHECKING:
     import torch

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import TypeVar
 
-from job.errors import OutOfMemory, first_line
+from job.core.errors import OutOfMemory, first_line
 from job.progress import warn
 
 Result = TypeVar("Result")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from job.errors import MachineError, ModelError, SpecError, first_line
+from job.core.errors import MachineError, ModelError, SpecError, first_line
 from job.machine import Machine
 from job.spec import ModelSpec
 from job.watchdog import alive

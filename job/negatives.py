@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
+from job.core.errors import DataError
 from job.data import TrainingPairs
-from job.errors import DataError
 from job.evaluate import encode
 from job.model import Model
 from job.process_group import is_rank_zero

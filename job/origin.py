@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from importlib import metadata
 from typing import Any
 
-from job.errors import TrainingError
+from job.core.errors import TrainingError
 from job.spec import JobSpec
 from job.spec_document import differing_fields
 from job.workspace import Workspace, write_atomically

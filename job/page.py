@@ -1,6 +1,6 @@
 """report.html, one page that needs nothing else, and report.md; a stranger's texts stay texts."""
 
-from job import wording
+from job.core import formatting
 from job.precision import RESCORE_MULTIPLIER
 from job.ranking import DEPTH
 from job.report_document import Report
@@ -13,7 +13,7 @@ def to_markdown(report: Report) -> str:
     """Write it for GitHub and for a terminal without colours."""
     rescored = RESCORE_MULTIPLIER * DEPTH
     text = render("report.md", report=report, metric=METRIC, rescored=rescored)
-    return wording.on_its_lines(text)
+    return formatting.on_its_lines(text)
 
 
 def to_html(report: Report) -> str:
@@ -32,5 +32,5 @@ def to_html(report: Report) -> str:
         kinds_drawn=KINDS_DRAWN,
         plot=lambda *words: safe(draw(report, *words)),
         # How vectors are searched takes no space.
-        stored=[name for name in precisions if not name.endswith(wording.RESCORED)],
+        stored=[name for name in precisions if not name.endswith(formatting.RESCORED)],
     )

@@ -15,9 +15,9 @@ from job.baseline import Baseline, keep_baseline, kept_baseline, score_base
 from job.cache import load_seconds, save_seconds
 from job.card import write_card
 from job.compare import compare
+from job.core.errors import DataError
 from job.data import Dataset, load_dataset, write_splits
 from job.disk import require_room_for_training
-from job.errors import DataError
 from job.evaluate import Dimensions, choose_dimensions, embed, score_vectors
 from job.fetch import Inputs, fetch_inputs
 from job.hub import Push

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from job import s3
-from job.errors import SpecError, StorageError
+from job.core.errors import SpecError, StorageError
 from job.workspace import explained, link_or_copy, write_atomically
 
 S3 = "s3://"

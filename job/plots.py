@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree as ET
 
-from job.wording import visible
+from job.core.formatting import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from job.core.formatting import RESCORED
 from job.ranking import DEPTH, IntArray
 from job.search import Directions, search, tiles
-from job.wording import RESCORED
 
 # Bits that a component of a stored vector takes.
 BITS = {"float32": 32, "int8": 8, "binary": 1}

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from job.core.errors import DataError, SpecError
 from job.data import Corpus, Dataset, Queries, build_search
-from job.errors import DataError, SpecError
 from job.pairs import Judged, judge_documents, judge_rows, text_key
 from job.rows import Channels, Rows
 from job.sources import open_source

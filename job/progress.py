@@ -1,7 +1,7 @@
 """What a run says while it works: each event as a line for people and as JSON for programs.
 
 An event is what it is about, what happened, and facts: `tell("train", step=3, steps=30)`. The same
-event becomes a line on stderr and in `logs/job.log` (the grammar of `job/log_lines.py`), and in
+event becomes a line on stderr and in `logs/job.log` (the grammar of `job/core/log_lines.py`), and in
 `logs/metrics.jsonl` an object, with the memory that is held at that time.
 """
 
@@ -18,8 +18,8 @@ import structlog
 from structlog.stdlib import ProcessorFormatter
 from structlog.typing import EventDict, Processor
 
-from job.log_lines import write_line
-from job.wording import on_one_line
+from job.core.formatting import on_one_line
+from job.core.log_lines import write_line
 
 # Its handlers decide where events go; without any, only warnings are seen.
 log = logging.getLogger("embedtune")

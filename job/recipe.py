@@ -9,8 +9,8 @@ import pyarrow as pa
 from pydantic import TypeAdapter
 
 from job import process_group
+from job.core.errors import TrainingError
 from job.data import TrainingPairs
-from job.errors import TrainingError
 from job.model import Model, parameters
 from job.progress import tell
 from job.spec import ResolvedTraining, TrainingSpec

@@ -12,6 +12,7 @@ from job import process_group
 from job.advice import advise
 from job.baseline import Baseline
 from job.compare import Comparison
+from job.core.formatting import change, format_p, interval
 from job.data import Dataset
 from job.evaluate import metric_key
 from job.machine import Machine
@@ -32,7 +33,6 @@ from job.report_scores import (
 from job.spec import JobSpec
 from job.train import Training
 from job.usage import repeat, usage
-from job.wording import change, format_p, interval
 
 PACKAGES = (
     "embedtune",

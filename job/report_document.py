@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from job.errors import StorageError
+from job.core.errors import StorageError
 from job.report_scores import (
     METRIC,
     Both,

@@ -6,10 +6,10 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from job import plots
+from job.core.formatting import spoken, visible
 from job.plots import BASE, INK, PAPER, SOFT, TUNED, WIDTHS
 from job.report_document import Report
 from job.report_scores import METRIC
-from job.wording import spoken, visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

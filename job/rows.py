@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from job import splits
-from job.errors import DataError, SpecError
+from job.core.errors import DataError, SpecError
 from job.groups import Groups, KeyedTexts, group_rows
 from job.pairs import (
     PAIR_FACTOR,

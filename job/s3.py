@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager
 from functools import cache, partial
 from typing import Any
 
-from job.errors import EmbedtuneError, StorageError, translated
+from job.core.errors import EmbedtuneError, StorageError, translated
 from job.workspace import file_error
 
 # Requests in flight at once; a large object travels in parts, each of them a request.

@@ -5,8 +5,8 @@ import shutil
 from dataclasses import asdict
 from pathlib import Path
 
+from job.core.errors import TrainingError
 from job.data import Dataset
-from job.errors import TrainingError
 from job.model import Model
 from job.workspace import sha256
 

@@ -3,7 +3,7 @@
 import os
 import re
 
-from job.errors import StorageError
+from job.core.errors import StorageError
 
 
 def use_hub_token(arn: str) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from job.core.formatting import change, format_p, interval
 from job.corpus import numbered_ids
 from job.data import Corpus, Dataset, Queries
 from job.evaluate import Dimensions, score
@@ -19,7 +20,6 @@ from job.rows import Channels
 from job.significance import GroupedQueries
 from job.spec import JobSpec
 from job.tables import one_array
-from job.wording import change, format_p, interval
 
 # What a gain, a loss and a difference within chance mean in each test.
 FORGETTING = ("it gained there too", "it forgot", "no loss beyond chance")

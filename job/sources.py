@@ -15,7 +15,7 @@ from typing import Any
 
 from job.aws_docs import mine_pairs
 from job.columns import ColumnChoice, choose_columns, require_group
-from job.errors import DataError
+from job.core.errors import DataError
 from job.records import SURPLUS, Record, explained, read_records
 from job.spec import Columns, DataSpec
 

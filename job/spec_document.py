@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from job.errors import SpecError
+from job.core.errors import SpecError
 from job.spec import JobSpec, Section
 
 

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from job import wording
+from job.core import formatting
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -33,8 +33,8 @@ def render(template: str, **values: object) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=not is_html,
     )
-    environment.filters |= vars(wording) | {
-        "p": wording.format_p,
+    environment.filters |= vars(formatting) | {
+        "p": formatting.format_p,
         # `2026-11-23T18:40:12Z`, for people.
         "moment": lambda finished: f"{finished[:16].replace('T', ' ')} UTC",
         "json": partial(json.dumps, indent=2, ensure_ascii=False),
@@ -59,14 +59,14 @@ def _finalize(value: object) -> object:
     from markupsafe import Markup
 
     is_text = isinstance(value, str) and not isinstance(value, Markup)
-    return wording.visible(str(value)) if is_text else value
+    return formatting.visible(str(value)) if is_text else value
 
 
 def _prose(sentence: str) -> "Markup":
     """Escape a sentence, and set what stands in backticks as code."""
     from markupsafe import escape
 
-    return safe(QUOTED.sub(r"<code>\1</code>", str(escape(wording.visible(sentence)))))
+    return safe(QUOTED.sub(r"<code>\1</code>", str(escape(formatting.visible(sentence)))))
 
 
 def plain(text: str) -> str:

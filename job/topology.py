@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from job.errors import MachineError, SpecError
+from job.core.errors import MachineError, SpecError
 from job.workspace import Workspace
 
 Value = TypeVar("Value")

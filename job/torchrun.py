@@ -7,7 +7,7 @@ import sys
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from job.errors import Interrupted, MachineError, OutOfMemory
+from job.core.errors import Interrupted, MachineError, OutOfMemory
 from job.heartbeat import Cause, Heartbeat
 from job.topology import Topology, use_interface, wait_for_names
 from job.workspace import Workspace

@@ -15,8 +15,8 @@ from transformers.integrations.integration_utils import (
 from job.cache import load_rows, save_rows
 from job.callbacks import curves
 from job.checkpoints import checkpoint_on_each_host, restore, step_of
+from job.core.errors import Interrupted, MachineError, SpecError
 from job.data import TrainingData, TrainingPairs
-from job.errors import Interrupted, MachineError, SpecError
 from job.evaluate import Validation
 from job.interruption import StopSignal
 from job.memory import halvings

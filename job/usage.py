@@ -2,13 +2,13 @@
 
 import shlex
 
+from job.core.formatting import RESCORED
 from job.precision import RESCORE_MULTIPLIER, stored_as
 from job.ranking import DEPTH
 from job.report_document import Usage
 from job.report_scores import Recommendation
 from job.spec import JobSpec
 from job.templating import render
-from job.wording import RESCORED
 
 # NVIDIA A10G and its kin; the server's own documentation lists the images of other GPUs.
 SERVER = "ghcr.io/huggingface/text-embeddings-inference:86-1.8"

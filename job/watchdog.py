@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from job.errors import Stalled
+from job.core.errors import Stalled
 from job.progress import log
 from job.workspace import Workspace
 

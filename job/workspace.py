@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO
 
-from job.errors import MachineError, SpecError, StorageError, translated
+from job.core.errors import MachineError, SpecError, StorageError, translated
 from job.spec import JobSpec
 from job.spec_document import build_spec, differing_fields, parse_document, read_document
 

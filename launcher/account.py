@@ -7,7 +7,7 @@ was not allowed to look. Nothing is changed.
 import re
 from typing import TYPE_CHECKING, Any
 
-from job.errors import BackendError
+from job.core.errors import BackendError
 from launcher import aws
 from launcher.cost import price_of
 from launcher.findings import Missing, missing_if, said

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from job.errors import BackendError, translated
+from job.core.errors import BackendError, translated
 
 if TYPE_CHECKING:
     import boto3

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from job.errors import EmbedtuneError
+from job.core.errors import EmbedtuneError
 from launcher.commands.doctor import doctor
 from launcher.commands.image import image
 from launcher.commands.infra import infra

@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from job.errors import BackendError
+from job.core.errors import BackendError
 from launcher.aws import error_code, error_message, flat, listed
 
 # Up to two hours, as long as CloudFormation itself may wait for a resource.

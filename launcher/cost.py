@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from job.errors import BackendError
+from job.core.errors import BackendError
 from launcher import aws
 from launcher.scaling import exchange_seconds, gpus_of, link_gbits
 from launcher.validation import family

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from job.errors import BackendError
+from job.core.errors import BackendError
 from launcher import account, engine
 from launcher.cost import ARTICLE, estimate
 from launcher.findings import Finding, Missing, NotNeeded, look, said

@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from job.errors import BackendError, DataError, OutOfMemory, Stopped, StorageError, TimeLimit
+from job.core.errors import BackendError, DataError, OutOfMemory, Stopped, StorageError, TimeLimit
 
 ENDED = ("Completed", "Failed", "Stopped")
 KILLED = 137

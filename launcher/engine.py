@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from job.errors import BackendError
+from job.core.errors import BackendError
 
 # What client and engine say, and what to do about it; the first that fits.
 NO_ENGINE = "No Docker engine answers: start it, or set `DOCKER_HOST`."

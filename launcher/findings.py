@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
-from job.errors import BackendError
+from job.core.errors import BackendError
 from launcher.aws import error_code
 
 State = Literal["ok", "missing", "unknown", "doubtful", "skipped"]

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from job.errors import GateNotMet, SpecError
+from job.core.errors import GateNotMet, SpecError
 from job.report_document import Report
 from job.report_scores import Compared
 

@@ -7,7 +7,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from job.errors import SpecError
+from job.core.errors import SpecError
 from job.workspace import Workspace, write_atomically
 from launcher.plan import WORKSPACE, Plan
 

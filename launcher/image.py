@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from job.errors import BackendError, StorageError
+from job.core.errors import BackendError, StorageError
 from launcher.engine import docker, explain
 
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"

@@ -4,7 +4,7 @@ import re
 import secrets
 from datetime import UTC, datetime
 
-from job.errors import SpecError
+from job.core.errors import SpecError
 
 # SageMaker's rule for training jobs; a suffix for taken-up runs (`-12`) must fit as well.
 PATTERN = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9])*")

@@ -4,8 +4,8 @@ from typing import Self, TextIO
 
 import click
 
-from job.log_lines import parse_line
-from job.wording import on_one_line
+from job.core.formatting import on_one_line
+from job.core.log_lines import parse_line
 
 
 class Live:

@@ -9,9 +9,9 @@ from typing import TextIO
 
 import click
 
-from job.errors import StorageError
+from job.core.errors import StorageError
+from job.core.formatting import on_its_lines
 from job.places import S3
-from job.wording import on_its_lines
 from launcher import runs
 from launcher.backends import JobHandle, load_backend
 from launcher.runs import Run

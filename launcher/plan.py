@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from job.errors import DataError, ModelError
+from job.core.errors import DataError, ModelError
 from job.places import S3, Place, open_place
 from job.spec import JobSpec
 from launcher.machine import MachineOptions

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from job.errors import EXIT_CODES
+from job.core.errors import EXIT_CODES
 from job.spec_document import field_rows
 from launcher.cli import main
 

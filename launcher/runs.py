@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from job.errors import Interrupted, Stopped, StorageError, TimeLimit
+from job.core.errors import Interrupted, Stopped, StorageError, TimeLimit
 from job.places import S3, Entry, LocalPlace, Place, inside, open_place
 from job.report_document import Report
 from job.s3 import PARALLEL

@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from job.errors import BackendError
+from job.core.errors import BackendError
 
 if TYPE_CHECKING:
     import boto3

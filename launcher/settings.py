@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from job.errors import SpecError
+from job.core.errors import SpecError
 from launcher.plan import DEFAULT_OUTPUT
 
 

@@ -8,10 +8,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from job.compare_page import Group
-from job.errors import EXIT_CODES
+from job.core.errors import EXIT_CODES
+from job.core.formatting import change, interval, on_its_lines, on_one_line, score, share, usd
 from job.report_document import Report
 from job.report_scores import METRIC
-from job.wording import change, interval, on_its_lines, on_one_line, score, share, usd
 from launcher.image import Image
 from launcher.runs import Run
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from job.errors import BackendError
+from job.core.errors import BackendError
 from launcher import cloudformation
 from launcher.aws import client, explained
 from launcher.cloudformation import ANNOUNCED, STILLBORN, Answer

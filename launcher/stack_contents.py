@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from job.errors import BackendError
+from job.core.errors import BackendError
 from launcher.aws import NO_BUCKET, client, error_code, listed, resource
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from job.errors import DataError, ModelError, SpecError
+from job.core.errors import DataError, ModelError, SpecError
 from job.hub import SCHEME, parse_reference
 from job.places import S3
 from job.workspace import DATA_CHANNELS, DEFAULT_ROOT

@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from functools import cache
 from typing import Any
 
-from job.errors import SpecError
+from job.core.errors import SpecError
 
 Request = Mapping[str, Any]
 

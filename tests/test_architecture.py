@@ -44,12 +44,12 @@ def test_imports_point_one_way(path):
             "job.places",
             "job.s3",
             "job.hub",
-            "job.errors",
-            "job.log_lines",
+            "job.core.errors",
+            "job.core.log_lines",
             "job.compare_page",
             "job.report_document",
             "job.report_scores",
-            "job.wording",
+            "job.core.formatting",
         )
         assert not [n for n in ours if n.startswith("job") and not n.startswith(light)]
 

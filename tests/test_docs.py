@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from job.__main__ import train
-from job.errors import Interrupted
+from job.core.errors import Interrupted
 from job.hub import SHARED_CACHE
 from job.workspace import DATA_CHANNELS, Workspace
 from launcher import reference

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from tiny_job import JOB
 
-from job.errors import EXIT_CODES, EmbedtuneError
+from job.core.errors import EXIT_CODES, EmbedtuneError
 from job.workspace import Workspace
 
 pytestmark = pytest.mark.slow

@@ -20,7 +20,7 @@ import pytest
 from click.testing import CliRunner
 
 from job.__main__ import exit_code
-from job.errors import DataError, ModelError, SpecError, StorageError
+from job.core.errors import DataError, ModelError, SpecError, StorageError
 from job.machine import Machine
 from job.model import load_model
 from job.progress import log, log_to_stderr, tell

@@ -10,7 +10,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
-from job.errors import BackendError, EmbedtuneError, Interrupted, MachineError, OutOfMemory, Stopped
+from job.core.errors import (
+    BackendError,
+    EmbedtuneError,
+    Interrupted,
+    MachineError,
+    OutOfMemory,
+    Stopped,
+)
 from launcher import engine
 from launcher.container import FOLDER_LABEL, LABEL, run_command
 from launcher.container_logs import all_lines, log_of, shown

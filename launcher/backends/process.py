@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
-from job.errors import BackendError, EmbedtuneError, Interrupted, OutOfMemory
+from job.core.errors import BackendError, EmbedtuneError, Interrupted, OutOfMemory
 from launcher.plan import Plan
 from launcher.records import note_launch, write_receipt
 from launcher.runs import Run

@@ -10,7 +10,7 @@ from typing import Any, TextIO
 
 import click
 
-from job.errors import BackendError, SpecError
+from job.core.errors import BackendError, SpecError
 from job.places import S3Place
 from job.workspace import write_atomically
 from launcher import aws, site

@@ -33,7 +33,7 @@ def doctor(job_file: Path | None, output: str | None, **options: Any) -> None:  
     """
     from rich.console import Console
 
-    from job.errors import BackendError
+    from job.core.errors import BackendError
     from launcher.doctor import examine_docker, examine_process
 
     machine = MachineOptions(**options)
@@ -53,7 +53,7 @@ def doctor(job_file: Path | None, output: str | None, **options: Any) -> None:  
 def _examine_account(
     machine: MachineOptions, job_file: Path | None, output: str | None
 ) -> "list[Finding]":
-    from job.errors import BackendError
+    from job.core.errors import BackendError
     from job.spec_document import build_spec, read_document
     from launcher.aws import open_session
     from launcher.doctor import examine, examine_gpus, without_session

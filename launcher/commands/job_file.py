@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from job.errors import StorageError
+from job.core.errors import StorageError
 
 
 @click.command()

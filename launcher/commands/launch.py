@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from job.errors import BackendError, Interrupted, SpecError, Stopped
+from job.core.errors import BackendError, Interrupted, SpecError, Stopped
 from launcher.commands.machine import machine_options
 from launcher.commands.options import NAMED_OUTPUT, print_report, require_option
 from launcher.machine import MachineOptions

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from job.errors import DataError
+from job.core.errors import DataError
 from job.workspace import write_atomically
 from launcher.commands.options import output_option, print_report, require_option
 

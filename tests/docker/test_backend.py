@@ -12,7 +12,7 @@ from containers import TINY_JOB, docker
 from docker_desk import LONG, until
 from s3_server import S3
 
-from job.errors import BackendError, OutOfMemory
+from job.core.errors import BackendError, OutOfMemory
 
 pytestmark = pytest.mark.docker
 

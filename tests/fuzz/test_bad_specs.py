@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from job.__main__ import exit_code
-from job.errors import SpecError
+from job.core.errors import SpecError
+from job.core.formatting import on_one_line
 from job.spec_document import build_spec, parse_document
-from job.wording import on_one_line
 from job.workspace import Workspace
 from launcher.cli import main
 

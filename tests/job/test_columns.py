@@ -3,7 +3,7 @@
 import pytest
 
 from job.columns import ColumnChoice, choose_columns
-from job.errors import DataError
+from job.core.errors import DataError
 from job.spec import Columns
 
 QUESTION_NAMES = ["anchor", "query", "question", "Question", "QUERY", " question "]

@@ -13,9 +13,9 @@ from conftest import distinct_rows, read_jsonl, write_jsonl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from job.core.errors import DataError, SpecError
 from job.corpus import numbered_ids, unique_ids
 from job.data import inspect_dataset, load_dataset, write_splits
-from job.errors import DataError, SpecError
 from job.pairs import normalize
 from job.spec import DataSpec
 from job.splits import SPLIT_NAMES

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from job.baseline import score_base
+from job.core.errors import MachineError
 from job.data import load_dataset
 from job.disk import (
     CHECKPOINTS_KEPT,
@@ -17,7 +18,6 @@ from job.disk import (
     model_bytes,
     require_room_for_training,
 )
-from job.errors import MachineError
 from job.evaluate import choose_dimensions
 from job.interruption import StopSignal
 from job.machine import Machine

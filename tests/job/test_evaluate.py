@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from metering import Meter
 
 from job import evaluate, mapped
+from job.core.errors import SpecError
 from job.data import Corpus, Queries, load_dataset
-from job.errors import SpecError
 from job.evaluate import (
     Dimensions,
     bound_corpus,

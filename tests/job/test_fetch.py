@@ -14,7 +14,7 @@ import pytest
 from hub_server import Hub
 from remote import emptied, files_of, in_client, served_s3
 
-from job.errors import DataError, ModelError, StorageError, TrainingError
+from job.core.errors import DataError, ModelError, StorageError, TrainingError
 from job.fetch import Inputs, fetch_data, fetch_inputs, fetch_model, hub_reference, read_pins
 from job.hub import Reference
 from job.sources import open_source
@@ -461,7 +461,7 @@ def fetch_cases(root, cases):
     import time
     from pathlib import Path
 
-    from job.errors import EmbedtuneError
+    from job.core.errors import EmbedtuneError
     from job.fetch import fetch_inputs
     from job.spec_document import build_spec
     from job.workspace import Workspace

@@ -8,7 +8,7 @@ import pytest
 from worker_processes import PATIENCE_SECONDS, context, free_port, hold_a_store
 
 from job import heartbeat
-from job.errors import MachineError
+from job.core.errors import MachineError
 from job.heartbeat import Cause, Heartbeat
 from job.topology import Topology
 

@@ -42,7 +42,7 @@ def push(folder, steps):
     import os
     from pathlib import Path
 
-    from job.errors import EmbedtuneError
+    from job.core.errors import EmbedtuneError
     from job.hub import Push
 
     log, results = logging.getLogger("embedtune"), []

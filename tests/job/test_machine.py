@@ -2,7 +2,7 @@
 
 import pytest
 
-from job.errors import MachineError
+from job.core.errors import MachineError
 from job.machine import Machine, choose_machine
 
 CPU = Machine("cpu", "float32", "as the spec says")

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from job.__main__ import exit_code
-from job.errors import EmbedtuneError
+from job.core.errors import EmbedtuneError
 from job.spec import JobSpec
 from job.workspace import Workspace
 

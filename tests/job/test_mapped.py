@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from job import mapped
-from job.errors import MachineError
+from job.core.errors import MachineError
 from job.mapped import empty_matrix
 
 

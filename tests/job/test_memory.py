@@ -8,7 +8,7 @@ import pytest
 import torch
 from tiny_training import CPU, tiny_training
 
-from job.errors import OutOfMemory
+from job.core.errors import OutOfMemory
 from job.evaluate import encode
 from job.memory import halvings, is_out_of_memory, retry_on_oom
 from job.model import load_model

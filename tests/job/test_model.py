@@ -13,7 +13,7 @@ from sentence_transformers import SentenceTransformer
 from torch.nn import Dropout
 from transformers import ModernBertConfig, ModernBertModel, PreTrainedModel
 
-from job.errors import MachineError, ModelError, SpecError
+from job.core.errors import MachineError, ModelError, SpecError
 from job.machine import Machine
 from job.model import (
     BGE_ENGLISH,

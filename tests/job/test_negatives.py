@@ -9,8 +9,8 @@ import torch
 from torch.nn.functional import normalize
 
 from job import negatives, search
+from job.core.errors import DataError
 from job.data import load_dataset
-from job.errors import DataError
 from job.evaluate import encode
 from job.machine import Machine
 from job.model import Prompts, load_model

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from job.errors import TrainingError
+from job.core.errors import TrainingError
 from job.origin import claim_checkpoints, origin_of
 from job.spec_document import build_spec
 from job.workspace import Workspace

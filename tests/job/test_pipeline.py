@@ -13,7 +13,7 @@ from conftest import read_jsonl, write_jsonl
 from tiny_training import tiny_training
 
 from job.cache import load_seconds
-from job.errors import Interrupted, MachineError, SpecError, StorageError, TrainingError
+from job.core.errors import Interrupted, MachineError, SpecError, StorageError, TrainingError
 from job.interruption import StopSignal
 from job.pipeline import Circumstances, run
 from job.ranking import METRICS

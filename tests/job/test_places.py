@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from remote import emptied, forget_client, served_s3
 
-from job.errors import SpecError, StorageError
+from job.core.errors import SpecError, StorageError
 from job.places import Entry, LocalPlace, S3Place, inside, open_place, split_uri
 from job.s3 import ATTEMPTS, s3_client
 

@@ -4,8 +4,8 @@ import pytest
 from conftest import distinct_rows as rows_of
 from conftest import write_jsonl
 
+from job.core.errors import DataError, SpecError
 from job.data import load_dataset
-from job.errors import DataError, SpecError
 from job.probe import load_probe
 from job.spec_document import build_spec
 

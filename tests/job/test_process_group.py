@@ -12,8 +12,8 @@ from worker_processes import together
 
 from job import process_group
 from job.__main__ import exit_code
+from job.core.errors import MachineError
 from job.data import Corpus
-from job.errors import MachineError
 from job.mapped_values import load_arrays, save_arrays
 from job.torchrun import PEER_LOST, PeerLost
 from job.workspace import Workspace

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from job.log_lines import Line, parse_line, write_line
+from job.core.log_lines import Line, parse_line, write_line
 from job.progress import Progress, log, log_scores, logged_to, memory, tell, warn
 from launcher.training_job import _metric_definitions
 

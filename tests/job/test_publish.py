@@ -6,7 +6,7 @@ import json
 import pytest
 
 from job import publish
-from job.errors import SpecError, StorageError
+from job.core.errors import SpecError, StorageError
 from job.places import LocalPlace
 from job.spec_document import build_spec
 from job.workspace import Workspace

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from fuzz.ugly_files import as_lines, as_table
 
-from job.errors import DataError
+from job.core.errors import DataError
 from job.records import SURPLUS, Record, file_format, read_records
 
 # All that the formats quote or escape: separators, quotes, letters beyond ASCII and beyond 16 bits.

@@ -13,8 +13,9 @@ from pydantic import ValidationError
 
 from job.baseline import Baseline, PromptChoice
 from job.compare import compare
+from job.core.errors import StorageError
+from job.core.formatting import format_p
 from job.data import load_dataset
-from job.errors import StorageError
 from job.evaluate import Dimensions
 from job.hybrid import hybrid_search
 from job.machine import Machine
@@ -29,7 +30,6 @@ from job.significance import GroupedQueries
 from job.spec import DataSpec, EvaluationSpec, JobSpec, ResolvedTraining
 from job.train import Training
 from job.where import look_where
-from job.wording import format_p
 from job.write import write_report
 from launcher.cli import main
 

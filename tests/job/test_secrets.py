@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from sagemaker_server import SageMaker
 
 from job.__main__ import main
-from job.errors import StorageError
+from job.core.errors import StorageError
 from job.secrets import use_hub_token
 
 TOKEN = "hf_PlantedToken"

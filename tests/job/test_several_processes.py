@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 from worker_processes import Host, start_hosts
 
 from job.checkpoints import last_checkpoint
-from job.errors import DataError
+from job.core.errors import DataError
 
 # Neither the batches of 33 rows nor the last one of an epoch go up between two.
 SETTINGS = {

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import write_jsonl
 
-from job.errors import DataError
+from job.core.errors import DataError
 from job.sources import Document, RawRow, is_beir, open_documents, open_source
 from job.spec import DataSpec
 

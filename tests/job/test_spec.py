@@ -12,7 +12,7 @@ from typing import get_args
 import pytest
 from fuzz import spec_fields
 
-from job.errors import SpecError
+from job.core.errors import SpecError
 from job.spec import PRESETS, JobSpec
 from job.spec_document import (
     build_spec,

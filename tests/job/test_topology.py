@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from job.errors import MachineError, SpecError
+from job.core.errors import MachineError, SpecError
 from job.topology import Topology, read_topology, use_interface, wait_for_names
 from job.workspace import Workspace
 

@@ -11,8 +11,8 @@ from tiny_training import tiny_training
 from torch.nn import Dropout
 
 from job.checkpoints import checkpoint_on_each_host, last_checkpoint, restore
+from job.core.errors import Interrupted, MachineError, SpecError, TrainingError
 from job.data import TrainingPairs
-from job.errors import Interrupted, MachineError, SpecError, TrainingError
 from job.evaluate import encode
 from job.interruption import StopSignal
 from job.machine import Machine

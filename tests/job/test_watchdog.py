@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from job.errors import Stalled
+from job.core.errors import Stalled
 from job.watchdog import moved_bytes
 from job.workspace import Workspace
 

@@ -5,7 +5,7 @@ from botocore import exceptions as botocore
 from botocore.exceptions import ClientError
 from botocore.parsers import ResponseParserError
 
-from job.errors import BackendError
+from job.core.errors import BackendError
 from launcher.aws import client, error_code, explained, open_session
 
 PROFILES = "[profile here]\nregion = eu-west-1\n\n[profile nowhere]\noutput = json\n"

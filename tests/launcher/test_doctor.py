@@ -14,7 +14,7 @@ from moto.backends import get_backend
 from moto.core import DEFAULT_ACCOUNT_ID as ACCOUNT
 from remote import served_s3
 
-from job.errors import BackendError
+from job.core.errors import BackendError
 from launcher import doctor, engine
 from launcher.account import lets_sagemaker_in, resolve_image
 from launcher.commands.doctor import doctor as command

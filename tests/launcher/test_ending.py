@@ -2,7 +2,7 @@
 
 import pytest
 
-from job.errors import BackendError, DataError, OutOfMemory, Stopped, StorageError, TimeLimit
+from job.core.errors import BackendError, DataError, OutOfMemory, Stopped, StorageError, TimeLimit
 from launcher.ending import OUT_OF_MEMORY, TIMES, ending
 
 

@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 from reports import improved
 
-from job.errors import GateNotMet, SpecError
+from job.core.errors import GateNotMet, SpecError
 from job.report_document import Report
 from launcher.cli import main
 from launcher.gate import Requirement, check, parse

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from job.errors import SpecError
+from job.core.errors import SpecError
 from job.spec_document import build_spec
 from job.workspace import Workspace
 from launcher.hosts import (

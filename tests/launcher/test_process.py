@@ -18,7 +18,7 @@ import pytest
 from click.testing import CliRunner
 from tiny_job import JOB
 
-from job.errors import BackendError, DataError, ModelError, OutOfMemory
+from job.core.errors import BackendError, DataError, ModelError, OutOfMemory
 from job.spec_document import build_spec
 from launcher.backends import process
 from launcher.cli import main

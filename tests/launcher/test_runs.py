@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from job.errors import StorageError
+from job.core.errors import StorageError
 from launcher.runs import Run, find_run, list_runs
 
 

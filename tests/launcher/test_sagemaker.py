@@ -13,7 +13,7 @@ from moto.backends import get_backend
 from remote import in_client, wait_until
 from sagemaker_server import ACCOUNT, REGION, Call
 
-from job.errors import (
+from job.core.errors import (
     BackendError,
     DataError,
     OutOfMemory,

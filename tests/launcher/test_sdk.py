@@ -10,7 +10,7 @@ import pytest
 from remote import in_client
 from sagemaker_server import Call, SageMaker
 
-from job.errors import BackendError
+from job.core.errors import BackendError
 from launcher.sdk import SETTINGS, create_training_job, snake
 
 KEY = "arn:aws:kms:us-east-1:123456789012:key/0f"

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from moto.moto_api._internal import moto_api_backend
 from moto_stacks import stack_server
 
-from job.errors import BackendError
+from job.core.errors import BackendError
 from launcher import cloudformation
 from launcher.aws import explained, open_session
 from launcher.cli import main

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from job.errors import StorageError
+from job.core.errors import StorageError
 from launcher.staging import fill_channel
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from botocore.validate import ParamValidator
 
-from job.errors import DataError, ModelError, SpecError
+from job.core.errors import DataError, ModelError, SpecError
 from job.spec_document import build_spec
 from launcher.machine import MachineOptions
 from launcher.plan import Plan

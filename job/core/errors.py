@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import ClassVar
 
-from job.wording import on_one_line
+from job.core.formatting import on_one_line
 
 
 class EmbedtuneError(Exception):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from job.errors import EXIT_CODES, DataError, EmbedtuneError, StorageError, translated
+from job.core.errors import EXIT_CODES, DataError, EmbedtuneError, StorageError, translated
 
 CLASSES = EmbedtuneError.__subclasses__()
 
