@@ -30,8 +30,8 @@ from job.core.errors import (
 )
 from job.core.formatting import on_one_line
 from job.memory import is_out_of_memory
-from job.spec import JobSpec
-from job.spec_document import build_spec, parse_assignments
+from job.spec.parse import build_spec, parse_assignments
+from job.spec.schema import JobSpec
 from job.topology import read_topology
 from job.torchrun import PEER_LOST, PEER_LOST_SECONDS, PeerLost, is_worker, run_workers
 from job.workspace import DEFAULT_ROOT, Workspace

@@ -25,7 +25,7 @@ from job.model import Model, Prompts
 from job.process_group import from_rank_zero, is_rank_zero
 from job.ranking import METRIC, Scores
 from job.side_tests import SideTest
-from job.spec import JobSpec
+from job.spec.schema import JobSpec
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from job.data import Dataset, inspect_dataset, require_enough
 from job.fetch import fetch_data, fetch_model
 from job.probe import load_probe
 from job.significance import detectable_lift
-from job.spec import JobSpec, ModelSpec
+from job.spec.schema import JobSpec, ModelSpec
 from job.tables import column_values
 from job.workspace import Workspace
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from job.core.errors import DataError
 from job.records import SURPLUS
-from job.spec import Columns
+from job.spec.schema import Columns
 
 ANCHOR_NAMES = ("anchor", "query", "question")
 POSITIVE_NAMES = ("positive", "context", "document", "passage", "answer", "pos")

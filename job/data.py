@@ -25,7 +25,7 @@ from job.rows import (
     split_codes,
     stand_alone,
 )
-from job.spec import DataSpec
+from job.spec.schema import DataSpec
 from job.tables import BATCH, IntArray, column_values, one_array, one_table, rows_on_disk
 
 

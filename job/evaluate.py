@@ -16,7 +16,7 @@ from job.memory import retry_on_oom
 from job.model import Model
 from job.precision import BITS, bytes_per_vector, rank
 from job.ranking import METRIC, IntArray, Scores, judge
-from job.spec import EvaluationSpec
+from job.spec.schema import EvaluationSpec
 
 USUAL_DIMENSIONS = (512, 256, 128, 64)
 # Texts that are Python objects at once. Sorted by length among so many, hardly any padding is left.

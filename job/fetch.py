@@ -24,7 +24,7 @@ from job.places import S3, Entry, S3Place, inside
 from job.progress import tell
 from job.records import explained, file_format
 from job.rows import require_data
-from job.spec import DataSpec, JobSpec, ModelSpec
+from job.spec.schema import DataSpec, JobSpec, ModelSpec
 from job.workspace import DATA_CHANNELS, Workspace, link_or_copy, write_atomically
 
 GIGA = 1e9

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from job.core.errors import MachineError, ModelError, SpecError, first_line
 from job.machine import Machine
-from job.spec import ModelSpec
+from job.spec.schema import ModelSpec
 from job.watchdog import alive
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from importlib import metadata
 from typing import Any
 
 from job.core.errors import TrainingError
-from job.spec import JobSpec
-from job.spec_document import differing_fields
+from job.spec.parse import differing_fields
+from job.spec.schema import JobSpec
 from job.workspace import Workspace, write_atomically
 
 # Their arithmetic and their order of random numbers are part of a training.

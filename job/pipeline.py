@@ -35,7 +35,7 @@ from job.report_scores import Both
 from job.save import fingerprint, save_model
 from job.side_tests import SideTest, side_tests
 from job.significance import GroupedQueries
-from job.spec import JobSpec
+from job.spec.schema import JobSpec
 from job.train import Training, TrainingContext, train
 from job.truncation import count_truncated
 from job.where import look_where

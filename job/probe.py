@@ -10,7 +10,7 @@ from job.data import Corpus, Dataset, Queries, build_search
 from job.pairs import Judged, judge_documents, judge_rows, text_key
 from job.rows import Channels, Rows
 from job.sources import open_source
-from job.spec import JobSpec
+from job.spec.schema import JobSpec
 from job.tables import column_values
 
 TEXTS = ("anchor", "positive")

@@ -13,7 +13,7 @@ from job.core.errors import TrainingError
 from job.data import TrainingPairs
 from job.model import Model, parameters
 from job.progress import tell
-from job.spec import ResolvedTraining, TrainingSpec
+from job.spec.schema import ResolvedTraining, TrainingSpec
 from job.workspace import write_atomically
 
 # Below so many updates a model has hardly moved; above so many epochs it learns rows by heart.

@@ -7,7 +7,7 @@ from job.compare import Point
 from job.core.formatting import RESCORED, share_interval, spoken
 from job.precision import BITS, stored_as
 from job.report_scores import Recommendation
-from job.spec import EvaluationSpec
+from job.spec.schema import EvaluationSpec
 
 # Sizes of an index are told for so many documents.
 DOCUMENTS = (1_000_000, 10_000_000, 100_000_000)

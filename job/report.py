@@ -30,7 +30,7 @@ from job.report_scores import (
     Quality,
     SideTest,
 )
-from job.spec import JobSpec
+from job.spec.schema import JobSpec
 from job.train import Training
 from job.usage import repeat, usage
 

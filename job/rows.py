@@ -24,7 +24,7 @@ from job.pairs import (
     text_key,
 )
 from job.sources import open_documents, open_source
-from job.spec import DataSpec
+from job.spec.schema import DataSpec
 from job.tables import BATCH, IntArray, KeyArray, column_on_disk, rows_on_disk
 
 Channels = Mapping[str, Path]

@@ -18,7 +18,7 @@ from job.report_scores import Both, Lift
 from job.report_scores import SideTest as Results
 from job.rows import Channels
 from job.significance import GroupedQueries
-from job.spec import JobSpec
+from job.spec.schema import JobSpec
 from job.tables import one_array
 
 # What a gain, a loss and a difference within chance mean in each test.

@@ -17,7 +17,7 @@ from job.aws_docs import mine_pairs
 from job.columns import ColumnChoice, choose_columns, require_group
 from job.core.errors import DataError
 from job.records import SURPLUS, Record, explained, read_records
-from job.spec import Columns, DataSpec
+from job.spec.schema import Columns, DataSpec
 
 # Rows that say which columns there are: JSON lines may leave out what they have no value for.
 FIRST_ROWS = 100

@@ -26,7 +26,7 @@ from job.padding import counted
 from job.process_group import from_rank_zero, is_rank_zero
 from job.ranking import IntArray
 from job.recipe import Recipe, read_recipe, resolve
-from job.spec import TrainingSpec
+from job.spec.schema import TrainingSpec
 from job.trainer import PairTrainer, TrainingInputs, build_trainer
 from job.workspace import Workspace
 

@@ -36,7 +36,7 @@ from job.model import Model, set_dropout
 from job.negatives import fill
 from job.ranking import IntArray
 from job.sanity import Sanity
-from job.spec import ResolvedTraining
+from job.spec.schema import ResolvedTraining
 from job.tables import one_array
 from job.workspace import Workspace
 

@@ -7,7 +7,7 @@ from job.precision import RESCORE_MULTIPLIER, stored_as
 from job.ranking import DEPTH
 from job.report_document import Usage
 from job.report_scores import Recommendation
-from job.spec import JobSpec
+from job.spec.schema import JobSpec
 from job.templating import render
 
 # NVIDIA A10G and its kin; the server's own documentation lists the images of other GPUs.

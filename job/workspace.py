@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import IO
 
 from job.core.errors import MachineError, SpecError, StorageError, translated
-from job.spec import JobSpec
-from job.spec_document import build_spec, differing_fields, parse_document, read_document
+from job.spec.parse import build_spec, differing_fields, parse_document, read_document
+from job.spec.schema import JobSpec
 
 DEFAULT_ROOT = Path("/opt/ml")
 # SageMaker shows so many characters of output/failure and cuts the rest.

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from job.core.errors import DataError, ModelError
 from job.places import S3, Place, open_place
-from job.spec import JobSpec
+from job.spec.schema import JobSpec
 from launcher.machine import MachineOptions
 
 WORKSPACE = ".work"

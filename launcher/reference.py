@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from job.core.errors import EXIT_CODES
-from job.spec_document import field_rows
+from job.spec.parse import field_rows
 from launcher.cli import main
 
 SECTION = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from job.places import S3Place
 from job.s3 import explained, s3_client
-from job.spec import JobSpec, ModelSpec
+from job.spec.schema import JobSpec, ModelSpec
 from job.workspace import Workspace, link_or_copy, write_atomically, write_error
 
 GIGA = 1e9

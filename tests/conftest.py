@@ -207,7 +207,7 @@ def tiny_settings():
 @pytest.fixture
 def tiny_spec(tiny_encoder, pairs_file, tiny_settings, tmp_path):
     """Make a spec of a job in `tmp_path`, with any field overridden."""
-    from job.spec_document import build_spec
+    from job.spec.parse import build_spec
 
     def make(**fields):
         given = {

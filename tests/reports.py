@@ -13,7 +13,7 @@ from pathlib import Path
 from job.card import write_card
 from job.page import to_html, to_markdown
 from job.report_document import Report
-from job.spec import ModelSpec
+from job.spec.schema import ModelSpec
 
 GOLDEN = Path(__file__).with_name("golden")
 # Markup, a template, the end of a drawing, quotes, text that turns around, a word without end.

@@ -38,8 +38,8 @@ def test_imports_point_one_way(path):
         assert not [name for name in ours if name.startswith("launcher")]
     else:
         light = (
-            "job.spec",
-            "job.spec_document",
+            "job.spec.schema",
+            "job.spec.parse",
             "job.workspace",
             "job.places",
             "job.s3",

@@ -26,8 +26,8 @@ from job.model import load_model
 from job.progress import log, log_to_stderr, tell
 from job.records import read_records
 from job.sources import open_documents, open_source
-from job.spec import DataSpec, ModelSpec
-from job.spec_document import build_spec, parse_document
+from job.spec.parse import build_spec, parse_document
+from job.spec.schema import DataSpec, ModelSpec
 from job.templating import code
 from job.workspace import Workspace
 from launcher.cli import main

@@ -9,7 +9,7 @@ from job.interruption import StopSignal
 from job.machine import Machine
 from job.model import load_model
 from job.recipe import resolve
-from job.spec import JobSpec
+from job.spec.schema import JobSpec
 from job.train import TrainingContext, train
 from job.trainer import TrainingInputs, build_trainer
 from job.workspace import Workspace

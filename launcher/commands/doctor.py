@@ -54,7 +54,7 @@ def _examine_account(
     machine: MachineOptions, job_file: Path | None, output: str | None
 ) -> "list[Finding]":
     from job.core.errors import BackendError
-    from job.spec_document import build_spec, read_document
+    from job.spec.parse import build_spec, read_document
     from launcher.aws import open_session
     from launcher.doctor import examine, examine_gpus, without_session
     from launcher.plan import Plan

@@ -29,7 +29,7 @@ def init(path: Path) -> None:
 def schema(*, of_report: bool) -> None:
     """Print the JSON Schema of the job file."""
     from job.report_document import Report
-    from job.spec import JobSpec
+    from job.spec.schema import JobSpec
 
     found = Report if of_report else JobSpec
     click.echo(json.dumps(found.model_json_schema(), indent=2))

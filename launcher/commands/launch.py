@@ -14,7 +14,7 @@ from launcher.commands.options import NAMED_OUTPUT, print_report, require_option
 from launcher.machine import MachineOptions
 
 if TYPE_CHECKING:
-    from job.spec import JobSpec
+    from job.spec.schema import JobSpec
     from launcher.plan import Plan
     from launcher.runs import Run
 
@@ -150,7 +150,7 @@ def _wanted_spec(
     machine: MachineOptions,
 ) -> "JobSpec":
     """Merge the job file with the options; with a run's name alone, take that run's own spec."""
-    from job.spec_document import build_spec, parse_assignments, read_document
+    from job.spec.parse import build_spec, parse_assignments, read_document
     from launcher.plan import local_folder
     from launcher.runs import Run
     from launcher.settings import default_output

@@ -27,8 +27,8 @@ from job.evaluate import choose_dimensions
 from job.losses import matryoshka_loss
 from job.machine import choose_machine
 from job.model import load_model
-from job.spec import ResolvedTraining
-from job.spec_document import build_spec
+from job.spec.parse import build_spec
+from job.spec.schema import ResolvedTraining
 
 
 @dataclass

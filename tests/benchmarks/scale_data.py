@@ -117,7 +117,7 @@ def _status(name: str) -> float:
 def measure(source: Path, folder: Path) -> list[dict[str, object]]:
     """Prepare the pairs as a job does; seconds and peak memory of each stage."""
     from job import data
-    from job.spec import DataSpec
+    from job.spec.schema import DataSpec
 
     memory, found = Memory(), []
 

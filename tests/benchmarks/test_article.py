@@ -10,7 +10,7 @@ from job.evaluate import bound_corpus, metric_key, score
 from job.machine import Machine
 from job.model import Prompts, load_model
 from job.ranking import METRIC
-from job.spec import DataSpec, ModelSpec
+from job.spec.schema import DataSpec, ModelSpec
 
 CPU = Machine("cpu", "float32", "as the spec says")
 DIMENSIONS = (64, 32, 16, 8, 4)

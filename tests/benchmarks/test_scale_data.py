@@ -7,7 +7,7 @@ import pytest
 from scale_data import make_pairs
 
 from job.data import load_dataset, write_splits
-from job.spec import DataSpec
+from job.spec.schema import DataSpec
 
 SCRIPT = Path(__file__).with_name("scale_data.py")
 ROWS = 3000

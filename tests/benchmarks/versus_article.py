@@ -59,7 +59,7 @@ def work(task: Task) -> Outcome:
 
 
 def spec_of(task: Task, **settings: str):
-    from job.spec_document import build_spec
+    from job.spec.parse import build_spec
 
     given = {
         "data.source": task.data,

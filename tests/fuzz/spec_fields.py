@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from job.spec import JobSpec
+from job.spec.schema import JobSpec
 
 SCHEMA = JobSpec.model_json_schema()
 

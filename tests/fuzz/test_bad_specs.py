@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from job.__main__ import exit_code
 from job.core.errors import SpecError
 from job.core.formatting import on_one_line
-from job.spec_document import build_spec, parse_document
+from job.spec.parse import build_spec, parse_document
 from job.workspace import Workspace
 from launcher.cli import main
 

@@ -12,7 +12,7 @@ from job.card import HUB_METRICS, write_card
 from job.interruption import StopSignal
 from job.pipeline import Circumstances, run
 from job.report_document import Report
-from job.spec import ModelSpec
+from job.spec.schema import ModelSpec
 from job.workspace import Workspace
 
 

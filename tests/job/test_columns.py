@@ -4,7 +4,7 @@ import pytest
 
 from job.columns import ColumnChoice, choose_columns
 from job.core.errors import DataError
-from job.spec import Columns
+from job.spec.schema import Columns
 
 QUESTION_NAMES = ["anchor", "query", "question", "Question", "QUERY", " question "]
 CONTEXT_NAMES = [

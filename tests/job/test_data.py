@@ -17,7 +17,7 @@ from job.core.errors import DataError, SpecError
 from job.corpus import numbered_ids, unique_ids
 from job.data import inspect_dataset, load_dataset, write_splits
 from job.pairs import normalize
-from job.spec import DataSpec
+from job.spec.schema import DataSpec
 from job.splits import SPLIT_NAMES
 from job.tables import JoinedColumn
 

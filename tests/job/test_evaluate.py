@@ -25,7 +25,7 @@ from job.evaluate import (
 from job.machine import Machine
 from job.model import load_model
 from job.precision import rank
-from job.spec import DataSpec, EvaluationSpec, ModelSpec
+from job.spec.schema import DataSpec, EvaluationSpec, ModelSpec
 
 CPU = Machine("cpu", "float32", "")
 

@@ -18,7 +18,7 @@ from job.core.errors import DataError, ModelError, StorageError, TrainingError
 from job.fetch import Inputs, fetch_data, fetch_inputs, fetch_model, hub_reference, read_pins
 from job.hub import Reference
 from job.sources import open_source
-from job.spec_document import build_spec
+from job.spec.parse import build_spec
 from job.workspace import Workspace
 
 TOKEN = "hf_PlantedRight"
@@ -463,7 +463,7 @@ def fetch_cases(root, cases):
 
     from job.core.errors import EmbedtuneError
     from job.fetch import fetch_inputs
-    from job.spec_document import build_spec
+    from job.spec.parse import build_spec
     from job.workspace import Workspace
 
     def read(path):

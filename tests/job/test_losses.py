@@ -19,7 +19,7 @@ from job.data import TrainingPairs
 from job.losses import KnownAnswers, RankingLoss, embed_by_length, in_batch_losses, matryoshka_loss
 from job.machine import Machine
 from job.model import Model, Prompts
-from job.spec import ResolvedTraining
+from job.spec.schema import ResolvedTraining
 
 CPU = Machine("cpu", "float32", "as the spec says")
 SCALE = 20.0

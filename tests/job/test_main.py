@@ -11,7 +11,7 @@ import pytest
 
 from job.__main__ import exit_code
 from job.core.errors import EmbedtuneError
-from job.spec import JobSpec
+from job.spec.schema import JobSpec
 from job.workspace import Workspace
 
 OURS = [pytest.param(e("What is wrong."), e.exit_code, "What is wrong.", id=e.__name__)

@@ -13,7 +13,7 @@ from job.evaluate import encode
 from job.memory import halvings, is_out_of_memory, retry_on_oom
 from job.model import load_model
 from job.progress import log
-from job.spec_document import build_spec
+from job.spec.parse import build_spec
 
 
 class Gauge:

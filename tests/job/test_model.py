@@ -25,7 +25,7 @@ from job.model import (
     parameters,
     set_dropout,
 )
-from job.spec import ModelSpec
+from job.spec.schema import ModelSpec
 
 CPU = Machine("cpu", "float32", "as the spec says")
 E5 = Prompts("query: ", "passage: ")

@@ -15,7 +15,7 @@ from job.evaluate import encode
 from job.machine import Machine
 from job.model import Prompts, load_model
 from job.negatives import add_negatives, fill, find_lookalikes
-from job.spec import DataSpec, ModelSpec
+from job.spec.schema import DataSpec, ModelSpec
 
 CPU = Machine("cpu", "float32", "as the spec says")
 

@@ -17,7 +17,7 @@ from job.core.errors import Interrupted, MachineError, SpecError, StorageError, 
 from job.interruption import StopSignal
 from job.pipeline import Circumstances, run
 from job.ranking import METRICS
-from job.spec_document import build_spec
+from job.spec.parse import build_spec
 from job.workspace import Workspace
 
 DIMENSIONS = ("64", "32", "16")

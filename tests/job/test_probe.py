@@ -7,7 +7,7 @@ from conftest import write_jsonl
 from job.core.errors import DataError, SpecError
 from job.data import load_dataset
 from job.probe import load_probe
-from job.spec_document import build_spec
+from job.spec.parse import build_spec
 
 
 @pytest.fixture

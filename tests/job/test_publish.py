@@ -8,7 +8,7 @@ import pytest
 from job import publish
 from job.core.errors import SpecError, StorageError
 from job.places import LocalPlace
-from job.spec_document import build_spec
+from job.spec.parse import build_spec
 from job.workspace import Workspace
 
 SPEC = build_spec({}, {"data.source": "pairs.jsonl"})

@@ -23,7 +23,7 @@ from job.recipe import (
     read_recipe,
     resolve,
 )
-from job.spec import ModelSpec, ResolvedTraining, TrainingSpec
+from job.spec.schema import ModelSpec, ResolvedTraining, TrainingSpec
 
 GIB = 2**30
 # Another value than `auto` would give, for each field that has it.

@@ -12,7 +12,7 @@ from job.ranking import Scores
 from job.recommendation import frontier, recommend
 from job.report_scores import Retention
 from job.significance import GroupedQueries
-from job.spec import EvaluationSpec
+from job.spec.schema import EvaluationSpec
 
 FOUR = Dimensions((512, 256, 128, 64), 128)
 FLOAT_ONLY = EvaluationSpec(precisions=("float32",))

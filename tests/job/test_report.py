@@ -27,7 +27,7 @@ from job.report import Results, build_report, job_cost
 from job.report_document import Report, TruncatedTexts, Truncation
 from job.report_scores import Both, Compared
 from job.significance import GroupedQueries
-from job.spec import DataSpec, EvaluationSpec, JobSpec, ResolvedTraining
+from job.spec.schema import DataSpec, EvaluationSpec, JobSpec, ResolvedTraining
 from job.train import Training
 from job.where import look_where
 from job.write import write_report

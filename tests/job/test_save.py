@@ -14,8 +14,8 @@ from job.machine import Machine
 from job.model import Prompts, load_model
 from job.ranking import METRICS, Scores
 from job.save import save_model
-from job.spec import JobSpec
-from job.spec_document import build_spec
+from job.spec.parse import build_spec
+from job.spec.schema import JobSpec
 from job.write import write_per_query
 
 CPU = Machine("cpu", "float32", "as the spec says")

@@ -15,8 +15,8 @@ from job.machine import Machine
 from job.model import Prompts, load_model
 from job.ranking import METRIC, METRICS, judge
 from job.side_tests import FORGETTING, OTHER_RULES, article_test, side_tests
-from job.spec import DataSpec, ModelSpec
-from job.spec_document import build_spec
+from job.spec.parse import build_spec
+from job.spec.schema import DataSpec, ModelSpec
 
 DIMENSIONS = Dimensions((64, 16), 16)
 PROMPTS = Prompts("ask1 ask2 ", "tell3 tell4 ")

@@ -10,7 +10,7 @@ from conftest import write_jsonl
 
 from job.core.errors import DataError
 from job.sources import Document, RawRow, is_beir, open_documents, open_source
-from job.spec import DataSpec
+from job.spec.schema import DataSpec
 
 CORPUS = [
     {"_id": "d1", "title": "Cats", "text": "They purr."},

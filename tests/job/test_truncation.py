@@ -7,7 +7,7 @@ from job import truncation
 from job.data import Corpus, Queries
 from job.machine import Machine
 from job.model import Prompts, load_model
-from job.spec import ModelSpec
+from job.spec.schema import ModelSpec
 from job.truncation import count_truncated
 
 

@@ -8,7 +8,7 @@ from sentence_transformers import SentenceTransformer
 
 from job.precision import rank
 from job.report_scores import Recommendation
-from job.spec_document import build_spec
+from job.spec.parse import build_spec
 from job.usage import repeat, usage
 
 TEXTS = [f"tell{i} the tell{i + 1}" for i in range(20)]

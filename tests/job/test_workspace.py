@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from job.core.errors import MachineError, SpecError, StorageError
-from job.spec import JobSpec
-from job.spec_document import build_spec
+from job.spec.parse import build_spec
+from job.spec.schema import JobSpec
 from job.workspace import DEFAULT_ROOT, Workspace, check_same_spec, explained, write_atomically
 
 

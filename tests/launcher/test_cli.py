@@ -13,8 +13,8 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from job.spec import PRESETS
-from job.spec_document import build_spec, field_rows
+from job.spec.parse import build_spec, field_rows
+from job.spec.schema import PRESETS
 from launcher.cli import main
 from launcher.settings import settings_file
 

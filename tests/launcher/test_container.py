@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from job.spec_document import build_spec
+from job.spec.parse import build_spec
 from launcher.container import run_command
 from launcher.engine import Engine
 from launcher.hosts import container_name, hosts_of

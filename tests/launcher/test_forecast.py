@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from job.spec_document import build_spec
+from job.spec.parse import build_spec
 from launcher.cost import estimate
 from launcher.forecast import forecast
 from launcher.machine import MachineOptions

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from job.core.errors import SpecError
-from job.spec_document import build_spec
+from job.spec.parse import build_spec
 from job.workspace import Workspace
 from launcher.hosts import (
     check_network,

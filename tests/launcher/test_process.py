@@ -19,7 +19,7 @@ from click.testing import CliRunner
 from tiny_job import JOB
 
 from job.core.errors import BackendError, DataError, ModelError, OutOfMemory
-from job.spec_document import build_spec
+from job.spec.parse import build_spec
 from launcher.backends import process
 from launcher.cli import main
 from launcher.machine import MachineOptions

@@ -480,7 +480,7 @@ def stage_folder(folder, run):
     from pathlib import Path
 
     from job.places import S3Place
-    from job.spec import ModelSpec
+    from job.spec.schema import ModelSpec
     from launcher.staging import upload
 
     upload(S3Place("s3://box/staged/data"), folder, ModelSpec(), Path(run))

@@ -10,7 +10,7 @@ import pytest
 from botocore.validate import ParamValidator
 
 from job.core.errors import DataError, ModelError, SpecError
-from job.spec_document import build_spec
+from job.spec.parse import build_spec
 from launcher.machine import MachineOptions
 from launcher.plan import Plan
 from launcher.stack import Stack

@@ -13,7 +13,7 @@ import pytest
 from remote import files_of
 from sagemaker_server import SageMaker
 
-from job.spec_document import build_spec
+from job.spec.parse import build_spec
 from job.workspace import Workspace
 
 pytestmark = pytest.mark.sdk

@@ -13,8 +13,7 @@ import pytest
 from fuzz import spec_fields
 
 from job.core.errors import SpecError
-from job.spec import PRESETS, JobSpec
-from job.spec_document import (
+from job.spec.parse import (
     build_spec,
     differing_fields,
     field_rows,
@@ -22,6 +21,7 @@ from job.spec_document import (
     parse_document,
     read_document,
 )
+from job.spec.schema import PRESETS, JobSpec
 
 
 def flat(document, prefix=""):

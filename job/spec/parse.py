@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from job.core.errors import SpecError
-from job.spec import JobSpec, Section
+from job.spec.schema import JobSpec, Section
 
 
 def build_spec(
