@@ -29,7 +29,7 @@ from job.core.errors import (
     first_line,
 )
 from job.core.formatting import on_one_line
-from job.memory import is_out_of_memory
+from job.runtime.oom import is_out_of_memory
 from job.spec.parse import build_spec, parse_assignments
 from job.spec.schema import JobSpec
 from job.topology import read_topology
@@ -37,7 +37,7 @@ from job.torchrun import PEER_LOST, PEER_LOST_SECONDS, PeerLost, is_worker, run_
 from job.workspace import DEFAULT_ROOT, Workspace
 
 if TYPE_CHECKING:
-    from job.interruption import StopSignal
+    from job.runtime.signals import StopSignal
 
 # With less than this left on the disk, a failed write needs no other explanation.
 DISK_FULL_BYTES = 1024 * 1024
@@ -105,7 +105,7 @@ def train(
     place = Workspace(workspace)
 
     def work() -> int:
-        from job.interruption import StopSignal
+        from job.runtime.signals import StopSignal
 
         # First of all: process 1 of a container ignores the signals that it does not listen for.
         stop = StopSignal()
@@ -182,8 +182,8 @@ def _train(
 ) -> None:
     started = time.perf_counter()
     from job import process_group
-    from job.progress import log_nothing, log_to_stderr
-    from job.watchdog import watched
+    from job.runtime.logs import log_nothing, log_to_stderr
+    from job.runtime.watchdog import watched
 
     with process_group.peer_loss_detected():
         if is_worker():

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from job.progress import warn
 from job.ranking import METRICS, IntArray, Scores
+from job.runtime.logs import warn
 from job.workspace import write_atomically
 
 Content = TypeVar("Content")

@@ -12,8 +12,8 @@ from transformers.trainer_callback import ProgressCallback
 
 from job import process_group
 from job.batches import Shards
-from job.interruption import StopSignal
-from job.progress import tell
+from job.runtime.logs import tell
+from job.runtime.signals import StopSignal
 
 # What an interruption costs at most, as long as writing a checkpoint does not cost more than its
 # share of the run.

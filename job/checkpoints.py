@@ -10,7 +10,7 @@ from job import process_group
 from job.core.errors import MachineError, TrainingError, first_line
 from job.evaluate import Validation, metric_key
 from job.model import Model
-from job.progress import warn
+from job.runtime.logs import warn
 from job.workspace import sha256, write_atomically
 
 # Written last into a checkpoint: the digests of all its files.

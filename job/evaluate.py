@@ -12,10 +12,10 @@ from job.bm25 import rank_bm25
 from job.core.errors import SpecError
 from job.data import Corpus, Queries
 from job.mapped import empty_matrix
-from job.memory import retry_on_oom
 from job.model import Model
 from job.precision import BITS, bytes_per_vector, rank
 from job.ranking import METRIC, IntArray, Scores, judge
+from job.runtime.oom import retry_on_oom
 from job.spec.schema import EvaluationSpec
 
 USUAL_DIMENSIONS = (512, 256, 128, 64)

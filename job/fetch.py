@@ -21,9 +21,9 @@ from job import hub
 from job.core.errors import DataError, ModelError, TrainingError
 from job.model import find_locally
 from job.places import S3, Entry, S3Place, inside
-from job.progress import tell
 from job.records import explained, file_format
 from job.rows import require_data
+from job.runtime.logs import tell
 from job.spec.schema import DataSpec, JobSpec, ModelSpec
 from job.workspace import DATA_CHANNELS, Workspace, link_or_copy, write_atomically
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from job.core.errors import DataError, EmbedtuneError, ModelError, StorageError, translated
 from job.places import inside
-from job.progress import tell, warn
+from job.runtime.logs import tell, warn
 
 # Weights in formats that we do not load; some of them are pickles, which may run code.
 OTHER_WEIGHTS = (

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from job.core.errors import MachineError, ModelError, SpecError, first_line
 from job.machine import Machine
+from job.runtime.watchdog import alive
 from job.spec.schema import ModelSpec
-from job.watchdog import alive
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

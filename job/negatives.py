@@ -12,8 +12,8 @@ from job.data import TrainingPairs
 from job.evaluate import encode
 from job.model import Model
 from job.process_group import is_rank_zero
-from job.progress import tell
 from job.ranking import IntArray
+from job.runtime.logs import tell
 from job.search import TILE, Chosen, Directions, Matrix, search
 
 # The library's miner knows equal texts only, and drops rows that find too few (job/LOG.md).

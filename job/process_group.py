@@ -17,8 +17,8 @@ from torch.distributed import DistStoreError, PrefixStore, Store  # type: ignore
 from torch.distributed.rendezvous import rendezvous
 
 from job.mapped_values import load_arrays, save_arrays
+from job.runtime.watchdog import alive
 from job.torchrun import PeerLost, is_worker
-from job.watchdog import alive
 
 Value = TypeVar("Value")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from job.hub import Push
 from job.places import Place
-from job.progress import tell, warn
+from job.runtime.logs import tell, warn
 from job.spec.schema import JobSpec
 from job.workspace import MANIFEST, Workspace, check_same_spec, sha256, write_atomically
 

@@ -12,7 +12,7 @@ from job import process_group
 from job.core.errors import TrainingError
 from job.data import TrainingPairs
 from job.model import Model, parameters
-from job.progress import tell
+from job.runtime.logs import tell
 from job.spec.schema import ResolvedTraining, TrainingSpec
 from job.workspace import write_atomically
 

@@ -12,7 +12,7 @@ from transformers import TrainerState as State
 from job.evaluate import Validation, encode_documents, metric_key
 from job.model import Model
 from job.process_group import all_reduce, from_rank_zero, world_size
-from job.progress import warn
+from job.runtime.logs import warn
 
 # Documents whose similarity is looked at, of those that validation searches.
 SAMPLE = 32

@@ -18,14 +18,14 @@ from job.checkpoints import checkpoint_on_each_host, restore, step_of
 from job.core.errors import Interrupted, MachineError, SpecError
 from job.data import TrainingData, TrainingPairs
 from job.evaluate import Validation
-from job.interruption import StopSignal
-from job.memory import halvings
 from job.model import Model
 from job.negatives import add_negatives, find_lookalikes
 from job.padding import counted
 from job.process_group import from_rank_zero, is_rank_zero
 from job.ranking import IntArray
 from job.recipe import Recipe, read_recipe, resolve
+from job.runtime.oom import halvings
+from job.runtime.signals import StopSignal
 from job.spec.schema import TrainingSpec
 from job.trainer import PairTrainer, TrainingInputs, build_trainer
 from job.workspace import Workspace

@@ -29,12 +29,12 @@ from job.checkpoints import seal
 from job.data import TrainingPairs
 from job.disk import CHECKPOINTS_KEPT, EnoughDisk
 from job.evaluate import Validation, metric_key
-from job.interruption import StopSignal
 from job.losses import matryoshka_loss
-from job.memory import retry_on_oom
 from job.model import Model, set_dropout
 from job.negatives import fill
 from job.ranking import IntArray
+from job.runtime.oom import retry_on_oom
+from job.runtime.signals import StopSignal
 from job.sanity import Sanity
 from job.spec.schema import ResolvedTraining
 from job.tables import one_array

@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 from job.baseline import Baseline, score_base
 from job.data import Dataset, load_dataset
 from job.evaluate import choose_dimensions
-from job.interruption import StopSignal
 from job.machine import Machine
 from job.model import load_model
 from job.recipe import resolve
+from job.runtime.signals import StopSignal
 from job.spec.schema import JobSpec
 from job.train import TrainingContext, train
 from job.trainer import TrainingInputs, build_trainer

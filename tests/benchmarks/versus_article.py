@@ -81,7 +81,7 @@ def as_article(task: Task, folder: Path, started: float) -> Outcome:
     from job.evaluate import Validation, bound_corpus, choose_dimensions, metric_key, score
     from job.machine import choose_machine
     from job.model import Prompts, load_model
-    from job.progress import quieten_libraries
+    from job.runtime.logs import quieten_libraries
 
     quieten_libraries()
     precision = "float32" if task.side == FLOAT32 else "auto"
@@ -125,8 +125,8 @@ def as_ours(task: Task, folder: Path, started: float) -> Outcome:
     import pyarrow.parquet as pq
     from metering import Meter, peak_mib
 
-    from job.interruption import StopSignal
     from job.pipeline import Circumstances, run
+    from job.runtime.signals import StopSignal
     from job.workspace import Workspace
 
     settings = {"output.uri": str(folder / "runs")}

@@ -9,9 +9,9 @@ from huggingface_hub import ModelCard
 from reports import improved
 
 from job.card import HUB_METRICS, write_card
-from job.interruption import StopSignal
 from job.pipeline import Circumstances, run
 from job.report_document import Report
+from job.runtime.signals import StopSignal
 from job.spec.schema import ModelSpec
 from job.workspace import Workspace
 

@@ -19,10 +19,10 @@ from job.disk import (
     require_room_for_training,
 )
 from job.evaluate import choose_dimensions
-from job.interruption import StopSignal
 from job.machine import Machine
 from job.model import load_model
 from job.recipe import resolve
+from job.runtime.signals import StopSignal
 from job.trainer import TrainingInputs, build_trainer
 from job.workspace import Workspace
 

@@ -14,9 +14,9 @@ from tiny_training import tiny_training
 
 from job.cache import load_seconds
 from job.core.errors import Interrupted, MachineError, SpecError, StorageError, TrainingError
-from job.interruption import StopSignal
 from job.pipeline import Circumstances, run
 from job.ranking import METRICS
+from job.runtime.signals import StopSignal
 from job.spec.parse import build_spec
 from job.workspace import Workspace
 

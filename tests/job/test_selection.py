@@ -8,8 +8,8 @@ import pytest
 from conftest import make_pairs, write_jsonl
 
 from job.data import TrainingData
-from job.interruption import StopSignal
 from job.pipeline import Circumstances, run
+from job.runtime.signals import StopSignal
 from job.train import train
 from job.workspace import Workspace
 

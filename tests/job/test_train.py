@@ -14,9 +14,9 @@ from job.checkpoints import checkpoint_on_each_host, last_checkpoint, restore
 from job.core.errors import Interrupted, MachineError, SpecError, TrainingError
 from job.data import TrainingPairs
 from job.evaluate import encode
-from job.interruption import StopSignal
 from job.machine import Machine
 from job.recipe import read_recipe, resolve
+from job.runtime.signals import StopSignal
 from job.trainer import training_rows
 from job.workspace import Workspace
 

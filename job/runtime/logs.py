@@ -110,7 +110,7 @@ def log_scores(model: str, means: Mapping[int, Mapping[str, float]]) -> None:
 
 
 def log_nothing() -> None:
-    """Print no line; what counts them as signs of life (`job.watchdog`) still does."""
+    """Print no line; what counts them as signs of life (`job.runtime.watchdog`) still does."""
     _add_handler(logging.NullHandler(), _line)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from job.progress import tell
+from job.runtime.logs import tell
 
 
 class StopSignal:

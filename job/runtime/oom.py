@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from job.core.errors import OutOfMemory, first_line
-from job.progress import warn
+from job.runtime.logs import warn
 
 Result = TypeVar("Result")
 # What torch says without an error class of its own: its CPU allocator, MPS, CUDA's driver and

@@ -8,16 +8,16 @@ import time
 import pytest
 
 from job.core.errors import Stalled
-from job.watchdog import moved_bytes
+from job.runtime.watchdog import moved_bytes
 from job.workspace import Workspace
 
 # A run that may stand still for six tenths of a second.
 SCRIPT = """
 import sys, time
 from pathlib import Path
-from job import watchdog
-from job.progress import log_to_stderr, logged_to, tell
-from job.watchdog import watched
+from job.runtime import watchdog
+from job.runtime.logs import log_to_stderr, logged_to, tell
+from job.runtime.watchdog import watched
 from job.workspace import Workspace
 
 watchdog.LOOK_SECONDS = watchdog.LAST_WORDS_SECONDS = 1.0
@@ -123,10 +123,10 @@ def test_a_pass_of_a_model_is_a_sign_of_life(tiny_spec, monkeypatch):
     """Encoding a large corpus takes long, and says nothing meanwhile."""
     import pyarrow as pa
 
-    from job import watchdog
     from job.evaluate import encode
     from job.machine import Machine
     from job.model import load_model
+    from job.runtime import watchdog
 
     model = load_model(tiny_spec().model, Machine("cpu", "float32", ""))
     monkeypatch.setattr(watchdog._Pulse, "at", 0.0)
@@ -146,6 +146,6 @@ def test_bytes_that_were_moved_are_counted(tmp_path):
 
 
 def test_a_system_that_counts_no_bytes_has_the_other_signs(monkeypatch, tmp_path):
-    monkeypatch.setattr("job.watchdog.IO", tmp_path / "missing")
+    monkeypatch.setattr("job.runtime.watchdog.IO", tmp_path / "missing")
 
     assert moved_bytes() == 0

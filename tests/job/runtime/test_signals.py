@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from job.interruption import StopSignal
-from job.progress import Progress
+from job.runtime.logs import Progress
+from job.runtime.signals import StopSignal
 
 
 class Dying:

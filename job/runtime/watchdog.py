@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from job.core.errors import Stalled
-from job.progress import log
+from job.runtime.logs import log
 from job.workspace import Workspace
 
 # Between two looks, at most; what a stalled run may take to tell its reason; what counts as moving.

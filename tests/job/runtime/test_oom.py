@@ -10,9 +10,9 @@ from tiny_training import CPU, tiny_training
 
 from job.core.errors import OutOfMemory
 from job.evaluate import encode
-from job.memory import halvings, is_out_of_memory, retry_on_oom
 from job.model import load_model
-from job.progress import log
+from job.runtime.logs import log
+from job.runtime.oom import halvings, is_out_of_memory, retry_on_oom
 from job.spec.parse import build_spec
 
 
