@@ -32,9 +32,9 @@ from job.core.formatting import on_one_line
 from job.runtime.oom import is_out_of_memory
 from job.spec.parse import build_spec, parse_assignments
 from job.spec.schema import JobSpec
+from job.storage.workspace import DEFAULT_ROOT, Workspace
 from job.topology import read_topology
 from job.torchrun import PEER_LOST, PEER_LOST_SECONDS, PeerLost, is_worker, run_workers
-from job.workspace import DEFAULT_ROOT, Workspace
 
 if TYPE_CHECKING:
     from job.runtime.signals import StopSignal
@@ -111,7 +111,7 @@ def train(
         stop = StopSignal()
         stop.install()
         if hf_token_secret:
-            from job.secrets import use_hub_token
+            from job.storage.secrets import use_hub_token
 
             use_hub_token(hf_token_secret)
         if not is_worker():

@@ -12,7 +12,7 @@ from sentence_transformers.base.sampler import DefaultBatchSampler
 
 from job.data import TrainingPairs
 from job.ranking import IntArray
-from job.tables import one_array
+from job.storage.arrow_tables import one_array
 
 
 class LookalikeSampler(DefaultBatchSampler):

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from job.ranking import METRICS, IntArray, Scores
 from job.runtime.logs import warn
-from job.workspace import write_atomically
+from job.storage.workspace import write_atomically
 
 Content = TypeVar("Content")
 Facts = dict[str, Any]

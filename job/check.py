@@ -15,8 +15,8 @@ from job.fetch import fetch_data, fetch_model
 from job.probe import load_probe
 from job.significance import detectable_lift
 from job.spec.schema import JobSpec, ModelSpec
-from job.tables import column_values
-from job.workspace import Workspace
+from job.storage.arrow_tables import column_values
+from job.storage.workspace import Workspace
 
 # Standard deviation of a query's lift; measured: 0.29 on builtin:aws-docs, 0.25-0.30 on the
 # article's data (job/LOG.md).

@@ -11,7 +11,7 @@ from job.core.errors import MachineError, TrainingError, first_line
 from job.evaluate import Validation, metric_key
 from job.model import Model
 from job.runtime.logs import warn
-from job.workspace import sha256, write_atomically
+from job.storage.workspace import sha256, write_atomically
 
 # Written last into a checkpoint: the digests of all its files.
 SEAL = "digests.json"

@@ -9,7 +9,14 @@ import pyarrow.compute as pc
 
 from job.pairs import DOCUMENT_SCHEMA, TEXT, text_key
 from job.rows import Rows
-from job.tables import IntArray, JoinedColumn, KeyArray, TableFile, column_on_disk, column_values
+from job.storage.arrow_tables import (
+    IntArray,
+    JoinedColumn,
+    KeyArray,
+    TableFile,
+    column_on_disk,
+    column_values,
+)
 
 
 @dataclass(frozen=True)

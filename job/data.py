@@ -26,7 +26,14 @@ from job.rows import (
     stand_alone,
 )
 from job.spec.schema import DataSpec
-from job.tables import BATCH, IntArray, column_values, one_array, one_table, rows_on_disk
+from job.storage.arrow_tables import (
+    BATCH,
+    IntArray,
+    column_values,
+    one_array,
+    one_table,
+    rows_on_disk,
+)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from transformers import TrainerControl as Control
 
 from job.core.errors import MachineError
 from job.model import Model
-from job.workspace import Workspace
+from job.storage.workspace import Workspace
 
 CHECKPOINTS_KEPT = 3
 # Report, per-query scores, splits and logs: a few MB each.

@@ -11,12 +11,12 @@ from job import process_group
 from job.bm25 import rank_bm25
 from job.core.errors import SpecError
 from job.data import Corpus, Queries
-from job.mapped import empty_matrix
 from job.model import Model
 from job.precision import BITS, bytes_per_vector, rank
 from job.ranking import METRIC, IntArray, Scores, judge
 from job.runtime.oom import retry_on_oom
 from job.spec.schema import EvaluationSpec
+from job.storage.mapped_arrays import empty_matrix
 
 USUAL_DIMENSIONS = (512, 256, 128, 64)
 # Texts that are Python objects at once. Sorted by length among so many, hardly any padding is left.

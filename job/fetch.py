@@ -17,15 +17,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from job import hub
 from job.core.errors import DataError, ModelError, TrainingError
 from job.model import find_locally
-from job.places import S3, Entry, S3Place, inside
 from job.records import explained, file_format
 from job.rows import require_data
 from job.runtime.logs import tell
 from job.spec.schema import DataSpec, JobSpec, ModelSpec
-from job.workspace import DATA_CHANNELS, Workspace, link_or_copy, write_atomically
+from job.storage import hub
+from job.storage.stores import S3, Entry, S3Place, inside
+from job.storage.workspace import DATA_CHANNELS, Workspace, link_or_copy, write_atomically
 
 GIGA = 1e9
 ARCHIVES = (".tar.gz", ".tgz")

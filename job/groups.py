@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from job import tables
-from job.mapped import zeros
-from job.tables import BATCH, IntArray, JoinedColumn, KeyArray
+from job.storage import arrow_tables
+from job.storage.arrow_tables import BATCH, IntArray, JoinedColumn, KeyArray
+from job.storage.mapped_arrays import zeros
 
 WORD = re.compile(r"\w+")
 SHINGLE_WORDS = 3
@@ -122,7 +122,7 @@ def _bands(texts_by_key: Mapping[int, str], threshold: float) -> list[KeyArray]:
     # weighted, two pairs in three at the threshold are missed; above 0.9 there are too few bands.
     plan = MinHashLSH(threshold=min(threshold, 0.9), num_perm=PERMUTATIONS, weights=(0.05, 0.95))
     sketch = MinHash(num_perm=PERMUTATIONS, seed=1)
-    bands = list(zeros((plan.b, len(texts_by_key)), np.uint64, tables.MAX_IN_MEMORY))
+    bands = list(zeros((plan.b, len(texts_by_key)), np.uint64, arrow_tables.MAX_IN_MEMORY))
     block = np.empty((BATCH, PERMUTATIONS), dtype=np.uint64)
     silent = np.zeros(BATCH, dtype=bool)
     for number, key in enumerate(texts_by_key):

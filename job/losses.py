@@ -22,7 +22,7 @@ from job.data import TrainingPairs
 from job.model import Model
 from job.padding import sorted_by_length
 from job.spec.schema import ResolvedTraining
-from job.tables import one_array
+from job.storage.arrow_tables import one_array
 
 # A CPU compiles its matrix kernels for each shape it meets: texts are padded to these widths.
 WIDTHS = 16

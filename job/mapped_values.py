@@ -42,7 +42,7 @@ def load_arrays(value: object) -> Any:  # noqa: ANN401  of the type that was sav
     import numpy as np
     import pyarrow as pa
 
-    from job.tables import one_array
+    from job.storage.arrow_tables import one_array
 
     def loaded(part: object) -> object:
         if not isinstance(part, SavedArray):

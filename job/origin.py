@@ -8,7 +8,7 @@ from typing import Any
 from job.core.errors import TrainingError
 from job.spec.parse import differing_fields
 from job.spec.schema import JobSpec
-from job.workspace import Workspace, write_atomically
+from job.storage.workspace import Workspace, write_atomically
 
 # Their arithmetic and their order of random numbers are part of a training.
 PACKAGES = ("embedtune", "accelerate", "numpy", "sentence-transformers", "torch", "transformers")

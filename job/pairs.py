@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from job.sources import Document, RawRow
-from job.tables import TableFile, one_array, one_table
+from job.storage.arrow_tables import TableFile, one_array, one_table
 
 # Shown of a rejected row's texts; enough to find it again.
 EXCERPT = 200

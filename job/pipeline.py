@@ -10,7 +10,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from job import process_group, publish
+from job import process_group
 from job.baseline import Baseline, keep_baseline, kept_baseline, score_base
 from job.cache import load_seconds, save_seconds
 from job.card import write_card
@@ -20,12 +20,10 @@ from job.data import Dataset, load_dataset, write_splits
 from job.disk import require_room_for_training
 from job.evaluate import Dimensions, choose_dimensions, embed, score_vectors
 from job.fetch import Inputs, fetch_inputs
-from job.hub import Push
 from job.hybrid import hybrid_search
 from job.machine import Machine, choose_machine
 from job.model import Model, load_model
 from job.origin import claim_checkpoints, origin_of
-from job.places import open_place
 from job.process_group import from_rank_zero, is_rank_zero
 from job.ranking import Scores
 from job.report import Results, build_report, job_cost
@@ -36,10 +34,13 @@ from job.save import fingerprint, save_model
 from job.side_tests import SideTest, side_tests
 from job.significance import GroupedQueries
 from job.spec.schema import JobSpec
+from job.storage import publish
+from job.storage.hub import Push
+from job.storage.stores import open_place
+from job.storage.workspace import Workspace
 from job.train import Training, TrainingContext, train
 from job.truncation import count_truncated
 from job.where import look_where
-from job.workspace import Workspace
 from job.write import write_per_query, write_report
 
 

@@ -11,7 +11,7 @@ from job.pairs import Judged, judge_documents, judge_rows, text_key
 from job.rows import Channels, Rows
 from job.sources import open_source
 from job.spec.schema import JobSpec
-from job.tables import column_values
+from job.storage.arrow_tables import column_values
 
 TEXTS = ("anchor", "positive")
 

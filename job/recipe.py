@@ -14,7 +14,7 @@ from job.data import TrainingPairs
 from job.model import Model, parameters
 from job.runtime.logs import tell
 from job.spec.schema import ResolvedTraining, TrainingSpec
-from job.workspace import write_atomically
+from job.storage.workspace import write_atomically
 
 # Below so many updates a model has hardly moved; above so many epochs it learns rows by heart.
 UPDATES_WANTED, EPOCHS_AT_LEAST, EPOCHS_AT_MOST = 50, 3, 10

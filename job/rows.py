@@ -25,7 +25,7 @@ from job.pairs import (
 )
 from job.sources import open_documents, open_source
 from job.spec.schema import DataSpec
-from job.tables import BATCH, IntArray, KeyArray, column_on_disk, rows_on_disk
+from job.storage.arrow_tables import BATCH, IntArray, KeyArray, column_on_disk, rows_on_disk
 
 Channels = Mapping[str, Path]
 

@@ -19,7 +19,7 @@ from job.report_scores import SideTest as Results
 from job.rows import Channels
 from job.significance import GroupedQueries
 from job.spec.schema import JobSpec
-from job.tables import one_array
+from job.storage.arrow_tables import one_array
 
 # What a gain, a loss and a difference within chance mean in each test.
 FORGETTING = ("it gained there too", "it forgot", "no loss beyond chance")

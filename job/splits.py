@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from job.tables import IntArray, KeyArray
+from job.storage.arrow_tables import IntArray, KeyArray
 
 UNDECIDED, TRAIN, VALIDATION, TEST = -1, 0, 1, 2
 SPLIT_NAMES = ("train", "validation", "test")

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from job.core.errors import MachineError, SpecError
-from job.workspace import Workspace
+from job.storage.workspace import Workspace
 
 Value = TypeVar("Value")
 PORT = 29400

@@ -27,8 +27,8 @@ from job.recipe import Recipe, read_recipe, resolve
 from job.runtime.oom import halvings
 from job.runtime.signals import StopSignal
 from job.spec.schema import TrainingSpec
+from job.storage.workspace import Workspace
 from job.trainer import PairTrainer, TrainingInputs, build_trainer
-from job.workspace import Workspace
 
 
 @dataclass(frozen=True)

@@ -37,8 +37,8 @@ from job.runtime.oom import retry_on_oom
 from job.runtime.signals import StopSignal
 from job.sanity import Sanity
 from job.spec.schema import ResolvedTraining
-from job.tables import one_array
-from job.workspace import Workspace
+from job.storage.arrow_tables import one_array
+from job.storage.workspace import Workspace
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from job.data import Dataset
 from job.page import to_html, to_markdown
 from job.ranking import METRICS, Scores
 from job.report_document import Report
-from job.workspace import write_atomically
+from job.storage.workspace import write_atomically
 
 
 def write_report(report: Report, folder: Path) -> None:

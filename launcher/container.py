@@ -5,8 +5,8 @@ import io
 import os
 from pathlib import Path
 
-from job.places import S3
-from job.workspace import DEFAULT_ROOT
+from job.storage.stores import S3
+from job.storage.workspace import DEFAULT_ROOT
 from launcher.engine import Engine
 from launcher.hosts import CHANNELS, CHECKPOINTS, Host, container_name, threads
 from launcher.plan import Plan

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from job.core.errors import SpecError
-from job.workspace import Workspace, write_atomically
+from job.storage.workspace import Workspace, write_atomically
 from launcher.plan import WORKSPACE, Plan
 
 # In the first host's workspace, mounted for the others as well.

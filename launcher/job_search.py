@@ -3,8 +3,8 @@
 import re
 from typing import Any
 
-from job.places import Place, S3Place, open_place
-from job.workspace import MANIFEST
+from job.storage.stores import Place, S3Place, open_place
+from job.storage.workspace import MANIFEST
 from launcher import aws
 from launcher.runs import Run
 from launcher.training_job import ARTEFACTS, RUN_VARIABLE

@@ -11,7 +11,7 @@ import click
 
 from job.core.errors import StorageError
 from job.core.formatting import on_its_lines
-from job.places import S3
+from job.storage.stores import S3
 from launcher import runs
 from launcher.backends import JobHandle, load_backend
 from launcher.runs import Run

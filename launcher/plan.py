@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from job.core.errors import DataError, ModelError
-from job.places import S3, Place, open_place
 from job.spec.schema import JobSpec
+from job.storage.stores import S3, Place, open_place
 from launcher.machine import MachineOptions
 
 WORKSPACE = ".work"

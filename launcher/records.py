@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from job.core.errors import StorageError
-from job.workspace import write_atomically
+from job.storage.workspace import write_atomically
 from launcher.runs import LAUNCH, RECEIPT, Run
 
 

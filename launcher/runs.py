@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from job.core.errors import Interrupted, Stopped, StorageError, TimeLimit
-from job.places import S3, Entry, LocalPlace, Place, inside, open_place
 from job.report_document import Report
-from job.s3 import PARALLEL
-from job.workspace import MANIFEST, Workspace
+from job.storage.s3 import PARALLEL
+from job.storage.stores import S3, Entry, LocalPlace, Place, inside, open_place
+from job.storage.workspace import MANIFEST, Workspace
 from launcher.plan import WORKSPACE, local_folder
 
 REPORT = "report/report.json"

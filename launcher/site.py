@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from job.core.errors import BackendError, DataError
-from job.places import S3, split_uri
+from job.storage.stores import S3, split_uri
 from launcher import aws
 from launcher.cost import START_UP_SECONDS, Price, price_of
 from launcher.forecast import forecast

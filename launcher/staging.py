@@ -4,10 +4,10 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from job.places import S3Place
-from job.s3 import explained, s3_client
 from job.spec.schema import JobSpec, ModelSpec
-from job.workspace import Workspace, link_or_copy, write_atomically, write_error
+from job.storage.s3 import explained, s3_client
+from job.storage.stores import S3Place
+from job.storage.workspace import Workspace, link_or_copy, write_atomically, write_error
 
 GIGA = 1e9
 
@@ -70,7 +70,7 @@ def _files_below(path: Path, run: Path) -> Iterator[tuple[str, Path]]:
 
 def _from_hub(model: ModelSpec) -> Path:
     """Fetch a model into the Hub's cache here, for a job that cannot reach the Hub."""
-    from job.hub import download_model, resolve
+    from job.storage.hub import download_model, resolve
 
     commit = resolve(model.base, "model", model.revision)
     limit = model.max_download_gb * GIGA

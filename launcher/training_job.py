@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from job.core.errors import DataError, ModelError, SpecError
-from job.hub import SCHEME, parse_reference
-from job.places import S3
-from job.workspace import DATA_CHANNELS, DEFAULT_ROOT
+from job.storage.hub import SCHEME, parse_reference
+from job.storage.stores import S3
+from job.storage.workspace import DATA_CHANNELS, DEFAULT_ROOT
 from launcher.image import ECR
 from launcher.plan import BUILTIN, Plan
 from launcher.stack import Stack

@@ -8,8 +8,8 @@ import pytest
 
 from job.__main__ import train
 from job.core.errors import Interrupted
-from job.hub import SHARED_CACHE
-from job.workspace import DATA_CHANNELS, Workspace
+from job.storage.hub import SHARED_CACHE
+from job.storage.workspace import DATA_CHANNELS, Workspace
 from launcher import reference
 from launcher.cli import main
 

@@ -12,7 +12,7 @@ import pytest
 from tiny_job import JOB
 
 from job.core.errors import EXIT_CODES, EmbedtuneError
-from job.workspace import Workspace
+from job.storage.workspace import Workspace
 
 pytestmark = pytest.mark.slow
 

@@ -28,8 +28,8 @@ from job.runtime.logs import log, log_to_stderr, tell
 from job.sources import open_documents, open_source
 from job.spec.parse import build_spec, parse_document
 from job.spec.schema import DataSpec, ModelSpec
+from job.storage.workspace import Workspace
 from job.templating import code
-from job.workspace import Workspace
 from launcher.cli import main
 from launcher.live import Live
 

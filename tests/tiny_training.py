@@ -10,9 +10,9 @@ from job.model import load_model
 from job.recipe import resolve
 from job.runtime.signals import StopSignal
 from job.spec.schema import JobSpec
+from job.storage.workspace import Workspace
 from job.train import TrainingContext, train
 from job.trainer import TrainingInputs, build_trainer
-from job.workspace import Workspace
 
 CPU = Machine("cpu", "float32", "as the spec says")
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from job.core.errors import Stalled
 from job.runtime.logs import log
-from job.workspace import Workspace
+from job.storage.workspace import Workspace
 
 # Between two looks, at most; what a stalled run may take to tell its reason; what counts as moving.
 LOOK_SECONDS, LAST_WORDS_SECONDS = 10.0, 10.0

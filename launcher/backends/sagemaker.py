@@ -11,8 +11,8 @@ from typing import Any, TextIO
 import click
 
 from job.core.errors import BackendError, SpecError
-from job.places import S3Place
-from job.workspace import write_atomically
+from job.storage.stores import S3Place
+from job.storage.workspace import write_atomically
 from launcher import aws, site
 from launcher.cloud_logs import PAUSE_SECONDS, CloudLog
 from launcher.cost import Price, price_of

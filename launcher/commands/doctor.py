@@ -71,7 +71,7 @@ def _examine_account(
 
 def _bucket(output: str | None) -> str | None:
     """Return the bucket of the output that a launch would use; a folder is no output there."""
-    from job.places import S3, split_uri
+    from job.storage.stores import S3, split_uri
     from launcher.settings import default_output
 
     uri = output or default_output()

@@ -15,7 +15,7 @@ from job.core.errors import StorageError
 @click.argument("path", type=click.Path(path_type=Path, dir_okay=False), default="job.yaml")
 def init(path: Path) -> None:
     """Write a commented job file, the article's own job, to PATH."""
-    from job.workspace import write_atomically
+    from job.storage.workspace import write_atomically
 
     if path.exists():
         msg = f"`{path}` exists already; it was left as it is. Name another file."

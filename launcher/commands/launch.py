@@ -130,7 +130,7 @@ def _run(plan: "Plan", run: "Run", request: dict[str, Any], *, detach: bool) -> 
 
 def _check_spec_of(run: "Run", spec: "JobSpec") -> None:
     """Refuse a name that another job bears, here or where the results go."""
-    from job.workspace import check_same_spec
+    from job.storage.workspace import check_same_spec
 
     kept = run.workspace.job_spec
     earlier = {
@@ -175,7 +175,7 @@ def _wanted_spec(
 
 def _usual_output(machine: MachineOptions) -> str:
     """Return where results go when nothing is said: from SageMaker, into the stack's bucket."""
-    from job.places import S3
+    from job.storage.stores import S3
     from launcher.settings import default_output
 
     usual = default_output()

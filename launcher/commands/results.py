@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from job.core.errors import DataError
-from job.workspace import write_atomically
+from job.storage.workspace import write_atomically
 from launcher.commands.options import output_option, print_report, require_option
 
 if TYPE_CHECKING:

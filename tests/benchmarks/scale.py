@@ -23,10 +23,10 @@ from sentence_transformers.sentence_transformer.evaluation import InformationRet
 
 from job.data import Queries
 from job.evaluate import Vectors, score_vectors
-from job.mapped import empty_matrix
 from job.negatives import CANDIDATES
 from job.ranking import METRIC
 from job.search import Directions, search
+from job.storage.mapped_arrays import empty_matrix
 
 SIZES = (10_000, 100_000, 1_000_000)
 WIDTH, DIMENSIONS = 384, (384, 256, 128, 64)

@@ -49,7 +49,7 @@ def test_the_made_pairs_are_as_long_and_as_alike_as_stated(pairs):
 def test_on_the_disk_and_in_small_batches_the_result_is_the_same(pairs, tmp_path, monkeypatch):
     """Rows, ids, splits, groups and files do not depend on how many rows are in memory."""
     expected = prepared(pairs, tmp_path / "memory")
-    monkeypatch.setattr("job.tables.MAX_IN_MEMORY", 1)
+    monkeypatch.setattr("job.storage.arrow_tables.MAX_IN_MEMORY", 1)
     for module in ("tables", "rows", "groups", "data"):
         monkeypatch.setattr(f"job.{module}.BATCH", 7)
     assert prepared(pairs, tmp_path / "disk") == expected

@@ -127,7 +127,7 @@ def as_ours(task: Task, folder: Path, started: float) -> Outcome:
 
     from job.pipeline import Circumstances, run
     from job.runtime.signals import StopSignal
-    from job.workspace import Workspace
+    from job.storage.workspace import Workspace
 
     settings = {"output.uri": str(folder / "runs")}
     if task.side == SAME_EPOCHS:

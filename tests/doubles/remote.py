@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import pytest
 from s3_server import S3
 
-from job.s3 import s3_client
+from job.storage.s3 import s3_client
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from job.__main__ import exit_code
 from job.core.errors import SpecError
 from job.core.formatting import on_one_line
 from job.spec.parse import build_spec, parse_document
-from job.workspace import Workspace
+from job.storage.workspace import Workspace
 from launcher.cli import main
 
 NAMES = [field.name for field in FIELDS]

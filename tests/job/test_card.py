@@ -13,7 +13,7 @@ from job.pipeline import Circumstances, run
 from job.report_document import Report
 from job.runtime.signals import StopSignal
 from job.spec.schema import ModelSpec
-from job.workspace import Workspace
+from job.storage.workspace import Workspace
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from job.data import inspect_dataset, load_dataset, write_splits
 from job.pairs import normalize
 from job.spec.schema import DataSpec
 from job.splits import SPLIT_NAMES
-from job.tables import JoinedColumn
+from job.storage.arrow_tables import JoinedColumn
 
 HEADER = "query-id\tcorpus-id\tscore\n"
 

@@ -23,8 +23,8 @@ from job.machine import Machine
 from job.model import load_model
 from job.recipe import resolve
 from job.runtime.signals import StopSignal
+from job.storage.workspace import Workspace
 from job.trainer import TrainingInputs, build_trainer
-from job.workspace import Workspace
 
 
 @pytest.fixture

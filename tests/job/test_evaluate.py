@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from metering import Meter
 
-from job import evaluate, mapped
+from job import evaluate
 from job.core.errors import SpecError
 from job.data import Corpus, Queries, load_dataset
 from job.evaluate import (
@@ -26,6 +26,7 @@ from job.machine import Machine
 from job.model import load_model
 from job.precision import rank
 from job.spec.schema import DataSpec, EvaluationSpec, ModelSpec
+from job.storage import mapped_arrays
 
 CPU = Machine("cpu", "float32", "")
 
@@ -178,7 +179,7 @@ def test_texts_are_encoded_a_block_at_a_time(model, monkeypatch, mapped_from):
 
     monkeypatch.setattr(evaluate, "TEXTS", 16)
     monkeypatch.setattr(evaluate, "encode_block", counted)
-    monkeypatch.setattr(mapped, "MAPPED_FROM", mapped_from)
+    monkeypatch.setattr(mapped_arrays, "MAPPED_FROM", mapped_from)
     found = encode(model, texts, "ask1 ", 8)
 
     assert blocks == [16, 16, 16, 2]

@@ -16,10 +16,10 @@ from remote import emptied, files_of, in_client, served_s3
 
 from job.core.errors import DataError, ModelError, StorageError, TrainingError
 from job.fetch import Inputs, fetch_data, fetch_inputs, fetch_model, hub_reference, read_pins
-from job.hub import Reference
 from job.sources import open_source
 from job.spec.parse import build_spec
-from job.workspace import Workspace
+from job.storage.hub import Reference
+from job.storage.workspace import Workspace
 
 TOKEN = "hf_PlantedRight"
 WRONG = "hf_PlantedWrong"
@@ -464,7 +464,7 @@ def fetch_cases(root, cases):
     from job.core.errors import EmbedtuneError
     from job.fetch import fetch_inputs
     from job.spec.parse import build_spec
-    from job.workspace import Workspace
+    from job.storage.workspace import Workspace
 
     def read(path):
         files = sorted(path.rglob("*")) if path.is_dir() else [path]

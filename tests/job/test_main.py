@@ -12,7 +12,7 @@ import pytest
 from job.__main__ import exit_code
 from job.core.errors import EmbedtuneError
 from job.spec.schema import JobSpec
-from job.workspace import Workspace
+from job.storage.workspace import Workspace
 
 OURS = [pytest.param(e("What is wrong."), e.exit_code, "What is wrong.", id=e.__name__)
         for e in EmbedtuneError.__subclasses__()]  # fmt: skip

@@ -7,7 +7,7 @@ import pytest
 from job.core.errors import TrainingError
 from job.origin import claim_checkpoints, origin_of
 from job.spec.parse import build_spec
-from job.workspace import Workspace
+from job.storage.workspace import Workspace
 
 DATA = {"train": "aa", "validation": "bb", "test": "cc"}
 

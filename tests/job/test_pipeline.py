@@ -18,7 +18,7 @@ from job.pipeline import Circumstances, run
 from job.ranking import METRICS
 from job.runtime.signals import StopSignal
 from job.spec.parse import build_spec
-from job.workspace import Workspace
+from job.storage.workspace import Workspace
 
 DIMENSIONS = ("64", "32", "16")
 PROMPTS = {"query": "ask1 ask2 ", "document": "tell3 tell4 "}

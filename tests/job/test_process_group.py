@@ -15,8 +15,8 @@ from job.__main__ import exit_code
 from job.core.errors import MachineError
 from job.data import Corpus
 from job.mapped_values import load_arrays, save_arrays
+from job.storage.workspace import Workspace
 from job.torchrun import PEER_LOST, PeerLost
-from job.workspace import Workspace
 
 # One process
 

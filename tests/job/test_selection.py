@@ -10,8 +10,8 @@ from conftest import make_pairs, write_jsonl
 from job.data import TrainingData
 from job.pipeline import Circumstances, run
 from job.runtime.signals import StopSignal
+from job.storage.workspace import Workspace
 from job.train import train
-from job.workspace import Workspace
 
 
 @pytest.fixture

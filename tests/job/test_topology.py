@@ -7,8 +7,8 @@ import socket
 import pytest
 
 from job.core.errors import MachineError, SpecError
+from job.storage.workspace import Workspace
 from job.topology import Topology, read_topology, use_interface, wait_for_names
-from job.workspace import Workspace
 
 INTERFACES = ("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME")
 HOSTS = ("algo-1", "algo-2")

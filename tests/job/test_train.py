@@ -17,8 +17,8 @@ from job.evaluate import encode
 from job.machine import Machine
 from job.recipe import read_recipe, resolve
 from job.runtime.signals import StopSignal
+from job.storage.workspace import Workspace
 from job.trainer import training_rows
-from job.workspace import Workspace
 
 MAIN = "dim_32_cosine_ndcg@10"
 

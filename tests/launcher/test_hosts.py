@@ -6,7 +6,7 @@ import pytest
 
 from job.core.errors import SpecError
 from job.spec.parse import build_spec
-from job.workspace import Workspace
+from job.storage.workspace import Workspace
 from launcher.hosts import (
     check_network,
     container_name,

@@ -55,7 +55,7 @@ def test_a_run_is_running_while_its_process_lives(make_run):
     """The lock tells, not a note: a process that was killed is running no more."""
     run = make_run("name", exit_code=10)
     code = (
-        "import sys, time; from pathlib import Path; from job.workspace import Workspace\n"
+        "import sys, time; from pathlib import Path; from job.storage.workspace import Workspace\n"
         "with Workspace(Path(sys.argv[1])).locked(): print('locked', flush=True); time.sleep(600)"
     )
     command = [sys.executable, "-P", "-c", code, str(run.workspace.root)]

@@ -479,8 +479,8 @@ def test_a_secret_reaches_the_job_and_nothing_else(account, from_hub):
 def stage_folder(folder, run):
     from pathlib import Path
 
-    from job.places import S3Place
     from job.spec.schema import ModelSpec
+    from job.storage.stores import S3Place
     from launcher.staging import upload
 
     upload(S3Place("s3://box/staged/data"), folder, ModelSpec(), Path(run))

@@ -14,7 +14,7 @@ from remote import files_of
 from sagemaker_server import SageMaker
 
 from job.spec.parse import build_spec
-from job.workspace import Workspace
+from job.storage.workspace import Workspace
 
 pytestmark = pytest.mark.sdk
 

@@ -9,7 +9,7 @@ import pytest
 
 from job.core.errors import Stalled
 from job.runtime.watchdog import moved_bytes
-from job.workspace import Workspace
+from job.storage.workspace import Workspace
 
 # A run that may stand still for six tenths of a second.
 SCRIPT = """
@@ -18,7 +18,7 @@ from pathlib import Path
 from job.runtime import watchdog
 from job.runtime.logs import log_to_stderr, logged_to, tell
 from job.runtime.watchdog import watched
-from job.workspace import Workspace
+from job.storage.workspace import Workspace
 
 watchdog.LOOK_SECONDS = watchdog.LAST_WORDS_SECONDS = 1.0
 place = Workspace(Path(sys.argv[1]))

@@ -9,8 +9,8 @@ import pytest
 from remote import emptied, forget_client, served_s3
 
 from job.core.errors import SpecError, StorageError
-from job.places import Entry, LocalPlace, S3Place, inside, open_place, split_uri
-from job.s3 import ATTEMPTS, s3_client
+from job.storage.s3 import ATTEMPTS, s3_client
+from job.storage.stores import Entry, LocalPlace, S3Place, inside, open_place, split_uri
 
 MIB = 1 << 20
 SECRETS = {"AWS_SECRET_ACCESS_KEY": "PlantedSecretKey", "AWS_SESSION_TOKEN": "PlantedToken"}
@@ -484,7 +484,7 @@ def test_where_nothing_can_be_linked_files_are_copied_and_devices_refused(tmp_pa
     def refuse(*_):
         raise OSError(errno.EXDEV, "Invalid cross-device link")
 
-    monkeypatch.setattr("job.workspace.os.link", refuse)
+    monkeypatch.setattr("job.storage.workspace.os.link", refuse)
     (tmp_path / "source").write_bytes(b"large")
     place = LocalPlace(tmp_path / "runs")
     place.put({"model": tmp_path / "source"})

@@ -12,9 +12,9 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from job import s3
 from job.core.errors import SpecError, StorageError
-from job.workspace import explained, link_or_copy, write_atomically
+from job.storage import s3
+from job.storage.workspace import explained, link_or_copy, write_atomically
 
 S3 = "s3://"
 

@@ -6,7 +6,7 @@ from functools import cache, partial
 from typing import Any
 
 from job.core.errors import EmbedtuneError, StorageError, translated
-from job.workspace import file_error
+from job.storage.workspace import file_error
 
 # Requests in flight at once; a large object travels in parts, each of them a request.
 PARALLEL = 16

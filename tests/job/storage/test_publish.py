@@ -5,11 +5,11 @@ import json
 
 import pytest
 
-from job import publish
 from job.core.errors import SpecError, StorageError
-from job.places import LocalPlace
 from job.spec.parse import build_spec
-from job.workspace import Workspace
+from job.storage import publish
+from job.storage.stores import LocalPlace
+from job.storage.workspace import Workspace
 
 SPEC = build_spec({}, {"data.source": "pairs.jsonl"})
 REPORT = {"report/report.json", "report/report.md"}

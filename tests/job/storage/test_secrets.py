@@ -11,7 +11,7 @@ from sagemaker_server import SageMaker
 
 from job.__main__ import main
 from job.core.errors import StorageError
-from job.secrets import use_hub_token
+from job.storage.secrets import use_hub_token
 
 TOKEN = "hf_PlantedToken"
 

@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from job import mapped
 from job.core.errors import MachineError
-from job.mapped import empty_matrix
+from job.storage import mapped_arrays
+from job.storage.mapped_arrays import empty_matrix
 
 
 @pytest.mark.parametrize("mapped_from", [1, 10**9])
 def test_a_large_matrix_is_as_good_as_a_small_one(monkeypatch, mapped_from):
     """Written, read and sliced alike; its shape and type are what was asked for."""
-    monkeypatch.setattr(mapped, "MAPPED_FROM", mapped_from)
+    monkeypatch.setattr(mapped_arrays, "MAPPED_FROM", mapped_from)
 
     matrix = empty_matrix(5, 3)
     matrix.copy_(torch.arange(15.0).view(5, 3))
@@ -28,7 +28,7 @@ def test_a_large_matrix_is_as_good_as_a_small_one(monkeypatch, mapped_from):
 
 def test_its_file_has_no_name_and_goes_with_it(monkeypatch, tmp_path):
     """Whatever ends a run, nothing stays behind."""
-    monkeypatch.setattr(mapped, "MAPPED_FROM", 1)
+    monkeypatch.setattr(mapped_arrays, "MAPPED_FROM", 1)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     maps = Path("/proc/self/maps")
     matrix = empty_matrix(5, 3)

@@ -4,11 +4,11 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from job.hub import Push
-from job.places import Place
 from job.runtime.logs import tell, warn
 from job.spec.schema import JobSpec
-from job.workspace import MANIFEST, Workspace, check_same_spec, sha256, write_atomically
+from job.storage.hub import Push
+from job.storage.stores import Place
+from job.storage.workspace import MANIFEST, Workspace, check_same_spec, sha256, write_atomically
 
 
 def write_manifest(workspace: Workspace) -> None:

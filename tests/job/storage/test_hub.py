@@ -6,7 +6,7 @@ import pytest
 from hub_server import Hub
 from remote import in_client
 
-from job.hub import without_queries
+from job.storage.hub import without_queries
 
 TOKEN = "hf_PlantedRight"
 MODEL = {"model.safetensors": b"tuned", "config.json": b"{}", "README.md": b"# Tuned\n"}
@@ -43,7 +43,7 @@ def push(folder, steps):
     from pathlib import Path
 
     from job.core.errors import EmbedtuneError
-    from job.hub import Push
+    from job.storage.hub import Push
 
     log, results = logging.getLogger("embedtune"), []
     log.addHandler(logging.StreamHandler(stream := io.StringIO()))
@@ -181,9 +181,9 @@ def push_reports(root, cases):
     import logging
     from pathlib import Path
 
-    from job.hub import Push
-    from job.publish import push_model
-    from job.workspace import Workspace
+    from job.storage.hub import Push
+    from job.storage.publish import push_model
+    from job.storage.workspace import Workspace
 
     log = logging.getLogger("embedtune")
     log.addHandler(logging.StreamHandler(stream := io.StringIO()))

@@ -8,7 +8,13 @@ import pytest
 from job.core.errors import MachineError, SpecError, StorageError
 from job.spec.parse import build_spec
 from job.spec.schema import JobSpec
-from job.workspace import DEFAULT_ROOT, Workspace, check_same_spec, explained, write_atomically
+from job.storage.workspace import (
+    DEFAULT_ROOT,
+    Workspace,
+    check_same_spec,
+    explained,
+    write_atomically,
+)
 
 
 @pytest.fixture

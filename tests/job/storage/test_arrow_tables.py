@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from job import tables
+from job.storage import arrow_tables
 
 SCHEMA = pa.schema(
     [
@@ -27,9 +27,9 @@ ROWS = st.fixed_dictionaries(
 )
 
 
-@pytest.fixture(params=[1, tables.MAX_IN_MEMORY], ids=["mapped", "in memory"])
+@pytest.fixture(params=[1, arrow_tables.MAX_IN_MEMORY], ids=["mapped", "in memory"])
 def _where(request, monkeypatch):
-    monkeypatch.setattr(tables, "MAX_IN_MEMORY", request.param)
+    monkeypatch.setattr(arrow_tables, "MAX_IN_MEMORY", request.param)
 
 
 @pytest.mark.usefixtures("_where")
@@ -39,13 +39,13 @@ def test_what_is_gathered_is_one_table_of_one_piece(parts):
     """Nulls, empty lists, empty parts, slices of arrays and single rows are as they were."""
     made, expected = [SCHEMA.empty_table()], []
     for rows, start in parts:
-        table = tables.TableFile(SCHEMA)
+        table = arrow_tables.TableFile(SCHEMA)
         for row in rows[:start]:
             table.add(*(row[name] for name in SCHEMA.names))
         # A slice: its buffers begin before its first value.
         made += [table.table(), pa.Table.from_pylist(rows, SCHEMA).slice(start)]
         expected += rows
-    whole = tables.one_table(made)
+    whole = arrow_tables.one_table(made)
     whole.validate(full=True)
     assert whole.to_pylist() == expected
     assert {column.num_chunks for column in whole.columns} == {1}
@@ -56,7 +56,7 @@ def test_rows_are_taken_in_the_order_asked_for(count):
     """They are what Arrow takes, however many batches they are."""
     table = pa.table({"n": np.arange(30_000), "t": [f"text {n}" for n in range(30_000)]})
     positions = np.random.default_rng(1).permutation(30_000)[:count]
-    assert tables.rows_on_disk(table.cast(NT), positions) == table.cast(NT).take(positions)
+    assert arrow_tables.rows_on_disk(table.cast(NT), positions) == table.cast(NT).take(positions)
 
 
 NT = pa.schema([("n", pa.int64()), ("t", pa.large_string())])
@@ -66,9 +66,9 @@ def test_tables_become_one():
     """In their order; where only one has rows, it is that one."""
     a, b = (pa.table([[n], [str(n)]], schema=NT) for n in range(2))
     empty = NT.empty_table()
-    assert tables.one_table([a, empty, b]).to_pylist() == [*a.to_pylist(), *b.to_pylist()]
-    assert tables.one_table([empty, b]) is b
-    assert tables.one_table([empty, empty]) == empty
+    assert arrow_tables.one_table([a, empty, b]).to_pylist() == [*a.to_pylist(), *b.to_pylist()]
+    assert arrow_tables.one_table([empty, b]) is b
+    assert arrow_tables.one_table([empty, empty]) == empty
 
 
 def test_columns_are_joined_without_being_put_together():
@@ -79,7 +79,7 @@ def test_columns_are_joined_without_being_put_together():
         pa.array([], pa.string()),
         pa.array(["f"]),
     ]
-    joined = tables.JoinedColumn(columns)
+    joined = arrow_tables.JoinedColumn(columns)
     assert [a.to_pylist() for a in joined.batches(np.array([5, 0, 3, 3, 2, 1, 4]))] == [
         list("faddcbe")
     ]
@@ -90,7 +90,7 @@ def test_columns_are_joined_without_being_put_together():
 def test_a_column_becomes_one_array_and_is_not_copied_where_it_is_one(pieces):
     """A copy of a million texts would be in memory what the file is for."""
     column = pa.chunked_array(pieces, pa.large_string())
-    array = tables.one_array(column)
+    array = arrow_tables.one_array(column)
     assert array.to_pylist() == column.to_pylist()
     shared = column.num_chunks == 1 and array.buffers()[2] is not None
     assert (shared and array.buffers()[2].address == column.chunk(0).buffers()[2].address) == (
@@ -100,9 +100,9 @@ def test_a_column_becomes_one_array_and_is_not_copied_where_it_is_one(pieces):
 
 def test_a_large_table_leaves_no_file_behind(tmp_path, monkeypatch):
     """Its files have no names: they are gone with the table, even if the job is killed."""
-    monkeypatch.setattr(tables.tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr(tables, "MAX_IN_MEMORY", 1)
-    gathered = tables.TableFile(NT)
+    monkeypatch.setattr(arrow_tables.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(arrow_tables, "MAX_IN_MEMORY", 1)
+    gathered = arrow_tables.TableFile(NT)
     gathered.add(1, "a")
     table = gathered.table()
     assert list(tmp_path.iterdir()) == []

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from job.core.errors import DataError, EmbedtuneError, ModelError, StorageError, translated
-from job.places import inside
 from job.runtime.logs import tell, warn
+from job.storage.stores import inside
 
 # Weights in formats that we do not load; some of them are pickles, which may run code.
 OTHER_WEIGHTS = (
