@@ -29,12 +29,12 @@ from job.core.errors import (
     first_line,
 )
 from job.core.formatting import on_one_line
+from job.distributed.topology import read_topology
+from job.distributed.torchrun import PEER_LOST, PEER_LOST_SECONDS, PeerLost, is_worker, run_workers
 from job.runtime.oom import is_out_of_memory
 from job.spec.parse import build_spec, parse_assignments
 from job.spec.schema import JobSpec
 from job.storage.workspace import DEFAULT_ROOT, Workspace
-from job.topology import read_topology
-from job.torchrun import PEER_LOST, PEER_LOST_SECONDS, PeerLost, is_worker, run_workers
 
 if TYPE_CHECKING:
     from job.runtime.signals import StopSignal
@@ -181,7 +181,7 @@ def _train(
     publish: bool,
 ) -> None:
     started = time.perf_counter()
-    from job import process_group
+    from job.distributed import process_group
     from job.runtime.logs import log_nothing, log_to_stderr
     from job.runtime.watchdog import watched
 

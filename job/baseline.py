@@ -8,6 +8,7 @@ from torch import Tensor
 
 from job.cache import load_scores, save_scores
 from job.data import Dataset
+from job.distributed.process_group import from_rank_zero, is_rank_zero
 from job.evaluate import (
     NO_SCORES,
     Bounded,
@@ -22,7 +23,6 @@ from job.evaluate import (
     score_vectors,
 )
 from job.model import Model, Prompts
-from job.process_group import from_rank_zero, is_rank_zero
 from job.ranking import METRIC, Scores
 from job.side_tests import SideTest
 from job.spec.schema import JobSpec

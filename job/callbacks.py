@@ -10,8 +10,8 @@ from transformers import TrainerControl as Control
 from transformers import TrainerState as State
 from transformers.trainer_callback import ProgressCallback
 
-from job import process_group
 from job.batches import Shards
+from job.distributed import process_group
 from job.runtime.logs import tell
 from job.runtime.signals import StopSignal
 

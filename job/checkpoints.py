@@ -6,8 +6,8 @@ from pathlib import Path
 from safetensors import SafetensorError
 from sentence_transformers import SentenceTransformer
 
-from job import process_group
 from job.core.errors import MachineError, TrainingError, first_line
+from job.distributed import process_group
 from job.evaluate import Validation, metric_key
 from job.model import Model
 from job.runtime.logs import warn

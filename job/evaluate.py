@@ -7,10 +7,10 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from job import process_group
 from job.bm25 import rank_bm25
 from job.core.errors import SpecError
 from job.data import Corpus, Queries
+from job.distributed import process_group
 from job.model import Model
 from job.precision import BITS, bytes_per_vector, rank
 from job.ranking import METRIC, IntArray, Scores, judge

@@ -17,8 +17,8 @@ from sentence_transformers.util import cos_sim
 from torch import Tensor
 from torch.nn import functional
 
-from job import process_group
 from job.data import TrainingPairs
+from job.distributed import process_group
 from job.model import Model
 from job.padding import sorted_by_length
 from job.spec.schema import ResolvedTraining

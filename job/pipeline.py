@@ -10,7 +10,6 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from job import process_group
 from job.baseline import Baseline, keep_baseline, kept_baseline, score_base
 from job.cache import load_seconds, save_seconds
 from job.card import write_card
@@ -18,13 +17,14 @@ from job.compare import compare
 from job.core.errors import DataError
 from job.data import Dataset, load_dataset, write_splits
 from job.disk import require_room_for_training
+from job.distributed import process_group
+from job.distributed.process_group import from_rank_zero, is_rank_zero
 from job.evaluate import Dimensions, choose_dimensions, embed, score_vectors
 from job.fetch import Inputs, fetch_inputs
 from job.hybrid import hybrid_search
 from job.machine import Machine, choose_machine
 from job.model import Model, load_model
 from job.origin import claim_checkpoints, origin_of
-from job.process_group import from_rank_zero, is_rank_zero
 from job.ranking import Scores
 from job.report import Results, build_report, job_cost
 from job.report_scores import Both

@@ -8,9 +8,9 @@ from typing import Any
 import pyarrow as pa
 from pydantic import TypeAdapter
 
-from job import process_group
 from job.core.errors import TrainingError
 from job.data import TrainingPairs
+from job.distributed import process_group
 from job.model import Model, parameters
 from job.runtime.logs import tell
 from job.spec.schema import ResolvedTraining, TrainingSpec

@@ -8,12 +8,12 @@ from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any
 
-from job import process_group
 from job.advice import advise
 from job.baseline import Baseline
 from job.compare import Comparison
 from job.core.formatting import change, format_p, interval
 from job.data import Dataset
+from job.distributed import process_group
 from job.evaluate import metric_key
 from job.machine import Machine
 from job.model import Prompts

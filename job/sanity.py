@@ -9,9 +9,9 @@ from transformers import TrainerCallback, TrainingArguments
 from transformers import TrainerControl as Control
 from transformers import TrainerState as State
 
+from job.distributed.process_group import all_reduce, from_rank_zero, world_size
 from job.evaluate import Validation, encode_documents, metric_key
 from job.model import Model
-from job.process_group import all_reduce, from_rank_zero, world_size
 from job.runtime.logs import warn
 
 # Documents whose similarity is looked at, of those that validation searches.

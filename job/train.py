@@ -17,11 +17,11 @@ from job.callbacks import curves
 from job.checkpoints import checkpoint_on_each_host, restore, step_of
 from job.core.errors import Interrupted, MachineError, SpecError
 from job.data import TrainingData, TrainingPairs
+from job.distributed.process_group import from_rank_zero, is_rank_zero
 from job.evaluate import Validation
 from job.model import Model
 from job.negatives import add_negatives, find_lookalikes
 from job.padding import counted
-from job.process_group import from_rank_zero, is_rank_zero
 from job.ranking import IntArray
 from job.recipe import Recipe, read_recipe, resolve
 from job.runtime.oom import halvings

@@ -22,12 +22,12 @@ from transformers import TrainerCallback, TrainerState
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import EvalLoopOutput
 
-from job import process_group
 from job.batches import LookalikeSampler, Shards
 from job.callbacks import AfterSaving, Bar, Cadence, RankSync, Recorder, StopTogether
 from job.checkpoints import seal
 from job.data import TrainingPairs
 from job.disk import CHECKPOINTS_KEPT, EnoughDisk
+from job.distributed import process_group
 from job.evaluate import Validation, metric_key
 from job.losses import matryoshka_loss
 from job.model import Model, set_dropout

@@ -73,7 +73,7 @@ def _member(pipe, place, name, arguments):
     }
     from torch import distributed
 
-    from job import process_group
+    from job.distributed import process_group
 
     try:
         if size > 1:
@@ -167,8 +167,8 @@ class Host:
 
 
 def _supervise(arguments, log, environment, silence, folder):
-    from job import heartbeat
     from job.__main__ import main
+    from job.distributed import heartbeat
 
     if silence:
         heartbeat.SILENCE_SECONDS = silence

@@ -12,7 +12,7 @@ from containers import docker
 from docker_desk import until
 from remote import wait_until
 
-from job import heartbeat
+from job.distributed import heartbeat
 
 pytestmark = pytest.mark.docker
 

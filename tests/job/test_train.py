@@ -339,8 +339,10 @@ def test_a_checkpoint_with_a_damaged_file_is_ignored(trained, share):
 
 def test_another_host_without_the_checkpoint_of_rank_zero_says_so(tmp_path, monkeypatch):
     """It would train on from other weights, or from none."""
-    monkeypatch.setattr("job.process_group.is_rank_zero", lambda: False)
-    monkeypatch.setattr("job.process_group.from_rank_zero", lambda _: tmp_path / "checkpoint-7")
+    monkeypatch.setattr("job.distributed.process_group.is_rank_zero", lambda: False)
+    monkeypatch.setattr(
+        "job.distributed.process_group.from_rank_zero", lambda _: tmp_path / "checkpoint-7"
+    )
 
     with pytest.raises(MachineError, match=r"`.*checkpoint-7` .* was not written to its end"):
         checkpoint_on_each_host(tmp_path)

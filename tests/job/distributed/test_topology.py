@@ -7,8 +7,8 @@ import socket
 import pytest
 
 from job.core.errors import MachineError, SpecError
+from job.distributed.topology import Topology, read_topology, use_interface, wait_for_names
 from job.storage.workspace import Workspace
-from job.topology import Topology, read_topology, use_interface, wait_for_names
 
 INTERFACES = ("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME")
 HOSTS = ("algo-1", "algo-2")
@@ -185,7 +185,7 @@ def test_a_name_is_waited_for_until_it_is_known(monkeypatch):
         return answer
 
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
-    monkeypatch.setattr("job.topology.time.sleep", slept.append)
+    monkeypatch.setattr("job.distributed.topology.time.sleep", slept.append)
     topology = Topology(HOSTS, "algo-2", address="algo-1", port=1234)
 
     wait_for_names(topology)

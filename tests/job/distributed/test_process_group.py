@@ -10,13 +10,13 @@ import pyarrow as pa
 import pytest
 from worker_processes import together
 
-from job import process_group
 from job.__main__ import exit_code
 from job.core.errors import MachineError
 from job.data import Corpus
-from job.mapped_values import load_arrays, save_arrays
+from job.distributed import process_group
+from job.distributed.shared_values import load_arrays, save_arrays
+from job.distributed.torchrun import PEER_LOST, PeerLost
 from job.storage.workspace import Workspace
-from job.torchrun import PEER_LOST, PeerLost
 
 # One process
 

@@ -7,10 +7,10 @@ from datetime import timedelta
 import pytest
 from worker_processes import PATIENCE_SECONDS, context, free_port, hold_a_store
 
-from job import heartbeat
 from job.core.errors import MachineError
-from job.heartbeat import Cause, Heartbeat
-from job.topology import Topology
+from job.distributed import heartbeat
+from job.distributed.heartbeat import Cause, Heartbeat
+from job.distributed.topology import Topology
 
 HOSTS = ("algo-1", "algo-2", "algo-3")
 BROKEN = Cause("algo-2", 4, "There are too few pairs.")

@@ -16,9 +16,9 @@ from torch import Tensor, distributed, nn
 from torch.distributed import DistStoreError, PrefixStore, Store  # type: ignore[attr-defined]
 from torch.distributed.rendezvous import rendezvous
 
-from job.mapped_values import load_arrays, save_arrays
+from job.distributed.shared_values import load_arrays, save_arrays
+from job.distributed.torchrun import PeerLost, is_worker
 from job.runtime.watchdog import alive
-from job.torchrun import PeerLost, is_worker
 
 Value = TypeVar("Value")
 

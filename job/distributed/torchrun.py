@@ -8,9 +8,9 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from job.core.errors import Interrupted, MachineError, OutOfMemory
-from job.heartbeat import Cause, Heartbeat
+from job.distributed.heartbeat import Cause, Heartbeat
+from job.distributed.topology import Topology, use_interface, wait_for_names
 from job.storage.workspace import Workspace
-from job.topology import Topology, use_interface, wait_for_names
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError

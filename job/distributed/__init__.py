@@ -1,0 +1,4 @@
+"""Several processes and hosts: topology, torchrun, the process group, the heartbeat.
+
+May import what comes before it: `core`, `spec`, `runtime`, `storage`.
+"""
