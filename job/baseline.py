@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import Tensor
 
 from job.cache import load_scores, save_scores
-from job.data import Dataset
+from job.data.dataset import Dataset
 from job.distributed.process_group import from_rank_zero, is_rank_zero
 from job.evaluate import (
     NO_SCORES,

@@ -10,7 +10,7 @@ import torch
 from datasets import Dataset as ArrowDataset
 from sentence_transformers.base.sampler import DefaultBatchSampler
 
-from job.data import TrainingPairs
+from job.data.dataset import TrainingPairs
 from job.ranking import IntArray
 from job.storage.arrow_tables import one_array
 

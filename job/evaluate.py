@@ -9,7 +9,7 @@ import torch
 
 from job.bm25 import rank_bm25
 from job.core.errors import SpecError
-from job.data import Corpus, Queries
+from job.data.dataset import Corpus, Queries
 from job.distributed import process_group
 from job.model import Model
 from job.precision import BITS, bytes_per_vector, rank

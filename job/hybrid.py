@@ -7,7 +7,7 @@ both lists, of 1 / (60 + its rank).
 import numpy as np
 
 from job.core.formatting import change, format_p, interval
-from job.data import Queries
+from job.data.dataset import Queries
 from job.ranking import DEPTH, METRIC, ByVector, FloatArray, IntArray, Scores, judge
 from job.report_scores import Both, FusedLift, Fusion, Lift
 from job.significance import GroupedQueries

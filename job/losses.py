@@ -17,7 +17,7 @@ from sentence_transformers.util import cos_sim
 from torch import Tensor
 from torch.nn import functional
 
-from job.data import TrainingPairs
+from job.data.dataset import TrainingPairs
 from job.distributed import process_group
 from job.model import Model
 from job.padding import sorted_by_length

@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 import torch
 
 from job.core.errors import DataError
-from job.data import TrainingPairs
+from job.data.dataset import TrainingPairs
 from job.distributed.process_group import is_rank_zero
 from job.evaluate import encode
 from job.model import Model

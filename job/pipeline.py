@@ -15,7 +15,7 @@ from job.cache import load_seconds, save_seconds
 from job.card import write_card
 from job.compare import compare
 from job.core.errors import DataError
-from job.data import Dataset, load_dataset, write_splits
+from job.data.dataset import Dataset, load_dataset, write_splits
 from job.disk import require_room_for_training
 from job.distributed import process_group
 from job.distributed.process_group import from_rank_zero, is_rank_zero

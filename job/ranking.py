@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from job.data import Queries
+from job.data.dataset import Queries
 
 # The metric that selects, decides and is shown first.
 METRIC = "ndcg@10"

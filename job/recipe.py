@@ -9,7 +9,7 @@ import pyarrow as pa
 from pydantic import TypeAdapter
 
 from job.core.errors import TrainingError
-from job.data import TrainingPairs
+from job.data.dataset import TrainingPairs
 from job.distributed import process_group
 from job.model import Model, parameters
 from job.runtime.logs import tell

@@ -12,7 +12,7 @@ from job.advice import advise
 from job.baseline import Baseline
 from job.compare import Comparison
 from job.core.formatting import change, format_p, interval
-from job.data import Dataset
+from job.data.dataset import Dataset
 from job.distributed import process_group
 from job.evaluate import metric_key
 from job.machine import Machine

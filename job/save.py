@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from job.core.errors import TrainingError
-from job.data import Dataset
+from job.data.dataset import Dataset
 from job.model import Model
 from job.storage.workspace import sha256
 

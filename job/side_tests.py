@@ -7,16 +7,16 @@ import numpy as np
 import pyarrow as pa
 
 from job.core.formatting import change, format_p, interval
-from job.corpus import numbered_ids
-from job.data import Corpus, Dataset, Queries
+from job.data.cleaning import text_key
+from job.data.corpus import numbered_ids
+from job.data.dataset import Corpus, Dataset, Queries
+from job.data.out_of_domain import load_probe
+from job.data.rows import Channels
 from job.evaluate import Dimensions, score
 from job.model import Model, Prompts
-from job.pairs import text_key
-from job.probe import load_probe
 from job.ranking import METRIC, Scores
 from job.report_scores import Both, Lift
 from job.report_scores import SideTest as Results
-from job.rows import Channels
 from job.significance import GroupedQueries
 from job.spec.schema import JobSpec
 from job.storage.arrow_tables import one_array

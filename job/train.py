@@ -16,7 +16,7 @@ from job.cache import load_rows, save_rows
 from job.callbacks import curves
 from job.checkpoints import checkpoint_on_each_host, restore, step_of
 from job.core.errors import Interrupted, MachineError, SpecError
-from job.data import TrainingData, TrainingPairs
+from job.data.dataset import TrainingData, TrainingPairs
 from job.distributed.process_group import from_rank_zero, is_rank_zero
 from job.evaluate import Validation
 from job.model import Model

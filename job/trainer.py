@@ -25,7 +25,7 @@ from transformers.trainer_utils import EvalLoopOutput
 from job.batches import LookalikeSampler, Shards
 from job.callbacks import AfterSaving, Bar, Cadence, RankSync, Recorder, StopTogether
 from job.checkpoints import seal
-from job.data import TrainingPairs
+from job.data.dataset import TrainingPairs
 from job.disk import CHECKPOINTS_KEPT, EnoughDisk
 from job.distributed import process_group
 from job.evaluate import Validation, metric_key

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from job.data import Corpus, Queries
+from job.data.dataset import Corpus, Queries
 from job.model import Model
 from job.report_document import TruncatedTexts, Truncation
 

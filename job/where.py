@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from job.data import Corpus, Queries
+from job.data.dataset import Corpus, Queries
 from job.ranking import METRIC, FloatArray, IntArray, Scores
 from job.report_scores import ErrorAnalysis, Example, Hub, Segment
 from job.significance import EPSILON, GroupedQueries

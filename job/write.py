@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from job.data import Dataset
+from job.data.dataset import Dataset
 from job.page import to_html, to_markdown
 from job.ranking import METRICS, Scores
 from job.report_document import Report

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from job.baseline import Baseline, score_base
-from job.data import Dataset, load_dataset
+from job.data.dataset import Dataset, load_dataset
 from job.evaluate import choose_dimensions
 from job.machine import Machine
 from job.model import load_model

@@ -28,7 +28,7 @@ from sentence_transformers.sentence_transformer.losses import (
 )
 from transformers.trainer_callback import PrinterCallback
 
-from job.data import Corpus, Dataset, Queries
+from job.data.dataset import Corpus, Dataset, Queries
 from job.machine import Machine
 from job.model import Model
 

@@ -22,7 +22,7 @@ from sentence_transformers.sentence_transformer.losses import (
     MultipleNegativesRankingLoss,
 )
 
-from job.data import load_dataset
+from job.data.dataset import load_dataset
 from job.evaluate import choose_dimensions
 from job.losses import matryoshka_loss
 from job.machine import choose_machine

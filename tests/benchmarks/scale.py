@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
 
-from job.data import Queries
+from job.data.dataset import Queries
 from job.evaluate import Vectors, score_vectors
 from job.negatives import CANDIDATES
 from job.ranking import METRIC

@@ -29,7 +29,7 @@ WORDS = 50_000
 # Words of a question and of a context; half as many, or half as many again, may be drawn.
 QUESTION_WORDS, CONTEXT_WORDS = 12, 60
 REPEATED, NEAR = 0.05, 0.02
-# Stages of `job.data` by what the table calls them, in their order.
+# Stages of `job.data.dataset` by what the table calls them, in their order.
 STAGES = {
     "collect_rows": "read, judge",
     "group_texts": "group",
@@ -116,7 +116,7 @@ def _status(name: str) -> float:
 
 def measure(source: Path, folder: Path) -> list[dict[str, object]]:
     """Prepare the pairs as a job does; seconds and peak memory of each stage."""
-    from job import data
+    from job.data import dataset
     from job.spec.schema import DataSpec
 
     memory, found = Memory(), []
@@ -138,9 +138,9 @@ def measure(source: Path, folder: Path) -> list[dict[str, object]]:
         return run
 
     for function, name in STAGES.items():
-        setattr(data, function, metered(name, getattr(data, function)))
-    dataset = data.load_dataset(DataSpec(source=str(source)), {})
-    data.write_splits(dataset, folder / "splits")
+        setattr(dataset, function, metered(name, getattr(dataset, function)))
+    dataset = dataset.load_dataset(DataSpec(source=str(source)), {})
+    dataset.write_splits(dataset, folder / "splits")
     print(json.dumps(dataset.facts), file=sys.stderr)
     return found
 

@@ -5,7 +5,7 @@ from article import BATCH, build_trainer, evaluators, run_recipe
 from conftest import make_pairs, write_jsonl
 from metering import Meter
 
-from job.data import load_dataset
+from job.data.dataset import load_dataset
 from job.evaluate import bound_corpus, metric_key, score
 from job.machine import Machine
 from job.model import Prompts, load_model

@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 from scale_data import make_pairs
 
-from job.data import load_dataset, write_splits
+from job.data.dataset import load_dataset, write_splits
 from job.spec.schema import DataSpec
 
 SCRIPT = Path(__file__).with_name("scale_data.py")

@@ -77,7 +77,7 @@ def as_article(task: Task, folder: Path, started: float) -> Outcome:
     from metering import Meter, peak_mib
     from sentence_transformers import SentenceTransformer
 
-    from job.data import load_dataset
+    from job.data.dataset import load_dataset
     from job.evaluate import Validation, bound_corpus, choose_dimensions, metric_key, score
     from job.machine import choose_machine
     from job.model import Prompts, load_model

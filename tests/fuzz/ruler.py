@@ -24,7 +24,7 @@ from click.testing import CliRunner
 import job.check
 from job.__main__ import main
 from job.core.errors import EXIT_CODES
-from job.data import Dataset, write_splits
+from job.data.dataset import Dataset, write_splits
 
 # A case takes a tenth of a second; what takes so long does not end.
 HANG_SECONDS = 60

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tiny_training import tiny_training
 
 from job.batches import LookalikeSampler, Shards
-from job.data import TrainingPairs
+from job.data.dataset import TrainingPairs
 from job.negatives import find_lookalikes
 
 SEEDS = st.integers(0, 2**32 - 1)

@@ -9,7 +9,7 @@ import pytest
 
 from job.baseline import score_base
 from job.core.errors import MachineError
-from job.data import load_dataset
+from job.data.dataset import load_dataset
 from job.disk import (
     CHECKPOINTS_KEPT,
     RESULTS,

@@ -10,7 +10,7 @@ from metering import Meter
 
 from job import evaluate
 from job.core.errors import SpecError
-from job.data import Corpus, Queries, load_dataset
+from job.data.dataset import Corpus, Queries, load_dataset
 from job.evaluate import (
     Dimensions,
     bound_corpus,

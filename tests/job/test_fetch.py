@@ -15,8 +15,8 @@ from hub_server import Hub
 from remote import emptied, files_of, in_client, served_s3
 
 from job.core.errors import DataError, ModelError, StorageError, TrainingError
+from job.data.sources import open_source
 from job.fetch import Inputs, fetch_data, fetch_inputs, fetch_model, hub_reference, read_pins
-from job.sources import open_source
 from job.spec.parse import build_spec
 from job.storage.hub import Reference
 from job.storage.workspace import Workspace

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from job.data import Queries
+from job.data.dataset import Queries
 from job.hybrid import fuse, hybrid_search
 from job.ranking import METRIC, Scores, judge
 from job.significance import GroupedQueries

@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy, normalize
 from worker_processes import together
 
 from job.batches import Shards
-from job.data import TrainingPairs
+from job.data.dataset import TrainingPairs
 from job.losses import KnownAnswers, RankingLoss, embed_by_length, in_batch_losses, matryoshka_loss
 from job.machine import Machine
 from job.model import Model, Prompts

@@ -10,7 +10,7 @@ from torch.nn.functional import normalize
 
 from job import negatives, search
 from job.core.errors import DataError
-from job.data import load_dataset
+from job.data.dataset import load_dataset
 from job.evaluate import encode
 from job.machine import Machine
 from job.model import Prompts, load_model

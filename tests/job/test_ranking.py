@@ -15,7 +15,7 @@ from lookup import lookup_encoder
 from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
 
 from job import ranking
-from job.data import Queries
+from job.data.dataset import Queries
 from job.precision import rank
 from job.ranking import METRICS, judge
 from job.search import best_of

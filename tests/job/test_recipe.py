@@ -12,7 +12,7 @@ from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 from tokenizers import Tokenizer, models
 
 from job.core.errors import TrainingError
-from job.data import TrainingPairs
+from job.data.dataset import TrainingPairs
 from job.machine import Machine
 from job.model import Model, Prompts, load_model, parameters
 from job.recipe import (

@@ -15,7 +15,7 @@ from job.baseline import Baseline, PromptChoice
 from job.compare import compare
 from job.core.errors import StorageError
 from job.core.formatting import format_p
-from job.data import load_dataset
+from job.data.dataset import load_dataset
 from job.evaluate import Dimensions
 from job.hybrid import hybrid_search
 from job.machine import Machine

@@ -8,7 +8,7 @@ import pytest
 
 from job.baseline import Baseline, score_base
 from job.core.errors import TrainingError
-from job.data import Dataset, load_dataset
+from job.data.dataset import Dataset, load_dataset
 from job.evaluate import Dimensions, score_vectors
 from job.machine import Machine
 from job.model import Prompts, load_model

@@ -7,7 +7,7 @@ import json
 import pytest
 from conftest import make_pairs, write_jsonl
 
-from job.data import TrainingData
+from job.data.dataset import TrainingData
 from job.pipeline import Circumstances, run
 from job.runtime.signals import StopSignal
 from job.storage.workspace import Workspace

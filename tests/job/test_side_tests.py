@@ -9,7 +9,7 @@ import pytest
 from conftest import distinct_rows as rows_of
 from conftest import write_jsonl
 
-from job.data import load_dataset
+from job.data.dataset import load_dataset
 from job.evaluate import Dimensions
 from job.machine import Machine
 from job.model import Prompts, load_model

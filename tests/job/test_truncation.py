@@ -4,7 +4,7 @@ import pyarrow as pa
 import pytest
 
 from job import truncation
-from job.data import Corpus, Queries
+from job.data.dataset import Corpus, Queries
 from job.machine import Machine
 from job.model import Prompts, load_model
 from job.spec.schema import ModelSpec

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from job.data import Corpus, Queries
+from job.data.dataset import Corpus, Queries
 from job.ranking import METRIC, judge
 from job.where import HUB_HITS, KINDS_SHOWN, SHOWN, SLICE_AT_LEAST, TEXT_CHARACTERS, look_where
 

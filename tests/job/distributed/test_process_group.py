@@ -12,7 +12,7 @@ from worker_processes import together
 
 from job.__main__ import exit_code
 from job.core.errors import MachineError
-from job.data import Corpus
+from job.data.dataset import Corpus
 from job.distributed import process_group
 from job.distributed.shared_values import load_arrays, save_arrays
 from job.distributed.torchrun import PEER_LOST, PeerLost

@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from job.core.errors import DataError, SpecError
-from job.corpus import numbered_ids, unique_ids
-from job.data import inspect_dataset, load_dataset, write_splits
-from job.pairs import normalize
+from job.data.cleaning import normalize
+from job.data.corpus import numbered_ids, unique_ids
+from job.data.dataset import inspect_dataset, load_dataset, write_splits
+from job.data.splits import SPLIT_NAMES
 from job.spec.schema import DataSpec
-from job.splits import SPLIT_NAMES
 from job.storage.arrow_tables import JoinedColumn
 
 HEADER = "query-id\tcorpus-id\tscore\n"

@@ -9,7 +9,7 @@ import pytest
 from conftest import write_jsonl
 
 from job.core.errors import DataError
-from job.sources import Document, RawRow, is_beir, open_documents, open_source
+from job.data.sources import Document, RawRow, is_beir, open_documents, open_source
 from job.spec.schema import DataSpec
 
 CORPUS = [

@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from job.pairs import DOCUMENT_SCHEMA, TEXT, text_key
-from job.rows import Rows
+from job.data.cleaning import DOCUMENT_SCHEMA, TEXT, text_key
+from job.data.rows import Rows
 from job.storage.arrow_tables import (
     IntArray,
     JoinedColumn,

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from job.pairs import (
+from job.data.cleaning import (
     GROUP_CHARACTERS,
     PAIR_SCHEMA,
     count_reasons,
@@ -14,7 +14,7 @@ from job.pairs import (
     judge_rows,
     text_key,
 )
-from job.sources import Document, RawRow
+from job.data.sources import Document, RawRow
 
 GOOD = RawRow("a.jsonl", 1, "What is it?", ["It is a thing."])
 

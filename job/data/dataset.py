@@ -10,12 +10,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from job import splits
 from job.core.errors import DataError
-from job.corpus import Corpus as Corpus  # noqa: PLC0414  others know it from here
-from job.corpus import build_corpus, numbered_ids
-from job.pairs import count_reasons
-from job.rows import (
+from job.data import splits
+from job.data.cleaning import count_reasons
+from job.data.corpus import Corpus as Corpus  # noqa: PLC0414  others know it from here
+from job.data.corpus import build_corpus, numbered_ids
+from job.data.rows import (
     Channels,
     Grouping,
     Rows,

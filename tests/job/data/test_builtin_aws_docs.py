@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from job.aws_docs import mine_pairs, plain_text, split_documentation
+from job.data.builtin_aws_docs import mine_pairs, plain_text, split_documentation
 
 REST = " ".join(f"word{n}" for n in range(20))
 

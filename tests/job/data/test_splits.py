@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from job.splits import (
+from job.data.splits import (
     TEST,
     TRAIN,
     UNDECIDED,

@@ -10,10 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from job import splits
 from job.core.errors import DataError, SpecError
-from job.groups import Groups, KeyedTexts, group_rows
-from job.pairs import (
+from job.data import splits
+from job.data.cleaning import (
     PAIR_FACTOR,
     Judged,
     count_reasons,
@@ -23,7 +22,8 @@ from job.pairs import (
     pair_key,
     text_key,
 )
-from job.sources import open_documents, open_source
+from job.data.near_duplicates import Groups, KeyedTexts, group_rows
+from job.data.sources import open_documents, open_source
 from job.spec.schema import DataSpec
 from job.storage.arrow_tables import BATCH, IntArray, KeyArray, column_on_disk, rows_on_disk
 

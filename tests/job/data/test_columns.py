@@ -2,8 +2,8 @@
 
 import pytest
 
-from job.columns import ColumnChoice, choose_columns
 from job.core.errors import DataError
+from job.data.columns import ColumnChoice, choose_columns
 from job.spec.schema import Columns
 
 QUESTION_NAMES = ["anchor", "query", "question", "Question", "QUERY", " question "]

@@ -11,7 +11,7 @@ import pytest
 from fuzz.ugly_files import as_lines, as_table
 
 from job.core.errors import DataError
-from job.records import SURPLUS, Record, file_format, read_records
+from job.data.readers import SURPLUS, Record, file_format, read_records
 
 # All that the formats quote or escape: separators, quotes, letters beyond ASCII and beyond 16 bits.
 ROWS = [

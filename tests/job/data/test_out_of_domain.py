@@ -5,8 +5,8 @@ from conftest import distinct_rows as rows_of
 from conftest import write_jsonl
 
 from job.core.errors import DataError, SpecError
-from job.data import load_dataset
-from job.probe import load_probe
+from job.data.dataset import load_dataset
+from job.data.out_of_domain import load_probe
 from job.spec.parse import build_spec
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 
 from job.core.errors import DataError, SpecError
-from job.data import Corpus, Dataset, Queries, build_search
-from job.pairs import Judged, judge_documents, judge_rows, text_key
-from job.rows import Channels, Rows
-from job.sources import open_source
+from job.data.cleaning import Judged, judge_documents, judge_rows, text_key
+from job.data.dataset import Corpus, Dataset, Queries, build_search
+from job.data.rows import Channels, Rows
+from job.data.sources import open_source
 from job.spec.schema import JobSpec
 from job.storage.arrow_tables import column_values
 

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from job.sources import Document, RawRow
+from job.data.sources import Document, RawRow
 from job.storage.arrow_tables import TableFile, one_array, one_table
 
 # Shown of a rejected row's texts; enough to find it again.

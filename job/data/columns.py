@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from job.core.errors import DataError
-from job.records import SURPLUS
+from job.data.readers import SURPLUS
 from job.spec.schema import Columns
 
 ANCHOR_NAMES = ("anchor", "query", "question")

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from job.aws_docs import mine_pairs
-from job.columns import ColumnChoice, choose_columns, require_group
 from job.core.errors import DataError
-from job.records import SURPLUS, Record, explained, read_records
+from job.data.builtin_aws_docs import mine_pairs
+from job.data.columns import ColumnChoice, choose_columns, require_group
+from job.data.readers import SURPLUS, Record, explained, read_records
 from job.spec.schema import Columns, DataSpec
 
 # Rows that say which columns there are: JSON lines may leave out what they have no value for.

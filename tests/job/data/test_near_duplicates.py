@@ -9,8 +9,8 @@ from datasketch import MinHash, MinHashLSH
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from job import groups
-from job.groups import KeyedTexts, group_rows, jaccard, near_duplicates, shingles
+from job.data import near_duplicates as groups
+from job.data.near_duplicates import KeyedTexts, group_rows, jaccard, near_duplicates, shingles
 
 # One word of 30 changed in the last place leaves 27 of 29 shingles in common.
 WORDS = [f"word{n}" for n in range(30)]
