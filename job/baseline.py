@@ -22,7 +22,7 @@ from job.evaluate import (
     score_bm25,
     score_vectors,
 )
-from job.model import Model, Prompts
+from job.model.encoder import Model, Prompts
 from job.ranking import METRIC, Scores
 from job.side_tests import SideTest
 from job.spec.schema import JobSpec

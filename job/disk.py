@@ -9,7 +9,7 @@ from transformers import TrainerCallback
 from transformers import TrainerControl as Control
 
 from job.core.errors import MachineError
-from job.model import Model
+from job.model.encoder import Model
 from job.storage.workspace import Workspace
 
 CHECKPOINTS_KEPT = 3

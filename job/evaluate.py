@@ -11,7 +11,7 @@ from job.bm25 import rank_bm25
 from job.core.errors import SpecError
 from job.data.dataset import Corpus, Queries
 from job.distributed import process_group
-from job.model import Model
+from job.model.encoder import Model
 from job.precision import BITS, bytes_per_vector, rank
 from job.ranking import METRIC, IntArray, Scores, judge
 from job.runtime.oom import retry_on_oom

@@ -20,7 +20,7 @@ from typing import Any
 from job.core.errors import DataError, ModelError, TrainingError
 from job.data.readers import explained, file_format
 from job.data.rows import require_data
-from job.model import find_locally
+from job.model.encoder import find_locally
 from job.runtime.logs import tell
 from job.spec.schema import DataSpec, JobSpec, ModelSpec
 from job.storage import hub

@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from job.data.dataset import TrainingPairs
 from job.distributed import process_group
-from job.model import Model
+from job.model.encoder import Model
 from job.padding import sorted_by_length
 from job.spec.schema import ResolvedTraining
 from job.storage.arrow_tables import one_array

@@ -11,7 +11,7 @@ from job.core.errors import DataError
 from job.data.dataset import TrainingPairs
 from job.distributed.process_group import is_rank_zero
 from job.evaluate import encode
-from job.model import Model
+from job.model.encoder import Model
 from job.ranking import IntArray
 from job.runtime.logs import tell
 from job.search import TILE, Chosen, Directions, Matrix, search

@@ -22,15 +22,15 @@ from job.distributed.process_group import from_rank_zero, is_rank_zero
 from job.evaluate import Dimensions, choose_dimensions, embed, score_vectors
 from job.fetch import Inputs, fetch_inputs
 from job.hybrid import hybrid_search
-from job.machine import Machine, choose_machine
-from job.model import Model, load_model
+from job.model.device import Machine, choose_machine
+from job.model.encoder import Model, load_model
+from job.model.save import fingerprint, save_model
 from job.origin import claim_checkpoints, origin_of
 from job.ranking import Scores
 from job.report import Results, build_report, job_cost
 from job.report_scores import Both
 from job.runtime.logs import Progress, log_scores, logged_to, quieten_libraries, tell
 from job.runtime.signals import StopSignal
-from job.save import fingerprint, save_model
 from job.side_tests import SideTest, side_tests
 from job.significance import GroupedQueries
 from job.spec.schema import JobSpec

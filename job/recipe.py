@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 from job.core.errors import TrainingError
 from job.data.dataset import TrainingPairs
 from job.distributed import process_group
-from job.model import Model, parameters
+from job.model.encoder import Model, parameters
 from job.runtime.logs import tell
 from job.spec.schema import ResolvedTraining, TrainingSpec
 from job.storage.workspace import write_atomically

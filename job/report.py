@@ -15,8 +15,8 @@ from job.core.formatting import change, format_p, interval
 from job.data.dataset import Dataset
 from job.distributed import process_group
 from job.evaluate import metric_key
-from job.machine import Machine
-from job.model import Prompts
+from job.model.device import Machine
+from job.model.encoder import Prompts
 from job.ranking import METRIC, Scores
 from job.recommendation import frontier, recommend
 from job.report_document import Cost, Report, Truncation

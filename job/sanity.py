@@ -11,7 +11,7 @@ from transformers import TrainerState as State
 
 from job.distributed.process_group import all_reduce, from_rank_zero, world_size
 from job.evaluate import Validation, encode_documents, metric_key
-from job.model import Model
+from job.model.encoder import Model
 from job.runtime.logs import warn
 
 # Documents whose similarity is looked at, of those that validation searches.

@@ -13,7 +13,7 @@ from job.data.dataset import Corpus, Dataset, Queries
 from job.data.out_of_domain import load_probe
 from job.data.rows import Channels
 from job.evaluate import Dimensions, score
-from job.model import Model, Prompts
+from job.model.encoder import Model, Prompts
 from job.ranking import METRIC, Scores
 from job.report_scores import Both, Lift
 from job.report_scores import SideTest as Results

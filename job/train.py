@@ -19,7 +19,7 @@ from job.core.errors import Interrupted, MachineError, SpecError
 from job.data.dataset import TrainingData, TrainingPairs
 from job.distributed.process_group import from_rank_zero, is_rank_zero
 from job.evaluate import Validation
-from job.model import Model
+from job.model.encoder import Model
 from job.negatives import add_negatives, find_lookalikes
 from job.padding import counted
 from job.ranking import IntArray

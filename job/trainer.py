@@ -30,7 +30,7 @@ from job.disk import CHECKPOINTS_KEPT, EnoughDisk
 from job.distributed import process_group
 from job.evaluate import Validation, metric_key
 from job.losses import matryoshka_loss
-from job.model import Model, set_dropout
+from job.model.encoder import Model, set_dropout
 from job.negatives import fill
 from job.ranking import IntArray
 from job.runtime.oom import retry_on_oom

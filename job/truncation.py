@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from job.data.dataset import Corpus, Queries
-from job.model import Model
+from job.model.encoder import Model
 from job.report_document import TruncatedTexts, Truncation
 
 # Of more texts a sample tells as much; drawn evenly, as neighbours are alike.

@@ -23,8 +23,8 @@ from job.__main__ import exit_code
 from job.core.errors import DataError, ModelError, SpecError, StorageError
 from job.data.readers import read_records
 from job.data.sources import open_documents, open_source
-from job.machine import Machine
-from job.model import load_model
+from job.model.device import Machine
+from job.model.encoder import load_model
 from job.runtime.logs import log, log_to_stderr, tell
 from job.spec.parse import build_spec, parse_document
 from job.spec.schema import DataSpec, ModelSpec

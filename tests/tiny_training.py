@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from job.baseline import Baseline, score_base
 from job.data.dataset import Dataset, load_dataset
 from job.evaluate import choose_dimensions
-from job.machine import Machine
-from job.model import load_model
+from job.model.device import Machine
+from job.model.encoder import load_model
 from job.recipe import resolve
 from job.runtime.signals import StopSignal
 from job.spec.schema import JobSpec

@@ -29,8 +29,8 @@ from sentence_transformers.sentence_transformer.losses import (
 from transformers.trainer_callback import PrinterCallback
 
 from job.data.dataset import Corpus, Dataset, Queries
-from job.machine import Machine
-from job.model import Model
+from job.model.device import Machine
+from job.model.encoder import Model
 
 BATCH, ACCUMULATION, LEARNING_RATE, SCALE = 32, 16, 2e-5, 20.0
 

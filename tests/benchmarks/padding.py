@@ -25,8 +25,8 @@ from sentence_transformers.sentence_transformer.losses import (
 from job.data.dataset import load_dataset
 from job.evaluate import choose_dimensions
 from job.losses import matryoshka_loss
-from job.machine import choose_machine
-from job.model import load_model
+from job.model.device import choose_machine
+from job.model.encoder import load_model
 from job.spec.parse import build_spec
 from job.spec.schema import ResolvedTraining
 

@@ -7,8 +7,8 @@ from metering import Meter
 
 from job.data.dataset import load_dataset
 from job.evaluate import bound_corpus, metric_key, score
-from job.machine import Machine
-from job.model import Prompts, load_model
+from job.model.device import Machine
+from job.model.encoder import Prompts, load_model
 from job.ranking import METRIC
 from job.spec.schema import DataSpec, ModelSpec
 

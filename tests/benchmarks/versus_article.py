@@ -79,8 +79,8 @@ def as_article(task: Task, folder: Path, started: float) -> Outcome:
 
     from job.data.dataset import load_dataset
     from job.evaluate import Validation, bound_corpus, choose_dimensions, metric_key, score
-    from job.machine import choose_machine
-    from job.model import Prompts, load_model
+    from job.model.device import choose_machine
+    from job.model.encoder import Prompts, load_model
     from job.runtime.logs import quieten_libraries
 
     quieten_libraries()

@@ -19,8 +19,8 @@ from job.disk import (
     require_room_for_training,
 )
 from job.evaluate import choose_dimensions
-from job.machine import Machine
-from job.model import load_model
+from job.model.device import Machine
+from job.model.encoder import load_model
 from job.recipe import resolve
 from job.runtime.signals import StopSignal
 from job.storage.workspace import Workspace

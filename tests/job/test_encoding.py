@@ -7,8 +7,8 @@ from sentence_transformers import SentenceTransformer
 from worker_processes import together
 
 from job.evaluate import encode_block
-from job.machine import Machine
-from job.model import Model, Prompts
+from job.model.device import Machine
+from job.model.encoder import Model, Prompts
 
 CPU = Machine("cpu", "float32", "as the spec says")
 # They cannot be divided evenly among three, and have several lengths.

@@ -22,8 +22,8 @@ from job.evaluate import (
     score,
     score_vectors,
 )
-from job.machine import Machine
-from job.model import load_model
+from job.model.device import Machine
+from job.model.encoder import load_model
 from job.precision import rank
 from job.spec.schema import DataSpec, EvaluationSpec, ModelSpec
 from job.storage import mapped_arrays

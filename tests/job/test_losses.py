@@ -17,8 +17,8 @@ from worker_processes import together
 from job.batches import Shards
 from job.data.dataset import TrainingPairs
 from job.losses import KnownAnswers, RankingLoss, embed_by_length, in_batch_losses, matryoshka_loss
-from job.machine import Machine
-from job.model import Model, Prompts
+from job.model.device import Machine
+from job.model.encoder import Model, Prompts
 from job.spec.schema import ResolvedTraining
 
 CPU = Machine("cpu", "float32", "as the spec says")

@@ -12,8 +12,8 @@ from job import negatives, search
 from job.core.errors import DataError
 from job.data.dataset import load_dataset
 from job.evaluate import encode
-from job.machine import Machine
-from job.model import Prompts, load_model
+from job.model.device import Machine
+from job.model.encoder import Prompts, load_model
 from job.negatives import add_negatives, fill, find_lookalikes
 from job.spec.schema import DataSpec, ModelSpec
 

@@ -13,8 +13,8 @@ from tokenizers import Tokenizer, models
 
 from job.core.errors import TrainingError
 from job.data.dataset import TrainingPairs
-from job.machine import Machine
-from job.model import Model, Prompts, load_model, parameters
+from job.model.device import Machine
+from job.model.encoder import Model, Prompts, load_model, parameters
 from job.recipe import (
     Recipe,
     batch_size,

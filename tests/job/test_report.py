@@ -18,8 +18,8 @@ from job.core.formatting import format_p
 from job.data.dataset import load_dataset
 from job.evaluate import Dimensions
 from job.hybrid import hybrid_search
-from job.machine import Machine
-from job.model import Prompts
+from job.model.device import Machine
+from job.model.encoder import Prompts
 from job.page import to_html, to_markdown
 from job.ranking import METRICS, Scores
 from job.recipe import Recipe

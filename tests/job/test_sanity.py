@@ -11,7 +11,7 @@ import torch
 from tiny_training import CPU, tiny_training
 from transformers import TrainerCallback
 
-from job.model import load_model
+from job.model.encoder import load_model
 from job.sanity import Sanity, is_sinking, spread
 
 MAIN = "eval_dim_32_cosine_ndcg@10"

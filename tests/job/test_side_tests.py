@@ -11,8 +11,8 @@ from conftest import write_jsonl
 
 from job.data.dataset import load_dataset
 from job.evaluate import Dimensions
-from job.machine import Machine
-from job.model import Prompts, load_model
+from job.model.device import Machine
+from job.model.encoder import Prompts, load_model
 from job.ranking import METRIC, METRICS, judge
 from job.side_tests import FORGETTING, OTHER_RULES, article_test, side_tests
 from job.spec.parse import build_spec

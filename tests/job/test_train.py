@@ -14,7 +14,7 @@ from job.checkpoints import checkpoint_on_each_host, last_checkpoint, restore
 from job.core.errors import Interrupted, MachineError, SpecError, TrainingError
 from job.data.dataset import TrainingPairs
 from job.evaluate import encode
-from job.machine import Machine
+from job.model.device import Machine
 from job.recipe import read_recipe, resolve
 from job.runtime.signals import StopSignal
 from job.storage.workspace import Workspace

@@ -5,8 +5,8 @@ import pytest
 
 from job import truncation
 from job.data.dataset import Corpus, Queries
-from job.machine import Machine
-from job.model import Prompts, load_model
+from job.model.device import Machine
+from job.model.encoder import Prompts, load_model
 from job.spec.schema import ModelSpec
 from job.truncation import count_truncated
 

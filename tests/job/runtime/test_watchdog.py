@@ -124,8 +124,8 @@ def test_a_pass_of_a_model_is_a_sign_of_life(tiny_spec, monkeypatch):
     import pyarrow as pa
 
     from job.evaluate import encode
-    from job.machine import Machine
-    from job.model import load_model
+    from job.model.device import Machine
+    from job.model.encoder import load_model
     from job.runtime import watchdog
 
     model = load_model(tiny_spec().model, Machine("cpu", "float32", ""))

@@ -14,8 +14,8 @@ from torch.nn import Dropout
 from transformers import ModernBertConfig, ModernBertModel, PreTrainedModel
 
 from job.core.errors import MachineError, ModelError, SpecError
-from job.machine import Machine
-from job.model import (
+from job.model.device import Machine
+from job.model.encoder import (
     BGE_ENGLISH,
     Prompts,
     documented_prompts,

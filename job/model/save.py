@@ -7,7 +7,7 @@ from pathlib import Path
 
 from job.core.errors import TrainingError
 from job.data.dataset import Dataset
-from job.model import Model
+from job.model.encoder import Model
 from job.storage.workspace import sha256
 
 # Texts of the sample that the saved model must embed as the one in memory does.

@@ -10,10 +10,10 @@ from job.baseline import Baseline, score_base
 from job.core.errors import TrainingError
 from job.data.dataset import Dataset, load_dataset
 from job.evaluate import Dimensions, score_vectors
-from job.machine import Machine
-from job.model import Prompts, load_model
+from job.model.device import Machine
+from job.model.encoder import Prompts, load_model
+from job.model.save import save_model
 from job.ranking import METRICS, Scores
-from job.save import save_model
 from job.spec.parse import build_spec
 from job.spec.schema import JobSpec
 from job.write import write_per_query

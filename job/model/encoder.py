@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from job.core.errors import MachineError, ModelError, SpecError, first_line
-from job.machine import Machine
+from job.model.device import Machine
 from job.runtime.watchdog import alive
 from job.spec.schema import ModelSpec
 

@@ -3,7 +3,7 @@
 import pytest
 
 from job.core.errors import MachineError
-from job.machine import Machine, choose_machine
+from job.model.device import Machine, choose_machine
 
 CPU = Machine("cpu", "float32", "as the spec says")
 
@@ -36,8 +36,8 @@ def gpu(tmp_path, monkeypatch):
     if torch.cuda.is_available():
         pytest.skip("the GPU here is usable")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr("job.machine.NVIDIA_GPUS", tmp_path / "gpus")
-    monkeypatch.setattr("job.machine.DEVICES", tmp_path / "dev")
+    monkeypatch.setattr("job.model.device.NVIDIA_GPUS", tmp_path / "gpus")
+    monkeypatch.setattr("job.model.device.DEVICES", tmp_path / "dev")
     (tmp_path / "gpus" / "0000:00:1e.0").mkdir(parents=True)
     (tmp_path / "dev").mkdir()
     return lambda name: (tmp_path / "dev" / name).touch()
