@@ -11,7 +11,7 @@ from datasets import Dataset as ArrowDataset
 from sentence_transformers.base.sampler import DefaultBatchSampler
 
 from job.data.dataset import TrainingPairs
-from job.ranking import IntArray
+from job.evaluation.metrics import IntArray
 from job.storage.arrow_tables import one_array
 
 

@@ -8,7 +8,7 @@ from sentence_transformers import SentenceTransformer
 
 from job.core.errors import MachineError, TrainingError, first_line
 from job.distributed import process_group
-from job.evaluate import Validation, metric_key
+from job.evaluation.evaluate import Validation, metric_key
 from job.model.encoder import Model
 from job.runtime.logs import warn
 from job.storage.workspace import sha256, write_atomically

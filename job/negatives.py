@@ -10,11 +10,11 @@ import torch
 from job.core.errors import DataError
 from job.data.dataset import TrainingPairs
 from job.distributed.process_group import is_rank_zero
-from job.evaluate import encode
+from job.evaluation.evaluate import encode
+from job.evaluation.exact_search import TILE, Chosen, Directions, Matrix, search
+from job.evaluation.metrics import IntArray
 from job.model.encoder import Model
-from job.ranking import IntArray
 from job.runtime.logs import tell
-from job.search import TILE, Chosen, Directions, Matrix, search
 
 # The library's miner knows equal texts only, and drops rows that find too few (job/LOG.md).
 CANDIDATES = 50

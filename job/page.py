@@ -1,11 +1,11 @@
 """report.html, one page that needs nothing else, and report.md; a stranger's texts stay texts."""
 
 from job.core import formatting
-from job.precision import RESCORE_MULTIPLIER
-from job.ranking import DEPTH
+from job.evaluation.metrics import DEPTH
+from job.evaluation.quantization import RESCORE_MULTIPLIER
+from job.evaluation.results import METRIC
 from job.report_document import Report
 from job.report_plots import KINDS_DRAWN, draw
-from job.report_scores import METRIC
 from job.templating import render, safe
 
 

@@ -10,37 +10,37 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from job.baseline import Baseline, keep_baseline, kept_baseline, score_base
-from job.cache import load_seconds, save_seconds
 from job.card import write_card
-from job.compare import compare
 from job.core.errors import DataError
 from job.data.dataset import Dataset, load_dataset, write_splits
 from job.disk import require_room_for_training
 from job.distributed import process_group
 from job.distributed.process_group import from_rank_zero, is_rank_zero
-from job.evaluate import Dimensions, choose_dimensions, embed, score_vectors
+from job.evaluation.auxiliary import SideTest, side_tests
+from job.evaluation.baseline import Baseline, keep_baseline, kept_baseline, score_base
+from job.evaluation.cache import load_seconds, save_seconds
+from job.evaluation.comparison import compare
+from job.evaluation.error_analysis import look_where
+from job.evaluation.evaluate import Dimensions, choose_dimensions, embed, score_vectors
+from job.evaluation.hybrid import hybrid_search
+from job.evaluation.metrics import Scores
+from job.evaluation.results import Both
+from job.evaluation.significance import GroupedQueries
+from job.evaluation.truncation import count_truncated
 from job.fetch import Inputs, fetch_inputs
-from job.hybrid import hybrid_search
 from job.model.device import Machine, choose_machine
 from job.model.encoder import Model, load_model
 from job.model.save import fingerprint, save_model
 from job.origin import claim_checkpoints, origin_of
-from job.ranking import Scores
 from job.report import Results, build_report, job_cost
-from job.report_scores import Both
 from job.runtime.logs import Progress, log_scores, logged_to, quieten_libraries, tell
 from job.runtime.signals import StopSignal
-from job.side_tests import SideTest, side_tests
-from job.significance import GroupedQueries
 from job.spec.schema import JobSpec
 from job.storage import publish
 from job.storage.hub import Push
 from job.storage.stores import open_place
 from job.storage.workspace import Workspace
 from job.train import Training, TrainingContext, train
-from job.truncation import count_truncated
-from job.where import look_where
 from job.write import write_per_query, write_report
 
 

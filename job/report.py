@@ -9,18 +9,15 @@ from importlib import metadata
 from typing import Any
 
 from job.advice import advise
-from job.baseline import Baseline
-from job.compare import Comparison
 from job.core.formatting import change, format_p, interval
 from job.data.dataset import Dataset
 from job.distributed import process_group
-from job.evaluate import metric_key
-from job.model.device import Machine
-from job.model.encoder import Prompts
-from job.ranking import METRIC, Scores
-from job.recommendation import frontier, recommend
-from job.report_document import Cost, Report, Truncation
-from job.report_scores import (
+from job.evaluation.baseline import Baseline
+from job.evaluation.comparison import Comparison
+from job.evaluation.evaluate import metric_key
+from job.evaluation.metrics import METRIC, Scores
+from job.evaluation.recommendation import frontier, recommend
+from job.evaluation.results import (
     Both,
     Compared,
     ErrorAnalysis,
@@ -30,6 +27,9 @@ from job.report_scores import (
     Quality,
     SideTest,
 )
+from job.model.device import Machine
+from job.model.encoder import Prompts
+from job.report_document import Cost, Report, Truncation
 from job.spec.schema import JobSpec
 from job.train import Training
 from job.usage import repeat, usage
@@ -62,7 +62,7 @@ class Results:
     hybrid: Fusion
     where: ErrorAnalysis
     truncation: Truncation
-    # Other tests that were asked for: see `job.side_tests`.
+    # Other tests that were asked for: see `job.evaluation.auxiliary`.
     others: Mapping[str, SideTest]
 
     @property

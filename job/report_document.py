@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from job.core.errors import StorageError
-from job.report_scores import (
+from job.evaluation.results import (
     METRIC,
     Both,
     ErrorAnalysis,

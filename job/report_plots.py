@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from job import plots
 from job.core.formatting import spoken, visible
+from job.evaluation.results import METRIC
 from job.plots import BASE, INK, PAPER, SOFT, TUNED, WIDTHS
 from job.report_document import Report
-from job.report_scores import METRIC
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

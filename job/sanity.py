@@ -10,7 +10,7 @@ from transformers import TrainerControl as Control
 from transformers import TrainerState as State
 
 from job.distributed.process_group import all_reduce, from_rank_zero, world_size
-from job.evaluate import Validation, encode_documents, metric_key
+from job.evaluation.evaluate import Validation, encode_documents, metric_key
 from job.model.encoder import Model
 from job.runtime.logs import warn
 

@@ -12,17 +12,17 @@ from transformers.integrations.integration_utils import (
     get_available_reporting_integrations,
 )
 
-from job.cache import load_rows, save_rows
 from job.callbacks import curves
 from job.checkpoints import checkpoint_on_each_host, restore, step_of
 from job.core.errors import Interrupted, MachineError, SpecError
 from job.data.dataset import TrainingData, TrainingPairs
 from job.distributed.process_group import from_rank_zero, is_rank_zero
-from job.evaluate import Validation
+from job.evaluation.cache import load_rows, save_rows
+from job.evaluation.evaluate import Validation
+from job.evaluation.metrics import IntArray
 from job.model.encoder import Model
 from job.negatives import add_negatives, find_lookalikes
 from job.padding import counted
-from job.ranking import IntArray
 from job.recipe import Recipe, read_recipe, resolve
 from job.runtime.oom import halvings
 from job.runtime.signals import StopSignal

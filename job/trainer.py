@@ -28,11 +28,11 @@ from job.checkpoints import seal
 from job.data.dataset import TrainingPairs
 from job.disk import CHECKPOINTS_KEPT, EnoughDisk
 from job.distributed import process_group
-from job.evaluate import Validation, metric_key
+from job.evaluation.evaluate import Validation, metric_key
+from job.evaluation.metrics import IntArray
 from job.losses import matryoshka_loss
 from job.model.encoder import Model, set_dropout
 from job.negatives import fill
-from job.ranking import IntArray
 from job.runtime.oom import retry_on_oom
 from job.runtime.signals import StopSignal
 from job.sanity import Sanity

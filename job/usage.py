@@ -3,10 +3,10 @@
 import shlex
 
 from job.core.formatting import RESCORED
-from job.precision import RESCORE_MULTIPLIER, stored_as
-from job.ranking import DEPTH
+from job.evaluation.metrics import DEPTH
+from job.evaluation.quantization import RESCORE_MULTIPLIER, stored_as
+from job.evaluation.results import Recommendation
 from job.report_document import Usage
-from job.report_scores import Recommendation
 from job.spec.schema import JobSpec
 from job.templating import render
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from job.data.dataset import Dataset
+from job.evaluation.metrics import METRICS, Scores
 from job.page import to_html, to_markdown
-from job.ranking import METRICS, Scores
 from job.report_document import Report
 from job.storage.workspace import write_atomically
 

@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from job.core.errors import GateNotMet, SpecError
+from job.evaluation.results import Compared
 from job.report_document import Report
-from job.report_scores import Compared
 
 GRAMMAR = re.compile(
     r"(?P<subject>lift|ndcg@10)\s*(?P<sign>>=|>)\s*(?P<value>[-+]?\d*\.?\d+)"

@@ -10,8 +10,8 @@ from rich.table import Table
 from job.compare_page import Group
 from job.core.errors import EXIT_CODES
 from job.core.formatting import change, interval, on_its_lines, on_one_line, score, share, usd
+from job.evaluation.results import METRIC
 from job.report_document import Report
-from job.report_scores import METRIC
 from launcher.image import Image
 from launcher.runs import Run
 

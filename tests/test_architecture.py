@@ -48,7 +48,7 @@ def test_imports_point_one_way(path):
             "job.core.log_lines",
             "job.compare_page",
             "job.report_document",
-            "job.report_scores",
+            "job.evaluation.results",
             "job.core.formatting",
         )
         assert not [n for n in ours if n.startswith("job") and not n.startswith(light)]

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass, replace
 
-from job.baseline import Baseline, score_base
 from job.data.dataset import Dataset, load_dataset
-from job.evaluate import choose_dimensions
+from job.evaluation.baseline import Baseline, score_base
+from job.evaluation.evaluate import choose_dimensions
 from job.model.device import Machine
 from job.model.encoder import load_model
 from job.recipe import resolve

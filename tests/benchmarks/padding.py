@@ -23,7 +23,7 @@ from sentence_transformers.sentence_transformer.losses import (
 )
 
 from job.data.dataset import load_dataset
-from job.evaluate import choose_dimensions
+from job.evaluation.evaluate import choose_dimensions
 from job.losses import matryoshka_loss
 from job.model.device import choose_machine
 from job.model.encoder import load_model

@@ -22,10 +22,10 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
 
 from job.data.dataset import Queries
-from job.evaluate import Vectors, score_vectors
+from job.evaluation.evaluate import Vectors, score_vectors
+from job.evaluation.exact_search import Directions, search
+from job.evaluation.metrics import METRIC
 from job.negatives import CANDIDATES
-from job.ranking import METRIC
-from job.search import Directions, search
 from job.storage.mapped_arrays import empty_matrix
 
 SIZES = (10_000, 100_000, 1_000_000)

@@ -6,10 +6,10 @@ from conftest import make_pairs, write_jsonl
 from metering import Meter
 
 from job.data.dataset import load_dataset
-from job.evaluate import bound_corpus, metric_key, score
+from job.evaluation.evaluate import bound_corpus, metric_key, score
+from job.evaluation.metrics import METRIC
 from job.model.device import Machine
 from job.model.encoder import Prompts, load_model
-from job.ranking import METRIC
 from job.spec.schema import DataSpec, ModelSpec
 
 CPU = Machine("cpu", "float32", "as the spec says")

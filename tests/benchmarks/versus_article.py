@@ -78,7 +78,13 @@ def as_article(task: Task, folder: Path, started: float) -> Outcome:
     from sentence_transformers import SentenceTransformer
 
     from job.data.dataset import load_dataset
-    from job.evaluate import Validation, bound_corpus, choose_dimensions, metric_key, score
+    from job.evaluation.evaluate import (
+        Validation,
+        bound_corpus,
+        choose_dimensions,
+        metric_key,
+        score,
+    )
     from job.model.device import choose_machine
     from job.model.encoder import Prompts, load_model
     from job.runtime.logs import quieten_libraries
@@ -174,7 +180,7 @@ def lift(outcomes: list[tuple[Outcome, Outcome]], ours: str, theirs: str, dimens
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    from job.significance import GroupedQueries
+    from job.evaluation.significance import GroupedQueries
 
     differences, labels, names = [], [], []
     for number, (mine, other) in enumerate(outcomes):

@@ -7,7 +7,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from job.baseline import score_base
 from job.core.errors import MachineError
 from job.data.dataset import load_dataset
 from job.disk import (
@@ -18,7 +17,8 @@ from job.disk import (
     model_bytes,
     require_room_for_training,
 )
-from job.evaluate import choose_dimensions
+from job.evaluation.baseline import score_base
+from job.evaluation.evaluate import choose_dimensions
 from job.model.device import Machine
 from job.model.encoder import load_model
 from job.recipe import resolve

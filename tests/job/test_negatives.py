@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from job import negatives, search
+from job import negatives
 from job.core.errors import DataError
 from job.data.dataset import load_dataset
-from job.evaluate import encode
+from job.evaluation import exact_search
+from job.evaluation.evaluate import encode
 from job.model.device import Machine
 from job.model.encoder import Prompts, load_model
 from job.negatives import add_negatives, fill, find_lookalikes
@@ -128,9 +129,9 @@ def test_mining_in_blocks_finds_the_same(model, pairs, monkeypatch):
     """A million pairs are mined in pieces that fit into memory."""
     whole = mine(model, pairs, 2, 1.0)
     assert any(whole)
-    monkeypatch.setattr(search, "CHUNK", 7 * len(pairs))
-    monkeypatch.setattr(search, "COMPONENTS", 10 * model.width)
-    monkeypatch.setattr(search, "TILE", 11)
+    monkeypatch.setattr(exact_search, "CHUNK", 7 * len(pairs))
+    monkeypatch.setattr(exact_search, "COMPONENTS", 10 * model.width)
+    monkeypatch.setattr(exact_search, "TILE", 11)
 
     assert mine(model, pairs, 2, 1.0) == whole
 

@@ -12,10 +12,10 @@ import reports
 from conftest import read_jsonl, write_jsonl
 from tiny_training import tiny_training
 
-from job.cache import load_seconds
 from job.core.errors import Interrupted, MachineError, SpecError, StorageError, TrainingError
+from job.evaluation.cache import load_seconds
+from job.evaluation.metrics import METRICS
 from job.pipeline import Circumstances, run
-from job.ranking import METRICS
 from job.runtime.signals import StopSignal
 from job.spec.parse import build_spec
 from job.storage.workspace import Workspace

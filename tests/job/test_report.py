@@ -11,25 +11,25 @@ import torch
 from click.testing import CliRunner
 from pydantic import ValidationError
 
-from job.baseline import Baseline, PromptChoice
-from job.compare import compare
 from job.core.errors import StorageError
 from job.core.formatting import format_p
 from job.data.dataset import load_dataset
-from job.evaluate import Dimensions
-from job.hybrid import hybrid_search
+from job.evaluation.baseline import Baseline, PromptChoice
+from job.evaluation.comparison import compare
+from job.evaluation.error_analysis import look_where
+from job.evaluation.evaluate import Dimensions
+from job.evaluation.hybrid import hybrid_search
+from job.evaluation.metrics import METRICS, Scores
+from job.evaluation.results import Both, Compared
+from job.evaluation.significance import GroupedQueries
 from job.model.device import Machine
 from job.model.encoder import Prompts
 from job.page import to_html, to_markdown
-from job.ranking import METRICS, Scores
 from job.recipe import Recipe
 from job.report import Results, build_report, job_cost
 from job.report_document import Report, TruncatedTexts, Truncation
-from job.report_scores import Both, Compared
-from job.significance import GroupedQueries
 from job.spec.schema import DataSpec, EvaluationSpec, JobSpec, ResolvedTraining
 from job.train import Training
-from job.where import look_where
 from job.write import write_report
 from launcher.cli import main
 

@@ -13,7 +13,7 @@ from torch.nn import Dropout
 from job.checkpoints import checkpoint_on_each_host, last_checkpoint, restore
 from job.core.errors import Interrupted, MachineError, SpecError, TrainingError
 from job.data.dataset import TrainingPairs
-from job.evaluate import encode
+from job.evaluation.evaluate import encode
 from job.model.device import Machine
 from job.recipe import read_recipe, resolve
 from job.runtime.signals import StopSignal

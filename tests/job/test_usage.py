@@ -6,8 +6,8 @@ import torch
 from conftest import build_encoder
 from sentence_transformers import SentenceTransformer
 
-from job.precision import rank
-from job.report_scores import Recommendation
+from job.evaluation.quantization import rank
+from job.evaluation.results import Recommendation
 from job.spec.parse import build_spec
 from job.usage import repeat, usage
 

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 import pyarrow.parquet as pq
 import pytest
 
-from job.baseline import Baseline, score_base
 from job.core.errors import TrainingError
 from job.data.dataset import Dataset, load_dataset
-from job.evaluate import Dimensions, score_vectors
+from job.evaluation.baseline import Baseline, score_base
+from job.evaluation.evaluate import Dimensions, score_vectors
+from job.evaluation.metrics import METRICS, Scores
 from job.model.device import Machine
 from job.model.encoder import Prompts, load_model
 from job.model.save import save_model
-from job.ranking import METRICS, Scores
 from job.spec.parse import build_spec
 from job.spec.schema import JobSpec
 from job.write import write_per_query

@@ -9,7 +9,7 @@ import torch
 from tiny_training import CPU, tiny_training
 
 from job.core.errors import OutOfMemory
-from job.evaluate import encode
+from job.evaluation.evaluate import encode
 from job.model.encoder import load_model
 from job.runtime.logs import log
 from job.runtime.oom import halvings, is_out_of_memory, retry_on_oom

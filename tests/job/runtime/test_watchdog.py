@@ -123,7 +123,7 @@ def test_a_pass_of_a_model_is_a_sign_of_life(tiny_spec, monkeypatch):
     """Encoding a large corpus takes long, and says nothing meanwhile."""
     import pyarrow as pa
 
-    from job.evaluate import encode
+    from job.evaluation.evaluate import encode
     from job.model.device import Machine
     from job.model.encoder import load_model
     from job.runtime import watchdog

@@ -3,8 +3,15 @@
 import numpy as np
 import pytest
 
-from job.cache import load_rows, load_scores, load_seconds, save_rows, save_scores, save_seconds
-from job.ranking import METRICS, Scores
+from job.evaluation.cache import (
+    load_rows,
+    load_scores,
+    load_seconds,
+    save_rows,
+    save_scores,
+    save_seconds,
+)
+from job.evaluation.metrics import METRICS, Scores
 
 
 def scores(seed, depth, *, found):

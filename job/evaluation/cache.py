@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from job.ranking import METRICS, IntArray, Scores
+from job.evaluation.metrics import METRICS, IntArray, Scores
 from job.runtime.logs import warn
 from job.storage.workspace import write_atomically
 

@@ -3,10 +3,10 @@
 import math
 from collections.abc import Iterable
 
-from job.compare import Point
 from job.core.formatting import RESCORED, share_interval, spoken
-from job.precision import BITS, stored_as
-from job.report_scores import Recommendation
+from job.evaluation.comparison import Point
+from job.evaluation.quantization import BITS, stored_as
+from job.evaluation.results import Recommendation
 from job.spec.schema import EvaluationSpec
 
 # Sizes of an index are told for so many documents.

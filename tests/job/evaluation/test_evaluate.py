@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from metering import Meter
 
-from job import evaluate
 from job.core.errors import SpecError
 from job.data.dataset import Corpus, Queries, load_dataset
-from job.evaluate import (
+from job.evaluation import evaluate
+from job.evaluation.evaluate import (
     Dimensions,
     bound_corpus,
     choose_dimensions,
@@ -22,9 +22,9 @@ from job.evaluate import (
     score,
     score_vectors,
 )
+from job.evaluation.quantization import rank
 from job.model.device import Machine
 from job.model.encoder import load_model
-from job.precision import rank
 from job.spec.schema import DataSpec, EvaluationSpec, ModelSpec
 from job.storage import mapped_arrays
 

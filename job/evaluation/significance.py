@@ -5,8 +5,8 @@ import math
 import numpy as np
 from scipy.stats import t
 
-from job.ranking import FloatArray, IntArray
-from job.report_scores import CONFIDENCE, Lift, Retention
+from job.evaluation.metrics import FloatArray, IntArray
+from job.evaluation.results import CONFIDENCE, Lift, Retention
 
 # Chance of finding an effect of the minimum detectable size.
 POWER = 0.8

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from job import significance
-from job.compare import METRIC, compare, measure
-from job.evaluate import Dimensions
-from job.ranking import Scores
-from job.report_scores import Lift
-from job.significance import GroupedQueries, detectable_lift
+from job.evaluation import significance
+from job.evaluation.comparison import METRIC, compare, measure
+from job.evaluation.evaluate import Dimensions
+from job.evaluation.metrics import Scores
+from job.evaluation.results import Lift
+from job.evaluation.significance import GroupedQueries, detectable_lift
 
 ONE = Dimensions((8,), 8)
 FOUR = Dimensions((512, 256, 128, 64), 128)

@@ -8,9 +8,9 @@ import numpy as np
 
 from job.core.formatting import change, format_p, interval
 from job.data.dataset import Queries
-from job.ranking import DEPTH, METRIC, ByVector, FloatArray, IntArray, Scores, judge
-from job.report_scores import Both, FusedLift, Fusion, Lift
-from job.significance import GroupedQueries
+from job.evaluation.metrics import DEPTH, METRIC, ByVector, FloatArray, IntArray, Scores, judge
+from job.evaluation.results import Both, FusedLift, Fusion, Lift
+from job.evaluation.significance import GroupedQueries
 
 # The authors' constant, and every search engine's default.
 K = 60

@@ -10,11 +10,11 @@ from conftest import distinct_rows as rows_of
 from conftest import write_jsonl
 
 from job.data.dataset import load_dataset
-from job.evaluate import Dimensions
+from job.evaluation.auxiliary import FORGETTING, OTHER_RULES, article_test, side_tests
+from job.evaluation.evaluate import Dimensions
+from job.evaluation.metrics import METRIC, METRICS, judge
 from job.model.device import Machine
 from job.model.encoder import Prompts, load_model
-from job.ranking import METRIC, METRICS, judge
-from job.side_tests import FORGETTING, OTHER_RULES, article_test, side_tests
 from job.spec.parse import build_spec
 from job.spec.schema import DataSpec, ModelSpec
 

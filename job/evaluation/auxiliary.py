@@ -12,12 +12,12 @@ from job.data.corpus import numbered_ids
 from job.data.dataset import Corpus, Dataset, Queries
 from job.data.out_of_domain import load_probe
 from job.data.rows import Channels
-from job.evaluate import Dimensions, score
+from job.evaluation.evaluate import Dimensions, score
+from job.evaluation.metrics import METRIC, Scores
+from job.evaluation.results import Both, Lift
+from job.evaluation.results import SideTest as Results
+from job.evaluation.significance import GroupedQueries
 from job.model.encoder import Model, Prompts
-from job.ranking import METRIC, Scores
-from job.report_scores import Both, Lift
-from job.report_scores import SideTest as Results
-from job.significance import GroupedQueries
 from job.spec.schema import JobSpec
 from job.storage.arrow_tables import one_array
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from job import bm25
+from job.evaluation import bm25
 
 
 def rank_bm25(corpus, asked):

@@ -14,11 +14,11 @@ from hypothesis.extra.numpy import arrays
 from lookup import lookup_encoder
 from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
 
-from job import ranking
 from job.data.dataset import Queries
-from job.precision import rank
-from job.ranking import METRICS, judge
-from job.search import best_of
+from job.evaluation import metrics as ranking
+from job.evaluation.exact_search import best_of
+from job.evaluation.metrics import METRICS, judge
+from job.evaluation.quantization import rank
 
 
 def queries_of(relevant):

@@ -7,13 +7,13 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from job.bm25 import rank_bm25
 from job.core.errors import SpecError
 from job.data.dataset import Corpus, Queries
 from job.distributed import process_group
+from job.evaluation.bm25 import rank_bm25
+from job.evaluation.metrics import METRIC, IntArray, Scores, judge
+from job.evaluation.quantization import BITS, bytes_per_vector, rank
 from job.model.encoder import Model
-from job.precision import BITS, bytes_per_vector, rank
-from job.ranking import METRIC, IntArray, Scores, judge
 from job.runtime.oom import retry_on_oom
 from job.spec.schema import EvaluationSpec
 from job.storage.mapped_arrays import empty_matrix

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tensor_sizes import Sizes
 
-from job import search as searching
-from job.search import Chosen, Directions, best_of, search
+from job.evaluation import exact_search as searching
+from job.evaluation.exact_search import Chosen, Directions, best_of, search
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from job.data.dataset import Corpus, Queries
-from job.ranking import METRIC, FloatArray, IntArray, Scores
-from job.report_scores import ErrorAnalysis, Example, Hub, Segment
-from job.significance import EPSILON, GroupedQueries
+from job.evaluation.metrics import METRIC, FloatArray, IntArray, Scores
+from job.evaluation.results import ErrorAnalysis, Example, Hub, Segment
+from job.evaluation.significance import EPSILON, GroupedQueries
 
 # So many are shown of each list.
 SHOWN = 10

@@ -5,13 +5,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from job.compare import METRIC, Point, compare, measure
-from job.evaluate import Dimensions
-from job.precision import bytes_per_vector
-from job.ranking import Scores
-from job.recommendation import frontier, recommend
-from job.report_scores import Retention
-from job.significance import GroupedQueries
+from job.evaluation.comparison import METRIC, Point, compare, measure
+from job.evaluation.evaluate import Dimensions
+from job.evaluation.metrics import Scores
+from job.evaluation.quantization import bytes_per_vector
+from job.evaluation.recommendation import frontier, recommend
+from job.evaluation.results import Retention
+from job.evaluation.significance import GroupedQueries
 from job.spec.schema import EvaluationSpec
 
 FOUR = Dimensions((512, 256, 128, 64), 128)

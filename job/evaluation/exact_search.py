@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeAlias
 import torch
 from torch.nn.functional import normalize
 
-from job.ranking import DEPTH
+from job.evaluation.metrics import DEPTH
 
 # Documents of a tile: 2^15 of 1,024 float32 are 128 MiB.
 TILE = 2**15

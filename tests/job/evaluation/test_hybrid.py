@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from job.data.dataset import Queries
-from job.hybrid import fuse, hybrid_search
-from job.ranking import METRIC, Scores, judge
-from job.significance import GroupedQueries
+from job.evaluation.hybrid import fuse, hybrid_search
+from job.evaluation.metrics import METRIC, Scores, judge
+from job.evaluation.significance import GroupedQueries
 
 
 def ranked(*rows, found=None):

@@ -6,7 +6,7 @@ from conftest import make_pairs
 from sentence_transformers import SentenceTransformer
 from worker_processes import together
 
-from job.evaluate import encode_block
+from job.evaluation.evaluate import encode_block
 from job.model.device import Machine
 from job.model.encoder import Model, Prompts
 

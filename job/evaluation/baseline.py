@@ -6,10 +6,11 @@ from pathlib import Path
 
 from torch import Tensor
 
-from job.cache import load_scores, save_scores
 from job.data.dataset import Dataset
 from job.distributed.process_group import from_rank_zero, is_rank_zero
-from job.evaluate import (
+from job.evaluation.auxiliary import SideTest
+from job.evaluation.cache import load_scores, save_scores
+from job.evaluation.evaluate import (
     NO_SCORES,
     Bounded,
     Dimensions,
@@ -22,9 +23,8 @@ from job.evaluate import (
     score_bm25,
     score_vectors,
 )
+from job.evaluation.metrics import METRIC, Scores
 from job.model.encoder import Model, Prompts
-from job.ranking import METRIC, Scores
-from job.side_tests import SideTest
 from job.spec.schema import JobSpec
 
 

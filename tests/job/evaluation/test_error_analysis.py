@@ -7,8 +7,15 @@ import pyarrow as pa
 import pytest
 
 from job.data.dataset import Corpus, Queries
-from job.ranking import METRIC, judge
-from job.where import HUB_HITS, KINDS_SHOWN, SHOWN, SLICE_AT_LEAST, TEXT_CHARACTERS, look_where
+from job.evaluation.error_analysis import (
+    HUB_HITS,
+    KINDS_SHOWN,
+    SHOWN,
+    SLICE_AT_LEAST,
+    TEXT_CHARACTERS,
+    look_where,
+)
+from job.evaluation.metrics import METRIC, judge
 
 # Twenty documents, each the answer to the question of its number.
 COUNT = 20

@@ -12,8 +12,8 @@ from sentence_transformers import quantize_embeddings
 from sentence_transformers.util.quantization import semantic_search_usearch
 from tensor_sizes import Sizes
 
-from job import precision, search
-from job.precision import bytes_per_vector, rank, stored_as
+from job.evaluation import exact_search, quantization
+from job.evaluation.quantization import bytes_per_vector, rank, stored_as
 
 
 def vectors(rows, width=48, seed=0):
@@ -115,7 +115,7 @@ def test_ranks_are_those_of_the_librarys_search(
 def test_rescoring_reads_the_librarys_default():
     """Twice as many candidates as are wanted, as its search has it."""
     default = inspect.signature(semantic_search_usearch).parameters["rescore_multiplier"].default
-    assert default == precision.RESCORE_MULTIPLIER
+    assert default == quantization.RESCORE_MULTIPLIER
 
 
 @pytest.mark.parametrize("name", ["int8", "binary"])
@@ -170,8 +170,8 @@ def test_no_more_is_held_than_a_tile_or_the_candidates_of_a_query(monkeypatch):
     asked, stored = vectors(20, seed=1), vectors(2_000, seed=2)
     whole = rank(asked, stored, [48, 27], ["int8", "binary"])
     for name, value in {"TILE": 128, "CHUNK": 1_000, "CANDIDATES": 1_000}.items():
-        monkeypatch.setattr(search, name, value)
-    monkeypatch.setattr(precision, "BLOCK", 1)
+        monkeypatch.setattr(exact_search, name, value)
+    monkeypatch.setattr(quantization, "BLOCK", 1)
 
     with Sizes() as sizes:
         found = rank(asked, stored, [48, 27], ["int8", "binary"])

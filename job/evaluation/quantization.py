@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from job.core.formatting import RESCORED
-from job.ranking import DEPTH, IntArray
-from job.search import Directions, search, tiles
+from job.evaluation.exact_search import Directions, search, tiles
+from job.evaluation.metrics import DEPTH, IntArray
 
 # Bits that a component of a stored vector takes.
 BITS = {"float32": 32, "int8": 8, "binary": 1}

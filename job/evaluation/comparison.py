@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-from job.evaluate import Dimensions
-from job.precision import bytes_per_vector
-from job.ranking import METRIC, ByVector, Scores
-from job.report_scores import Interval, Lift, ParetoPoint, Retention
-from job.significance import GroupedQueries
+from job.evaluation.evaluate import Dimensions
+from job.evaluation.metrics import METRIC, ByVector, Scores
+from job.evaluation.quantization import bytes_per_vector
+from job.evaluation.results import Interval, Lift, ParetoPoint, Retention
+from job.evaluation.significance import GroupedQueries
 
 
 class Point(ParetoPoint):

@@ -3,12 +3,12 @@
 import pyarrow as pa
 import pytest
 
-from job import truncation
 from job.data.dataset import Corpus, Queries
+from job.evaluation import truncation
+from job.evaluation.truncation import count_truncated
 from job.model.device import Machine
 from job.model.encoder import Prompts, load_model
 from job.spec.schema import ModelSpec
-from job.truncation import count_truncated
 
 
 @pytest.fixture(scope="module")

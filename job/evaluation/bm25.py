@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from job.ranking import DEPTH, IntArray
-from job.search import CHUNK, best_of
+from job.evaluation.exact_search import CHUNK, best_of
+from job.evaluation.metrics import DEPTH, IntArray
 
 WORD = r"(?u)\b\w+\b"
 # Texts whose words are Python objects at once.
