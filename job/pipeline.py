@@ -13,7 +13,6 @@ from pathlib import Path
 from job.card import write_card
 from job.core.errors import DataError
 from job.data.dataset import Dataset, load_dataset, write_splits
-from job.disk import require_room_for_training
 from job.distributed import process_group
 from job.distributed.process_group import from_rank_zero, is_rank_zero
 from job.evaluation.auxiliary import SideTest, side_tests
@@ -31,7 +30,6 @@ from job.fetch import Inputs, fetch_inputs
 from job.model.device import Machine, choose_machine
 from job.model.encoder import Model, load_model
 from job.model.save import fingerprint, save_model
-from job.origin import claim_checkpoints, origin_of
 from job.report import Results, build_report, job_cost
 from job.runtime.logs import Progress, log_scores, logged_to, quieten_libraries, tell
 from job.runtime.signals import StopSignal
@@ -40,7 +38,9 @@ from job.storage import publish
 from job.storage.hub import Push
 from job.storage.stores import open_place
 from job.storage.workspace import Workspace
-from job.train import Training, TrainingContext, train
+from job.training.disk_space import require_room_for_training
+from job.training.provenance import claim_checkpoints, origin_of
+from job.training.train import Training, TrainingContext, train
 from job.write import write_per_query, write_report
 
 

@@ -31,7 +31,7 @@ from job.model.device import Machine
 from job.model.encoder import Prompts
 from job.report_document import Cost, Report, Truncation
 from job.spec.schema import JobSpec
-from job.train import Training
+from job.training.train import Training
 from job.usage import repeat, usage
 
 PACKAGES = (

@@ -19,7 +19,7 @@ TESTS = Path(__file__).parent
 # Modules and classes by which processes and servers are started, as the tests name them.
 COSTLY = {"subprocess", "Popen", "Process", "S3", "Hub", "SageMaker", "stack_server", "TCPStore"}
 # Any function of these trains.
-TRAINING = {"job.pipeline", "job.train", "job.trainer"}
+TRAINING = {"job.pipeline", "job.training.train", "job.training.trainer"}
 SLOW_PATHS = ("benchmarks", "fuzz", "job/test_places.py", "job/test_torchrun.py")
 # Cuts in every phase and at random, SageMaker's jobs by the dozen, and the doubles' own tests. What
 # the README says of SageMaker is seen in one job, of several machines in processes.

@@ -7,12 +7,12 @@ from job.evaluation.baseline import Baseline, score_base
 from job.evaluation.evaluate import choose_dimensions
 from job.model.device import Machine
 from job.model.encoder import load_model
-from job.recipe import resolve
 from job.runtime.signals import StopSignal
 from job.spec.schema import JobSpec
 from job.storage.workspace import Workspace
-from job.train import TrainingContext, train
-from job.trainer import TrainingInputs, build_trainer
+from job.training.hyperparameters import resolve
+from job.training.train import TrainingContext, train
+from job.training.trainer import TrainingInputs, build_trainer
 
 CPU = Machine("cpu", "float32", "as the spec says")
 

@@ -140,7 +140,7 @@ class ModelSpec(Section):
 
 
 class TrainingSpec(Section):
-    # `auto` values are resolved in `job.recipe`, which gives the reasons.
+    # `auto` values are resolved in `job.training.hyperparameters`, which gives the reasons.
     epochs: Literal["auto"] | Passes = "auto"
     """Passes over the pairs, also a part of one; `auto` goes by their number, 0 only scores."""
     # Every other document of the batch is a negative, so the batch is the difficulty of the task.
@@ -188,7 +188,7 @@ class TrainingSpec(Section):
 
 
 class ResolvedTraining(TrainingSpec):
-    """The training's section without any `auto`: what `job.recipe` makes of it."""
+    """The training's section without any `auto`: what `job.training.hyperparameters` makes of it."""
 
     epochs: Passes
     batch_size: int

@@ -24,11 +24,11 @@ from sentence_transformers.sentence_transformer.losses import (
 
 from job.data.dataset import load_dataset
 from job.evaluation.evaluate import choose_dimensions
-from job.losses import matryoshka_loss
 from job.model.device import choose_machine
 from job.model.encoder import load_model
 from job.spec.parse import build_spec
 from job.spec.schema import ResolvedTraining
+from job.training.loss import matryoshka_loss
 
 
 @dataclass

@@ -25,8 +25,8 @@ from job.data.dataset import Queries
 from job.evaluation.evaluate import Vectors, score_vectors
 from job.evaluation.exact_search import Directions, search
 from job.evaluation.metrics import METRIC
-from job.negatives import CANDIDATES
 from job.storage.mapped_arrays import empty_matrix
+from job.training.hard_negatives import CANDIDATES
 
 SIZES = (10_000, 100_000, 1_000_000)
 WIDTH, DIMENSIONS = 384, (384, 256, 128, 64)

@@ -25,11 +25,11 @@ from job.evaluation.significance import GroupedQueries
 from job.model.device import Machine
 from job.model.encoder import Prompts
 from job.page import to_html, to_markdown
-from job.recipe import Recipe
 from job.report import Results, build_report, job_cost
 from job.report_document import Report, TruncatedTexts, Truncation
 from job.spec.schema import DataSpec, EvaluationSpec, JobSpec, ResolvedTraining
-from job.train import Training
+from job.training.hyperparameters import Recipe
+from job.training.train import Training
 from job.write import write_report
 from launcher.cli import main
 

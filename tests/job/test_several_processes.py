@@ -12,8 +12,8 @@ import pytest
 from safetensors.numpy import load_file
 from worker_processes import Host, start_hosts
 
-from job.checkpoints import last_checkpoint
 from job.core.errors import DataError
+from job.training.checkpoints import last_checkpoint
 
 # Neither the batches of 33 rows nor the last one of an epoch go up between two.
 SETTINGS = {

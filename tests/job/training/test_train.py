@@ -10,15 +10,15 @@ import torch
 from tiny_training import tiny_training
 from torch.nn import Dropout
 
-from job.checkpoints import checkpoint_on_each_host, last_checkpoint, restore
 from job.core.errors import Interrupted, MachineError, SpecError, TrainingError
 from job.data.dataset import TrainingPairs
 from job.evaluation.evaluate import encode
 from job.model.device import Machine
-from job.recipe import read_recipe, resolve
 from job.runtime.signals import StopSignal
 from job.storage.workspace import Workspace
-from job.trainer import training_rows
+from job.training.checkpoints import checkpoint_on_each_host, last_checkpoint, restore
+from job.training.hyperparameters import read_recipe, resolve
+from job.training.trainer import training_rows
 
 MAIN = "dim_32_cosine_ndcg@10"
 
@@ -393,7 +393,7 @@ def stop_after(monkeypatch):
             if event == "train" and facts["step"] == step:
                 stop.request()
 
-        monkeypatch.setattr("job.callbacks.tell", tell)
+        monkeypatch.setattr("job.training.callbacks.tell", tell)
         return stop
 
     return make

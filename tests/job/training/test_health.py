@@ -12,7 +12,7 @@ from tiny_training import CPU, tiny_training
 from transformers import TrainerCallback
 
 from job.model.encoder import load_model
-from job.sanity import Sanity, is_sinking, spread
+from job.training.health import Sanity, is_sinking, spread
 
 MAIN = "eval_dim_32_cosine_ndcg@10"
 
@@ -233,7 +233,7 @@ def test_the_spread_is_how_much_texts_differ(prepare, monkeypatch):
     trainer = prepare()
     model, validation = trainer.sanity._model, trainer.sanity._validation
     for vectors, expected in ((torch.ones(64, 64), 0.0), (torch.eye(64), 1.0)):
-        monkeypatch.setattr("job.sanity.encode_documents", lambda *_, v=vectors: v * 3)
+        monkeypatch.setattr("job.training.health.encode_documents", lambda *_, v=vectors: v * 3)
         assert spread(model, validation) == pytest.approx(expected, abs=1e-9)
     one = replace(validation.search, corpus=validation.search.corpus.take(np.array([0])))
     assert spread(model, replace(validation, search=one)) == 0.0

@@ -10,10 +10,10 @@ from transformers import TrainerControl as Control
 from transformers import TrainerState as State
 from transformers.trainer_callback import ProgressCallback
 
-from job.batches import Shards
 from job.distributed import process_group
 from job.runtime.logs import tell
 from job.runtime.signals import StopSignal
+from job.training.batching import Shards
 
 # What an interruption costs at most, as long as writing a checkpoint does not cost more than its
 # share of the run.

@@ -15,7 +15,8 @@ from job.core.errors import TrainingError
 from job.data.dataset import TrainingPairs
 from job.model.device import Machine
 from job.model.encoder import Model, Prompts, load_model, parameters
-from job.recipe import (
+from job.spec.schema import ModelSpec, ResolvedTraining, TrainingSpec
+from job.training.hyperparameters import (
     Recipe,
     batch_size,
     epochs,
@@ -23,7 +24,6 @@ from job.recipe import (
     read_recipe,
     resolve,
 )
-from job.spec.schema import ModelSpec, ResolvedTraining, TrainingSpec
 
 GIB = 2**30
 # Another value than `auto` would give, for each field that has it.
@@ -131,7 +131,9 @@ def test_the_parameters_of_the_model_decide_its_learning_rate():
 def told(monkeypatch):
     """Listen to what is logged."""
     events = []
-    monkeypatch.setattr("job.recipe.tell", lambda _, **facts: events.append(facts))
+    monkeypatch.setattr(
+        "job.training.hyperparameters.tell", lambda _, **facts: events.append(facts)
+    )
     return events
 
 

@@ -11,7 +11,7 @@ from job.data.dataset import TrainingData
 from job.pipeline import Circumstances, run
 from job.runtime.signals import StopSignal
 from job.storage.workspace import Workspace
-from job.train import train
+from job.training.train import train
 
 
 @pytest.fixture

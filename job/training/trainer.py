@@ -22,23 +22,23 @@ from transformers import TrainerCallback, TrainerState
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import EvalLoopOutput
 
-from job.batches import LookalikeSampler, Shards
-from job.callbacks import AfterSaving, Bar, Cadence, RankSync, Recorder, StopTogether
-from job.checkpoints import seal
 from job.data.dataset import TrainingPairs
-from job.disk import CHECKPOINTS_KEPT, EnoughDisk
 from job.distributed import process_group
 from job.evaluation.evaluate import Validation, metric_key
 from job.evaluation.metrics import IntArray
-from job.losses import matryoshka_loss
 from job.model.encoder import Model, set_dropout
-from job.negatives import fill
 from job.runtime.oom import retry_on_oom
 from job.runtime.signals import StopSignal
-from job.sanity import Sanity
 from job.spec.schema import ResolvedTraining
 from job.storage.arrow_tables import one_array
 from job.storage.workspace import Workspace
+from job.training.batching import LookalikeSampler, Shards
+from job.training.callbacks import AfterSaving, Bar, Cadence, RankSync, Recorder, StopTogether
+from job.training.checkpoints import seal
+from job.training.disk_space import CHECKPOINTS_KEPT, EnoughDisk
+from job.training.hard_negatives import fill
+from job.training.health import Sanity
+from job.training.loss import matryoshka_loss
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class TrainingInputs:
     pairs: TrainingPairs
     validation: Validation
     spec: ResolvedTraining
-    # The rows that each row's question could be taken to ask for (`job.negatives`).
+    # The rows that each row's question could be taken to ask for (`job.training.hard_negatives`).
     alike: list[IntArray] | None = None
 
     @property
@@ -113,7 +113,7 @@ def _arguments(
     arguments = SentenceTransformerTrainingArguments(
         output_dir=str(workspace.checkpoints),
         num_train_epochs=spec.epochs,
-        # Of all ranks together (`job.batches.Shards`).
+        # Of all ranks together (`job.training.batching.Shards`).
         per_device_train_batch_size=spec.batch_size,
         # A text that stands twice in a batch would be punished as a wrong answer to itself.
         batch_sampler=BatchSamplers.NO_DUPLICATES,

@@ -9,7 +9,13 @@ import pytest
 
 from job.core.errors import MachineError
 from job.data.dataset import load_dataset
-from job.disk import (
+from job.evaluation.baseline import score_base
+from job.evaluation.evaluate import choose_dimensions
+from job.model.device import Machine
+from job.model.encoder import load_model
+from job.runtime.signals import StopSignal
+from job.storage.workspace import Workspace
+from job.training.disk_space import (
     CHECKPOINTS_KEPT,
     RESULTS,
     EnoughDisk,
@@ -17,14 +23,8 @@ from job.disk import (
     model_bytes,
     require_room_for_training,
 )
-from job.evaluation.baseline import score_base
-from job.evaluation.evaluate import choose_dimensions
-from job.model.device import Machine
-from job.model.encoder import load_model
-from job.recipe import resolve
-from job.runtime.signals import StopSignal
-from job.storage.workspace import Workspace
-from job.trainer import TrainingInputs, build_trainer
+from job.training.hyperparameters import resolve
+from job.training.trainer import TrainingInputs, build_trainer
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def free(monkeypatch):
     def make(size):
         asked = []
         monkeypatch.setattr(
-            "job.disk.shutil.disk_usage",
+            "job.training.disk_space.shutil.disk_usage",
             lambda folder: asked.append(folder) or SimpleNamespace(free=size),
         )
         return asked
@@ -72,7 +72,7 @@ def test_each_disk_has_its_own_part(model, free, tmp_path, monkeypatch):
     place = Workspace(tmp_path)
     place.checkpoints = Path(tempfile.mkdtemp(dir="/dev/shm"))
     small = needed(model) // 2
-    monkeypatch.setattr("job.disk.RESULTS", small - model_bytes(model))
+    monkeypatch.setattr("job.training.disk_space.RESULTS", small - model_bytes(model))
     asked = free(small)
     try:
         require_room_for_training(model, place)

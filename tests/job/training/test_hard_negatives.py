@@ -8,15 +8,15 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from job import negatives
 from job.core.errors import DataError
 from job.data.dataset import load_dataset
 from job.evaluation import exact_search
 from job.evaluation.evaluate import encode
 from job.model.device import Machine
 from job.model.encoder import Prompts, load_model
-from job.negatives import add_negatives, fill, find_lookalikes
 from job.spec.schema import DataSpec, ModelSpec
+from job.training import hard_negatives
+from job.training.hard_negatives import add_negatives, fill, find_lookalikes
 
 CPU = Machine("cpu", "float32", "as the spec says")
 
@@ -101,7 +101,7 @@ def test_lookalikes_are_the_rows_whose_contexts_score_highest(model, pairs, scor
     """
     counts = []
     for row, found in enumerate(find_lookalikes(model, pairs, margin, 64)):
-        best = np.argsort(-scores[row])[: negatives.CANDIDATES]
+        best = np.argsort(-scores[row])[: hard_negatives.CANDIDATES]
         wanted = [other for other in best if scores[row, other] < margin * scores[row, row]]
         np.testing.assert_allclose(scores[row, found], scores[row, wanted], atol=1e-6)
         assert row not in found
@@ -227,7 +227,7 @@ def test_known_embeddings_are_not_made_again(model, pairs, monkeypatch):
         embedded.extend(texts.to_pylist())
         return encode(model, texts, *options)
 
-    monkeypatch.setattr(negatives, "encode", counted)
+    monkeypatch.setattr(hard_negatives, "encode", counted)
     find_lookalikes(model, pairs, 0.95, 64, known)
 
     assert embedded == pairs.table["anchor"].to_pylist()

@@ -20,9 +20,9 @@ from torch.nn import functional
 from job.data.dataset import TrainingPairs
 from job.distributed import process_group
 from job.model.encoder import Model
-from job.padding import sorted_by_length
 from job.spec.schema import ResolvedTraining
 from job.storage.arrow_tables import one_array
+from job.training.padding import sorted_by_length
 
 # A CPU compiles its matrix kernels for each shape it meets: texts are padded to these widths.
 WIDTHS = 16

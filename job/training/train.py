@@ -12,8 +12,6 @@ from transformers.integrations.integration_utils import (
     get_available_reporting_integrations,
 )
 
-from job.callbacks import curves
-from job.checkpoints import checkpoint_on_each_host, restore, step_of
 from job.core.errors import Interrupted, MachineError, SpecError
 from job.data.dataset import TrainingData, TrainingPairs
 from job.distributed.process_group import from_rank_zero, is_rank_zero
@@ -21,14 +19,16 @@ from job.evaluation.cache import load_rows, save_rows
 from job.evaluation.evaluate import Validation
 from job.evaluation.metrics import IntArray
 from job.model.encoder import Model
-from job.negatives import add_negatives, find_lookalikes
-from job.padding import counted
-from job.recipe import Recipe, read_recipe, resolve
 from job.runtime.oom import halvings
 from job.runtime.signals import StopSignal
 from job.spec.schema import TrainingSpec
 from job.storage.workspace import Workspace
-from job.trainer import PairTrainer, TrainingInputs, build_trainer
+from job.training.callbacks import curves
+from job.training.checkpoints import checkpoint_on_each_host, restore, step_of
+from job.training.hard_negatives import add_negatives, find_lookalikes
+from job.training.hyperparameters import Recipe, read_recipe, resolve
+from job.training.padding import counted
+from job.training.trainer import PairTrainer, TrainingInputs, build_trainer
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Training:
     base_validation: float
     best_validation: float
     history: list[dict[str, float]]
-    # Why the training ended before its time, to be put in a sentence (`job.sanity`).
+    # Why the training ended before its time, to be put in a sentence (`job.training.health`).
     stopped_early: str | None = None
     # Of this start alone, so no part of the outcome: pairs passed, with repetitions, and seconds,
     # with those of the validations.

@@ -5,9 +5,9 @@ import json
 import pytest
 
 from job.core.errors import TrainingError
-from job.origin import claim_checkpoints, origin_of
 from job.spec.parse import build_spec
 from job.storage.workspace import Workspace
+from job.training.provenance import claim_checkpoints, origin_of
 
 DATA = {"train": "aa", "validation": "bb", "test": "cc"}
 

@@ -14,12 +14,18 @@ from sentence_transformers.sentence_transformer.losses import MultipleNegativesR
 from torch.nn.functional import cross_entropy, normalize
 from worker_processes import together
 
-from job.batches import Shards
 from job.data.dataset import TrainingPairs
-from job.losses import KnownAnswers, RankingLoss, embed_by_length, in_batch_losses, matryoshka_loss
 from job.model.device import Machine
 from job.model.encoder import Model, Prompts
 from job.spec.schema import ResolvedTraining
+from job.training.batching import Shards
+from job.training.loss import (
+    KnownAnswers,
+    RankingLoss,
+    embed_by_length,
+    in_batch_losses,
+    matryoshka_loss,
+)
 
 CPU = Machine("cpu", "float32", "as the spec says")
 SCALE = 20.0
@@ -88,7 +94,7 @@ def tokenize(encoder):
 
 
 def resolved(**fields):
-    """Make the section as `job.recipe` leaves it, without any `auto`."""
+    """Make the section as `job.training.hyperparameters` leaves it, without any `auto`."""
     given = {"epochs": 1, "batch_size": 7, "mini_batch_size": None, "learning_rate": 1e-4}
     return ResolvedTraining(**given | fields)
 

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_training import tiny_training
 
-from job.batches import LookalikeSampler, Shards
 from job.data.dataset import TrainingPairs
-from job.negatives import find_lookalikes
+from job.training.batching import LookalikeSampler, Shards
+from job.training.hard_negatives import find_lookalikes
 
 SEEDS = st.integers(0, 2**32 - 1)
 EPOCHS = st.integers(0, 20)
@@ -307,7 +307,7 @@ def test_random_batches_need_no_search(prepared, monkeypatch, cluster, searches)
         asked.append(given)
         return find_lookalikes(*given)
 
-    monkeypatch.setattr("job.train.find_lookalikes", counted)
+    monkeypatch.setattr("job.training.train.find_lookalikes", counted)
 
     prepared(training__epochs="1", training__cluster=cluster).train()
 

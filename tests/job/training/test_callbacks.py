@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from job.callbacks import LOST_SECONDS, SHARE, Cadence
+from job.training.callbacks import LOST_SECONDS, SHARE, Cadence
 
 
 def run(cadence, now, *, steps, seconds, cost=0.0, validate=()):

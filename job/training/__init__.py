@@ -1,0 +1,4 @@
+"""The training: batches, loss, hard negatives, hyperparameters, checkpoints, health checks.
+
+May import `core` to `evaluation`.
+"""
