@@ -10,7 +10,6 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from job.card import write_card
 from job.core.errors import DataError
 from job.data.dataset import Dataset, load_dataset, write_splits
 from job.distributed import process_group
@@ -30,7 +29,9 @@ from job.fetch import Inputs, fetch_inputs
 from job.model.device import Machine, choose_machine
 from job.model.encoder import Model, load_model
 from job.model.save import fingerprint, save_model
-from job.report import Results, build_report, job_cost
+from job.report.build import Results, build_report, job_cost
+from job.report.model_card import write_card
+from job.report.write import write_per_query, write_report
 from job.runtime.logs import Progress, log_scores, logged_to, quieten_libraries, tell
 from job.runtime.signals import StopSignal
 from job.spec.schema import JobSpec
@@ -41,7 +42,6 @@ from job.storage.workspace import Workspace
 from job.training.disk_space import require_room_for_training
 from job.training.provenance import claim_checkpoints, origin_of
 from job.training.train import Training, TrainingContext, train
-from job.write import write_per_query, write_report
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from job.core.errors import GateNotMet, SpecError
 from job.evaluation.results import Compared
-from job.report_document import Report
+from job.report.document import Report
 
 GRAMMAR = re.compile(
     r"(?P<subject>lift|ndcg@10)\s*(?P<sign>>=|>)\s*(?P<value>[-+]?\d*\.?\d+)"

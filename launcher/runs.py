@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from job.core.errors import Interrupted, Stopped, StorageError, TimeLimit
-from job.report_document import Report
+from job.report.document import Report
 from job.storage.s3 import PARALLEL
 from job.storage.stores import S3, Entry, LocalPlace, Place, inside, open_place
 from job.storage.workspace import MANIFEST, Workspace

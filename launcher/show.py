@@ -7,11 +7,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from job.compare_page import Group
 from job.core.errors import EXIT_CODES
 from job.core.formatting import change, interval, on_its_lines, on_one_line, score, share, usd
 from job.evaluation.results import METRIC
-from job.report_document import Report
+from job.report.compare import Group
+from job.report.document import Report
 from launcher.image import Image
 from launcher.runs import Run
 

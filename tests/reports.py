@@ -10,9 +10,9 @@ import tempfile
 from html.parser import HTMLParser
 from pathlib import Path
 
-from job.card import write_card
-from job.page import to_html, to_markdown
-from job.report_document import Report
+from job.report.document import Report
+from job.report.model_card import write_card
+from job.report.render import to_html, to_markdown
 from job.spec.schema import ModelSpec
 
 GOLDEN = Path(__file__).with_name("golden")

@@ -46,8 +46,8 @@ def test_imports_point_one_way(path):
             "job.storage.hub",
             "job.core.errors",
             "job.core.log_lines",
-            "job.compare_page",
-            "job.report_document",
+            "job.report.compare",
+            "job.report.document",
             "job.evaluation.results",
             "job.core.formatting",
         )

@@ -25,11 +25,11 @@ from job.data.readers import read_records
 from job.data.sources import open_documents, open_source
 from job.model.device import Machine
 from job.model.encoder import load_model
+from job.report.templating import code
 from job.runtime.logs import log, log_to_stderr, tell
 from job.spec.parse import build_spec, parse_document
 from job.spec.schema import DataSpec, ModelSpec
 from job.storage.workspace import Workspace
-from job.templating import code
 from launcher.cli import main
 from launcher.live import Live
 

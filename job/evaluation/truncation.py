@@ -6,7 +6,7 @@ import numpy as np
 
 from job.data.dataset import Corpus, Queries
 from job.model.encoder import Model
-from job.report_document import TruncatedTexts, Truncation
+from job.report.document import TruncatedTexts, Truncation
 
 # Of more texts a sample tells as much; drawn evenly, as neighbours are alike.
 LOOKED_AT = 20_000

@@ -28,7 +28,7 @@ def init(path: Path) -> None:
 @click.option("--report", "of_report", is_flag=True, help="Of report.json instead.")
 def schema(*, of_report: bool) -> None:
     """Print the JSON Schema of the job file."""
-    from job.report_document import Report
+    from job.report.document import Report
     from job.spec.schema import JobSpec
 
     found = Report if of_report else JobSpec

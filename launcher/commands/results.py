@@ -12,7 +12,7 @@ from job.storage.workspace import write_atomically
 from launcher.commands.options import output_option, print_report, require_option
 
 if TYPE_CHECKING:
-    from job.report_document import Report
+    from job.report.document import Report
 
 
 @click.command()
@@ -90,7 +90,7 @@ def compare(names: tuple[str, ...], output: str, page: Path, *, open_it: bool) -
     """Put runs side by side: those that were tested on the same questions and documents."""
     from rich.console import Console
 
-    from job.compare_page import Group
+    from job.report.compare import Group
     from launcher.lookup import find_result
     from launcher.runs import by_test_set, preload
     from launcher.show import side_by_side
@@ -115,7 +115,7 @@ def compare(names: tuple[str, ...], output: str, page: Path, *, open_it: bool) -
 
 def _write_page(page: Path, groups: "Mapping[str, Mapping[str, Report]]") -> bool:
     """Write compare.html, or say what is missing here: the table is printed in any case."""
-    from job.compare_page import to_compare_html
+    from job.report.compare import to_compare_html
 
     try:
         html = to_compare_html(groups)

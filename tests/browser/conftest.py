@@ -7,9 +7,9 @@ import pytest
 import reports
 from chromium import chromium
 
-from job.compare_page import to_compare_html
-from job.page import to_html
-from job.report_document import Report
+from job.report.compare import to_compare_html
+from job.report.document import Report
+from job.report.render import to_html
 
 REPORTS = ("improved", "worse", "perfect", "odd", "hostile")
 COMPARED = ("runs", "hostile_runs")

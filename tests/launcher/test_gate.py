@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from reports import improved
 
 from job.core.errors import GateNotMet, SpecError
-from job.report_document import Report
+from job.report.document import Report
 from launcher.cli import main
 from launcher.gate import Requirement, check, parse
 

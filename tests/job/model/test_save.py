@@ -14,9 +14,9 @@ from job.evaluation.metrics import METRICS, Scores
 from job.model.device import Machine
 from job.model.encoder import Prompts, load_model
 from job.model.save import save_model
+from job.report.write import write_per_query
 from job.spec.parse import build_spec
 from job.spec.schema import JobSpec
-from job.write import write_per_query
 
 CPU = Machine("cpu", "float32", "as the spec says")
 DIMENSIONS = Dimensions((64, 32), 32)

@@ -4,9 +4,9 @@ from job.core import formatting
 from job.evaluation.metrics import DEPTH
 from job.evaluation.quantization import RESCORE_MULTIPLIER
 from job.evaluation.results import METRIC
-from job.report_document import Report
-from job.report_plots import KINDS_DRAWN, draw
-from job.templating import render, safe
+from job.report.charts import KINDS_DRAWN, draw
+from job.report.document import Report
+from job.report.templating import render, safe
 
 
 def to_markdown(report: Report) -> str:

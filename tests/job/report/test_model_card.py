@@ -8,9 +8,9 @@ import pytest
 from huggingface_hub import ModelCard
 from reports import improved
 
-from job.card import HUB_METRICS, write_card
 from job.pipeline import Circumstances, run
-from job.report_document import Report
+from job.report.document import Report
+from job.report.model_card import HUB_METRICS, write_card
 from job.runtime.signals import StopSignal
 from job.spec.schema import ModelSpec
 from job.storage.workspace import Workspace

@@ -6,8 +6,8 @@ from html import unescape
 import pytest
 from reports import improved
 
-from job.compare_page import Group, base_curves, to_compare_html
-from job.report_document import Report
+from job.report.compare import Group, base_curves, to_compare_html
+from job.report.document import Report
 
 SPEC = {
     "version": 1,

@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any
 
-from job.advice import advise
 from job.core.formatting import change, format_p, interval
 from job.data.dataset import Dataset
 from job.distributed import process_group
@@ -29,10 +28,11 @@ from job.evaluation.results import (
 )
 from job.model.device import Machine
 from job.model.encoder import Prompts
-from job.report_document import Cost, Report, Truncation
+from job.report.advice import advise
+from job.report.document import Cost, Report, Truncation
+from job.report.snippets import repeat, usage
 from job.spec.schema import JobSpec
 from job.training.train import Training
-from job.usage import repeat, usage
 
 PACKAGES = (
     "embedtune",

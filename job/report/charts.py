@@ -5,11 +5,11 @@ from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from job import plots
 from job.core.formatting import spoken, visible
 from job.evaluation.results import METRIC
-from job.plots import BASE, INK, PAPER, SOFT, TUNED, WIDTHS
-from job.report_document import Report
+from job.report import plotting
+from job.report.document import Report
+from job.report.plotting import BASE, INK, PAPER, SOFT, TUNED, WIDTHS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,7 +26,7 @@ NAME_WIDTH = 24
 
 def draw(report: Report, name: str, title: str, description: str) -> str:
     """Draw one of PLOTS, in both widths."""
-    return plots.in_both_widths(partial(PLOTS[name], report), name, title, description)
+    return plotting.in_both_widths(partial(PLOTS[name], report), name, title, description)
 
 
 def _is_narrow(width: float) -> bool:
@@ -37,8 +37,8 @@ def _pareto(report: Report, width: float) -> "Figure":
     """Bytes a vector against nDCG@10, with intervals; the frontier as steps."""
     from matplotlib.lines import Line2D
 
-    figure = plots.canvas(width, 430)
-    axes = plots.place(figure, (44, 88 if _is_narrow(width) else 52, 12, 48))
+    figure = plotting.canvas(width, 430)
+    axes = plotting.place(figure, (44, 88 if _is_narrow(width) else 52, 12, 48))
     frontier = {(point.dimension, point.precision) for point in report.pareto}
     points = [
         (int(dimension), precision, found)
@@ -58,13 +58,13 @@ def _pareto(report: Report, width: float) -> "Figure":
     scores = [point.ndcg for point in report.pareto]
     axes.plot(sizes, scores, drawstyle="steps-post", color=TUNED, linewidth=1.5)
     _bytes_axis(axes, narrow=_is_narrow(width))
-    plots.score_axis(axes)
+    plotting.score_axis(axes)
     _name_points(axes, report)
     _ring(axes, report)
-    plots.head(axes, "nDCG@10")
+    plotting.head(axes, "nDCG@10")
     names = dict.fromkeys(name for _, name, _ in points)
     marks = [Line2D([], [], label=spoken(name), **_look(name, SOFT)) for name in names]
-    plots.legend_of(axes, marks, columns=2 if _is_narrow(width) else 5, above=36)
+    plotting.legend_of(axes, marks, columns=2 if _is_narrow(width) else 5, above=36)
     return figure
 
 
@@ -128,8 +128,8 @@ def _bytes_axis(axes: "Axes", *, narrow: bool) -> None:
 
 def _against(report: Report, width: float) -> "Figure":
     """nDCG@10 at each dimension: BM25, both models, and both fused with BM25."""
-    figure = plots.canvas(width, 380)
-    axes = plots.place(figure, (44, 88 if _is_narrow(width) else 52, 12, 48))
+    figure = plotting.canvas(width, 380)
+    axes = plotting.place(figure, (44, 88 if _is_narrow(width) else 52, 12, 48))
     dimensions = list(report.comparison)[::-1]
     positions = range(len(dimensions))
     fused = report.fusion.scores
@@ -144,8 +144,8 @@ def _against(report: Report, width: float) -> "Figure":
     ):
         axes.plot(positions, values, label=label, markersize=7, markeredgewidth=1.5, **look)
     axes.axhline(report.scores.bm25[METRIC], color=INK, linestyle=":", linewidth=1.5, label="BM25")
-    plots.dimension_axis(axes, dimensions, 0.3)
-    plots.legend_of(axes, axes.get_lines(), columns=2 if _is_narrow(width) else 5, above=36)
+    plotting.dimension_axis(axes, dimensions, 0.3)
+    plotting.legend_of(axes, axes.get_lines(), columns=2 if _is_narrow(width) else 5, above=36)
     return figure
 
 
@@ -155,8 +155,8 @@ def _slices(report: Report, width: float) -> "Figure":
     row, label = (36, 0) if _is_narrow(width) else (24, 250)
     groups = [(by, list(found)) for by, found in groupby(slices, key=lambda s: s.by)]
     height = row * len(slices) + 34 * len(groups)
-    figure = plots.canvas(width, height + 64)
-    axes = plots.place(figure, (label + 10, 16, 44, 48))
+    figure = plotting.canvas(width, height + 64)
+    axes = plotting.place(figure, (label + 10, 16, 44, 48))
     edge = -(label + 10) / (width - label - 54)
     axes.set_ylim(height, 0)
     write = partial(axes.text, transform=axes.get_yaxis_transform(), bbox=BEHIND_WORDS)
@@ -199,10 +199,10 @@ def _training(report: Report, width: float) -> "Figure":
         (f"nDCG@10 on validation at {report.main} dimensions", validation, TUNED),
         ("learning rate", "learning_rate", BASE),
     ]
-    figure = plots.canvas(width, 3 * 144 + 44)
+    figure = plotting.canvas(width, 3 * 144 + 44)
     last = max([1, *(entry["step"] for entry in training.history)])
     for row, (title, key, colour) in enumerate(panels):
-        axes = plots.place(figure, (58, 36 + 144 * row, 14, 52 + 144 * (2 - row)))
+        axes = plotting.place(figure, (58, 36 + 144 * row, 14, 52 + 144 * (2 - row)))
         start = [(0, training.base_validation)] if key == validation else []
         curve = start + [(e["step"], e[key]) for e in training.history if key in e]
         steps, values = zip(*curve, strict=True) if curve else ((), ())
@@ -213,7 +213,7 @@ def _training(report: Report, width: float) -> "Figure":
         axes.locator_params(axis="y", nbins=4)
         axes.locator_params(axis="x", integer=True, nbins=5 if _is_narrow(width) else 9)
         axes.tick_params(labelbottom=row == 2)
-        plots.head(axes, title)
+        plotting.head(axes, title)
     axes.set_xlabel("step", labelpad=8)
     # Of its three axes the last: 0.00002 is hard to read.
     axes.yaxis.set_major_formatter("{x:.1e}")

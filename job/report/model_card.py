@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from job.report_document import Report
+from job.report.document import Report
+from job.report.templating import render
 from job.spec.schema import ModelSpec
-from job.templating import render
 
 HUB_METRICS = ("ndcg@10", "mrr@10", "map@100", "recall@10", "accuracy@1")
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from job.data.dataset import Dataset
 from job.evaluation.metrics import METRICS, Scores
-from job.page import to_html, to_markdown
-from job.report_document import Report
+from job.report.document import Report
+from job.report.render import to_html, to_markdown
 from job.storage.workspace import write_atomically
 
 

@@ -7,9 +7,18 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from job.core.formatting import visible
-from job.plots import BASE, PAPER, RUNS, canvas, dimension_axis, in_both_widths, legend_of, place
-from job.report_document import Report
-from job.templating import render, safe
+from job.report.document import Report
+from job.report.plotting import (
+    BASE,
+    PAPER,
+    RUNS,
+    canvas,
+    dimension_axis,
+    in_both_widths,
+    legend_of,
+    place,
+)
+from job.report.templating import render, safe
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

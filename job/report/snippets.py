@@ -6,9 +6,9 @@ from job.core.formatting import RESCORED
 from job.evaluation.metrics import DEPTH
 from job.evaluation.quantization import RESCORE_MULTIPLIER, stored_as
 from job.evaluation.results import Recommendation
-from job.report_document import Usage
+from job.report.document import Usage
+from job.report.templating import render
 from job.spec.schema import JobSpec
-from job.templating import render
 
 # NVIDIA A10G and its kin; the server's own documentation lists the images of other GPUs.
 SERVER = "ghcr.io/huggingface/text-embeddings-inference:86-1.8"

@@ -7,9 +7,9 @@ from itertools import pairwise
 import pytest
 import reports
 
-from job.page import to_html, to_markdown
-from job.report_document import Report
-from job.templating import plain
+from job.report.document import Report
+from job.report.render import to_html, to_markdown
+from job.report.templating import plain
 
 VOID = {"meta", "link", "br", "img"}
 HOSTILE = (

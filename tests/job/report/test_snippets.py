@@ -8,8 +8,8 @@ from sentence_transformers import SentenceTransformer
 
 from job.evaluation.quantization import rank
 from job.evaluation.results import Recommendation
+from job.report.snippets import repeat, usage
 from job.spec.parse import build_spec
-from job.usage import repeat, usage
 
 TEXTS = [f"tell{i} the tell{i + 1}" for i in range(20)]
 QUESTIONS = [f"ask{i} of tell{i + 3}" for i in range(6)]

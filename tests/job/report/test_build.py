@@ -24,13 +24,13 @@ from job.evaluation.results import Both, Compared
 from job.evaluation.significance import GroupedQueries
 from job.model.device import Machine
 from job.model.encoder import Prompts
-from job.page import to_html, to_markdown
-from job.report import Results, build_report, job_cost
-from job.report_document import Report, TruncatedTexts, Truncation
+from job.report.build import Results, build_report, job_cost
+from job.report.document import Report, TruncatedTexts, Truncation
+from job.report.render import to_html, to_markdown
+from job.report.write import write_report
 from job.spec.schema import DataSpec, EvaluationSpec, JobSpec, ResolvedTraining
 from job.training.hyperparameters import Recipe
 from job.training.train import Training
-from job.write import write_report
 from launcher.cli import main
 
 DIMENSIONS = Dimensions((64, 32, 16), 32)

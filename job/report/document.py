@@ -1,4 +1,4 @@
-"""report.json, typed: made once by `job.report`, read by every view and by the launcher.
+"""report.json, typed: made once by `job.report.build`, read by every view and by the launcher.
 
 Version 1: fields are added, never renamed or removed, as other programs read them too.
 `embedtune schema --report` prints its JSON Schema.

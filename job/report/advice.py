@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from job.core.formatting import change, interval, score, share
 from job.evaluation.results import METRIC
-from job.report_document import Finding, Report
+from job.report.document import Finding, Report
 
 # On our benchmark data 500 pairs proved a gain at one dimension, 1,000 at all (job/LOG.md).
 FEW_PAIRS = 800

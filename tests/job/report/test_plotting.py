@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from reports import improved, perfect
 
-from job.plots import VARIABLES
-from job.report_document import Report
-from job.report_plots import KINDS_DRAWN, PLOTS, draw
+from job.report.charts import KINDS_DRAWN, PLOTS, draw
+from job.report.document import Report
+from job.report.plotting import VARIABLES
 
 WIDE = 720
 

@@ -3,8 +3,8 @@
 import pytest
 from reports import improved
 
-from job.advice import advise
-from job.report_document import Report
+from job.report.advice import advise
+from job.report.document import Report
 
 
 def lift(value, low, high, p=0.5):
