@@ -13,7 +13,7 @@ from job.core.errors import ModelError, StorageError
 from job.data.dataset import Dataset, inspect_dataset, require_enough
 from job.data.out_of_domain import load_probe
 from job.evaluation.significance import detectable_lift
-from job.fetch import fetch_data, fetch_model
+from job.inputs import fetch_data, fetch_model
 from job.spec.schema import JobSpec, ModelSpec
 from job.storage.arrow_tables import column_values
 from job.storage.workspace import Workspace

@@ -25,7 +25,7 @@ from job.evaluation.metrics import Scores
 from job.evaluation.results import Both
 from job.evaluation.significance import GroupedQueries
 from job.evaluation.truncation import count_truncated
-from job.fetch import Inputs, fetch_inputs
+from job.inputs import Inputs, fetch_inputs
 from job.model.device import Machine, choose_machine
 from job.model.encoder import Model, load_model
 from job.model.save import fingerprint, save_model

@@ -1,6 +1,6 @@
 """Where pairs come from: files, folders, BEIR folders, `builtin:aws-docs`.
 
-S3 and the Hub are no places to read from: `job.fetch` makes files of what lies there.
+S3 and the Hub are no places to read from: `job.inputs` makes files of what lies there.
 All of them become the same thing: rows of (anchor, positives, negatives) as they were found.
 """
 

@@ -51,7 +51,7 @@ class Results:
     """What a run found out."""
 
     machine: Machine
-    # What was fetched, by role: see `job.fetch`.
+    # What was fetched, by role: see `job.inputs`.
     inputs: Mapping[str, Mapping[str, Any]]
     dataset: Dataset
     base: Baseline

@@ -8,7 +8,7 @@
 The clients read `HF_ENDPOINT` when they are imported: run them in a subprocess. What is left out
 (Xet, pull requests, discussions, spaces, files' last changes, deleting) is answered by an error.
 That the clients read and write it and raise their own errors, the tests of `job.storage.hub` and
-`job.fetch` show.
+`job.inputs` show.
 """
 
 import base64

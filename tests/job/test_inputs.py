@@ -16,7 +16,7 @@ from remote import emptied, files_of, in_client, served_s3
 
 from job.core.errors import DataError, ModelError, StorageError, TrainingError
 from job.data.sources import open_source
-from job.fetch import Inputs, fetch_data, fetch_inputs, fetch_model, hub_reference, read_pins
+from job.inputs import Inputs, fetch_data, fetch_inputs, fetch_model, hub_reference, read_pins
 from job.spec.parse import build_spec
 from job.storage.hub import Reference
 from job.storage.workspace import Workspace
@@ -462,7 +462,7 @@ def fetch_cases(root, cases):
     from pathlib import Path
 
     from job.core.errors import EmbedtuneError
-    from job.fetch import fetch_inputs
+    from job.inputs import fetch_inputs
     from job.spec.parse import build_spec
     from job.storage.workspace import Workspace
 
