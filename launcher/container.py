@@ -9,7 +9,7 @@ from job.storage.stores import S3
 from job.storage.workspace import DEFAULT_ROOT
 from launcher.engine import Engine
 from launcher.hosts import CHANNELS, CHECKPOINTS, Host, container_name, threads
-from launcher.plan import Plan
+from launcher.plan.plan import Plan
 
 USUAL_IMAGE = "embedtune"
 LABEL = "embedtune.run"

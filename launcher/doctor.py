@@ -13,14 +13,14 @@ from launcher import account, engine
 from launcher.cost import ARTICLE, estimate
 from launcher.findings import Finding, Missing, NotNeeded, look, said
 from launcher.forecast import forecast
-from launcher.machine import MachineOptions
+from launcher.plan.machine import MachineOptions
 from launcher.scaling import gpus_of
 from launcher.stack import Stack, read_stack
 
 if TYPE_CHECKING:
     import boto3
 
-    from launcher.plan import Plan
+    from launcher.plan.plan import Plan
 
 # By its name on PyPI: to look for its modules would import half of it.
 SDK = "sagemaker-core"

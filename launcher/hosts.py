@@ -9,7 +9,7 @@ from pathlib import Path
 
 from job.core.errors import SpecError
 from job.storage.workspace import Workspace, write_atomically
-from launcher.plan import WORKSPACE, Plan
+from launcher.plan.plan import WORKSPACE, Plan
 
 # In the first host's workspace, mounted for the others as well.
 CHANNELS, CHECKPOINTS = "input/data", "checkpoints"

@@ -17,7 +17,7 @@ from job.report.document import Report
 from job.storage.s3 import PARALLEL
 from job.storage.stores import S3, Entry, LocalPlace, Place, inside, open_place
 from job.storage.workspace import MANIFEST, Workspace
-from launcher.plan import WORKSPACE, local_folder
+from launcher.plan.plan import WORKSPACE, local_folder
 
 REPORT = "report/report.json"
 # In the workspace, what was launched; in the run's folder, what the backend knew afterwards.

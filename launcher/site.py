@@ -12,13 +12,13 @@ from job.storage.stores import S3, split_uri
 from launcher import aws
 from launcher.cost import START_UP_SECONDS, Price, price_of
 from launcher.forecast import forecast
-from launcher.machine import MachineOptions
+from launcher.plan.machine import MachineOptions
 from launcher.stack import Stack, read_stack, require_stack
 
 if TYPE_CHECKING:
     import boto3
 
-    from launcher.plan import Plan
+    from launcher.plan.plan import Plan
 
 OWN_TRAFFIC = (
     "The instances talk to each other: a security group of theirs must let its own members in and "

@@ -8,7 +8,7 @@ from job.storage.hub import SCHEME, parse_reference
 from job.storage.stores import S3
 from job.storage.workspace import DATA_CHANNELS, DEFAULT_ROOT
 from launcher.image import ECR
-from launcher.plan import BUILTIN, Plan
+from launcher.plan.plan import BUILTIN, Plan
 from launcher.stack import Stack
 
 # Tell a run's jobs from others: SageMaker's own names are unique for ever, a run's is not.

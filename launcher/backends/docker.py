@@ -30,10 +30,10 @@ from launcher.hosts import (
     network_command,
     prepare_workspaces,
 )
-from launcher.plan import Plan
+from launcher.plan.plan import Plan
+from launcher.plan.staging import stage
 from launcher.records import note_launch, write_receipt
 from launcher.runs import Run, begun_here
-from launcher.staging import stage
 
 # The job finishes its step and writes a checkpoint within it; SageMaker is as patient.
 GRACE_SECONDS = 120

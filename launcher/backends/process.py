@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from job.core.errors import BackendError, EmbedtuneError, Interrupted, OutOfMemory
-from launcher.plan import Plan
+from launcher.plan.plan import Plan
+from launcher.plan.staging import stage
 from launcher.records import note_launch, write_receipt
 from launcher.runs import Run
-from launcher.staging import stage
 
 # Between two looks at a job that is not our child.
 PAUSE_SECONDS = 0.5

@@ -18,11 +18,11 @@ from launcher.cloud_logs import PAUSE_SECONDS, CloudLog
 from launcher.cost import Price, price_of
 from launcher.ending import ENDED, ending, machines
 from launcher.job_search import bring_home, last_job, next_name, results_of, spec_of, spec_place
-from launcher.plan import Plan, local_folder
+from launcher.plan.plan import Plan, local_folder
+from launcher.plan.staging import upload
 from launcher.records import note_launch, write_receipt
 from launcher.runs import LAUNCH, Run
 from launcher.sdk import create_training_job
-from launcher.staging import upload
 from launcher.training_job import build_request, channels, check_plan, staging
 from launcher.validation import check_request
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from launcher.commands.machine import machine_options
-from launcher.machine import MachineOptions
+from launcher.plan.machine import MachineOptions
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -57,7 +57,7 @@ def _examine_account(
     from job.spec.parse import build_spec, read_document
     from launcher.aws import open_session
     from launcher.doctor import examine, examine_gpus, without_session
-    from launcher.plan import Plan
+    from launcher.plan.plan import Plan
 
     try:
         session = open_session(machine.profile, machine.region)
@@ -72,7 +72,7 @@ def _examine_account(
 def _bucket(output: str | None) -> str | None:
     """Return the bucket of the output that a launch would use; a folder is no output there."""
     from job.storage.stores import S3, split_uri
-    from launcher.settings import default_output
+    from launcher.plan.settings import default_output
 
     uri = output or default_output()
     return split_uri(uri)[0] if uri.startswith(S3) else None

@@ -11,11 +11,11 @@ import click
 from job.core.errors import BackendError, Interrupted, SpecError, Stopped
 from launcher.commands.machine import machine_options
 from launcher.commands.options import NAMED_OUTPUT, print_report, require_option
-from launcher.machine import MachineOptions
+from launcher.plan.machine import MachineOptions
 
 if TYPE_CHECKING:
     from job.spec.schema import JobSpec
-    from launcher.plan import Plan
+    from launcher.plan.plan import Plan
     from launcher.runs import Run
 
 
@@ -62,8 +62,8 @@ def launch(
     """Run a job: JOB_FILE, options, or both (options win)."""
     from launcher import gate
     from launcher.backends import load_backend
-    from launcher.job_name import check_name, new_name
-    from launcher.plan import Plan
+    from launcher.plan.plan import Plan
+    from launcher.plan.run_names import check_name, new_name
     from launcher.runs import Run
 
     wanted = list(map(gate.parse, requirements))
@@ -151,9 +151,9 @@ def _wanted_spec(
 ) -> "JobSpec":
     """Merge the job file with the options; with a run's name alone, take that run's own spec."""
     from job.spec.parse import build_spec, parse_assignments, read_document
-    from launcher.plan import local_folder
+    from launcher.plan.plan import local_folder
+    from launcher.plan.settings import default_output
     from launcher.runs import Run
-    from launcher.settings import default_output
 
     options = {k: json.dumps(v, ensure_ascii=False) for k, v in given.items() if v is not None}
     path = job_file
@@ -176,7 +176,7 @@ def _wanted_spec(
 def _usual_output(machine: MachineOptions) -> str:
     """Return where results go when nothing is said: from SageMaker, into the stack's bucket."""
     from job.storage.stores import S3
-    from launcher.settings import default_output
+    from launcher.plan.settings import default_output
 
     usual = default_output()
     if machine.backend != "sagemaker" or usual.startswith(S3):
@@ -188,7 +188,7 @@ def _usual_output(machine: MachineOptions) -> str:
 
 def _command(name: str, plan: "Plan") -> str:
     """Name a run in a command: its output as well, where that is not the usual one."""
-    from launcher.settings import default_output
+    from launcher.plan.settings import default_output
 
     run = [plan.name] if name == "logs" else ["--name", plan.name]
     output = plan.spec.output.uri

@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args, get_origin
 
 import click
 
-from launcher.machine import MachineOptions, option_name
+from launcher.plan.machine import MachineOptions, option_name
 
 
 def machine_options(*names: str, **defaults: object) -> Callable[..., Any]:

@@ -11,7 +11,7 @@ NAMED_OUTPUT = "[env: EMBEDTUNE_OUTPUT; default: runs]"
 
 
 def _output_or_default(_: click.Context, __: click.Parameter, given: str | None) -> str:
-    from launcher.settings import default_output
+    from launcher.plan.settings import default_output
 
     return given or default_output()
 

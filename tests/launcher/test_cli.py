@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from job.spec.parse import build_spec, field_rows
 from job.spec.schema import PRESETS
 from launcher.cli import main
-from launcher.settings import settings_file
+from launcher.plan.settings import settings_file
 
 
 @pytest.fixture

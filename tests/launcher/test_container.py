@@ -9,8 +9,8 @@ from job.spec.parse import build_spec
 from launcher.container import run_command
 from launcher.engine import Engine
 from launcher.hosts import container_name, hosts_of
-from launcher.machine import MachineOptions
-from launcher.plan import Plan
+from launcher.plan.machine import MachineOptions
+from launcher.plan.plan import Plan
 
 ME = f"{os.getuid()}:{os.getgid()}"
 SECRET = "do-not-write-this-down"

@@ -18,7 +18,7 @@ from job.core.errors import BackendError
 from launcher import doctor, engine
 from launcher.account import lets_sagemaker_in, resolve_image
 from launcher.commands.doctor import doctor as command
-from launcher.machine import MachineOptions
+from launcher.plan.machine import MachineOptions
 
 REGISTRY = f"{ACCOUNT}.dkr.ecr.us-east-1.amazonaws.com"
 REPOSITORY = f"{REGISTRY}/embedtune"

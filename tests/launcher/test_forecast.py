@@ -7,8 +7,8 @@ import pytest
 from job.spec.parse import build_spec
 from launcher.cost import estimate
 from launcher.forecast import forecast
-from launcher.machine import MachineOptions
-from launcher.plan import Plan
+from launcher.plan.machine import MachineOptions
+from launcher.plan.plan import Plan
 
 ROW = {"question": "What is it?", "context": "It is a number."}
 # As one line of JSON with its newline.

@@ -15,9 +15,9 @@ from launcher.hosts import (
     prepare_workspaces,
     threads,
 )
-from launcher.machine import MachineOptions
-from launcher.plan import Plan
-from launcher.staging import stage
+from launcher.plan.machine import MachineOptions
+from launcher.plan.plan import Plan
+from launcher.plan.staging import stage
 
 
 @pytest.fixture

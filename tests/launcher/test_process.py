@@ -22,8 +22,8 @@ from job.core.errors import BackendError, DataError, ModelError, OutOfMemory
 from job.spec.parse import build_spec
 from launcher.backends import process
 from launcher.cli import main
-from launcher.machine import MachineOptions
-from launcher.plan import Plan
+from launcher.plan.machine import MachineOptions
+from launcher.plan.plan import Plan
 
 COMMAND = [sys.executable, "-P", "-m", "launcher.cli"]
 # Long enough to be hit in the middle, short enough to be waited for.

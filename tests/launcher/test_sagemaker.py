@@ -481,7 +481,7 @@ def stage_folder(folder, run):
 
     from job.spec.schema import ModelSpec
     from job.storage.stores import S3Place
-    from launcher.staging import upload
+    from launcher.plan.staging import upload
 
     upload(S3Place("s3://box/staged/data"), folder, ModelSpec(), Path(run))
 

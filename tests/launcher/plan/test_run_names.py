@@ -5,7 +5,7 @@ import re
 import pytest
 
 from job.core.errors import SpecError
-from launcher.job_name import MAX_CHARACTERS, check_name, new_name
+from launcher.plan.run_names import MAX_CHARACTERS, check_name, new_name
 
 # Base models as people name them, and what the run's name starts with.
 MODELS = {

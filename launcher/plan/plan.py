@@ -6,7 +6,7 @@ from pathlib import Path
 from job.core.errors import DataError, ModelError
 from job.spec.schema import JobSpec
 from job.storage.stores import S3, Place, open_place
-from launcher.machine import MachineOptions
+from launcher.plan.machine import MachineOptions
 
 WORKSPACE = ".work"
 DEFAULT_OUTPUT = "runs"

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from job.core.errors import StorageError
-from launcher.staging import fill_channel
+from launcher.plan.staging import fill_channel
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from job.core.errors import SpecError
-from launcher.plan import DEFAULT_OUTPUT
+from launcher.plan.plan import DEFAULT_OUTPUT
 
 
 def settings_file() -> Path:
