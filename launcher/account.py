@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from job.core.errors import BackendError
 from launcher import aws
+from launcher.containers.image import ECR
 from launcher.cost import price_of
 from launcher.findings import Missing, missing_if, said
-from launcher.image import ECR
 from launcher.stack import DEFAULT_STACK
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from job.core.errors import BackendError
-from launcher import account, engine
+from launcher import account
+from launcher.containers import engine
 from launcher.cost import ARTICLE, estimate
 from launcher.findings import Finding, Missing, NotNeeded, look, said
 from launcher.forecast import forecast

@@ -12,7 +12,7 @@ from job.core.formatting import change, interval, on_its_lines, on_one_line, sco
 from job.evaluation.results import METRIC
 from job.report.compare import Group
 from job.report.document import Report
-from launcher.image import Image
+from launcher.containers.image import Image
 from launcher.runs import Run
 
 # Of a report, what is for people.

@@ -7,7 +7,7 @@ from job.core.errors import DataError, ModelError, SpecError
 from job.storage.hub import SCHEME, parse_reference
 from job.storage.stores import S3
 from job.storage.workspace import DATA_CHANNELS, DEFAULT_ROOT
-from launcher.image import ECR
+from launcher.containers.image import ECR
 from launcher.plan.plan import BUILTIN, Plan
 from launcher.stack import Stack
 

@@ -18,10 +18,10 @@ from job.core.errors import (
     OutOfMemory,
     Stopped,
 )
-from launcher import engine
 from launcher.container import FOLDER_LABEL, LABEL, run_command
 from launcher.container_logs import all_lines, log_of, shown
-from launcher.engine import docker
+from launcher.containers import engine
+from launcher.containers.engine import docker
 from launcher.hosts import (
     Host,
     check_network,

@@ -51,7 +51,7 @@ def build(
     dry_run: bool,
 ) -> None:
     """Build the image from FOLDER, a checkout of embedtune."""
-    from launcher.image import build_arguments, build_command, build_image
+    from launcher.containers.image import build_arguments, build_command, build_image
 
     chosen = build_arguments(folder, cpu=cpu, demo=demo) | dict(map(_pair, arguments))
     command = build_command(folder, tag, platform, chosen, pip_conf, network)
@@ -69,7 +69,7 @@ def push(image_name: str, reference: str) -> None:
 
     To ECR it logs in by itself. Without a tag it is the revision that the image was built from.
     """
-    from launcher.image import push_image
+    from launcher.containers.image import push_image
 
     click.echo(push_image(image_name, reference))
 
@@ -80,7 +80,7 @@ def inspect(image_name: str) -> None:
     """Show what IMAGE was built from, and the size of each layer."""
     from rich.console import Console
 
-    from launcher.image import look_at
+    from launcher.containers.image import look_at
     from launcher.show import image_table
 
     Console(highlight=False).print(image_table(image_name, look_at(image_name)))

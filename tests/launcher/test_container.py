@@ -7,7 +7,7 @@ import pytest
 
 from job.spec.parse import build_spec
 from launcher.container import run_command
-from launcher.engine import Engine
+from launcher.containers.engine import Engine
 from launcher.hosts import container_name, hosts_of
 from launcher.plan.machine import MachineOptions
 from launcher.plan.plan import Plan

@@ -15,9 +15,10 @@ from moto.core import DEFAULT_ACCOUNT_ID as ACCOUNT
 from remote import served_s3
 
 from job.core.errors import BackendError
-from launcher import doctor, engine
+from launcher import doctor
 from launcher.account import lets_sagemaker_in, resolve_image
 from launcher.commands.doctor import doctor as command
+from launcher.containers import engine
 from launcher.plan.machine import MachineOptions
 
 REGISTRY = f"{ACCOUNT}.dkr.ecr.us-east-1.amazonaws.com"

@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from launcher.cli import main
-from launcher.image import build_arguments, build_command
+from launcher.containers.image import build_arguments, build_command
 
 
 def git(folder, *arguments):

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from job.core.errors import BackendError
-from launcher.engine import docker, explain, look
+from launcher.containers.engine import docker, explain, look
 
 # As printed by clients 20.10 and 28.2 (shared facts; engine 20.10.24).
 SAID = {

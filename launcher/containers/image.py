@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from job.core.errors import BackendError, StorageError
-from launcher.engine import docker, explain
+from launcher.containers.engine import docker, explain
 
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 REVISION = "org.opencontainers.image.revision"
