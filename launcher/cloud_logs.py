@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any, TextIO
 
-from launcher import aws
+from launcher.aws import sessions as aws
 from launcher.ending import ENDED
 from launcher.live import Live
 

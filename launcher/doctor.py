@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from job.core.errors import BackendError
-from launcher import account
+from launcher.aws import account
+from launcher.aws.checks import Finding, Missing, NotNeeded, look, said
+from launcher.aws.duration import forecast
+from launcher.aws.instances import gpus_of
+from launcher.aws.pricing import ARTICLE, estimate
+from launcher.aws.stack import Stack, read_stack
 from launcher.containers import engine
-from launcher.cost import ARTICLE, estimate
-from launcher.findings import Finding, Missing, NotNeeded, look, said
-from launcher.forecast import forecast
 from launcher.plan.machine import MachineOptions
-from launcher.scaling import gpus_of
-from launcher.stack import Stack, read_stack
 
 if TYPE_CHECKING:
     import boto3

@@ -5,7 +5,7 @@ from typing import Any
 
 from job.storage.stores import Place, S3Place, open_place
 from job.storage.workspace import MANIFEST
-from launcher import aws
+from launcher.aws import sessions
 from launcher.runs import Run
 from launcher.training_job import ARTEFACTS, RUN_VARIABLE
 
@@ -13,7 +13,7 @@ from launcher.training_job import ARTEFACTS, RUN_VARIABLE
 def last_job(sagemaker: Any, run: str) -> tuple[dict[str, Any] | None, set[str]]:  # noqa: ANN401
     """Describe a run's latest job, if it has one; name all jobs that are called like its own."""
     asked = {"NameContains": run, "SortBy": "CreationTime", "SortOrder": "Descending"}
-    called = aws.listed(sagemaker, "list_training_jobs", "TrainingJobSummaries", **asked)
+    called = sessions.listed(sagemaker, "list_training_jobs", "TrainingJobSummaries", **asked)
     names = [job["TrainingJobName"] for job in called]
     like_it = [name for name in names if re.fullmatch(rf"{re.escape(run)}(-\d+)?", name)]
     jobs = (sagemaker.describe_training_job(TrainingJobName=name) for name in like_it)

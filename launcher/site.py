@@ -9,11 +9,11 @@ import click
 
 from job.core.errors import BackendError, DataError
 from job.storage.stores import S3, split_uri
-from launcher import aws
-from launcher.cost import START_UP_SECONDS, Price, price_of
-from launcher.forecast import forecast
+from launcher.aws import sessions
+from launcher.aws.duration import forecast
+from launcher.aws.pricing import START_UP_SECONDS, Price, price_of
+from launcher.aws.stack import Stack, read_stack, require_stack
 from launcher.plan.machine import MachineOptions
-from launcher.stack import Stack, read_stack, require_stack
 
 if TYPE_CHECKING:
     import boto3
@@ -43,8 +43,8 @@ def stack_output(machine: MachineOptions) -> str | None:
 
 
 def _session(machine: MachineOptions) -> "boto3.Session":
-    session = aws.open_session(machine.profile, machine.region)
-    aws.use(machine.profile, session.region_name)
+    session = sessions.open_session(machine.profile, machine.region)
+    sessions.use(machine.profile, session.region_name)
     return session
 
 
@@ -54,7 +54,7 @@ def complete(session: "boto3.Session", plan: "Plan", document: dict[str, Any]) -
     Raises `BackendError` with the first thing that is missing and the command that mends it; asks
     before a job that may be dear.
     """
-    from launcher.account import resolve_image
+    from launcher.aws.account import resolve_image
     from launcher.doctor import examine
 
     machine = plan.machine
@@ -83,17 +83,17 @@ def _check_source(session: "boto3.Session", uri: str) -> None:
     """Refuse a channel that SageMaker would find nothing in, or may not read from this region."""
     from botocore.exceptions import ClientError
 
-    bucket, s3 = split_uri(uri)[0], aws.client(session, "s3")
-    with aws.explained(f"looking at `{uri}`"):
+    bucket, s3 = split_uri(uri)[0], sessions.client(session, "s3")
+    with sessions.explained(f"looking at `{uri}`"):
         try:
             region = s3.head_bucket(Bucket=bucket).get("BucketRegion")
             prefix = uri.removeprefix(f"{S3}{bucket}/")
             found = s3.list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=1)["KeyCount"]
         except ClientError as error:
-            if aws.error_code(error) in aws.DENIED:
+            if sessions.error_code(error) in sessions.DENIED:
                 # The job's role may have rights that its launcher lacks.
                 return
-            if aws.error_code(error) not in aws.NO_BUCKET:
+            if sessions.error_code(error) not in sessions.NO_BUCKET:
                 raise
             found, region = 0, None
     if not found:

@@ -7,9 +7,9 @@ from job.core.errors import DataError, ModelError, SpecError
 from job.storage.hub import SCHEME, parse_reference
 from job.storage.stores import S3
 from job.storage.workspace import DATA_CHANNELS, DEFAULT_ROOT
+from launcher.aws.stack import Stack
 from launcher.containers.image import ECR
 from launcher.plan.plan import BUILTIN, Plan
-from launcher.stack import Stack
 
 # Tell a run's jobs from others: SageMaker's own names are unique for ever, a run's is not.
 RUN_TAG, RUN_VARIABLE = "embedtune:run", "EMBEDTUNE_RUN"

@@ -13,9 +13,10 @@ import click
 from job.core.errors import BackendError, SpecError
 from job.storage.stores import S3Place
 from job.storage.workspace import write_atomically
-from launcher import aws, site
+from launcher import site
+from launcher.aws import sessions
+from launcher.aws.pricing import Price, price_of
 from launcher.cloud_logs import PAUSE_SECONDS, CloudLog
-from launcher.cost import Price, price_of
 from launcher.ending import ENDED, ending, machines
 from launcher.job_search import bring_home, last_job, next_name, results_of, spec_of, spec_place
 from launcher.plan.plan import Plan, local_folder
@@ -48,7 +49,7 @@ def request(plan: Plan) -> dict[str, Any]:
 
 def submit(plan: Plan, request: dict[str, Any]) -> "Job":
     profile = plan.machine.profile
-    session = aws.open_session(profile, request["region"])
+    session = sessions.open_session(profile, request["region"])
     run, document = Run(plan.folder, plan.destination), request["create_training_job"]
     document["TrainingJobName"] = _free_name(session, run, profile)
     price = site.complete(session, plan, document)
@@ -71,16 +72,16 @@ class Job:
         self._run, self._launch = run, run.launch or {}
         self._name = str(self._launch["job"])
         # What reads its results goes by the profile and to the region that it was launched with.
-        aws.use(self._launch["profile"], self._launch["region"])
+        sessions.use(self._launch["profile"], self._launch["region"])
 
     @cached_property
     def _session(self) -> Session:
-        return aws.open_session(self._launch["profile"], self._launch["region"])
+        return sessions.open_session(self._launch["profile"], self._launch["region"])
 
     def create(self, document: Description) -> None:
         """Start the job; one that was refused leaves no note."""
         try:
-            with aws.explained(f"starting the training job {self._name}"):
+            with sessions.explained(f"starting the training job {self._name}"):
                 create_training_job(self._session, document)
         except BackendError as error:
             # The SDK reads the job that it has made, and may fail in that alone.
@@ -106,8 +107,8 @@ class Job:
         return False
 
     def read_log(self) -> str:
-        with aws.explained(f"reading the log of {self._name}"):
-            log = CloudLog(aws.client(self._session, "logs"), self._name)
+        with sessions.explained(f"reading the log of {self._name}"):
+            log = CloudLog(sessions.client(self._session, "logs"), self._name)
             text = "".join(f"{line}\n" for line in log.new_lines())
         if not text and (found := self._describe()):
             said = [found["SecondaryStatus"], found.get("FailureReason", "")]
@@ -115,8 +116,8 @@ class Job:
         return text
 
     def follow_logs(self, to: TextIO, *, stop_on_interrupt: bool) -> None:
-        sagemaker = aws.client(self._session, "sagemaker")
-        log = CloudLog(aws.client(self._session, "logs"), self._name)
+        sagemaker = sessions.client(self._session, "sagemaker")
+        log = CloudLog(sessions.client(self._session, "logs"), self._name)
         try:
             try:
                 log.follow(sagemaker, to)
@@ -179,20 +180,20 @@ class Job:
 
     def _ask_to_stop(self) -> None:
         if self.refresh():
-            with aws.explained(f"stopping the training job {self._name}"):
-                client = aws.client(self._session, "sagemaker")
+            with sessions.explained(f"stopping the training job {self._name}"):
+                client = sessions.client(self._session, "sagemaker")
                 client.stop_training_job(TrainingJobName=self._name)
 
     def _describe(self) -> Description | None:
         """Ask how the job is; nothing where AWS knows none, as it was never started."""
         from botocore.exceptions import ClientError
 
-        with aws.explained(f"looking at the training job {self._name}"):
-            client = aws.client(self._session, "sagemaker")
+        with sessions.explained(f"looking at the training job {self._name}"):
+            client = sessions.client(self._session, "sagemaker")
             try:
                 found: Description = client.describe_training_job(TrainingJobName=self._name)
             except ClientError as error:
-                if "not found" in aws.error_message(error):
+                if "not found" in sessions.error_message(error):
                     return None
                 raise
         return found
@@ -201,21 +202,21 @@ class Job:
 def find_run(name: str) -> Run | None:
     """Find a run by its jobs, wherever it was launched; nothing where AWS knows none."""
     try:
-        session = aws.open_session()
+        session = sessions.open_session()
     except BackendError:
         # Nobody has set up AWS here.
         return None
     try:
-        with aws.explained(f"looking for jobs of the run {name}"):
+        with sessions.explained(f"looking for jobs of the run {name}"):
             if session.get_credentials() is None:
                 return None
-            found, _ = last_job(aws.client(session, "sagemaker"), name)
+            found, _ = last_job(sessions.client(session, "sagemaker"), name)
     except BackendError as error:
         click.echo(f"SageMaker's jobs are not known: {error}", err=True)
         return None
     if found is None:
         return None
-    aws.use(None, session.region_name)
+    sessions.use(None, session.region_name)
     place = results_of(found)
     run = Run(local_folder(place.uri) / name, place)
     return run if _take_up(run, found, session, None) else None
@@ -223,8 +224,8 @@ def find_run(name: str) -> Run | None:
 
 def _free_name(session: Session, run: Run, profile: str | None) -> str:
     """Return the name of a run's next job; refuse while one is at work."""
-    with aws.explained(f"looking for jobs of the run {run.name}"):
-        last, taken = last_job(aws.client(session, "sagemaker"), run.name)
+    with sessions.explained(f"looking for jobs of the run {run.name}"):
+        last, taken = last_job(sessions.client(session, "sagemaker"), run.name)
     if last and (place := results_of(last).uri) != run.place.uri:
         msg = f"A run called `{run.name}` has its results in `{place}`: give another `--name`."
         raise SpecError(msg)

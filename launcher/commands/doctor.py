@@ -12,7 +12,7 @@ from launcher.plan.machine import MachineOptions
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from launcher.findings import Finding
+    from launcher.aws.checks import Finding
 
 
 @click.command()
@@ -55,7 +55,7 @@ def _examine_account(
 ) -> "list[Finding]":
     from job.core.errors import BackendError
     from job.spec.parse import build_spec, read_document
-    from launcher.aws import open_session
+    from launcher.aws.sessions import open_session
     from launcher.doctor import examine, examine_gpus, without_session
     from launcher.plan.plan import Plan
 

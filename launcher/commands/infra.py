@@ -8,7 +8,7 @@ import click
 from launcher.commands.machine import machine_options
 
 if TYPE_CHECKING:
-    from launcher.stack import Stack
+    from launcher.aws.stack import Stack
 
 PLAN = """\
 The stack `{name}` in {region} makes: an encrypted bucket, a repository for images, the role that
@@ -58,8 +58,8 @@ def deploy(
 
     What an existing stack was given stays unless it is given anew; an empty text takes it away.
     """
-    from launcher.aws import open_session
-    from launcher.stack import deploy_stack, stack_parameters, template_text
+    from launcher.aws.sessions import open_session
+    from launcher.aws.stack import deploy_stack, stack_parameters, template_text
 
     if bool(given["subnet"]) != bool(given["security_group"]):
         msg = "`--subnet` and `--security-group` go together; give both or none."
@@ -86,8 +86,8 @@ def deploy(
 @machine_options("stack", "profile", "region")
 def status(stack: str, profile: str | None, region: str | None) -> None:
     """Show the stack's outputs."""
-    from launcher.aws import open_session
-    from launcher.stack import require_stack
+    from launcher.aws.sessions import open_session
+    from launcher.aws.stack import require_stack
 
     _show(stack, require_stack(open_session(profile, region), stack))
 
@@ -99,8 +99,8 @@ def delete(
     stack: str, profile: str | None, region: str | None, *, with_data: bool, yes: bool
 ) -> None:
     """Delete the stack and its bucket; refused where they hold results or images."""
-    from launcher.aws import open_session
-    from launcher.stack import delete_stack
+    from launcher.aws.sessions import open_session
+    from launcher.aws.stack import delete_stack
 
     session = open_session(profile, region)
     extent = "with ALL results and images in it" if with_data else "if it holds no data"

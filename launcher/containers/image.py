@@ -86,10 +86,10 @@ def push_image(image: str, reference: str) -> str:
 def _log_in_to_ecr(registry: str, account: str, region: str) -> None:
     import base64
 
-    from launcher import aws
+    from launcher.aws import sessions
 
-    with aws.explained(f"logging in to `{registry}`"):
-        ecr = aws.client(aws.open_session(region=region), "ecr")
+    with sessions.explained(f"logging in to `{registry}`"):
+        ecr = sessions.client(sessions.open_session(region=region), "ecr")
         given = ecr.get_authorization_token(registryIds=[account])["authorizationData"][0]
     user, _, password = base64.b64decode(given["authorizationToken"]).decode().partition(":")
     docker("login", "--username", user, "--password-stdin", registry, given=password)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from cfnlint.decode.cfn_yaml import loads
 
-from launcher.stack import PARAMETERS, template_text
+from launcher.aws.stack import PARAMETERS, template_text
 
 FOLDER = Path(__file__).parents[2] / "infra"
 TEMPLATE = loads(template_text())

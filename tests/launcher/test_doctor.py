@@ -16,7 +16,7 @@ from remote import served_s3
 
 from job.core.errors import BackendError
 from launcher import doctor
-from launcher.account import lets_sagemaker_in, resolve_image
+from launcher.aws.account import lets_sagemaker_in, resolve_image
 from launcher.commands.doctor import doctor as command
 from launcher.containers import engine
 from launcher.plan.machine import MachineOptions
@@ -45,7 +45,7 @@ class Account(boto3.Session):
 
     def run(self, monkeypatch, *options):
         """Run the command; return its exit code, the rows of its table, and the steps after it."""
-        monkeypatch.setattr("launcher.aws.open_session", lambda *_: self)
+        monkeypatch.setattr("launcher.aws.sessions.open_session", lambda *_: self)
         done = CliRunner(env={"COLUMNS": "400"}).invoke(command, options, standalone_mode=False)
         table, _, steps = done.stdout.partition("To do, in this order:\n")
         rows = re.findall(r"^│ (\w+) +│ (\w+) +│ (.*?) +│$", table, re.MULTILINE)

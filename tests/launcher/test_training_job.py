@@ -11,9 +11,9 @@ from botocore.validate import ParamValidator
 
 from job.core.errors import DataError, ModelError, SpecError
 from job.spec.parse import build_spec
+from launcher.aws.stack import Stack
 from launcher.plan.machine import MachineOptions
 from launcher.plan.plan import Plan
-from launcher.stack import Stack
 from launcher.training_job import (
     METRIC_DIMENSIONS,
     build_request,

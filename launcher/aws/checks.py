@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from job.core.errors import BackendError
-from launcher.aws import error_code
+from launcher.aws.sessions import error_code
 
 State = Literal["ok", "missing", "unknown", "doubtful", "skipped"]
 

@@ -6,7 +6,7 @@ from botocore.exceptions import ClientError
 from botocore.parsers import ResponseParserError
 
 from job.core.errors import BackendError
-from launcher.aws import client, error_code, explained, open_session
+from launcher.aws.sessions import client, error_code, explained, open_session
 
 PROFILES = "[profile here]\nregion = eu-west-1\n\n[profile nowhere]\noutput = json\n"
 

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from job.spec.parse import build_spec
-from launcher.cost import estimate
-from launcher.forecast import forecast
+from launcher.aws.duration import forecast
+from launcher.aws.pricing import estimate
 from launcher.plan.machine import MachineOptions
 from launcher.plan.plan import Plan
 

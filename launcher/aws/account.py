@@ -8,11 +8,11 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from job.core.errors import BackendError
-from launcher import aws
+from launcher.aws import sessions as aws
+from launcher.aws.checks import Missing, missing_if, said
+from launcher.aws.pricing import price_of
+from launcher.aws.stack import DEFAULT_STACK
 from launcher.containers.image import ECR
-from launcher.cost import price_of
-from launcher.findings import Missing, missing_if, said
-from launcher.stack import DEFAULT_STACK
 
 if TYPE_CHECKING:
     import boto3

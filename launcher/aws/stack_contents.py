@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from job.core.errors import BackendError
-from launcher.aws import NO_BUCKET, client, error_code, listed, resource
+from launcher.aws.sessions import NO_BUCKET, client, error_code, listed, resource
 
 if TYPE_CHECKING:
     import boto3

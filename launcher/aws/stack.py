@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from job.core.errors import BackendError
-from launcher import cloudformation
-from launcher.aws import client, explained
-from launcher.cloudformation import ANNOUNCED, STILLBORN, Answer
-from launcher.stack_contents import contents_of
+from launcher.aws import cloudformation
+from launcher.aws.cloudformation import ANNOUNCED, STILLBORN, Answer
+from launcher.aws.sessions import client, explained
+from launcher.aws.stack_contents import contents_of
 
 if TYPE_CHECKING:
     import boto3

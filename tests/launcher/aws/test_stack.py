@@ -12,10 +12,10 @@ from moto.moto_api._internal import moto_api_backend
 from moto_stacks import stack_server
 
 from job.core.errors import BackendError
-from launcher import cloudformation
-from launcher.aws import explained, open_session
+from launcher.aws import cloudformation
+from launcher.aws.sessions import explained, open_session
+from launcher.aws.stack import Stack, read_stack, template_text
 from launcher.cli import main
-from launcher.stack import Stack, read_stack, template_text
 
 SECRET = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:hub-AbCdEf"
 KEY = "arn:aws:kms:eu-west-1:123456789012:key/0f"
@@ -382,5 +382,5 @@ def test_an_installed_launcher_has_its_template_beside_it(tmp_path, monkeypatch)
     """There is no checkout then."""
     (tmp_path / "stack.yaml").write_text("installed")
     assert template_text().startswith("AWSTemplateFormatVersion")
-    monkeypatch.setattr("launcher.stack.__file__", str(tmp_path / "stack.py"))
+    monkeypatch.setattr("launcher.aws.stack.__file__", str(tmp_path / "stack.py"))
     assert template_text() == "installed"

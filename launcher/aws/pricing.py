@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from job.core.errors import BackendError
-from launcher import aws
-from launcher.scaling import exchange_seconds, gpus_of, link_gbits
+from launcher.aws import sessions
+from launcher.aws.instances import exchange_seconds, gpus_of, link_gbits
 from launcher.validation import family
 
 if TYPE_CHECKING:
@@ -163,10 +163,10 @@ def _listed_price(session: "boto3.Session", instance_type: str, region: str) -> 
     wanted = {"productFamily": "ML Instance", "regionCode": region}
     wanted |= {"instanceName": instance_type, "platoinstancetype": "Training"}
     filters = [{"Type": "TERM_MATCH", "Field": n, "Value": value} for n, value in wanted.items()]
-    pricing = aws.client(session, "pricing", PRICE_LIST_REGION)
-    with aws.explained("reading AWS's price list"):
+    pricing = sessions.client(session, "pricing", PRICE_LIST_REGION)
+    with sessions.explained("reading AWS's price list"):
         asked = {"ServiceCode": "AmazonSageMaker", "Filters": filters}
-        products = list(aws.listed(pricing, "get_products", "PriceList", **asked))
+        products = list(sessions.listed(pricing, "get_products", "PriceList", **asked))
     prices = [price for text in products for price in _hourly_prices(json.loads(text))]
     # More than one would be a surprise; the bound on the cost must hold then as well.
     return max(prices, default=None)

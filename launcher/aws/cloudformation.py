@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from job.core.errors import BackendError
-from launcher.aws import error_code, error_message, flat, listed
+from launcher.aws.sessions import error_code, error_message, flat, listed
 
 # Up to two hours, as long as CloudFormation itself may wait for a resource.
 POLLS = {"Delay": 5, "MaxAttempts": 1440}

@@ -3,7 +3,7 @@
 from contextlib import suppress
 from pathlib import Path
 
-from launcher.cost import USUAL_BATCH, Estimate, estimate
+from launcher.aws.pricing import USUAL_BATCH, Estimate, estimate
 from launcher.plan.plan import BUILTIN, Plan
 
 # Formats with a row a line, and what a token of them takes, quotes and names of fields included.

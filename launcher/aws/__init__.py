@@ -1,0 +1,4 @@
+"""The AWS account: sessions, the stack, checks, prices.
+
+May import `plan`.
+"""
