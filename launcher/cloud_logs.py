@@ -7,7 +7,7 @@ from typing import Any, TextIO
 
 from launcher.aws import sessions as aws
 from launcher.ending import ENDED
-from launcher.live import Live
+from launcher.runs.live import Live
 
 GROUP = "/aws/sagemaker/TrainingJobs"
 PAUSE_SECONDS, LAST_PAUSE_SECONDS = 2.0, 1.0

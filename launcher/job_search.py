@@ -6,7 +6,7 @@ from typing import Any
 from job.storage.stores import Place, S3Place, open_place
 from job.storage.workspace import MANIFEST
 from launcher.aws import sessions
-from launcher.runs import Run
+from launcher.runs.runs import Run
 from launcher.training_job import ARTEFACTS, RUN_VARIABLE
 
 

@@ -12,9 +12,9 @@ import click
 from job.core.errors import StorageError
 from job.core.formatting import on_its_lines
 from job.storage.stores import S3
-from launcher import runs
 from launcher.backends import JobHandle, load_backend
-from launcher.runs import Run
+from launcher.runs import runs
+from launcher.runs.runs import Run
 
 LOG = "logs/job.log"
 

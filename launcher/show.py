@@ -13,7 +13,7 @@ from job.evaluation.results import METRIC
 from job.report.compare import Group
 from job.report.document import Report
 from launcher.containers.image import Image
-from launcher.runs import Run
+from launcher.runs.runs import Run
 
 # Of a report, what is for people.
 PAGE = "report.html"

@@ -1,6 +1,6 @@
 """Where jobs can run: one module a backend, each with the same few names.
 
-Nothing here, nor in `launcher.runs`, knows which backend a run's job is at: `launcher.lookup` does.
+Nothing here, nor in `launcher.runs.runs`, knows which backend a run's job is at: `launcher.lookup` does.
 """
 
 from importlib import import_module
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 if TYPE_CHECKING:
     from launcher.plan.plan import Plan
-    from launcher.runs import Run
+    from launcher.runs.runs import Run
 
 
 class JobHandle(Protocol):

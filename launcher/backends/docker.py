@@ -32,8 +32,8 @@ from launcher.hosts import (
 )
 from launcher.plan.plan import Plan
 from launcher.plan.staging import stage
-from launcher.records import note_launch, write_receipt
-from launcher.runs import Run, begun_here
+from launcher.runs.records import note_launch, write_receipt
+from launcher.runs.runs import Run, begun_here
 
 # The job finishes its step and writes a checkpoint within it; SageMaker is as patient.
 GRACE_SECONDS = 120

@@ -12,8 +12,8 @@ from typing import Any, TextIO
 from job.core.errors import BackendError, EmbedtuneError, Interrupted, OutOfMemory
 from launcher.plan.plan import Plan
 from launcher.plan.staging import stage
-from launcher.records import note_launch, write_receipt
-from launcher.runs import Run
+from launcher.runs.records import note_launch, write_receipt
+from launcher.runs.runs import Run
 
 # Between two looks at a job that is not our child.
 PAUSE_SECONDS = 0.5

@@ -21,8 +21,8 @@ from launcher.ending import ENDED, ending, machines
 from launcher.job_search import bring_home, last_job, next_name, results_of, spec_of, spec_place
 from launcher.plan.plan import Plan, local_folder
 from launcher.plan.staging import upload
-from launcher.records import note_launch, write_receipt
-from launcher.runs import LAUNCH, Run
+from launcher.runs.records import note_launch, write_receipt
+from launcher.runs.runs import LAUNCH, Run
 from launcher.sdk import create_training_job
 from launcher.training_job import build_request, channels, check_plan, staging
 from launcher.validation import check_request

@@ -46,7 +46,7 @@ def logs(name: str | None, output: str, *, follow: bool) -> None:
 def stop(name: str | None, output: str) -> None:
     """Ask the job of the run NAME to write a checkpoint and end; launching it again resumes it."""
     from launcher.lookup import find_job, job_of
-    from launcher.runs import Run
+    from launcher.runs.runs import Run
 
     run = find_job(output, name)
     job = job_of(run)

@@ -16,7 +16,7 @@ from launcher.plan.machine import MachineOptions
 if TYPE_CHECKING:
     from job.spec.schema import JobSpec
     from launcher.plan.plan import Plan
-    from launcher.runs import Run
+    from launcher.runs.runs import Run
 
 
 @click.command()
@@ -60,11 +60,11 @@ def launch(
     **options: Any,  # noqa: ANN401  the fields of MachineOptions, as `machine_options` names them
 ) -> None:
     """Run a job: JOB_FILE, options, or both (options win)."""
-    from launcher import gate
     from launcher.backends import load_backend
     from launcher.plan.plan import Plan
     from launcher.plan.run_names import check_name, new_name
-    from launcher.runs import Run
+    from launcher.runs import gate
+    from launcher.runs.runs import Run
 
     wanted = list(map(gate.parse, requirements))
     machine = MachineOptions(**options)
@@ -153,7 +153,7 @@ def _wanted_spec(
     from job.spec.parse import build_spec, parse_assignments, read_document
     from launcher.plan.plan import local_folder
     from launcher.plan.settings import default_output
-    from launcher.runs import Run
+    from launcher.runs.runs import Run
 
     options = {k: json.dumps(v, ensure_ascii=False) for k, v in given.items() if v is not None}
     path = job_file

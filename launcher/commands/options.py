@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from launcher.runs import Run
+    from launcher.runs.runs import Run
 
 NAMED_OUTPUT = "[env: EMBEDTUNE_OUTPUT; default: runs]"
 

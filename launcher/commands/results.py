@@ -25,8 +25,8 @@ def report(name: str | None, output: str, requirements: tuple[str, ...], *, open
 
     From S3 just the report is fetched, into runs/NAME/report.
     """
-    from launcher import gate
     from launcher.lookup import find_result
+    from launcher.runs import gate
     from launcher.show import PAGE
 
     wanted = list(map(gate.parse, requirements))
@@ -50,7 +50,7 @@ def report(name: str | None, output: str, requirements: tuple[str, ...], *, open
 def fetch(name: str, output: str, folder: Path | None, *, with_model: bool) -> None:
     """Fetch the results of the run NAME (or s3://…/NAME) and verify them against its manifest."""
     from launcher.lookup import find_result
-    from launcher.runs import fetch_results
+    from launcher.runs.runs import fetch_results
 
     run = find_result(output, name)
     names = fetch_results(run, folder or run.folder, with_model=with_model)
@@ -64,7 +64,7 @@ def ls(output: str) -> None:
     from rich.console import Console
 
     from launcher.lookup import list_runs
-    from launcher.runs import preload
+    from launcher.runs.runs import preload
     from launcher.show import runs_table
 
     runs = list_runs(output)
@@ -92,7 +92,7 @@ def compare(names: tuple[str, ...], output: str, page: Path, *, open_it: bool) -
 
     from job.report.compare import Group
     from launcher.lookup import find_result
-    from launcher.runs import by_test_set, preload
+    from launcher.runs.runs import by_test_set, preload
     from launcher.show import side_by_side
 
     runs = [find_result(output, name) for name in names]

@@ -10,7 +10,7 @@ from reports import improved
 from job.core.errors import GateNotMet, SpecError
 from job.report.document import Report
 from launcher.cli import main
-from launcher.gate import Requirement, check, parse
+from launcher.runs.gate import Requirement, check, parse
 
 MEASURED = improved()["comparison"]["64"]
 FLOAT32, INT8 = MEASURED["float32"], MEASURED["int8_rescored"]

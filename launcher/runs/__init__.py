@@ -1,0 +1,4 @@
+"""Runs and what they leave: lists, records, live log lines, the gate.
+
+May import `plan`, `aws` and `containers`.
+"""
