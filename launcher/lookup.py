@@ -71,11 +71,12 @@ def _named(output: str, name: str) -> Run:
 
 def _known_to_a_backend(name: str) -> Run | None:
     """Ask those backends that mark their jobs with the run's name."""
-    from launcher.backends import docker, sagemaker
+    from launcher.backends.docker import backend
+    from launcher.backends.sagemaker import backend
 
     if name.startswith(S3):
         return None
-    return docker.find_run(name) or sagemaker.find_run(name)
+    return backend.find_run(name) or backend.find_run(name)
 
 
 def print_log(run: Run) -> None:

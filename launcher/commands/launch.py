@@ -93,11 +93,11 @@ def launch(
 
 def _show_request(plan: "Plan", run: "Run", request: dict[str, Any]) -> None:
     if "command" in request and not run.is_finished:
-        from launcher.backends import docker
+        from launcher.backends.docker import backend
 
         # It can be pasted: what it mounts is there.
         _check_spec_of(run, plan.spec)
-        docker.prepare(plan, request)
+        backend.prepare(plan, request)
     spec = plan.spec.model_dump(mode="json")
     click.echo(json.dumps({"spec": spec, "request": request}, indent=2))
 
@@ -181,7 +181,7 @@ def _usual_output(machine: MachineOptions) -> str:
     usual = default_output()
     if machine.backend != "sagemaker" or usual.startswith(S3):
         return usual
-    from launcher.site import stack_output
+    from launcher.backends.sagemaker.context import stack_output
 
     return stack_output(machine) or usual
 

@@ -9,7 +9,7 @@ import pytest
 from containers import docker
 from tiny_job import JOB
 
-from launcher.hosts import container_name
+from launcher.backends.docker.hosts import container_name
 
 COMMAND = [sys.executable, "-P", "-m", "launcher.cli"]
 # So many epochs that a test can act in mid-training.

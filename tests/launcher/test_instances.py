@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from launcher.site import OWN_TRAFFIC
+from launcher.backends.sagemaker.context import OWN_TRAFFIC
 
 PRICE = 1.515
 TWO = ("--instances", "2", "--max-cost", "20")

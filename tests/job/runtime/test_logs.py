@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from job.core.log_lines import Line, parse_line, write_line
 from job.runtime.logs import Progress, log, log_scores, logged_to, memory, tell, warn
-from launcher.training_job import _metric_definitions
+from launcher.backends.sagemaker.training_job import _metric_definitions
 
 AT = "2026-11-23T16:23:56Z"
 SCORE = "dim_128_cosine_ndcg@10"

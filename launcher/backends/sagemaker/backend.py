@@ -13,19 +13,26 @@ import click
 from job.core.errors import BackendError, SpecError
 from job.storage.stores import S3Place
 from job.storage.workspace import write_atomically
-from launcher import site
 from launcher.aws import sessions
 from launcher.aws.pricing import Price, price_of
-from launcher.cloud_logs import PAUSE_SECONDS, CloudLog
-from launcher.ending import ENDED, ending, machines
-from launcher.job_search import bring_home, last_job, next_name, results_of, spec_of, spec_place
+from launcher.backends.sagemaker import context
+from launcher.backends.sagemaker.ending import ENDED, ending, machines
+from launcher.backends.sagemaker.job_search import (
+    bring_home,
+    last_job,
+    next_name,
+    results_of,
+    spec_of,
+    spec_place,
+)
+from launcher.backends.sagemaker.logs import PAUSE_SECONDS, CloudLog
+from launcher.backends.sagemaker.sdk import create_training_job
+from launcher.backends.sagemaker.training_job import build_request, channels, check_plan, staging
+from launcher.backends.sagemaker.validation import check_request
 from launcher.plan.plan import Plan, local_folder
 from launcher.plan.staging import upload
 from launcher.runs.records import note_launch, write_receipt
 from launcher.runs.runs import LAUNCH, Run
-from launcher.sdk import create_training_job
-from launcher.training_job import build_request, channels, check_plan, staging
-from launcher.validation import check_request
 
 Description = dict[str, Any]
 # boto3's, which loads late.
@@ -35,7 +42,7 @@ Session = Any
 def request(plan: Plan) -> dict[str, Any]:
     """Build the job's request; asks AWS only for what no option says."""
     check_plan(plan)
-    where = site.find(plan.machine)
+    where = context.find(plan.machine)
     document = build_request(plan, where, plan.name)
     check_request(document)
     places = channels(plan, where)
@@ -52,7 +59,7 @@ def submit(plan: Plan, request: dict[str, Any]) -> "Job":
     session = sessions.open_session(profile, request["region"])
     run, document = Run(plan.folder, plan.destination), request["create_training_job"]
     document["TrainingJobName"] = _free_name(session, run, profile)
-    price = site.complete(session, plan, document)
+    price = context.complete(session, plan, document)
     text, kms_key = plan.spec.to_json(), plan.spec.output.kms_key
     for address, source in request["staging"].items():
         upload(S3Place(address, kms_key), source, plan.spec.model, plan.folder)

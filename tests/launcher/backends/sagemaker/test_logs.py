@@ -7,7 +7,7 @@ import pytest
 from botocore.exceptions import ClientError
 from botocore.stub import Stubber
 
-from launcher.cloud_logs import GROUP, CloudLog
+from launcher.backends.sagemaker.logs import GROUP, CloudLog
 
 SESSION = boto3.Session("test", "test", region_name="us-east-1")
 

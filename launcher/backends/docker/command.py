@@ -7,8 +7,8 @@ from pathlib import Path
 
 from job.storage.stores import S3
 from job.storage.workspace import DEFAULT_ROOT
+from launcher.backends.docker.hosts import CHANNELS, CHECKPOINTS, Host, container_name, threads
 from launcher.containers.engine import Engine
-from launcher.hosts import CHANNELS, CHECKPOINTS, Host, container_name, threads
 from launcher.plan.plan import Plan
 
 USUAL_IMAGE = "embedtune"

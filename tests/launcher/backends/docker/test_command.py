@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from job.spec.parse import build_spec
-from launcher.container import run_command
+from launcher.backends.docker.command import run_command
+from launcher.backends.docker.hosts import container_name, hosts_of
 from launcher.containers.engine import Engine
-from launcher.hosts import container_name, hosts_of
 from launcher.plan.machine import MachineOptions
 from launcher.plan.plan import Plan
 

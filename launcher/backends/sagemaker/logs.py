@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any, TextIO
 
 from launcher.aws import sessions as aws
-from launcher.ending import ENDED
+from launcher.backends.sagemaker.ending import ENDED
 from launcher.runs.live import Live
 
 GROUP = "/aws/sagemaker/TrainingJobs"

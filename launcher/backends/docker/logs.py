@@ -9,7 +9,7 @@ from typing import IO, TextIO
 
 import click
 
-from launcher.hosts import Host
+from launcher.backends.docker.hosts import Host
 
 
 @contextmanager

@@ -12,9 +12,7 @@ from botocore.validate import ParamValidator
 from job.core.errors import DataError, ModelError, SpecError
 from job.spec.parse import build_spec
 from launcher.aws.stack import Stack
-from launcher.plan.machine import MachineOptions
-from launcher.plan.plan import Plan
-from launcher.training_job import (
+from launcher.backends.sagemaker.training_job import (
     METRIC_DIMENSIONS,
     build_request,
     channels,
@@ -22,7 +20,9 @@ from launcher.training_job import (
     environment,
     staging,
 )
-from launcher.validation import _model, check_request, python_pattern
+from launcher.backends.sagemaker.validation import _model, check_request, python_pattern
+from launcher.plan.machine import MachineOptions
+from launcher.plan.plan import Plan
 
 ROLE = "arn:aws:iam::123456789012:role/job"
 IMAGE = "123456789012.dkr.ecr.us-east-1.amazonaws.com/embedtune:1"
@@ -364,7 +364,7 @@ def _shapes(shape):
 def test_a_request_is_checked_without_account_and_region(plan, tmp_path):
     """In a fresh interpreter without settings, boto3 is not even loaded."""
     code = (
-        "import sys, json; from launcher.validation import _model, check_request, python_pattern\n"
+        "import sys, json; from launcher.backends.sagemaker.validation import _model, check_request, python_pattern\n"
         "check_request(json.load(sys.stdin)); print('boto3' in sys.modules)"
     )
     done = subprocess.run(

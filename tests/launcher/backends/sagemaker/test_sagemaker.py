@@ -22,7 +22,7 @@ from job.core.errors import (
     StorageError,
     TimeLimit,
 )
-from launcher.ending import OUT_OF_MEMORY, TIMES
+from launcher.backends.sagemaker.ending import OUT_OF_MEMORY, TIMES
 
 HOURLY = 1.515
 TOKEN = "hf_PlantedToken"

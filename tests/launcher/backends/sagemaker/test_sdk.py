@@ -11,7 +11,7 @@ from remote import in_client
 from sagemaker_server import Call, SageMaker
 
 from job.core.errors import BackendError
-from launcher.sdk import SETTINGS, create_training_job, snake
+from launcher.backends.sagemaker.sdk import SETTINGS, create_training_job, snake
 
 KEY = "arn:aws:kms:us-east-1:123456789012:key/0f"
 THEIR_VPC = {"security_group_ids": ["sg-9"], "subnets": ["subnet-9"]}
@@ -86,7 +86,7 @@ def a_request(role, image, name):
 def send(requests):
     import boto3
 
-    from launcher.sdk import create_training_job
+    from launcher.backends.sagemaker.sdk import create_training_job
 
     session = boto3.Session(region_name="us-east-1")
     return [create_training_job(session, request) for request in requests]

@@ -7,7 +7,7 @@ import pytest
 from job.core.errors import SpecError
 from job.spec.parse import build_spec
 from job.storage.workspace import Workspace
-from launcher.hosts import (
+from launcher.backends.docker.hosts import (
     check_network,
     container_name,
     hosts_of,

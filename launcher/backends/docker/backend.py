@@ -18,11 +18,8 @@ from job.core.errors import (
     OutOfMemory,
     Stopped,
 )
-from launcher.container import FOLDER_LABEL, LABEL, run_command
-from launcher.container_logs import all_lines, log_of, shown
-from launcher.containers import engine
-from launcher.containers.engine import docker
-from launcher.hosts import (
+from launcher.backends.docker.command import FOLDER_LABEL, LABEL, run_command
+from launcher.backends.docker.hosts import (
     Host,
     check_network,
     container_name,
@@ -30,6 +27,9 @@ from launcher.hosts import (
     network_command,
     prepare_workspaces,
 )
+from launcher.backends.docker.logs import all_lines, log_of, shown
+from launcher.containers import engine
+from launcher.containers.engine import docker
 from launcher.plan.plan import Plan
 from launcher.plan.staging import stage
 from launcher.runs.records import note_launch, write_receipt

@@ -3,7 +3,7 @@
 import pytest
 
 from job.core.errors import BackendError, DataError, OutOfMemory, Stopped, StorageError, TimeLimit
-from launcher.ending import OUT_OF_MEMORY, TIMES, ending
+from launcher.backends.sagemaker.ending import OUT_OF_MEMORY, TIMES, ending
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ from typing import Any
 from job.storage.stores import Place, S3Place, open_place
 from job.storage.workspace import MANIFEST
 from launcher.aws import sessions
+from launcher.backends.sagemaker.training_job import ARTEFACTS, RUN_VARIABLE
 from launcher.runs.runs import Run
-from launcher.training_job import ARTEFACTS, RUN_VARIABLE
 
 
 def last_job(sagemaker: Any, run: str) -> tuple[dict[str, Any] | None, set[str]]:  # noqa: ANN401

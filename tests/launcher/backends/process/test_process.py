@@ -20,7 +20,7 @@ from tiny_job import JOB
 
 from job.core.errors import BackendError, DataError, ModelError, OutOfMemory
 from job.spec.parse import build_spec
-from launcher.backends import process
+from launcher.backends.process import backend as process
 from launcher.cli import main
 from launcher.plan.machine import MachineOptions
 from launcher.plan.plan import Plan

@@ -1,0 +1,1 @@
+"""The job in containers of the local engine."""

@@ -1,0 +1,1 @@
+"""The job as a subprocess of this machine."""
