@@ -81,7 +81,7 @@ def inspect(image_name: str) -> None:
     from rich.console import Console
 
     from launcher.containers.image import look_at
-    from launcher.show import image_table
+    from launcher.tables import image_table
 
     Console(highlight=False).print(image_table(image_name, look_at(image_name)))
 

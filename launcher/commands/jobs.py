@@ -17,7 +17,7 @@ def status(name: str | None, output: str) -> None:
     from rich.console import Console
 
     from launcher.lookup import find_job
-    from launcher.show import status_table
+    from launcher.tables import status_table
 
     Console(highlight=False).print(status_table(find_job(output, name)))
 

@@ -36,6 +36,6 @@ require_option = click.option(
 def print_report(run: "Run") -> None:
     from rich.console import Console
 
-    from launcher.show import show_report
+    from launcher.tables import show_report
 
     show_report(Console(highlight=False), run.report(), run.fetch_report())

@@ -27,7 +27,7 @@ def report(name: str | None, output: str, requirements: tuple[str, ...], *, open
     """
     from launcher.lookup import find_result
     from launcher.runs import gate
-    from launcher.show import PAGE
+    from launcher.tables import PAGE
 
     wanted = list(map(gate.parse, requirements))
     run = find_result(output, name)
@@ -65,7 +65,7 @@ def ls(output: str) -> None:
 
     from launcher.lookup import list_runs
     from launcher.runs.runs import preload
-    from launcher.show import runs_table
+    from launcher.tables import runs_table
 
     runs = list_runs(output)
     if runs:
@@ -93,7 +93,7 @@ def compare(names: tuple[str, ...], output: str, page: Path, *, open_it: bool) -
     from job.report.compare import Group
     from launcher.lookup import find_result
     from launcher.runs.runs import by_test_set, preload
-    from launcher.show import side_by_side
+    from launcher.tables import side_by_side
 
     runs = [find_result(output, name) for name in names]
     preload(runs)
