@@ -12,7 +12,7 @@ import click
 from job.core.errors import StorageError
 from job.core.formatting import on_its_lines
 from job.storage.stores import S3
-from launcher.backends import JobHandle, load_backend
+from launcher.backends.registry import JobHandle, load_backend
 from launcher.runs import runs
 from launcher.runs.runs import Run
 
@@ -71,12 +71,12 @@ def _named(output: str, name: str) -> Run:
 
 def _known_to_a_backend(name: str) -> Run | None:
     """Ask those backends that mark their jobs with the run's name."""
-    from launcher.backends.docker import backend
-    from launcher.backends.sagemaker import backend
+    from launcher.backends.docker import backend as docker
+    from launcher.backends.sagemaker import backend as sagemaker
 
     if name.startswith(S3):
         return None
-    return backend.find_run(name) or backend.find_run(name)
+    return docker.find_run(name) or sagemaker.find_run(name)
 
 
 def print_log(run: Run) -> None:

@@ -29,7 +29,7 @@ def broken(*_, **__):
 entry._train = broken
 entry.main()
 """
-# Only SageMaker stops a job for its user or its time: tests/launcher/backends/sagemaker/test_sagemaker.py has them.
+# Only SageMaker stops a job for its user or its time: its tests have them.
 ELSEWHERE = {11, 12}
 
 

@@ -36,7 +36,7 @@ def run_workers(topology: Topology, workspace: Workspace, name: str) -> int:
     """Run this command once a GPU on this host, beside the other hosts; return its exit code."""
     # Of an earlier start.
     workspace.failure.unlink(missing_ok=True)
-    # The workers say what there is to say; torchrun logs a stack trace where another host leaves its
+    # The workers log what matters. Torchrun would log a stack trace where another host leaves its
     # last barrier, and closes the store, a moment earlier.
     logging.disable(logging.CRITICAL)
     use_interface(topology)

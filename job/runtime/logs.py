@@ -1,8 +1,8 @@
 """What a run says while it works: each event as a line for people and as JSON for programs.
 
 An event is what it is about, what happened, and facts: `tell("train", step=3, steps=30)`. The same
-event becomes a line on stderr and in `logs/job.log` (the grammar of `job/core/log_lines.py`), and in
-`logs/metrics.jsonl` an object, with the memory that is held at that time.
+event becomes a line on stderr and in `logs/job.log` (the grammar of `job.core.log_lines`), and an
+object in `logs/metrics.jsonl`, with the memory that is held at that time.
 """
 
 import logging

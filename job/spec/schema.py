@@ -188,7 +188,7 @@ class TrainingSpec(Section):
 
 
 class ResolvedTraining(TrainingSpec):
-    """The training's section without any `auto`: what `job.training.hyperparameters` makes of it."""
+    """The training's section without any `auto`, made by `job.training.hyperparameters`."""
 
     epochs: Passes
     batch_size: int

@@ -54,7 +54,7 @@ class Stack:
 def template_text() -> str:
     """Read the template: from the installed package, or from the checkout."""
     installed = Path(__file__).with_name("stack.yaml")
-    checkout = Path(__file__).parents[1] / "infra" / "stack.yaml"
+    checkout = Path(__file__).parents[2] / "infra" / "stack.yaml"
     return (installed if installed.is_file() else checkout).read_text("utf-8")
 
 

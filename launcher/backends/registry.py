@@ -1,6 +1,6 @@
-"""Where jobs can run: one module a backend, each with the same few names.
+"""The backends by name, and the protocol that each of them follows.
 
-Nothing here, nor in `launcher.runs.runs`, knows which backend a run's job is at: `launcher.lookup` does.
+Which backend has the job of a run is for `launcher.lookup` to say.
 """
 
 from importlib import import_module
@@ -47,14 +47,14 @@ class Backend(Protocol):
 
 
 def load_backend(name: str) -> Backend:
-    module: Backend = import_module(f"launcher.backends.{name}")
+    module: Backend = import_module(f"launcher.backends.{name}.backend")
     return module
 
 
 if TYPE_CHECKING:
     # What cannot be seen of a module that is loaded by its name.
-    from launcher.backends.docker import backend
-    from launcher.backends.process import backend
-    from launcher.backends.sagemaker import backend
+    from launcher.backends.docker import backend as docker
+    from launcher.backends.process import backend as process
+    from launcher.backends.sagemaker import backend as sagemaker
 
-    _: tuple[Backend, Backend, Backend] = (backend, backend, backend)
+    _: tuple[Backend, Backend, Backend] = (docker, process, sagemaker)

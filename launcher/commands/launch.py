@@ -60,7 +60,7 @@ def launch(
     **options: Any,  # noqa: ANN401  the fields of MachineOptions, as `machine_options` names them
 ) -> None:
     """Run a job: JOB_FILE, options, or both (options win)."""
-    from launcher.backends import load_backend
+    from launcher.backends.registry import load_backend
     from launcher.plan.plan import Plan
     from launcher.plan.run_names import check_name, new_name
     from launcher.runs import gate
@@ -93,18 +93,18 @@ def launch(
 
 def _show_request(plan: "Plan", run: "Run", request: dict[str, Any]) -> None:
     if "command" in request and not run.is_finished:
-        from launcher.backends.docker import backend
+        from launcher.backends.docker import backend as docker
 
         # It can be pasted: what it mounts is there.
         _check_spec_of(run, plan.spec)
-        backend.prepare(plan, request)
+        docker.prepare(plan, request)
     spec = plan.spec.model_dump(mode="json")
     click.echo(json.dumps({"spec": spec, "request": request}, indent=2))
 
 
 def _run(plan: "Plan", run: "Run", request: dict[str, Any], *, detach: bool) -> None:
     """Submit the job and, unless detached, follow it; exits with its code if it has failed."""
-    from launcher.backends import load_backend
+    from launcher.backends.registry import load_backend
     from launcher.lookup import follow, terminated_like_interrupted
 
     machine = plan.machine

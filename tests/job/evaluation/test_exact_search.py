@@ -90,7 +90,7 @@ def test_scores_within_an_autocast_block_are_as_exact_as_outside():
 
 
 def test_what_is_no_number_breaks_nothing():
-    """Vectors that are none are found out elsewhere (`job.training.health`); here all rows stay as deep."""
+    """Vectors that are none are found elsewhere (`job.training.health`); all rows stay as deep."""
     scores = torch.tensor([[0.0, float("nan"), 1.0, 1.0, 1.0, 1.0], [2.0] * 6])
 
     assert best_of(scores, 3).positions[0].tolist()[0] == 1

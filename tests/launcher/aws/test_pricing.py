@@ -7,7 +7,7 @@ import boto3
 import pytest
 from botocore.stub import Stubber
 
-from launcher.aws import pricing
+from launcher.aws import pricing as prices
 from launcher.aws.instances import GPUS, NETWORK_GBITS
 from launcher.aws.pricing import TABLE, Estimate, Price, estimate, price_of
 from launcher.backends.sagemaker.validation import _model
@@ -111,7 +111,7 @@ def test_the_tables_know_only_types_that_there_are():
     assert TABLE.keys() | GPUS.keys() | NETWORK_GBITS.keys() <= set(known)
 
 
-ARTICLE = pricing.ARTICLE | {"instance_type": "ml.g5.2xlarge", "instances": 1}
+ARTICLE = prices.ARTICLE | {"instance_type": "ml.g5.2xlarge", "instances": 1}
 
 
 def test_the_articles_job_takes_less_than_it_took_the_article():

@@ -364,7 +364,8 @@ def _shapes(shape):
 def test_a_request_is_checked_without_account_and_region(plan, tmp_path):
     """In a fresh interpreter without settings, boto3 is not even loaded."""
     code = (
-        "import sys, json; from launcher.backends.sagemaker.validation import _model, check_request, python_pattern\n"
+        "import sys, json\n"
+        "from launcher.backends.sagemaker.validation import check_request\n"
         "check_request(json.load(sys.stdin)); print('boto3' in sys.modules)"
     )
     done = subprocess.run(
