@@ -190,7 +190,8 @@ def _train(
             process_group.init(device)
         spec = process_group.from_rank_zero(workspace.read_spec)
         lock = workspace.locked() if process_group.local_rank() == 0 else nullcontext()
-        with lock, watched(workspace, stall_minutes):
+        job_log = workspace.logs / "job.log"
+        with lock, watched(stall_minutes, workspace.write_failure, job_log):
             if not is_worker():
                 workspace.failure.unlink(missing_ok=True)
             # What all ranks do, rank 0 says.

@@ -9,9 +9,8 @@ from rich.table import Table
 
 from job.core.errors import EXIT_CODES
 from job.core.formatting import change, interval, on_its_lines, on_one_line, score, share, usd
-from job.evaluation.results import METRIC
 from job.report.compare import Group
-from job.report.document import Report
+from job.report.document import METRIC, Report
 from launcher.containers.image import Image
 from launcher.runs.runs import Run
 

@@ -20,16 +20,20 @@ TESTS = Path(__file__).parent
 COSTLY = {"subprocess", "Popen", "Process", "S3", "Hub", "SageMaker", "stack_server", "TCPStore"}
 # Any function of these trains.
 TRAINING = {"job.pipeline", "job.training.train", "job.training.trainer"}
-SLOW_PATHS = ("benchmarks", "fuzz", "job/test_places.py", "job/test_torchrun.py")
-# Cuts in every phase and at random, SageMaker's jobs by the dozen, and the doubles' own tests. What
-# the README says of SageMaker is seen in one job, of several machines in processes.
-EXHAUSTIVE_PATHS = ("chaos", "doubles", "launcher/test_instances.py")
+SLOW_PATHS = ("job/distributed/test_torchrun.py", "job/storage/test_stores.py")
+# Cuts in every phase and at random, made-up files, each exit code by a command, SageMaker's jobs by
+# the dozen, and the doubles' own tests. What the README says of SageMaker is seen in one job, of
+# several machines in processes.
+EXHAUSTIVE_PATHS = (
+    *("benchmarks", "chaos", "doubles", "fuzz", "test_exit_codes.py"),
+    *("job/distributed/test_heartbeat.py", "launcher/test_instances.py"),
+)
 EXHAUSTIVE_FIXTURES = {"endings", "from_hub", "launchers"}
 # Whole runs in each: begun late, one of them would keep a worker long after the other has ended.
 LONGEST = (
-    *("chaos/test_chaos.py", "launcher/test_sagemaker.py"),
+    *("chaos/test_chaos.py", "launcher/backends/sagemaker/test_sagemaker.py"),
     *("job/test_several_processes.py", "job/test_pipeline.py", "launcher/test_remote.py"),
-    *("launcher/test_process.py", "launcher/test_instances.py", "test_exit_codes.py"),
+    *("launcher/backends/process/test_process.py", "launcher/test_instances.py", "test_exit_codes.py"),
 )
 # Run by name alone, or in a way of their own.
 APART = {"aws", "browser", "docker", "sdk"}

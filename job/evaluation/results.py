@@ -189,3 +189,17 @@ class ErrorAnalysis(Part):
     hubs: list[Hub]
     # All of those of which `suspects` are the first.
     unfound: int
+
+
+class TruncatedTexts(Part):
+    """`texts` were looked at, `cut` of them are longer than the model reads; in tokens."""
+
+    texts: int
+    cut: int
+    longest: int
+
+
+class Truncation(Part):
+    max_tokens: int
+    queries: TruncatedTexts
+    documents: TruncatedTexts

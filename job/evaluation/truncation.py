@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 
 from job.data.dataset import Corpus, Queries
+from job.evaluation.results import TruncatedTexts, Truncation
 from job.model.encoder import Model
-from job.report.document import TruncatedTexts, Truncation
 
 # Of more texts a sample tells as much; drawn evenly, as neighbours are alike.
 LOOKED_AT = 20_000

@@ -25,11 +25,12 @@ from job.evaluation.results import (
     Precisions,
     Quality,
     SideTest,
+    Truncation,
 )
 from job.model.device import Machine
 from job.model.encoder import Prompts
 from job.report.advice import advise
-from job.report.document import Cost, Report, Truncation
+from job.report.document import Cost, Report
 from job.report.snippets import repeat, usage
 from job.spec.schema import JobSpec
 from job.training.train import Training

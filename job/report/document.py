@@ -12,6 +12,7 @@ from job.core.errors import StorageError
 from job.evaluation.results import (
     METRIC,
     Both,
+    Compared,
     ErrorAnalysis,
     Fusion,
     Interval,
@@ -21,7 +22,11 @@ from job.evaluation.results import (
     Recommendation,
     Scores,
     SideTest,
+    Truncation,
 )
+
+# What readers of a report take from here: the launcher needs no other part of the evaluation.
+__all__ = ["METRIC", "Compared", "Report"]
 
 
 class Verdict(Part):
@@ -68,20 +73,6 @@ class Leakage(Part):
     test_contexts_in_train: float
     under_a_random_split: float
     removed_rows: int
-
-
-class TruncatedTexts(Part):
-    """`texts` were looked at, `cut` of them are longer than the model reads; in tokens."""
-
-    texts: int
-    cut: int
-    longest: int
-
-
-class Truncation(Part):
-    max_tokens: int
-    queries: TruncatedTexts
-    documents: TruncatedTexts
 
 
 class Data(Part):

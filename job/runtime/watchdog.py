@@ -10,13 +10,12 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from job.core.errors import Stalled
 from job.runtime.logs import log
-from job.storage.workspace import Workspace
 
 # Between two looks, at most; what a stalled run may take to tell its reason; what counts as moving.
 LOOK_SECONDS, LAST_WORDS_SECONDS = 10.0, 10.0
@@ -41,8 +40,11 @@ def _heard(_record: logging.LogRecord) -> bool:
 
 
 @contextmanager
-def watched(workspace: Workspace, minutes: float) -> Iterator[None]:
-    """End the process with `Stalled`'s code if nothing moves for so long; 0: never."""
+def watched(minutes: float, write_failure: Callable[[str], None], log_file: Path) -> Iterator[None]:
+    """End the process with `Stalled`'s code if nothing moves for so long; 0: never.
+
+    The reason is written as the run's failure, and with every thread's stack to its log.
+    """
     if not minutes:
         yield
         return
@@ -50,7 +52,8 @@ def watched(workspace: Workspace, minutes: float) -> Iterator[None]:
     over = threading.Event()
     log.addFilter(_heard)
     _dread(60 * minutes)
-    threading.Thread(target=_watch, args=(workspace, 60 * minutes, over), daemon=True).start()
+    args = (60 * minutes, over, write_failure, log_file)
+    threading.Thread(target=_watch, args=args, daemon=True).start()
     try:
         yield
     finally:
@@ -59,7 +62,9 @@ def watched(workspace: Workspace, minutes: float) -> Iterator[None]:
         log.removeFilter(_heard)
 
 
-def _watch(workspace: Workspace, limit: float, over: threading.Event) -> None:
+def _watch(
+    limit: float, over: threading.Event, write_failure: Callable[[str], None], log_file: Path
+) -> None:
     look, moved = min(limit / 4, LOOK_SECONDS), moved_bytes()
     while not over.wait(look):
         _dread(limit)
@@ -67,7 +72,7 @@ def _watch(workspace: Workspace, limit: float, over: threading.Event) -> None:
             moved = moved_bytes()
             alive()
         if time.monotonic() - _Pulse.at > limit and not over.is_set():
-            _end(workspace, limit)
+            _end(limit, write_failure, log_file)
 
 
 def _dread(limit: float) -> None:
@@ -88,7 +93,7 @@ def moved_bytes() -> int:
     return int(found["rchar"]) + int(found["wchar"])
 
 
-def _end(workspace: Workspace, limit: float) -> None:
+def _end(limit: float, write_failure: Callable[[str], None], log_file: Path) -> None:
     # The disk or the log may be what hangs.
     last = threading.Timer(LAST_WORDS_SECONDS, os._exit, (Stalled.exit_code,))
     last.daemon = True
@@ -101,10 +106,9 @@ def _end(workspace: Workspace, limit: float) -> None:
     )
     stacks = _stacks()
     with suppress(OSError):
-        workspace.write_failure(line)
-    job_log = workspace.logs / "job.log"
-    if job_log.is_file():
-        with suppress(OSError), job_log.open("a", encoding="utf-8") as handle:
+        write_failure(line)
+    if log_file.is_file():
+        with suppress(OSError), log_file.open("a", encoding="utf-8") as handle:
             handle.write(f"{stacks}{line}\n")
     print(f"{stacks}Error: {line}", file=sys.stderr, flush=True)
     os._exit(Stalled.exit_code)

@@ -5,18 +5,20 @@ was not allowed to look. Nothing is changed.
 """
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from job.core.errors import BackendError
 from launcher.aws import sessions as aws
-from launcher.aws.checks import Missing, missing_if, said
 from launcher.aws.pricing import price_of
 from launcher.aws.stack import DEFAULT_STACK
-from launcher.containers.image import ECR
+from launcher.plan.checks import Missing, said
 
 if TYPE_CHECKING:
     import boto3
 
+ECR = re.compile(r"(\d{12})\.dkr\.ecr\.([\w-]+)\.amazonaws\.com(?:\.cn)?")
 ROLE = re.compile(r"arn:[\w-]+:iam::(\d{12}):role/(?:\S*/)?([\w+=,.@-]+)")
 # What follows the registry: a repository, its tag, its digest.
 IMAGE = re.compile(r"([^:@]+)(?::([^:@]+))?(?:@(sha256:[0-9a-f]{64}))?")
@@ -80,7 +82,7 @@ def role(session: "boto3.Session", deploy: str, arn: str) -> str:
         msg = f"`{arn}` is not of your account, {own}, and cannot be looked at from here."
         raise BackendError(msg)
     absent = f"there is no role `{name}`", f"{deploy}, or `--role` with another"
-    with aws.explained(f"looking at the role {name}"), missing_if(("NoSuchEntity",), *absent):
+    with aws.explained(f"looking at the role {name}"), _missing_if(("NoSuchEntity",), *absent):
         answer = aws.client(session, "iam").get_role(RoleName=name)
     if not lets_sagemaker_in(answer["Role"]["AssumeRolePolicyDocument"]):
         fix = (
@@ -110,7 +112,7 @@ def _listed(one_or_more: Any) -> list[Any]:  # noqa: ANN401  JSON
 def bucket(session: "boto3.Session", deploy: str, name: str) -> str:
     absent = f"there is no bucket `{name}`", f"{deploy}, or `--output s3://…` with another"
     s3 = aws.client(session, "s3")
-    with aws.explained(f"looking at the bucket {name}"), missing_if(aws.NO_BUCKET, *absent):
+    with aws.explained(f"looking at the bucket {name}"), _missing_if(aws.NO_BUCKET, *absent):
         answer = s3.head_bucket(Bucket=name)
     # Other servers that speak S3's language do not all tell.
     region = answer.get("BucketRegion") or session.region_name
@@ -158,8 +160,8 @@ def _pinned(session: "boto3.Session", reference: str) -> str:
     ecr = aws.client(session, "ecr", place[2])
     with (
         aws.explained(f"looking for the image {reference}"),
-        missing_if(("RepositoryNotFoundException",), *no_repository),
-        missing_if(("ImageNotFoundException",), *no_image),
+        _missing_if(("RepositoryNotFoundException",), *no_repository),
+        _missing_if(("ImageNotFoundException",), *no_image),
     ):
         images = list(aws.listed(ecr, "describe_images", "imageDetails", **asked))
     if not images:
@@ -203,3 +205,16 @@ def price(session: "boto3.Session", instance_type: str) -> str:
     if found.usd_per_hour is None:
         raise BackendError(found.basis)
     return f"${found.usd_per_hour:.3f} an hour and instance; {found.basis}"
+
+
+@contextmanager
+def _missing_if(codes: tuple[str, ...], found: str, fix: str) -> Iterator[None]:
+    """Take AWS's refusals with these codes for the absence of what was asked for."""
+    from botocore.exceptions import ClientError
+
+    try:
+        yield
+    except ClientError as error:
+        if aws.error_code(error) in codes:
+            raise Missing(found, fix) from None
+        raise

@@ -25,6 +25,11 @@ NVLINK = ("ml.p4d.", "ml.p4de.", "ml.p5.")
 FLOAT32_BYTES = 4
 
 
+def family(instance_type: str) -> str:
+    """Return `g5` of `ml.g5.2xlarge`, and nothing of what is no instance type."""
+    return instance_type.split(".")[1] if instance_type.count(".") == 2 else ""
+
+
 def gpus_of(instance_type: str) -> int:
     return GPUS.get(instance_type, 1)
 

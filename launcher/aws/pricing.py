@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from job.core.errors import BackendError
 from launcher.aws import sessions
-from launcher.aws.instances import exchange_seconds, gpus_of, link_gbits
-from launcher.backends.sagemaker.validation import family
+from launcher.aws.instances import exchange_seconds, family, gpus_of, link_gbits
 
 if TYPE_CHECKING:
     import boto3

@@ -12,7 +12,7 @@ from launcher.plan.machine import MachineOptions
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from launcher.aws.checks import Finding
+    from launcher.plan.checks import Finding
 
 
 @click.command()
@@ -34,7 +34,8 @@ def doctor(job_file: Path | None, output: str | None, **options: Any) -> None:  
     from rich.console import Console
 
     from job.core.errors import BackendError
-    from launcher.doctor import examine_docker, examine_process
+    from launcher.backends.process.checks import examine_process
+    from launcher.containers.checks import examine_docker
 
     machine = MachineOptions(**options)
     if machine.backend == "process":
@@ -56,7 +57,7 @@ def _examine_account(
     from job.core.errors import BackendError
     from job.spec.parse import build_spec, read_document
     from launcher.aws.sessions import open_session
-    from launcher.doctor import examine, examine_gpus, without_session
+    from launcher.backends.sagemaker.checks import examine, examine_gpus, without_session
     from launcher.plan.plan import Plan
 
     try:

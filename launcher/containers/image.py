@@ -11,11 +11,11 @@ from pathlib import Path
 import click
 
 from job.core.errors import BackendError, StorageError
+from launcher.aws.account import ECR
 from launcher.containers.engine import docker, explain
 
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 REVISION = "org.opencontainers.image.revision"
-ECR = re.compile(r"(\d{12})\.dkr\.ecr\.([\w-]+)\.amazonaws\.com(?:\.cn)?")
 
 
 def build_arguments(folder: Path, *, cpu: bool, demo: bool) -> dict[str, str]:

@@ -10,8 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from job.core.errors import GateNotMet, SpecError
-from job.evaluation.results import Compared
-from job.report.document import Report
+from job.report.document import Compared, Report
 
 GRAMMAR = re.compile(
     r"(?P<subject>lift|ndcg@10)\s*(?P<sign>>=|>)\s*(?P<value>[-+]?\d*\.?\d+)"

@@ -15,10 +15,12 @@ from moto.core import DEFAULT_ACCOUNT_ID as ACCOUNT
 from remote import served_s3
 
 from job.core.errors import BackendError
-from launcher import doctor
 from launcher.aws.account import lets_sagemaker_in, resolve_image
+from launcher.backends.process.checks import examine_process
+from launcher.backends.sagemaker import checks
 from launcher.commands.doctor import doctor as command
 from launcher.containers import engine
+from launcher.containers.checks import examine_docker
 from launcher.plan.machine import MachineOptions
 
 REGISTRY = f"{ACCOUNT}.dkr.ecr.us-east-1.amazonaws.com"
@@ -40,7 +42,7 @@ class Account(boto3.Session):
 
     def examine(self, bucket=None, **machine):
         """Examine the account; return its findings by name."""
-        found = doctor.examine(self, MachineOptions("sagemaker", **machine), bucket)
+        found = checks.examine(self, MachineOptions("sagemaker", **machine), bucket)
         return {finding.name: finding for finding in found}
 
     def run(self, monkeypatch, *options):
@@ -65,7 +67,7 @@ def server(served, monkeypatch, tmp_path):
     def not_installed(name):
         raise PackageNotFoundError(name)
 
-    monkeypatch.setattr(doctor, "version", not_installed)
+    monkeypatch.setattr(checks, "version", not_installed)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     for service in ("iam", "sts", "ecr", "cloudformation", "s3"):
         get_backend(service)[ACCOUNT].reset()
@@ -198,7 +200,7 @@ def test_an_account_with_nothing_in_it_lacks_everything_in_order(server, monkeyp
 
 
 def test_an_account_with_everything_lacks_nothing(server, monkeypatch, tmp_path):
-    monkeypatch.setattr(doctor, "version", {"sagemaker-core": "2.27.0"}.get)
+    monkeypatch.setattr(checks, "version", {"sagemaker-core": "2.27.0"}.get)
     install_docker(tmp_path, "echo 28.2.1")
     add_role()
     add_stack()
@@ -440,10 +442,10 @@ def test_a_process_needs_the_jobs_packages(monkeypatch):
     monkeypatch.setattr(engine, "DEVICES", ())
     done = CliRunner().invoke(command, ["--backend", "process"])
     assert (done.exit_code, "To do" in done.stdout) == (0, False)
-    assert states(doctor.examine_process()) == {"packages": "ok", "GPU": "skipped"}
+    assert states(examine_process()) == {"packages": "ok", "GPU": "skipped"}
     monkeypatch.setitem(sys.modules, "datasets", None)
     monkeypatch.setitem(sys.modules, "torch", None)
-    packages, _ = doctor.examine_process()
+    packages, _ = examine_process()
     assert (packages.state, packages.found) == ("missing", "not installed: torch, datasets")
     assert packages.fix == "`pip install 'embedtune[train]'`"
 
@@ -482,7 +484,7 @@ def test_a_container_needs_an_engine_an_image_and_perhaps_a_gpu(
     options = ["--backend", "docker", "--image", image]
     done = CliRunner(env={"COLUMNS": "400"}).invoke(command, options)
     assert done.exit_code == (13 if "missing" in expected.values() else 0)
-    assert states(doctor.examine_docker(image)) == expected
+    assert states(examine_docker(image)) == expected
 
 
 def test_several_gpus_are_doubted_where_they_do_not_pay():
@@ -490,7 +492,7 @@ def test_several_gpus_are_doubted_where_they_do_not_pay():
 
     def gpus(instance_type, instances=1):
         machine = MachineOptions("sagemaker", instance_type=(instance_type,), instances=instances)
-        return doctor.examine_gpus(machine, None)
+        return checks.examine_gpus(machine, None)
 
     assert gpus("ml.g5.2xlarge") == []
     (doubted,) = gpus("ml.g5.12xlarge")

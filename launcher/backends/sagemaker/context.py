@@ -55,7 +55,7 @@ def complete(session: "boto3.Session", plan: "Plan", document: dict[str, Any]) -
     before a job that may be dear.
     """
     from launcher.aws.account import resolve_image
-    from launcher.doctor import examine
+    from launcher.backends.sagemaker.checks import examine
 
     machine = plan.machine
     specification = document["AlgorithmSpecification"]

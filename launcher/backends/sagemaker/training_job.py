@@ -7,8 +7,8 @@ from job.core.errors import DataError, ModelError, SpecError
 from job.storage.hub import SCHEME, parse_reference
 from job.storage.stores import S3
 from job.storage.workspace import DATA_CHANNELS, DEFAULT_ROOT
+from launcher.aws.account import ECR
 from launcher.aws.stack import Stack
-from launcher.containers.image import ECR
 from launcher.plan.plan import BUILTIN, Plan
 
 # Tell a run's jobs from others: SageMaker's own names are unique for ever, a run's is not.

@@ -13,6 +13,7 @@ from functools import cache
 from typing import Any
 
 from job.core.errors import SpecError
+from launcher.aws.instances import family
 
 Request = Mapping[str, Any]
 
@@ -73,11 +74,6 @@ class Fault:
 
     path: str
     what: str
-
-
-def family(instance_type: str) -> str:
-    """Return `g5` of `ml.g5.2xlarge`, and nothing of what is no instance type."""
-    return instance_type.split(".")[1] if instance_type.count(".") == 2 else ""
 
 
 def check_request(request: Request) -> None:

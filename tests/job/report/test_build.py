@@ -20,12 +20,12 @@ from job.evaluation.error_analysis import look_where
 from job.evaluation.evaluate import Dimensions
 from job.evaluation.hybrid import hybrid_search
 from job.evaluation.metrics import METRICS, Scores
-from job.evaluation.results import Both, Compared
+from job.evaluation.results import Both, Compared, TruncatedTexts, Truncation
 from job.evaluation.significance import GroupedQueries
 from job.model.device import Machine
 from job.model.encoder import Prompts
 from job.report.build import Results, build_report, job_cost
-from job.report.document import Report, TruncatedTexts, Truncation
+from job.report.document import Report
 from job.report.render import to_html, to_markdown
 from job.report.write import write_report
 from job.spec.schema import DataSpec, EvaluationSpec, JobSpec, ResolvedTraining

@@ -23,7 +23,7 @@ from job.storage.workspace import Workspace
 watchdog.LOOK_SECONDS = watchdog.LAST_WORDS_SECONDS = 1.0
 place = Workspace(Path(sys.argv[1]))
 log_to_stderr()
-with watched(place, {minutes}), logged_to(place.logs):
+with watched({minutes}, place.write_failure, place.logs / "job.log"), logged_to(place.logs):
     tell("train", "start")
     {work}
 print("came to its end")

@@ -1,12 +1,10 @@
 """What a check has found: whether something that a launch needs is there, and what to do if not."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 from job.core.errors import BackendError
-from launcher.aws.sessions import error_code
 
 State = Literal["ok", "missing", "unknown", "doubtful", "skipped"]
 
@@ -50,14 +48,5 @@ def said(error: BackendError) -> str:
     return str(error).rstrip(".")
 
 
-@contextmanager
-def missing_if(codes: tuple[str, ...], found: str, fix: str) -> Iterator[None]:
-    """Take AWS's refusals with these codes for the absence of what was asked for."""
-    from botocore.exceptions import ClientError
-
-    try:
-        yield
-    except ClientError as error:
-        if error_code(error) in codes:
-            raise Missing(found, fix) from None
-        raise
+def skipped(names: tuple[str, ...], reason: str) -> list[Finding]:
+    return [Finding(name, "skipped", reason) for name in names]

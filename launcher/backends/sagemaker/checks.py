@@ -1,21 +1,18 @@
-"""What a launch needs, and whether it is there, in the order in which to mend it."""
+"""What a launch on SageMaker needs, and whether it is there, in the order in which to mend it."""
 
-import json
 from collections.abc import Callable
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from job.core.errors import BackendError
 from launcher.aws import account
-from launcher.aws.checks import Finding, Missing, NotNeeded, look, said
 from launcher.aws.duration import forecast
 from launcher.aws.instances import gpus_of
 from launcher.aws.pricing import ARTICLE, estimate
 from launcher.aws.stack import Stack, read_stack
-from launcher.containers import engine
+from launcher.containers.checks import docker_client
+from launcher.plan.checks import Finding, Missing, look, said, skipped
 from launcher.plan.machine import MachineOptions
 
 if TYPE_CHECKING:
@@ -25,11 +22,6 @@ if TYPE_CHECKING:
 
 # By its name on PyPI: to look for its modules would import half of it.
 SDK = "sagemaker-core"
-# All that the job imports and the launcher does not.
-PACKAGES = (
-    "torch", "sentence_transformers", "datasets", "accelerate", "bm25s", "datasketch", "psutil",
-    "pyarrow", "scipy", "tensorboard",
-)  # fmt: skip
 OF_ACCOUNT = ("stack", "role", "bucket", "image", "quota", "price")
 
 
@@ -43,7 +35,7 @@ def examine(
         look("credentials", partial(account.identity, session)),
     ]
     if findings[-1].state != "ok":
-        return findings + _skipped(OF_ACCOUNT, "needs credentials")
+        return findings + skipped(OF_ACCOUNT, "needs credentials")
     role, image = machine.role, machine.image
     deploy = account.deploy_command(session, machine.stack)
     is_needed = not (image and role and bucket)
@@ -71,7 +63,7 @@ def without_session(error: BackendError) -> list[Finding]:
     return [
         *_examine_machine(),
         Finding("settings", "missing", said(error), fix),
-        *_skipped(("credentials", *OF_ACCOUNT), "needs profile and region"),
+        *skipped(("credentials", *OF_ACCOUNT), "needs profile and region"),
     ]
 
 
@@ -94,25 +86,8 @@ def examine_gpus(machine: MachineOptions, plan: "Plan | None") -> list[Finding]:
     return [Finding("GPUs", "ok", what)]
 
 
-def examine_process() -> list[Finding]:
-    """Look for what a job in a process of this machine needs."""
-    return [look("packages", _packages), look("GPU", _gpu_driver)]
-
-
-def examine_docker(image: str) -> list[Finding]:
-    """Look for what a job in a container of this machine needs."""
-    findings = [look("engine", _engine)]
-    if findings[0].state != "ok":
-        return findings + _skipped(("image", "GPU"), "needs the engine")
-    return [*findings, look("image", partial(_local_image, image)), look("GPU", _gpu_runtime)]
-
-
 def _examine_machine() -> list[Finding]:
-    return [look("package", _sdk), look("docker", _docker_client)]
-
-
-def _skipped(names: tuple[str, ...], reason: str) -> list[Finding]:
-    return [Finding(name, "skipped", reason) for name in names]
+    return [look("package", _sdk), look("docker", docker_client)]
 
 
 def _of_stack(
@@ -149,61 +124,3 @@ def _sdk() -> str:
     except PackageNotFoundError:
         found = f"{SDK} is not installed"
     raise Missing(found, "`pip install 'embedtune[sagemaker]'`")
-
-
-def _packages() -> str:
-    absent = [package for package in PACKAGES if find_spec(package) is None]
-    if absent:
-        found = f"not installed: {', '.join(absent)}"
-        raise Missing(found, "`pip install 'embedtune[train]'`")
-    return f"{', '.join(PACKAGES[:3])} and the others are installed"
-
-
-def _engine() -> str:
-    try:
-        version = engine.docker("version", "--format", "{{.Server.Version}}").strip()
-    except BackendError as error:
-        fix = "install Docker, `sudo systemctl start docker`; `--backend process` needs none"
-        raise Missing(said(error), fix) from None
-    return f"Docker {version} answers"
-
-
-def _docker_client() -> str:
-    try:
-        return _engine()
-    except Missing as missing:
-        found = f"{missing.found}. Only `embedtune image build` and `push` need it"
-        raise NotNeeded(found) from None
-
-
-def _local_image(image: str) -> str:
-    try:
-        return engine.docker("image", "inspect", "--format", "{{.Id}}", image).strip()
-    except BackendError as error:
-        if "No such image" not in str(error):
-            raise
-    if "/" in image:
-        msg = f"`{image}` is not here; the engine will pull it, if it can."
-        raise BackendError(msg)
-    found = f"there is no image `{image}` here"
-    raise Missing(found, "`embedtune image build`, or `--image` with another")
-
-
-def _gpu_driver() -> str:
-    if any(Path(device).exists() for device in engine.DEVICES):
-        return "NVIDIA's driver shows a GPU"
-    found = "NVIDIA's driver shows none; the job will do without"
-    raise NotNeeded(found)
-
-
-def _gpu_runtime() -> str:
-    driver = _gpu_driver()
-    runtimes = json.loads(engine.docker("info", "--format", "{{json .Runtimes}}"))
-    if "nvidia" in (runtimes or {}):
-        return f"{driver}, and the engine has its runtime"
-    # Newer engines hand GPUs out without it, so only a launch can tell.
-    msg = (
-        f"{driver}, but the engine lists no runtime for it. If it refuses a launch: install the "
-        "NVIDIA Container Toolkit, then `nvidia-ctk runtime configure --runtime=docker`."
-    )
-    raise BackendError(msg)

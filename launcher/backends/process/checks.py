@@ -1,0 +1,25 @@
+"""What a job in a process of this machine needs: packages and, if it is to be fast, a GPU."""
+
+from importlib.util import find_spec
+
+from launcher.containers.checks import gpu_driver
+from launcher.plan.checks import Finding, Missing, look
+
+# All that the job imports and the launcher does not.
+PACKAGES = (
+    "torch", "sentence_transformers", "datasets", "accelerate", "bm25s", "datasketch", "psutil",
+    "pyarrow", "scipy", "tensorboard",
+)  # fmt: skip
+
+
+def examine_process() -> list[Finding]:
+    """Look for what a job in a process of this machine needs."""
+    return [look("packages", _packages), look("GPU", gpu_driver)]
+
+
+def _packages() -> str:
+    absent = [package for package in PACKAGES if find_spec(package) is None]
+    if absent:
+        found = f"not installed: {', '.join(absent)}"
+        raise Missing(found, "`pip install 'embedtune[train]'`")
+    return f"{', '.join(PACKAGES[:3])} and the others are installed"
