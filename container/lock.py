@@ -50,12 +50,12 @@ def compiled(wanted: Iterator[str] | list[str]) -> dict[str, str]:
     done = subprocess.run(  # noqa: S603  uv, with our own files
         command, input="\n".join(wanted), stdout=subprocess.PIPE, text=True, check=True
     )
-    pins = re.findall(r"(?m)^\S.*(?:\n .*)*", done.stdout)
-    return {pin.partition("==")[0]: pin for pin in pins}
+    revisions = re.findall(r"(?m)^\S.*(?:\n .*)*", done.stdout)
+    return {pin.partition("==")[0]: pin for pin in revisions}
 
 
-def write(name: str, pins: dict[str, str]) -> None:
-    lines = [pins[package] + "\n" for package in sorted(pins)]
+def write(name: str, revisions: dict[str, str]) -> None:
+    lines = [revisions[package] + "\n" for package in sorted(revisions)]
     (LOCKS / f"{name}.txt").write_text(HEADER + "".join(lines), "utf-8")
 
 

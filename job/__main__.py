@@ -196,9 +196,9 @@ def _train(
                 workspace.failure.unlink(missing_ok=True)
             # What all ranks do, rank 0 says.
             (log_to_stderr if process_group.is_rank_zero() else log_nothing)()
-            from job.pipeline import Circumstances, run
+            from job.pipeline import RunContext, run
 
-            where = Circumstances(name, device, price_per_hour, publish, started)
+            where = RunContext(name, device, price_per_hour, publish, started)
             run(spec, workspace, where, stop)
         process_group.destroy()
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from job.core.errors import ModelError, StorageError
 from job.data.dataset import Dataset, inspect_dataset, require_enough
-from job.data.out_of_domain import load_probe
+from job.data.out_of_domain import load_out_of_domain
 from job.evaluation.significance import detectable_lift
 from job.inputs import fetch_data, fetch_model
 from job.spec.schema import JobSpec, ModelSpec
@@ -36,10 +36,10 @@ def check_data(spec: JobSpec, echo: Callable[[str], object], *, count_tokens: bo
         if count_tokens:
             echo(describe_truncation(dataset, spec.model, workspace))
         require_enough(dataset, spec.data)
-        if probe := load_probe(spec, channels, dataset):
-            sizes = f"{len(probe.queries)} queries, {len(probe.corpus)} documents"
-            left_out = f"left out {probe.left_out} rows with texts of the data"
-            echo(f"Probe      {probe.source}: {sizes}; {left_out}")
+        if out_of_domain := load_out_of_domain(spec, channels, dataset):
+            sizes = f"{len(out_of_domain.queries)} queries, {len(out_of_domain.corpus)} documents"
+            left_out = f"left out {out_of_domain.left_out} rows with texts of the data"
+            echo(f"Other      {out_of_domain.source}: {sizes}; {left_out}")
     echo("Ready to train.")
 
 

@@ -24,7 +24,7 @@ from job.model.encoder import find_locally
 from job.runtime.logs import tell
 from job.spec.schema import DataSpec, JobSpec, ModelSpec
 from job.storage import hub
-from job.storage.stores import S3, Entry, S3Place, inside
+from job.storage.stores import S3, Entry, S3Store, inside
 from job.storage.workspace import DATA_CHANNELS, Workspace, link_or_copy, write_atomically
 
 GIGA = 1e9
@@ -58,42 +58,44 @@ def fetch_inputs(
     Other hosts than the first fetch the versions that it `resolved`, its inputs' facts.
     """
     require_data(spec.data, workspace.channels())
-    pins = read_pins(workspace) if resolved is None else resolved
-    fetched = fetch_data(spec, workspace, pins)
-    model = fetch_model(spec.model, workspace, pins)
+    revisions = read_resolved_revisions(workspace) if resolved is None else resolved
+    fetched = fetch_data(spec, workspace, revisions)
+    model = fetch_model(spec.model, workspace, revisions)
     facts = {role: found.facts for role, found in fetched.items()} | {"model": model.facts}
     if resolved is None:
         workspace.checkpoints.mkdir(parents=True, exist_ok=True)
-        write_atomically(workspace.pins, json.dumps(facts, indent=2) + "\n")
+        write_atomically(workspace.revisions, json.dumps(facts, indent=2) + "\n")
     channels = workspace.channels() | {role: found.path for role, found in fetched.items()}
     return Inputs(channels, model.path, facts)
 
 
-def read_pins(workspace: Workspace) -> dict[str, dict[str, Any]]:
+def read_resolved_revisions(workspace: Workspace) -> dict[str, dict[str, Any]]:
     """Return what an earlier start of this run fetched; nothing where nothing was trained on it."""
-    if not (workspace.pins.is_file() and any(workspace.checkpoints.glob("checkpoint-*"))):
+    if not (workspace.revisions.is_file() and any(workspace.checkpoints.glob("checkpoint-*"))):
         return {}
-    pins: dict[str, dict[str, Any]]
+    revisions: dict[str, dict[str, Any]]
     try:
-        pins = json.loads(workspace.pins.read_text("utf-8"))
+        revisions = json.loads(workspace.revisions.read_text("utf-8"))
     except ValueError:
-        msg = f"`{workspace.pins}` is damaged: nobody knows what the checkpoints beside it were "
+        msg = (
+            f"`{workspace.revisions}` is damaged: nobody knows what the checkpoints beside it were "
+        )
         raise TrainingError(msg + "trained on; delete that folder to train anew.") from None
-    return pins
+    return revisions
 
 
 def fetch_data(
-    spec: JobSpec, workspace: Workspace, pins: dict[str, dict[str, Any]]
+    spec: JobSpec, workspace: Workspace, revisions: dict[str, dict[str, Any]]
 ) -> dict[str, Fetched]:
     """Fetch the data that lies in S3 or on the Hub, by role."""
     data = spec.data
-    sources = [data.source, data.validation, data.test, data.corpus, spec.evaluation.probe]
+    sources = [data.source, data.validation, data.test, data.corpus, spec.evaluation.out_of_domain]
     limit = data.max_download_gb * GIGA
     fetched = {}
     for role, uri in zip(DATA_CHANNELS, sources, strict=True):
         if uri is None or workspace.channel(role):
             continue
-        folder, pinned = workspace.fetched / role, pins.get(role, {})
+        folder, pinned = workspace.fetched / role, revisions.get(role, {})
         if uri.startswith(S3):
             # BEIR's judgements are `.tsv`, which is a format as well.
             fetched[role] = _from_s3(
@@ -101,7 +103,9 @@ def fetch_data(
             )
         elif reference := hub_reference(uri):
             # `data.subset`, `split` and `revision` are those of the data, of which this is none.
-            own = DataSpec(max_download_gb=data.max_download_gb) if role == "probe" else data
+            own = (
+                DataSpec(max_download_gb=data.max_download_gb) if role == "out_of_domain" else data
+            )
             fetched[role] = _data_from_hub(role, reference, own, folder, pinned)
     return fetched
 
@@ -115,10 +119,10 @@ def hub_reference(uri: str) -> hub.Reference | None:
 
 
 def fetch_model(
-    spec: ModelSpec, workspace: Workspace, pins: dict[str, dict[str, Any]], only: str = "*"
+    spec: ModelSpec, workspace: Workspace, revisions: dict[str, dict[str, Any]], only: str = "*"
 ) -> Fetched:
     """Fetch the base model, or those of its files that match `only`; the channel `model` wins."""
-    folder, pinned = workspace.fetched / "model", pins.get("model", {})
+    folder, pinned = workspace.fetched / "model", revisions.get("model", {})
     limit = spec.max_download_gb * GIGA
     if (channel := workspace.channel("model")) is not None:
         return Fetched(_model_in(channel, folder, limit), {"uri": spec.base})
@@ -173,7 +177,7 @@ def _from_s3(
     """
     if pinned and _path_of(folder, pinned).exists():
         return Fetched(_path_of(folder, pinned), pinned)
-    place = S3Place(uri)
+    place = S3Store(uri)
     if single := place.as_file():
         place, entries = single[0], [single[1]]
     else:
@@ -195,7 +199,7 @@ def _from_s3(
     return Fetched(_path_of(folder, facts), facts)
 
 
-def _fetch_missing(place: S3Place, entries: list[Entry], folder: Path) -> None:
+def _fetch_missing(place: S3Store, entries: list[Entry], folder: Path) -> None:
     for other in folder.parent.glob("*"):
         if other.name != folder.name:
             shutil.rmtree(other, ignore_errors=True)

@@ -14,11 +14,11 @@ from job.core.errors import DataError
 from job.data.dataset import Dataset, load_dataset, write_splits
 from job.distributed import process_group
 from job.distributed.process_group import from_rank_zero, is_rank_zero
-from job.evaluation.auxiliary import SideTest, side_tests
-from job.evaluation.baseline import Baseline, keep_baseline, kept_baseline, score_base
+from job.evaluation.auxiliary import AuxiliaryTest, auxiliary_tests
+from job.evaluation.baseline import Baseline, load_baseline, save_baseline, score_base
 from job.evaluation.cache import load_seconds, save_seconds
 from job.evaluation.comparison import compare
-from job.evaluation.error_analysis import look_where
+from job.evaluation.error_analysis import analyze_errors
 from job.evaluation.evaluate import Dimensions, choose_dimensions, embed, score_vectors
 from job.evaluation.hybrid import hybrid_search
 from job.evaluation.metrics import Scores
@@ -37,15 +37,15 @@ from job.runtime.signals import StopSignal
 from job.spec.schema import JobSpec
 from job.storage import publish
 from job.storage.hub import Push
-from job.storage.stores import open_place
+from job.storage.stores import open_store
 from job.storage.workspace import Workspace
 from job.training.disk_space import require_room_for_training
-from job.training.provenance import claim_checkpoints, origin_of
+from job.training.provenance import provenance_of, verify_checkpoints
 from job.training.train import Training, TrainingContext, train
 
 
 @dataclass(frozen=True)
-class Circumstances:
+class RunContext:
     """What a run is told beside its spec: its name, the device, the machine's price, its start."""
 
     name: str
@@ -57,18 +57,18 @@ class Circumstances:
     started: float = field(default_factory=time.perf_counter)
 
 
-def run(spec: JobSpec, workspace: Workspace, where: Circumstances, stop: StopSignal) -> None:
+def run(spec: JobSpec, workspace: Workspace, where: RunContext, stop: StopSignal) -> None:
     """Do the whole job; the results lie in the workspace and, published, in `output.uri`/name."""
     output = spec.output
     destination, push = None, None
     if where.publish:
-        destination = open_place(output.uri, output.kms_key).join(where.name)
+        destination = open_store(output.uri, output.kms_key).join(where.name)
     if output.hub:
         push = Push(output.hub, private=output.hub_private)
 
     def is_finished() -> bool:
         if destination:
-            publish.claim(destination, spec)
+            publish.reserve(destination, spec)
             if publish.is_complete(destination):
                 tell("run", f"`{destination.uri}` is finished already; nothing to do")
                 _clear(workspace)
@@ -105,7 +105,7 @@ def _clear(workspace: Workspace) -> None:
 
 
 def produce(
-    spec: JobSpec, workspace: Workspace, where: Circumstances, stop: StopSignal, push: Push | None
+    spec: JobSpec, workspace: Workspace, where: RunContext, stop: StopSignal, push: Push | None
 ) -> None:
     """Make everything that a run leaves, in the workspace."""
     progress = Progress(where.started, load_seconds(workspace.seconds), stop.check)
@@ -151,25 +151,25 @@ def produce(
 
 
 @dataclass(frozen=True)
-class Task:
+class RunInputs:
     """All that a run begins with: what to train on, to test on, and the model to start from."""
 
     machine: Machine
     inputs: Inputs
     dataset: Dataset
-    others: Mapping[str, SideTest]
+    others: Mapping[str, AuxiliaryTest]
     model: Model
     dimensions: Dimensions
 
 
-def prepare(spec: JobSpec, workspace: Workspace, machine: Machine, progress: Progress) -> Task:
+def prepare(spec: JobSpec, workspace: Workspace, machine: Machine, progress: Progress) -> RunInputs:
     with progress.stage("fetch") as facts:
         inputs = fetch_on_each_host(spec, workspace)
         facts.update({role: found["uri"] for role, found in inputs.facts.items()})
 
-    def read() -> tuple[Dataset, dict[str, SideTest]]:
+    def read() -> tuple[Dataset, dict[str, AuxiliaryTest]]:
         dataset = load_dataset(spec.data, inputs.channels, spec.evaluation.protocol)
-        return dataset, side_tests(spec, inputs.channels, dataset)
+        return dataset, auxiliary_tests(spec, inputs.channels, dataset)
 
     with progress.stage("data") as facts:
         dataset, others = process_group.once_per_host(read)
@@ -183,7 +183,7 @@ def prepare(spec: JobSpec, workspace: Workspace, machine: Machine, progress: Pro
         if spec.training.epochs != 0 and is_rank_zero():
             require_room_for_training(model, workspace)
         facts.update(vars(machine))
-    return Task(machine, inputs, dataset, others, model, dimensions)
+    return RunInputs(machine, inputs, dataset, others, model, dimensions)
 
 
 def fetch_on_each_host(spec: JobSpec, workspace: Workspace) -> Inputs:
@@ -218,19 +218,19 @@ def require_same_inputs(dataset: Dataset, inputs: Inputs) -> None:
             raise DataError(msg)
 
 
-def score_base_once(task: Task, spec: JobSpec, workspace: Workspace) -> Baseline:
+def score_base_once(task: RunInputs, spec: JobSpec, workspace: Workspace) -> Baseline:
     """Score the base model, or take up what an earlier start of this run has scored."""
     if is_rank_zero():
         weights = fingerprint(task.inputs.model)
         data, precision = task.dataset.facts["fingerprint"], task.machine.precision
-        claim_checkpoints(workspace, origin_of(spec, data, weights, precision))
-    base = kept_baseline(workspace.baseline, task.model, task.dataset, task.dimensions, spec)
+        verify_checkpoints(workspace, provenance_of(spec, data, weights, precision))
+    base = load_baseline(workspace.baseline, task.model, task.dataset, task.dimensions, spec)
     if base:
         tell("score base", "taken from an earlier start of this run")
         return base
     base = score_base(task.model, task.dataset, task.dimensions, spec, task.others)
     if is_rank_zero():
-        keep_baseline(base, workspace.baseline)
+        save_baseline(base, workspace.baseline)
     return base
 
 
@@ -244,7 +244,7 @@ class Tuned:
     others: Mapping[str, Mapping[int, Scores]]
 
 
-def score_tuned(task: Task, spec: JobSpec, base: Baseline, training: Training) -> Tuned:
+def score_tuned(task: RunInputs, spec: JobSpec, base: Baseline, training: Training) -> Tuned:
     evaluation, dimensions = spec.evaluation, task.dimensions
     if training.improved_on_validation:
         model = training.model
@@ -265,7 +265,7 @@ def score_tuned(task: Task, spec: JobSpec, base: Baseline, training: Training) -
 
 
 def conclude(
-    task: Task, spec: JobSpec, base: Baseline, training: Training, tuned: Tuned
+    task: RunInputs, spec: JobSpec, base: Baseline, training: Training, tuned: Tuned
 ) -> Results:
     """Compare what was scored; computes nothing with the model but token counts."""
     test, corpus, main = task.dataset.test, task.dataset.corpus, task.dimensions.main
@@ -282,7 +282,7 @@ def conclude(
         tuned=tuned.scores,
         comparison=compare(base.test, tuned.scores, base.bm25, by_group, task.dimensions),
         hybrid=hybrid_search(base.bm25, base.test, tuned.scores, test, by_group, main),
-        where=look_where(test, corpus, before, after, base.bm25, column),
+        error_analysis=analyze_errors(test, corpus, before, after, base.bm25, column),
         truncation=count_truncated(tuned.model, test, corpus),
         others={
             name: test.facts(base.others[name], tuned.others[name], task.dimensions, spec)

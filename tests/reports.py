@@ -42,7 +42,7 @@ def worse():
     """Base and tuned turned round, by float32 vectors alone, and after a training that failed."""
     report = improved(verdict__improved=False, spec__evaluation__protocol="article")
     report["verdict"]["sentence"] = "Not improved: the tuned model is worse than the base model."
-    for scores in (report["scores"], *(report[of]["scores"] for of in ("fusion", "probe"))):
+    for scores in (report["scores"], *(report[of]["scores"] for of in ("fusion", "out_of_domain"))):
         scores["base"], scores["tuned"] = scores["tuned"], scores["base"]
     for model, by_dimension in report["scores"].items():
         if model != "bm25":
@@ -50,7 +50,7 @@ def worse():
     report["comparison"] = _float32_alone(report["comparison"])
     report["pareto"] = [report["pareto"][-1] | {"precision": "float32", "bytes_per_vector": 128}]
     report["recommendation"] |= {"precision": "float32", "stored_as": "float32"}
-    where = report["where"]
+    where = report["error_analysis"]
     where["gained"], where["lost"] = where["lost"], where["gained"]
     report["training"]["stopped_early"] = why = "the loss is nan at step 30"
     report["training"]["remark"] = f"Training was stopped early: {why}."
@@ -79,7 +79,7 @@ def _turned(value):
 
 def odd():
     """One dimension, nothing trained, no lists; a GPU, prompts, and all of it fetched."""
-    report = improved(verdict__improved=False, advice=[], probe=None, article=None)
+    report = improved(verdict__improved=False, advice=[], out_of_domain=None, article=None)
     report["verdict"]["sentence"] = "Not improved: nothing was trained (`training.epochs` is 0)."
     for of in (report, report["fusion"]):
         for name, by_dimension in [*of["scores"].items(), ("comparison", of["comparison"])]:
@@ -87,9 +87,11 @@ def odd():
                 for dimension in ("64", "16"):
                     del by_dimension[dimension]
     report["pareto"] = [point for point in report["pareto"] if point["dimension"] == 32]
-    report["where"] |= {name: [] for name in ("gained", "lost", "suspects", "slices", "hubs")}
+    report["error_analysis"] |= {
+        name: [] for name in ("gained", "lost", "suspected_label_errors", "segments", "hubs")
+    }
     report["training"] |= {"best_step": 0, "steps": 0, "history": [], "pairs_per_second": None}
-    report["training"]["recipe"] = {}
+    report["training"]["hyperparameters"] = {}
     report["training"]["peak_memory"]["device_bytes"] = 11_230_000_000
     report["data"]["dropped"] = {}
     report["usage"]["quantized"] = None
@@ -102,16 +104,16 @@ def odd():
 def perfect():
     """Every score is 1, of every model: nothing is left to gain, and intervals are points."""
     report = improved()
-    for of in (report, *(report[name] for name in ("fusion", "probe", "article"))):
+    for of in (report, *(report[name] for name in ("fusion", "out_of_domain", "article"))):
         of["scores"] = _full_marks(of["scores"])
     report["pareto"] = [point | {"ndcg@10": 1.0} for point in report["pareto"]]
     for precisions in report["comparison"].values():
         for found in precisions.values():
             found |= {"score_ci": [1.0, 1.0], "retention": {"share": 1.0, "ci": [1.0, 1.0]}}
         precisions["float32"] |= {"lift": 0.0, "ci": [0.0, 0.0], "p_value": 1.0}
-    for found in report["where"]["slices"]:
+    for found in report["error_analysis"]["segments"]:
         found |= {"base": 1.0, "tuned": 1.0, "lift": 0.0, "ci": [0.0, 0.0]}
-    report["where"] |= {"gained": [], "lost": [], "suspects": [], "hubs": []}
+    report["error_analysis"] |= {"gained": [], "lost": [], "suspected_label_errors": [], "hubs": []}
     return report
 
 

@@ -96,7 +96,7 @@ def no_storage(folder, job):
 def damaged_checkpoints(folder, job):
     place = Workspace(folder / "ml")
     (place.checkpoints / "checkpoint-1").mkdir(parents=True)
-    place.pins.write_text("{half", "utf-8")
+    place.revisions.write_text("{half", "utf-8")
     return train(folder, job)
 
 

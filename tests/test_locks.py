@@ -18,7 +18,7 @@ IMAGE = {"python_version": "3.11", "python_full_version": "3.11.0", "sys_platfor
          "platform_system": "Linux", "platform_machine": "x86_64", "os_name": "posix"}  # fmt: skip
 
 
-def pins(text):
+def revisions(text):
     """Read `name==version` lines, by the name that pip compares."""
     return {canonicalize_name(n): v for n, v in re.findall(r"(?m)^([\w.-]+)==([^\s;]+)", text)}
 
@@ -26,11 +26,11 @@ def pins(text):
 def locked(*names):
     found = {}
     for name in names:
-        found |= pins((LOCKS / f"{name}.txt").read_text("utf-8"))
+        found |= revisions((LOCKS / f"{name}.txt").read_text("utf-8"))
     return found
 
 
-CONSTRAINTS = pins((ROOT / "constraints.txt").read_text("utf-8"))
+CONSTRAINTS = revisions((ROOT / "constraints.txt").read_text("utf-8"))
 
 
 def closure(requirements):

@@ -33,7 +33,11 @@ EXHAUSTIVE_FIXTURES = {"endings", "from_hub", "launchers"}
 LONGEST = (
     *("chaos/test_chaos.py", "launcher/backends/sagemaker/test_sagemaker.py"),
     *("job/test_several_processes.py", "job/test_pipeline.py", "launcher/test_remote.py"),
-    *("launcher/backends/process/test_process.py", "launcher/test_instances.py", "test_exit_codes.py"),
+    *(
+        "launcher/backends/process/test_process.py",
+        "launcher/test_instances.py",
+        "test_exit_codes.py",
+    ),
 )
 # Run by name alone, or in a way of their own.
 APART = {"aws", "browser", "docker", "sdk"}

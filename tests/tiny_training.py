@@ -37,13 +37,15 @@ class TinyTraining:
             TrainingContext(workspace or self.workspace, stop or StopSignal(), **context),
         )
 
-    def trainer(self, *callbacks, model=None, base=None, alike=None):
+    def trainer(self, *callbacks, model=None, base=None, neighbors=None):
         """Build the trainer of it; `base` is a made-up score of the base model."""
         model, validation = model or self.load(), self.base.validation
         if base is not None:
             validation = replace(validation, base=base)
-        recipe = resolve(self.spec.training, model, self.dataset.train)
-        inputs = TrainingInputs(model, self.dataset.train, validation, recipe.spec, alike)
+        hyperparameters = resolve(self.spec.training, model, self.dataset.train)
+        inputs = TrainingInputs(
+            model, self.dataset.train, validation, hyperparameters.spec, neighbors
+        )
         return build_trainer(inputs, self.workspace, StopSignal(), callbacks=callbacks)
 
 

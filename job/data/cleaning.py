@@ -37,7 +37,7 @@ REJECTED_SCHEMA = pa.schema(PLACE | {"reason": TEXT, "anchor": TEXT, "positive":
 
 
 @dataclass(frozen=True)
-class Judged:
+class Cleaned:
     """`kept` can be used, `rejected` says why not; `rows` counts what was read."""
 
     kept: pa.Table
@@ -45,10 +45,10 @@ class Judged:
     rows: int
 
 
-def joined(parts: Sequence[Judged]) -> Judged:
+def joined(parts: Sequence[Cleaned]) -> Cleaned:
     kept = one_table([part.kept for part in parts])
     rejected = one_table([part.rejected for part in parts])
-    return Judged(kept, rejected, sum(part.rows for part in parts))
+    return Cleaned(kept, rejected, sum(part.rows for part in parts))
 
 
 def count_reasons(rejected: pa.Table) -> dict[str, dict[str, Any]]:
@@ -64,7 +64,7 @@ def count_reasons(rejected: pa.Table) -> dict[str, dict[str, Any]]:
     return by_reason
 
 
-def judge_rows(rows: Iterable[RawRow], min_characters: int, split: str | None = None) -> Judged:
+def clean_rows(rows: Iterable[RawRow], min_characters: int, split: str | None = None) -> Cleaned:
     """Read all rows once; `split` marks them all as belonging to one split."""
     pairs, rejected = TableFile(PAIR_SCHEMA), TableFile(REJECTED_SCHEMA)
     # By split; numbers, as there may be millions: a pair takes 90 bytes.
@@ -87,10 +87,10 @@ def judge_rows(rows: Iterable[RawRow], min_characters: int, split: str | None = 
             texts = (row.anchor.strip(), positive.strip(), _usable_negatives(row, keys))
             named = (row.query_id, split or row.split, _group_name(row.group))
             pairs.add(row.file, row.row, *texts, *named, *keys)
-    return Judged(pairs.table(), rejected.table(), count)
+    return Cleaned(pairs.table(), rejected.table(), count)
 
 
-def judge_documents(documents: Iterable[Document]) -> Judged:
+def clean_documents(documents: Iterable[Document]) -> Cleaned:
     """Read all documents once; those without text can answer nothing."""
     kept, rejected = TableFile(DOCUMENT_SCHEMA), TableFile(REJECTED_SCHEMA)
     count = 0
@@ -101,7 +101,7 @@ def judge_documents(documents: Iterable[Document]) -> Judged:
             rejected.add(document.file, document.row, reason, None, _excerpt(text))
         else:
             kept.add(document.id, text.strip(), text_key(text))
-    return Judged(kept.table(), rejected.table(), count)
+    return Cleaned(kept.table(), rejected.table(), count)
 
 
 def normalize(text: str) -> str:

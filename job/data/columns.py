@@ -28,7 +28,8 @@ class ColumnChoice:
 def choose_columns(fields: Mapping[str, Any], wanted: Columns | None, source: str) -> ColumnChoice:
     """Choose from a first row's fields; explicit names win over found ones.
 
-    `wanted` is None where the spec cannot name any, as for a probe; negatives are not looked for.
+    `wanted` is None where the spec cannot name columns, as for out-of-domain data: negatives are
+    not looked for there.
     """
     names = _named(fields)
     explicit = wanted or Columns(negatives=())

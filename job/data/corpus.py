@@ -38,7 +38,7 @@ def build_corpus(rows: Rows, keys: KeyArray) -> tuple[Corpus, IntArray]:
 
     The second value gives each row's document position.
     """
-    given, pairs, negatives = rows.documents.kept, rows.judged.kept, _negatives(rows)
+    given, pairs, negatives = rows.documents.kept, rows.cleaned.kept, _negatives(rows)
     every_key = [given["key"].to_numpy(), keys, negatives["key"].to_numpy()]
     # Equal texts are one document; it is known by the id it was first seen with.
     distinct, first = np.unique(np.concatenate(every_key), return_index=True)
@@ -62,7 +62,7 @@ def numbered_ids(prefix: str, numbers: IntArray) -> pa.Array:
 
 def _negatives(rows: Rows) -> pa.Table:
     found = TableFile(DOCUMENT_SCHEMA)
-    column = rows.judged.kept["negatives"]
+    column = rows.cleaned.kept["negatives"]
     for number, texts in zip(rows.numbers, column_values(column), strict=True):
         for position, text in enumerate(texts):
             found.add(f"n{number:08d}-{position}", text, text_key(text))

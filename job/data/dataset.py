@@ -124,15 +124,15 @@ def inspect_dataset(spec: DataSpec, channels: Channels, protocol: str = "grouped
 
 def _facts(rows: Rows, grouping: Grouping, codes: IntArray, spec: DataSpec) -> dict[str, Any]:
     used, groups = codes != splits.UNDECIDED, grouping.groups
-    contexts = rows.judged.kept["positive_key"].to_numpy()
+    contexts = rows.cleaned.kept["positive_key"].to_numpy()
     counts = np.unique(contexts[used], return_counts=True)[1]
     at_random = splits.random_split_share(contexts, spec.test_fraction, spec.seed)
     return {
         "source": rows.source,
         "columns": rows.columns,
-        "rows": rows.judged.rows,
+        "rows": rows.cleaned.rows,
         "used": int(used.sum()),
-        "dropped": count_reasons(rows.judged.rejected),
+        "dropped": count_reasons(rows.cleaned.rejected),
         "dropped_documents": count_reasons(rows.documents.rejected),
         "splits": {name: int((codes == n).sum()) for n, name in enumerate(splits.SPLIT_NAMES)},
         "duplicates": {
@@ -151,7 +151,7 @@ def _facts(rows: Rows, grouping: Grouping, codes: IntArray, spec: DataSpec) -> d
 
 
 def _build(rows: Rows, grouping: Grouping, codes: IntArray, facts: dict[str, Any]) -> Dataset:
-    pairs = rows.judged.kept
+    pairs = rows.cleaned.kept
     corpus, positions = build_corpus(rows, grouping.document_keys)
     ids = _query_ids(pairs, rows.numbers)
     table = pairs.select(["anchor", "positive", "negatives"]).add_column(0, "id", ids)
@@ -175,7 +175,7 @@ def _build(rows: Rows, grouping: Grouping, codes: IntArray, facts: dict[str, Any
         test=evaluated[1],
         validation_pairs=tables[1],
         test_pairs=tables[2],
-        rejected=one_table([rows.judged.rejected, rows.documents.rejected]),
+        rejected=one_table([rows.cleaned.rejected, rows.documents.rejected]),
         facts=facts,
     )
 
@@ -191,7 +191,7 @@ def _queries(rows: Rows, grouping: Grouping, positions: IntArray, part: IntArray
     size = int(positions.max(initial=0)) + 1
     relevant = np.divmod(np.unique(rank[inverse] * size + positions[part]), size)
     rows_of_queries = part[first[order]]
-    pairs = rows.judged.kept.select(["anchor", "query_id", "group"]).take(rows_of_queries)
+    pairs = rows.cleaned.kept.select(["anchor", "query_id", "group"]).take(rows_of_queries)
     return Queries(
         ids=_query_ids(pairs, rows.numbers[rows_of_queries]),
         texts=one_array(pairs["anchor"]),

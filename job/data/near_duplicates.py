@@ -98,8 +98,8 @@ def near_duplicates(texts_by_key: Mapping[int, str], threshold: float) -> Iterat
     """
     keys = np.fromiter(texts_by_key, np.uint64, len(texts_by_key))
     bands = _bands(texts_by_key, threshold)
-    alike = _in_company(bands)
-    keys, index = keys[alike], _Index([band[alike] for band in bands])
+    neighbors = _in_company(bands)
+    keys, index = keys[neighbors], _Index([band[neighbors] for band in bands])
     for number, key in enumerate(keys.tolist()):
         candidates = index.query(number)
         words = shingles(texts_by_key[key]) if candidates else set()

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from job.core.errors import DataError, SpecError
-from job.data.cleaning import Judged, judge_documents, judge_rows, text_key
+from job.data.cleaning import Cleaned, clean_documents, clean_rows, text_key
 from job.data.dataset import Corpus, Dataset, Queries, build_search
 from job.data.rows import Channels, Rows
 from job.data.sources import open_source
@@ -17,7 +17,7 @@ TEXTS = ("anchor", "positive")
 
 
 @dataclass(frozen=True)
-class Probe:
+class OutOfDomain:
     """Questions of another domain, searched for among the contexts of all of them."""
 
     source: str
@@ -27,44 +27,46 @@ class Probe:
     left_out: int
 
 
-def load_probe(spec: JobSpec, channels: Channels, dataset: Dataset) -> Probe | None:
-    """Read what the channel `probe` or `evaluation.probe` names; nothing where neither is given.
+def load_out_of_domain(spec: JobSpec, channels: Channels, dataset: Dataset) -> OutOfDomain | None:
+    """Read the channel `out_of_domain` or what `evaluation.out_of_domain` names; else nothing.
 
     `dataset` is the job's own data: rows that share a text with it are left out.
     Raises `DataError` where less is left than a test set must have.
     """
-    named = spec.evaluation.probe
-    place = str(channels["probe"]) if "probe" in channels else named
+    named = spec.evaluation.out_of_domain
+    place = str(channels["out_of_domain"]) if "out_of_domain" in channels else named
     if place is None:
         return None
     own = spec.data.source
     if named and own and (named == own or Path(named).resolve() == Path(own).resolve()):
-        msg = f"`evaluation.probe` is `{named}`, the job's own data, which cannot show what was "
-        raise SpecError(msg + "forgotten. Name data of another domain.")
-    found = open_source(place, spec.data, "probe")
+        msg = f"`evaluation.out_of_domain` is `{named}`, the job's own data, which cannot show "
+        raise SpecError(msg + "what was forgotten. Name data of another domain.")
+    found = open_source(place, spec.data, "out_of_domain")
     # Marked as of one split: its authors' splits are no matter here.
-    judged = judge_rows(found.rows, spec.data.min_characters, "test")
+    cleaned = clean_rows(found.rows, spec.data.min_characters, "test")
     # Rows that share no text with the job's own data, of whatever split.
     columns = [table[name] for table in dataset.tables for name in TEXTS]
     known = np.array([text_key(t) for c in columns for t in column_values(c)], np.uint64)
-    shared = [np.isin(judged.kept[f"{name}_key"].to_numpy(), known) for name in TEXTS]
+    shared = [np.isin(cleaned.kept[f"{name}_key"].to_numpy(), known) for name in TEXTS]
     others = np.flatnonzero(~np.logical_or(*shared))
-    left_out = len(judged.kept) - len(others)
+    left_out = len(cleaned.kept) - len(others)
     drawn = np.random.default_rng(spec.data.seed).permutation(others)
-    numbers = np.sort(drawn[: spec.evaluation.probe_limit])
-    judged = replace(judged, kept=judged.kept.take(numbers))
-    source = named or "channel probe"
-    _require_enough(source, judged, left_out, spec)
-    # The drawn contexts alone are searched: a probe of a large collection costs no more.
-    rows = Rows(source, found.columns, judged, judge_documents(()), numbers)
-    return Probe(source, *build_search(rows, spec.data.near_duplicate_threshold), left_out)
+    numbers = np.sort(drawn[: spec.evaluation.out_of_domain_limit])
+    cleaned = replace(cleaned, kept=cleaned.kept.take(numbers))
+    source = named or "channel out_of_domain"
+    _require_enough(source, cleaned, left_out, spec)
+    # The drawn contexts alone are searched: a large collection costs no more.
+    rows = Rows(source, found.columns, cleaned, clean_documents(()), numbers)
+    return OutOfDomain(source, *build_search(rows, spec.data.near_duplicate_threshold), left_out)
 
 
-def _require_enough(source: str, judged: Judged, left_out: int, spec: JobSpec) -> None:
+def _require_enough(source: str, cleaned: Cleaned, left_out: int, spec: JobSpec) -> None:
     needed = spec.data.min_test_queries
-    queries = len(np.unique(judged.kept["anchor_key"].to_numpy()))
+    queries = len(np.unique(cleaned.kept["anchor_key"].to_numpy()))
     if queries < needed:
-        msg = f"`{source}` (`evaluation.probe`) leaves {queries} queries of {judged.rows} rows "
-        msg += f"({left_out} are in the job's own data); at least {needed} are needed to prove "
-        advice = "bring more rows, or set `evaluation.probe_limit` or `data.min_test_queries`"
+        msg = f"`{source}` (`evaluation.out_of_domain`) leaves {queries} queries of "
+        msg += f"{cleaned.rows} rows ({left_out} are in the job's own data); at least {needed} are needed to prove "
+        advice = (
+            "bring more rows, or set `evaluation.out_of_domain_limit` or `data.min_test_queries`"
+        )
         raise DataError(msg + f"anything; {advice}.")

@@ -14,11 +14,11 @@ from job.core.errors import DataError, SpecError
 from job.data import splits
 from job.data.cleaning import (
     PAIR_FACTOR,
-    Judged,
+    Cleaned,
+    clean_documents,
+    clean_rows,
     count_reasons,
     joined,
-    judge_documents,
-    judge_rows,
     pair_key,
     text_key,
 )
@@ -36,8 +36,8 @@ class Rows:
 
     source: str
     columns: dict[str, Any]
-    judged: Judged
-    documents: Judged
+    cleaned: Cleaned
+    documents: Cleaned
     numbers: IntArray
 
 
@@ -48,24 +48,26 @@ def collect_rows(spec: DataSpec, channels: Channels) -> Rows:
     names = {"data": spec.source} | spec.model_dump(include={"validation", "test", "corpus"})
     names |= {key: str(folder) for key, folder in channels.items() if key in names}
     main = open_source(str(names["data"]), spec)
-    documents = [judge_documents(main.documents)]
+    documents = [clean_documents(main.documents)]
     if names["corpus"]:
-        documents.append(judge_documents(open_documents(names["corpus"])))
-    parts = [judge_rows(main.rows, spec.min_characters)]
+        documents.append(clean_documents(open_documents(names["corpus"])))
+    parts = [clean_rows(main.rows, spec.min_characters)]
     for split in ("validation", "test"):
         if name := names[split]:
             more = open_source(name, spec, split)
-            documents.append(judge_documents(more.documents))
+            documents.append(clean_documents(more.documents))
             rows = (row for row in more.rows if row.split in (None, split))
-            parts.append(judge_rows(rows, spec.min_characters, split))
-    judged = joined(parts)
-    if not len(judged.kept):
-        dropped = count_reasons(judged.rejected).items()
+            parts.append(clean_rows(rows, spec.min_characters, split))
+    cleaned = joined(parts)
+    if not len(cleaned.kept):
+        dropped = count_reasons(cleaned.rejected).items()
         why = "; ".join(f"{reason}: {found['rows']}" for reason, found in dropped)
-        msg = f"`{typed}` has {judged.rows} rows and none can be used ({why or 'none is relevant'})"
+        msg = (
+            f"`{typed}` has {cleaned.rows} rows and none can be used ({why or 'none is relevant'})"
+        )
         raise DataError(msg + ". Correct them, or name their columns in `data.columns`.")
-    judged = replace(judged, kept=_distinct_query_ids(_true_negatives(judged.kept)))
-    return Rows(typed, main.columns, judged, joined(documents), np.arange(len(judged.kept)))
+    cleaned = replace(cleaned, kept=_distinct_query_ids(_true_negatives(cleaned.kept)))
+    return Rows(typed, main.columns, cleaned, joined(documents), np.arange(len(cleaned.kept)))
 
 
 def require_data(spec: DataSpec, channels: Channels) -> None:
@@ -119,14 +121,14 @@ def _with_column(
 
 def sample_rows(rows: Rows, spec: DataSpec) -> Rows:
     """Draw `data.limit` of the rows that are not of a given test or validation set."""
-    pairs = rows.judged.kept
+    pairs = rows.cleaned.kept
     drawable = np.flatnonzero(~np.isin(decided_codes(pairs), (splits.VALIDATION, splits.TEST)))
     if spec.limit is None or spec.limit >= len(drawable):
         return rows
     drawn = np.random.default_rng(spec.seed).permutation(drawable)[: spec.limit]
     kept = np.sort(np.concatenate([drawn, np.setdiff1d(rows.numbers, drawable)]))
-    judged = replace(rows.judged, kept=rows_on_disk(pairs, kept))
-    return replace(rows, judged=judged, numbers=rows.numbers[kept])
+    cleaned = replace(rows.cleaned, kept=rows_on_disk(pairs, kept))
+    return replace(rows, cleaned=cleaned, numbers=rows.numbers[kept])
 
 
 def decided_codes(pairs: pa.Table) -> IntArray:
@@ -148,7 +150,7 @@ class Grouping:
 
 def group_texts(rows: Rows, threshold: float | None) -> Grouping:
     """Group rows by what their texts share."""
-    pairs = rows.judged.kept
+    pairs = rows.cleaned.kept
     keys = [pairs["anchor_key"].to_numpy(), pairs["positive_key"].to_numpy()]
     texts = KeyedTexts(keys, [pairs["anchor"], pairs["positive"]])
     return Grouping(keys[0], keys[1], group_rows(keys, texts, threshold))
@@ -159,20 +161,20 @@ def stand_alone(rows: Rows) -> tuple[Rows, Grouping]:
 
     What several rows would share is dropped: their source's query ids and documents.
     """
-    pairs, documents = rows.judged.kept, rows.documents.kept
+    pairs, documents = rows.cleaned.kept, rows.documents.kept
     nulls = pa.nulls(len(pairs), pa.large_string())
     at = pairs.schema.get_field_index("query_id")
-    judged = replace(rows.judged, kept=pairs.set_column(at, "query_id", nulls))
+    cleaned = replace(rows.cleaned, kept=pairs.set_column(at, "query_id", nulls))
     others = ~np.isin(documents["key"].to_numpy(), pairs["positive_key"].to_numpy())
     kept = replace(rows.documents, kept=rows_on_disk(documents, np.flatnonzero(others)))
     own = np.arange(len(pairs), dtype=np.uint64)
     grouping = Grouping(own, own, Groups(own.astype(np.int64), 0, 0))
-    return replace(rows, judged=judged, documents=kept), grouping
+    return replace(rows, cleaned=cleaned, documents=kept), grouping
 
 
 def split_codes(rows: Rows, grouping: Grouping, spec: DataSpec) -> IntArray:
     """Split the rows; those of `-1` are left out since their question is in a given test set."""
-    decided = decided_codes(rows.judged.kept)
+    decided = decided_codes(rows.cleaned.kept)
     fractions = (spec.validation_fraction, spec.test_fraction)
     # Before dividing, so that the shares are those of the rows that stay.
     trained = np.where(decided == splits.UNDECIDED, splits.TRAIN, decided)

@@ -64,10 +64,10 @@ def open_source(name: str, spec: DataSpec, role: str = "data") -> Source:
     """Open pairs by path or `builtin:` name; reading starts when the rows are asked for.
 
     `role` is that of a channel: where `data` lacks the group's column, that is an error; where a
-    validation or test set does, its groups are null. Of a probe only questions and contexts are
-    read, found by their names: `data.columns` describes the data.
+    validation or test set does, its groups are null. Of another domain only questions and contexts
+    are read, found by their names: `data.columns` describes the data.
     """
-    group = None if role == "probe" else spec.columns.group
+    group = None if role == "out_of_domain" else spec.columns.group
     required = group if role == "data" else None
     if name.startswith("builtin:"):
         if name != BUILTIN_DOCS:
@@ -79,7 +79,9 @@ def open_source(name: str, spec: DataSpec, role: str = "data") -> Source:
     path = _existing(name, f"`{name}` {missing}. Check the spelling.")
     if is_beir(path):
         return _from_beir(path, group, required)
-    wanted = None if role == "probe" else spec.columns.model_copy(update={"group": required})
+    wanted = (
+        None if role == "out_of_domain" else spec.columns.model_copy(update={"group": required})
+    )
     return _from_records(name, read_records(path), wanted, group)
 
 

@@ -10,12 +10,12 @@ from job.core.formatting import change, format_p, interval
 from job.data.cleaning import text_key
 from job.data.corpus import numbered_ids
 from job.data.dataset import Corpus, Dataset, Queries
-from job.data.out_of_domain import load_probe
+from job.data.out_of_domain import load_out_of_domain
 from job.data.rows import Channels
 from job.evaluation.evaluate import Dimensions, score
 from job.evaluation.metrics import METRIC, Scores
+from job.evaluation.results import AuxiliaryTest as Results
 from job.evaluation.results import Both, Lift
-from job.evaluation.results import SideTest as Results
 from job.evaluation.significance import GroupedQueries
 from job.model.encoder import Model, Prompts
 from job.spec.schema import JobSpec
@@ -31,7 +31,7 @@ OTHER_RULES = (
 
 
 @dataclass(frozen=True)
-class SideTest:
+class AuxiliaryTest:
     source: str
     queries: Queries
     corpus: Corpus
@@ -82,17 +82,21 @@ class SideTest:
         return f"went from {before:.3f} to {after:.3f}, {numbers}: {verdict}."
 
 
-def side_tests(spec: JobSpec, channels: Channels, dataset: Dataset) -> dict[str, SideTest]:
-    """Prepare those that the spec asks for: `probe`, `article`."""
+def auxiliary_tests(
+    spec: JobSpec, channels: Channels, dataset: Dataset
+) -> dict[str, AuxiliaryTest]:
+    """Prepare those that the spec asks for: `out_of_domain`, `article`."""
     tests = {}
-    if probe := load_probe(spec, channels, dataset):
-        opening = f"On {probe.source}, which was not trained on,"
-        found = (probe.source, probe.queries, probe.corpus)
-        tests["probe"] = SideTest(*found, opening, FORGETTING, left_out=probe.left_out)
+    if out_of_domain := load_out_of_domain(spec, channels, dataset):
+        opening = f"On {out_of_domain.source}, which was not trained on,"
+        found = (out_of_domain.source, out_of_domain.queries, out_of_domain.corpus)
+        tests["out_of_domain"] = AuxiliaryTest(
+            *found, opening, FORGETTING, left_out=out_of_domain.left_out
+        )
     if spec.evaluation.protocol == "both":
         opening = "By the article's rules (each row's context a document of its own, no prompts)"
         found = (str(dataset.facts["source"]), *article_test(dataset))
-        tests["article"] = SideTest(*found, opening, OTHER_RULES, Prompts())
+        tests["article"] = AuxiliaryTest(*found, opening, OTHER_RULES, Prompts())
     return tests
 
 

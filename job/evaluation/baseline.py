@@ -8,7 +8,7 @@ from torch import Tensor
 
 from job.data.dataset import Dataset
 from job.distributed.process_group import from_rank_zero, is_rank_zero
-from job.evaluation.auxiliary import SideTest
+from job.evaluation.auxiliary import AuxiliaryTest
 from job.evaluation.cache import load_scores, save_scores
 from job.evaluation.evaluate import (
     NO_SCORES,
@@ -84,7 +84,7 @@ def score_base(
     dataset: Dataset,
     dimensions: Dimensions,
     spec: JobSpec,
-    others: Mapping[str, SideTest] | None = None,
+    others: Mapping[str, AuxiliaryTest] | None = None,
 ) -> Baseline:
     """Choose the base model's stronger prompts on validation, then score it on the test set."""
     main, batch_size = dimensions.main, spec.evaluation.batch_size
@@ -136,7 +136,7 @@ def _tuned_prompts(choice: PromptChoice, spec: JobSpec) -> Prompts:
     return choice.documented if explicit else choice.used
 
 
-def keep_baseline(base: Baseline, path: Path) -> None:
+def save_baseline(base: Baseline, path: Path) -> None:
     """Keep the scores for the next start of this run; the vectors are too large for that."""
     scores = {"bm25": base.bm25}
     scores |= {f"test/{d}": found["float32"] for d, found in base.test.items()}
@@ -146,7 +146,7 @@ def keep_baseline(base: Baseline, path: Path) -> None:
     save_scores(path, scores, {"with": choice.with_prompts, "without": choice.without_prompts})
 
 
-def kept_baseline(
+def load_baseline(
     path: Path, model: Model, dataset: Dataset, dimensions: Dimensions, spec: JobSpec
 ) -> Baseline | None:
     """Take up what an earlier start of this run has scored, if it came so far."""

@@ -26,7 +26,7 @@ QUESTION_WORDS = ("what", "how", "who", "which", "when", "where", "why")
 YES_OR_NO = ("is", "are", "was", "were", "do", "does", "did", "can", "has", "have", "will")
 
 
-def look_where(
+def analyze_errors(
     queries: Queries,
     corpus: Corpus,
     base: Scores,
@@ -42,18 +42,18 @@ def look_where(
         return [_example(int(i), queries, corpus, base, tuned) for i in chosen[:SHOWN]]
 
     lost = order[::-1]
-    unfound = np.flatnonzero((base.rank == 0) & (tuned.rank == 0) & (bm25.rank == 0))
+    not_found = np.flatnonzero((base.rank == 0) & (tuned.rank == 0) & (bm25.rank == 0))
     return ErrorAnalysis(
         gained=examples(order[lifts[order] > EPSILON]),
         lost=examples(lost[lifts[lost] < -EPSILON]),
-        suspects=examples(unfound),
-        slices=[
+        suspected_label_errors=examples(not_found),
+        segments=[
             _slice(by, name, members, queries.groups, base.metrics[METRIC], tuned.metrics[METRIC])
             for by, name, members in _kinds(queries, corpus, group_column)
             if len(members) >= SLICE_AT_LEAST
         ],
         hubs=_hubs(queries, corpus, base, tuned),
-        unfound=len(unfound),
+        not_found=len(not_found),
     )
 
 

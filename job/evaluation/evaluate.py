@@ -11,7 +11,7 @@ from job.core.errors import SpecError
 from job.data.dataset import Corpus, Queries
 from job.distributed import process_group
 from job.evaluation.bm25 import rank_bm25
-from job.evaluation.metrics import METRIC, IntArray, Scores, judge
+from job.evaluation.metrics import METRIC, IntArray, Scores, compute_metrics
 from job.evaluation.quantization import BITS, bytes_per_vector, rank
 from job.model.encoder import Model
 from job.runtime.oom import retry_on_oom
@@ -153,7 +153,7 @@ def score_vectors(
         return {}
     found = rank(vectors.queries, vectors.corpus, dimensions, precisions, vectors.device)
     return {
-        dimension: {name: judge(ranked, queries) for name, ranked in by_name.items()}
+        dimension: {name: compute_metrics(ranked, queries) for name, ranked in by_name.items()}
         for dimension, by_name in found.items()
     }
 
@@ -175,7 +175,7 @@ def score_bm25(queries: Queries, corpus: Corpus) -> Scores:
     if not process_group.is_rank_zero():
         return NO_SCORES
     ranked, found = rank_bm25(corpus.texts, queries.texts)
-    return judge(ranked, queries, found)
+    return compute_metrics(ranked, queries, found)
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ CANDIDATES = 2**22
 
 
 @dataclass(frozen=True)
-class Chosen:
+class RowSubset:
     """Chosen rows of a matrix that is too large to be copied."""
 
     vectors: "Matrix"
@@ -40,11 +40,11 @@ class Chosen:
 
 
 # What is read in slices: vectors, mapped or not, or chosen ones.
-Matrix: TypeAlias = torch.Tensor | Chosen
+Matrix: TypeAlias = torch.Tensor | RowSubset
 
 
 @dataclass(frozen=True)
-class Directions:
+class Transform:
     """Vectors cut to their first components (None: all), of length 1: products are cosines.
 
     That is what a search multiplies in place of queries and documents, and how deep it is.
@@ -57,7 +57,7 @@ class Directions:
         return normalize(vectors[:, : self.dimension].float(), dim=1)
 
 
-class Found(NamedTuple):
+class SearchResult(NamedTuple):
     """Scores and positions of the best documents, best first: (n_queries, ≤ depth) each."""
 
     scores: torch.Tensor
@@ -65,8 +65,8 @@ class Found(NamedTuple):
 
 
 def search(
-    queries: Matrix, corpus: Matrix, views: Sequence[Directions], device: str = "cpu"
-) -> list[Found]:
+    queries: Matrix, corpus: Matrix, views: Sequence[Transform], device: str = "cpu"
+) -> list[SearchResult]:
     """Search once by each view; they share one reading of the corpus. Results are on the CPU.
 
     Scores are float32, also within an autocast block, as the trainer's evaluation is one.
@@ -82,11 +82,11 @@ def search(
 
 
 def _search_by_some(
-    queries: torch.Tensor, corpus: Matrix, views: Sequence[Directions]
-) -> list[Found]:
+    queries: torch.Tensor, corpus: Matrix, views: Sequence[Transform]
+) -> list[SearchResult]:
     blocks = torch.split(queries, max(1, CHUNK // min(TILE, len(corpus))))
     asked = [[view.of(block) for block in blocks] for view in views]
-    best: list[list[Found]] = [[] for _ in views]
+    best: list[list[SearchResult]] = [[] for _ in views]
     for first, tile in tiles(corpus, queries.device):
         for number, view in enumerate(views):
             documents = view.of(tile)
@@ -105,21 +105,21 @@ def tiles(corpus: Matrix, device: torch.device | str) -> Iterator[tuple[int, tor
         yield first, corpus[first : first + TILE].to(device)
 
 
-def _joined(parts: Sequence[Found]) -> Found:
-    return Found(*(torch.cat(column).cpu() for column in zip(*parts, strict=True)))
+def _joined(parts: Sequence[SearchResult]) -> SearchResult:
+    return SearchResult(*(torch.cat(column).cpu() for column in zip(*parts, strict=True)))
 
 
-def _update(old: Found, scores: torch.Tensor, first: int, depth: int) -> Found:
+def _update(old: SearchResult, scores: torch.Tensor, first: int, depth: int) -> SearchResult:
     """Let the next documents compete with the best so far; the first has the position `first`."""
     new = best_of(scores, depth, above=old.scores[:, -1])
     both = torch.cat([old.scores, new.scores], dim=1)
     positions = torch.cat([old.positions, new.positions + first], dim=1)
     # Stable: equal scores are in the order of their positions already.
     order = both.argsort(dim=1, descending=True, stable=True)[:, :depth]
-    return Found(both.gather(1, order), positions.gather(1, order))
+    return SearchResult(both.gather(1, order), positions.gather(1, order))
 
 
-def best_of(scores: torch.Tensor, depth: int, above: torch.Tensor | None = None) -> Found:
+def best_of(scores: torch.Tensor, depth: int, above: torch.Tensor | None = None) -> SearchResult:
     """Rank a block of scores, (n_queries, n_documents).
 
     Of scores that do not exceed `above`, (n_queries,), any are taken: they will not be kept.
@@ -138,7 +138,7 @@ def best_of(scores: torch.Tensor, depth: int, above: torch.Tensor | None = None)
     positions = positions.sort(dim=1).values
     values = scores.gather(1, positions)
     order = values.argsort(dim=1, descending=True, stable=True)
-    return Found(values.gather(1, order), positions.gather(1, order))
+    return SearchResult(values.gather(1, order), positions.gather(1, order))
 
 
 def _first_of_equals(scores: torch.Tensor, last: torch.Tensor, depth: int) -> torch.Tensor:

@@ -8,7 +8,15 @@ import numpy as np
 
 from job.core.formatting import change, format_p, interval
 from job.data.dataset import Queries
-from job.evaluation.metrics import DEPTH, METRIC, ByVector, FloatArray, IntArray, Scores, judge
+from job.evaluation.metrics import (
+    DEPTH,
+    METRIC,
+    ByVector,
+    FloatArray,
+    IntArray,
+    Scores,
+    compute_metrics,
+)
 from job.evaluation.results import Both, FusedLift, Fusion, Lift
 from job.evaluation.significance import GroupedQueries
 
@@ -28,7 +36,7 @@ def hybrid_search(
 ) -> Fusion:
     """Fuse BM25 with both models at every dimension, and compare."""
     before, after = (
-        {d: judge(fuse(bm25, found["float32"]), queries) for d, found in scores.items()}
+        {d: compute_metrics(fuse(bm25, found["float32"]), queries) for d, found in scores.items()}
         for scores in (base, tuned)
     )
 

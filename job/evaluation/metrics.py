@@ -57,7 +57,7 @@ class Scores:
 ByVector: TypeAlias = Mapping[int, Mapping[str, Scores]]
 
 
-def judge(ranked: IntArray, queries: Queries, found: IntArray | None = None) -> Scores:
+def compute_metrics(ranked: IntArray, queries: Queries, found: IntArray | None = None) -> Scores:
     """Compute every metric of ranked corpus positions, (n_queries, depth)."""
     hits = _hits(ranked, queries)
     relevant = np.diff(queries.offsets)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from job.core.formatting import RESCORED
-from job.evaluation.exact_search import Directions, search, tiles
+from job.evaluation.exact_search import Transform, search, tiles
 from job.evaluation.metrics import DEPTH, IntArray
 
 # Bits that a component of a stored vector takes.
@@ -33,7 +33,7 @@ def bytes_per_vector(dimension: int, precision: str) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Codes(Directions):
+class Codes(Transform):
     """Vectors cut, normalized and quantized, in this order, to what the library makes of them.
 
     What is cut off a unit vector leaves a shorter one, the ranges of int8 must be those of the
@@ -77,7 +77,7 @@ def rank(
     wanted = [name for name in BITS if name in precisions and name != "float32"]
     # Calibrated on the corpus, as one that is deployed would be.
     ranges = _ranges(corpus, dimensions, device) if wanted else {}
-    units = [Directions(dimension) for dimension in dimensions]
+    units = [Transform(dimension) for dimension in dimensions]
     codes = [
         Codes(dimension=d, precision=name, ranges=ranges[d]) for d in dimensions for name in wanted
     ]
@@ -100,7 +100,7 @@ def _ranges(
     found: dict[int, torch.Tensor] = {}
     for _, tile in tiles(corpus, device):
         for dimension in dimensions:
-            ends = torch.stack(Directions(dimension).of(tile).aminmax(dim=0)).cpu()
+            ends = torch.stack(Transform(dimension).of(tile).aminmax(dim=0)).cpu()
             seen = torch.cat([found.get(dimension, ends), ends])
             found[dimension] = torch.stack(seen.aminmax(dim=0))
     return found
@@ -117,7 +117,7 @@ def _rescore(found: IntArray, view: Codes, queries: torch.Tensor, corpus: torch.
         block = candidates[start : start + rows]
         documents = corpus[:, :dimension][torch.from_numpy(block.ravel())]
         codes = view.of(documents).double().numpy().reshape(len(block), count, dimension)
-        weights = Directions(dimension).of(queries[start : start + rows]).cpu().double().numpy()
+        weights = Transform(dimension).of(queries[start : start + rows]).cpu().double().numpy()
         if view.precision == "int8":
             # An int8 code stands for `start + step * (code + 128)`: all but the steps is the same
             # for every document. Signs need no more than the query itself.

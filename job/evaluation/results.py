@@ -130,7 +130,7 @@ class Fusion(Part):
     sentence: str
 
 
-class SideTest(Part):
+class AuxiliaryTest(Part):
     """Another test of both models, by dimension."""
 
     source: str
@@ -184,11 +184,11 @@ class ErrorAnalysis(Part):
     gained: list[Example]
     lost: list[Example]
     # Suspected label errors: neither model, nor BM25, finds an answer among the first hundred.
-    suspects: list[Example]
-    slices: list[Segment]
+    suspected_label_errors: list[Example]
+    segments: list[Segment]
     hubs: list[Hub]
     # All of those of which `suspects` are the first.
-    unfound: int
+    not_found: int
 
 
 class TruncatedTexts(Part):

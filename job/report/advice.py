@@ -93,12 +93,12 @@ def _lexical(report: Report) -> Iterator[Finding]:
 
 
 def _data(report: Report) -> Iterator[Finding]:
-    data, unfound = report.data, report.where.unfound
+    data, not_found = report.data, report.error_analysis.not_found
     queries, documents = data.queries["test"], data.truncation.documents
-    if unfound >= MANY_UNFOUND * queries:
+    if not_found >= MANY_UNFOUND * queries:
         yield Finding(
-            finding=f"The answers of {unfound} of {queries} test queries "
-            f"({share(unfound / queries)}) are found by nothing: neither model, nor BM25, has "
+            finding=f"The answers of {not_found} of {queries} test queries "
+            f"({share(not_found / queries)}) are found by nothing: neither model, nor BM25, has "
             "them among the first hundred.",
             do="Look at them below: wrong labels teach what is wrong, and hide what was learned.",
         )

@@ -17,6 +17,7 @@ from job.evaluation.evaluate import metric_key
 from job.evaluation.metrics import METRIC, Scores
 from job.evaluation.recommendation import frontier, recommend
 from job.evaluation.results import (
+    AuxiliaryTest,
     Both,
     Compared,
     ErrorAnalysis,
@@ -24,7 +25,6 @@ from job.evaluation.results import (
     Lift,
     Precisions,
     Quality,
-    SideTest,
     Truncation,
 )
 from job.model.device import Machine
@@ -61,10 +61,10 @@ class Results:
     tuned: Mapping[int, Mapping[str, Scores]]
     comparison: Comparison
     hybrid: Fusion
-    where: ErrorAnalysis
+    error_analysis: ErrorAnalysis
     truncation: Truncation
     # Other tests that were asked for: see `job.evaluation.auxiliary`.
-    others: Mapping[str, SideTest]
+    others: Mapping[str, AuxiliaryTest]
 
     @property
     def improved(self) -> bool:
@@ -99,8 +99,8 @@ def build_report(
             },
             "comparison": compared(comparison),
             "fusion": results.hybrid,
-            "where": results.where,
-            "probe": results.others.get("probe"),
+            "error_analysis": results.error_analysis,
+            "out_of_domain": results.others.get("out_of_domain"),
             "article": results.others.get("article"),
             "inputs": results.inputs,
             "data": {**results.dataset.facts, "truncation": results.truncation},

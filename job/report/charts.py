@@ -151,10 +151,10 @@ def _against(report: Report, width: float) -> "Figure":
 
 def _slices(report: Report, width: float) -> "Figure":
     """The lift of each kind of queries, with its interval, below one another."""
-    slices = report.where.slices[:KINDS_DRAWN]
+    segments = report.error_analysis.segments[:KINDS_DRAWN]
     row, label = (36, 0) if _is_narrow(width) else (24, 250)
-    groups = [(by, list(found)) for by, found in groupby(slices, key=lambda s: s.by)]
-    height = row * len(slices) + 34 * len(groups)
+    groups = [(by, list(found)) for by, found in groupby(segments, key=lambda s: s.by)]
+    height = row * len(segments) + 34 * len(groups)
     figure = plotting.canvas(width, height + 64)
     axes = plotting.place(figure, (label + 10, 16, 44, 48))
     edge = -(label + 10) / (width - label - 54)
@@ -220,4 +220,4 @@ def _training(report: Report, width: float) -> "Figure":
     return figure
 
 
-PLOTS = {"pareto": _pareto, "against": _against, "slices": _slices, "training": _training}
+PLOTS = {"pareto": _pareto, "against": _against, "segments": _slices, "training": _training}

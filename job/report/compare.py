@@ -87,7 +87,7 @@ class Group:
 def _settings(report: Report) -> dict[str, str]:
     """Flatten a spec; `auto` is shown as what it became."""
     settings = dict(_flat(report.spec))
-    for field, resolved in report.training.recipe.items():
+    for field, resolved in report.training.hyperparameters.items():
         settings[f"training.{field}"] = f"auto: {json.dumps(resolved.value)}"
     return settings
 

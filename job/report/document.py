@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from job.core.errors import StorageError
 from job.evaluation.results import (
     METRIC,
+    AuxiliaryTest,
     Both,
     Compared,
     ErrorAnalysis,
@@ -21,7 +22,6 @@ from job.evaluation.results import (
     Precisions,
     Recommendation,
     Scores,
-    SideTest,
     Truncation,
 )
 
@@ -112,12 +112,12 @@ class Training(Part):
     resumed_from_step: int
     # 0: the base model.
     best_step: int
-    recipe: dict[str, Resolved]
+    hyperparameters: dict[str, Resolved]
     base_validation: float
     best_validation: float
     history: list[dict[str, int | float]]
     stopped_early: str | None
-    rows_at_once: dict[str, int] | None
+    mini_batch_size: dict[str, int] | None
     tokens: dict[str, int | float | None] | None
     pairs: int
     seconds: float
@@ -171,9 +171,9 @@ class Report(Part):
     scores: Scores
     comparison: dict[str, Precisions]
     fusion: Fusion
-    where: ErrorAnalysis
-    probe: SideTest | None
-    article: SideTest | None
+    error_analysis: ErrorAnalysis
+    out_of_domain: AuxiliaryTest | None
+    article: AuxiliaryTest | None
     # By role.
     inputs: dict[str, Input]
     data: Data

@@ -40,7 +40,7 @@ def retry_on_oom(batch_size: int, work: Callable[[int], Result], what: str) -> R
 
         # Only here: while the error lives, its frames keep alive what filled the memory.
         release_memory()
-        facts = {"rows_at_once": batch_size // 2, "before": batch_size, "reason": why}
+        facts = {"mini_batch_size": batch_size // 2, "before": batch_size, "reason": why}
         warn(what, "memory ran out, going on", **facts)
         batch_size //= 2
 

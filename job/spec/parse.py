@@ -15,6 +15,13 @@ from pydantic_core import ErrorDetails
 from job.core.errors import SpecError
 from job.spec.schema import JobSpec, Section
 
+# Fields that had other names before the first release.
+RENAMED = {
+    "training.cluster": "training.hard_group_size",
+    "evaluation.probe": "evaluation.out_of_domain",
+    "evaluation.probe_limit": "evaluation.out_of_domain_limit",
+}
+
 
 def build_spec(
     document: Mapping[str, Any], assignments: Mapping[str, str] | None = None
@@ -206,6 +213,8 @@ def _explain(key: str, problems: list[ErrorDetails]) -> str:
 
 
 def _nearest(key: str) -> str:
+    if key in RENAMED:
+        return f"It is called `{RENAMED[key]}` now."
     known = {name.rsplit(".", 1)[-1]: name for name, _ in _fields()}
     leaf = key.rsplit(".", 1)[-1]
     near = (

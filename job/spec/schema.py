@@ -12,7 +12,7 @@ Size = Annotated[int, Field(ge=1, le=65_536)]
 Passes = Annotated[int, Field(ge=0, le=1000)] | Annotated[float, Field(ge=0, le=1000)]
 
 # Fields that may name a path, and what file systems allow.
-PATH_FIELDS = ("source", "validation", "test", "corpus", "base", "probe", "uri")
+PATH_FIELDS = ("source", "validation", "test", "corpus", "base", "out_of_domain", "uri")
 PATH_BYTES, NAME_BYTES = 4095, 255
 
 
@@ -156,7 +156,7 @@ class TrainingSpec(Section):
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] | None = 0.0
     """Dropout while training; `null`: what the model was trained with."""
     # Hard negatives for nothing: a point of nDCG@10 on one data set, none on another (job/LOG.md).
-    cluster: int = Field(8, ge=1, le=1024)
+    hard_group_size: int = Field(8, ge=1, le=1024)
     """Batches are filled with so many pairs at a time that the base model easily mistakes for each
     other; 1: at random."""
     # Three gain about half a point of nDCG@10, for two to three times the training (job/LOG.md).
@@ -215,11 +215,11 @@ class EvaluationSpec(Section):
     """Larger vectors are not recommended."""
     min_ndcg: float | None = Field(None, gt=0.0, le=1.0)
     """The recommended vectors reach this nDCG@10, instead of a share of the best."""
-    probe: str | None = None
+    out_of_domain: str | None = None
     """Data of another domain that base and tuned model are scored on as well: did it forget? The
     same kinds of source as `data.source`; `builtin:aws-docs` is at hand."""
-    probe_limit: int = Field(500, ge=1)
-    """Pairs of the probe, drawn with `data.seed`."""
+    out_of_domain_limit: int = Field(500, ge=1)
+    """Pairs of these, drawn with `data.seed`."""
     permutations: int = Field(10_000, ge=100, le=1_000_000)
     """Sign flips behind the p-values."""
     # Checkpoints are few and differ by points: a small search ranks them as a large one does.

@@ -7,7 +7,7 @@ from pathlib import Path
 from job.runtime.logs import tell, warn
 from job.spec.schema import JobSpec
 from job.storage.hub import Push
-from job.storage.stores import Place
+from job.storage.stores import Store
 from job.storage.workspace import MANIFEST, Workspace, check_same_spec, sha256, write_atomically
 
 
@@ -28,7 +28,7 @@ def result_files(workspace: Workspace) -> Iterator[tuple[str, Path]]:
                 yield prefix + path.relative_to(root).as_posix(), path
 
 
-def upload(workspace: Workspace, destination: Place) -> None:
+def upload(workspace: Workspace, destination: Store) -> None:
     """Put the results into their place, the report first, the model last; `complete` ends it."""
     files = dict(result_files(workspace))
     report = {name: path for name, path in files.items() if name.startswith("report/")}
@@ -38,7 +38,7 @@ def upload(workspace: Workspace, destination: Place) -> None:
     destination.put(model)
 
 
-def complete(workspace: Workspace, destination: Place) -> None:
+def complete(workspace: Workspace, destination: Store) -> None:
     """Write the manifest, which says that everything is there."""
     destination.write(MANIFEST, (workspace.results / MANIFEST).read_text("utf-8"))
 
@@ -56,7 +56,7 @@ def push_model(workspace: Workspace, push: Push, run: str, *, always: bool) -> N
     tell("hub", f"the model is in `{push.repository}`, commit {commit[:12]}, tag `{run}`")
 
 
-def claim(destination: Place, spec: JobSpec) -> None:
+def reserve(destination: Store, spec: JobSpec) -> None:
     """Refuse, before any work is done, the place of another job or one that cannot be written."""
     if (earlier := destination.read("spec.json")) is None:
         destination.write("spec.json", spec.to_json())
@@ -64,5 +64,5 @@ def claim(destination: Place, spec: JobSpec) -> None:
         check_same_spec(earlier, destination.uri, spec)
 
 
-def is_complete(destination: Place) -> bool:
+def is_complete(destination: Store) -> bool:
     return destination.read(MANIFEST) is not None

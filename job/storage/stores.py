@@ -43,16 +43,16 @@ def inside(folder: Path, name: str) -> Path:
     return path
 
 
-class LocalPlace:
-    """A folder. Every method, as those of `S3Place`, raises `StorageError` where it fails."""
+class FolderStore:
+    """A folder. Every method, as those of `S3Store`, raises `StorageError` where it fails."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.uri = str(folder)
 
-    def join(self, name: str) -> "LocalPlace":
+    def join(self, name: str) -> "FolderStore":
         """Return the place of a folder in it."""
-        return LocalPlace(self.folder / name)
+        return FolderStore(self.folder / name)
 
     def files(self) -> list[Entry]:
         """List all files below it, by name; none where it does not exist."""
@@ -104,7 +104,7 @@ class LocalPlace:
                 beside.replace(target)
 
 
-class S3Place:
+class S3Store:
     """A prefix of a bucket; `kms_key` encrypts what is written, else the bucket's rule holds."""
 
     def __init__(self, uri: str, kms_key: str | None = None) -> None:
@@ -115,8 +115,8 @@ class S3Place:
         encryption = {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": kms_key}
         self._encryption = encryption if kms_key else {}
 
-    def join(self, name: str) -> "S3Place":
-        return S3Place(f"{self.uri}/{name}", self._kms_key)
+    def join(self, name: str) -> "S3Store":
+        return S3Store(f"{self.uri}/{name}", self._kms_key)
 
     def files(self) -> list[Entry]:
         # Consoles mark a folder by an empty object that ends in a slash.
@@ -127,12 +127,12 @@ class S3Place:
             if not f["Key"].endswith("/")
         ]
 
-    def as_file(self) -> tuple["S3Place", Entry] | None:
+    def as_file(self) -> tuple["S3Store", Entry] | None:
         """Return the object with exactly this key, and the place it lies in, if there is one."""
         folder, _, name = self.uri.rpartition("/")
-        if not self.key or (found := S3Place(folder, self._kms_key)._head(name)) is None:
+        if not self.key or (found := S3Store(folder, self._kms_key)._head(name)) is None:
             return None
-        return S3Place(folder, self._kms_key), Entry(name, found["ContentLength"], found["ETag"])
+        return S3Store(folder, self._kms_key), Entry(name, found["ContentLength"], found["ETag"])
 
     def changed(self, name: str) -> datetime | None:
         found = self._head(name)
@@ -202,7 +202,7 @@ class S3Place:
             for download in running:
                 download.result()
 
-    def copy(self, source: "S3Place", names: Mapping[str, str]) -> None:
+    def copy(self, source: "S3Store", names: Mapping[str, str]) -> None:
         """Copy objects from another place within S3; `names` maps theirs to ours."""
         with s3.explained(self.uri, "written"):
             for theirs, ours in names.items():
@@ -217,12 +217,12 @@ class S3Place:
             return list(pages.paginate(**where, Delimiter=delimiter))
 
 
-Place = LocalPlace | S3Place
+Store = FolderStore | S3Store
 
 
-def open_place(uri: str, kms_key: str | None = None) -> Place:
+def open_store(uri: str, kms_key: str | None = None) -> Store:
     """Open `s3://bucket/prefix` or a local folder."""
-    return S3Place(uri, kms_key) if uri.startswith(S3) else LocalPlace(Path(uri))
+    return S3Store(uri, kms_key) if uri.startswith(S3) else FolderStore(Path(uri))
 
 
 def split_uri(uri: str) -> tuple[str, str]:

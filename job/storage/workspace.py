@@ -20,7 +20,7 @@ DEFAULT_ROOT = Path("/opt/ml")
 # SageMaker shows so many characters of output/failure and cuts the rest.
 FAILURE_CHARACTERS = 1024
 MANIFEST = "manifest.json"
-DATA_CHANNELS = ("data", "validation", "test", "corpus", "probe")
+DATA_CHANNELS = ("data", "validation", "test", "corpus", "out_of_domain")
 
 
 class Workspace:
@@ -43,11 +43,11 @@ class Workspace:
         self.logs = self.results / "logs"
         # What a resumed run needs, beside its checkpoints: the values of `auto`, what they were
         # made from, which versions of its inputs; and what it need not compute again.
-        self.recipe = self.checkpoints / "recipe.json"
-        self.origin = self.checkpoints / "origin.json"
-        self.pins = self.checkpoints / "inputs.json"
+        self.hyperparameters = self.checkpoints / "hyperparameters.json"
+        self.provenance = self.checkpoints / "provenance.json"
+        self.revisions = self.checkpoints / "inputs.json"
         self.baseline = self.checkpoints / "baseline.parquet"
-        self.lookalikes = self.checkpoints / "lookalikes.parquet"
+        self.nearest_neighbors = self.checkpoints / "nearest_neighbors.parquet"
         self.seconds = self.checkpoints / "seconds.json"
         # What the job itself brought from S3 and the Hub, by role.
         self.fetched = root / "input" / "fetched"

@@ -15,11 +15,11 @@ from job.evaluation.metrics import IntArray
 from job.storage.arrow_tables import one_array
 
 
-class LookalikeSampler(DefaultBatchSampler):
-    """Fills batches with clusters of pairs whose contexts are easily taken for each other.
+class NeighborBatchSampler(DefaultBatchSampler):
+    """Fills batches with hard groups of pairs whose contexts are easily taken for each other.
 
-    In a random batch most of the other documents are no temptation. With its lookalikes in the
-    batch a pair gets hard negatives at no cost, as their documents are embedded anyway.
+    In a random batch most of the other documents are easy to tell apart. With its nearest neighbors
+    in the batch a pair gets hard negatives at no cost, as their documents are embedded anyway.
     A batch never holds a question or a document twice.
     """
 
@@ -27,8 +27,8 @@ class LookalikeSampler(DefaultBatchSampler):
         self,
         dataset: ArrowDataset,
         pairs: TrainingPairs,
-        alike: list[IntArray],
-        cluster: int,
+        neighbors: list[IntArray],
+        hard_group_size: int,
         **options: Any,  # noqa: ANN401  the trainer's own: batch size, generator, seed
     ) -> None:
         super().__init__(dataset, **options)
@@ -36,8 +36,8 @@ class LookalikeSampler(DefaultBatchSampler):
         documents = [-1 - number for number in _numbers(pairs, "positive")]
         self._texts = list(zip(_numbers(pairs, "anchor"), documents, strict=True))
         self._groups = pairs.groups.tolist()
-        self._alike = alike
-        self._cluster = cluster
+        self._neighbors = neighbors
+        self._hard_group_size = hard_group_size
 
     def __iter__(self) -> Iterator[list[int]]:
         if self.generator is not None:
@@ -50,30 +50,30 @@ class LookalikeSampler(DefaultBatchSampler):
                 yield batch
 
     def _order(self) -> list[int]:
-        """Draw clusters at random, without replacement, and arrange them at random."""
+        """Draw hard groups at random, without replacement, and arrange them at random."""
         drawn: set[int] = set()
-        clusters = []
+        hard_groups = []
         for row in self._shuffled(len(self._texts)):
             if row not in drawn:
-                cluster = self._cluster_of(row, drawn)
-                drawn.update(cluster)
-                clusters.append(cluster)
-        return [row for number in self._shuffled(len(clusters)) for row in clusters[number]]
+                hard_group = self._hard_group_of(row, drawn)
+                drawn.update(hard_group)
+                hard_groups.append(hard_group)
+        return [row for number in self._shuffled(len(hard_groups)) for row in hard_groups[number]]
 
     def _shuffled(self, count: int) -> list[int]:
         order: list[int] = torch.randperm(count, generator=self.generator).tolist()
         return order
 
-    def _cluster_of(self, row: int, drawn: set[int]) -> list[int]:
-        """Gather a row and its lookalikes; of those that are nearly one text only the first."""
-        cluster, groups = [row], {self._groups[row]}
-        for other in self._alike[row].tolist():
-            if len(cluster) == self._cluster:
+    def _hard_group_of(self, row: int, drawn: set[int]) -> list[int]:
+        """Gather a row and its nearest neighbors; of near-duplicates only the first."""
+        hard_group, groups = [row], {self._groups[row]}
+        for other in self._neighbors[row].tolist():
+            if len(hard_group) == self._hard_group_size:
                 break
             if other not in drawn and self._groups[other] not in groups:
-                cluster.append(other)
+                hard_group.append(other)
                 groups.add(self._groups[other])
-        return cluster
+        return hard_group
 
     def _next_batch(self, waiting: deque[int]) -> list[int]:
         """Take the first rows that share no text; the others wait on, in their order."""

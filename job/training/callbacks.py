@@ -49,7 +49,7 @@ class Bar(ProgressCallback):
         """Leave the logging to the recorder."""
 
 
-class StopTogether(TrainerCallback):
+class SynchronizedStop(TrainerCallback):
     """Tells every rank of a stop signal that one of them was sent; the first of callbacks."""
 
     def __init__(self, stop: StopSignal) -> None:
@@ -107,7 +107,7 @@ class Recorder(TrainerCallback):
                 tell("validate", **where, **{key.removeprefix("eval_"): value})
 
 
-class Cadence(TrainerCallback):
+class CheckpointSchedule(TrainerCallback):
     """Asks for a checkpoint after LOST_SECONDS of work, or each `steps` steps.
 
     Writing one is timed: if it takes long, they become rarer, so that it costs at most SHARE of the

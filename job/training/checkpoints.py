@@ -21,7 +21,7 @@ SEAL = "digests.json"
 CPU_TOLERANCE, TOLERANCE = 1e-6, 5e-3
 
 
-def seal(checkpoint: Path) -> None:
+def write_checksums(checkpoint: Path) -> None:
     """Write the digest of every file of a checkpoint, which says that it is whole."""
     digests = {
         path.relative_to(checkpoint).as_posix(): sha256(path)

@@ -11,7 +11,7 @@ from job.core.errors import DataError
 from job.data.dataset import TrainingPairs
 from job.distributed.process_group import is_rank_zero
 from job.evaluation.evaluate import encode
-from job.evaluation.exact_search import TILE, Chosen, Directions, Matrix, search
+from job.evaluation.exact_search import TILE, Matrix, RowSubset, Transform, search
 from job.evaluation.metrics import IntArray
 from job.model.encoder import Model
 from job.runtime.logs import tell
@@ -20,7 +20,7 @@ from job.runtime.logs import tell
 CANDIDATES = 50
 
 
-def find_lookalikes(
+def find_nearest_neighbors(
     model: Model,
     pairs: TrainingPairs,
     margin: float,
@@ -40,14 +40,14 @@ def find_lookalikes(
         texts = pairs.table["positive"].take(pa.array(first)).combine_chunks()
         distinct: Matrix = encode(model, texts, model.prompts.document, batch_size)
     else:
-        distinct = Chosen(corpus_vectors, torch.from_numpy(documents))
+        distinct = RowSubset(corpus_vectors, torch.from_numpy(documents))
     anchors = pairs.table["anchor"].combine_chunks()
     questions = encode(model, anchors, model.prompts.query, batch_size)
     if not is_rank_zero():
         return []
-    view = Directions(depth=CANDIDATES)
+    view = Transform(depth=CANDIDATES)
     found = search(questions, distinct, [view], model.machine.device)[0]
-    own = Chosen(distinct, torch.from_numpy(numbers))
+    own = RowSubset(distinct, torch.from_numpy(numbers))
     usable = (found.scores <= margin * _products(questions, own, view)[:, None]).numpy()
     candidates = first[found.positions.numpy()]
     usable &= pairs.groups[candidates] != pairs.groups[:, None]
@@ -55,17 +55,17 @@ def find_lookalikes(
     return np.split(candidates[usable], usable.sum(axis=1).cumsum()[:-1])
 
 
-def _products(left: Matrix, right: Matrix, view: Directions) -> torch.Tensor:
+def _products(left: Matrix, right: Matrix, view: Transform) -> torch.Tensor:
     """Multiply each row with the other matrix's row of the same number: (n,)."""
     parts = (slice(start, start + TILE) for start in range(0, len(left), TILE))
     return torch.cat([(view.of(left[part]) * view.of(right[part])).sum(dim=1) for part in parts])
 
 
-def add_negatives(pairs: TrainingPairs, alike: list[IntArray], count: int) -> TrainingPairs:
+def add_negatives(pairs: TrainingPairs, neighbors: list[IntArray], count: int) -> TrainingPairs:
     """Add up to `count` hard negatives to each pair: the contexts of the rows most like it."""
     if not count:
         return pairs
-    mined = [rows[:count] for rows in alike]
+    mined = [rows[:count] for rows in neighbors]
     counts = np.array([len(rows) for rows in mined])
     tell("negatives", mined=int(counts.sum()))
     return _with_more(pairs, np.concatenate(mined), counts)

@@ -25,7 +25,7 @@ CLEARLY_WORSE, SHARE_DONE = 0.05, 0.25
 SLOWER = "lower `training.learning_rate`"
 
 
-class Sanity(TrainerCallback):
+class HealthCheck(TrainerCallback):
     """Ends such a training; `reason` says why, to be put in a sentence.
 
     The step that went wrong is not taken, and neither validated nor saved: a run that is taken up

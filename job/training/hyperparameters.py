@@ -27,7 +27,7 @@ MEMORY_SHARE = 0.6
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Hyperparameters:
     """The training's section without any `auto`, and why each such field has its value."""
 
     spec: ResolvedTraining
@@ -41,15 +41,17 @@ class Recipe:
 
     def write(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, TypeAdapter(Recipe).dump_json(self, indent=2).decode() + "\n")
+        write_atomically(
+            path, TypeAdapter(Hyperparameters).dump_json(self, indent=2).decode() + "\n"
+        )
 
 
-def read_recipe(path: Path) -> Recipe | None:
+def read_hyperparameters(path: Path) -> Hyperparameters | None:
     """Read what an interrupted run resolved: it goes on with that, on whatever machine."""
     if not path.is_file():
         return None
     try:
-        return TypeAdapter(Recipe).validate_json(path.read_bytes())
+        return TypeAdapter(Hyperparameters).validate_json(path.read_bytes())
     except ValueError:
         msg = (
             f"`{path}` is damaged, so nobody knows how the checkpoints beside it were trained; "
@@ -58,7 +60,7 @@ def read_recipe(path: Path) -> Recipe | None:
         raise TrainingError(msg) from None
 
 
-def resolve(spec: TrainingSpec, model: Model, pairs: TrainingPairs) -> Recipe:
+def resolve(spec: TrainingSpec, model: Model, pairs: TrainingPairs) -> Hyperparameters:
     """Give every `auto` its value; the memory decides the mini-batch only, never the loss."""
     chosen: dict[str, Any] = {}
     reasons: dict[str, str] = {}
@@ -77,8 +79,8 @@ def resolve(spec: TrainingSpec, model: Model, pairs: TrainingPairs) -> Recipe:
         rows, reason = mini_batch_size(share, model, pairs, spec.mined_negatives)
         chosen["mini_batch_size"], reasons["mini_batch_size"] = rows, reason
     for field, reason in reasons.items():
-        tell("recipe", **{field: chosen[field], "reason": reason})
-    return Recipe(ResolvedTraining.model_validate(spec.model_dump() | chosen), reasons)
+        tell("hyperparameters", **{field: chosen[field], "reason": reason})
+    return Hyperparameters(ResolvedTraining.model_validate(spec.model_dump() | chosen), reasons)
 
 
 def batch_size(pairs: int) -> int:

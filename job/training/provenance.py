@@ -13,10 +13,10 @@ from job.storage.workspace import Workspace, write_atomically
 # Their arithmetic and their order of random numbers are part of a training.
 PACKAGES = ("embedtune", "accelerate", "numpy", "sentence-transformers", "torch", "transformers")
 
-Origin = dict[str, Any]
+Provenance = dict[str, Any]
 
 
-def origin_of(spec: JobSpec, data: Mapping[str, str], model: str, precision: str) -> Origin:
+def provenance_of(spec: JobSpec, data: Mapping[str, str], model: str, precision: str) -> Provenance:
     """Describe a run's beginning: `data` and `model` are digests of what is read."""
     return {
         "spec": spec.model_dump(mode="json", exclude={"output"}),
@@ -27,7 +27,7 @@ def origin_of(spec: JobSpec, data: Mapping[str, str], model: str, precision: str
     }
 
 
-def claim_checkpoints(workspace: Workspace, now: Origin) -> None:
+def verify_checkpoints(workspace: Workspace, now: Provenance) -> None:
     """Refuse checkpoints that were made from something else; without any, begin afresh."""
     earlier = _read(workspace)
     if earlier == now:
@@ -38,21 +38,21 @@ def claim_checkpoints(workspace: Workspace, now: Origin) -> None:
         msg += f"{differences}. Use another `--name`, or delete that folder to train anew."
         raise TrainingError(msg)
     # What was computed before the first checkpoint does not hold any more.
-    for cached in (workspace.baseline, workspace.lookalikes, workspace.seconds):
+    for cached in (workspace.baseline, workspace.nearest_neighbors, workspace.seconds):
         cached.unlink(missing_ok=True)
     workspace.checkpoints.mkdir(parents=True, exist_ok=True)
-    write_atomically(workspace.origin, json.dumps(now, indent=2) + "\n")
+    write_atomically(workspace.provenance, json.dumps(now, indent=2) + "\n")
 
 
-def _read(workspace: Workspace) -> Origin | None:
+def _read(workspace: Workspace) -> Provenance | None:
     try:
-        found: Origin = json.loads(workspace.origin.read_text("utf-8"))
+        found: Provenance = json.loads(workspace.provenance.read_text("utf-8"))
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None
 
 
-def _differences(earlier: Origin, now: Origin) -> Iterator[str]:
+def _differences(earlier: Provenance, now: Provenance) -> Iterator[str]:
     sections = {"the data": "data", "the base model": "model", "the precision": "precision"}
     compared = {name: (earlier.get(key), now[key]) for name, key in sections.items()}
     versions = earlier.get("versions", {})

@@ -25,8 +25,8 @@ from job.spec.schema import TrainingSpec
 from job.storage.workspace import Workspace
 from job.training.callbacks import curves
 from job.training.checkpoints import checkpoint_on_each_host, restore, step_of
-from job.training.hard_negatives import add_negatives, find_lookalikes
-from job.training.hyperparameters import Recipe, read_recipe, resolve
+from job.training.hard_negatives import add_negatives, find_nearest_neighbors
+from job.training.hyperparameters import Hyperparameters, read_hyperparameters, resolve
 from job.training.padding import counted
 from job.training.trainer import PairTrainer, TrainingInputs, build_trainer
 
@@ -39,7 +39,7 @@ class Training:
     steps: int
     resumed_from_step: int
     best_step: int
-    recipe: Recipe
+    hyperparameters: Hyperparameters
     # Validation nDCG@10 at the main dimension, of the base and of the chosen model.
     base_validation: float
     best_validation: float
@@ -50,7 +50,7 @@ class Training:
     # with those of the validations.
     pairs: int = field(default=0, compare=False)
     # Texts of a column that were embedded at once: asked for, and what the memory allowed.
-    rows_at_once: dict[str, int] | None = field(default=None, compare=False)
+    mini_batch_size: dict[str, int] | None = field(default=None, compare=False)
     # Of the conductor, where there are several processes: read, and the padding beside them.
     tokens: dict[str, Any] | None = field(default=None, compare=False)
     seconds: float = field(default=0.0, compare=False)
@@ -61,7 +61,7 @@ class Training:
 
     def facts(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "model"} | {
-            "recipe": self.recipe.facts(),
+            "hyperparameters": self.hyperparameters.facts(),
             "seconds": round(self.seconds, 3),
             "pairs_per_second": round(self.pairs / self.seconds, 1) if self.seconds else None,
         }
@@ -116,26 +116,26 @@ def train(
     workspace = context.workspace
     checkpoint = checkpoint_on_each_host(workspace.checkpoints)
 
-    def resolve_once() -> Recipe:
+    def resolve_once() -> Hyperparameters:
         # A run that goes on keeps what its first start has resolved.
-        earlier = read_recipe(workspace.recipe) if checkpoint else None
-        recipe = earlier or resolve(spec, model, data.train)
-        if recipe.spec.epochs != 0:
-            recipe.write(workspace.recipe)
-        return recipe
+        earlier = read_hyperparameters(workspace.hyperparameters) if checkpoint else None
+        hyperparameters = earlier or resolve(spec, model, data.train)
+        if hyperparameters.spec.epochs != 0:
+            hyperparameters.write(workspace.hyperparameters)
+        return hyperparameters
 
-    recipe = from_rank_zero(resolve_once)
-    if recipe.spec.epochs == 0:
-        return Training(model, 0, 0, 0, recipe, validation.base, validation.base, [])
-    pairs, alike = data.train, None
-    if recipe.spec.mined_negatives or recipe.spec.cluster > 1:
-        alike = _lookalikes(
-            model, pairs, recipe.spec.negative_margin, validation.batch_size, context
+    hyperparameters = from_rank_zero(resolve_once)
+    if hyperparameters.spec.epochs == 0:
+        return Training(model, 0, 0, 0, hyperparameters, validation.base, validation.base, [])
+    pairs, neighbors = data.train, None
+    if hyperparameters.spec.mined_negatives or hyperparameters.spec.hard_group_size > 1:
+        neighbors = _nearest_neighbors(
+            model, pairs, hyperparameters.spec.negative_margin, validation.batch_size, context
         )
-        pairs = add_negatives(pairs, alike, recipe.spec.mined_negatives)
-    inputs = TrainingInputs(model, pairs, validation, recipe.spec, alike)
+        pairs = add_negatives(pairs, neighbors, hyperparameters.spec.mined_negatives)
+    inputs = TrainingInputs(model, pairs, validation, hyperparameters.spec, neighbors)
     trainer = build_trainer(inputs, workspace, context.stop, context.on_checkpoint)
-    outcome = _fit(trainer, recipe, checkpoint, context.stop)
+    outcome = _fit(trainer, hyperparameters, checkpoint, context.stop)
     best, step = float(trainer.state.best_metric or 0.0), int(trainer.state.best_global_step or 0)
     if best <= validation.base:
         return outcome
@@ -145,7 +145,10 @@ def train(
 
 
 def _fit(
-    trainer: PairTrainer, recipe: Recipe, checkpoint: Path | None, stop: StopSignal
+    trainer: PairTrainer,
+    hyperparameters: Hyperparameters,
+    checkpoint: Path | None,
+    stop: StopSignal,
 ) -> Training:
     """Train to the end, from a checkpoint on if there is one; returns what came of it so far."""
     started = time.perf_counter()
@@ -165,30 +168,30 @@ def _fit(
         state.global_step,
         resumed,
         best_step=0,
-        recipe=recipe,
+        hyperparameters=hyperparameters,
         base_validation=base,
         best_validation=base,
         history=curves(state),
         stopped_early=trainer.sanity.reason,
-        rows_at_once=halvings(inputs.rows_asked, trainer.rows_at_once),
+        mini_batch_size=halvings(inputs.rows_asked, trainer.mini_batch_size),
         tokens=tokens,
         pairs=round(passes * len(inputs.pairs)),
         seconds=seconds,
     )
 
 
-def _lookalikes(
+def _nearest_neighbors(
     model: Model, pairs: TrainingPairs, margin: float, batch_size: int, context: TrainingContext
 ) -> list[IntArray]:
-    """Find each pair's lookalikes, or take those of an earlier start.
+    """Find each pair's nearest neighbors, or take those of an earlier start.
 
     They decide the order of the data, and rounding on another machine could change them.
     """
-    path = context.workspace.lookalikes
+    path = context.workspace.nearest_neighbors
     kept = from_rank_zero(lambda: load_rows(path))
     if kept is not None:
         return kept
-    found = find_lookalikes(model, pairs, margin, batch_size, context.corpus_vectors)
+    found = find_nearest_neighbors(model, pairs, margin, batch_size, context.corpus_vectors)
     if is_rank_zero():
         save_rows(path, found)
     return from_rank_zero(lambda: found)

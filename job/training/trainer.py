@@ -32,12 +32,19 @@ from job.runtime.signals import StopSignal
 from job.spec.schema import ResolvedTraining
 from job.storage.arrow_tables import one_array
 from job.storage.workspace import Workspace
-from job.training.batching import LookalikeSampler, Shards
-from job.training.callbacks import AfterSaving, Bar, Cadence, RankSync, Recorder, StopTogether
-from job.training.checkpoints import seal
+from job.training.batching import NeighborBatchSampler, Shards
+from job.training.callbacks import (
+    AfterSaving,
+    Bar,
+    CheckpointSchedule,
+    RankSync,
+    Recorder,
+    SynchronizedStop,
+)
+from job.training.checkpoints import write_checksums
 from job.training.disk_space import CHECKPOINTS_KEPT, EnoughDisk
 from job.training.hard_negatives import fill
-from job.training.health import Sanity
+from job.training.health import HealthCheck
 from job.training.loss import matryoshka_loss
 
 
@@ -50,7 +57,7 @@ class TrainingInputs:
     validation: Validation
     spec: ResolvedTraining
     # The rows that each row's question could be taken to ask for (`job.training.hard_negatives`).
-    alike: list[IntArray] | None = None
+    neighbors: list[IntArray] | None = None
 
     @property
     def rows_asked(self) -> int:
@@ -72,17 +79,17 @@ def build_trainer(
     # The trainer's callback takes its folder from nowhere else.
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(workspace.logs / "tensorboard")
     model, spec = inputs.model, inputs.spec
-    sanity = Sanity(model, inputs.validation)
+    sanity = HealthCheck(model, inputs.validation)
     everything = [
-        StopTogether(stop),
+        SynchronizedStop(stop),
         Recorder(stop, by_steps=spec.evaluate_every != "epoch"),
-        Cadence(spec.checkpoint_steps),
+        CheckpointSchedule(spec.checkpoint_steps),
         *callbacks,
         sanity,
     ]
     if process_group.is_rank_zero():
         # Sealed before anybody else sees it.
-        everything[2:2] = [AfterSaving(seal, on_checkpoint)]
+        everything[2:2] = [AfterSaving(write_checksums, on_checkpoint)]
         everything.append(EnoughDisk(model, workspace))
     if spec.dropout is not None:
         set_dropout(model.encoder, spec.dropout)
@@ -141,9 +148,12 @@ def _arguments(
     )
     # The library wants it where there are several processes; our shards are even.
     arguments.dataloader_drop_last = False
-    if inputs.alike is not None and spec.cluster > 1:
+    if inputs.neighbors is not None and spec.hard_group_size > 1:
         arguments.batch_sampler = partial(
-            LookalikeSampler, pairs=inputs.pairs, alike=inputs.alike, cluster=spec.cluster
+            NeighborBatchSampler,
+            pairs=inputs.pairs,
+            neighbors=inputs.neighbors,
+            hard_group_size=spec.hard_group_size,
         )
     return arguments
 
@@ -153,14 +163,14 @@ class PairTrainer(SentenceTransformerTrainer):
         self,
         inputs: TrainingInputs,
         arguments: SentenceTransformerTrainingArguments,
-        sanity: Sanity,
+        sanity: HealthCheck,
         callbacks: Sequence[TrainerCallback],
     ) -> None:
         self.sanity = sanity
         self.shards: Shards | None = None
         self.inputs = inputs
         self._pairs = fill(inputs.pairs, inputs.spec.seed)
-        self.rows_at_once = inputs.rows_asked
+        self.mini_batch_size = inputs.rows_asked
         rows = training_rows(self._pairs)
         prompts = inputs.model.prompts
         by_column = {
@@ -187,9 +197,9 @@ class PairTrainer(SentenceTransformerTrainer):
             # Torch is about to call it something else.
             warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
 
-    def _loss(self, rows_at_once: int | None) -> torch.nn.Module:
+    def _loss(self, mini_batch_size: int | None) -> torch.nn.Module:
         inputs = self.inputs
-        changed = inputs.spec.model_copy(update={"mini_batch_size": rows_at_once})
+        changed = inputs.spec.model_copy(update={"mini_batch_size": mini_batch_size})
         return matryoshka_loss(inputs.model, self._pairs, inputs.validation.dimensions.all, changed)
 
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
@@ -222,11 +232,11 @@ class PairTrainer(SentenceTransformerTrainer):
         cpu, gpus = torch.get_rng_state(), torch.cuda.get_rng_state_all()
 
         def step(rows: int) -> torch.Tensor:
-            if rows < self.rows_at_once:
+            if rows < self.mini_batch_size:
                 torch.set_rng_state(cpu)
                 torch.cuda.set_rng_state_all(gpus)
                 model.zero_grad()
-                self.rows_at_once = rows
+                self.mini_batch_size = rows
                 smaller: Any = self._loss(rows).to(self.args.device)
                 self.loss = smaller
             # A pass may change its features.
@@ -240,7 +250,7 @@ class PairTrainer(SentenceTransformerTrainer):
             # The other ranks are in the midst of the same step and would wait in vain.
             loss = take(model, inputs, num_items_in_batch)
         else:
-            loss = retry_on_oom(self.rows_at_once, step, "train")
+            loss = retry_on_oom(self.mini_batch_size, step, "train")
         self.sanity.saw_loss(loss)
         return loss
 
@@ -253,8 +263,8 @@ class PairTrainer(SentenceTransformerTrainer):
             found = {metric_key(d): 0.0 for d in validation.dimensions.all}
         else:
             found = validation.score(self.inputs.model)
-        judged = {f"eval_{metric}": value for metric, value in found.items()}
-        return output._replace(metrics=(output.metrics or {}) | judged)
+        cleaned = {f"eval_{metric}": value for metric, value in found.items()}
+        return output._replace(metrics=(output.metrics or {}) | cleaned)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:  # noqa: FBT001, FBT002
         # The library's own check lets the other ranks write all but the weights.

@@ -13,7 +13,7 @@ from job.core.errors import BackendError
 from launcher.aws import sessions as aws
 from launcher.aws.pricing import price_of
 from launcher.aws.stack import DEFAULT_STACK
-from launcher.plan.checks import Missing, said
+from launcher.plan.checks import Missing, message_of
 
 if TYPE_CHECKING:
     import boto3
@@ -64,7 +64,7 @@ def identity(session: "boto3.Session") -> str:
     except BackendError as error:
         # Without an identity nothing else can be asked, whatever the reason.
         fix = "`aws sso login` or `aws configure`, until `aws sts get-caller-identity` answers"
-        raise Missing(said(error), fix) from None
+        raise Missing(message_of(error), fix) from None
 
 
 def _caller(session: "boto3.Session") -> dict[str, str]:

@@ -12,7 +12,7 @@ from launcher.plan.machine import MachineOptions
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from launcher.plan.checks import Finding
+    from launcher.plan.checks import CheckResult
 
 
 @click.command()
@@ -53,7 +53,7 @@ def doctor(job_file: Path | None, output: str | None, **options: Any) -> None:  
 
 def _examine_account(
     machine: MachineOptions, job_file: Path | None, output: str | None
-) -> "list[Finding]":
+) -> "list[CheckResult]":
     from job.core.errors import BackendError
     from job.spec.parse import build_spec, read_document
     from launcher.aws.sessions import open_session
@@ -79,7 +79,7 @@ def _bucket(output: str | None) -> str | None:
     return split_uri(uri)[0] if uri.startswith(S3) else None
 
 
-def _table(findings: "list[Finding]") -> "Table":
+def _table(findings: "list[CheckResult]") -> "Table":
     from rich.markup import escape
     from rich.table import Table
 
@@ -94,7 +94,7 @@ def _table(findings: "list[Finding]") -> "Table":
     return table
 
 
-def _steps(findings: "list[Finding]") -> list[str]:
+def _steps(findings: "list[CheckResult]") -> list[str]:
     """Number what is to be done; outside the table, where a command can be copied whole."""
     steps = [f"{finding.name}: {finding.fix}" for finding in findings if finding.fix]
     if not steps:

@@ -6,15 +6,19 @@ from pathlib import Path
 
 from job.core.errors import BackendError
 from launcher.containers import engine
-from launcher.plan.checks import Finding, Missing, NotNeeded, look, said, skipped
+from launcher.plan.checks import CheckResult, Missing, NotNeeded, message_of, run_check, skipped
 
 
-def examine_docker(image: str) -> list[Finding]:
+def examine_docker(image: str) -> list[CheckResult]:
     """Look for what a job in a container of this machine needs."""
-    findings = [look("engine", _engine)]
+    findings = [run_check("engine", _engine)]
     if findings[0].state != "ok":
         return findings + skipped(("image", "GPU"), "needs the engine")
-    return [*findings, look("image", partial(_local_image, image)), look("GPU", _gpu_runtime)]
+    return [
+        *findings,
+        run_check("image", partial(_local_image, image)),
+        run_check("GPU", _gpu_runtime),
+    ]
 
 
 def _engine() -> str:
@@ -22,7 +26,7 @@ def _engine() -> str:
         version = engine.docker("version", "--format", "{{.Server.Version}}").strip()
     except BackendError as error:
         fix = "install Docker, `sudo systemctl start docker`; `--backend process` needs none"
-        raise Missing(said(error), fix) from None
+        raise Missing(message_of(error), fix) from None
     return f"Docker {version} answers"
 
 

@@ -10,7 +10,7 @@ State = Literal["ok", "missing", "unknown", "doubtful", "skipped"]
 
 
 @dataclass(frozen=True)
-class Finding:
+class CheckResult:
     """Something that a launch needs; `fix` is what to do about it, with commands in backticks."""
 
     name: str
@@ -31,22 +31,22 @@ class NotNeeded(Exception):
     """Something is not there that a launch can do without."""
 
 
-def look(name: str, check: Callable[[], str]) -> Finding:
+def run_check(name: str, check: Callable[[], str]) -> CheckResult:
     """Run a check, which returns what it found; what it could not find out is unknown."""
     try:
-        return Finding(name, "ok", check())
+        return CheckResult(name, "ok", check())
     except Missing as missing:
-        return Finding(name, "missing", missing.found, missing.fix)
+        return CheckResult(name, "missing", missing.found, missing.fix)
     except NotNeeded as found:
-        return Finding(name, "skipped", str(found))
+        return CheckResult(name, "skipped", str(found))
     except BackendError as error:
-        return Finding(name, "unknown", said(error))
+        return CheckResult(name, "unknown", message_of(error))
 
 
-def said(error: BackendError) -> str:
+def message_of(error: BackendError) -> str:
     """Return an error's line as a finding has it: without a full stop."""
     return str(error).rstrip(".")
 
 
-def skipped(names: tuple[str, ...], reason: str) -> list[Finding]:
-    return [Finding(name, "skipped", reason) for name in names]
+def skipped(names: tuple[str, ...], reason: str) -> list[CheckResult]:
+    return [CheckResult(name, "skipped", reason) for name in names]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from job.core.errors import DataError, ModelError
 from job.spec.schema import JobSpec
-from job.storage.stores import S3, Place, open_place
+from job.storage.stores import S3, Store, open_store
 from launcher.plan.machine import MachineOptions
 
 WORKSPACE = ".work"
@@ -30,9 +30,9 @@ class Plan:
         return local_folder(self.spec.output.uri) / self.name
 
     @property
-    def destination(self) -> Place:
+    def destination(self) -> Store:
         """Where its results go: the same folder, or a prefix in S3."""
-        return open_place(self.spec.output.uri, self.spec.output.kms_key).join(self.name)
+        return open_store(self.spec.output.uri, self.spec.output.kms_key).join(self.name)
 
     @property
     def workspace(self) -> Path:
@@ -58,7 +58,7 @@ class Plan:
             "validation": data.validation,
             "test": data.test,
             "corpus": data.corpus,
-            "probe": self.spec.evaluation.probe,
+            "out_of_domain": self.spec.evaluation.out_of_domain,
             "model": self.spec.model.base,
         }
         return {name: source for name, source in named.items() if source}

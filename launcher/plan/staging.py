@@ -6,7 +6,7 @@ from pathlib import Path
 
 from job.spec.schema import JobSpec, ModelSpec
 from job.storage.s3 import explained, s3_client
-from job.storage.stores import S3Place
+from job.storage.stores import S3Store
 from job.storage.workspace import Workspace, link_or_copy, write_atomically, write_error
 
 GIGA = 1e9
@@ -47,7 +47,7 @@ def _holds(path: Path, folder: Path) -> bool:
     return folder.resolve().is_relative_to(path.resolve())
 
 
-def upload(place: S3Place, source: str, model: ModelSpec, run: Path) -> None:
+def upload(place: S3Store, source: str, model: ModelSpec, run: Path) -> None:
     """Bring a local file or folder to a channel in S3, or the Hub's model if it is that.
 
     What else was there goes. A folder may hold that of the `run`, which is left out.

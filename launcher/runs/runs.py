@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from job.core.errors import Interrupted, Stopped, StorageError, TimeLimit
 from job.report.document import Report
 from job.storage.s3 import PARALLEL
-from job.storage.stores import S3, Entry, LocalPlace, Place, inside, open_place
+from job.storage.stores import S3, Entry, FolderStore, Store, inside, open_store
 from job.storage.workspace import MANIFEST, Workspace
 from launcher.plan.plan import WORKSPACE, local_folder
 
@@ -32,7 +32,7 @@ class Run:
     """`folder` is the run's own on this machine, `place` where its results are: there or in S3."""
 
     folder: Path
-    published: Place | None = None
+    published: Store | None = None
     # As its backend said when `launcher.lookup` last asked.
     is_at_work: bool = False
 
@@ -41,8 +41,8 @@ class Run:
         return self.folder.name
 
     @property
-    def place(self) -> Place:
-        return self.published or LocalPlace(self.folder)
+    def place(self) -> Store:
+        return self.published or FolderStore(self.folder)
 
     @property
     def is_remote(self) -> bool:
@@ -138,7 +138,7 @@ def list_runs(output: str) -> list[Run]:
     begun = [f for f in folders if (f / WORKSPACE).is_dir() or (f / MANIFEST).is_file()]
     runs = {folder.name: begun_here(folder) for folder in begun}
     if output.startswith(S3):
-        place = open_place(output)
+        place = open_store(output)
         names = place.folders()
         found = [Run(root / name, place.join(name)) for name in names]
         are_runs = _in_parallel(lambda run: run.place.changed("spec.json") is not None, found)
@@ -156,7 +156,7 @@ def begun_here(folder: Path) -> Run:
     except (OSError, ValueError, KeyError, TypeError):
         # None yet, or a damaged one: a launch under that name will tell.
         return Run(folder)
-    return Run(folder, open_place(output).join(folder.name) if output.startswith(S3) else None)
+    return Run(folder, open_store(output).join(folder.name) if output.startswith(S3) else None)
 
 
 def preload(runs: Iterable[Run]) -> None:
@@ -172,12 +172,12 @@ def _in_parallel(work: Callable[[Run], T], runs: list[Run]) -> list[T]:
 def find_run(output: str, name: str | None) -> Run:
     """Find a run by its name or its `s3://` address, or the latest finished one."""
     if name and name.startswith(S3):
-        place = open_place(name)
+        place = open_store(name)
         return _existing(Run(local_folder(name) / place.uri.rpartition("/")[2], place))
     if name:
         here = local_folder(output) / name
         if output.startswith(S3):
-            return _existing(Run(here, open_place(output).join(name)))
+            return _existing(Run(here, open_store(output).join(name)))
         if not here.is_dir():
             msg = f"There is no run `{name}` in `{output}`; `embedtune ls` lists the runs."
             raise StorageError(msg)

@@ -23,7 +23,7 @@ from sentence_transformers.sentence_transformer.evaluation import InformationRet
 
 from job.data.dataset import Queries
 from job.evaluation.evaluate import Vectors, score_vectors
-from job.evaluation.exact_search import Directions, search
+from job.evaluation.exact_search import Transform, search
 from job.evaluation.metrics import METRIC
 from job.storage.mapped_arrays import empty_matrix
 from job.training.hard_negatives import CANDIDATES
@@ -107,7 +107,7 @@ def mine(documents: int, queries: int) -> Work:
     asked, corpus = make_vectors(queries, 3), make_vectors(documents, 1)
 
     def work() -> list[float]:
-        search(asked, corpus, [Directions(depth=CANDIDATES)])
+        search(asked, corpus, [Transform(depth=CANDIDATES)])
         return []
 
     return work

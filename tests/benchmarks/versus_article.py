@@ -131,7 +131,7 @@ def as_ours(task: Task, folder: Path, started: float) -> Outcome:
     import pyarrow.parquet as pq
     from metering import Meter, peak_mib
 
-    from job.pipeline import Circumstances, run
+    from job.pipeline import RunContext, run
     from job.runtime.signals import StopSignal
     from job.storage.workspace import Workspace
 
@@ -140,7 +140,7 @@ def as_ours(task: Task, folder: Path, started: float) -> Outcome:
         settings["training.epochs"] = str(task.epochs)
     else:
         settings["preset"] = task.side
-    meter, where = Meter(), Circumstances("ours", task.device, started=started)
+    meter, where = Meter(), RunContext("ours", task.device, started=started)
     with meter.watching():
         run(spec_of(task, **settings), Workspace(folder / "work"), where, StopSignal())
     total = time.perf_counter() - started

@@ -46,7 +46,7 @@ def inspect(page, width):
     return page.run(f"{INSPECTION.strip()}({WIDTHS[width]})")
 
 
-def judge(page, axe):
+def compute_metrics(page, axe):
     """Return the rules of WCAG 2.1 A and AA, and of axe's own, that are broken, and where."""
     page.run(f"{axe}; 0")
     return page.run(AXE % RULES)
@@ -58,7 +58,7 @@ def test_nothing_is_wrong_with_it(browser, write_page, axe, name, width, scheme)
     path = write_page(name)
     with browser.open(path, width, scheme) as page:
         assert inspect(page, width) == NOTHING
-        assert judge(page, axe) == []
+        assert compute_metrics(page, axe) == []
         assert page.complaints() == []
         assert page.requests() == [path.as_uri()]
 
@@ -103,6 +103,6 @@ def test_faults_are_seen(browser, axe, tmp_path):
         assert {fault: bool(places) for fault, places in found.items()} == dict.fromkeys(
             NOTHING, True
         )
-        assert {rule for rule, _ in judge(page, axe)} >= {"color-contrast", "image-alt"}
+        assert {rule for rule, _ in compute_metrics(page, axe)} >= {"color-contrast", "image-alt"}
         assert page.complaints()
         assert page.requests() == [faulty.as_uri(), "http://127.0.0.1:9/"]

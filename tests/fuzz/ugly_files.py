@@ -361,9 +361,9 @@ def written(files, place):
     return write
 
 
-def beir(documents=(), queries=(), qrels=(), leave_out=0, splits=("test",), judged=QRELS):
+def beir(documents=(), queries=(), qrels=(), leave_out=0, splits=("test",), cleaned=QRELS):
     """Add documents, queries and judgements to good ones."""
-    lines = [*judged, *qrels]
+    lines = [*cleaned, *qrels]
     told = "".join(f"{line}\n" for line in ["query-id\tcorpus-id\tscore", *lines])
     files = {f"beir/qrels/{split}.tsv": told for split in splits}
     files["beir/corpus.jsonl"] = as_lines([*DOCUMENTS, *documents], ensure_ascii=True)
@@ -402,7 +402,7 @@ FOLDERS = {
         }.items()
     },
     "BEIR with a judgement of one field": (beir(qrels=["q1"]), "line 42 is no judgement"),
-    "BEIR with no judgement": (beir(judged=()), "none is relevant"),
+    "BEIR with no judgement": (beir(cleaned=()), "none is relevant"),
     "BEIR without judgements": (beir(splits=()), "has no `qrels/*.tsv`"),
     "BEIR with an unknown split": (beir(splits=("test", "more")), "`beir/qrels/more.tsv` names no"),
 }

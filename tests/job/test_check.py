@@ -188,10 +188,10 @@ def test_a_probe_is_read_before_anything_is_paid_for(folder):
     others = [{"question": f"Other {n}?", "context": f"Else {n}."} for n in range(4)]
     write_jsonl(folder / "probe.jsonl", [*others, rows[0], rows[4]])
     told = (
-        "Probe      probe.jsonl: 4 queries, 4 documents; left out 2 rows with texts of the data\n"
+        "Other      probe.jsonl: 4 queries, 4 documents; left out 2 rows with texts of the data\n"
     )
-    done = check("pairs.jsonl", evaluation__probe="probe.jsonl")
+    done = check("pairs.jsonl", evaluation__out_of_domain="probe.jsonl")
     assert done == (0, FACTS + told + "Ready to train.\n", "")
-    code, told, talk = check("pairs.jsonl", evaluation__probe="pairs.jsonl")
+    code, told, talk = check("pairs.jsonl", evaluation__out_of_domain="pairs.jsonl")
     assert (code, told) == (3, FACTS)
-    assert talk.startswith("Error: `evaluation.probe` is `pairs.jsonl`")
+    assert talk.startswith("Error: `evaluation.out_of_domain` is `pairs.jsonl`")

@@ -16,7 +16,14 @@ from remote import emptied, files_of, in_client, served_s3
 
 from job.core.errors import DataError, ModelError, StorageError, TrainingError
 from job.data.sources import open_source
-from job.inputs import Inputs, fetch_data, fetch_inputs, fetch_model, hub_reference, read_pins
+from job.inputs import (
+    Inputs,
+    fetch_data,
+    fetch_inputs,
+    fetch_model,
+    hub_reference,
+    read_resolved_revisions,
+)
 from job.spec.parse import build_spec
 from job.storage.hub import Reference
 from job.storage.workspace import Workspace
@@ -126,11 +133,11 @@ def test_a_prefix_is_data(s3, put, workspace, uri):
 
 def test_every_role_is_fetched_into_a_folder_of_its_own(put, workspace):
     """Validation, test, corpus and probe lie in S3 as the pairs do."""
-    roles = ("data", "validation", "test", "corpus", "probe")
+    roles = ("data", "validation", "test", "corpus", "out_of_domain")
     for role in roles:
         put(role, {"x.jsonl": jsonl([{"question": role, "context": role}])})
     uris = {f"data__{role}": f"s3://box/{role}/x.jsonl" for role in roles[1:4]}
-    uris["evaluation__probe"] = "s3://box/probe/x.jsonl"
+    uris["evaluation__out_of_domain"] = "s3://box/probe/x.jsonl"
     found = fetch_data(make_spec("s3://box/data/x.jsonl", **uris), workspace, {})
     assert {role: questions(copy.path) for role, copy in found.items()} == {r: [r] for r in roles}
 
@@ -253,12 +260,12 @@ def test_a_run_without_a_checkpoint_takes_the_new_version(put, workspace):
     put("data", {"x.jsonl": b"new"})
     inputs = fetch_inputs(make_spec("s3://box/data"), workspace)
     assert files_of(inputs.channels["data"]) == {"x.jsonl": b"new"}
-    assert read_pins(workspace) == {}
+    assert read_resolved_revisions(workspace) == {}
     mark_trained(workspace)
-    assert read_pins(workspace) == inputs.facts
-    workspace.pins.write_text("{")
+    assert read_resolved_revisions(workspace) == inputs.facts
+    workspace.revisions.write_text("{")
     with pytest.raises(TrainingError, match=r"`.*inputs\.json` is damaged"):
-        read_pins(workspace)
+        read_resolved_revisions(workspace)
 
 
 def forget_copies(workspace):
@@ -518,11 +525,11 @@ CASES = {
     "subset": {"data.source": "me/pairs", "data.subset": "hard"},
     "joined": {"data.source": "me/pairs", "data.split": "test+train"},
     "roles": {"data.test": "me/pairs", "data.validation": "me/pairs", "data.corpus": "me/gz"},
-    "probe": {
+    "out_of_domain": {
         "data.source": "me/pairs",
         "data.subset": "hard",
         "data.revision": "old",
-        "evaluation.probe": "me/pairs:test",
+        "evaluation.out_of_domain": "me/pairs:test",
     },
     "parquet": {"data.source": "me/parquet"},
     "odd": {"data.source": "me/odd"},
@@ -575,7 +582,7 @@ def fetched(hub, tmp_path_factory):
         ("joined", {"data": ["Tested?", "New?"]}),
         ("roles", {"validation": ["Chosen?"], "test": ["Tested?"]}),
         # Neither subset nor revision of the data are the probe's.
-        ("probe", {"data": ["Hard?"], "probe": ["Tested?"]}),
+        ("out_of_domain", {"data": ["Hard?"], "out_of_domain": ["Tested?"]}),
         ("odd", {"data": ["Odd?"]}),
     ],
 )

@@ -15,7 +15,7 @@ from tiny_training import tiny_training
 from job.core.errors import Interrupted, MachineError, SpecError, StorageError, TrainingError
 from job.evaluation.cache import load_seconds
 from job.evaluation.metrics import METRICS
-from job.pipeline import Circumstances, run
+from job.pipeline import RunContext, run
 from job.runtime.signals import StopSignal
 from job.spec.parse import build_spec
 from job.storage.workspace import Workspace
@@ -78,7 +78,7 @@ def run_job(place, tiny_encoder, tiny_settings, pairs):
         fields = {key.replace("__", "."): value for key, value in fields.items()}
         spec = build_spec({}, given | tiny_settings | fields)
         workspace = Workspace(place / "work" / name)
-        run(spec, workspace, Circumstances(name, "cpu", price), stop or StopSignal())
+        run(spec, workspace, RunContext(name, "cpu", price), stop or StopSignal())
         folder = place / "runs" / name
         text = (folder / "report" / "report.json").read_text("utf-8")
         # JSON for everybody: NaN and Infinity only Python reads.
@@ -255,7 +255,7 @@ def test_a_job_leaves_what_it_promises(reference):
 
 PRECISIONS = {"float32", "int8", "int8_rescored", "binary", "binary_rescored"}
 # What other data, or other settings, would have otherwise.
-VARIED = ("columns", "dropped", "dropped_documents", "probe", "article", "recipe")
+VARIED = ("columns", "dropped", "dropped_documents", "out_of_domain", "article", "hyperparameters")
 
 
 def keys_of(value):
@@ -286,7 +286,7 @@ def test_a_missing_gpu_is_told_before_anything_is_fetched(tiny_spec, tmp_path, m
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     spec = tiny_spec(data__source=str(tmp_path / "nowhere.jsonl"))
     with pytest.raises(MachineError, match=r"^The device `cuda` is not usable here"):
-        run(spec, Workspace(tmp_path / "work"), Circumstances("name", "cuda"), StopSignal())
+        run(spec, Workspace(tmp_path / "work"), RunContext("name", "cuda"), StopSignal())
 
 
 def test_the_log_tells_each_stage_and_score(reference):
@@ -313,8 +313,8 @@ def test_the_log_tells_each_stage_and_score(reference):
 
 def test_what_auto_became_stands_in_the_log_and_in_the_report(reference):
     """The one field that the spec leaves open, with the same value and reason."""
-    (field,) = reference.report["training"]["recipe"]
-    value, reason = reference.report["training"]["recipe"][field].values()
+    (field,) = reference.report["training"]["hyperparameters"]
+    value, reason = reference.report["training"]["hyperparameters"][field].values()
     log = (reference.folder / "logs/job.log").read_text("utf-8")
 
     assert (field, value) == ("mini_batch_size", None)

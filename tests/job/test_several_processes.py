@@ -32,7 +32,7 @@ TOLERANCE = {"rel": 1e-4, "abs": 1e-6}
 # What a report tells of a run's times, place, parts and bytes.
 VOLATILE = {"finished", "seconds", "cost", "usage", "repeat", "environment", "models", "spec"}
 VOLATILE_TRAINING = {"seconds", "pairs_per_second", "peak_memory", "tokens", "pairs"}
-VOLATILE_TRAINING |= {"recipe", "rows_at_once", "resumed_from_step"}
+VOLATILE_TRAINING |= {"hyperparameters", "mini_batch_size", "resumed_from_step"}
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ def test_two_processes_on_one_host_end_as_one_does(alone, pair):
 
 def test_two_hosts_end_as_one_process_does(alone, hosts):
     """Each reads the data for itself; a few rows are embedded at a time."""
-    assert hosts[0].report["training"]["rows_at_once"] == {"asked": 4, "used": 4, "halved": 0}
+    assert hosts[0].report["training"]["mini_batch_size"] == {"asked": 4, "used": 4, "halved": 0}
     assert_the_same_run(hosts[0], alone)
 
 

@@ -3,7 +3,7 @@
 from importlib.util import find_spec
 
 from launcher.containers.checks import gpu_driver
-from launcher.plan.checks import Finding, Missing, look
+from launcher.plan.checks import CheckResult, Missing, run_check
 
 # All that the job imports and the launcher does not.
 PACKAGES = (
@@ -12,9 +12,9 @@ PACKAGES = (
 )  # fmt: skip
 
 
-def examine_process() -> list[Finding]:
+def examine_process() -> list[CheckResult]:
     """Look for what a job in a process of this machine needs."""
-    return [look("packages", _packages), look("GPU", gpu_driver)]
+    return [run_check("packages", _packages), run_check("GPU", gpu_driver)]
 
 
 def _packages() -> str:

@@ -11,7 +11,7 @@ from typing import Any, TextIO
 import click
 
 from job.core.errors import BackendError, SpecError
-from job.storage.stores import S3Place
+from job.storage.stores import S3Store
 from job.storage.workspace import write_atomically
 from launcher.aws import sessions
 from launcher.aws.pricing import Price, price_of
@@ -62,7 +62,7 @@ def submit(plan: Plan, request: dict[str, Any]) -> "Job":
     price = context.complete(session, plan, document)
     text, kms_key = plan.spec.to_json(), plan.spec.output.kms_key
     for address, source in request["staging"].items():
-        upload(S3Place(address, kms_key), source, plan.spec.model, plan.folder)
+        upload(S3Store(address, kms_key), source, plan.spec.model, plan.folder)
     spec_place(document, kms_key).write("job.json", text)
     # Before it is sent: whatever then becomes of this process, the job is found again.
     _note(run, text, document, session, profile, price)

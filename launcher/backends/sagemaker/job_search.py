@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from job.storage.stores import Place, S3Place, open_place
+from job.storage.stores import S3Store, Store, open_store
 from job.storage.workspace import MANIFEST
 from launcher.aws import sessions
 from launcher.backends.sagemaker.training_job import ARTEFACTS, RUN_VARIABLE
@@ -28,16 +28,16 @@ def next_name(run: str, taken: set[str]) -> str:
     return next(name for name in names if name not in taken)
 
 
-def results_of(found: dict[str, Any]) -> Place:
+def results_of(found: dict[str, Any]) -> Store:
     """Return where a job's run has its results."""
-    return open_place(found["OutputDataConfig"]["S3OutputPath"].removesuffix(f"/{ARTEFACTS}"))
+    return open_store(found["OutputDataConfig"]["S3OutputPath"].removesuffix(f"/{ARTEFACTS}"))
 
 
-def spec_place(document: dict[str, Any], kms_key: str | None = None) -> Place:
+def spec_place(document: dict[str, Any], kms_key: str | None = None) -> Store:
     """Return where a job's spec lies, from its request or its description."""
     given = document["InputDataConfig"]
     (spec,) = (channel for channel in given if channel["ChannelName"] == "spec")
-    return open_place(spec["DataSource"]["S3DataSource"]["S3Uri"], kms_key)
+    return open_store(spec["DataSource"]["S3DataSource"]["S3Uri"], kms_key)
 
 
 def spec_of(found: dict[str, Any]) -> str | None:
@@ -47,11 +47,11 @@ def spec_of(found: dict[str, Any]) -> str | None:
 
 def bring_home(run: Run, job: str, kms_key: str | None) -> None:
     """Copy what SageMaker stored for an isolated job to where every run has it; manifest last."""
-    target, stored = S3Place(run.place.uri, kms_key), f"{run.place.uri}/{ARTEFACTS}/{job}/output"
+    target, stored = S3Store(run.place.uri, kms_key), f"{run.place.uri}/{ARTEFACTS}/{job}/output"
     if target.changed(MANIFEST) is not None:
         return
     for folder, prefix in (("data", ""), ("model", "model/")):
-        source = S3Place(f"{stored}/{folder}")
+        source = S3Store(f"{stored}/{folder}")
         names = [entry.name for entry in source.files() if entry.name != MANIFEST]
         target.copy(source, {name: prefix + name for name in names})
-    target.copy(S3Place(f"{stored}/data"), {MANIFEST: MANIFEST})
+    target.copy(S3Store(f"{stored}/data"), {MANIFEST: MANIFEST})

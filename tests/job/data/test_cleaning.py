@@ -9,9 +9,9 @@ import pytest
 from job.data.cleaning import (
     GROUP_CHARACTERS,
     PAIR_SCHEMA,
+    clean_documents,
+    clean_rows,
     count_reasons,
-    judge_documents,
-    judge_rows,
     text_key,
 )
 from job.data.sources import Document, RawRow
@@ -23,21 +23,21 @@ def row(number=1, anchor="What is it?", positive="It is a thing.", **more):
     return RawRow("a.jsonl", number, anchor, [positive], **more)
 
 
-def judge(*rows, min_characters=3, split=None):
-    return judge_rows(rows, min_characters, split)
+def compute_metrics(*rows, min_characters=3, split=None):
+    return clean_rows(rows, min_characters, split)
 
 
-def dropped(judged):
-    return count_reasons(judged.rejected)
+def dropped(cleaned):
+    return count_reasons(cleaned.rejected)
 
 
-def reasons(judged):
-    return judged.rejected["reason"].to_pylist()
+def reasons(cleaned):
+    return cleaned.rejected["reason"].to_pylist()
 
 
 def test_a_good_row_is_kept_with_all_that_belongs_to_it():
     """Texts lose their outer space and nothing else; keys are those of the texts."""
-    judged = judge(
+    cleaned = compute_metrics(
         RawRow(
             "qrels.tsv",
             7,
@@ -49,9 +49,9 @@ def test_a_good_row_is_kept_with_all_that_belongs_to_it():
             split="train",
         )
     )
-    assert judged.rows == 1
-    assert judged.rejected.to_pylist() == []
-    assert judged.kept.to_pylist() == [
+    assert cleaned.rows == 1
+    assert cleaned.rejected.to_pylist() == []
+    assert cleaned.kept.to_pylist() == [
         {
             "file": "qrels.tsv",
             "row": 7,
@@ -69,13 +69,15 @@ def test_a_good_row_is_kept_with_all_that_belongs_to_it():
 
 def test_each_positive_of_a_row_is_a_pair():
     """A row with several answers gives several pairs; a bad answer costs only itself."""
-    judged = judge(RawRow("a.jsonl", 4, "What is it?", ["a thing", "", "an object"], group="g"))
-    assert judged.rows == 1
-    assert judged.kept.select(["row", "positive", "group"]).to_pylist() == [
+    cleaned = compute_metrics(
+        RawRow("a.jsonl", 4, "What is it?", ["a thing", "", "an object"], group="g")
+    )
+    assert cleaned.rows == 1
+    assert cleaned.kept.select(["row", "positive", "group"]).to_pylist() == [
         {"row": 4, "positive": "a thing", "group": "g"},
         {"row": 4, "positive": "an object", "group": "g"},
     ]
-    assert dropped(judged) == {"empty context": {"rows": 1, "first": ["a.jsonl:4"]}}
+    assert dropped(cleaned) == {"empty context": {"rows": 1, "first": ["a.jsonl:4"]}}
 
 
 BAD_TEXTS = [
@@ -98,9 +100,9 @@ BAD_TEXTS = [
 @pytest.mark.parametrize(("field", "name"), [("anchor", "question"), ("positive", "context")])
 def test_a_text_that_cannot_be_used_is_dropped_with_its_reason(field, name, value, reason):
     """Whatever a file can hold is judged without a traceback, on either side of the pair."""
-    judged = judge(row(9, **{field: value}))
-    assert len(judged.kept) == 0
-    assert dropped(judged) == {reason.format(name): {"rows": 1, "first": ["a.jsonl:9"]}}
+    cleaned = compute_metrics(row(9, **{field: value}))
+    assert len(cleaned.kept) == 0
+    assert dropped(cleaned) == {reason.format(name): {"rows": 1, "first": ["a.jsonl:9"]}}
 
 
 @pytest.mark.parametrize(
@@ -118,14 +120,14 @@ def test_a_text_that_cannot_be_used_is_dropped_with_its_reason(field, name, valu
 )
 def test_a_row_that_is_no_pair_is_dropped_with_one_reason(raw, reason):
     """Where both texts are bad it is the question's."""
-    assert reasons(judge(raw)) == [reason]
+    assert reasons(compute_metrics(raw)) == [reason]
 
 
 @pytest.mark.parametrize(("characters", "kept"), [(4, 2), (5, 1), (6, 0)])
 def test_the_shortest_text_allowed_has_just_so_many_characters(characters, kept):
     """`min_characters` is the length of the shortest text that is kept."""
     rows = [row(1, "12345", "1234567"), row(2, "1234", "123456")]
-    assert len(judge(*rows, min_characters=characters).kept) == kept
+    assert len(compute_metrics(*rows, min_characters=characters).kept) == kept
 
 
 SAME = [
@@ -143,9 +145,11 @@ SAME = [
 def test_texts_that_differ_in_case_width_or_spaces_are_the_same(text, other):
     """A row whose texts are the same as an earlier row's is dropped, not trained on twice."""
     assert text_key(text) == text_key(other)
-    judged = judge(row(1, text, "An answer."), row(2, other, "an ANSWER."), row(3, "Z.Z", text))
-    assert judged.kept["row"].to_pylist() == [1, 3]
-    assert dropped(judged) == {"exact duplicate": {"rows": 1, "first": ["a.jsonl:2"]}}
+    cleaned = compute_metrics(
+        row(1, text, "An answer."), row(2, other, "an ANSWER."), row(3, "Z.Z", text)
+    )
+    assert cleaned.kept["row"].to_pylist() == [1, 3]
+    assert dropped(cleaned) == {"exact duplicate": {"rows": 1, "first": ["a.jsonl:2"]}}
 
 
 @pytest.mark.parametrize(
@@ -159,24 +163,24 @@ def test_other_differences_make_other_texts(text, other):
 def test_the_same_pair_in_two_splits_is_no_duplicate():
     """A given split keeps its rows; what it shares with training is removed there."""
     rows = [dataclasses.replace(GOOD, split=split) for split in ("train", "test", None, "test")]
-    assert judge(*rows).kept["split"].to_pylist() == ["train", "test", None]
+    assert compute_metrics(*rows).kept["split"].to_pylist() == ["train", "test", None]
 
 
 def test_a_given_split_overrides_that_of_the_rows():
     """Rows of `data.test` are test rows, whatever their folder calls them."""
     rows = [dataclasses.replace(GOOD, split=split) for split in ("train", "test", None)]
-    judged = judge(*rows, split="test")
-    assert judged.kept["split"].to_pylist() == ["test"]
-    assert reasons(judged) == ["exact duplicate", "exact duplicate"]
+    cleaned = compute_metrics(*rows, split="test")
+    assert cleaned.kept["split"].to_pylist() == ["test"]
+    assert reasons(cleaned) == ["exact duplicate", "exact duplicate"]
 
 
 def test_dropped_rows_are_counted_by_reason_with_the_first_three_places():
     """The commonest reason comes first; three places are enough to find the fault."""
     empty = [row(n, positive="") for n in range(2, 7)]
     again = [dataclasses.replace(GOOD, file="b.csv", row=n) for n in (11, 12)]
-    judged = judge(GOOD, row(8, anchor="?"), *again, *empty)
-    assert judged.rows == 9
-    assert list(dropped(judged).items()) == [
+    cleaned = compute_metrics(GOOD, row(8, anchor="?"), *again, *empty)
+    assert cleaned.rows == 9
+    assert list(dropped(cleaned).items()) == [
         ("empty context", {"rows": 5, "first": ["a.jsonl:2", "a.jsonl:3", "a.jsonl:4"]}),
         ("exact duplicate", {"rows": 2, "first": ["b.csv:11", "b.csv:12"]}),
         ("question is too short", {"rows": 1, "first": ["a.jsonl:8"]}),
@@ -185,14 +189,14 @@ def test_dropped_rows_are_counted_by_reason_with_the_first_three_places():
 
 def test_the_rejected_table_shows_each_row_as_it_was_found():
     """A rejected row can be found again by its place and the start of its texts."""
-    judged = judge(
+    cleaned = compute_metrics(
         row(1, 5, "x" * 300),
         row(2, "Why?", None),
         row(3, "a \ud83d b", "text"),
         row(4, " padded ", ["list"]),
     )
     names = ["file", "row", "reason", "anchor", "positive"]
-    assert judged.rejected.to_pylist() == [
+    assert cleaned.rejected.to_pylist() == [
         dict(zip(names, values, strict=True))
         for values in [
             ("a.jsonl", 1, "question is not text", "5", "x" * 200),
@@ -207,26 +211,26 @@ def test_negatives_are_texts_that_do_not_answer():
     """What is no text, or is the question or one of the row's answers, is no negative."""
     negatives = [None, "", "  ", 3, "bad \udc00", "THE ANSWER", "another answer", "what?", " no "]
     raw = RawRow("a.jsonl", 1, "What?", ["The answer", "Another  answer"], [*negatives, "nor"])
-    assert judge(raw).kept["negatives"].to_pylist() == [["no", "nor"], ["no", "nor"]]
+    assert compute_metrics(raw).kept["negatives"].to_pylist() == [["no", "nor"], ["no", "nor"]]
 
 
 @pytest.mark.parametrize("count", [0, 10_000, 20_001])
 def test_rows_keep_their_order_at_any_number(count):
     """They are collected in batches; none is lost or moved where a batch ends."""
-    judged = judge_rows((row(n, f"question {n}", f"answer {n}") for n in range(count)), 3)
-    assert (judged.rows, len(judged.rejected), dropped(judged)) == (count, 0, {})
-    assert judged.kept["row"].to_pylist() == list(range(count))
-    assert judged.kept["anchor"].to_pylist() == [f"question {n}" for n in range(count)]
-    assert judged.kept.schema == PAIR_SCHEMA
+    cleaned = clean_rows((row(n, f"question {n}", f"answer {n}") for n in range(count)), 3)
+    assert (cleaned.rows, len(cleaned.rejected), dropped(cleaned)) == (count, 0, {})
+    assert cleaned.kept["row"].to_pylist() == list(range(count))
+    assert cleaned.kept["anchor"].to_pylist() == [f"question {n}" for n in range(count)]
+    assert cleaned.kept.schema == PAIR_SCHEMA
 
 
 def test_documents_without_text_are_left_out_and_counted():
     """A document that says nothing can answer nothing; where it stood is told, as of a row."""
     values = ["text ", None, "", " \n", 7, ["a"], "a \ud83d b"]
     documents = [Document(str(n), value, "c.jsonl", n) for n, value in enumerate(values)]
-    judged = judge_documents([*documents, Document("\ud83d", "text", "c.jsonl", 7)])
-    assert judged.kept.to_pylist() == [{"id": "0", "text": "text", "key": text_key("TEXT")}]
-    places = judged.rejected.select(["file", "row", "reason", "anchor", "positive"]).to_pylist()
+    cleaned = clean_documents([*documents, Document("\ud83d", "text", "c.jsonl", 7)])
+    assert cleaned.kept.to_pylist() == [{"id": "0", "text": "text", "key": text_key("TEXT")}]
+    places = cleaned.rejected.select(["file", "row", "reason", "anchor", "positive"]).to_pylist()
     assert [tuple(place.values()) for place in places] == [
         ("c.jsonl", 1, "empty document", None, None),
         ("c.jsonl", 2, "empty document", None, ""),
@@ -236,7 +240,7 @@ def test_documents_without_text_are_left_out_and_counted():
         ("c.jsonl", 6, "document is not text", None, "a ? b"),
         ("c.jsonl", 7, "id is not text", None, "text"),
     ]
-    assert dropped(judged) == {
+    assert dropped(cleaned) == {
         "empty document": {"rows": 3, "first": ["c.jsonl:1", "c.jsonl:2", "c.jsonl:3"]},
         "document is not text": {"rows": 3, "first": ["c.jsonl:4", "c.jsonl:5", "c.jsonl:6"]},
         "id is not text": {"rows": 1, "first": ["c.jsonl:7"]},
@@ -269,8 +273,8 @@ LONG = "a product " * 20
 )
 def test_a_group_of_any_kind_becomes_a_name(value, name):
     """Null and blank stay null; nothing is too strange or too long to be a label."""
-    judged = judge(row(group=value))
-    assert judged.kept["group"].to_pylist() == [name]
+    cleaned = compute_metrics(row(group=value))
+    assert cleaned.kept["group"].to_pylist() == [name]
     assert len(name or "") <= GROUP_CHARACTERS
 
 

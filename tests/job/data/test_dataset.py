@@ -221,9 +221,9 @@ def test_any_rows_become_queries_and_a_corpus(rows, seed):
     texts = {row["id"]: row["text"] for row in files["corpus"]}
     evaluated = files["validation"] + files["test"]
     asked = {row["id"]: row["anchor"] for row in evaluated}
-    judged = {(normalize(asked[query]), normalize(texts[text])) for query, text in judgements}
-    assert judged == set(normalized(evaluated))
-    assert len(judgements) == len(set(judgements)) == len(judged)
+    cleaned = {(normalize(asked[query]), normalize(texts[text])) for query, text in judgements}
+    assert cleaned == set(normalized(evaluated))
+    assert len(judgements) == len(set(judgements)) == len(cleaned)
 
 
 @thorough

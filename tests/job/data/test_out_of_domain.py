@@ -1,4 +1,4 @@
-"""The forgetting probe: what is asked and searched, and what is left out."""
+"""Another domain: what is asked and searched, and what is left out."""
 
 import pytest
 from conftest import distinct_rows as rows_of
@@ -6,7 +6,7 @@ from conftest import write_jsonl
 
 from job.core.errors import DataError, SpecError
 from job.data.dataset import load_dataset
-from job.data.out_of_domain import load_probe
+from job.data.out_of_domain import load_out_of_domain
 from job.spec.parse import build_spec
 
 
@@ -15,25 +15,25 @@ def load(tmp_path):
     """Load a probe of rows, or of a path, beside the job's own sixty rows."""
     data = write_jsonl(tmp_path / "data.jsonl", rows_of(60, "own"))
 
-    def make(probe, channels=None, **fields):
-        if isinstance(probe, list):
-            probe = str(write_jsonl(tmp_path / "probe.jsonl", probe))
+    def make(out_of_domain, channels=None, **fields):
+        if isinstance(out_of_domain, list):
+            out_of_domain = str(write_jsonl(tmp_path / "probe.jsonl", out_of_domain))
         settings = {"data.source": str(data), "data.min_test_queries": "3"}
         settings |= {key.replace("__", "."): value for key, value in fields.items()}
-        if probe is not None:
-            settings["evaluation.probe"] = str(probe)
+        if out_of_domain is not None:
+            settings["evaluation.out_of_domain"] = str(out_of_domain)
         spec = build_spec({}, settings)
         dataset = load_dataset(spec.data, {})
-        return load_probe(spec, channels or {}, dataset), spec
+        return load_out_of_domain(spec, channels or {}, dataset), spec
 
     return make
 
 
-def asked(probe):
+def asked(out_of_domain):
     """Map each question to the texts that answer it."""
     return {
-        text: probe.corpus.texts.take(probe.queries.relevant(number)).to_pylist()
-        for number, text in enumerate(probe.queries.texts.to_pylist())
+        text: out_of_domain.corpus.texts.take(out_of_domain.queries.relevant(number)).to_pylist()
+        for number, text in enumerate(out_of_domain.queries.texts.to_pylist())
     }
 
 
@@ -46,12 +46,16 @@ def test_every_row_asks_and_every_context_is_searched(load):
         {"question": "Three?", "context": "Third."},
         {"question": "", "context": "Nothing asks for it."},
     ]
-    probe, _ = load(rows)
-    assert asked(probe) == {"One?": ["First.", "Second."], "Two?": ["First."], "Three?": ["Third."]}
-    assert sorted(probe.corpus.texts.to_pylist()) == ["First.", "Second.", "Third."]
-    assert probe.left_out == 0
+    out_of_domain, _ = load(rows)
+    assert asked(out_of_domain) == {
+        "One?": ["First.", "Second."],
+        "Two?": ["First."],
+        "Three?": ["Third."],
+    }
+    assert sorted(out_of_domain.corpus.texts.to_pylist()) == ["First.", "Second.", "Third."]
+    assert out_of_domain.left_out == 0
     # The statistics take queries that share a context as one observation.
-    groups = probe.queries.groups.tolist()
+    groups = out_of_domain.queries.groups.tolist()
     assert groups[0] == groups[1] != groups[2]
 
 
@@ -59,9 +63,10 @@ def test_no_more_pairs_are_drawn_than_the_limit_says(load):
     """With the seed of the data; what is not drawn is not searched either."""
     rows = rows_of(50, "other")
     probes = [
-        load(rows, evaluation__probe_limit="20", data__seed=seed)[0] for seed in ("1", "1", "2")
+        load(rows, evaluation__out_of_domain_limit="20", data__seed=seed)[0]
+        for seed in ("1", "1", "2")
     ]
-    first, again, other = (asked(probe) for probe in probes)
+    first, again, other = (asked(out_of_domain) for out_of_domain in probes)
     assert first == again != other
     assert len(first) == len(probes[0].corpus) == 20
     assert first.items() <= {row["question"]: [row["context"]] for row in rows}.items()
@@ -80,9 +85,9 @@ def test_rows_that_share_a_text_with_the_jobs_own_data_are_left_out(load, shared
     """Of whatever split, and however it is written: that would be no other domain."""
     others = rows_of(5, "other")
     known = [{key: text.format(n=n) for key, text in shared.items()} for n in range(60)]
-    probe, _ = load([*known, *others])
-    assert probe.left_out == 60
-    assert asked(probe) == {row["question"]: [row["context"]] for row in others}
+    out_of_domain, _ = load([*known, *others])
+    assert out_of_domain.left_out == 60
+    assert asked(out_of_domain) == {row["question"]: [row["context"]] for row in others}
 
 
 def test_the_jobs_own_data_is_no_probe(load, tmp_path):
@@ -107,19 +112,19 @@ def test_the_jobs_own_data_is_no_probe(load, tmp_path):
 def test_too_small_a_probe_is_an_error(load, rows, limit, told):
     """Queries count, not rows; and those that are drawn."""
     with pytest.raises(DataError, match=f"leaves {told} of {len(rows)} rows"):
-        load(rows, evaluation__probe_limit=limit)
+        load(rows, evaluation__out_of_domain_limit=limit)
 
 
 def test_a_channel_wins_over_the_spec(load, tmp_path):
     """The report names what the spec says; a channel alone is enough."""
     rows = rows_of(4, "channel")
     write_jsonl(tmp_path / "channel" / "x.jsonl", rows)
-    channels = {"probe": tmp_path / "channel"}
+    channels = {"out_of_domain": tmp_path / "channel"}
     assert load(None)[0] is None
-    for named, source in (("s3://box/probe", "s3://box/probe"), (None, "channel probe")):
-        probe, _ = load(named, channels)
-        assert probe.source == source
-        assert list(asked(probe)) == [row["question"] for row in rows]
+    for named, source in (("s3://box/probe", "s3://box/probe"), (None, "channel out_of_domain")):
+        out_of_domain, _ = load(named, channels)
+        assert out_of_domain.source == source
+        assert list(asked(out_of_domain)) == [row["question"] for row in rows]
 
 
 def test_columns_of_the_data_are_not_those_of_the_probe(load, tmp_path):
@@ -129,9 +134,9 @@ def test_columns_of_the_data_are_not_those_of_the_probe(load, tmp_path):
     fields = {"source": str(tmp_path / "other.jsonl")}
     fields |= {"columns__anchor": "q", "columns__positive": "a", "columns__group": "kind"}
     rows = [row | {"q": "wrong", "negative": "wrong"} for row in rows_of(4, "other")]
-    probe, _ = load(rows, **{f"data__{key}": value for key, value in fields.items()})
-    assert asked(probe) == {row["question"]: [row["context"]] for row in rows}
-    assert len(probe.corpus) == 4
+    out_of_domain, _ = load(rows, **{f"data__{key}": value for key, value in fields.items()})
+    assert asked(out_of_domain) == {row["question"]: [row["context"]] for row in rows}
+    assert len(out_of_domain.corpus) == 4
 
 
 def test_a_beir_folder_is_a_probe_without_the_rest_of_its_corpus(load, tmp_path):
@@ -141,9 +146,9 @@ def test_a_beir_folder_is_a_probe_without_the_rest_of_its_corpus(load, tmp_path)
     write_jsonl(folder / "corpus.jsonl", [{"_id": f"d{n}", "text": f"text {n}"} for n in numbers])
     write_jsonl(folder / "queries.jsonl", [{"_id": f"q{n}", "text": f"ask {n}?"} for n in numbers])
     (folder / "qrels").mkdir()
-    for split, judged in (("train", [0, 1]), ("test", [1, 2])):
-        lines = "".join(f"q{n}\td{n}\t1\n" for n in judged)
+    for split, cleaned in (("train", [0, 1]), ("test", [1, 2])):
+        lines = "".join(f"q{n}\td{n}\t1\n" for n in cleaned)
         (folder / "qrels" / f"{split}.tsv").write_text("query-id\tcorpus-id\tscore\n" + lines)
-    probe, _ = load(folder)
-    assert asked(probe) == {f"ask {n}?": [f"text {n}"] for n in range(3)}
-    assert len(probe.corpus) == 3
+    out_of_domain, _ = load(folder)
+    assert asked(out_of_domain) == {f"ask {n}?": [f"text {n}"] for n in range(3)}
+    assert len(out_of_domain.corpus) == 3

@@ -241,11 +241,13 @@ def test_of_a_probe_only_questions_and_contexts_are_read(tmp_path):
         tmp_path / "a.jsonl", [{"query": "q", "answer": "a", "negative": "n", "body": "b"}]
     )
     spec = DataSpec(columns={"anchor": "body", "positive": "page", "group": "product"})
-    source = open_source(str(path), spec, "probe")
+    source = open_source(str(path), spec, "out_of_domain")
     assert source.columns == columns("query", "answer")
     assert list(source.rows) == [RawRow(str(path), 1, "q", ["a"])]
     folder = write_beir(tmp_path / "beir", {"test": "q1\td1\t1\n"})
-    assert [row.anchor for row in open_source(str(folder), spec, "probe").rows] == ["What purrs?"]
+    assert [row.anchor for row in open_source(str(folder), spec, "out_of_domain").rows] == [
+        "What purrs?"
+    ]
 
 
 def test_a_path_that_cannot_be_reached_is_a_data_error(monkeypatch):

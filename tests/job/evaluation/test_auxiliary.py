@@ -10,9 +10,9 @@ from conftest import distinct_rows as rows_of
 from conftest import write_jsonl
 
 from job.data.dataset import load_dataset
-from job.evaluation.auxiliary import FORGETTING, OTHER_RULES, article_test, side_tests
+from job.evaluation.auxiliary import FORGETTING, OTHER_RULES, article_test, auxiliary_tests
 from job.evaluation.evaluate import Dimensions
-from job.evaluation.metrics import METRIC, METRICS, judge
+from job.evaluation.metrics import METRIC, METRICS, compute_metrics
 from job.model.device import Machine
 from job.model.encoder import Prompts, load_model
 from job.spec.parse import build_spec
@@ -24,16 +24,18 @@ PROMPTS = Prompts("ask1 ask2 ", "tell3 tell4 ")
 
 @pytest.fixture
 def load(tmp_path):
-    """Load the side tests of a job with sixty rows of its own, and of the given probe."""
+    """Load the auxiliary tests of a job with sixty rows of its own, and of the given probe."""
     data = str(write_jsonl(tmp_path / "data.jsonl", rows_of(60, "own")))
 
-    def make(probe=None, **fields):
+    def make(out_of_domain=None, **fields):
         settings = {"data.source": data, "data.min_test_queries": "3"}
         settings |= {key.replace("__", "."): value for key, value in fields.items()}
-        if probe is not None:
-            settings["evaluation.probe"] = str(write_jsonl(tmp_path / "probe.jsonl", probe))
+        if out_of_domain is not None:
+            settings["evaluation.out_of_domain"] = str(
+                write_jsonl(tmp_path / "probe.jsonl", out_of_domain)
+            )
         spec = build_spec({}, settings)
-        return side_tests(spec, {}, load_dataset(spec.data, {})), spec
+        return auxiliary_tests(spec, {}, load_dataset(spec.data, {})), spec
 
     return make
 
@@ -59,10 +61,10 @@ def expected_ndcg(encoder, rows, prompts, dimension):
 def test_a_model_is_scored_with_the_prompts_it_comes_with(load, tiny_encoder, pairs_file, prompts):
     """At each dimension, as sentence-transformers would."""
     rows = [json.loads(line) for line in pairs_file.read_text("utf-8").splitlines()[:60]]
-    probe = load(rows)[0]["probe"]
+    out_of_domain = load(rows)[0]["out_of_domain"]
     machine = Machine("cpu", "float32", "")
     model = load_model(ModelSpec(base=str(tiny_encoder)), machine).with_prompts(prompts)
-    found = probe.score(model, DIMENSIONS, 16)
+    found = out_of_domain.score(model, DIMENSIONS, 16)
     assert list(found) == [64, 16]
     for dimension, scores in found.items():
         expected = expected_ndcg(model.encoder, rows, prompts, dimension)
@@ -78,23 +80,23 @@ SIZE = 60
 def conclude(load):
     """Give facts of a probe of sixty queries, whose answers stand at the given ranks."""
     tests, spec = load(rows_of(SIZE, "other"), evaluation__permutations="1000")
-    probe = tests["probe"]
+    out_of_domain = tests["out_of_domain"]
 
     def scores(ranks):
         ranked = []
         for query in range(SIZE):
-            own = int(probe.queries.relevant(query)[0])
+            own = int(out_of_domain.queries.relevant(query)[0])
             others = [d for d in range(SIZE) if d != own][:9]
             ranked.append([*others[: ranks[query] - 1], own, *others[ranks[query] - 1 :]])
-        return judge(np.array(ranked), probe.queries)
+        return compute_metrics(np.array(ranked), out_of_domain.queries)
 
-    def make(before, after, test=probe):
+    def make(before, after, test=out_of_domain):
         """Rank so at 16 dimensions; at 64 nothing happens."""
         best = scores([1] * SIZE)
         base, tuned = scores(before), scores(after)
         return test.facts({64: best, 16: base}, {64: best, 16: tuned}, DIMENSIONS, spec)
 
-    make.probe = probe
+    make.out_of_domain = out_of_domain
     return make
 
 
@@ -161,7 +163,7 @@ def test_where_no_query_changed_there_is_nothing_to_conclude(conclude):
 )
 def test_other_rules_have_words_of_their_own(conclude, before, after, told):
     """Nothing is forgotten where the same rows are scored in another way."""
-    test = replace(conclude.probe, verdicts=OTHER_RULES)
+    test = replace(conclude.out_of_domain, verdicts=OTHER_RULES)
     assert conclude(before, after, test).sentence.endswith(f": {told}.")
 
 

@@ -13,9 +13,9 @@ from job.evaluation.error_analysis import (
     SHOWN,
     SLICE_AT_LEAST,
     TEXT_CHARACTERS,
-    look_where,
+    analyze_errors,
 )
-from job.evaluation.metrics import METRIC, judge
+from job.evaluation.metrics import METRIC, compute_metrics
 
 # Twenty documents, each the answer to the question of its number.
 COUNT = 20
@@ -56,14 +56,14 @@ def scores(queries, rank_of=None, others=()):
         if rank:
             rest.insert(rank - 1, query)
         ranked.append(rest[:10])
-    return judge(np.array(ranked), queries)
+    return compute_metrics(np.array(ranked), queries)
 
 
 def test_what_gained_and_lost_most_comes_first(queries, corpus):
     """With the texts, both ranks, and what stands where the answer should."""
     base = scores(queries, {3: 4, 5: 2, 7: 1})
     tuned = scores(queries, {7: 3})
-    where = look_where(queries, corpus, base, tuned, base)
+    where = analyze_errors(queries, corpus, base, tuned, base)
     assert [(e.query_id, e.rank_base, e.rank_tuned) for e in where.gained] == [
         ("q3", 4, 1),
         ("q5", 2, 1),
@@ -80,7 +80,7 @@ def test_no_more_than_a_page_of_each(queries, corpus):
     """And of a long text no more than its beginning."""
     every = dict.fromkeys(range(COUNT), 2)
     long = Corpus(corpus.ids, pa.array(["word " * 200] * COUNT))
-    where = look_where(queries, long, scores(queries, every), scores(queries), scores(queries))
+    where = analyze_errors(queries, long, scores(queries, every), scores(queries), scores(queries))
     assert len(where.gained) == SHOWN < COUNT
     assert where.lost == []
     assert len(where.gained[0].answer) <= TEXT_CHARACTERS
@@ -89,25 +89,25 @@ def test_no_more_than_a_page_of_each(queries, corpus):
 
 def test_what_nobody_finds_is_a_label_to_doubt(queries, corpus):
     """Not base, not tuned, not BM25; one of them finding it is enough to trust it."""
-    unfound = scores(queries, {2: 0, 4: 0})
-    where = look_where(queries, corpus, unfound, unfound, scores(queries, {2: 0}))
-    assert [example.query_id for example in where.suspects] == ["q2"]
-    assert (where.suspects[0].rank_tuned, where.unfound) == (None, 1)
+    not_found = scores(queries, {2: 0, 4: 0})
+    where = analyze_errors(queries, corpus, not_found, not_found, scores(queries, {2: 0}))
+    assert [example.query_id for example in where.suspected_label_errors] == ["q2"]
+    assert (where.suspected_label_errors[0].rank_tuned, where.not_found) == (None, 1)
 
 
 def test_slices_hold_each_query_once_a_kind_and_give_their_means(queries, corpus):
     """Means, lift and number are those of the slice's own queries."""
     base, tuned = scores(queries, dict.fromkeys(range(0, COUNT, 4), 2)), scores(queries)
-    where = look_where(queries, corpus, base, tuned, base)
-    assert all(s.queries >= SLICE_AT_LEAST for s in where.slices)
+    where = analyze_errors(queries, corpus, base, tuned, base)
+    assert all(s.queries >= SLICE_AT_LEAST for s in where.segments)
     # Five of each question word: too few for a slice of their own.
-    assert {s.by for s in where.slices} == {
+    assert {s.by for s in where.segments} == {
         "words of the query",
         "words of the answer",
         "the query's words in the answer",
     }
     # All answers have as many words: one slice, of all.
-    (answers,) = [s for s in where.slices if s.by == "words of the answer"]
+    (answers,) = [s for s in where.segments if s.by == "words of the answer"]
     assert (answers.queries, answers.name) == (COUNT, "9")
     assert answers.base == pytest.approx(base.metrics[METRIC].mean())
     assert answers.lift == pytest.approx(tuned.metrics[METRIC].mean() - answers.base)
@@ -117,7 +117,7 @@ def test_slices_hold_each_query_once_a_kind_and_give_their_means(queries, corpus
 def test_a_document_that_is_often_in_the_way_is_a_hub(queries, corpus):
     """Counted where it does not answer; its own question does not count."""
     tuned = scores(queries, others=(0,))
-    where = look_where(queries, corpus, scores(queries, others=(1,)), tuned, tuned)
+    where = analyze_errors(queries, corpus, scores(queries, others=(1,)), tuned, tuned)
     first = where.hubs[0]
     assert (first.document_id, first.wrong_hits) == ("00", COUNT - 1)
     assert all(hub.wrong_hits >= HUB_HITS for hub in where.hubs)
@@ -127,10 +127,10 @@ def test_a_single_query_has_no_slices(corpus, queries):
     one = Queries(
         queries.ids[:1], queries.texts[:1], np.array([0, 1]), np.array([0]), np.array([0])
     )
-    ranked = judge(np.array([[0, 1]]), one)
-    where = look_where(one, corpus, ranked, ranked, ranked)
-    empty = {key: [] for key in ("gained", "lost", "suspects", "slices", "hubs")}
-    assert where.model_dump() == empty | {"unfound": 0}
+    ranked = compute_metrics(np.array([[0, 1]]), one)
+    where = analyze_errors(one, corpus, ranked, ranked, ranked)
+    empty = {key: [] for key in ("gained", "lost", "suspected_label_errors", "segments", "hubs")}
+    assert where.model_dump() == empty | {"not_found": 0}
 
 
 HOSTILE = "a|b <script>"
@@ -138,8 +138,8 @@ HOSTILE = "a|b <script>"
 
 def slices_by(queries, corpus, column, base=None):
     base = base or scores(queries)
-    where = look_where(queries, corpus, base, scores(queries), base, column)
-    return [s for s in where.slices if s.by == column]
+    where = analyze_errors(queries, corpus, base, scores(queries), base, column)
+    return [s for s in where.segments if s.by == column]
 
 
 def test_the_datas_own_kinds_are_slices_named_by_their_column(corpus):
@@ -158,9 +158,9 @@ def test_the_datas_own_kinds_are_slices_named_by_their_column(corpus):
 def test_data_that_names_no_kinds_has_the_other_slices_only(queries, corpus, column):
     """Neither where no column is named, nor where no query has a value in it."""
     nameless = replace(queries, kinds=pa.nulls(COUNT, pa.large_string()))
-    plain = look_where(queries, corpus, scores(queries), scores(queries), scores(queries))
+    plain = analyze_errors(queries, corpus, scores(queries), scores(queries), scores(queries))
     for asked in (queries, nameless):
-        where = look_where(asked, corpus, *[scores(queries)] * 3, column)
+        where = analyze_errors(asked, corpus, *[scores(queries)] * 3, column)
         assert where == plain
 
 
@@ -177,7 +177,9 @@ def test_of_many_kinds_the_largest_are_shown_first():
     count = np.arange(len(kinds))
     names = pa.array([f"{n:04}" for n in count])
     queries = Queries(names, names, np.arange(len(kinds) + 1), count, count, pa.array(kinds))
-    ranked = judge(count[:, None], queries)
-    found = look_where(queries, Corpus(names, names), ranked, ranked, ranked, "product").slices
+    ranked = compute_metrics(count[:, None], queries)
+    found = analyze_errors(
+        queries, Corpus(names, names), ranked, ranked, ranked, "product"
+    ).segments
     expected = sorted(sizes.items(), key=lambda item: (-item[1], item[0]))[:KINDS_SHOWN]
     assert [(s.name, s.queries) for s in found if s.by == "product"] == expected

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tensor_sizes import Sizes
 
 from job.evaluation import exact_search as searching
-from job.evaluation.exact_search import Chosen, Directions, best_of, search
+from job.evaluation.exact_search import RowSubset, Transform, best_of, search
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def test_no_more_is_held_than_promised(limits):
         random = np.random.default_rng(1)
         corpus = torch.from_numpy(random.normal(size=(documents, 32)).astype(np.float32))
         with Sizes() as sizes:
-            search(queries, corpus, [Directions(16), Directions(8)])
+            search(queries, corpus, [Transform(16), Transform(8)])
         assert (100, documents) not in sizes.shapes
         largest[documents] = sizes.largest
 
@@ -120,7 +120,7 @@ def test_chosen_rows_are_read_without_copying_all(limits):
     limits(TILE=16)
     vectors = whole_numbers(3, 200, 4)
     first, second = torch.randperm(200)[:100], torch.arange(99, -1, -1)
-    chosen = Chosen(Chosen(vectors, first), second)
+    chosen = RowSubset(RowSubset(vectors, first), second)
 
     with Sizes() as sizes:
         found = search(vectors[:5], chosen, [Plain(20)])[0]

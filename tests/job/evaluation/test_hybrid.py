@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from job.data.dataset import Queries
 from job.evaluation.hybrid import fuse, hybrid_search
-from job.evaluation.metrics import METRIC, Scores, judge
+from job.evaluation.metrics import METRIC, Scores, compute_metrics
 from job.evaluation.significance import GroupedQueries
 
 
@@ -64,7 +64,7 @@ def search(*places, documents=12):
         others.insert(place, 0)
         rows.append(others)
     found = np.full(len(rows), documents)
-    return judge(np.array(rows), queries(len(rows)), found=found)
+    return compute_metrics(np.array(rows), queries(len(rows)), found=found)
 
 
 @pytest.mark.parametrize(

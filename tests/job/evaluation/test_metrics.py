@@ -17,7 +17,7 @@ from sentence_transformers.sentence_transformer.evaluation import InformationRet
 from job.data.dataset import Queries
 from job.evaluation import metrics as ranking
 from job.evaluation.exact_search import best_of
-from job.evaluation.metrics import METRICS, judge
+from job.evaluation.metrics import METRICS, compute_metrics
 from job.evaluation.quantization import rank
 
 
@@ -54,7 +54,7 @@ class Search:
         return rank(*vectors, [dimension], [])[dimension]["float32"]
 
     def scores_at(self, dimension):
-        return judge(self.ranked_at(dimension), queries_of(self.relevant))
+        return compute_metrics(self.ranked_at(dimension), queries_of(self.relevant))
 
 
 def signs(random, rows, width):
@@ -193,7 +193,7 @@ def test_results_of_each_query_are_those_of_its_best_documents():
     """A rank counts from 1 and is 0 where nothing is found; metrics are what one works out."""
     ranked = np.stack([np.arange(100), np.arange(100), np.arange(100)])
 
-    scores = judge(ranked, queries_of([[2, 11], [10], [150]]))
+    scores = compute_metrics(ranked, queries_of([[2, 11], [10], [150]]))
 
     assert scores.rank.tolist() == [3, 11, 0]
     assert scores.top.tolist() == [list(range(10))] * 3

@@ -31,7 +31,7 @@ def rank_quantized(queries, corpus, dimension, name):
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchResult:
     keys: np.ndarray
     distances: np.ndarray
     counts: np.ndarray
@@ -55,7 +55,7 @@ class Index:
         distances = np.stack([self.distances(row) for row in asked])
         keys = np.argsort(distances, axis=1, kind="stable")[:, :count]
         nearest = np.take_along_axis(distances, keys, axis=1)
-        return Found(keys, nearest, np.full(len(keys), keys.shape[1]))
+        return SearchResult(keys, nearest, np.full(len(keys), keys.shape[1]))
 
     def distances(self, row):
         if self.metric == "hamming":
@@ -132,9 +132,9 @@ def test_equal_codes_rank_by_position(name):
     for ranked in found.values():
         for row in ranked:
             rows = stored[torch.from_numpy(row)]
-            alike = (rows[1:] == rows[:-1]).all(dim=1).numpy()
-            assert alike.any()
-            assert (np.diff(row)[alike] > 0).all()
+            neighbors = (rows[1:] == rows[:-1]).all(dim=1).numpy()
+            assert neighbors.any()
+            assert (np.diff(row)[neighbors] > 0).all()
             # Copies stand together: nothing comes between two that score the same.
             if name == "int8":
                 assert len(torch.unique_consecutive(rows, dim=0)) == len(torch.unique(rows, dim=0))

@@ -36,7 +36,7 @@ PLAIN = {
     "data__dropped": {},
     "data__truncation__max_tokens": 256,
     "data__truncation__documents": {"texts": 1000, "cut": 0, "longest": 200},
-    "where__unfound": 0,
+    "error_analysis__not_found": 0,
 }
 
 
@@ -71,7 +71,7 @@ AGAINST_ALONE = "fusion__comparison__32__against_alone"
         ("training__best_validation", 0.75, "gained 0.050, on the test set -0.001", 0.7),
         ("scores__bm25", {"ndcg@10": 0.7}, "0.700, the base model 0.700", {"ndcg@10": 0.699}),
         (AGAINST_BM25, lift(-0.1, -0.15, -0.05), "0.699, -0.100 [-0.150", lift(-0.1, -0.2, 0.0)),
-        ("where__unfound", 10, "10 of 200 test queries (5.0%)", 9),
+        ("error_analysis__not_found", 10, "10 of 200 test queries (5.0%)", 9),
         ("data__truncation__documents", cut(100), "10.0% of the documents", cut(99)),
         ("data__dropped", dropped(400), "500 of 2500 pairs", dropped(399)),
         (
@@ -97,7 +97,7 @@ def test_what_helped_is_not_asked_why_it_did_not():
         "verdict__lift": 0.1,
         "data__splits": {"train": 100},
         "scores__bm25": {"ndcg@10": 0.71},
-        "where__unfound": 20,
+        "error_analysis__not_found": 20,
     }
     (found,) = advice(changes)
     assert "20 of 200 test queries (10.0%)" in found.finding

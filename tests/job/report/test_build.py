@@ -16,7 +16,7 @@ from job.core.formatting import format_p
 from job.data.dataset import load_dataset
 from job.evaluation.baseline import Baseline, PromptChoice
 from job.evaluation.comparison import compare
-from job.evaluation.error_analysis import look_where
+from job.evaluation.error_analysis import analyze_errors
 from job.evaluation.evaluate import Dimensions
 from job.evaluation.hybrid import hybrid_search
 from job.evaluation.metrics import METRICS, Scores
@@ -29,7 +29,7 @@ from job.report.document import Report
 from job.report.render import to_html, to_markdown
 from job.report.write import write_report
 from job.spec.schema import DataSpec, EvaluationSpec, JobSpec, ResolvedTraining
-from job.training.hyperparameters import Recipe
+from job.training.hyperparameters import Hyperparameters
 from job.training.train import Training
 from launcher.cli import main
 
@@ -39,7 +39,7 @@ BETTER = {64: 0.90, 32: 0.88, 16: 0.70}
 WORSE = {64: 0.50, 32: 0.45, 16: 0.30}
 # Shares of float32's scores that codes alone keep.
 KEEPS = {"int8": 0.97, "binary": 0.8}
-RECIPE = Recipe(
+RECIPE = Hyperparameters(
     ResolvedTraining(epochs=5, batch_size=32, mini_batch_size=16, learning_rate=1e-4),
     {"learning_rate": "22,713,216 parameters"},
 )
@@ -109,7 +109,7 @@ def build(dataset):
             tuned=tuned,
             comparison=compare(base, tuned, bm25, by_group, DIMENSIONS),
             hybrid=hybrid_search(bm25, base, tuned, dataset.test, by_group, 32),
-            where=look_where(dataset.test, dataset.corpus, before, now, bm25),
+            error_analysis=analyze_errors(dataset.test, dataset.corpus, before, now, bm25),
             truncation=Truncation(max_tokens=64, queries=CUT, documents=CUT),
             others={},
         )
@@ -294,7 +294,7 @@ def test_the_report_has_what_was_resolved_fetched_and_used(build):
     }
     written = json.loads(build(inputs=inputs).to_json())
     assert written["inputs"] == inputs
-    assert written["training"]["recipe"] == {
+    assert written["training"]["hyperparameters"] == {
         "learning_rate": {"value": 1e-4, "reason": "22,713,216 parameters"}
     }
     assert written["spec"]["preset"] == "quick"

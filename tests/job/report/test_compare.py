@@ -18,12 +18,12 @@ SPEC = {
 }
 
 
-def made_run(lifts, spec=None, recipe=None, cost=None, base=0.5, **recommendation):
+def made_run(lifts, spec=None, hyperparameters=None, cost=None, base=0.5, **recommendation):
     """Make a run of which only what is compared matters; the base model scores .5 everywhere."""
     report = improved(spec=SPEC | (spec or {}), seconds={"train": 60.4, "score base": 10.0})
     report["verdict"]["dimension"] = max(lifts)
     report["recommendation"] |= {"dimension": 64, "bytes_per_vector": 64, **recommendation}
-    report["training"]["recipe"] = recipe or {}
+    report["training"]["hyperparameters"] = hyperparameters or {}
     report["cost"]["usd"] = cost
     report["data"] |= {"queries": {"test": 60}, "corpus": 3000}
     of = {"base": dict.fromkeys(lifts, base), "tuned": {d: 0.5 + x for d, x in lifts.items()}}

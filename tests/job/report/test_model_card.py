@@ -8,7 +8,7 @@ import pytest
 from huggingface_hub import ModelCard
 from reports import improved
 
-from job.pipeline import Circumstances, run
+from job.pipeline import RunContext, run
 from job.report.document import Report
 from job.report.model_card import HUB_METRICS, write_card
 from job.runtime.signals import StopSignal
@@ -118,7 +118,7 @@ def test_the_snippets_of_a_runs_card_run(tiny_spec, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     prompts = {"model__query_prompt": '"ask1 "', "model__document_prompt": '"tell1 tell2 "'}
     spec = tiny_spec(output__uri="runs", training__epochs="1", **prompts)
-    run(spec, Workspace(tmp_path / "work"), Circumstances("tuned", "cpu"), StopSignal())
+    run(spec, Workspace(tmp_path / "work"), RunContext("tuned", "cpu"), StopSignal())
     folder = Path("runs/tuned")
     report = json.loads((folder / "report" / "report.json").read_text("utf-8"))
     card = ModelCard.load(folder / "model" / "README.md").text

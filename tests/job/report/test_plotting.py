@@ -93,12 +93,12 @@ def test_five_ways_to_search_are_drawn(report):
 
 def test_each_kind_of_queries_has_its_bar(report):
     """And of very many kinds the first have."""
-    slices = report.where.slices
-    (axes,) = PLOTS["slices"](report, WIDE).axes
-    assert [(left[0], right[0]) for left, right in bars(axes)] == [found.ci for found in slices]
-    assert {x for x, _ in points(axes)} == {found.lift for found in slices}
-    many = made(where__slices=improved()["where"]["slices"] * 20)
-    assert len(bars(PLOTS["slices"](many, WIDE).axes[0])) == KINDS_DRAWN
+    segments = report.error_analysis.segments
+    (axes,) = PLOTS["segments"](report, WIDE).axes
+    assert [(left[0], right[0]) for left, right in bars(axes)] == [found.ci for found in segments]
+    assert {x for x, _ in points(axes)} == {found.lift for found in segments}
+    many = made(error_analysis__segments=improved()["error_analysis"]["segments"] * 20)
+    assert len(bars(PLOTS["segments"](many, WIDE).axes[0])) == KINDS_DRAWN
 
 
 def test_training_is_drawn_from_the_base_model_on(report):
@@ -147,9 +147,9 @@ def test_a_drawing_takes_the_pages_colours_and_font(report, name):
 )
 def test_a_kinds_name_is_drawn_as_text(name, shown):
     """No formula, no element, no control characters, and no longer than its place."""
-    slices = improved()["where"]["slices"]
-    report = made(where__slices=[slices[0] | {"name": name}, *slices[1:]])
-    assert all(shown in words(drawing) or not shown for drawing in drawings(report, "slices"))
+    segments = improved()["error_analysis"]["segments"]
+    report = made(error_analysis__segments=[segments[0] | {"name": name}, *segments[1:]])
+    assert all(shown in words(drawing) or not shown for drawing in drawings(report, "segments"))
 
 
 def test_scores_never_reach_beyond_one():

@@ -45,7 +45,7 @@ def logged(work, folder):
         ("bm25 ndcg@10: 0.4375", "bm25", "", {"ndcg@10": 0.4375}),
         (
             'train: going on rows_at_once=8 reason="no \\"more\\""',
-            *("train", "going on", {"rows_at_once": 8, "reason": 'no "more"'}),
+            *("train", "going on", {"mini_batch_size": 8, "reason": 'no "more"'}),
         ),
         ("fetch: s3://box/day=1/x files=3", "fetch", "s3://box/day=1/x", {"files": 3}),
         ("fetch: done data=007", "fetch", "done", {"data": "007"}),
@@ -92,7 +92,7 @@ def test_an_event_is_a_line_and_an_object(tmp_path):
             log_scores("base", {64: {"ndcg@10": 0.71234}, 0: {"ndcg@10": 0.5}})
             facts.update(device="cpu", note="a b", folder=tmp_path)
         tell("train", step=2, steps=30, loss=float("nan"), learning_rate=1e-3)
-        tell("recipe", mini_batch_size=None, dimensions=[64, 32])
+        tell("hyperparameters", mini_batch_size=None, dimensions=[64, 32])
         warn("stop", "SIGTERM received\n2026 verdict: forged=1")
         log.info("a library's line")
 
@@ -117,7 +117,7 @@ def test_an_event_is_a_line_and_an_object(tmp_path):
         {"what": "base", "event": "", "ndcg@10": 0.5},
         {"what": "score base", "event": "done", **done},
         {"what": "train", "event": "", "step": 2, "steps": 30, "loss": None, "learning_rate": 1e-3},
-        {"what": "recipe", "event": "", "mini_batch_size": None, "dimensions": [64, 32]},
+        {"what": "hyperparameters", "event": "", "mini_batch_size": None, "dimensions": [64, 32]},
         {"what": "stop", "event": "SIGTERM received\n2026 verdict: forged=1"},
         {"what": "log", "event": "a library's line"},
     ]

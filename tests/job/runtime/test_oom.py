@@ -67,7 +67,7 @@ def lines():
 
     def emit(record):
         if record.msg["event"].startswith("memory ran out"):
-            names = ("what", "rows_at_once", "before", "reason")
+            names = ("what", "mini_batch_size", "before", "reason")
             said.append(tuple(record.msg[name] for name in names))
 
     handler.emit = emit
@@ -91,7 +91,7 @@ def test_what_does_not_fit_is_trained_in_smaller_batches(prepare, known, lines, 
 
     assert largest_difference(trainer, known) == 0.0
     assert trainer.state.global_step == known.state.global_step == 10
-    assert trainer.rows_at_once == 8
+    assert trainer.mini_batch_size == 8
     halved = [(16, 32), (8, 16)] if given is None else [(8, 16)]
     assert [line for line in lines if line[0] == "train"] == [
         ("train", *pair, "CUDA out of memory. Tried to allocate 2.00 GiB") for pair in halved
@@ -117,7 +117,7 @@ def test_memory_that_runs_out_midway_costs_no_step_and_doubles_none(prepare):
     trainer.train()
 
     assert steps == list(range(1, 11))
-    assert trainer.rows_at_once == 4
+    assert trainer.mini_batch_size == 4
     assert 0.0 < largest_difference(trainer, plain) < 1e-5
 
 
@@ -139,10 +139,10 @@ def test_a_step_that_broke_off_leaves_nothing(prepare, known, given):
             output.register_hook(break_once)
 
     trainer.model[0].model.embeddings.register_forward_hook(break_late)
-    trainer.rows_at_once = 16
+    trainer.mini_batch_size = 16
     trainer.train()
 
-    assert trainer.rows_at_once == 8
+    assert trainer.mini_batch_size == 8
     assert largest_difference(trainer, known) == 0.0
 
 

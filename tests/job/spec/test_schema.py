@@ -248,7 +248,7 @@ TWICE, PATH, TEXT = "names one twice", "a path may be 4095 bytes", "not UTF-8"
         ("data.test", "", "is empty"),
         ("model.base", "", "is empty"),
         *(("data.source", text, TEXT) for text in ("a\0b", "gr\udcf6\udcdfe")),
-        *(("evaluation.probe", text, PATH) for text in ("x" * 256, "x/" * 2100, "ä" * 128)),
+        *(("evaluation.out_of_domain", text, PATH) for text in ("x" * 256, "x/" * 2100, "ä" * 128)),
     ],
 )
 def test_a_wrong_value_is_refused_with_its_field_and_what_was_found(field, value, told):

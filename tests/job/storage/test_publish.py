@@ -8,7 +8,7 @@ import pytest
 from job.core.errors import SpecError, StorageError
 from job.spec.parse import build_spec
 from job.storage import publish
-from job.storage.stores import LocalPlace
+from job.storage.stores import FolderStore
 from job.storage.workspace import Workspace
 
 SPEC = build_spec({}, {"data.source": "pairs.jsonl"})
@@ -29,7 +29,7 @@ def workspace(tmp_path):
     return place
 
 
-class Watched(LocalPlace):
+class Watched(FolderStore):
     """Notes what is put into it, in order."""
 
     def __init__(self, folder):
@@ -85,14 +85,14 @@ def test_a_result_that_is_only_half_there_has_no_manifest(workspace, place, name
 
 def test_a_destination_belongs_to_one_spec(place, tmp_path):
     """Claiming proves that it can be written and keeps other jobs away; again it does nothing."""
-    publish.claim(place, SPEC)
-    publish.claim(place, SPEC)
+    publish.reserve(place, SPEC)
+    publish.reserve(place, SPEC)
     assert place.parts == [{"spec.json"}]
     assert place.read("spec.json") == SPEC.to_json()
 
     other = build_spec(SPEC.model_dump(mode="json"), {"training.epochs": "9"})
     with pytest.raises(SpecError, match=rf"{place.folder}.*`training\.epochs`"):
-        publish.claim(place, other)
+        publish.reserve(place, other)
     (tmp_path / "file").write_text("in the way", "utf-8")
     with pytest.raises(StorageError, match=r"file/run/spec\.json"):
-        publish.claim(LocalPlace(tmp_path / "file" / "run"), SPEC)
+        publish.reserve(FolderStore(tmp_path / "file" / "run"), SPEC)

@@ -10,7 +10,7 @@ from remote import emptied, forget_client, served_s3
 
 from job.core.errors import SpecError, StorageError
 from job.storage.s3 import ATTEMPTS, s3_client
-from job.storage.stores import Entry, LocalPlace, S3Place, inside, open_place, split_uri
+from job.storage.stores import Entry, FolderStore, S3Store, inside, open_store, split_uri
 
 MIB = 1 << 20
 SECRETS = {"AWS_SECRET_ACCESS_KEY": "PlantedSecretKey", "AWS_SESSION_TOKEN": "PlantedToken"}
@@ -33,16 +33,16 @@ def s3(server):
 
 @pytest.fixture
 def bucket(s3):
-    return S3Place("s3://box/runs")
+    return S3Store("s3://box/runs")
 
 
 @pytest.fixture(params=["local", "s3"])
 def place(request, tmp_path):
     """The same folder on disk and in S3."""
     if request.param == "local":
-        return LocalPlace(tmp_path / "box" / "runs")
+        return FolderStore(tmp_path / "box" / "runs")
     request.getfixturevalue("s3")
-    return S3Place("s3://box/runs")
+    return S3Store("s3://box/runs")
 
 
 @pytest.fixture
@@ -161,7 +161,7 @@ def test_nothing_is_fetched_outside_the_folder(s3, bucket, name, tmp_path):
     s3.put("box", f"runs/{name}", b"evil")
     s3.put("box", "runs/good", b"good")
     entries = {bucket: bucket.files()}
-    local = LocalPlace(tmp_path / "box" / "runs")
+    local = FolderStore(tmp_path / "box" / "runs")
     local.write("good", "good")
     entries[local] = [*local.files(), Entry(name, 4, "tag")]
     target = tmp_path / "machine" / "folder"
@@ -195,23 +195,23 @@ def test_an_address_is_a_bucket_and_a_key():
     assert split_uri("s3://my-bucket") == ("my-bucket", "")
     assert split_uri("s3://my.bucket/") == ("my.bucket", "")
     assert split_uri("s3://b01/runs/a b/") == ("b01", "runs/a b")
-    assert open_place("s3://b01/runs/a b/").uri == "s3://b01/runs/a b"
+    assert open_store("s3://b01/runs/a b/").uri == "s3://b01/runs/a b"
 
 
 @pytest.mark.parametrize("uri", ["s3://", "s3:///runs", "s3://Upper/runs", "s3://a", "s3://b_c/x"])
 def test_an_address_without_a_bucket_is_the_specs_error(uri):
     """The line shows what is expected."""
     with pytest.raises(SpecError, match=f"`{uri}`"):
-        open_place(uri)
+        open_store(uri)
 
 
 def test_the_bucket_itself_is_a_place_and_any_other_address_a_folder(s3, tmp_path):
     """Without a prefix the names are the keys; `runs` is not `runs-2`."""
     s3.put("box", "runs-2/x", b"")
     s3.put("box", "runs/y", b"")
-    assert names(open_place("s3://box")) == ["runs-2/x", "runs/y"]
-    assert names(open_place("s3://box/runs")) == ["y"]
-    assert open_place(str(tmp_path)).folder == tmp_path
+    assert names(open_store("s3://box")) == ["runs-2/x", "runs/y"]
+    assert names(open_store("s3://box/runs")) == ["y"]
+    assert open_store(str(tmp_path)).folder == tmp_path
 
 
 # What only S3 does.
@@ -228,7 +228,7 @@ def test_a_large_object_comes_in_parts_and_a_long_list_in_pages(s3, bucket, make
     assert parts == ranges == [MIB, 8 * MIB, 8 * MIB]
     for number in range(1001):
         s3.put("box", f"many/{number:04d}/x", b"")
-    many = S3Place("s3://box/many")
+    many = S3Store("s3://box/many")
     assert names(many) == [f"{number:04d}/x" for number in range(1001)]
     assert len(many.folders()) == 1001
 
@@ -245,7 +245,7 @@ def test_the_kms_key_encrypts_all_that_is_written(s3, make_file, key):
 
     for operation in ("PutObject", "CreateMultipartUpload"):
         s3_client().meta.events.register(f"before-send.s3.{operation}", note)
-    place = open_place("s3://box", key).join("runs")
+    place = open_store("s3://box", key).join("runs")
     place.write("text", "")
     place.put({"small": make_file(b"1", "small"), "large": make_file(bytes(9 * MIB), "large")})
     forget_client()
@@ -256,11 +256,11 @@ def test_an_object_is_told_from_a_prefix_and_from_the_mark_of_a_folder(s3, tmp_p
     """The exact key is an object, a prefix is none; consoles make objects that end in a slash."""
     for key in ("data/", "data/a/", "data/pairs.jsonl"):
         s3.put("box", key, b"" if key.endswith("/") else b"12")
-    folder, entry = S3Place("s3://box/data/pairs.jsonl").as_file()
+    folder, entry = S3Store("s3://box/data/pairs.jsonl").as_file()
     assert (folder.uri, entry.name, entry.size) == ("s3://box/data", "pairs.jsonl", 2)
     assert [entry] == folder.files()
     others = ("s3://box/data", "s3://box/data/", "s3://box/data/pairs", "s3://box")
-    assert [S3Place(uri).as_file() for uri in others] == [None] * 4
+    assert [S3Store(uri).as_file() for uri in others] == [None] * 4
     folder.get(folder.files(), tmp_path / "back")
     assert below(tmp_path / "back") == {"pairs.jsonl": b"12"}
 
@@ -301,7 +301,7 @@ def test_a_bucket_in_another_region_is_found(s3, make_file, tmp_path):
     s3.redirect("far", "eu-central-1")
     for work in OPERATIONS.values():
         forget_client()
-        work(S3Place("s3://far/runs"), make_file(b"1"), tmp_path / "back")
+        work(S3Store("s3://far/runs"), make_file(b"1"), tmp_path / "back")
     assert s3.keys("far") == ["runs/put", "runs/write"]
 
 
@@ -369,7 +369,7 @@ def test_s3_that_asks_once_to_slow_down_is_asked_again(s3, bucket, make_file, mo
 
 def test_a_missing_bucket_is_told(s3, make_file, tmp_path):
     """Reading and writing alike; only a HEAD cannot tell a bucket from an object."""
-    place = S3Place("s3://nobox/runs")
+    place = S3Store("s3://nobox/runs")
     works = OPERATIONS | {"get": lambda place, _, folder: place.get([LISTED], folder)}
     del works["changed"]
     for work in works.values():
@@ -464,16 +464,16 @@ def test_an_upload_to_a_server_that_stays_away_is_told(s3, bucket, make_file):
 
 def test_a_folder_that_cannot_be_written_is_told(tmp_path, make_file):
     """A file where a folder is needed; and one that was listed and deleted before it was copied."""
-    place = LocalPlace(make_file(b"") / "runs")
+    place = FolderStore(make_file(b"") / "runs")
     for work in (lambda: place.write("x", ""), lambda: place.put({"x": make_file(b"")})):
         assert f"`{place.folder}/x` cannot be written" in refusal(work)
-    assert " cannot be " in refusal(lambda: LocalPlace(tmp_path).get([LISTED], tmp_path / "back"))
+    assert " cannot be " in refusal(lambda: FolderStore(tmp_path).get([LISTED], tmp_path / "back"))
 
 
 def test_a_local_result_costs_no_second_copy(tmp_path, make_file):
     """A file that is put is linked, where the disk can."""
     source = make_file(b"large")
-    LocalPlace(tmp_path / "runs").put({"model": source})
+    FolderStore(tmp_path / "runs").put({"model": source})
     assert source.stat().st_nlink == 2
     assert below(tmp_path / "runs") == {"model": b"large"}
 
@@ -486,7 +486,7 @@ def test_where_nothing_can_be_linked_files_are_copied_and_devices_refused(tmp_pa
 
     monkeypatch.setattr("job.storage.workspace.os.link", refuse)
     (tmp_path / "source").write_bytes(b"large")
-    place = LocalPlace(tmp_path / "runs")
+    place = FolderStore(tmp_path / "runs")
     place.put({"model": tmp_path / "source"})
     assert below(tmp_path / "runs") == {"model": b"large"}
     assert "is no file" in refusal(lambda: place.put({"x": Path("/dev/zero")}))

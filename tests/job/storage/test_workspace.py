@@ -57,7 +57,14 @@ def test_the_tree_is_the_one_that_sagemaker_mounts():
         str(path): str(path) for path in told.values()
     }
     # A resumed run finds what it needs beside its checkpoints, which are all that survives.
-    kept = (place.recipe, place.origin, place.pins, place.baseline, place.lookalikes, place.seconds)
+    kept = (
+        place.hyperparameters,
+        place.provenance,
+        place.revisions,
+        place.baseline,
+        place.nearest_neighbors,
+        place.seconds,
+    )
     assert {path.parent for path in kept} == {place.checkpoints}
 
 
@@ -73,7 +80,7 @@ def test_only_channels_with_data_in_them_count(workspace):
     corpus = write(workspace.channel_folder("corpus") / "deep" / "corpus.jsonl", "{}\n")
     workspace.channel_folder("validation").mkdir()
     write(workspace.channel_folder("test"), "not a folder\n")
-    write(workspace.fetched / "probe" / "pairs.jsonl", "{}\n")
+    write(workspace.fetched / "out_of_domain" / "pairs.jsonl", "{}\n")
     write(workspace.job_spec, {})
 
     assert workspace.channels() == {"data": data.parent, "corpus": corpus.parents[1]}

@@ -1,4 +1,4 @@
-"""Batches: every row once an epoch, no text twice in a batch, and lookalikes together."""
+"""Batches: every row once an epoch, no text twice in a batch, and nearest neighbors together."""
 
 import collections
 import itertools
@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from tiny_training import tiny_training
 
 from job.data.dataset import TrainingPairs
-from job.training.batching import LookalikeSampler, Shards
-from job.training.hard_negatives import find_lookalikes
+from job.training.batching import NeighborBatchSampler, Shards
+from job.training.hard_negatives import find_nearest_neighbors
 
 SEEDS = st.integers(0, 2**32 - 1)
 EPOCHS = st.integers(0, 20)
@@ -41,14 +41,14 @@ def all_different(count):
     return pairs_of(range(count), range(count))
 
 
-def sampler(pairs, alike, cluster, batch_size, *, seed=0, drop_last=False):
+def sampler(pairs, neighbors, hard_group_size, batch_size, *, seed=0, drop_last=False):
     """Make a sampler as the trainer does; of the data set it needs the length alone."""
-    arrays = [np.array(rows, dtype=np.int64) for rows in alike]
-    return LookalikeSampler(
+    arrays = [np.array(rows, dtype=np.int64) for rows in neighbors]
+    return NeighborBatchSampler(
         range(len(pairs)),
         pairs,
         arrays,
-        cluster,
+        hard_group_size,
         batch_size=batch_size,
         drop_last=drop_last,
         valid_label_columns=["label"],
@@ -64,16 +64,18 @@ def batches(*arguments, epoch=0, **options):
     return list(made)
 
 
-def order(alike, cluster, seed=0, epoch=0):
+def order(neighbors, hard_group_size, seed=0, epoch=0):
     """Tell in which order rows are drawn: where no text stands twice, it is that of the batches."""
-    count = len(alike)
-    (batch,) = batches(all_different(count), alike, cluster, count, seed=seed, epoch=epoch)
+    count = len(neighbors)
+    (batch,) = batches(
+        all_different(count), neighbors, hard_group_size, count, seed=seed, epoch=epoch
+    )
     return batch
 
 
 @st.composite
 def situations(draw):
-    """Draw pairs with texts in common, lookalikes of each, a cluster's and a batch's size."""
+    """Draw pairs with texts in common, neighbors of each, the sizes of hard groups and batches."""
     count = draw(st.integers(1, 40))
     numbers = st.lists(st.integers(0, draw(st.integers(0, 40))), min_size=count, max_size=count)
     others = [
@@ -112,8 +114,8 @@ def test_every_row_is_in_one_batch_and_no_batch_holds_a_text_twice(situation, se
 @settings(deadline=None)
 def test_a_batch_takes_the_first_rows_that_share_no_text(situation, seed, epoch):
     """Against a plain filling of batches, one row after the other; who has to wait comes first."""
-    pairs, alike, cluster, batch_size = situation
-    waiting, expected = order(alike, cluster, seed, epoch), []
+    pairs, neighbors, hard_group_size, batch_size = situation
+    waiting, expected = order(neighbors, hard_group_size, seed, epoch), []
     while waiting:
         batch = []
         for row in waiting:
@@ -132,9 +134,9 @@ def test_a_batch_takes_the_first_rows_that_share_no_text(situation, seed, epoch)
 @pytest.mark.parametrize("count", [1, 31, 32, 33, 100])
 def test_there_are_as_many_batches_as_the_schedule_counts_on(count):
     """The learning rate follows the length that is told; where no texts clash it is exact."""
-    alike = [[(row + 1) % count] if count > 1 else [] for row in range(count)]
+    neighbors = [[(row + 1) % count] if count > 1 else [] for row in range(count)]
     for drop_last, expected in ((False, math.ceil(count / 32)), (True, count // 32)):
-        made = sampler(all_different(count), alike, 8, 32, drop_last=drop_last)
+        made = sampler(all_different(count), neighbors, 8, 32, drop_last=drop_last)
         assert len(made) == len(list(made)) == expected
 
 
@@ -160,10 +162,10 @@ def test_the_order_depends_on_nothing_but_seed_and_epoch(situation, seed, epoch)
     assert list(made) == expected
 
 
-@pytest.mark.parametrize("alike", [[[]] * 4, [[1, 2, 3], [0], [3, 0], [2, 1, 0]]])
-def test_a_cluster_of_one_is_a_random_order(alike):
+@pytest.mark.parametrize("neighbors", [[[]] * 4, [[1, 2, 3], [0], [3, 0], [2, 1, 0]]])
+def test_a_cluster_of_one_is_a_random_order(neighbors):
     """Whatever looks alike: each of the 24 orders of four rows comes up about as often."""
-    found = collections.Counter(tuple(order(alike, 1, seed)) for seed in range(2400))
+    found = collections.Counter(tuple(order(neighbors, 1, seed)) for seed in range(2400))
 
     assert len(found) == 24
     # 100 each, with a standard deviation of 9.8.
@@ -180,29 +182,29 @@ def runs(drawn, group_of):
 
 @given(st.lists(st.integers(1, 12), min_size=1, max_size=8), st.integers(1, 12), SEEDS)
 @settings(deadline=None)
-def test_a_cluster_stands_together(sizes, cluster, seed):
+def test_a_cluster_stands_together(sizes, hard_group_size, seed):
     """Rows of one look are drawn so many at a time, in as few pieces as that allows."""
-    group_of, alike, start = {}, [], 0
+    group_of, neighbors, start = {}, [], 0
     for number, size in enumerate(sizes):
         members = range(start, start + size)
         group_of |= dict.fromkeys(members, number)
-        alike += [[other for other in members if other != row] for row in members]
+        neighbors += [[other for other in members if other != row] for row in members]
         start += size
 
     pieces = collections.defaultdict(list)
-    for group, rows in runs(order(alike, cluster, seed), group_of):
+    for group, rows in runs(order(neighbors, hard_group_size, seed), group_of):
         pieces[group].append(len(rows))
 
     for number, size in enumerate(sizes):
         # Two clusters of one look may come to stand side by side.
-        assert len(pieces[number]) <= math.ceil(size / cluster)
-        assert sum(length % cluster != 0 for length in pieces[number]) <= 1
+        assert len(pieces[number]) <= math.ceil(size / hard_group_size)
+        assert sum(length % hard_group_size != 0 for length in pieces[number]) <= 1
         assert sum(pieces[number]) == size
 
 
 @pytest.mark.parametrize("seed", range(10))
 def test_those_that_look_most_alike_come_first(seed):
-    """A cluster takes its lookalikes in their order: of all others each row's nearest is one."""
+    """A hard group takes nearest neighbors in their order: each row's nearest is one of them."""
     nearest = [[row ^ 1, *(o for o in range(20) if o not in (row, row ^ 1))] for row in range(20)]
 
     drawn = order(nearest, 2, seed)
@@ -259,26 +261,28 @@ def prepared(tiny_spec, tmp_path):
 
 
 def alike_in(task):
-    return find_lookalikes(task.load(), task.dataset.train, 1.0, 64)
+    return find_nearest_neighbors(task.load(), task.dataset.train, 1.0, 64)
 
 
 def test_the_trainer_draws_its_batches_so(prepared):
     """With the spec's seed, batch size and cluster, each epoch anew."""
     task = prepared(training__seed="5", training__cluster="4")
-    alike = alike_in(task)
+    neighbors = alike_in(task)
 
-    loader = task.trainer(alike=alike).get_train_dataloader()
+    loader = task.trainer(neighbors=neighbors).get_train_dataloader()
 
     epochs = []
     for epoch in (0, 1, 0):
         loader.set_epoch(epoch)
         epochs.append([batch["label"].tolist() for batch in loader])
-        assert epochs[-1] == batches(task.dataset.train, alike, 4, 32, seed=5, epoch=epoch)
+        assert epochs[-1] == batches(task.dataset.train, neighbors, 4, 32, seed=5, epoch=epoch)
     assert epochs[0] != epochs[1]
 
 
-@pytest.mark.parametrize(("protocol", "cluster"), [("grouped", "1"), ("article", "8")])
-def test_no_text_stands_twice_in_what_the_trainer_draws(prepared, tmp_path, protocol, cluster):
+@pytest.mark.parametrize(("protocol", "hard_group_size"), [("grouped", "1"), ("article", "8")])
+def test_no_text_stands_twice_in_what_the_trainer_draws(
+    prepared, tmp_path, protocol, hard_group_size
+):
     """Nor where the protocol takes each row for a document of its own: the text would be the same.
 
     As a wrong answer to its own question it would be punished.
@@ -288,27 +292,27 @@ def test_no_text_stands_twice_in_what_the_trainer_draws(prepared, tmp_path, prot
     task = prepared(
         data__source=str(write_jsonl(tmp_path / "twice.jsonl", rows)),
         evaluation__protocol=protocol,
-        training__cluster=cluster,
+        training__cluster=hard_group_size,
     )
     contexts = task.dataset.train.table["positive"].to_pylist()
     assert len(set(contexts)) < len(contexts)
 
-    for batch in task.trainer(alike=alike_in(task)).get_train_dataloader():
+    for batch in task.trainer(neighbors=alike_in(task)).get_train_dataloader():
         drawn = [contexts[row] for row in batch["label"].tolist()]
         assert len(set(drawn)) == len(drawn)
 
 
-@pytest.mark.parametrize(("cluster", "searches"), [("1", 0), ("2", 1)])
-def test_random_batches_need_no_search(prepared, monkeypatch, cluster, searches):
+@pytest.mark.parametrize(("hard_group_size", "searches"), [("1", 0), ("2", 1)])
+def test_random_batches_need_no_search(prepared, monkeypatch, hard_group_size, searches):
     """Every question is compared with every document, which takes its time."""
     asked = []
 
     def counted(*given):
         asked.append(given)
-        return find_lookalikes(*given)
+        return find_nearest_neighbors(*given)
 
-    monkeypatch.setattr("job.training.train.find_lookalikes", counted)
+    monkeypatch.setattr("job.training.train.find_nearest_neighbors", counted)
 
-    prepared(training__epochs="1", training__cluster=cluster).train()
+    prepared(training__epochs="1", training__cluster=hard_group_size).train()
 
     assert len(asked) == searches

@@ -87,8 +87,8 @@ def test_a_checkpoint_is_written_whole_or_not_begun(tiny_spec, model, free, tmp_
     spec = tiny_spec(training__epochs="1")
     dataset = load_dataset(spec.data, {})
     base = score_base(model, dataset, choose_dimensions(spec.evaluation, model.width), spec)
-    recipe, place = resolve(spec.training, model, dataset.train), Workspace(tmp_path)
-    inputs = TrainingInputs(model, dataset.train, base.validation, recipe.spec)
+    hyperparameters, place = resolve(spec.training, model, dataset.train), Workspace(tmp_path)
+    inputs = TrainingInputs(model, dataset.train, base.validation, hyperparameters.spec)
     trainer = build_trainer(inputs, place, StopSignal())
     # Nothing loads its data in processes of its own, so neither /dev/shm nor workers can fail.
     assert trainer.args.dataloader_num_workers == 0

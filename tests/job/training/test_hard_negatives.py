@@ -1,4 +1,4 @@
-"""Lookalikes and mined negatives look like answers and are none."""
+"""Nearest neighbors and mined negatives look like answers and are none."""
 
 from dataclasses import replace
 
@@ -16,7 +16,7 @@ from job.model.device import Machine
 from job.model.encoder import Prompts, load_model
 from job.spec.schema import DataSpec, ModelSpec
 from job.training import hard_negatives
-from job.training.hard_negatives import add_negatives, fill, find_lookalikes
+from job.training.hard_negatives import add_negatives, fill, find_nearest_neighbors
 
 CPU = Machine("cpu", "float32", "as the spec says")
 
@@ -86,7 +86,7 @@ def mined(pairs):
 
 
 def mine(model, pairs, count, margin):
-    return mined(add_negatives(pairs, find_lookalikes(model, pairs, margin, 64), count))
+    return mined(add_negatives(pairs, find_nearest_neighbors(model, pairs, margin, 64), count))
 
 
 def row_of(pairs):
@@ -100,7 +100,7 @@ def test_lookalikes_are_the_rows_whose_contexts_score_highest(model, pairs, scor
     What scores nearly as high as the context itself may be an answer that nobody marked.
     """
     counts = []
-    for row, found in enumerate(find_lookalikes(model, pairs, margin, 64)):
+    for row, found in enumerate(find_nearest_neighbors(model, pairs, margin, 64)):
         best = np.argsort(-scores[row])[: hard_negatives.CANDIDATES]
         wanted = [other for other in best if scores[row, other] < margin * scores[row, row]]
         np.testing.assert_allclose(scores[row, found], scores[row, wanted], atol=1e-6)
@@ -120,9 +120,9 @@ def test_only_training_documents_of_other_groups_are_taken(model, pairs):
 
 def test_rows_that_find_none_are_kept_without(model, pairs):
     """Where one group holds everything there is no negative, and still every row."""
-    alike = replace(pairs, groups=np.zeros(len(pairs), dtype=np.int64))
+    neighbors = replace(pairs, groups=np.zeros(len(pairs), dtype=np.int64))
 
-    assert mine(model, alike, 3, 1.0) == [[]] * len(pairs)
+    assert mine(model, neighbors, 3, 1.0) == [[]] * len(pairs)
 
 
 def test_mining_in_blocks_finds_the_same(model, pairs, monkeypatch):
@@ -141,11 +141,11 @@ def test_the_first_of_the_lookalikes_become_the_negatives(uneven, count):
     """As many as are wanted and found, behind the data's own, each the text of its row."""
     random = np.random.default_rng(0)
     contexts, given = uneven.table["positive"].to_pylist(), mined(uneven)
-    alike = [random.integers(len(uneven), size=random.integers(0, 5)) for _ in given]
+    neighbors = [random.integers(len(uneven), size=random.integers(0, 5)) for _ in given]
 
-    found = mined(add_negatives(uneven, alike, count))
+    found = mined(add_negatives(uneven, neighbors, count))
 
-    expected = [[contexts[row] for row in rows[:count]] for rows in alike]
+    expected = [[contexts[row] for row in rows[:count]] for rows in neighbors]
     assert found == [a + b for a, b in zip(given, expected, strict=True)]
 
 
@@ -175,11 +175,11 @@ def test_rows_that_lack_nothing_are_left_and_those_that_share_one_context_refuse
 
 def test_a_context_of_several_rows_is_one_lookalike(model, shared):
     """It stands for its first row: the same text twice would be the same negative twice."""
-    alike = find_lookalikes(model, shared, 1.0, 64)
+    neighbors = find_nearest_neighbors(model, shared, 1.0, 64)
 
-    assert sum(map(len, alike)) > len(shared)
-    assert {row % 2 for rows in alike for row in rows.tolist()} == {0}
-    assert all(len(set(rows.tolist())) == len(rows) for rows in alike)
+    assert sum(map(len, neighbors)) > len(shared)
+    assert {row % 2 for rows in neighbors for row in rows.tolist()} == {0}
+    assert all(len(set(rows.tolist())) == len(rows) for rows in neighbors)
 
 
 @pytest.mark.parametrize(
@@ -193,8 +193,8 @@ def test_known_embeddings_of_the_contexts_lead_to_the_same(model, prompts, table
     # Their lengths make no difference.
     known = 3 * corpus_of(prompted, pairs)
 
-    with_known = find_lookalikes(prompted, pairs, 1.0, 64, known)
-    without = find_lookalikes(prompted, pairs, 1.0, 64)
+    with_known = find_nearest_neighbors(prompted, pairs, 1.0, 64, known)
+    without = find_nearest_neighbors(prompted, pairs, 1.0, 64)
 
     assert sum(map(len, with_known)) > 500
     for row, (found, expected) in enumerate(zip(with_known, without, strict=True)):
@@ -212,7 +212,7 @@ def test_what_is_given_is_what_is_used_and_need_not_be_copied(model, pairs):
     moved = replace(pairs, documents=places.numpy()[pairs.documents])
 
     found, expected, other = (
-        [rows.tolist() for rows in find_lookalikes(model, given, 1.0, 64, vectors)]
+        [rows.tolist() for rows in find_nearest_neighbors(model, given, 1.0, 64, vectors)]
         for given, vectors in ((moved, corpus), (pairs, known), (pairs, known.flip(0)))
     )
 
@@ -228,6 +228,6 @@ def test_known_embeddings_are_not_made_again(model, pairs, monkeypatch):
         return encode(model, texts, *options)
 
     monkeypatch.setattr(hard_negatives, "encode", counted)
-    find_lookalikes(model, pairs, 0.95, 64, known)
+    find_nearest_neighbors(model, pairs, 0.95, 64, known)
 
     assert embedded == pairs.table["anchor"].to_pylist()

@@ -12,7 +12,7 @@ from tiny_training import CPU, tiny_training
 from transformers import TrainerCallback
 
 from job.model.encoder import load_model
-from job.training.health import Sanity, is_sinking, spread
+from job.training.health import HealthCheck, is_sinking, spread
 
 MAIN = "eval_dim_32_cosine_ndcg@10"
 
@@ -238,4 +238,4 @@ def test_the_spread_is_how_much_texts_differ(prepare, monkeypatch):
     one = replace(validation.search, corpus=validation.search.corpus.take(np.array([0])))
     assert spread(model, replace(validation, search=one)) == 0.0
     # With one document there is nothing to compare, and no fault to find.
-    assert not Sanity(model, replace(validation, search=one)).finds_fault()
+    assert not HealthCheck(model, replace(validation, search=one)).finds_fault()

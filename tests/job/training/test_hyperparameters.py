@@ -17,11 +17,11 @@ from job.model.device import Machine
 from job.model.encoder import Model, Prompts, load_model, parameters
 from job.spec.schema import ModelSpec, ResolvedTraining, TrainingSpec
 from job.training.hyperparameters import (
-    Recipe,
+    Hyperparameters,
     batch_size,
     epochs,
     learning_rate,
-    read_recipe,
+    read_hyperparameters,
     resolve,
 )
 
@@ -67,8 +67,8 @@ def with_memory(model, free, device="cpu"):
 def mini_batch(model, pairs, batch=128, **fields):
     """Resolve the mini-batch only; returns its value and its reason."""
     spec = TrainingSpec(**EXPLICIT | {"batch_size": batch, "mini_batch_size": "auto"} | fields)
-    recipe = resolve(spec, model, pairs)
-    return recipe.spec.mini_batch_size, recipe.reasons["mini_batch_size"]
+    hyperparameters = resolve(spec, model, pairs)
+    return hyperparameters.spec.mini_batch_size, hyperparameters.reasons["mini_batch_size"]
 
 
 def bytes_needed(model, pairs, batch=128, **fields):
@@ -145,7 +145,7 @@ def test_all_fields_are_resolved_with_their_reasons(
     model, told, pairs, batch, passes, batches, updates
 ):
     """Four values, each with a sentence that says where from, in the report and in the log."""
-    recipe = resolve(TrainingSpec(), model, pairs_of(pairs))
+    hyperparameters = resolve(TrainingSpec(), model, pairs_of(pairs))
 
     expected = {
         "batch_size": (batch, f"{pairs} pairs are {batches} such batches"),
@@ -153,8 +153,12 @@ def test_all_fields_are_resolved_with_their_reasons(
         "learning_rate": (1e-4, "62,720 parameters"),
         "mini_batch_size": (None, "a batch needs about 0.0 GiB, which is free"),
     }
-    assert recipe.spec == ResolvedTraining(**{f: value for f, (value, _) in expected.items()})
-    assert recipe.facts() == {f: {"value": v, "reason": r} for f, (v, r) in expected.items()}
+    assert hyperparameters.spec == ResolvedTraining(
+        **{f: value for f, (value, _) in expected.items()}
+    )
+    assert hyperparameters.facts() == {
+        f: {"value": v, "reason": r} for f, (v, r) in expected.items()
+    }
     assert [(*facts, facts["reason"]) for facts in told] == [
         (field, "reason", reason) for field, (_, reason) in expected.items()
     ]
@@ -167,10 +171,10 @@ def test_explicit_values_are_kept_and_have_no_reason(model, told):
     """What the user decided is not ours to explain, and the rest of the section is untouched."""
     spec = TrainingSpec(**EXPLICIT, seed=7, schedule="linear", dropout=None, report_to=())
 
-    recipe = resolve(spec, model, pairs_of(320))
+    hyperparameters = resolve(spec, model, pairs_of(320))
 
-    assert recipe.reasons == recipe.facts() == {}
-    assert recipe.spec.model_dump() == spec.model_dump()
+    assert hyperparameters.reasons == hyperparameters.facts() == {}
+    assert hyperparameters.spec.model_dump() == spec.model_dump()
     assert told == []
 
 
@@ -179,19 +183,19 @@ def test_explicit_values_are_kept_and_have_no_reason(model, told):
 )
 def test_one_explicit_value_is_kept_and_the_others_are_resolved(model, field, value):
     """A reason stands at each field that was `auto`; `null` is a value, even in little memory."""
-    recipe = resolve(TrainingSpec(**{field: value}), with_memory(model, 1), pairs_of(320))
+    hyperparameters = resolve(TrainingSpec(**{field: value}), with_memory(model, 1), pairs_of(320))
 
-    assert getattr(recipe.spec, field) == value
-    assert recipe.reasons.keys() == EXPLICIT.keys() - {field}
-    assert "auto" not in recipe.spec.model_dump().values()
+    assert getattr(hyperparameters.spec, field) == value
+    assert hyperparameters.reasons.keys() == EXPLICIT.keys() - {field}
+    assert "auto" not in hyperparameters.spec.model_dump().values()
 
 
 @pytest.mark.parametrize(("batch", "passes"), [(320, 10), (8, 3)])
 def test_automatic_epochs_count_the_batches_that_were_given(model, batch, passes):
     """Few large batches are few updates, so there are more passes."""
-    recipe = resolve(TrainingSpec(batch_size=batch), model, pairs_of(320))
+    hyperparameters = resolve(TrainingSpec(batch_size=batch), model, pairs_of(320))
 
-    assert (recipe.spec.batch_size, recipe.spec.epochs) == (batch, passes)
+    assert (hyperparameters.spec.batch_size, hyperparameters.spec.epochs) == (batch, passes)
 
 
 # The memory.
@@ -284,22 +288,25 @@ def test_a_recipe_written_and_read_is_the_same(tmp_path):
     """Lists, `null` and reasons survive; the folder is made, and nothing else is left in it."""
     given = {"dimension_weights": (1.0, 0.5), "evaluate_every": 25, "report_to": ()}
     spec = ResolvedTraining(**EXPLICIT, **given, dropout=None, schedule="linear")
-    recipe = Recipe(spec, {"epochs": "about 50 updates"})
-    path = tmp_path / "checkpoints" / "recipe.json"
-    assert read_recipe(path) is None
+    hyperparameters = Hyperparameters(spec, {"epochs": "about 50 updates"})
+    path = tmp_path / "checkpoints" / "hyperparameters.json"
+    assert read_hyperparameters(path) is None
 
-    recipe.write(path)
+    hyperparameters.write(path)
 
-    assert read_recipe(path) == recipe
-    assert [file.name for file in path.parent.iterdir()] == ["recipe.json"]
+    assert read_hyperparameters(path) == hyperparameters
+    assert [file.name for file in path.parent.iterdir()] == ["hyperparameters.json"]
     document = json.loads(path.read_text("utf-8"))
-    assert document == {"spec": recipe.spec.model_dump(mode="json"), "reasons": recipe.reasons}
+    assert document == {
+        "spec": hyperparameters.spec.model_dump(mode="json"),
+        "reasons": hyperparameters.reasons,
+    }
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"spec": {"epochs": -1}, "reasons": {}}'])
 def test_a_damaged_recipe_is_one_line(tmp_path, text):
     """Nobody can go on from a checkpoint whose recipe is lost."""
-    path = tmp_path / "recipe.json"
+    path = tmp_path / "hyperparameters.json"
     path.write_text(text)
     with pytest.raises(TrainingError, match=r"recipe\.json` is damaged"):
-        read_recipe(path)
+        read_hyperparameters(path)

@@ -8,7 +8,7 @@ import pytest
 from conftest import make_pairs, write_jsonl
 
 from job.data.dataset import TrainingData
-from job.pipeline import Circumstances, run
+from job.pipeline import RunContext, run
 from job.runtime.signals import StopSignal
 from job.storage.workspace import Workspace
 from job.training.train import train
@@ -21,7 +21,7 @@ def trained(tiny_spec, tmp_path):
     def job(name, test_rows, **fields):
         test = write_jsonl(tmp_path / f"{name}.jsonl", test_rows)
         spec = tiny_spec(data__test=str(test), **fields)
-        run(spec, Workspace(tmp_path / name), Circumstances(name), StopSignal())
+        run(spec, Workspace(tmp_path / name), RunContext(name), StopSignal())
         results = tmp_path / "runs" / name
         weights = (results / "model" / "model.safetensors").read_bytes()
         report = json.loads((results / "report" / "report.json").read_text("utf-8"))

@@ -17,7 +17,7 @@ from job.model.device import Machine
 from job.runtime.signals import StopSignal
 from job.storage.workspace import Workspace
 from job.training.checkpoints import checkpoint_on_each_host, last_checkpoint, restore
-from job.training.hyperparameters import read_recipe, resolve
+from job.training.hyperparameters import read_hyperparameters, resolve
 from job.training.trainer import training_rows
 
 MAIN = "dim_32_cosine_ndcg@10"
@@ -139,8 +139,8 @@ def test_no_epochs_leave_the_base_model_untouched(task):
 
     outcome = prepared.train(model=model)
 
-    recipe = resolve(prepared.spec.training, model, prepared.dataset.train).spec
-    assert outcome.recipe.spec == recipe
+    hyperparameters = resolve(prepared.spec.training, model, prepared.dataset.train).spec
+    assert outcome.hyperparameters.spec == hyperparameters
     assert outcome.model is model
     assert_same_weights(weights_of(model), before)
     base = prepared.base.validation.base
@@ -148,12 +148,12 @@ def test_no_epochs_leave_the_base_model_untouched(task):
         "steps": 0,
         "resumed_from_step": 0,
         "best_step": 0,
-        "recipe": outcome.recipe.facts(),
+        "hyperparameters": outcome.hyperparameters.facts(),
         "base_validation": base,
         "best_validation": base,
         "history": [],
         "stopped_early": None,
-        "rows_at_once": None,
+        "mini_batch_size": None,
         "tokens": None,
         "pairs": 0,
         "seconds": 0.0,
@@ -169,7 +169,7 @@ def test_a_training_tells_its_throughput(trained):
     prepared, whole = trained
     facts = whole.facts()
 
-    assert facts["pairs"] == len(prepared.dataset.train) * whole.recipe.spec.epochs
+    assert facts["pairs"] == len(prepared.dataset.train) * whole.hyperparameters.spec.epochs
     assert facts["pairs_per_second"] == round(facts["pairs"] / whole.seconds, 1)
 
 
@@ -435,14 +435,14 @@ def test_a_training_with_auto_fields_is_the_one_with_their_values(task, tmp_path
     """What `auto` became, written into the spec, trains the same model in every bit."""
     automatic = task(**ALL_AUTO)
     outcome = automatic.train()
-    values = {f"training__{f}": by["value"] for f, by in outcome.recipe.facts().items()}
+    values = {f"training__{f}": by["value"] for f, by in outcome.hyperparameters.facts().items()}
     assert values.keys() == {*ALL_AUTO, "training__mini_batch_size"}
 
     explicit = task(**{field: json.dumps(value) for field, value in values.items()})
     again = explicit.train(workspace=Workspace(tmp_path / "explicit"))
 
-    assert again.recipe.reasons == {}
-    assert again.recipe.spec == outcome.recipe.spec
+    assert again.hyperparameters.reasons == {}
+    assert again.hyperparameters.spec == outcome.hyperparameters.spec
     assert_same_weights(weights_of(again.model), weights_of(outcome.model))
     assert again.steps == outcome.steps
 
@@ -453,14 +453,16 @@ def test_a_resumed_training_goes_on_with_its_recipe(task, stop_after, tmp_path):
     whole = prepared.train(workspace=Workspace(tmp_path / "whole"))
     with pytest.raises(Interrupted):
         prepared.train(stop_after(9))
-    kept = read_recipe(prepared.workspace.recipe)
+    kept = read_hyperparameters(prepared.workspace.hyperparameters)
     cramped = prepared.load(Cramped("cpu", "float32", "as the spec says"))
 
     resumed = prepared.train(model=cramped)
 
     now = resolve(prepared.spec.training, cramped, prepared.dataset.train)
     assert (kept.spec.mini_batch_size, now.spec.mini_batch_size) == (None, 1)
-    assert resumed.recipe == kept == read_recipe(prepared.workspace.recipe)
+    assert (
+        resumed.hyperparameters == kept == read_hyperparameters(prepared.workspace.hyperparameters)
+    )
     assert resumed.resumed_from_step == 10
     assert_same_weights(weights_of(resumed.model), weights_of(whole.model))
 
@@ -470,14 +472,14 @@ def test_a_training_that_begins_anew_makes_its_recipe_anew(task):
     prepared = task(training__epochs="1")
     cramped = prepared.load(Cramped("cpu", "float32", "as the spec says"))
     resolve(prepared.spec.training, cramped, prepared.dataset.train).write(
-        prepared.workspace.recipe
+        prepared.workspace.hyperparameters
     )
-    assert read_recipe(prepared.workspace.recipe).spec.mini_batch_size == 1
+    assert read_hyperparameters(prepared.workspace.hyperparameters).spec.mini_batch_size == 1
 
     outcome = prepared.train()
 
-    assert outcome.recipe.spec.mini_batch_size is None
-    assert read_recipe(prepared.workspace.recipe) == outcome.recipe
+    assert outcome.hyperparameters.spec.mini_batch_size is None
+    assert read_hyperparameters(prepared.workspace.hyperparameters) == outcome.hyperparameters
 
 
 @pytest.mark.parametrize(

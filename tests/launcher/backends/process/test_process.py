@@ -327,7 +327,7 @@ def test_a_resumed_run_ends_as_one_that_was_never_interrupted(folder, whole, hal
     step = re.search(r"interrupted after step (\d+)", halted.done.stderr)[1]
     expected = one["training"] | {"resumed_from_step": int(step)}
     assert expected["steps"] == 80
-    for field in ("steps", "best_step", "best_validation", "resumed_from_step", "recipe"):
+    for field in ("steps", "best_step", "best_validation", "resumed_from_step", "hyperparameters"):
         assert other["training"][field] == expected[field], field
     assert files(runs / "halted") == files(runs / "whole")
     weights = [load(runs / name / "manifest.json")["model/model.safetensors"] for name in both]

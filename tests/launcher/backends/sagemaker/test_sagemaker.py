@@ -480,10 +480,10 @@ def stage_folder(folder, run):
     from pathlib import Path
 
     from job.spec.schema import ModelSpec
-    from job.storage.stores import S3Place
+    from job.storage.stores import S3Store
     from launcher.plan.staging import upload
 
-    upload(S3Place("s3://box/staged/data"), folder, ModelSpec(), Path(run))
+    upload(S3Store("s3://box/staged/data"), folder, ModelSpec(), Path(run))
 
 
 def test_a_staged_folder_is_exactly_what_lies_here(account, here):
