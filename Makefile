@@ -87,7 +87,7 @@ bench: $(VENV)/.demo
 	$(BIN)/python tests/benchmarks/scale_data.py
 
 clean:
-	rm -rf $(VENV) .venv-sdk .browser demo smoke build dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-sdk .browser demo smoke build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit("embedtune needs Python 3.11 or newer; try: make PYTHON=python3.11") if sys.version_info < (3, 11) else None'

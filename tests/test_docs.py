@@ -38,7 +38,7 @@ def test_the_contract_names_the_workspaces_paths(tmp_path):
 
 def test_the_contract_names_the_jobs_variables():
     """Those that the job reads by itself, all of them and no other."""
-    files = [ROOT / "job" / name for name in ("__main__.py", "topology.py")]
+    files = [ROOT / "job" / name for name in ("__main__.py", "distributed/topology.py")]
     source = "".join(path.read_text("utf-8") for path in files)
     read = set(re.findall(r'"((?:EMBEDTUNE|TRAINING|OMP)_\w+)"', source))
     own = [param.name.upper() for param in train.params if param.allow_from_autoenv]

@@ -65,7 +65,8 @@ def _require_enough(source: str, cleaned: Cleaned, left_out: int, spec: JobSpec)
     queries = len(np.unique(cleaned.kept["anchor_key"].to_numpy()))
     if queries < needed:
         msg = f"`{source}` (`evaluation.out_of_domain`) leaves {queries} queries of "
-        msg += f"{cleaned.rows} rows ({left_out} are in the job's own data); at least {needed} are needed to prove "
+        msg += f"{cleaned.rows} rows ({left_out} are in the job's own data); "
+        msg += f"at least {needed} are needed to prove "
         advice = (
             "bring more rows, or set `evaluation.out_of_domain_limit` or `data.min_test_queries`"
         )

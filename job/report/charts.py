@@ -149,7 +149,7 @@ def _against(report: Report, width: float) -> "Figure":
     return figure
 
 
-def _slices(report: Report, width: float) -> "Figure":
+def _segments(report: Report, width: float) -> "Figure":
     """The lift of each kind of queries, with its interval, below one another."""
     segments = report.error_analysis.segments[:KINDS_DRAWN]
     row, label = (36, 0) if _is_narrow(width) else (24, 250)
@@ -220,4 +220,4 @@ def _training(report: Report, width: float) -> "Figure":
     return figure
 
 
-PLOTS = {"pareto": _pareto, "against": _against, "segments": _slices, "training": _training}
+PLOTS = {"pareto": _pareto, "against": _against, "segments": _segments, "training": _training}

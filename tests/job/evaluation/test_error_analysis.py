@@ -95,7 +95,7 @@ def test_what_nobody_finds_is_a_label_to_doubt(queries, corpus):
     assert (where.suspected_label_errors[0].rank_tuned, where.not_found) == (None, 1)
 
 
-def test_slices_hold_each_query_once_a_kind_and_give_their_means(queries, corpus):
+def test_segments_hold_each_query_once_a_kind_and_give_their_means(queries, corpus):
     """Means, lift and number are those of the slice's own queries."""
     base, tuned = scores(queries, dict.fromkeys(range(0, COUNT, 4), 2)), scores(queries)
     where = analyze_errors(queries, corpus, base, tuned, base)
@@ -123,7 +123,7 @@ def test_a_document_that_is_often_in_the_way_is_a_hub(queries, corpus):
     assert all(hub.wrong_hits >= HUB_HITS for hub in where.hubs)
 
 
-def test_a_single_query_has_no_slices(corpus, queries):
+def test_a_single_query_has_no_segments(corpus, queries):
     one = Queries(
         queries.ids[:1], queries.texts[:1], np.array([0, 1]), np.array([0]), np.array([0])
     )
@@ -136,17 +136,17 @@ def test_a_single_query_has_no_slices(corpus, queries):
 HOSTILE = "a|b <script>"
 
 
-def slices_by(queries, corpus, column, base=None):
+def segments_by(queries, corpus, column, base=None):
     base = base or scores(queries)
     where = analyze_errors(queries, corpus, base, scores(queries), base, column)
     return [s for s in where.segments if s.by == column]
 
 
-def test_the_datas_own_kinds_are_slices_named_by_their_column(corpus):
+def test_the_datas_own_kinds_are_segments_named_by_their_column(corpus):
     """What is null is of no kind, and a name stays as it is."""
     queries = make_queries([HOSTILE] * SLICE_AT_LEAST + [None] * (COUNT - SLICE_AT_LEAST))
     base = scores(queries, {0: 2, 19: 3})
-    (found,) = slices_by(queries, corpus, "product", base)
+    (found,) = segments_by(queries, corpus, "product", base)
     gained = base.metrics[METRIC][:SLICE_AT_LEAST].mean()
     assert (found.name, found.queries, found.tuned) == (HOSTILE, SLICE_AT_LEAST, 1.0)
     assert found.base == pytest.approx(gained)
@@ -155,7 +155,7 @@ def test_the_datas_own_kinds_are_slices_named_by_their_column(corpus):
 
 
 @pytest.mark.parametrize("column", [None, "product"])
-def test_data_that_names_no_kinds_has_the_other_slices_only(queries, corpus, column):
+def test_data_that_names_no_kinds_has_the_other_segments_only(queries, corpus, column):
     """Neither where no column is named, nor where no query has a value in it."""
     nameless = replace(queries, kinds=pa.nulls(COUNT, pa.large_string()))
     plain = analyze_errors(queries, corpus, scores(queries), scores(queries), scores(queries))
@@ -166,7 +166,7 @@ def test_data_that_names_no_kinds_has_the_other_slices_only(queries, corpus, col
 
 def test_a_column_may_bear_the_name_of_another_kind(corpus):
     """Both are there."""
-    found = slices_by(make_queries(["x"] * COUNT), corpus, "words of the answer")
+    found = segments_by(make_queries(["x"] * COUNT), corpus, "words of the answer")
     assert [s.name for s in found] == ["9", "x"]
 
 

@@ -44,7 +44,7 @@ def logged(work, folder):
         (f"base {SCORE}: 0.5000", "base", "", {SCORE: 0.5}),
         ("bm25 ndcg@10: 0.4375", "bm25", "", {"ndcg@10": 0.4375}),
         (
-            'train: going on rows_at_once=8 reason="no \\"more\\""',
+            'train: going on mini_batch_size=8 reason="no \\"more\\""',
             *("train", "going on", {"mini_batch_size": 8, "reason": 'no "more"'}),
         ),
         ("fetch: s3://box/day=1/x files=3", "fetch", "s3://box/day=1/x", {"files": 3}),
@@ -106,7 +106,7 @@ def test_an_event_is_a_line_and_an_object(tmp_path):
         "base ndcg@10: 0.5000",
         f'score base: done seconds={seconds} device=cpu note="a b" folder={tmp_path}',
         "train: step=2/30 loss=nan learning_rate=0.001",
-        'recipe: mini_batch_size=null dimensions="[64, 32]"',
+        'hyperparameters: mini_batch_size=null dimensions="[64, 32]"',
         r"stop: SIGTERM received\x0a2026 verdict: forged=1",
         "log: a library's line",
     ]

@@ -284,7 +284,7 @@ def test_a_model_that_does_not_tell_its_size_is_embedded_at_once():
 # What is kept.
 
 
-def test_a_recipe_written_and_read_is_the_same(tmp_path):
+def test_hyperparameters_written_and_read_is_the_same(tmp_path):
     """Lists, `null` and reasons survive; the folder is made, and nothing else is left in it."""
     given = {"dimension_weights": (1.0, 0.5), "evaluate_every": 25, "report_to": ()}
     spec = ResolvedTraining(**EXPLICIT, **given, dropout=None, schedule="linear")
@@ -304,9 +304,9 @@ def test_a_recipe_written_and_read_is_the_same(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"spec": {"epochs": -1}, "reasons": {}}'])
-def test_a_damaged_recipe_is_one_line(tmp_path, text):
-    """Nobody can go on from a checkpoint whose recipe is lost."""
+def test_damaged_hyperparameters_are_one_line(tmp_path, text):
+    """Nobody can go on from a checkpoint whose hyperparameters are lost."""
     path = tmp_path / "hyperparameters.json"
     path.write_text(text)
-    with pytest.raises(TrainingError, match=r"recipe\.json` is damaged"):
+    with pytest.raises(TrainingError, match=r"hyperparameters\.json` is damaged"):
         read_hyperparameters(path)
