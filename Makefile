@@ -60,6 +60,7 @@ lint: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/hadolint Dockerfile
+	$(BIN)/actionlint $(wildcard .github/workflows/*.yml)
 
 # Hashes of all that the image installs; after a change in pyproject.toml or constraints.txt.
 lock: $(VENV)/.dev

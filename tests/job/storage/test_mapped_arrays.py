@@ -1,6 +1,7 @@
 """Large matrices are files that nobody sees, and a full disk is told in one line."""
 
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
@@ -26,6 +27,7 @@ def test_a_large_matrix_is_as_good_as_a_small_one(monkeypatch, mapped_from):
     assert empty_matrix(0, 3).shape == (0, 3)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc shows what is mapped")
 def test_its_file_has_no_name_and_goes_with_it(monkeypatch, tmp_path):
     """Whatever ends a run, nothing stays behind."""
     monkeypatch.setattr(mapped_arrays, "MAPPED_FROM", 1)

@@ -1,6 +1,7 @@
 """Whether the disk suffices is known before hours are spent, and looked at before each write."""
 
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -67,6 +68,7 @@ def test_what_a_run_will_write_is_estimated(model, free, tmp_path, there):
         require_room_for_training(model, place)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the second disk is /dev/shm")
 def test_each_disk_has_its_own_part(model, free, tmp_path, monkeypatch):
     """Checkpoints often lie on a disk of their own: here in shared memory."""
     place = Workspace(tmp_path)
