@@ -703,7 +703,7 @@ def test_a_hub_that_is_away_or_fails_is_told_at_once(hub, tmp_path):
         assert case["seconds"] < 15
 
 
-@pytest.mark.parametrize("offline", ["0", "1"])
+@pytest.mark.parametrize("offline", ["0", pytest.param("1", marks=pytest.mark.exhaustive)])
 def test_a_cache_saves_the_download(hub, tmp_path, offline):
     """The job's own, offline, and one that is only read, in which nothing is written.
 

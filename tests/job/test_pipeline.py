@@ -516,6 +516,7 @@ def test_a_resumed_job_does_not_score_the_base_model_again(run_job, place, monke
     assert re.search(r"train: done seconds=\S+ steps=12 resumed_from_step=1\n", log)
 
 
+@pytest.mark.exhaustive
 def test_a_job_whose_data_has_changed_is_not_gone_on_with(run_job, place, pairs):
     """The checkpoint was trained on other pairs: which differ is told, and nothing is lost."""
     stop = StopSignal()

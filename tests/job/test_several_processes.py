@@ -189,6 +189,7 @@ def without_losses(facts):
     return {name: value for name, value in facts.items() if not name.endswith(".loss")}
 
 
+@pytest.mark.exhaustive
 def test_hosts_that_are_stopped_or_lost_are_resumed(desk, hosts):
     """A signal to one stops both after a checkpoint; the loss of one ends the other.
 
@@ -237,6 +238,7 @@ def assert_both_end_with(first, second, code):
     return failure(first), failure(second)
 
 
+@pytest.mark.exhaustive
 def test_what_is_wrong_on_one_host_is_said_on_every_host(desk):
     """Each reads its own data; the first host's code and line say where it was."""
     workspace = desk("bad-host")
@@ -247,6 +249,7 @@ def test_what_is_wrong_on_one_host_is_said_on_every_host(desk):
     assert line == f"algo-2: {own}"
 
 
+@pytest.mark.exhaustive
 def test_hosts_that_have_read_different_data_do_not_train(desk, pairs_file):
     """Each finds that the other's data has another fingerprint."""
     workspace = desk("other-data")

@@ -278,6 +278,7 @@ def test_a_group_of_any_kind_becomes_a_name(value, name):
     assert len(name or "") <= GROUP_CHARACTERS
 
 
+@pytest.mark.exhaustive
 def test_a_run_of_marks_is_not_sorted_as_a_whole():
     """It takes the square of its length: hours for a line of ten megabytes."""
     assert text_key("a" + "\u0301\u0327" * 200_000) == text_key("A" + "\u0301\u0327" * 200_000)

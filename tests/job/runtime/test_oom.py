@@ -81,7 +81,7 @@ def largest_difference(one, other):
     return max(float((a - b).abs().max()) for a, b in pairs)
 
 
-@pytest.mark.parametrize("given", [None, 16])
+@pytest.mark.parametrize("given", [None, pytest.param(16, marks=pytest.mark.exhaustive)])
 def test_what_does_not_fit_is_trained_in_smaller_batches(prepare, known, lines, given):
     """Memory for 8 rows: from the first step on, every bit is that of `mini_batch_size: 8`."""
     trainer, gauge = prepare(given)
@@ -122,6 +122,7 @@ def test_memory_that_runs_out_midway_costs_no_step_and_doubles_none(prepare):
 
 
 @pytest.mark.parametrize("given", [None, 16])
+@pytest.mark.exhaustive
 def test_a_step_that_broke_off_leaves_nothing(prepare, known, given):
     """Memory runs out in the backward pass: some weights have gradients, dropout was drawn."""
     trainer, _ = prepare(given)

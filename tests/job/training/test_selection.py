@@ -30,7 +30,13 @@ def trained(tiny_spec, tmp_path):
     return job
 
 
-@pytest.mark.parametrize("preset", ["quick", "balanced", "best"])
+@pytest.mark.parametrize(
+    "preset",
+    [
+        "balanced",
+        *(pytest.param(preset, marks=pytest.mark.exhaustive) for preset in ("quick", "best")),
+    ],
+)
 def test_a_test_set_with_wrong_answers_changes_the_scores_and_nothing_else(trained, preset):
     """Whatever the test set says is right, the same model comes out, by the same choices.
 

@@ -399,7 +399,9 @@ def stop_after(monkeypatch):
     return make
 
 
-@pytest.mark.parametrize(("every", "logged"), [("epoch", 9), ("4", 12)])
+@pytest.mark.parametrize(
+    ("every", "logged"), [("epoch", 9), pytest.param("4", 12, marks=pytest.mark.exhaustive)]
+)
 def test_an_interrupted_training_ends_as_if_it_had_not_been(
     task, stop_after, tmp_path, every, logged
 ):
@@ -431,6 +433,7 @@ def test_an_interrupted_training_ends_as_if_it_had_not_been(
 ALL_AUTO = dict.fromkeys(("training__epochs", "training__batch_size"), "auto")
 
 
+@pytest.mark.exhaustive
 def test_a_training_with_auto_fields_is_the_one_with_their_values(task, tmp_path):
     """What `auto` became, written into the spec, trains the same model in every bit."""
     automatic = task(**ALL_AUTO)
@@ -447,6 +450,7 @@ def test_a_training_with_auto_fields_is_the_one_with_their_values(task, tmp_path
     assert again.steps == outcome.steps
 
 
+@pytest.mark.exhaustive
 def test_a_resumed_training_goes_on_with_its_recipe(task, stop_after, tmp_path):
     """On a machine with less memory `auto` would mean something else; the run keeps its meaning."""
     prepared = task()

@@ -347,6 +347,7 @@ def test_the_machine_that_was_taken_is_the_one_that_is_paid(endings):
     assert said[said.index("-- Completed: Training job completed") + 1] == "all"
 
 
+@pytest.mark.exhaustive
 def test_what_would_fail_is_told_before_anything_is_staged(account, here):
     """One line each, by its code; no job, nothing uploaded, nothing left here."""
     server = account.server
@@ -376,6 +377,7 @@ def test_what_would_fail_is_told_before_anything_is_staged(account, here):
     assert not list(here.iterdir())
 
 
+@pytest.mark.exhaustive
 def test_a_job_that_aws_refuses_leaves_no_note_and_one_that_it_made_does(account, here):
     """Whatever the SDK fails in after the job was made, the job is found again."""
     server, detached = account.server, ("--detach", *program(STOPPABLE))
