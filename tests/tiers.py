@@ -21,14 +21,15 @@ COSTLY = {"subprocess", "Popen", "Process", "S3", "Hub", "SageMaker", "stack_ser
 # Any function of these trains.
 TRAINING = {"job.pipeline", "job.training.train", "job.training.trainer"}
 SLOW_PATHS = ("job/distributed/test_torchrun.py", "job/storage/test_stores.py")
-# Cuts in every phase and at random, made-up files, each exit code by a command, SageMaker's jobs by
-# the dozen, and the doubles' own tests. What the README says of SageMaker is seen in one job, of
-# several machines in processes.
+# Interruptions in every phase, fuzzed files, each exit code by a command, SageMaker jobs by the
+# dozen, runs of several hosts, and the doubles' own tests. `make test` runs one job on SageMaker, one
+# of two processes, and one from S3.
 EXHAUSTIVE_PATHS = (
     *("benchmarks", "chaos", "doubles", "fuzz", "test_exit_codes.py"),
     *("job/distributed/test_heartbeat.py", "launcher/test_instances.py"),
+    "launcher/backends/sagemaker/test_sdk.py",
 )
-EXHAUSTIVE_FIXTURES = {"endings", "from_hub", "launchers"}
+EXHAUSTIVE_FIXTURES = {"article", "denied", "endings", "from_hub", "launchers", "wrong_token"}
 # Whole runs in each: begun late, one of them would keep a worker long after the other has ended.
 LONGEST = (
     *("chaos/test_chaos.py", "launcher/backends/sagemaker/test_sagemaker.py"),

@@ -170,12 +170,14 @@ def test_two_processes_on_one_host_end_as_one_does(alone, pair):
     assert_the_same_run(pair, alone)
 
 
+@pytest.mark.exhaustive
 def test_two_hosts_end_as_one_process_does(alone, hosts):
     """Each reads the data for itself; a few rows are embedded at a time."""
     assert hosts[0].report["training"]["mini_batch_size"] == {"asked": 4, "used": 4, "halved": 0}
     assert_the_same_run(hosts[0], alone)
 
 
+@pytest.mark.exhaustive
 def test_only_rank_zero_writes(hosts):
     """On the second host lie its own name and the lock; its checkpoints are the first's."""
     assert hosts[1] == {"input/config/resourceconfig.json", "lock"}

@@ -101,6 +101,7 @@ def test_what_does_not_fit_is_trained_in_smaller_batches(prepare, known, lines, 
     assert trainer.state.best_metric == pytest.approx(known.state.best_metric, abs=1e-6)
 
 
+@pytest.mark.exhaustive
 def test_memory_that_runs_out_midway_costs_no_step_and_doubles_none(prepare):
     """From the seventh step on: the weights differ by the order of summation alone."""
     plain, _ = prepare(16, dropout=0.0)
