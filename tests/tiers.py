@@ -22,8 +22,8 @@ COSTLY = {"subprocess", "Popen", "Process", "S3", "Hub", "SageMaker", "stack_ser
 TRAINING = {"job.pipeline", "job.training.train", "job.training.trainer"}
 SLOW_PATHS = ("job/distributed/test_torchrun.py", "job/storage/test_stores.py")
 # Interruptions in every phase, fuzzed files, each exit code by a command, SageMaker jobs by the
-# dozen, runs of several hosts, and the doubles' own tests. `make test` runs one job on SageMaker, one
-# of two processes, and one from S3.
+# dozen, runs of several hosts, and the tests of the doubles. `make test` runs one job on SageMaker,
+# one of two processes, and one from S3.
 EXHAUSTIVE_PATHS = (
     *("benchmarks", "chaos", "doubles", "fuzz", "test_exit_codes.py"),
     *("job/distributed/test_heartbeat.py", "launcher/test_instances.py"),
