@@ -22,8 +22,8 @@ from job.storage.workspace import Workspace
 # the article's data (job/LOG.md).
 LIFT_DEVIATION = 0.28
 WORD_EDGES = (0, 8, 16, 32, 64, 128, 256, 512, 10**9)
-# Length of a histogram's longest possible bar, in characters.
-BAR = 40
+# Length of the bar of all texts in a histogram.
+BAR_CHARACTERS = 40
 
 
 def check_data(spec: JobSpec, echo: Callable[[str], object], *, count_tokens: bool) -> None:
@@ -75,8 +75,8 @@ def describe(dataset: Dataset) -> Iterable[str]:
         lift = detectable_lift(LIFT_DEVIATION / groups**0.5, groups)
         yield (
             f"Test size  {len(dataset.test)} queries in {_count(groups, 'group')} detect a lift of "
-            f"{lift:.3f} nDCG@10 or more with 80 % probability (assuming a standard deviation of "
-            f"{LIFT_DEVIATION} between queries)"
+            f"{lift:.3f} nDCG@10 or more with 80 % probability (assumed standard deviation of a "
+            f"query's lift: {LIFT_DEVIATION})"
         )
 
 
@@ -130,13 +130,13 @@ def describe_truncation(dataset: Dataset, spec: ModelSpec, workspace: Workspace)
 
 def _max_length(model: Path) -> int:
     """Return the token limit that sentence-transformers will use; 512 (BERT's) if none is set."""
-    if own := _settings(model / "sentence_bert_config.json").get("max_seq_length"):
-        return int(own)
-    stated = (
+    if limit := _settings(model / "sentence_bert_config.json").get("max_seq_length"):
+        return int(limit)
+    limits = (
         _settings(model / "tokenizer_config.json").get("model_max_length"),
         _settings(model / "config.json").get("max_position_embeddings"),
     )
-    return int(min((limit for limit in stated if limit), default=512))
+    return int(min(filter(None, limits), default=512))
 
 
 def _settings(path: Path) -> dict[str, Any]:
@@ -156,4 +156,5 @@ def _histogram(name: str, texts: Iterator[str]) -> Iterable[str]:
     for (low, high), count in zip(pairwise(WORD_EDGES), counts, strict=True):
         if count:
             label = f"{low}-{high - 1}" if high < WORD_EDGES[-1] else f"{low} or more"
-            yield f"  {label:>11} {'█' * max(1, round(BAR * count / len(lengths)))} {count}"
+            bar = "█" * max(1, round(BAR_CHARACTERS * count / len(lengths)))
+            yield f"  {label:>11} {bar} {count}"

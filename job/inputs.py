@@ -238,7 +238,7 @@ def _unpack(path: Path, parent: Path, limit: float) -> Path:
     folder = parent / "unpacked"
     shutil.rmtree(folder, ignore_errors=True)
     try:
-        # Read to the end, where gzip's checksum is: tar takes some damaged archives for short ones.
+        # Read to the end, to verify gzip's checksum: tar treats some damage as the archive's end.
         with gzip.open(path) as compressed:
             while compressed.read(CHUNK):
                 pass

@@ -171,6 +171,7 @@ class RunInputs:
 def prepare_inputs(
     spec: JobSpec, workspace: Workspace, machine: Machine, progress: Progress
 ) -> RunInputs:
+    """Fetch the inputs, read and split the data, and load the base model."""
     with progress.stage("fetch") as facts:
         fetched = fetch_on_each_host(spec, workspace)
         facts.update({role: found["uri"] for role, found in fetched.facts.items()})
@@ -254,6 +255,7 @@ class Tuned:
 
 
 def score_tuned(inputs: RunInputs, spec: JobSpec, base: Baseline, training: Training) -> Tuned:
+    """Score the tuned model, or the base model if no checkpoint was better on validation."""
     evaluation, dimensions = spec.evaluation, inputs.dimensions
     if training.improved_on_validation:
         model = training.model

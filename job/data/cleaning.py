@@ -15,10 +15,10 @@ from job.data.sources import Document, RawRow
 from job.storage.arrow_tables import TableFile, one_array, one_table
 
 # Characters of a rejected row's texts to save: enough to find the row again.
-EXCERPT = 200
+EXCERPT_CHARACTERS = 200
 # Characters to normalize at a time. NFKC takes quadratic time on a run of combining marks: hours
 # for one long line.
-NORMALIZED = 10_000
+NORMALIZE_CHARACTERS = 10_000
 # Any odd number with many digits.
 PAIR_FACTOR = 0xD6E8FEB86659FD93
 MASK = 2**64 - 1
@@ -107,7 +107,8 @@ def clean_documents(documents: Iterable[Document]) -> Cleaned:
 
 def normalize(text: str) -> str:
     """Remove differences of case, character width and white space."""
-    parts = (text[start : start + NORMALIZED] for start in range(0, len(text), NORMALIZED))
+    starts = range(0, len(text), NORMALIZE_CHARACTERS)
+    parts = (text[start : start + NORMALIZE_CHARACTERS] for start in starts)
     composed = "".join(unicodedata.normalize("NFKC", part) for part in parts)
     return " ".join(composed.casefold().split())
 
@@ -180,5 +181,5 @@ def _group_name(value: object) -> str | None:
 
 
 def _excerpt(value: object) -> str | None:
-    shown = None if value is None else str(value)[:EXCERPT]
+    shown = None if value is None else str(value)[:EXCERPT_CHARACTERS]
     return shown and shown.encode("utf-8", "replace").decode("utf-8")

@@ -21,7 +21,7 @@ PERMUTATIONS = 64
 # Candidates of a text to compare exactly; templated texts have thousands.
 MAX_CANDIDATES = 32
 # A text with this many candidates is not indexed: it is no candidate of later texts.
-MAX_ALIKE = 256
+MAX_SIMILAR = 256
 # A group with a larger share of the rows would dominate a split.
 MAX_GROUP_SHARE = 0.05
 # Any odd number with many digits: it mixes the parts of a hash.
@@ -107,7 +107,7 @@ def near_duplicates(texts_by_key: Mapping[int, str], threshold: float) -> Iterat
             if jaccard(words, shingles(texts_by_key[candidate])) >= threshold:
                 yield key, candidate
         # Otherwise each of a million texts of one template has all earlier ones as candidates.
-        if len(candidates) < MAX_ALIKE:
+        if len(candidates) < MAX_SIMILAR:
             index.insert(number)
 
 

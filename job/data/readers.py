@@ -155,7 +155,7 @@ def _refuse_other_formats(file: Path, start: bytes) -> None:
         if start.startswith(magic):
             msg = f"`{file}` is {what}."
             raise DataError(msg)
-    # A UTF-16 file with a byte order mark fails at byte 0xff or 0xfe, which says as much.
+    # With a byte order mark, decoding fails at byte 0xff or 0xfe, with a message as clear as this.
     if b"\0" in start and not start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         msg = f"`{file}` is not UTF-8: its first line contains zero bytes, so it may be UTF-16. "
         raise DataError(msg + "Save it as UTF-8.")

@@ -63,7 +63,7 @@ def collect_rows(spec: DataSpec, channels: Channels) -> Rows:
     if not len(cleaned.kept):
         dropped = count_reasons(cleaned.rejected).items()
         why = "; ".join(f"{reason}: {found['rows']}" for reason, found in dropped)
-        msg = f"None of the {cleaned.rows} rows of `{label}` can be used "
+        msg = f"`{label}` has {cleaned.rows} rows, none of them usable "
         msg += f"({why or 'no document is relevant to a query'}). Correct the rows, or choose "
         raise DataError(msg + "other columns in `data.columns`.")
     cleaned = replace(cleaned, kept=_distinct_query_ids(_drop_false_negatives(cleaned.kept)))

@@ -212,7 +212,7 @@ def _given_id(record: Record) -> str:
 
 
 def _parse_qrel(record: Record) -> tuple[str | None, str]:
-    """Return (query id, document id) of a qrels line; the query is None if it is not relevant."""
+    """Return (query id, document id) of a qrels line; the query id is None if not relevant."""
     try:
         query, document, score = (record.fields[key] for key in ("query-id", "corpus-id", "score"))
         if not math.isfinite(float(score)):

@@ -198,10 +198,10 @@ def max_positions(encoder: "SentenceTransformer") -> float:
     return min(tables, default=math.inf)
 
 
-def documented_prompts(base: str, own: dict[str, str | None]) -> Prompts:
-    """Return the prompts saved with the model (`own`), else those that its family documents."""
-    query = own.get("query") or ""
-    document = own.get("document") or own.get("passage") or ""
+def documented_prompts(base: str, saved: dict[str, str | None]) -> Prompts:
+    """Return the prompts saved with the model, else those that its family documents."""
+    query = saved.get("query") or ""
+    document = saved.get("document") or saved.get("passage") or ""
     if query or document:
         return Prompts(query, document)
     name = base.rstrip("/").rsplit("/", 1)[-1].lower()

@@ -55,7 +55,7 @@ Contexts   words: median 10, longest 60
          8-15 ██████████████████████████████████████ 32
         32-63 ██ 2
 Test size  3 queries in 3 groups detect a lift of 1.000 nDCG@10 or more with 80 % probability \
-(assuming a standard deviation of 0.28 between queries)
+(assumed standard deviation of a query's lift: 0.28)
 """
 
 

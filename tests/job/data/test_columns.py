@@ -67,7 +67,7 @@ def test_names_in_the_spec_win_and_other_columns_are_still_found(names, wanted, 
 
 
 @pytest.mark.parametrize(
-    ("names", "wanted", "told"),
+    ("names", "wanted", "parts"),
     [
         (["q", "context"], {}, ["data.columns.anchor=NAME", "`question`", ": `q`, `context`."]),
         (["question", "body"], {}, ["data.columns.positive=NAME", "`pos`", "`question`, `body`"]),
@@ -94,30 +94,30 @@ def test_names_in_the_spec_win_and_other_columns_are_still_found(names, wanted, 
         ([f"c{n}" for n in range(100)], {}, ["`c18`, `c19`, 80 more"]),
     ],
 )
-def test_an_unclear_choice_is_an_error_that_names_the_option_to_set(names, wanted, told):
+def test_an_unclear_choice_is_an_error_that_names_the_option_to_set(names, wanted, parts):
     """Scores are refused: training would use pairs in which the context is no answer."""
     with pytest.raises(DataError) as caught:
         choose(names, wanted)
-    assert [part for part in ["`pairs.csv`", *told] if part not in str(caught.value)] == []
+    assert [part for part in ["`pairs.csv`", *parts] if part not in str(caught.value)] == []
 
 
 def test_without_columns_in_the_spec_only_usual_names_count():
     """Columns of hard negatives are ignored."""
     fields = dict.fromkeys(["Question", "answer", "negative"])
-    assert choose_columns(fields, None, "probe.csv") == ColumnChoice("Question", "answer", ())
+    assert choose_columns(fields, None, "other.csv") == ColumnChoice("Question", "answer", ())
 
 
 @pytest.mark.parametrize(
-    ("names", "told"),
+    ("names", "part"),
     [
         (["q", "context"], "`anchor`"),
         (["question", "context", "answer"], "`context`, `answer`"),
         (["question", "context", "label"], "`label`"),
     ],
 )
-def test_errors_in_out_of_domain_data_do_not_mention_data_columns(names, told):
+def test_errors_in_out_of_domain_data_do_not_mention_data_columns(names, part):
     """`data.columns` describes the training data, not these files."""
     with pytest.raises(DataError) as caught:
-        choose_columns(dict.fromkeys(names), None, "probe.csv")
-    assert told in str(caught.value)
+        choose_columns(dict.fromkeys(names), None, "other.csv")
+    assert part in str(caught.value)
     assert "data.columns" not in str(caught.value)

@@ -589,8 +589,8 @@ def test_data_without_usable_rows_is_an_error(tmp_path):
     rows = [("", "c c c"), ("What?", None), ("", "d d d"), ("a", "e e e")]
     source = write_pairs(tmp_path / "in" / "a.jsonl", rows)
     reasons = "empty question: 2; empty context: 1; question is too short: 1"
-    refusal(f"4 rows of `{source}`", reasons, source=source)
-    refusal("4 rows of `channel data`", reasons, channels={"data": source.parent})
+    refusal(f"`{source}` has 4 rows", reasons, source=source)
+    refusal("`channel data` has 4 rows", reasons, channels={"data": source.parent})
 
 
 def test_too_few_test_queries_are_an_error(tmp_path):

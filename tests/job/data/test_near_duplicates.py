@@ -94,7 +94,7 @@ def near_duplicates_by_datasketch(texts, threshold):
         for candidate in candidates[: groups.MAX_CANDIDATES]:
             if jaccard(words, shingles(texts[candidate])) >= threshold:
                 yield key, candidate
-        if len(candidates) < groups.MAX_ALIKE:
+        if len(candidates) < groups.MAX_SIMILAR:
             plan.insert(key, sketch)
 
 
@@ -103,7 +103,7 @@ def near_duplicates_by_datasketch(texts, threshold):
 def test_sorting_hashes_finds_the_same_pairs_as_an_index(monkeypatch, threshold, limits):
     """The pairs and their order are the same, across batches and with many similar texts."""
     monkeypatch.setattr(groups, "MAX_CANDIDATES", limits[0])
-    monkeypatch.setattr(groups, "MAX_ALIKE", limits[1])
+    monkeypatch.setattr(groups, "MAX_SIMILAR", limits[1])
     monkeypatch.setattr(groups, "BATCH", 64)
     random = np.random.default_rng(7)
     texts = ["", "!?", "one", "one"]

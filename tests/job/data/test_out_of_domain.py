@@ -17,7 +17,7 @@ def load(tmp_path):
 
     def make(out_of_domain, channels=None, **fields):
         if isinstance(out_of_domain, list):
-            out_of_domain = str(write_jsonl(tmp_path / "probe.jsonl", out_of_domain))
+            out_of_domain = str(write_jsonl(tmp_path / "out_of_domain.jsonl", out_of_domain))
         settings = {"data.source": str(data), "data.min_test_queries": "3"}
         settings |= {key.replace("__", "."): value for key, value in fields.items()}
         if out_of_domain is not None:
@@ -62,13 +62,13 @@ def test_all_rows_become_queries_and_all_contexts_the_corpus(load):
 def test_the_limit_is_the_number_of_pairs_drawn(load):
     """Pairs are drawn with `data.seed`; the corpus contains only contexts that were drawn."""
     rows = rows_of(50, "other")
-    probes = [
+    samples = [
         load(rows, evaluation__out_of_domain_limit="20", data__seed=seed)[0]
         for seed in ("1", "1", "2")
     ]
-    first, again, other = (asked(out_of_domain) for out_of_domain in probes)
+    first, again, other = (asked(out_of_domain) for out_of_domain in samples)
     assert first == again != other
-    assert len(first) == len(probes[0].corpus) == 20
+    assert len(first) == len(samples[0].corpus) == 20
     assert first.items() <= {row["question"]: [row["context"]] for row in rows}.items()
 
 
@@ -122,7 +122,7 @@ def test_a_channel_wins_over_the_spec(load, tmp_path):
     write_jsonl(tmp_path / "channel" / "x.jsonl", rows)
     channels = {"out_of_domain": tmp_path / "channel"}
     assert load(None)[0] is None
-    for named, source in (("s3://box/probe", "s3://box/probe"), (None, "channel out_of_domain")):
+    for named, source in (("s3://box/other", "s3://box/other"), (None, "channel out_of_domain")):
         out_of_domain, _ = load(named, channels)
         assert out_of_domain.source == source
         assert list(asked(out_of_domain)) == [row["question"] for row in rows]
