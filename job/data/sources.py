@@ -1,7 +1,7 @@
-"""Where pairs come from: files, folders, BEIR folders, `builtin:aws-docs`.
+"""Open the sources of pairs: files, folders, BEIR folders, `builtin:aws-docs`.
 
-S3 and the Hub are no places to read from: `job.inputs` makes files of what lies there.
-All of them become the same thing: rows of (anchor, positives, negatives) as they were found.
+Every source yields rows of (anchor, positives, negatives) with unchecked values. Data from S3 and
+the Hub is downloaded first, by `job.inputs`.
 """
 
 import dataclasses
@@ -16,10 +16,10 @@ from typing import Any
 from job.core.errors import DataError
 from job.data.builtin_aws_docs import mine_pairs
 from job.data.columns import ColumnChoice, choose_columns, require_group
-from job.data.readers import SURPLUS, Record, explained, read_records
+from job.data.readers import SURPLUS, Record, explain_read_errors, read_records
 from job.spec.schema import Columns, DataSpec
 
-# Rows that say which columns there are: JSON lines may leave out what they have no value for.
+# Rows to read to find all columns: JSON lines may omit fields without a value.
 FIRST_ROWS = 100
 BUILTIN_DOCS = "builtin:aws-docs"
 BEIR_SPLITS = {"train": "train", "dev": "validation", "validation": "validation", "test": "test"}
@@ -27,17 +27,17 @@ BEIR_SPLITS = {"train": "train", "dev": "validation", "validation": "validation"
 
 @dataclass(frozen=True)
 class RawRow:
-    """One row as found; the values may still be anything that the file could hold."""
+    """One row before cleaning: values may have any type that the file format allows."""
 
     file: str
     row: int
     anchor: Any
     positives: list[Any]
     negatives: list[Any] = field(default_factory=list)
-    # What the column `data.columns.group` holds.
+    # Value of the column `data.columns.group`.
     group: Any = None
     surplus: bool = False
-    # BEIR brings these along: its own ids, and the split that its authors chose.
+    # Only BEIR has these: the query's id, and the split that the authors chose.
     query_id: str | None = None
     split: str | None = None
 
@@ -46,14 +46,14 @@ class RawRow:
 class Document:
     id: str
     text: Any
-    # Where it was found, which makes it no other document.
+    # The location does not matter for equality.
     file: str = field(default="", compare=False)
     row: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True)
 class Source:
-    """Rows to be read once, front to back, and the documents that belong to no row."""
+    """Rows, to be read once, and additional documents that belong to no row."""
 
     rows: Iterator[RawRow]
     columns: dict[str, Any]
@@ -61,21 +61,21 @@ class Source:
 
 
 def open_source(name: str, spec: DataSpec, role: str = "data") -> Source:
-    """Open pairs by path or `builtin:` name; reading starts when the rows are asked for.
+    """Open pairs by path or `builtin:` name; rows are read lazily.
 
-    `role` is that of a channel: where `data` lacks the group's column, that is an error; where a
-    validation or test set does, its groups are null. Of another domain only questions and contexts
-    are read, found by their names: `data.columns` describes the data.
+    `role` is a channel's name. The role `data` requires the column `data.columns.group`; in
+    validation and test sets without it, groups are null. For `out_of_domain`, `data.columns` does
+    not apply: only questions and contexts are read, from columns with usual names.
     """
     group = None if role == "out_of_domain" else spec.columns.group
     required = group if role == "data" else None
     if name.startswith("builtin:"):
         if name != BUILTIN_DOCS:
-            msg = f"There is no `{name}`; the built-in data is called `{BUILTIN_DOCS}`."
+            msg = f"There is no built-in data `{name}`. Use `{BUILTIN_DOCS}`."
             raise DataError(msg)
         mined = (Record(name, n, dict(pair)) for n, pair in enumerate(mine_pairs(), start=1))
         return _from_records(name, mined, Columns(group=required), group)
-    missing = "does not exist (as a path), nor does it look like a Hub id (`owner/name`)"
+    missing = "is neither an existing path nor a Hub id (`owner/name`)"
     path = _existing(name, f"`{name}` {missing}. Check the spelling.")
     if is_beir(path):
         return _from_beir(path, group, required)
@@ -86,26 +86,26 @@ def open_source(name: str, spec: DataSpec, role: str = "data") -> Source:
 
 
 def open_documents(name: str) -> Iterator[Document]:
-    """Read the documents of `data.corpus`: columns `text` and, if they have one, `id` or `_id`."""
-    path = _existing(name, f"`data.corpus` is `{name}`, which does not exist; check the path.")
+    """Yield the documents of `data.corpus`: column `text`; optional `title` and `id` or `_id`."""
+    path = _existing(name, f"`data.corpus` is `{name}`, which does not exist. Check the path.")
     for number, record in enumerate(read_records(path), start=1):
         if "text" not in record.fields:
-            msg = f"`{record.file}` row {record.row} has no `text`; a corpus has `id` and `text`."
-            raise DataError(msg)
+            msg = f"`{record.file}` row {record.row} has no `text`. "
+            raise DataError(msg + "The columns of `data.corpus` are `text` and, optionally, `id`.")
         given = [record.fields[key] for key in ("id", "_id") if record.fields.get(key) is not None]
         name = identifier(given[0]) if given else f"c{number:08d}"
-        yield Document(name, _joined(record.fields), record.file, record.row)
+        yield Document(name, _title_and_text(record.fields), record.file, record.row)
 
 
 def _existing(name: str, missing: str) -> Path:
-    with explained(name):
+    with explain_read_errors(name):
         if not Path(name).exists():
             raise DataError(missing)
     return Path(name)
 
 
 def identifier(given: object) -> str:
-    """Make of a given id one that can stand in a table: no white space, and no formula."""
+    """Make an id safe for tables: without white space, and not a spreadsheet formula."""
     name = re.sub(r"\s|[\x00-\x1f\x7f]", "_", str(given))
     return f"_{name}" if name[:1] in ("=", "+", "-", "@") else name
 
@@ -119,7 +119,7 @@ def _from_records(
 ) -> Source:
     first = list(itertools.islice(records, FIRST_ROWS))
     if not first:
-        msg = f"`{name}` holds no rows; each needs a question and the context that answers it."
+        msg = f"`{name}` has no rows. Each row needs a question and the context that answers it."
         raise DataError(msg)
     fields = {key: value for record in reversed(first) for key, value in record.fields.items()}
     choice = dataclasses.replace(choose_columns(fields, wanted, name), group=group)
@@ -153,72 +153,75 @@ def _from_beir(folder: Path, group: str | None, required: str | None) -> Source:
         names = dict.fromkeys(key for record in first for key in _with_metadata(record))
         require_group(names, required, str(file))
     documents = (
-        Document(identifier(_given_id(record)), _joined(record.fields), record.file, record.row)
+        Document(
+            identifier(_given_id(record)), _title_and_text(record.fields), record.file, record.row
+        )
         for record in _beir_records(folder, "corpus")
     )
     return Source(_beir_rows(folder, group), columns, documents)
 
 
 def _with_metadata(record: Record) -> dict[str, Any]:
-    """Return a query's fields, with those of its `metadata` beside them."""
+    """Return a query's fields and the fields of its `metadata`; the query's fields win."""
     metadata = record.fields.get("metadata")
     return (metadata if isinstance(metadata, dict) else {}) | record.fields
 
 
 def _beir_rows(folder: Path, group: str | None) -> Iterator[RawRow]:
     def text_and_group(record: Record) -> tuple[Any, Any]:
-        kind = _with_metadata(record).get(group) if group is not None else None
-        return record.fields.get("text"), kind
+        value = _with_metadata(record).get(group) if group is not None else None
+        return record.fields.get("text"), value
 
-    texts = _by_id(folder, "corpus", lambda record: _joined(record.fields))
+    texts = _by_id(folder, "corpus", lambda record: _title_and_text(record.fields))
     queries = _by_id(folder, "queries", text_and_group)
     qrels = sorted((folder / "qrels").glob("*.tsv"))
     if not qrels:
-        msg = f"The BEIR folder `{folder}` has no `qrels/*.tsv`; add its judgements."
+        msg = f"The BEIR folder `{folder}` has no `qrels/*.tsv`. Add the relevance judgements."
         raise DataError(msg)
     for file in qrels:
-        # One file of judgements is split by us; several are the authors' own splits.
+        # We split a single qrels file; several files are the splits of the data set's authors.
         if len(qrels) > 1 and file.stem not in BEIR_SPLITS:
-            msg = f"`{file}` names no split; expected `train.tsv`, `dev.tsv` or `test.tsv`."
+            msg = f"`{file}` is not a known split. Name it `train.tsv`, `dev.tsv` or `test.tsv`."
             raise DataError(msg)
         split = BEIR_SPLITS[file.stem] if len(qrels) > 1 else None
         for record in read_records(file):
-            query, document = _judgement(record)
+            query, document = _parse_qrel(record)
             if query is not None:
-                text, kind = queries.get(query, (None, None))
+                text, value = queries.get(query, (None, None))
                 name, answers = identifier(query), [texts.get(document)]
-                where = (record.file, record.row)
-                yield RawRow(*where, text, answers, group=kind, query_id=name, split=split)
+                location = (record.file, record.row)
+                yield RawRow(*location, text, answers, group=value, query_id=name, split=split)
 
 
 def _by_id(folder: Path, stem: str, content: Callable[[Record], Any]) -> dict[str, Any]:
-    """Look up contents by the ids of the file: made fit for a table, two might become one."""
+    """Return contents by the ids in the file: `identifier` could make two ids equal."""
     found: dict[str, Any] = {}
     for record in _beir_records(folder, stem):
         name = _given_id(record)
         if found.setdefault(name, content(record)) != content(record):
-            msg = f"`{record.file}` row {record.row} says something else of the id {name!r} than a "
-            raise DataError(msg + "row above; judgements mean either. Give each an id of its own.")
+            msg = f"`{record.file}` row {record.row} has the id {name!r} of an earlier row, but "
+            raise DataError(msg + "other content. Give each document and query a unique `_id`.")
     return found
 
 
 def _given_id(record: Record) -> str:
     if (given := record.fields.get("_id")) is None:
-        msg = f"`{record.file}` row {record.row} has no `_id`, which judgements go by; give it one."
+        msg = f"`{record.file}` row {record.row} has no `_id`. Add the id that the qrels use."
         raise DataError(msg)
     return str(given)
 
 
-def _judgement(record: Record) -> tuple[str | None, str]:
-    """Return (query id, document id) of a qrels line; no query where it says "not relevant"."""
+def _parse_qrel(record: Record) -> tuple[str | None, str]:
+    """Return (query id, document id) of a qrels line; the query id is None if not relevant."""
     try:
         query, document, score = (record.fields[key] for key in ("query-id", "corpus-id", "score"))
         if not math.isfinite(float(score)):
             raise ValueError
         return (query if float(score) > 0 else None), document
     except (KeyError, TypeError, ValueError):
-        msg = f"`{record.file}` line {record.row} is no judgement; expected the columns "
-        raise DataError(msg + "`query-id`, `corpus-id` and a numeric `score`, by tabs.") from None
+        msg = f"`{record.file}` line {record.row} is not a valid qrels line. Expected three "
+        msg += "columns, separated by tabs: `query-id`, `corpus-id` and a numeric `score`."
+        raise DataError(msg) from None
 
 
 def _beir_records(folder: Path, stem: str) -> Iterator[Record]:
@@ -230,6 +233,6 @@ def _beir_file(folder: Path, stem: str) -> Path | None:
     return next((file for file in files if file.is_file()), None)
 
 
-def _joined(fields: dict[str, Any]) -> Any:  # noqa: ANN401  what a file holds is judged later
+def _title_and_text(fields: dict[str, Any]) -> Any:  # noqa: ANN401  `cleaning` checks the type
     title, text = fields.get("title"), fields.get("text")
     return f"{title} {text}" if title and isinstance(text, str) else text
