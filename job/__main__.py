@@ -28,7 +28,7 @@ from job.core.errors import (
     StorageError,
     first_line,
 )
-from job.core.formatting import on_one_line
+from job.core.formatting import escape_to_one_line
 from job.distributed.topology import read_topology
 from job.distributed.torchrun import PEER_LOST, PEER_LOST_SECONDS, PeerLost, is_worker, run_workers
 from job.runtime.oom import is_out_of_memory
@@ -144,7 +144,9 @@ def check(data: str, model: str | None, settings: tuple[str, ...]) -> None:
         if model:
             given["model"] = {"base": model}
         spec = build_spec(given, parse_assignments(settings))
-        check_data(spec, lambda line: click.echo(on_one_line(line)), count_tokens=model is not None)
+        check_data(
+            spec, lambda line: click.echo(escape_to_one_line(line)), count_tokens=model is not None
+        )
 
     sys.exit(exit_code(work, None, extra="data"))
 

@@ -24,7 +24,7 @@ from job.model.encoder import find_locally
 from job.runtime.logs import tell
 from job.spec.schema import DataSpec, JobSpec, ModelSpec
 from job.storage import hub
-from job.storage.stores import S3, Entry, S3Store, inside
+from job.storage.stores import S3, Entry, S3Store, safe_join
 from job.storage.workspace import DATA_CHANNELS, Workspace, link_or_copy, write_atomically
 
 GIGA = 1e9
@@ -156,7 +156,7 @@ def _data_from_hub(
         if file_format(Path(name)) is None:
             msg = f"The Hub data set `{repository}` holds `{name}`, a format not read here. "
             raise DataError(msg + "Save its rows as Parquet or JSONL.")
-        target = inside(folder, name)
+        target = safe_join(folder, name)
         target.parent.mkdir(parents=True, exist_ok=True)
         link_or_copy(cached / name, target)
     facts = {"uri": repository, "commit": commit, "subset": spec.subset, "split": split}
@@ -203,7 +203,7 @@ def _fetch_missing(place: S3Store, entries: list[Entry], folder: Path) -> None:
     for other in folder.parent.glob("*"):
         if other.name != folder.name:
             shutil.rmtree(other, ignore_errors=True)
-    here = {e: inside(folder, e.name) for e in entries}
+    here = {e: safe_join(folder, e.name) for e in entries}
     missing = [e for e, path in here.items() if not path.is_file() or path.stat().st_size != e.size]
     tell("fetch", place.uri, files=len(entries), missing=len(missing))
     place.get(missing, folder)

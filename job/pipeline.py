@@ -32,7 +32,7 @@ from job.model.save import fingerprint, save_model
 from job.report.build import Results, build_report, job_cost
 from job.report.model_card import write_card
 from job.report.write import write_per_query, write_report
-from job.runtime.logs import Progress, log_scores, logged_to, quieten_libraries, tell
+from job.runtime.logs import Progress, log_scores, log_to_folder, disable_progress_bars, tell
 from job.runtime.signals import StopSignal
 from job.spec.schema import JobSpec
 from job.storage import publish
@@ -89,9 +89,9 @@ def run(spec: JobSpec, workspace: Workspace, where: RunContext, stop: StopSignal
 
     if from_rank_zero(is_finished):
         return
-    quieten_libraries()
+    disable_progress_bars()
     if not from_rank_zero(lambda: workspace.is_complete):
-        with logged_to(workspace.logs) if is_rank_zero() else nullcontext():
+        with log_to_folder(workspace.logs) if is_rank_zero() else nullcontext():
             if push and is_rank_zero():
                 push.prepare()
             produce(spec, workspace, where, stop, push)
@@ -121,7 +121,7 @@ def produce(
     with progress.stage("train") as facts:
 
         def on_checkpoint(folder: Path) -> None:
-            progress.note()
+            progress.update()
             save_seconds(workspace.seconds, progress.seconds)
             if push and spec.output.hub_strategy == "checkpoint":
                 push.checkpoint(folder, where.name)

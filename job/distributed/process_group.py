@@ -18,7 +18,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from job.distributed.shared_values import load_arrays, save_arrays
 from job.distributed.torchrun import PeerLost, is_worker
-from job.runtime.watchdog import alive
+from job.runtime.watchdog import record_activity
 
 Value = TypeVar("Value")
 
@@ -108,7 +108,7 @@ def barrier() -> None:
         _Barriers.store.set(all_here, "")
     while True:
         # The ranks that work are watched themselves.
-        alive()
+        record_activity()
         try:
             _Barriers.store.wait([all_here], SIGNAL_SECONDS)
         except DistStoreError:

@@ -18,7 +18,7 @@ import structlog
 from structlog.stdlib import ProcessorFormatter
 from structlog.typing import EventDict, Processor
 
-from job.core.formatting import on_one_line
+from job.core.formatting import escape_to_one_line
 from job.core.log_lines import write_line
 
 # Its handlers decide where events go; without any, only warnings are seen.
@@ -83,11 +83,11 @@ class Progress:
         try:
             yield facts
         finally:
-            self.note()
+            self.update()
             self._running = None
         tell(name, "done", **{"seconds": self.seconds[name], **facts})
 
-    def note(self) -> None:
+    def update(self) -> None:
         """Count what the running stage has taken so far."""
         if self._running:
             name, started = self._running
@@ -119,7 +119,7 @@ def log_to_stderr() -> None:
 
 
 @contextmanager
-def logged_to(folder: Path) -> Iterator[None]:
+def log_to_folder(folder: Path) -> Iterator[None]:
     """Write events to `job.log` in a folder as well, and to `metrics.jsonl` as JSON.
 
     A resumed run adds to them; afterwards the files are closed.
@@ -156,7 +156,7 @@ def _add_handler(handler: logging.Handler, *renderers: Processor) -> None:
 
 
 def _line(_logger: object, _level: str, said: EventDict) -> str:
-    return on_one_line(f"{said['time']} {_Event(said)}")
+    return escape_to_one_line(f"{said['time']} {_Event(said)}")
 
 
 def _measured(_logger: object, _level: str, said: EventDict) -> EventDict:
@@ -180,7 +180,7 @@ def memory() -> dict[str, int]:
     return held
 
 
-def quieten_libraries() -> None:
+def disable_progress_bars() -> None:
     """Turn off the libraries' own bars: in a log file each redraw is a line."""
     import datasets
     import huggingface_hub.utils

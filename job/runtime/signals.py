@@ -33,7 +33,7 @@ class StopSignal:
             signal.signal(number, self._handle)
 
     @contextmanager
-    def awaited(self) -> Iterator[None]:
+    def deferred(self) -> Iterator[None]:
         """Within this block a first signal only sets `requested`."""
         self._training = True
         try:

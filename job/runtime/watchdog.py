@@ -29,13 +29,13 @@ class _Pulse:
     at = time.monotonic()
 
 
-def alive(*_: object) -> None:
+def record_activity(*_: object) -> None:
     """Give a sign of life; may be hung into a module, before its passes."""
     _Pulse.at = time.monotonic()
 
 
 def _heard(_record: logging.LogRecord) -> bool:
-    alive()
+    record_activity()
     return True
 
 
@@ -48,7 +48,7 @@ def watched(minutes: float, write_failure: Callable[[str], None], log_file: Path
     if not minutes:
         yield
         return
-    alive()
+    record_activity()
     over = threading.Event()
     log.addFilter(_heard)
     _dread(60 * minutes)
@@ -70,7 +70,7 @@ def _watch(
         _dread(limit)
         if moved_bytes() - moved >= MOVED_BYTES:
             moved = moved_bytes()
-            alive()
+            record_activity()
         if time.monotonic() - _Pulse.at > limit and not over.is_set():
             _end(limit, write_failure, log_file)
 

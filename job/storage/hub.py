@@ -15,7 +15,7 @@ from typing import Any
 
 from job.core.errors import DataError, EmbedtuneError, ModelError, StorageError, translated
 from job.runtime.logs import tell, warn
-from job.storage.stores import inside
+from job.storage.stores import safe_join
 
 # Weights in formats that we do not load; some of them are pickles, which may run code.
 OTHER_WEIGHTS = (
@@ -120,7 +120,7 @@ def _download(
         if not constants.HF_HUB_OFFLINE:
             files: list[Any] = fetch(dry_run=True)
             for file in files:
-                inside(Path(file.local_path).parent, file.filename)
+                safe_join(Path(file.local_path).parent, file.filename)
             check_size(repository, sum(file.file_size or 0 for file in files), max_bytes, kind)
         return Path(fetch())
 

@@ -6,7 +6,7 @@ from functools import cache, partial
 from typing import Any
 
 from job.core.errors import EmbedtuneError, StorageError, translated
-from job.storage.workspace import file_error
+from job.storage.workspace import explain_file_error
 
 # Requests in flight at once; a large object travels in parts, each of them a request.
 PARALLEL = 16
@@ -65,7 +65,7 @@ def _expected(what: str, error: Exception) -> EmbedtuneError | None:
         reason = _accident(error)
     else:
         # A local file, on the way up or down.
-        return file_error(what, error)
+        return explain_file_error(what, error)
     return StorageError(f"{what}: {reason}")
 
 

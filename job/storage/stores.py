@@ -28,7 +28,7 @@ class Entry:
     tag: str
 
 
-def inside(folder: Path, name: str) -> Path:
+def safe_join(folder: Path, name: str) -> Path:
     """Return the path of a name that somebody else chose; it must not lead out of the folder."""
     plain = PurePosixPath(name)
     # Two spellings of one name (`a//b`, `./b`) would be one file.
@@ -66,7 +66,7 @@ class FolderStore:
             there = self.folder.iterdir() if self.folder.is_dir() else ()
             return sorted(path.name for path in there if path.is_dir())
 
-    def changed(self, name: str) -> datetime | None:
+    def modified_at(self, name: str) -> datetime | None:
         """Say when a file was last written; nothing where there is no such file."""
         path = self.folder / name
         return datetime.fromtimestamp(path.stat().st_mtime, UTC) if path.is_file() else None
@@ -96,7 +96,7 @@ class FolderStore:
     def get(self, entries: Iterable[Entry], folder: Path) -> None:
         """Copy files to a local folder, whole or not at all."""
         for entry in entries:
-            target = inside(folder, entry.name)
+            target = safe_join(folder, entry.name)
             with explained(target):
                 target.parent.mkdir(parents=True, exist_ok=True)
                 beside = target.with_name(f".{target.name}.copy")
@@ -134,7 +134,7 @@ class S3Store:
             return None
         return S3Store(folder, self._kms_key), Entry(name, found["ContentLength"], found["ETag"])
 
-    def changed(self, name: str) -> datetime | None:
+    def modified_at(self, name: str) -> datetime | None:
         found = self._head(name)
         return found["LastModified"] if found else None
 
@@ -189,7 +189,7 @@ class S3Store:
                 upload.result()
 
     def get(self, entries: Iterable[Entry], folder: Path) -> None:
-        wanted = [(entry, inside(folder, entry.name)) for entry in entries]
+        wanted = [(entry, safe_join(folder, entry.name)) for entry in entries]
         with s3.explained(self.uri), s3.transfers() as manager:
             for _, path in wanted:
                 path.parent.mkdir(parents=True, exist_ok=True)

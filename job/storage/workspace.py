@@ -191,16 +191,16 @@ def link_or_copy(source: str | Path, target: str | Path) -> None:
 
 def explained(path: Path, done: str = "written") -> AbstractContextManager[None]:
     """Turn what the file system raises into one line."""
-    return translated(partial(file_error, f"`{path}` cannot be {done}"))
+    return translated(partial(explain_file_error, f"`{path}` cannot be {done}"))
 
 
-def file_error(what: str, error: Exception) -> StorageError | MachineError | None:
+def explain_file_error(what: str, error: Exception) -> StorageError | MachineError | None:
     if isinstance(error, UnicodeDecodeError):
         return StorageError(f"{what}: it is no text in UTF-8.")
-    return write_error(what, error) if isinstance(error, OSError) else None
+    return explain_os_error(what, error) if isinstance(error, OSError) else None
 
 
-def write_error(what: str, error: OSError) -> StorageError | MachineError:
+def explain_os_error(what: str, error: OSError) -> StorageError | MachineError:
     """Say what could not be done and why: a full disk is the machine's fault."""
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     return (MachineError if full else StorageError)(f"{what}: {error.strerror or error}.")

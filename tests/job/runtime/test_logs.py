@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from job.core.log_lines import Line, parse_line, write_line
-from job.runtime.logs import Progress, log, log_scores, logged_to, memory, tell, warn
+from job.runtime.logs import Progress, log, log_scores, log_to_folder, memory, tell, warn
 from launcher.backends.sagemaker.training_job import _metric_definitions
 
 AT = "2026-11-23T16:23:56Z"
@@ -19,7 +19,7 @@ SENTENCE = "Improved. nDCG@10: 0.500, p = 0.010."
 
 def logged(work, folder):
     """Return the lines and the JSON objects, without times and memory, that some work leaves."""
-    with logged_to(folder):
+    with log_to_folder(folder):
         work()
     lines = (folder / "job.log").read_text("utf-8").splitlines()
     entries = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]

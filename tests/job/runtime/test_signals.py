@@ -47,7 +47,7 @@ def test_a_stop_that_python_swallows_ends_a_training_after_its_step(stop, swallo
     """As one does that comes while it trains; a second one ends it at once."""
     Dying()
     assert swallowed == [KeyboardInterrupt]
-    with stop.awaited():
+    with stop.deferred():
         assert stop.requested
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)

@@ -16,14 +16,14 @@ SCRIPT = """
 import sys, time
 from pathlib import Path
 from job.runtime import watchdog
-from job.runtime.logs import log_to_stderr, logged_to, tell
+from job.runtime.logs import log_to_stderr, log_to_folder, tell
 from job.runtime.watchdog import watched
 from job.storage.workspace import Workspace
 
 watchdog.LOOK_SECONDS = watchdog.LAST_WORDS_SECONDS = 1.0
 place = Workspace(Path(sys.argv[1]))
 log_to_stderr()
-with watched({minutes}, place.write_failure, place.logs / "job.log"), logged_to(place.logs):
+with watched({minutes}, place.write_failure, place.logs / "job.log"), log_to_folder(place.logs):
     tell("train", "start")
     {work}
 print("came to its end")

@@ -10,7 +10,7 @@ from remote import emptied, forget_client, served_s3
 
 from job.core.errors import SpecError, StorageError
 from job.storage.s3 import ATTEMPTS, s3_client
-from job.storage.stores import Entry, FolderStore, S3Store, inside, open_store, split_uri
+from job.storage.stores import Entry, FolderStore, S3Store, safe_join, open_store, split_uri
 
 MIB = 1 << 20
 SECRETS = {"AWS_SECRET_ACCESS_KEY": "PlantedSecretKey", "AWS_SESSION_TOKEN": "PlantedToken"}
@@ -119,7 +119,7 @@ def test_a_place_has_folders_and_what_is_not_there_is_nothing(place):
     assert (empty.files(), empty.folders()) == ([], [])
     # A folder is no file.
     for there, name in ((empty, "x"), (place, "a")):
-        assert (there.read(name), there.changed(name)) == (None, None)
+        assert (there.read(name), there.modified_at(name)) == (None, None)
 
 
 def test_a_file_tells_when_it_was_written_and_whether_it_changed(place):
@@ -127,7 +127,7 @@ def test_a_file_tells_when_it_was_written_and_whether_it_changed(place):
     place.write("x", "one")
     (before,) = place.files()
     assert place.files() == [before]
-    age = datetime.now(UTC) - place.changed("x")
+    age = datetime.now(UTC) - place.modified_at("x")
     assert timedelta(seconds=-5) < age < timedelta(minutes=1)
     place.write("x", "two")
     assert place.files()[0].tag != before.tag
@@ -150,9 +150,9 @@ def test_a_name_that_leads_out_is_refused(name, tmp_path):
     """Nor may two names mean one file."""
     folder = tmp_path / "folder"
     (folder / "a").mkdir(parents=True)
-    assert "it was refused." in refusal(lambda: inside(folder, name))
+    assert "it was refused." in refusal(lambda: safe_join(folder, name))
     harmless = ("x", "a/b/x", "..x", "a..b/x", ".hidden", "a b/Größe", "~", "-")
-    assert [inside(folder, name) for name in harmless] == [folder / name for name in harmless]
+    assert [safe_join(folder, name) for name in harmless] == [folder / name for name in harmless]
 
 
 @pytest.mark.parametrize("name", ["../x", "/x", "a//x"])
@@ -287,7 +287,7 @@ LISTED = Entry("a", 3, '"900150983cd24fb0d6963f7d28e17f72"')
 OPERATIONS = {
     "files": lambda place, _, __: place.files(),
     "folders": lambda place, _, __: place.folders(),
-    "changed": lambda place, _, __: place.changed("a"),
+    "modified_at": lambda place, _, __: place.modified_at("a"),
     "read": lambda place, _, __: place.read("a"),
     "get": lambda place, _, folder: place.get([LISTED] if place.bucket == "box" else [], folder),
     "write": lambda place, _, __: place.write("write", ""),
@@ -309,7 +309,7 @@ RUNS = "s3://box/runs"
 FAILED = {
     "files": f"`{RUNS}` cannot be read: ",
     "folders": f"`{RUNS}` cannot be read: ",
-    "changed": f"`{RUNS}/a` cannot be read: ",
+    "modified_at": f"`{RUNS}/a` cannot be read: ",
     "read": f"`{RUNS}/a` cannot be read: ",
     "get": f"`{RUNS}` cannot be read: ",
     "write": f"`{RUNS}/write` cannot be written: ",
