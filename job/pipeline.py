@@ -32,7 +32,7 @@ from job.model.save import fingerprint, save_model
 from job.report.build import Results, build_report, job_cost
 from job.report.model_card import write_card
 from job.report.write import write_per_query, write_report
-from job.runtime.logs import Progress, log_scores, log_to_folder, disable_progress_bars, tell
+from job.runtime.logs import Progress, disable_progress_bars, log_scores, log_to_folder, tell
 from job.runtime.signals import StopSignal
 from job.spec.schema import JobSpec
 from job.storage import publish

@@ -10,9 +10,9 @@ from rich.table import Table
 from job.core.errors import EXIT_CODES
 from job.core.formatting import (
     change,
-    interval,
     escape_keeping_lines,
     escape_to_one_line,
+    interval,
     score,
     share,
     usd,

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable
 
-from job.core.formatting import RESCORED, share_interval, precision_label
+from job.core.formatting import RESCORED, precision_label, share_interval
 from job.evaluation.comparison import Point
 from job.evaluation.quantization import BITS, stored_as
 from job.evaluation.results import Recommendation

@@ -7,7 +7,7 @@ from pathlib import Path
 from job.spec.schema import JobSpec, ModelSpec
 from job.storage.s3 import explained, s3_client
 from job.storage.stores import S3Store
-from job.storage.workspace import Workspace, link_or_copy, write_atomically, explain_os_error
+from job.storage.workspace import Workspace, explain_os_error, link_or_copy, write_atomically
 
 GIGA = 1e9
 

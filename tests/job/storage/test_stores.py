@@ -10,7 +10,7 @@ from remote import emptied, forget_client, served_s3
 
 from job.core.errors import SpecError, StorageError
 from job.storage.s3 import ATTEMPTS, s3_client
-from job.storage.stores import Entry, FolderStore, S3Store, safe_join, open_store, split_uri
+from job.storage.stores import Entry, FolderStore, S3Store, open_store, safe_join, split_uri
 
 MIB = 1 << 20
 SECRETS = {"AWS_SECRET_ACCESS_KEY": "PlantedSecretKey", "AWS_SESSION_TOKEN": "PlantedToken"}
