@@ -63,7 +63,7 @@ class StorageError(EmbedtuneError):
 
 class TrainingError(EmbedtuneError):
     exit_code = 8
-    meaning = "training failed: a damaged checkpoint, a saved model that differs from the trained one"
+    meaning = "training failed: a damaged checkpoint, a saved model that differs from the tuned one"
 
 
 class GateNotMet(EmbedtuneError):
