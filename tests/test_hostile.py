@@ -196,7 +196,7 @@ def test_a_page_of_yaml_cannot_stand_for_a_disk_of_it():
     levels = [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12)]
     with pytest.raises(SpecError) as caught:
         parse_document("\n".join(["a0: &a0 [x]", *levels]), "job.yaml")
-    assert "`job.yaml` is not valid YAML in line 2: an alias" in str(caught.value)
+    assert "`job.yaml` is not valid YAML in line 2: aliases" in str(caught.value)
 
 
 # Files that unpack to more than memory holds.
