@@ -64,10 +64,10 @@ class Progress:
         earlier: Mapping[str, float] | None = None,
         check: Callable[[], None] = lambda: None,
     ) -> None:
-        """Count the seconds since `started` (`time.perf_counter()`) as the stage `start`: imports.
+        """Count the seconds since `started` (`time.perf_counter()`) as the stage `start`.
 
-        `earlier` has the seconds of earlier starts. `check` runs before each stage, and may raise
-        to end the run.
+        That time is mostly imports. `earlier` has the seconds of earlier starts. `check` runs
+        before each stage, and may raise to end the run.
         """
         self.seconds = dict(earlier or {})
         self._check = check

@@ -77,7 +77,7 @@ REASONS = {
     "AccessDenied": "access is denied; this identity needs s3:ListBucket, s3:GetObject and, to "
     "store results, s3:PutObject",
     "ExpiredToken": "the credentials have expired; log in again",
-    "InvalidAccessKeyId": "the access key is unknown there",
+    "InvalidAccessKeyId": "the access key does not exist",
     "NoSuchBucket": "the bucket does not exist",
     "NoSuchKey": "the object does not exist",
     "PreconditionFailed": "it changed while it was read; try again",
