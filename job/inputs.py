@@ -24,7 +24,7 @@ from job.model.encoder import find_locally
 from job.runtime.logs import tell
 from job.spec.schema import DataSpec, JobSpec, ModelSpec
 from job.storage import hub
-from job.storage.stores import S3, Entry, S3Store, inside
+from job.storage.stores import S3, Entry, S3Store, safe_join
 from job.storage.workspace import DATA_CHANNELS, Workspace, link_or_copy, write_atomically
 
 GIGA = 1e9
@@ -158,7 +158,7 @@ def _data_from_hub(
         if file_format(Path(name)) is None:
             msg = f"The format of `{name}` in the Hub data set `{repository}` is not supported. "
             raise DataError(msg + "Save the rows as Parquet or JSONL.")
-        target = inside(folder, name)
+        target = safe_join(folder, name)
         target.parent.mkdir(parents=True, exist_ok=True)
         link_or_copy(cached / name, target)
     facts = {"uri": repository, "commit": commit, "subset": spec.subset, "split": split}
@@ -205,7 +205,7 @@ def _fetch_missing(store: S3Store, entries: list[Entry], folder: Path) -> None:
     for other in folder.parent.glob("*"):
         if other.name != folder.name:
             shutil.rmtree(other, ignore_errors=True)
-    paths = {e: inside(folder, e.name) for e in entries}
+    paths = {e: safe_join(folder, e.name) for e in entries}
     missing = [e for e, p in paths.items() if not p.is_file() or p.stat().st_size != e.size]
     tell("fetch", store.uri, files=len(entries), missing=len(missing))
     store.get(missing, folder)

@@ -33,7 +33,7 @@ from job.model.save import fingerprint, save_model
 from job.report.build import Results, build_report, job_cost
 from job.report.model_card import write_card
 from job.report.write import write_per_query, write_report
-from job.runtime.logs import Progress, log_scores, logged_to, quieten_libraries, tell
+from job.runtime.logs import Progress, disable_progress_bars, log_scores, log_to_folder, tell
 from job.runtime.signals import StopSignal
 from job.spec.schema import JobSpec
 from job.storage import publish
@@ -93,9 +93,9 @@ def run(spec: JobSpec, workspace: Workspace, context: RunContext, stop: StopSign
 
     if from_rank_zero(is_finished):
         return
-    quieten_libraries()
+    disable_progress_bars()
     if not from_rank_zero(lambda: workspace.is_complete):
-        with logged_to(workspace.logs) if is_rank_zero() else nullcontext():
+        with log_to_folder(workspace.logs) if is_rank_zero() else nullcontext():
             if push and is_rank_zero():
                 push.prepare()
             produce_results(spec, workspace, context, stop, push)
@@ -126,7 +126,7 @@ def produce_results(
     with progress.stage("train") as facts:
 
         def on_checkpoint(folder: Path) -> None:
-            progress.note()
+            progress.update()
             save_seconds(workspace.seconds, progress.seconds)
             if push and spec.output.hub_strategy == "checkpoint":
                 push.checkpoint(folder, context.name)

@@ -196,7 +196,7 @@ def test_yaml_aliases_cannot_expand_to_a_huge_document():
     levels = [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12)]
     with pytest.raises(SpecError) as caught:
         parse_document("\n".join(["a0: &a0 [x]", *levels]), "job.yaml")
-    assert "`job.yaml` is not valid YAML in line 2: an alias" in str(caught.value)
+    assert "`job.yaml` is not valid YAML in line 2: aliases" in str(caught.value)
 
 
 # Files that unpack to more than the memory.

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable
 
-from job.core.formatting import RESCORED, share_interval, spoken
+from job.core.formatting import RESCORED, precision_label, share_interval
 from job.evaluation.comparison import Point
 from job.evaluation.quantization import BITS, stored_as
 from job.evaluation.results import Recommendation
@@ -49,7 +49,7 @@ def recommend(
         index_bytes={str(count): count * size for count in DOCUMENTS},
         rule=rule,
         reason=reason,
-        sentence=f"{opening} {vectors} as {spoken(chosen.precision)}: {reason}",
+        sentence=f"{opening} {vectors} as {precision_label(chosen.precision)}: {reason}",
     )
 
 

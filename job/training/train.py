@@ -153,7 +153,7 @@ def _fit(
     """Train to the end, from a checkpoint on if there is one; returns what came of it so far."""
     started = time.perf_counter()
     inputs = trainer.inputs
-    with stop.awaited(), counted(inputs.model.encoder) as tokens:
+    with stop.deferred(), counted(inputs.model.encoder) as tokens:
         trainer.run(checkpoint)
     seconds, state = time.perf_counter() - started, trainer.state
     if stop.requested:

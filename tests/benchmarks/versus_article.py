@@ -87,9 +87,9 @@ def as_article(task: Task, folder: Path, started: float) -> Outcome:
     )
     from job.model.device import choose_machine
     from job.model.encoder import Prompts, load_model
-    from job.runtime.logs import quieten_libraries
+    from job.runtime.logs import disable_progress_bars
 
-    quieten_libraries()
+    disable_progress_bars()
     precision = "float32" if task.side == FLOAT32 else "auto"
     spec = spec_of(task, **{"model.precision": precision, "model.attention": "sdpa"})
     dataset = load_dataset(spec.data, {})

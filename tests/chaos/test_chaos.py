@@ -67,7 +67,7 @@ def whole(start):
     """The run that nobody cuts: its outcome, and how long each of its places took."""
     run, seconds = start("whole"), {}
     for place in PLACES:
-        assert run.says(_first_line(place)), run.output
+        assert run.logs(_first_line(place)), run.output
         seconds[place] = time.monotonic()
     assert run.wait() == 0
     ends = [*list(seconds.values())[1:], time.monotonic()]
@@ -92,7 +92,7 @@ def test_a_run_that_is_cut_ends_as_if_it_had_not_been(start, whole, number):
     for place in [PLACES[number % len(PLACES)], *draw.sample(PLACES, draw.randint(0, 1))]:
         run = start(name)
         # A place that an earlier start has put behind itself is not seen again.
-        if run.says(_first_line(place)):
+        if run.logs(_first_line(place)):
             time.sleep(draw.random() * took[place])
         if number >= RUNS:
             run.send(signal.SIGTERM)

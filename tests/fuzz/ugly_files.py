@@ -496,7 +496,7 @@ NAMES = {
     "nothing": (typed(""), "`data.source`: is empty"),
     "a NUL": (typed("a\0b"), "zero byte"),
     "a name of 300 characters": (typed("x" * 300 + ".jsonl"), "4095 bytes"),
-    "no bucket": (typed("s3://"), "names no bucket"),
+    "no bucket": (typed("s3://"), "has no valid bucket name"),
 }
 
 
