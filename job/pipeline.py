@@ -39,7 +39,7 @@ from job.storage import publish
 from job.storage.hub import Push
 from job.storage.stores import open_store
 from job.storage.workspace import Workspace
-from job.training.disk_space import require_room_for_training
+from job.training.disk_space import require_disk_space
 from job.training.provenance import provenance_of, verify_checkpoints
 from job.training.train import Training, TrainingContext, train
 
@@ -181,7 +181,7 @@ def prepare(spec: JobSpec, workspace: Workspace, machine: Machine, progress: Pro
         model = load_model(spec.model, machine, inputs.model)
         dimensions = choose_dimensions(spec.evaluation, model.width)
         if spec.training.epochs != 0 and is_rank_zero():
-            require_room_for_training(model, workspace)
+            require_disk_space(model, workspace)
         facts.update(vars(machine))
     return RunInputs(machine, inputs, dataset, others, model, dimensions)
 
@@ -256,7 +256,7 @@ def score_tuned(task: RunInputs, spec: JobSpec, base: Baseline, training: Traini
     else:
         # Training has changed the weights of the one in memory.
         untuned = load_model(spec.model, task.machine, task.inputs.model)
-        model, others = untuned.with_prompts(base.prompts.used), base.others
+        model, others = untuned.with_prompts(base.prompts.used), base.auxiliary
         vectors = base.vectors or embed(
             model, task.dataset.test, task.dataset.corpus, evaluation.batch_size
         )
@@ -285,7 +285,7 @@ def conclude(
         error_analysis=analyze_errors(test, corpus, before, after, base.bm25, column),
         truncation=count_truncated(tuned.model, test, corpus),
         others={
-            name: test.facts(base.others[name], tuned.others[name], task.dimensions, spec)
+            name: test.compare(base.auxiliary[name], tuned.others[name], task.dimensions, spec)
             for name, test in task.others.items()
         },
     )

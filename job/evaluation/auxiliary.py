@@ -22,8 +22,8 @@ from job.spec.schema import JobSpec
 from job.storage.arrow_tables import one_array
 
 # What a gain, a loss and a difference within chance mean in each test.
-FORGETTING = ("it gained there too", "it forgot", "no loss beyond chance")
-OTHER_RULES = (
+OUT_OF_DOMAIN_VERDICTS = ("it gained there too", "it forgot", "no loss beyond chance")
+ARTICLE_VERDICTS = (
     "the gain holds under them",
     "a loss under them",
     "no difference beyond chance under them",
@@ -48,7 +48,7 @@ class AuxiliaryTest:
         model = model if self.prompts is None else model.with_prompts(self.prompts)
         return score(model, self.queries, self.corpus, dimensions.all, batch_size)
 
-    def facts(
+    def compare(
         self,
         base: Mapping[int, Scores],
         tuned: Mapping[int, Scores],
@@ -91,12 +91,12 @@ def auxiliary_tests(
         opening = f"On {out_of_domain.source}, which was not trained on,"
         found = (out_of_domain.source, out_of_domain.queries, out_of_domain.corpus)
         tests["out_of_domain"] = AuxiliaryTest(
-            *found, opening, FORGETTING, left_out=out_of_domain.left_out
+            *found, opening, OUT_OF_DOMAIN_VERDICTS, left_out=out_of_domain.left_out
         )
     if spec.evaluation.protocol == "both":
         opening = "By the article's rules (each row's context a document of its own, no prompts)"
         found = (str(dataset.facts["source"]), *article_test(dataset))
-        tests["article"] = AuxiliaryTest(*found, opening, OTHER_RULES, Prompts())
+        tests["article"] = AuxiliaryTest(*found, opening, ARTICLE_VERDICTS, Prompts())
     return tests
 
 

@@ -12,13 +12,13 @@ from job.evaluation.auxiliary import AuxiliaryTest
 from job.evaluation.cache import load_scores, save_scores
 from job.evaluation.evaluate import (
     NO_SCORES,
-    Bounded,
     Dimensions,
+    SampledSearch,
     Validation,
     Vectors,
-    bound_corpus,
     embed,
     encode_documents,
+    sample_corpus,
     score,
     score_bm25,
     score_vectors,
@@ -44,7 +44,7 @@ class PromptChoice:
         return self.documented if self.with_prompts >= self.without_prompts else Prompts()
 
     @property
-    def reached(self) -> float:
+    def ndcg(self) -> float:
         return max(self.with_prompts, self.without_prompts)
 
     def sentence(self) -> str:
@@ -76,7 +76,7 @@ class Baseline:
     # The whole corpus as embedded with `tuned_prompts`: (n_documents, width).
     corpus_vectors: Tensor | None = None
     # Scores of the tests beside, by their name and dimension.
-    others: Mapping[str, dict[int, Scores]] = field(default_factory=dict)
+    auxiliary: Mapping[str, dict[int, Scores]] = field(default_factory=dict)
 
 
 def score_base(
@@ -84,11 +84,11 @@ def score_base(
     dataset: Dataset,
     dimensions: Dimensions,
     spec: JobSpec,
-    others: Mapping[str, AuxiliaryTest] | None = None,
+    auxiliary: Mapping[str, AuxiliaryTest] | None = None,
 ) -> Baseline:
     """Choose the base model's stronger prompts on validation, then score it on the test set."""
     main, batch_size = dimensions.main, spec.evaluation.batch_size
-    search, vectors = _search(dataset, spec), {}
+    search, vectors = _validation_search(dataset, spec), {}
 
     def reached(prompts: Prompts) -> float:
         candidate = model.with_prompts(prompts)
@@ -98,7 +98,7 @@ def score_base(
         scores = score(candidate, search.queries, search.corpus, [main], batch_size, known)
         return from_rank_zero(lambda: scores[main].mean(METRIC))
 
-    documented = _documented(model, spec)
+    documented = _documented_prompts(model, spec)
     with_prompts = reached(documented)
     without = reached(Prompts()) if documented != Prompts() else with_prompts
     choice = PromptChoice(documented, with_prompts, without)
@@ -111,22 +111,22 @@ def score_base(
         test=score_vectors(tested, dataset.test, dimensions.all),
         prompts=choice,
         tuned_prompts=tuned_prompts,
-        validation=Validation(search, dimensions, batch_size, choice.reached),
-        others={
+        validation=Validation(search, dimensions, batch_size, choice.ndcg),
+        auxiliary={
             name: test.score(prompted, dimensions, batch_size)
-            for name, test in (others or {}).items()
+            for name, test in (auxiliary or {}).items()
         },
         vectors=tested,
         corpus_vectors=vectors[tuned_prompts.document],
     )
 
 
-def _search(dataset: Dataset, spec: JobSpec) -> Bounded:
+def _validation_search(dataset: Dataset, spec: JobSpec) -> SampledSearch:
     limit = spec.evaluation.validation_corpus_limit
-    return bound_corpus(dataset.validation, dataset.corpus, limit, spec.data.seed)
+    return sample_corpus(dataset.validation, dataset.corpus, limit, spec.data.seed)
 
 
-def _documented(model: Model, spec: JobSpec) -> Prompts:
+def _documented_prompts(model: Model, spec: JobSpec) -> Prompts:
     return Prompts() if spec.evaluation.protocol == "article" else model.prompts
 
 
@@ -140,8 +140,8 @@ def save_baseline(base: Baseline, path: Path) -> None:
     """Keep the scores for the next start of this run; the vectors are too large for that."""
     scores = {"bm25": base.bm25}
     scores |= {f"test/{d}": found["float32"] for d, found in base.test.items()}
-    for name, by_dimension in base.others.items():
-        scores |= {f"others/{name}/{d}": found for d, found in by_dimension.items()}
+    for name, by_dimension in base.auxiliary.items():
+        scores |= {f"auxiliary/{name}/{d}": found for d, found in by_dimension.items()}
     choice = base.prompts
     save_scores(path, scores, {"with": choice.with_prompts, "without": choice.without_prompts})
 
@@ -155,18 +155,18 @@ def load_baseline(
     if facts is None:
         return None
     scores = kept[0] if kept else {}
-    choice = PromptChoice(_documented(model, spec), facts["with"], facts["without"])
-    others: dict[str, dict[int, Scores]] = {}
+    choice = PromptChoice(_documented_prompts(model, spec), facts["with"], facts["without"])
+    auxiliary: dict[str, dict[int, Scores]] = {}
     for key, found in scores.items():
-        if key.startswith("others/"):
+        if key.startswith("auxiliary/"):
             _, name, dimension = key.split("/")
-            others.setdefault(name, {})[int(dimension)] = found
-    search, batch_size = _search(dataset, spec), spec.evaluation.batch_size
+            auxiliary.setdefault(name, {})[int(dimension)] = found
+    search, batch_size = _validation_search(dataset, spec), spec.evaluation.batch_size
     return Baseline(
         bm25=scores.get("bm25", NO_SCORES),
         test={d: {"float32": scores[f"test/{d}"]} for d in dimensions.all if scores},
         prompts=choice,
         tuned_prompts=_tuned_prompts(choice, spec),
-        validation=Validation(search, dimensions, batch_size, choice.reached),
-        others=others,
+        validation=Validation(search, dimensions, batch_size, choice.ndcg),
+        auxiliary=auxiliary,
     )

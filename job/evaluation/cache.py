@@ -58,12 +58,12 @@ def _scores(path: Path) -> tuple[dict[str, Scores], Facts]:
     return scores, json.loads(table.schema.metadata[b"facts"])
 
 
-def save_rows(path: Path, rows: Sequence[IntArray]) -> None:
+def save_neighbors(path: Path, rows: Sequence[IntArray]) -> None:
     """Save lists of row numbers, one for each row."""
     _write(path, pa.table({"rows": pa.array(list(rows), pa.list_(pa.int64()))}))
 
 
-def load_rows(path: Path) -> list[IntArray] | None:
+def load_neighbors(path: Path) -> list[IntArray] | None:
     return _load(path, lambda path: list(_read(path)["rows"].to_numpy()))
 
 

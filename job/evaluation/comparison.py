@@ -38,7 +38,7 @@ def compare(
         for scores in (base, tuned)
     )
     lifts = {d: by_group.lift(new[d] - old[d]) for d in dimensions.all}
-    points, best = measure(tuned, dimensions, by_group)
+    points, best = compute_points(tuned, dimensions, by_group)
     return Comparison(
         dimensions=dimensions,
         lifts=lifts,
@@ -46,12 +46,14 @@ def compare(
         against_bm25={d: by_group.lift(new[d] - bm25.metrics[METRIC]) for d in dimensions.all},
         points=points,
         best=best,
-        minimum_detectable_effect=by_group.detectable(new[dimensions.main] - old[dimensions.main]),
+        minimum_detectable_effect=by_group.minimum_detectable_effect(
+            new[dimensions.main] - old[dimensions.main]
+        ),
         improved=lifts[dimensions.main].is_gain,
     )
 
 
-def measure(
+def compute_points(
     tuned: ByVector, dimensions: Dimensions, by_group: GroupedQueries
 ) -> tuple[tuple[Point, ...], Point]:
     """Hold every dimension and precision against the best float32 one, which is returned too."""

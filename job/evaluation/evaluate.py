@@ -18,9 +18,9 @@ from job.runtime.oom import retry_on_oom
 from job.spec.schema import EvaluationSpec
 from job.storage.mapped_arrays import empty_matrix
 
-USUAL_DIMENSIONS = (512, 256, 128, 64)
+DEFAULT_DIMENSIONS = (512, 256, 128, 64)
 # Texts that are Python objects at once. Sorted by length among so many, hardly any padding is left.
-TEXTS = 2**16
+TEXTS_PER_BLOCK = 2**16
 # Of BM25, on other ranks than 0.
 NO_SCORES = Scores({}, np.empty(0, np.int64), np.empty((0, 0), np.int64))
 
@@ -39,7 +39,7 @@ class Dimensions:
 
 def choose_dimensions(spec: EvaluationSpec, width: int) -> Dimensions:
     """Fit the wanted dimensions to the model's width."""
-    wanted = spec.dimensions or (width, *(d for d in USUAL_DIMENSIONS if d < width))
+    wanted = spec.dimensions or (width, *(d for d in DEFAULT_DIMENSIONS if d < width))
     too_large = [d for d in wanted if d > width]
     if too_large:
         msg = f"`evaluation.dimensions` has {too_large[0]}; the model has {width}. Leave it out."
@@ -73,10 +73,10 @@ def encode(model: Model, texts: pa.Array, prompt: str, batch_size: int) -> torch
     shape = len(texts), model.width
     is_rank_zero = process_group.is_rank_zero()
     vectors = empty_matrix(*shape) if is_rank_zero else torch.empty(shape, device="meta")
-    for start in range(0, len(texts), TEXTS):
-        block = texts.slice(start, TEXTS).to_pylist()
+    for start in range(0, len(texts), TEXTS_PER_BLOCK):
+        block = texts.slice(start, TEXTS_PER_BLOCK).to_pylist()
         found = encode_block(model, block, prompt, batch_size)
-        vectors[start : start + TEXTS].copy_(found)
+        vectors[start : start + TEXTS_PER_BLOCK].copy_(found)
     return vectors
 
 
@@ -179,7 +179,7 @@ def score_bm25(queries: Queries, corpus: Corpus) -> Scores:
 
 
 @dataclass(frozen=True)
-class Bounded:
+class SampledSearch:
     """A smaller search: some documents (`positions` in the whole corpus) with all the answers."""
 
     queries: Queries
@@ -187,21 +187,21 @@ class Bounded:
     positions: IntArray
 
 
-def bound_corpus(queries: Queries, corpus: Corpus, limit: int, seed: int) -> Bounded:
+def sample_corpus(queries: Queries, corpus: Corpus, limit: int, seed: int) -> SampledSearch:
     """Draw `limit` documents to search among; the relevant ones always stay."""
     relevant = np.unique(queries.documents)
     others = np.setdiff1d(np.arange(len(corpus)), relevant)
     drawn = np.random.default_rng(seed).permutation(others)[: max(0, limit - len(relevant))]
     positions = np.sort(np.concatenate([relevant, drawn]))
     moved = replace(queries, documents=np.searchsorted(positions, queries.documents))
-    return Bounded(moved, corpus.take(positions), positions)
+    return SampledSearch(moved, corpus.take(positions), positions)
 
 
 @dataclass(frozen=True)
 class Validation:
     """What checkpoints are judged on; `base` is the base model's nDCG@10 at the main dimension."""
 
-    search: Bounded
+    search: SampledSearch
     dimensions: Dimensions
     batch_size: int
     base: float

@@ -23,7 +23,7 @@ from job.evaluation.significance import GroupedQueries
 # The authors' constant, and every search engine's default.
 K = 60
 # Queries fused at once: their rankings take some 100 MiB.
-BLOCK = 2**13
+QUERIES_PER_BLOCK = 2**13
 
 
 def hybrid_search(
@@ -77,7 +77,10 @@ def fuse(bm25: Scores, dense: Scores) -> IntArray:
     return np.concatenate(
         [
             _fuse([_weighted(bm25, part), _weighted(dense, part)], dense.ranked.shape[1])
-            for part in (slice(i, i + BLOCK) for i in range(0, len(dense.ranked), BLOCK))
+            for part in (
+                slice(i, i + QUERIES_PER_BLOCK)
+                for i in range(0, len(dense.ranked), QUERIES_PER_BLOCK)
+            )
         ]
     )
 

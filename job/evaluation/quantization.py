@@ -20,7 +20,7 @@ BITS = {"float32": 32, "int8": 8, "binary": 1}
 # The library's default: twice as many candidates are rescored as are wanted.
 RESCORE_MULTIPLIER = 2
 # Components rescored at once: 2^18 float64 are 2 MiB, which a cache holds.
-BLOCK = 2**18
+RESCORE_COMPONENTS = 2**18
 
 
 def stored_as(precision: str) -> str:
@@ -33,7 +33,7 @@ def bytes_per_vector(dimension: int, precision: str) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Codes(Transform):
+class Quantizer(Transform):
     """Vectors cut, normalized and quantized, in this order, to what the library makes of them.
 
     What is cut off a unit vector leaves a shorter one, the ranges of int8 must be those of the
@@ -50,12 +50,12 @@ class Codes(Transform):
     def steps(self) -> torch.Tensor:
         return (self.ranges[1] - self.ranges[0]) / 255
 
-    def of(self, vectors: torch.Tensor) -> torch.Tensor:
+    def apply(self, vectors: torch.Tensor) -> torch.Tensor:
         """Return codes, (n, dimension), as float32.
 
         Sums of products of such small whole numbers are exact in float32, and in TF32 as well.
         """
-        units = super().of(vectors)
+        units = super().apply(vectors)
         if self.precision == "binary":
             # The product of signs is the dimension minus twice the Hamming distance.
             return (units > 0).float() * 2 - 1
@@ -79,16 +79,18 @@ def rank(
     ranges = _ranges(corpus, dimensions, device) if wanted else {}
     units = [Transform(dimension) for dimension in dimensions]
     codes = [
-        Codes(dimension=d, precision=name, ranges=ranges[d]) for d in dimensions for name in wanted
+        Quantizer(dimension=d, precision=name, ranges=ranges[d])
+        for d in dimensions
+        for name in wanted
     ]
     found = [best.positions.numpy() for best in search(queries, corpus, [*units, *codes], device)]
     ranked: dict[int, dict[str, IntArray]] = {
         dimension: {"float32": best} for dimension, best in zip(dimensions, found, strict=False)
     }
-    for view, best in zip(codes, found[len(units) :], strict=True):
-        ranked[view.dimension] |= {
-            view.precision: best[:, :DEPTH],
-            view.precision + RESCORED: _rescore(best, view, queries, corpus),
+    for transform, best in zip(codes, found[len(units) :], strict=True):
+        ranked[transform.dimension] |= {
+            transform.precision: best[:, :DEPTH],
+            transform.precision + RESCORED: _rescore(best, transform, queries, corpus),
         }
     return ranked
 
@@ -100,28 +102,30 @@ def _ranges(
     found: dict[int, torch.Tensor] = {}
     for _, tile in tiles(corpus, device):
         for dimension in dimensions:
-            ends = torch.stack(Transform(dimension).of(tile).aminmax(dim=0)).cpu()
+            ends = torch.stack(Transform(dimension).apply(tile).aminmax(dim=0)).cpu()
             seen = torch.cat([found.get(dimension, ends), ends])
             found[dimension] = torch.stack(seen.aminmax(dim=0))
     return found
 
 
-def _rescore(found: IntArray, view: Codes, queries: torch.Tensor, corpus: torch.Tensor) -> IntArray:
+def _rescore(
+    found: IntArray, transform: Quantizer, queries: torch.Tensor, corpus: torch.Tensor
+) -> IntArray:
     """Rank the found documents, (n_queries, n_found), by the float query and their codes."""
     # Equal scores go by position, as everywhere.
     candidates = np.sort(found, axis=1)
-    count, dimension = candidates.shape[1], view.dimension
-    rows = max(1, BLOCK // (count * dimension))
+    count, dimension = candidates.shape[1], transform.dimension
+    rows = max(1, RESCORE_COMPONENTS // (count * dimension))
     ranked = []
     for start in range(0, len(candidates), rows):
         block = candidates[start : start + rows]
         documents = corpus[:, :dimension][torch.from_numpy(block.ravel())]
-        codes = view.of(documents).double().numpy().reshape(len(block), count, dimension)
-        weights = Transform(dimension).of(queries[start : start + rows]).cpu().double().numpy()
-        if view.precision == "int8":
+        codes = transform.apply(documents).double().numpy().reshape(len(block), count, dimension)
+        weights = Transform(dimension).apply(queries[start : start + rows]).cpu().double().numpy()
+        if transform.precision == "int8":
             # An int8 code stands for `start + step * (code + 128)`: all but the steps is the same
             # for every document. Signs need no more than the query itself.
-            weights = weights * view.steps.double().numpy()
+            weights = weights * transform.steps.double().numpy()
         # Not a BLAS product, whose rounding depends on a row's place: equal codes must score alike.
         scores = np.einsum("qd,qcd->qc", weights, codes)
         order = np.argsort(-scores, axis=1, kind="stable")[:, :DEPTH]

@@ -8,11 +8,11 @@ from scipy.stats import t
 from job.evaluation.metrics import FloatArray, IntArray
 from job.evaluation.results import CONFIDENCE, Lift, Retention
 
-# Chance of finding an effect of the minimum detectable size.
+# Chance of finding an effect of the minimum minimum_detectable_effect size.
 POWER = 0.8
 # Differences below this are floating-point noise, not wins or losses.
 EPSILON = 1e-9
-BLOCK = 1_000
+PERMUTATIONS_PER_BLOCK = 1_000
 
 
 class GroupedQueries:
@@ -53,7 +53,7 @@ class GroupedQueries:
         share = float(_ratio(above.sum(), below.sum()))
         return Retention(share=share, ci=self._interval(above, below))
 
-    def detectable(self, differences: FloatArray) -> float:
+    def minimum_detectable_effect(self, differences: FloatArray) -> float:
         """Compute the smallest true lift that this test set would show with 80 % chance.
 
         It is one query's worth at least: queries that all moved alike are no reason to be surer.
@@ -88,8 +88,8 @@ class GroupedQueries:
         observed = abs(sums.sum()) - EPSILON
         random = np.random.default_rng(self._seed + 1)
         extreme = 0
-        for start in range(0, self._permutations, BLOCK):
-            size = min(BLOCK, self._permutations - start)
+        for start in range(0, self._permutations, PERMUTATIONS_PER_BLOCK):
+            size = min(PERMUTATIONS_PER_BLOCK, self._permutations - start)
             signs = random.integers(0, 2, size=(size, len(sums))) * 2.0 - 1.0
             extreme += int((np.abs(signs @ sums) >= observed).sum())
         return (1 + extreme) / (1 + self._permutations)

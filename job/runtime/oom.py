@@ -45,7 +45,7 @@ def retry_on_oom(batch_size: int, work: Callable[[int], Result], what: str) -> R
         batch_size //= 2
 
 
-def halvings(asked: int, used: int) -> dict[str, int]:
+def batch_size_facts(asked: int, used: int) -> dict[str, int]:
     """Tell a report which batch size was asked for and which was used in the end."""
     times = next(n for n in range(asked.bit_length()) if asked >> n <= used)
     return {"asked": asked, "used": used, "halved": times}

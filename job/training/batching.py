@@ -33,8 +33,8 @@ class NeighborBatchSampler(DefaultBatchSampler):
     ) -> None:
         super().__init__(dataset, **options)
         # Documents count down from -1: no number stands for a question and a document.
-        documents = [-1 - number for number in _numbers(pairs, "positive")]
-        self._texts = list(zip(_numbers(pairs, "anchor"), documents, strict=True))
+        documents = [-1 - number for number in _text_ids(pairs, "positive")]
+        self._texts = list(zip(_text_ids(pairs, "anchor"), documents, strict=True))
         self._groups = pairs.groups.tolist()
         self._neighbors = neighbors
         self._hard_group_size = hard_group_size
@@ -116,7 +116,7 @@ class Shards:
         self._batches.set_epoch(epoch)
 
 
-def _numbers(pairs: TrainingPairs, column: str) -> list[int]:
+def _text_ids(pairs: TrainingPairs, column: str) -> list[int]:
     """Number a column's texts; equal ones alike, whatever the protocol makes of them."""
     encoded = one_array(pairs.table[column]).dictionary_encode()
     numbers: list[int] = encoded.indices.to_pylist()

@@ -17,8 +17,8 @@ from job.training.batching import Shards
 
 # What an interruption costs at most, as long as writing a checkpoint does not cost more than its
 # share of the run.
-LOST_SECONDS = 300.0
-SHARE = 0.05
+MAX_LOST_SECONDS = 300.0
+MAX_COST_SHARE = 0.05
 
 
 class RankSync(TrainerCallback):
@@ -44,7 +44,7 @@ class RankSync(TrainerCallback):
         process_group.barrier()
 
 
-class Bar(ProgressCallback):
+class ProgressBar(ProgressCallback):
     def on_log(self, *args: object, **options: object) -> None:
         """Leave the logging to the recorder."""
 
@@ -60,7 +60,7 @@ class SynchronizedStop(TrainerCallback):
             self._stop.request()
 
 
-class Recorder(TrainerCallback):
+class ProgressLogger(TrainerCallback):
     """Logs progress, ends the training on a stop signal."""
 
     def __init__(self, stop: StopSignal, *, by_steps: bool) -> None:
@@ -108,9 +108,9 @@ class Recorder(TrainerCallback):
 
 
 class CheckpointSchedule(TrainerCallback):
-    """Asks for a checkpoint after LOST_SECONDS of work, or each `steps` steps.
+    """Asks for a checkpoint after MAX_LOST_SECONDS of work, or each `steps` steps.
 
-    Writing one is timed: if it takes long, they become rarer, so that it costs at most SHARE of the
+    Writing one is timed: if it takes long, they become rarer, so that it costs at most MAX_COST_SHARE of the
     run.
     """
 
@@ -126,7 +126,7 @@ class CheckpointSchedule(TrainerCallback):
         if self._steps is not None:
             due = state.global_step % self._steps == 0
         else:
-            due = self._clock() - self._saved >= max(LOST_SECONDS, self._cost / SHARE)
+            due = self._clock() - self._saved >= max(MAX_LOST_SECONDS, self._cost / MAX_COST_SHARE)
         if due:
             control.should_save = True
             # A validation before it is no part of its cost.
@@ -138,7 +138,7 @@ class CheckpointSchedule(TrainerCallback):
             self._cost = self._saved - self._asked
 
 
-class AfterSaving(TrainerCallback):
+class CheckpointHooks(TrainerCallback):
     """Hands each written checkpoint's folder on, to one after the other."""
 
     def __init__(self, *works: Callable[[Path], None] | None) -> None:
@@ -149,7 +149,7 @@ class AfterSaving(TrainerCallback):
             work(Path(str(args.output_dir)) / f"checkpoint-{state.global_step}")
 
 
-def curves(state: State) -> list[dict[str, float]]:
+def training_curves(state: State) -> list[dict[str, float]]:
     """Reduce the trainer's log to what a report draws: loss, learning rate, validation."""
     kept = ("step", "epoch", "loss", "learning_rate", "grad_norm")
     return [

@@ -14,7 +14,7 @@ from job.runtime.logs import warn
 from job.storage.workspace import sha256, write_atomically
 
 # Written last into a checkpoint: the digests of all its files.
-SEAL = "digests.json"
+CHECKSUMS_FILE = "digests.json"
 
 # A restored checkpoint must score what it scored before. Devices other than the CPU may add up in
 # another order, which moves a query's rank now and then.
@@ -26,15 +26,15 @@ def write_checksums(checkpoint: Path) -> None:
     digests = {
         path.relative_to(checkpoint).as_posix(): sha256(path)
         for path in sorted(checkpoint.rglob("*"))
-        if path.is_file() and path.name != SEAL
+        if path.is_file() and path.name != CHECKSUMS_FILE
     }
-    write_atomically(checkpoint / SEAL, json.dumps(digests, indent=2) + "\n")
+    write_atomically(checkpoint / CHECKSUMS_FILE, json.dumps(digests, indent=2) + "\n")
 
 
 def last_checkpoint(folder: Path) -> Path | None:
     """Find the newest whole checkpoint; each newer one that is not is warned of."""
     for checkpoint in sorted(folder.glob("checkpoint-*"), key=step_of, reverse=True):
-        fault = _fault(checkpoint)
+        fault = _find_damage(checkpoint)
         if fault is None:
             return checkpoint
         warn("checkpoint", f"`{checkpoint.name}` is skipped: {fault}")
@@ -48,7 +48,7 @@ def checkpoint_on_each_host(folder: Path) -> Path | None:
         return None
     own = folder / newest.name
     is_other_host = process_group.local_rank() == 0 and not process_group.is_rank_zero()
-    if is_other_host and (fault := _fault(own)):
+    if is_other_host and (fault := _find_damage(own)):
         msg = (
             f"The checkpoint `{own}` is not that of the first host: {fault}. All hosts of a run "
             "need one folder of checkpoints, or copies of it."
@@ -57,14 +57,14 @@ def checkpoint_on_each_host(folder: Path) -> Path | None:
     return own
 
 
-def _fault(checkpoint: Path) -> str | None:
+def _find_damage(checkpoint: Path) -> str | None:
     """Say why a checkpoint cannot be gone on from; nothing where it can."""
     try:
-        digests: dict[str, str] = json.loads((checkpoint / SEAL).read_text("utf-8"))
+        digests: dict[str, str] = json.loads((checkpoint / CHECKSUMS_FILE).read_text("utf-8"))
         wrong = [name for name, digest in digests.items() if sha256(checkpoint / name) != digest]
     except FileNotFoundError as error:
         name = Path(error.filename).name
-        return "it was not written to its end" if name == SEAL else f"`{name}` is missing"
+        return "it was not written to its end" if name == CHECKSUMS_FILE else f"`{name}` is missing"
     except (OSError, ValueError, AttributeError) as error:
         return f"it cannot be read ({error})"
     return f"`{wrong[0]}` is damaged" if wrong else None

@@ -12,9 +12,9 @@ from job.core.errors import MachineError
 from job.model.encoder import Model
 from job.storage.workspace import Workspace
 
-CHECKPOINTS_KEPT = 3
+MAX_CHECKPOINTS = 3
 # Report, per-query scores, splits and logs: a few MB each.
-RESULTS = 64 * 2**20
+RESULTS_BYTES = 64 * 2**20
 
 
 def model_bytes(model: Model) -> int:
@@ -26,21 +26,21 @@ def checkpoint_bytes(model: Model) -> int:
     return 3 * model_bytes(model)
 
 
-def require_room_for_training(model: Model, workspace: Workspace) -> None:
+def require_disk_space(model: Model, workspace: Workspace) -> None:
     """Raise `MachineError` unless the checkpoints, the model and the report fit.
 
     A checkpoint is written before an older one goes; those of a run that is taken up are there.
     """
     there = sum(path.stat().st_size for path in workspace.checkpoints.rglob("*") if path.is_file())
     needs = {
-        workspace.checkpoints: max(0, (CHECKPOINTS_KEPT + 1) * checkpoint_bytes(model) - there),
+        workspace.checkpoints: max(0, (MAX_CHECKPOINTS + 1) * checkpoint_bytes(model) - there),
         workspace.model: model_bytes(model),
-        workspace.results: RESULTS,
+        workspace.results: RESULTS_BYTES,
     }
     _require(needs, "The run needs", "Free some, or take a larger disk")
 
 
-class EnoughDisk(TrainerCallback):
+class DiskSpaceCheck(TrainerCallback):
     """Ends the run before a checkpoint that does not fit: half of one helps nobody."""
 
     def __init__(self, model: Model, workspace: Workspace) -> None:

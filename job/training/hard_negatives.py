@@ -11,7 +11,7 @@ from job.core.errors import DataError
 from job.data.dataset import TrainingPairs
 from job.distributed.process_group import is_rank_zero
 from job.evaluation.evaluate import encode
-from job.evaluation.exact_search import TILE, Matrix, RowSubset, Transform, search
+from job.evaluation.exact_search import TILE_ROWS, Matrix, RowSubset, Transform, search
 from job.evaluation.metrics import IntArray
 from job.model.encoder import Model
 from job.runtime.logs import tell
@@ -45,20 +45,22 @@ def find_nearest_neighbors(
     questions = encode(model, anchors, model.prompts.query, batch_size)
     if not is_rank_zero():
         return []
-    view = Transform(depth=CANDIDATES)
-    found = search(questions, distinct, [view], model.machine.device)[0]
+    transform = Transform(depth=CANDIDATES)
+    found = search(questions, distinct, [transform], model.machine.device)[0]
     own = RowSubset(distinct, torch.from_numpy(numbers))
-    usable = (found.scores <= margin * _products(questions, own, view)[:, None]).numpy()
+    usable = (found.scores <= margin * _cosines(questions, own, transform)[:, None]).numpy()
     candidates = first[found.positions.numpy()]
     usable &= pairs.groups[candidates] != pairs.groups[:, None]
     # Parts of one array: a million with memory of their own would take several times as much.
     return np.split(candidates[usable], usable.sum(axis=1).cumsum()[:-1])
 
 
-def _products(left: Matrix, right: Matrix, view: Transform) -> torch.Tensor:
+def _cosines(left: Matrix, right: Matrix, transform: Transform) -> torch.Tensor:
     """Multiply each row with the other matrix's row of the same number: (n,)."""
-    parts = (slice(start, start + TILE) for start in range(0, len(left), TILE))
-    return torch.cat([(view.of(left[part]) * view.of(right[part])).sum(dim=1) for part in parts])
+    parts = (slice(start, start + TILE_ROWS) for start in range(0, len(left), TILE_ROWS))
+    return torch.cat(
+        [(transform.apply(left[part]) * transform.apply(right[part])).sum(dim=1) for part in parts]
+    )
 
 
 def add_negatives(pairs: TrainingPairs, neighbors: list[IntArray], count: int) -> TrainingPairs:
@@ -68,10 +70,10 @@ def add_negatives(pairs: TrainingPairs, neighbors: list[IntArray], count: int) -
     mined = [rows[:count] for rows in neighbors]
     counts = np.array([len(rows) for rows in mined])
     tell("negatives", mined=int(counts.sum()))
-    return _with_more(pairs, np.concatenate(mined), counts)
+    return _append_negatives(pairs, np.concatenate(mined), counts)
 
 
-def fill(pairs: TrainingPairs, seed: int) -> TrainingPairs:
+def pad_negatives(pairs: TrainingPairs, seed: int) -> TrainingPairs:
     """Give every row as many negatives as the row with most has, as batches need columns.
 
     What a row lacks becomes a random document of another row: one more in-batch negative.
@@ -88,7 +90,7 @@ def fill(pairs: TrainingPairs, seed: int) -> TrainingPairs:
         first, last = questions.searchsorted([pairs.questions[row], pairs.questions[row] + 1])
         answers = {*pairs.documents[by_question[first:last]].tolist()}
         chosen += [_other_row(pairs, answers, random) for _ in range(lacking[row])]
-    return _with_more(pairs, np.array(chosen, dtype=np.int64), lacking)
+    return _append_negatives(pairs, np.array(chosen, dtype=np.int64), lacking)
 
 
 def _other_row(pairs: TrainingPairs, known: set[int], random: np.random.Generator) -> int:
@@ -99,7 +101,7 @@ def _other_row(pairs: TrainingPairs, known: set[int], random: np.random.Generato
     raise DataError(msg)
 
 
-def _with_more(pairs: TrainingPairs, rows: IntArray, counts: IntArray) -> TrainingPairs:
+def _append_negatives(pairs: TrainingPairs, rows: IntArray, counts: IntArray) -> TrainingPairs:
     """Append the contexts of `rows` to the pairs' negatives, to each so many as `counts` says."""
     given = pairs.table["negatives"].combine_chunks()
     lengths = pc.list_value_length(given).to_numpy()

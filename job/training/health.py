@@ -41,7 +41,7 @@ class HealthCheck(TrainerCallback):
         self._loss = 0.0
         self._fault: str | None = None
 
-    def saw_loss(self, loss: torch.Tensor) -> None:
+    def record_loss(self, loss: torch.Tensor) -> None:
         # Every rank must take the step, or none.
         self._loss = float(all_reduce(loss)) / world_size()
 
@@ -52,7 +52,7 @@ class HealthCheck(TrainerCallback):
         # float16's scaler looks for large gradients until some are infinite, and skips those steps.
         if not args.fp16:
             weights = self._model.encoder.parameters()
-            faults["gradient"] = norm(w.grad for w in weights if w.grad is not None)
+            faults["gradient"] = total_norm(w.grad for w in weights if w.grad is not None)
         for name, value in faults.items():
             if not math.isfinite(value):
                 # Without gradients the optimizer leaves every weight as it is.
@@ -62,10 +62,10 @@ class HealthCheck(TrainerCallback):
                 self._stop(control, f"the {name} is {value} at {where}; {advice}")
                 return
 
-    def finds_fault(self) -> bool:
+    def detect_fault(self) -> bool:
         """Tell whether the model is beyond being scored: a search by it would find by chance."""
         # A norm takes a hundredth of the time of looking at each weight.
-        if not math.isfinite(norm(self._model.encoder.parameters())):
+        if not math.isfinite(total_norm(self._model.encoder.parameters())):
             self._fault = "the weights are no numbers"
         elif self._base_spread > 0:
             found = spread(self._model, self._validation)
@@ -82,7 +82,7 @@ class HealthCheck(TrainerCallback):
         reached = [entry[f"eval_{key}"] for entry in state.log_history if f"eval_{key}" in entry]
         if self._fault:
             self._stop(control, f"{self._fault} at {where}; {SLOWER}")
-        elif is_sinking(reached, base, state.global_step / state.max_steps):
+        elif is_degrading(reached, base, state.global_step / state.max_steps):
             self._stop(
                 control,
                 f"validation was {reached[-2]:.3f} and is {reached[-1]:.3f} at {where}, the base "
@@ -103,7 +103,7 @@ class HealthCheck(TrainerCallback):
         warn("train", f"stopped early: {reason}")
 
 
-def is_sinking(reached: Sequence[float], base: float, share_done: float) -> bool:
+def is_degrading(reached: Sequence[float], base: float, share_done: float) -> bool:
     """Tell whether validation was clearly below the base model from the start and still sinks."""
     return (
         len(reached) > 1
@@ -127,6 +127,6 @@ def spread(model: Model, validation: Validation) -> float:
     )
 
 
-def norm(tensors: Iterable[torch.Tensor]) -> float:
+def total_norm(tensors: Iterable[torch.Tensor]) -> float:
     """Return the norm of them all: finite where every number is."""
     return float(torch.nn.utils.get_total_norm(t.detach() for t in tensors))

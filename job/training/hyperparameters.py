@@ -17,9 +17,9 @@ from job.spec.schema import ResolvedTraining, TrainingSpec
 from job.storage.workspace import write_atomically
 
 # Below so many updates a model has hardly moved; above so many epochs it learns rows by heart.
-UPDATES_WANTED, EPOCHS_AT_LEAST, EPOCHS_AT_MOST = 50, 3, 10
+MIN_UPDATES, MIN_EPOCHS, MAX_EPOCHS = 50, 3, 10
 # The batch is the difficulty of the task; with fewer updates an epoch than this, half is better.
-BATCH, STEPS_WANTED = 128, 6
+DEFAULT_BATCH_SIZE, MIN_STEPS_PER_EPOCH = 128, 6
 # Texts whose tokens are counted to know how much memory a batch needs.
 SAMPLE = 1_000
 # Share of the free memory that a batch may take.
@@ -85,15 +85,15 @@ def resolve(spec: TrainingSpec, model: Model, pairs: TrainingPairs) -> Hyperpara
 
 def batch_size(pairs: int) -> int:
     """Halve the usual batch while it leaves too few updates an epoch."""
-    size = BATCH
-    while size > 16 and pairs < STEPS_WANTED * size:
+    size = DEFAULT_BATCH_SIZE
+    while size > 16 and pairs < MIN_STEPS_PER_EPOCH * size:
         size //= 2
     return size
 
 
 def epochs(pairs: int, batch: int) -> int:
-    wanted = math.ceil(UPDATES_WANTED / math.ceil(pairs / batch))
-    return min(max(wanted, EPOCHS_AT_LEAST), EPOCHS_AT_MOST)
+    wanted = math.ceil(MIN_UPDATES / math.ceil(pairs / batch))
+    return min(max(wanted, MIN_EPOCHS), MAX_EPOCHS)
 
 
 def learning_rate(count: int) -> tuple[float, str]:

@@ -69,7 +69,7 @@ class KnownAnswers(torch.nn.Module):
         }.items():
             self.register_buffer(name, buffer, persistent=False)
 
-    def among(self, rows: Tensor) -> Tensor:
+    def mask(self, rows: Tensor) -> Tensor:
         """Mark what else answers a row's question: (n, n × columns), column after column."""
         documents = self.documents[rows].T.flatten()
         codes = self.questions[rows, None] * self.span + documents
@@ -88,7 +88,7 @@ def batch_loss(
     whole batch, as one process computes it: the trainer averages gradients.
     """
     if process_group.world_size() == 1:
-        known = answers.among(labels)
+        known = answers.mask(labels)
         places = torch.arange(len(labels), device=labels.device)
         return in_batch_losses(columns[0], torch.cat(columns[1:]), known, places, scale).mean()
     everyone = torch.cat(process_group.all_gather(labels))
@@ -99,7 +99,7 @@ def batch_loss(
     own = len(labels) * process_group.rank() + torch.arange(len(labels), device=labels.device)
     mine = once[own]
     place = (once.cumsum(0) - 1)[own[mine]]
-    known = answers.among(everyone[once])[place]
+    known = answers.mask(everyone[once])[place]
     losses = in_batch_losses(columns[0][mine], torch.cat(documents), known, place, scale)
     # A rank whose rows are all repeated has no loss, and still takes part in the backward pass.
     return losses.sum() * process_group.world_size() / once.sum() + 0.0 * columns[0].sum()

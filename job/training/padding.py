@@ -9,30 +9,30 @@ from sentence_transformers import SentenceTransformer
 
 
 @contextmanager
-def counted(encoder: SentenceTransformer) -> Iterator[dict[str, Any]]:
+def count_tokens(encoder: SentenceTransformer) -> Iterator[dict[str, Any]]:
     """Count the tokens that a model is trained on within the block: what it yields holds them then.
 
     Passes that memory is saved by repeating count too.
     """
     facts: dict[str, Any] = {}
-    places = 0
+    positions = 0
     # A tensor once passes came: to read it after each would keep a GPU waiting.
     tokens: torch.Tensor | int = 0
 
-    def see(module: torch.nn.Module, given: tuple[Any, ...]) -> None:
-        nonlocal places, tokens
+    def count(module: torch.nn.Module, given: tuple[Any, ...]) -> None:
+        nonlocal positions, tokens
         mask = given[0].get("attention_mask")
         if module.training and mask is not None:
             tokens = tokens + mask.sum()
-            places += mask.numel()
+            positions += mask.numel()
 
-    hook = encoder[0].register_forward_pre_hook(see)
+    hook = encoder[0].register_forward_pre_hook(count)
     try:
         yield facts
     finally:
         hook.remove()
     facts["read"] = int(tokens)
-    facts["padding_share"] = round(1 - int(tokens) / places, 4) if places else None
+    facts["padding_share"] = round(1 - int(tokens) / positions, 4) if positions else None
 
 
 def sorted_by_length(features: Mapping[str, Any]) -> tuple[dict[str, Any], torch.Tensor]:

@@ -59,7 +59,7 @@ def _differences(earlier: Provenance, now: Provenance) -> Iterator[str]:
     compared |= {name: (versions.get(name), here) for name, here in now["versions"].items()}
     for name, (before, after) in compared.items():
         if before != after:
-            yield f"{name} was {_shown(before)}, is {_shown(after)}"
+            yield f"{name} was {_format(before)}, is {_format(after)}"
     if earlier.get("spec") != now["spec"]:
         try:
             there = JobSpec.model_validate(earlier.get("spec"))
@@ -70,5 +70,5 @@ def _differences(earlier: Provenance, now: Provenance) -> Iterator[str]:
         yield "of the spec " + ", ".join(f"`{name}`" for name in differing_fields(there, here))
 
 
-def _shown(value: object) -> str:
+def _format(value: object) -> str:
     return ", ".join(map(str, value.values())) if isinstance(value, dict) else str(value)

@@ -15,19 +15,19 @@ from transformers.integrations.integration_utils import (
 from job.core.errors import Interrupted, MachineError, SpecError
 from job.data.dataset import TrainingData, TrainingPairs
 from job.distributed.process_group import from_rank_zero, is_rank_zero
-from job.evaluation.cache import load_rows, save_rows
+from job.evaluation.cache import load_neighbors, save_neighbors
 from job.evaluation.evaluate import Validation
 from job.evaluation.metrics import IntArray
 from job.model.encoder import Model
-from job.runtime.oom import halvings
+from job.runtime.oom import batch_size_facts
 from job.runtime.signals import StopSignal
 from job.spec.schema import TrainingSpec
 from job.storage.workspace import Workspace
-from job.training.callbacks import curves
+from job.training.callbacks import training_curves
 from job.training.checkpoints import checkpoint_on_each_host, restore, step_of
 from job.training.hard_negatives import add_negatives, find_nearest_neighbors
 from job.training.hyperparameters import Hyperparameters, read_hyperparameters, resolve
-from job.training.padding import counted
+from job.training.padding import count_tokens
 from job.training.trainer import PairTrainer, TrainingInputs, build_trainer
 
 
@@ -153,7 +153,7 @@ def _fit(
     """Train to the end, from a checkpoint on if there is one; returns what came of it so far."""
     started = time.perf_counter()
     inputs = trainer.inputs
-    with stop.awaited(), counted(inputs.model.encoder) as tokens:
+    with stop.awaited(), count_tokens(inputs.model.encoder) as tokens:
         trainer.run(checkpoint)
     seconds, state = time.perf_counter() - started, trainer.state
     if stop.requested:
@@ -171,9 +171,9 @@ def _fit(
         hyperparameters=hyperparameters,
         base_validation=base,
         best_validation=base,
-        history=curves(state),
-        stopped_early=trainer.sanity.reason,
-        mini_batch_size=halvings(inputs.rows_asked, trainer.mini_batch_size),
+        history=training_curves(state),
+        stopped_early=trainer.health_check.reason,
+        mini_batch_size=batch_size_facts(inputs.requested_mini_batch_size, trainer.mini_batch_size),
         tokens=tokens,
         pairs=round(passes * len(inputs.pairs)),
         seconds=seconds,
@@ -188,12 +188,12 @@ def _nearest_neighbors(
     They decide the order of the data, and rounding on another machine could change them.
     """
     path = context.workspace.nearest_neighbors
-    kept = from_rank_zero(lambda: load_rows(path))
+    kept = from_rank_zero(lambda: load_neighbors(path))
     if kept is not None:
         return kept
     found = find_nearest_neighbors(model, pairs, margin, batch_size, context.corpus_vectors)
     if is_rank_zero():
-        save_rows(path, found)
+        save_neighbors(path, found)
     return from_rank_zero(lambda: found)
 
 

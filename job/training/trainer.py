@@ -34,16 +34,16 @@ from job.storage.arrow_tables import one_array
 from job.storage.workspace import Workspace
 from job.training.batching import NeighborBatchSampler, Shards
 from job.training.callbacks import (
-    AfterSaving,
-    Bar,
+    CheckpointHooks,
     CheckpointSchedule,
+    ProgressBar,
+    ProgressLogger,
     RankSync,
-    Recorder,
     SynchronizedStop,
 )
 from job.training.checkpoints import write_checksums
-from job.training.disk_space import CHECKPOINTS_KEPT, EnoughDisk
-from job.training.hard_negatives import fill
+from job.training.disk_space import MAX_CHECKPOINTS, DiskSpaceCheck
+from job.training.hard_negatives import pad_negatives
 from job.training.health import HealthCheck
 from job.training.loss import matryoshka_loss
 
@@ -60,7 +60,7 @@ class TrainingInputs:
     neighbors: list[IntArray] | None = None
 
     @property
-    def rows_asked(self) -> int:
+    def requested_mini_batch_size(self) -> int:
         """Texts of a column that are to be embedded at once."""
         return min(self.spec.batch_size, self.spec.mini_batch_size or self.spec.batch_size)
 
@@ -79,21 +79,21 @@ def build_trainer(
     # The trainer's callback takes its folder from nowhere else.
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(workspace.logs / "tensorboard")
     model, spec = inputs.model, inputs.spec
-    sanity = HealthCheck(model, inputs.validation)
+    health_check = HealthCheck(model, inputs.validation)
     everything = [
         SynchronizedStop(stop),
-        Recorder(stop, by_steps=spec.evaluate_every != "epoch"),
+        ProgressLogger(stop, by_steps=spec.evaluate_every != "epoch"),
         CheckpointSchedule(spec.checkpoint_steps),
         *callbacks,
-        sanity,
+        health_check,
     ]
     if process_group.is_rank_zero():
         # Sealed before anybody else sees it.
-        everything[2:2] = [AfterSaving(write_checksums, on_checkpoint)]
-        everything.append(EnoughDisk(model, workspace))
+        everything[2:2] = [CheckpointHooks(write_checksums, on_checkpoint)]
+        everything.append(DiskSpaceCheck(model, workspace))
     if spec.dropout is not None:
         set_dropout(model.encoder, spec.dropout)
-    return PairTrainer(inputs, _arguments(inputs, workspace), sanity, everything)
+    return PairTrainer(inputs, _arguments(inputs, workspace), health_check, everything)
 
 
 def training_rows(pairs: TrainingPairs) -> ArrowDataset:
@@ -133,7 +133,7 @@ def _arguments(
         fp16=machine.precision == "float16",
         use_cpu=machine.device == "cpu",
         dataloader_pin_memory=machine.device == "cuda",
-        save_total_limit=CHECKPOINTS_KEPT,
+        save_total_limit=MAX_CHECKPOINTS,
         metric_for_best_model=metric_key(inputs.validation.dimensions.main),
         greater_is_better=True,
         logging_steps=0.05,
@@ -163,14 +163,14 @@ class PairTrainer(SentenceTransformerTrainer):
         self,
         inputs: TrainingInputs,
         arguments: SentenceTransformerTrainingArguments,
-        sanity: HealthCheck,
+        health_check: HealthCheck,
         callbacks: Sequence[TrainerCallback],
     ) -> None:
-        self.sanity = sanity
+        self.health_check = health_check
         self.shards: Shards | None = None
         self.inputs = inputs
-        self._pairs = fill(inputs.pairs, inputs.spec.seed)
-        self.mini_batch_size = inputs.rows_asked
+        self._pairs = pad_negatives(inputs.pairs, inputs.spec.seed)
+        self.mini_batch_size = inputs.requested_mini_batch_size
         rows = training_rows(self._pairs)
         prompts = inputs.model.prompts
         by_column = {
@@ -189,7 +189,7 @@ class PairTrainer(SentenceTransformerTrainer):
         # They print what the recorder logs, the first one to stdout, where results belong.
         self.remove_callback(PrinterCallback)
         if self.pop_callback(ProgressCallback):
-            self.add_callback(Bar)
+            self.add_callback(ProgressBar)
         for callback in callbacks:
             self.add_callback(callback)
         if process_group.world_size() > 1:
@@ -251,14 +251,14 @@ class PairTrainer(SentenceTransformerTrainer):
             loss = take(model, inputs, num_items_in_batch)
         else:
             loss = retry_on_oom(self.mini_batch_size, step, "train")
-        self.sanity.saw_loss(loss)
+        self.health_check.record_loss(loss)
         return loss
 
     def evaluation_loop(self, *args: Any, **options: Any) -> EvalLoopOutput:  # noqa: ANN401
         """Judge the weights of this step by our own ruler, a collective call."""
         output: EvalLoopOutput = super().evaluation_loop(*args, **options)
         validation = self.inputs.validation
-        if self.sanity.finds_fault():
+        if self.health_check.detect_fault():
             # What such a model finds, it finds by chance, which may be above the base model.
             found = {metric_key(d): 0.0 for d in validation.dimensions.all}
         else:

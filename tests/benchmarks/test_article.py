@@ -6,7 +6,7 @@ from conftest import make_pairs, write_jsonl
 from metering import Meter
 
 from job.data.dataset import load_dataset
-from job.evaluation.evaluate import bound_corpus, metric_key, score
+from job.evaluation.evaluate import metric_key, sample_corpus, score
 from job.evaluation.metrics import METRIC
 from job.model.device import Machine
 from job.model.encoder import Prompts, load_model
@@ -30,7 +30,7 @@ def test_the_recipe_updates_twelve_times_an_epoch_with_31_negatives(model, tmp_p
     spec = DataSpec(source=str(pairs), near_duplicate_threshold=None, **shares)
     dataset = load_dataset(spec, {})
     assert len(dataset.train) == 6_300
-    small, meter = bound_corpus(dataset.test, dataset.corpus, 60, 0), Meter()
+    small, meter = sample_corpus(dataset.test, dataset.corpus, 60, 0), Meter()
     judges = evaluators(small.queries, small.corpus, DIMENSIONS, CPU)
     trainer = build_trainer(model, dataset, DIMENSIONS, judges, 1, 42, tmp_path / "run")
     sizes = []

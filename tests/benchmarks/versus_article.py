@@ -80,9 +80,9 @@ def as_article(task: Task, folder: Path, started: float) -> Outcome:
     from job.data.dataset import load_dataset
     from job.evaluation.evaluate import (
         Validation,
-        bound_corpus,
         choose_dimensions,
         metric_key,
+        sample_corpus,
         score,
     )
     from job.model.device import choose_machine
@@ -108,7 +108,7 @@ def as_article(task: Task, folder: Path, started: float) -> Outcome:
 
     # The clock has stopped: what follows scores all rows by one ruler.
     batch = spec.evaluation.batch_size
-    search = bound_corpus(
+    search = sample_corpus(
         dataset.validation, dataset.corpus, spec.evaluation.validation_corpus_limit, spec.data.seed
     )
     validation = Validation(search, dimensions, batch, 0.0)

@@ -10,7 +10,12 @@ from conftest import distinct_rows as rows_of
 from conftest import write_jsonl
 
 from job.data.dataset import load_dataset
-from job.evaluation.auxiliary import FORGETTING, OTHER_RULES, article_test, auxiliary_tests
+from job.evaluation.auxiliary import (
+    ARTICLE_VERDICTS,
+    OUT_OF_DOMAIN_VERDICTS,
+    article_test,
+    auxiliary_tests,
+)
 from job.evaluation.evaluate import Dimensions
 from job.evaluation.metrics import METRIC, METRICS, compute_metrics
 from job.model.device import Machine
@@ -94,7 +99,7 @@ def conclude(load):
         """Rank so at 16 dimensions; at 64 nothing happens."""
         best = scores([1] * SIZE)
         base, tuned = scores(before), scores(after)
-        return test.facts({64: best, 16: base}, {64: best, 16: tuned}, DIMENSIONS, spec)
+        return test.compare({64: best, 16: base}, {64: best, 16: tuned}, DIMENSIONS, spec)
 
     make.out_of_domain = out_of_domain
     return make
@@ -106,7 +111,7 @@ SOME_THIRD = [3] * 20 + [1] * 40
 ONE_THIRD = [3] + [1] * 59
 FIVE_THIRD = [3] * 5 + [1] * 55
 FIVE_NINTH, SIX_TENTH = [1] + [9] * 5 + [1] * 54, [10] * 6 + [1] * 54
-GAINED, _, NO_LOSS = FORGETTING
+GAINED, _, NO_LOSS = OUT_OF_DOMAIN_VERDICTS
 
 
 def test_what_was_forgotten_is_told(conclude):
@@ -156,14 +161,14 @@ def test_where_no_query_changed_there_is_nothing_to_conclude(conclude):
 @pytest.mark.parametrize(
     ("before", "after", "told"),
     [
-        (SOME_THIRD, ALL_FIRST, OTHER_RULES[0]),
-        (ALL_FIRST, SOME_THIRD, OTHER_RULES[1]),
-        (ALL_FIRST, ONE_THIRD, OTHER_RULES[2]),
+        (SOME_THIRD, ALL_FIRST, ARTICLE_VERDICTS[0]),
+        (ALL_FIRST, SOME_THIRD, ARTICLE_VERDICTS[1]),
+        (ALL_FIRST, ONE_THIRD, ARTICLE_VERDICTS[2]),
     ],
 )
 def test_other_rules_have_words_of_their_own(conclude, before, after, told):
     """Nothing is forgotten where the same rows are scored in another way."""
-    test = replace(conclude.out_of_domain, verdicts=OTHER_RULES)
+    test = replace(conclude.out_of_domain, verdicts=ARTICLE_VERDICTS)
     assert conclude(before, after, test).sentence.endswith(f": {told}.")
 
 
@@ -185,7 +190,7 @@ def test_both_protocols_are_asked_for_by_one_word(load, tiny_encoder):
     prompted = article.score(model.with_prompts(PROMPTS), DIMENSIONS, 16)
     for dimension, scores in plain.items():
         assert scores.metrics[METRIC].tolist() == prompted[dimension].metrics[METRIC].tolist()
-    sentence = article.facts(plain, plain, DIMENSIONS, spec).sentence
+    sentence = article.compare(plain, plain, DIMENSIONS, spec).sentence
     assert sentence.startswith(
         "By the article's rules (each row's context a document of its own, no prompts) nDCG@10 at "
         "16 dimensions stayed at "

@@ -135,8 +135,8 @@ def test_what_is_held_at_once_does_not_change_a_ranking(monkeypatch, chunk, text
     questions = ["ant fox", "bee cow", "fox fox dog", "zebra", "", "elk"]
     whole = rank_bm25(corpus, questions)
 
-    monkeypatch.setattr(bm25, "CHUNK", chunk)
-    monkeypatch.setattr(bm25, "TEXTS", texts)
+    monkeypatch.setattr(bm25, "MAX_SCORES", chunk)
+    monkeypatch.setattr(bm25, "TEXTS_PER_BLOCK", texts)
     found = rank_bm25(corpus, questions)
 
     for part, expected in zip(found, whole, strict=True):

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from job.evaluation.cache import (
-    load_rows,
+    load_neighbors,
     load_scores,
     load_seconds,
-    save_rows,
+    save_neighbors,
     save_scores,
     save_seconds,
 )
@@ -41,27 +41,29 @@ def test_scores_come_back_to_the_last_bit(tmp_path):
 @pytest.mark.parametrize("rows", [[[3, 1], [], [2]], [[], []], [[5]], []])
 def test_rows_come_back_in_their_order(tmp_path, rows):
     """Some rows have none."""
-    save_rows(tmp_path / "r.parquet", [np.array(row, dtype=np.int64) for row in rows])
-    assert [row.tolist() for row in load_rows(tmp_path / "r.parquet")] == rows
+    save_neighbors(tmp_path / "r.parquet", [np.array(row, dtype=np.int64) for row in rows])
+    assert [row.tolist() for row in load_neighbors(tmp_path / "r.parquet")] == rows
 
 
 def test_seconds_are_saved_by_stage(tmp_path):
     save_seconds(tmp_path / "new" / "s.json", {"score base": 1.25, "train": 0.0})
     assert load_seconds(tmp_path / "new" / "s.json") == {"score base": 1.25, "train": 0.0}
     assert load_seconds(tmp_path / "none.json") == {}
-    assert load_rows(tmp_path / "none.parquet") is load_scores(tmp_path / "none.parquet") is None
+    assert (
+        load_neighbors(tmp_path / "none.parquet") is load_scores(tmp_path / "none.parquet") is None
+    )
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "a text"])
 def test_what_is_damaged_is_computed_again(tmp_path, caplog, damage):
     """Pages have checksums; the warning names the file."""
     path = tmp_path / "r.parquet"
-    save_rows(path, [np.arange(50) + 7 * start for start in range(40)])
+    save_neighbors(path, [np.arange(50) + 7 * start for start in range(40)])
     content = path.read_bytes()
     middle = len(content) // 3
     flipped = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
     new = {"cut": content[:middle], "flipped": flipped, "empty": b"", "a text": b"rows"}
-    for damaged, load in ((path, load_rows), (tmp_path / "s.json", load_seconds)):
+    for damaged, load in ((path, load_neighbors), (tmp_path / "s.json", load_seconds)):
         damaged.write_bytes(new[damage])
         assert not load(damaged)
         assert f"`{damaged.name}` is damaged" in caplog.messages[-1]

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from job.evaluation import significance
-from job.evaluation.comparison import METRIC, compare, measure
+from job.evaluation.comparison import METRIC, compare, compute_points
 from job.evaluation.evaluate import Dimensions
 from job.evaluation.metrics import Scores
 from job.evaluation.results import Lift
@@ -146,7 +146,7 @@ def test_blocks_do_not_change_a_result(monkeypatch, block):
     differences = random_values(seed=1) - random_values(seed=2)
     whole = GroupedQueries(np.arange(60), 2_500, 0).lift(differences)
 
-    monkeypatch.setattr(significance, "BLOCK", block)
+    monkeypatch.setattr(significance, "PERMUTATIONS_PER_BLOCK", block)
 
     lift = GroupedQueries(np.arange(60), 2_500, 0).lift(differences)
     assert lift.ci == pytest.approx(whole.ci, abs=1e-12)
@@ -175,7 +175,7 @@ def test_smaller_precisions_are_held_against_the_best_float32_vectors():
     assert result.best == result.points[0]
     # What 16 dimensions reach is no bar where 8 reach more.
     swapped = {16: tuned[8], 8: tuned[16]}
-    assert measure(swapped, Dimensions((16, 8), 8), by_group)[1].dimension == 8
+    assert compute_points(swapped, Dimensions((16, 8), 8), by_group)[1].dimension == 8
     assert result.against_bm25[8].lift == pytest.approx(values.mean() * 0.3)
     assert [p.retention.share for p in result.points] == pytest.approx([1, 0.9, 0.8, 0.7])
     assert [p.ndcg for p in result.points] == pytest.approx(
@@ -318,5 +318,5 @@ def test_the_detectable_lift_is_found_four_times_in_five(unit):
     test_sets = world.test_sets(groups, seed=2)
 
     assert 0.7 <= gains(lifts_of(test_sets, groups)) <= 0.9
-    estimates = [GroupedQueries(groups, 100, 0).detectable(row) for row in test_sets]
+    estimates = [GroupedQueries(groups, 100, 0).minimum_detectable_effect(row) for row in test_sets]
     assert np.mean(estimates) == pytest.approx(world.lift, rel=0.05)

@@ -8,11 +8,11 @@ import pytest
 
 from job.data.dataset import Corpus, Queries
 from job.evaluation.error_analysis import (
-    HUB_HITS,
-    KINDS_SHOWN,
-    SHOWN,
-    SLICE_AT_LEAST,
-    TEXT_CHARACTERS,
+    MAX_CHARACTERS,
+    MAX_EXAMPLES,
+    MAX_SEGMENTS,
+    MIN_HUB_HITS,
+    MIN_SEGMENT_QUERIES,
     analyze_errors,
 )
 from job.evaluation.metrics import METRIC, compute_metrics
@@ -81,9 +81,9 @@ def test_no_more_than_a_page_of_each(queries, corpus):
     every = dict.fromkeys(range(COUNT), 2)
     long = Corpus(corpus.ids, pa.array(["word " * 200] * COUNT))
     where = analyze_errors(queries, long, scores(queries, every), scores(queries), scores(queries))
-    assert len(where.gained) == SHOWN < COUNT
+    assert len(where.gained) == MAX_EXAMPLES < COUNT
     assert where.lost == []
-    assert len(where.gained[0].answer) <= TEXT_CHARACTERS
+    assert len(where.gained[0].answer) <= MAX_CHARACTERS
     assert where.gained[0].answer.endswith("…")
 
 
@@ -99,7 +99,7 @@ def test_segments_hold_each_query_once_a_kind_and_give_their_means(queries, corp
     """Means, lift and number are those of the slice's own queries."""
     base, tuned = scores(queries, dict.fromkeys(range(0, COUNT, 4), 2)), scores(queries)
     where = analyze_errors(queries, corpus, base, tuned, base)
-    assert all(s.queries >= SLICE_AT_LEAST for s in where.segments)
+    assert all(s.queries >= MIN_SEGMENT_QUERIES for s in where.segments)
     # Five of each question word: too few for a slice of their own.
     assert {s.by for s in where.segments} == {
         "words of the query",
@@ -120,7 +120,7 @@ def test_a_document_that_is_often_in_the_way_is_a_hub(queries, corpus):
     where = analyze_errors(queries, corpus, scores(queries, others=(1,)), tuned, tuned)
     first = where.hubs[0]
     assert (first.document_id, first.wrong_hits) == ("00", COUNT - 1)
-    assert all(hub.wrong_hits >= HUB_HITS for hub in where.hubs)
+    assert all(hub.wrong_hits >= MIN_HUB_HITS for hub in where.hubs)
 
 
 def test_a_single_query_has_no_segments(corpus, queries):
@@ -144,11 +144,11 @@ def segments_by(queries, corpus, column, base=None):
 
 def test_the_datas_own_kinds_are_segments_named_by_their_column(corpus):
     """What is null is of no kind, and a name stays as it is."""
-    queries = make_queries([HOSTILE] * SLICE_AT_LEAST + [None] * (COUNT - SLICE_AT_LEAST))
+    queries = make_queries([HOSTILE] * MIN_SEGMENT_QUERIES + [None] * (COUNT - MIN_SEGMENT_QUERIES))
     base = scores(queries, {0: 2, 19: 3})
     (found,) = segments_by(queries, corpus, "product", base)
-    gained = base.metrics[METRIC][:SLICE_AT_LEAST].mean()
-    assert (found.name, found.queries, found.tuned) == (HOSTILE, SLICE_AT_LEAST, 1.0)
+    gained = base.metrics[METRIC][:MIN_SEGMENT_QUERIES].mean()
+    assert (found.name, found.queries, found.tuned) == (HOSTILE, MIN_SEGMENT_QUERIES, 1.0)
     assert found.base == pytest.approx(gained)
     assert found.lift == pytest.approx(1 - gained)
     assert found.ci[0] < found.lift < found.ci[1]
@@ -172,7 +172,7 @@ def test_a_column_may_bear_the_name_of_another_kind(corpus):
 
 def test_of_many_kinds_the_largest_are_shown_first():
     """Ties by name; the smaller ones are left out."""
-    sizes = {f"kind {n:02}": SLICE_AT_LEAST + (n + 1) // 2 for n in range(KINDS_SHOWN + 5)}
+    sizes = {f"kind {n:02}": MIN_SEGMENT_QUERIES + (n + 1) // 2 for n in range(MAX_SEGMENTS + 5)}
     kinds = [name for name, size in sizes.items() for _ in range(size)]
     count = np.arange(len(kinds))
     names = pa.array([f"{n:04}" for n in count])
@@ -181,5 +181,5 @@ def test_of_many_kinds_the_largest_are_shown_first():
     found = analyze_errors(
         queries, Corpus(names, names), ranked, ranked, ranked, "product"
     ).segments
-    expected = sorted(sizes.items(), key=lambda item: (-item[1], item[0]))[:KINDS_SHOWN]
+    expected = sorted(sizes.items(), key=lambda item: (-item[1], item[0]))[:MAX_SEGMENTS]
     assert [(s.name, s.queries) for s in found if s.by == "product"] == expected

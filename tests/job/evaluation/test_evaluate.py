@@ -13,12 +13,12 @@ from job.data.dataset import Corpus, Queries, load_dataset
 from job.evaluation import evaluate
 from job.evaluation.evaluate import (
     Dimensions,
-    bound_corpus,
     choose_dimensions,
     embed,
     encode,
     encode_block,
     encode_documents,
+    sample_corpus,
     score,
     score_vectors,
 )
@@ -119,7 +119,7 @@ def test_a_bounded_search_keeps_every_answer(search, limit, seed):
     queries, corpus = search
     answered = len(set(queries.documents.tolist()))
 
-    bounded = bound_corpus(queries, corpus, limit, seed)
+    bounded = sample_corpus(queries, corpus, limit, seed)
 
     assert answers(bounded.queries, bounded.corpus) == answers(queries, corpus)
     assert len(bounded.corpus) == min(len(corpus), max(limit, answered))
@@ -137,7 +137,7 @@ def test_the_seed_decides_which_documents_are_drawn():
     queries = Queries(names[:1], names[:1], np.array([0, 1]), np.array([500]), np.array([0]))
 
     first, again, other = (
-        bound_corpus(queries, Corpus(names, names), 100, seed).positions.tolist()
+        sample_corpus(queries, Corpus(names, names), 100, seed).positions.tolist()
         for seed in (1, 1, 2)
     )
 
@@ -177,7 +177,7 @@ def test_texts_are_encoded_a_block_at_a_time(model, monkeypatch, mapped_from):
         blocks.append(len(block))
         return encode_block(model, block, *options)
 
-    monkeypatch.setattr(evaluate, "TEXTS", 16)
+    monkeypatch.setattr(evaluate, "TEXTS_PER_BLOCK", 16)
     monkeypatch.setattr(evaluate, "encode_block", counted)
     monkeypatch.setattr(mapped_arrays, "MAPPED_FROM", mapped_from)
     found = encode(model, texts, "ask1 ", 8)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tensor_sizes import Sizes
 
 from job.evaluation import exact_search as searching
-from job.evaluation.exact_search import RowSubset, Transform, best_of, search
+from job.evaluation.exact_search import RowSubset, Transform, search, top_k
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Plain:
 
     depth: int = 100
 
-    def of(self, vectors):
+    def apply(self, vectors):
         return vectors
 
 
@@ -44,11 +44,11 @@ def limits(monkeypatch):
 
 
 LIMITS = {
-    "TILE": st.integers(1, 50),
-    "CHUNK": st.integers(1, 3_000),
-    "COMPONENTS": st.integers(1, 60),
-    "LEADERS": st.integers(1, 200),
-    "CANDIDATES": st.integers(1, 200),
+    "TILE_ROWS": st.integers(1, 50),
+    "MAX_SCORES": st.integers(1, 3_000),
+    "QUERY_COMPONENTS": st.integers(1, 60),
+    "TOP_K_ENTRIES": st.integers(1, 200),
+    "MAX_TIE_SCORES": st.integers(1, 200),
 }
 
 
@@ -93,14 +93,20 @@ def test_what_is_no_number_breaks_nothing():
     """Vectors that are none are found elsewhere (`job.training.health`); all rows stay as deep."""
     scores = torch.tensor([[0.0, float("nan"), 1.0, 1.0, 1.0, 1.0], [2.0] * 6])
 
-    assert best_of(scores, 3).positions[0].tolist()[0] == 1
-    assert best_of(scores, 3).positions.shape == (2, 3)
+    assert top_k(scores, 3).positions[0].tolist()[0] == 1
+    assert top_k(scores, 3).positions.shape == (2, 3)
 
 
 def test_no_more_is_held_than_promised(limits):
     """Four times the documents, and nothing that is computed is larger: a tile, a block of scores,
     or the best documents of some queries."""
-    limits(TILE=128, CHUNK=4_096, COMPONENTS=2_048, LEADERS=20_000, CANDIDATES=1_000)
+    limits(
+        TILE_ROWS=128,
+        MAX_SCORES=4_096,
+        QUERY_COMPONENTS=2_048,
+        TOP_K_ENTRIES=20_000,
+        MAX_TIE_SCORES=1_000,
+    )
     queries = torch.from_numpy(np.random.default_rng(0).normal(size=(100, 32)).astype(np.float32))
     largest = {}
     for documents in (1_000, 4_000):
@@ -117,7 +123,7 @@ def test_no_more_is_held_than_promised(limits):
 
 def test_chosen_rows_are_read_without_copying_all(limits):
     """A choice of a choice is a choice as well; only tiles of it are ever brought together."""
-    limits(TILE=16)
+    limits(TILE_ROWS=16)
     vectors = whole_numbers(3, 200, 4)
     first, second = torch.randperm(200)[:100], torch.arange(99, -1, -1)
     chosen = RowSubset(RowSubset(vectors, first), second)

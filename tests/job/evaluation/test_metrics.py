@@ -16,7 +16,7 @@ from sentence_transformers.sentence_transformer.evaluation import InformationRet
 
 from job.data.dataset import Queries
 from job.evaluation import metrics as ranking
-from job.evaluation.exact_search import best_of
+from job.evaluation.exact_search import top_k
 from job.evaluation.metrics import METRICS, compute_metrics
 from job.evaluation.quantization import rank
 
@@ -171,7 +171,7 @@ def test_ranking_is_a_plain_sort_by_score_and_position(scores):
         for row in scores.tolist()
     ]
 
-    assert best_of(torch.from_numpy(scores), 100).positions.tolist() == expected
+    assert top_k(torch.from_numpy(scores), 100).positions.tolist() == expected
 
 
 @pytest.mark.parametrize("documents", [1, 9, 11, 99, 101])

@@ -169,9 +169,9 @@ def test_no_more_is_held_than_a_tile_or_the_candidates_of_a_query(monkeypatch):
     """However many documents there are; how much is held at once changes no rank."""
     asked, stored = vectors(20, seed=1), vectors(2_000, seed=2)
     whole = rank(asked, stored, [48, 27], ["int8", "binary"])
-    for name, value in {"TILE": 128, "CHUNK": 1_000, "CANDIDATES": 1_000}.items():
+    for name, value in {"TILE_ROWS": 128, "MAX_SCORES": 1_000, "MAX_TIE_SCORES": 1_000}.items():
         monkeypatch.setattr(exact_search, name, value)
-    monkeypatch.setattr(quantization, "BLOCK", 1)
+    monkeypatch.setattr(quantization, "RESCORE_COMPONENTS", 1)
 
     with Sizes() as sizes:
         found = rank(asked, stored, [48, 27], ["int8", "binary"])

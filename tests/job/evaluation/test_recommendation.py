@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from job.evaluation.comparison import METRIC, Point, compare, measure
+from job.evaluation.comparison import METRIC, Point, compare, compute_points
 from job.evaluation.evaluate import Dimensions
 from job.evaluation.metrics import Scores
 from job.evaluation.quantization import bytes_per_vector
@@ -224,7 +224,7 @@ def random_points(seed, precisions=("float32", "int8", "int8_rescored", "binary"
         }
         for d in FOUR.all
     }
-    return measure(values, FOUR, GroupedQueries(np.arange(30), 100, 0))
+    return compute_points(values, FOUR, GroupedQueries(np.arange(30), 100, 0))
 
 
 @given(

@@ -38,6 +38,6 @@ def test_tokens_are_counted_with_prompt_and_specials(model):
 
 def test_of_very_many_texts_a_sample_is_looked_at(model, monkeypatch):
     """Spread evenly from the first to the last."""
-    monkeypatch.setattr(truncation, "LOOKED_AT", 3)
+    monkeypatch.setattr(truncation, "MAX_TEXTS", 3)
     found = count_truncated(model, *search(1, 40, 2, 40, 30)).documents
     assert found.model_dump() == {"texts": 3, "cut": 1, "longest": 34}

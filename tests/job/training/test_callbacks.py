@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from job.training.callbacks import LOST_SECONDS, SHARE, CheckpointSchedule
+from job.training.callbacks import MAX_COST_SHARE, MAX_LOST_SECONDS, CheckpointSchedule
 
 
 def run(cadence, now, *, steps, seconds, cost=0.0, validate=()):
@@ -32,7 +32,7 @@ def test_an_interruption_costs_five_minutes_at_most(now):
     """Steps of a minute: every fifth; steps of ten minutes: each."""
     assert run(CheckpointSchedule(None, lambda: now[0]), now, steps=12, seconds=60) == [5, 10]
     assert run(CheckpointSchedule(None, lambda: now[0]), now, steps=3, seconds=600) == [1, 2, 3]
-    assert LOST_SECONDS == 300
+    assert MAX_LOST_SECONDS == 300
 
 
 def test_what_is_quickly_done_needs_none(now):
@@ -43,7 +43,7 @@ def test_where_writing_takes_long_they_become_rarer(now):
     """At most their share of the time is spent on them, once it is known what one costs."""
     asked = run(CheckpointSchedule(None, lambda: now[0]), now, steps=120, seconds=60, cost=60)
     assert asked == [5, 25, 45, 65, 85, 105]
-    assert SHARE == 60 / (20 * 60)
+    assert MAX_COST_SHARE == 60 / (20 * 60)
 
 
 def test_a_validations_own_checkpoint_counts(now):

@@ -17,12 +17,12 @@ from job.model.encoder import load_model
 from job.runtime.signals import StopSignal
 from job.storage.workspace import Workspace
 from job.training.disk_space import (
-    CHECKPOINTS_KEPT,
-    RESULTS,
-    EnoughDisk,
+    MAX_CHECKPOINTS,
+    RESULTS_BYTES,
+    DiskSpaceCheck,
     checkpoint_bytes,
     model_bytes,
-    require_room_for_training,
+    require_disk_space,
 )
 from job.training.hyperparameters import resolve
 from job.training.trainer import TrainingInputs, build_trainer
@@ -49,7 +49,7 @@ def free(monkeypatch):
 
 
 def needed(model):
-    return (CHECKPOINTS_KEPT + 1) * checkpoint_bytes(model) + model_bytes(model) + RESULTS
+    return (MAX_CHECKPOINTS + 1) * checkpoint_bytes(model) + model_bytes(model) + RESULTS_BYTES
 
 
 @pytest.mark.parametrize("there", [0, 100_000])
@@ -62,10 +62,10 @@ def test_what_a_run_will_write_is_estimated(model, free, tmp_path, there):
     (place.checkpoints / "checkpoint-1").mkdir(parents=True)
     (place.checkpoints / "checkpoint-1" / "model").write_bytes(bytes(there))
     free(needed(model) - there)
-    require_room_for_training(model, place)
+    require_disk_space(model, place)
     free(needed(model) - there - 1)
     with pytest.raises(MachineError, match=rf"{(needed(model) - there) / 1e9:.3g} GB .*{tmp_path}"):
-        require_room_for_training(model, place)
+        require_disk_space(model, place)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the second disk is /dev/shm")
@@ -74,10 +74,10 @@ def test_each_disk_has_its_own_part(model, free, tmp_path, monkeypatch):
     place = Workspace(tmp_path)
     place.checkpoints = Path(tempfile.mkdtemp(dir="/dev/shm"))
     small = needed(model) // 2
-    monkeypatch.setattr("job.training.disk_space.RESULTS", small - model_bytes(model))
+    monkeypatch.setattr("job.training.disk_space.RESULTS_BYTES", small - model_bytes(model))
     asked = free(small)
     try:
-        require_room_for_training(model, place)
+        require_disk_space(model, place)
     finally:
         shutil.rmtree(place.checkpoints)
     assert asked == [place.checkpoints, tmp_path]
@@ -107,7 +107,7 @@ def test_a_checkpoint_is_written_whole_or_not_begun(tiny_spec, model, free, tmp_
 
 def test_the_disk_is_looked_at_where_a_checkpoint_is_asked_for(model, free, tmp_path):
     """To the byte, at the end of a step or of an epoch."""
-    guard, size = EnoughDisk(model, Workspace(tmp_path)), checkpoint_bytes(model)
+    guard, size = DiskSpaceCheck(model, Workspace(tmp_path)), checkpoint_bytes(model)
     wanted, unwanted = SimpleNamespace(should_save=True), SimpleNamespace(should_save=False)
     free(size)
     guard.on_step_end(None, None, wanted)

@@ -16,7 +16,7 @@ from job.model.device import Machine
 from job.model.encoder import Prompts, load_model
 from job.spec.schema import DataSpec, ModelSpec
 from job.training import hard_negatives
-from job.training.hard_negatives import add_negatives, fill, find_nearest_neighbors
+from job.training.hard_negatives import add_negatives, find_nearest_neighbors, pad_negatives
 
 CPU = Machine("cpu", "float32", "as the spec says")
 
@@ -129,9 +129,9 @@ def test_mining_in_blocks_finds_the_same(model, pairs, monkeypatch):
     """A million pairs are mined in pieces that fit into memory."""
     whole = mine(model, pairs, 2, 1.0)
     assert any(whole)
-    monkeypatch.setattr(exact_search, "CHUNK", 7 * len(pairs))
-    monkeypatch.setattr(exact_search, "COMPONENTS", 10 * model.width)
-    monkeypatch.setattr(exact_search, "TILE", 11)
+    monkeypatch.setattr(exact_search, "MAX_SCORES", 7 * len(pairs))
+    monkeypatch.setattr(exact_search, "QUERY_COMPONENTS", 10 * model.width)
+    monkeypatch.setattr(exact_search, "TILE_ROWS", 11)
 
     assert mine(model, pairs, 2, 1.0) == whole
 
@@ -155,22 +155,22 @@ def test_what_rows_lack_is_drawn_from_rows_with_another_question(uneven):
     answers = {}
     for question, document in zip(uneven.questions, uneven.documents, strict=True):
         answers.setdefault(question, set()).add(document)
-    given, found = mined(uneven), mined(fill(uneven, seed=0))
+    given, found = mined(uneven), mined(pad_negatives(uneven, seed=0))
 
     assert {len(texts) for texts in found} == {3}
     for row, (before, after) in enumerate(zip(given, found, strict=True)):
         assert after[: len(before)] == before
         drawn = {uneven.documents[contexts[text]] for text in after[len(before) :]}
         assert not drawn & answers[uneven.questions[row]]
-    assert found == mined(fill(uneven, seed=0))
+    assert found == mined(pad_negatives(uneven, seed=0))
 
 
 def test_rows_that_lack_nothing_are_left_and_those_that_share_one_context_refused(pairs, uneven):
     """Where every other row answers alike there is nothing to fill up with."""
-    assert fill(pairs, seed=0) is pairs
+    assert pad_negatives(pairs, seed=0) is pairs
     one = replace(uneven, documents=np.zeros(len(uneven), np.int64))
     with pytest.raises(DataError, match="nearly all share one context"):
-        fill(one, seed=0)
+        pad_negatives(one, seed=0)
 
 
 def test_a_context_of_several_rows_is_one_lookalike(model, shared):

@@ -12,7 +12,7 @@ from tiny_training import CPU, tiny_training
 from transformers import TrainerCallback
 
 from job.model.encoder import load_model
-from job.training.health import HealthCheck, is_sinking, spread
+from job.training.health import HealthCheck, is_degrading, spread
 
 MAIN = "eval_dim_32_cosine_ndcg@10"
 
@@ -57,7 +57,7 @@ def test_a_sound_training_is_left_alone(prepare):
 
     trainer.train()
 
-    assert trainer.sanity.reason is None
+    assert trainer.health_check.reason is None
     assert trainer.state.global_step == 30
     assert checkpoints(trainer) == ["checkpoint-10", "checkpoint-20", "checkpoint-30"]
 
@@ -73,7 +73,7 @@ def test_a_loss_that_is_no_number_changes_no_weight(prepare, tiny_spec):
 
     trainer.train()
 
-    assert trainer.sanity.reason == (
+    assert trainer.health_check.reason == (
         "the loss is nan at step 1 of 30; lower `training.learning_rate`, or set "
         "`model.precision=float32`"
     )
@@ -94,7 +94,7 @@ def test_an_infinite_gradient_changes_no_weight(prepare):
 
     trainer.train()
 
-    assert trainer.sanity.reason == (
+    assert trainer.health_check.reason == (
         "the gradient is nan at step 15 of 30; lower `training.learning_rate`, or set "
         "`model.precision=float32`"
     )
@@ -107,12 +107,12 @@ def test_an_infinite_gradient_changes_no_weight(prepare):
 def test_the_scaler_of_float16_may_look_for_infinite_gradients(prepare):
     """It lowers its scale and skips the step; only a loss that is no number ends the training."""
     trainer = prepare()
-    sanity, state = trainer.sanity, SimpleNamespace(global_step=0, max_steps=30)
+    health_check, state = trainer.health_check, SimpleNamespace(global_step=0, max_steps=30)
     next(trainer.model.parameters()).grad = next(trainer.model.parameters()) * math.inf
 
     for fp16 in (True, False):
         control = SimpleNamespace(should_training_stop=False, should_save=True)
-        sanity.on_pre_optimizer_step(SimpleNamespace(fp16=fp16), state, control)
+        health_check.on_pre_optimizer_step(SimpleNamespace(fp16=fp16), state, control)
         assert control.should_training_stop is not fp16
 
 
@@ -122,7 +122,7 @@ def test_one_vector_for_all_texts_ends_the_training(prepare):
 
     trainer.train()
 
-    assert trainer.sanity.reason == (
+    assert trainer.health_check.reason == (
         "all texts have nearly the same vector (mean cosine 1.00000, the base model's 0.947) at "
         "step 10 of 30; lower `training.learning_rate`"
     )
@@ -133,17 +133,17 @@ def test_one_vector_for_all_texts_ends_the_training(prepare):
 def test_a_model_that_was_narrow_from_the_start_may_stay_so(prepare):
     """Only a tenth of the base model's own spread is a collapse."""
     trainer = prepare()
-    sanity = trainer.sanity
+    health_check = trainer.health_check
     with torch.no_grad():
         # The same in all texts, beside which a text's own part is small.
         trainer.model[0].model.encoder.layer[-1].output.LayerNorm.bias += 15
-    found = spread(sanity._model, sanity._validation)
+    found = spread(health_check._model, health_check._validation)
 
     assert 1e-5 < found < 1e-3
-    sanity._base_spread = found * 9
-    assert not sanity.finds_fault()
-    sanity._base_spread = found * 11
-    assert sanity.finds_fault()
+    health_check._base_spread = found * 9
+    assert not health_check.detect_fault()
+    health_check._base_spread = found * 11
+    assert health_check.detect_fault()
 
 
 def test_weights_that_are_no_numbers_are_never_scored(prepare):
@@ -157,7 +157,7 @@ def test_weights_that_are_no_numbers_are_never_scored(prepare):
 
     trainer.train()
 
-    assert trainer.sanity.reason == (
+    assert trainer.health_check.reason == (
         "the weights are no numbers at step 10 of 30; lower `training.learning_rate`"
     )
     assert trainer.state.best_metric == 0.0
@@ -185,7 +185,7 @@ def test_sinking_is_clearly_below_the_base_from_the_start_and_no_better_than_bef
     reached, share, sinks
 ):
     """The base model has 0.5. Over-fitting later on is nothing of the kind."""
-    assert is_sinking(reached, 0.5, share) is sinks
+    assert is_degrading(reached, 0.5, share) is sinks
 
 
 def test_a_training_that_sinks_ends_early_and_so_does_the_one_taken_up(prepare):
@@ -197,8 +197,8 @@ def test_a_training_that_sinks_ends_early_and_so_does_the_one_taken_up(prepare):
     again = prepare(**settings)
     again.train(resume_from_checkpoint=f"{again.args.output_dir}/checkpoint-10")
 
-    assert trainer.sanity.reason == again.sanity.reason
-    assert trainer.sanity.reason == (
+    assert trainer.health_check.reason == again.health_check.reason
+    assert trainer.health_check.reason == (
         "validation was 0.011 and is 0.011 at step 20 of 30, the base model's is 0.900; lower "
         "`training.learning_rate`"
     )
@@ -224,18 +224,18 @@ def test_nothing_is_saved_after_the_end_whoever_asks_for_it(prepare, every, aske
 
     trainer.train()
 
-    assert trainer.sanity.reason.startswith(f"the loss is nan at step {asked} of 30")
+    assert trainer.health_check.reason.startswith(f"the loss is nan at step {asked} of 30")
     assert checkpoints(trainer) == ["checkpoint-7" if every == "7" else "checkpoint-10"]
 
 
 def test_the_spread_is_how_much_texts_differ(prepare, monkeypatch):
     """0 where all vectors point one way, 1 where they have nothing in common."""
     trainer = prepare()
-    model, validation = trainer.sanity._model, trainer.sanity._validation
+    model, validation = trainer.health_check._model, trainer.health_check._validation
     for vectors, expected in ((torch.ones(64, 64), 0.0), (torch.eye(64), 1.0)):
         monkeypatch.setattr("job.training.health.encode_documents", lambda *_, v=vectors: v * 3)
         assert spread(model, validation) == pytest.approx(expected, abs=1e-9)
     one = replace(validation.search, corpus=validation.search.corpus.take(np.array([0])))
     assert spread(model, replace(validation, search=one)) == 0.0
     # With one document there is nothing to compare, and no fault to find.
-    assert not HealthCheck(model, replace(validation, search=one)).finds_fault()
+    assert not HealthCheck(model, replace(validation, search=one)).detect_fault()

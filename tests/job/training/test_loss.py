@@ -257,7 +257,7 @@ def test_known_answers_are_those_of_any_row_with_the_same_question(table, negati
     others = [data.draw(wrong) for _ in table]
     rows = data.draw(st.permutations(range(len(table))))[: data.draw(st.integers(1, len(table)))]
 
-    marked = KnownAnswers(pairs_of(questions, documents, others)).among(torch.tensor(rows))
+    marked = KnownAnswers(pairs_of(questions, documents, others)).mask(torch.tensor(rows))
 
     assert marked.tolist() == [
         [i != j and (questions[row], documents[other]) in table for j, other in enumerate(rows)]
@@ -291,7 +291,7 @@ def test_each_row_competes_with_all_documents_but_known_answers(table, columns, 
     documents = random.normal(size=(len(table) * columns, 6))
     negatives = random.integers(8, size=(len(table), columns - 1)).tolist()
     pairs = pairs_of(*zip(*table, strict=True), negatives)
-    known = KnownAnswers(pairs).among(torch.arange(len(table)))
+    known = KnownAnswers(pairs).mask(torch.arange(len(table)))
 
     asked, told, places = torch.tensor(queries), torch.tensor(documents), torch.arange(len(table))
     found = in_batch_losses(asked, told, known, places, SCALE)
