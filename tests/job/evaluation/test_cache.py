@@ -1,4 +1,4 @@
-"""What is saved for a resumed run comes back to the last bit, or not at all."""
+"""Cached results are loaded bit by bit as they were saved, or not at all."""
 
 import numpy as np
 import pytest
@@ -24,8 +24,8 @@ def scores(seed, depth, *, found):
     )
 
 
-def test_scores_come_back_to_the_last_bit(tmp_path):
-    """Names with slashes and rankings of another depth too, and facts beside them."""
+def test_scores_are_loaded_bit_by_bit_as_saved(tmp_path):
+    """Names may contain slashes, rankings may differ in depth, and facts are saved too."""
     before = {"test/64": scores(1, 20, found=False), "bm25": scores(0, 30, found=True)}
     save_scores(tmp_path / "new" / "b.parquet", before, {"with": 0.1 + 0.2})
 
@@ -39,8 +39,8 @@ def test_scores_come_back_to_the_last_bit(tmp_path):
 
 
 @pytest.mark.parametrize("rows", [[[3, 1], [], [2]], [[], []], [[5]], []])
-def test_rows_come_back_in_their_order(tmp_path, rows):
-    """Some rows have none."""
+def test_neighbors_are_loaded_in_their_order(tmp_path, rows):
+    """Some rows have no neighbors."""
     save_neighbors(tmp_path / "r.parquet", [np.array(row, dtype=np.int64) for row in rows])
     assert [row.tolist() for row in load_neighbors(tmp_path / "r.parquet")] == rows
 
@@ -55,8 +55,8 @@ def test_seconds_are_saved_by_stage(tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "a text"])
-def test_what_is_damaged_is_computed_again(tmp_path, caplog, damage):
-    """Pages have checksums; the warning names the file."""
+def test_a_damaged_file_counts_as_missing(tmp_path, caplog, damage):
+    """Page checksums detect the damage; the warning names the file."""
     path = tmp_path / "r.parquet"
     save_neighbors(path, [np.arange(50) + 7 * start for start in range(40)])
     content = path.read_bytes()

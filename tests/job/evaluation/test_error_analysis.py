@@ -1,4 +1,4 @@
-"""Queries that gained and lost, kinds of queries, labels to doubt, documents in the way."""
+"""Error analysis: gained and lost queries, segments, suspected label errors, hubs."""
 
 from dataclasses import replace
 
@@ -17,7 +17,7 @@ from job.evaluation.error_analysis import (
 )
 from job.evaluation.metrics import METRIC, compute_metrics
 
-# Twenty documents, each the answer to the question of its number.
+# Twenty documents, each relevant to the query of its number.
 COUNT = 20
 
 
@@ -47,7 +47,7 @@ def make_queries(kinds=None):
 
 
 def scores(queries, rank_of=None, others=()):
-    """Judge rankings that put each answer at its rank, 1 unless `rank_of` says otherwise."""
+    """Score rankings with each relevant document at its rank in `rank_of`, by default 1."""
     ranked = []
     for query in range(COUNT):
         rank = (rank_of or {}).get(query, 1)
@@ -59,8 +59,8 @@ def scores(queries, rank_of=None, others=()):
     return compute_metrics(np.array(ranked), queries)
 
 
-def test_what_gained_and_lost_most_comes_first(queries, corpus):
-    """With the texts, both ranks, and what stands where the answer should."""
+def test_the_largest_gains_and_losses_come_first(queries, corpus):
+    """With the texts, both ranks, and the irrelevant document that is ranked first."""
     base = scores(queries, {3: 4, 5: 2, 7: 1})
     tuned = scores(queries, {7: 3})
     where = analyze_errors(queries, corpus, base, tuned, base)
@@ -76,8 +76,8 @@ def test_what_gained_and_lost_most_comes_first(queries, corpus):
     assert lost.ndcg_tuned == pytest.approx(0.5)
 
 
-def test_no_more_than_a_page_of_each(queries, corpus):
-    """And of a long text no more than its beginning."""
+def test_lists_and_texts_are_shortened(queries, corpus):
+    """A list has at most `MAX_EXAMPLES` entries, a text at most `MAX_CHARACTERS`."""
     every = dict.fromkeys(range(COUNT), 2)
     long = Corpus(corpus.ids, pa.array(["word " * 200] * COUNT))
     where = analyze_errors(queries, long, scores(queries, every), scores(queries), scores(queries))
@@ -87,26 +87,26 @@ def test_no_more_than_a_page_of_each(queries, corpus):
     assert where.gained[0].answer.endswith("…")
 
 
-def test_what_nobody_finds_is_a_label_to_doubt(queries, corpus):
-    """Not base, not tuned, not BM25; one of them finding it is enough to trust it."""
+def test_a_query_that_no_system_answers_is_a_suspected_label_error(queries, corpus):
+    """Neither base, tuned nor BM25 finds a relevant document."""
     not_found = scores(queries, {2: 0, 4: 0})
     where = analyze_errors(queries, corpus, not_found, not_found, scores(queries, {2: 0}))
     assert [example.query_id for example in where.suspected_label_errors] == ["q2"]
     assert (where.suspected_label_errors[0].rank_tuned, where.not_found) == (None, 1)
 
 
-def test_segments_hold_each_query_once_a_kind_and_give_their_means(queries, corpus):
-    """Means, lift and number are those of the slice's own queries."""
+def test_segments_report_the_scores_of_their_queries(queries, corpus):
+    """Mean, lift and count are those of the segment's queries."""
     base, tuned = scores(queries, dict.fromkeys(range(0, COUNT, 4), 2)), scores(queries)
     where = analyze_errors(queries, corpus, base, tuned, base)
     assert all(s.queries >= MIN_SEGMENT_QUERIES for s in where.segments)
-    # Five of each question word: too few for a slice of their own.
+    # Five queries per question word are too few for a segment.
     assert {s.by for s in where.segments} == {
         "words of the query",
         "words of the answer",
         "the query's words in the answer",
     }
-    # All answers have as many words: one slice, of all.
+    # All answers have the same number of words, so there is one segment.
     (answers,) = [s for s in where.segments if s.by == "words of the answer"]
     assert (answers.queries, answers.name) == (COUNT, "9")
     assert answers.base == pytest.approx(base.metrics[METRIC].mean())
@@ -114,8 +114,8 @@ def test_segments_hold_each_query_once_a_kind_and_give_their_means(queries, corp
     assert answers.ci[0] < answers.lift < answers.ci[1]
 
 
-def test_a_document_that_is_often_in_the_way_is_a_hub(queries, corpus):
-    """Counted where it does not answer; its own question does not count."""
+def test_a_document_that_is_often_wrongly_in_the_top_10_is_a_hub(queries, corpus):
+    """The query that it answers does not count."""
     tuned = scores(queries, others=(0,))
     where = analyze_errors(queries, corpus, scores(queries, others=(1,)), tuned, tuned)
     first = where.hubs[0]
@@ -142,8 +142,8 @@ def segments_by(queries, corpus, column, base=None):
     return [s for s in where.segments if s.by == column]
 
 
-def test_the_datas_own_kinds_are_segments_named_by_their_column(corpus):
-    """What is null is of no kind, and a name stays as it is."""
+def test_values_of_the_group_column_are_segments(corpus):
+    """A null belongs to no segment, and values are not escaped."""
     queries = make_queries([HOSTILE] * MIN_SEGMENT_QUERIES + [None] * (COUNT - MIN_SEGMENT_QUERIES))
     base = scores(queries, {0: 2, 19: 3})
     (found,) = segments_by(queries, corpus, "product", base)
@@ -155,23 +155,23 @@ def test_the_datas_own_kinds_are_segments_named_by_their_column(corpus):
 
 
 @pytest.mark.parametrize("column", [None, "product"])
-def test_data_that_names_no_kinds_has_the_other_segments_only(queries, corpus, column):
-    """Neither where no column is named, nor where no query has a value in it."""
-    nameless = replace(queries, kinds=pa.nulls(COUNT, pa.large_string()))
+def test_without_group_values_there_are_only_the_other_segments(queries, corpus, column):
+    """Either no column is named, or no query has a value in it."""
+    all_null = replace(queries, kinds=pa.nulls(COUNT, pa.large_string()))
     plain = analyze_errors(queries, corpus, scores(queries), scores(queries), scores(queries))
-    for asked in (queries, nameless):
-        where = analyze_errors(asked, corpus, *[scores(queries)] * 3, column)
+    for given in (queries, all_null):
+        where = analyze_errors(given, corpus, *[scores(queries)] * 3, column)
         assert where == plain
 
 
-def test_a_column_may_bear_the_name_of_another_kind(corpus):
-    """Both are there."""
+def test_the_group_column_may_have_the_name_of_another_segmentation(corpus):
+    """Both are reported."""
     found = segments_by(make_queries(["x"] * COUNT), corpus, "words of the answer")
     assert [s.name for s in found] == ["9", "x"]
 
 
-def test_of_many_kinds_the_largest_are_shown_first():
-    """Ties by name; the smaller ones are left out."""
+def test_only_the_largest_segments_of_the_group_column_are_reported():
+    """They are sorted by size, then by name."""
     sizes = {f"kind {n:02}": MIN_SEGMENT_QUERIES + (n + 1) // 2 for n in range(MAX_SEGMENTS + 5)}
     kinds = [name for name, size in sizes.items() for _ in range(size)]
     count = np.arange(len(kinds))
