@@ -137,7 +137,7 @@ def test_of_equal_sizes_the_better_is_recommended_and_of_equals_the_simpler(poin
     ],
 )
 def test_the_specs_limits_are_respected_and_explained(fields, expected, reason):
-    """By retention, minimum, bytes and precision; if no point meets the target, the best allowed."""
+    """If no allowed point meets the target, the best allowed one is recommended."""
     found = advise(**fields)
     assert f"{found.dimension} {found.precision} {found.rule}" == expected
     assert reason in found.reason
