@@ -53,7 +53,7 @@ class PromptChoice:
             return "No prompts are used: the model documents none, or the job file disables them."
         used = "with" if self.used == self.documented else "without"
         return (
-            f"The base model is scored {used} its prompts, because it scores higher so on "
+            f"The base model is scored {used} its prompts, because that scores higher on "
             f"validation ({METRIC} {self.with_prompts:.3f} with, {self.without_prompts:.3f} "
             "without)."
         )

@@ -326,7 +326,7 @@ def test_what_auto_became_stands_in_the_log_and_in_the_report(reference):
 
 
 SENTENCE = re.compile(
-    r"The base model is scored (with|without) its prompts, because it scores higher so on "
+    r"The base model is scored (with|without) its prompts, because that scores higher on "
     r"validation \(ndcg@10 (\d\.\d{3}) with, (\d\.\d{3}) without\)\."
 )
 

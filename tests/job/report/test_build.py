@@ -318,7 +318,7 @@ def test_the_report_says_which_prompts_made_the_baseline(build, used):
     choice = PromptChoice(documented, *reached)
     prompts = build(prompts=choice).prompts
     assert prompts.sentence == (
-        f"The base model is scored {used} its prompts, because it scores higher so on "
+        f"The base model is scored {used} its prompts, because that scores higher on "
         f"validation (ndcg@10 {reached[0]:.3f} with, {reached[1]:.3f} without)."
     )
     assert (prompts.base.query, prompts.base.document) == (choice.used.query, choice.used.document)

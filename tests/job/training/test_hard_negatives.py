@@ -166,10 +166,10 @@ def test_padding_is_drawn_from_rows_with_another_question(uneven):
 
 
 def test_padding_needs_uneven_rows_and_other_contexts(pairs, uneven):
-    """Even rows are returned unchanged; rows that all share one context cannot be padded."""
+    """Rows with equal counts do not change; rows that all share one context cannot be padded."""
     assert pad_negatives(pairs, seed=0) is pairs
     one = replace(uneven, documents=np.zeros(len(uneven), np.int64))
-    with pytest.raises(DataError, match="nearly all share one context"):
+    with pytest.raises(DataError, match="nearly all rows share one context"):
         pad_negatives(one, seed=0)
 
 
