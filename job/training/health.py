@@ -16,12 +16,12 @@ from job.runtime.logs import warn
 
 # Documents of the validation corpus whose mutual similarity is measured.
 SAMPLE = 32
-# Spread is 1 - mean cosine. Sound models have 0.05 (random weights) to 0.95, collapsed ones less
+# Spread is 1 - mean cosine. Healthy models have 0.05 (random weights) to 0.95, collapsed ones less
 # than 1e-4 (measured, job/LOG.md). Some base models have little spread already, so it must also
 # have shrunk to a tenth of the base model's.
 MIN_SPREAD, MIN_SHARE_OF_BASE_SPREAD = 1e-3, 0.1
-# A validation score that stays this far below the base model's is no chance. The check starts after
-# this share of the training, because the learning rate is highest at the beginning.
+# A validation score that stays this far below the base model's is not chance. The check starts
+# after this share of the training, because the learning rate is highest at the beginning.
 MAX_LOSS_OF_NDCG, MIN_SHARE_DONE = 0.05, 0.25
 LOWER_RATE = "lower `training.learning_rate`"
 

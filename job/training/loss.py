@@ -133,7 +133,7 @@ def in_batch_losses(
 
     Takes queries, (n, width), documents, (n_documents, width), and the index of each query's
     positive, `targets`, (n,). Documents marked in `answers`, (n, n_documents), are other known
-    answers, so they are no negatives. Computed in float32: bfloat16 is too coarse for the score
+    answers, not negatives. Computed in float32: bfloat16 is too coarse for the score
     differences that matter.
     """
     with torch.autocast(queries.device.type, enabled=False):

@@ -1,4 +1,4 @@
-"""The verdict is reliable: intervals cover the truth, chance is no gain, groups are respected."""
+"""The verdict is reliable: intervals cover the true lift, chance is not a gain, groups matter."""
 
 import itertools
 
@@ -46,7 +46,7 @@ GAINS = np.array([0.0, *(1 / np.log2(np.arange(2, 12)))])
 
 
 def test_a_model_compared_with_itself_has_no_lift():
-    """The interval has no width, and the verdict is no improvement."""
+    """The interval has no width, and the verdict is not an improvement."""
     values = random_values()
 
     result = compare_values({8: values}, {8: values.copy()})

@@ -1,4 +1,4 @@
-"""The loss equals sentence-transformers', except that known answers are no negatives."""
+"""The loss equals sentence-transformers', except that known answers are not negatives."""
 
 import copy
 import math
@@ -265,7 +265,7 @@ def test_known_answers_are_those_of_any_row_with_the_same_question(table, negati
 
 
 def loss_by_hand(queries, documents, known):
-    """Average each row's cross-entropy over the documents that are no other known answers."""
+    """Average each row's cross-entropy over the documents that are not other known answers."""
     n = len(queries)
     total = 0.0
     for i in range(n):
@@ -352,7 +352,7 @@ def alone(tiny_encoder):
 def test_several_processes_have_the_loss_and_gradients_of_one(
     tiny_encoder, alone, processes, mini_batch_size
 ):
-    """Known answers of all ranks are no negatives, and repeated rows count once.
+    """Known answers of all ranks are not negatives, and repeated rows count once.
 
     Small differences come from the order of float32 sums.
     """
