@@ -45,7 +45,7 @@ def retry_on_oom(batch_size: int, work: Callable[[int], Result], what: str) -> R
         batch_size //= 2
 
 
-def halvings(asked: int, used: int) -> dict[str, int]:
+def batch_size_facts(asked: int, used: int) -> dict[str, int]:
     """Return the requested batch size, the used one and the number of halvings, for the report."""
     times = next(n for n in range(asked.bit_length()) if asked >> n <= used)
     return {"asked": asked, "used": used, "halved": times}

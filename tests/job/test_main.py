@@ -129,7 +129,7 @@ def test_a_workspace_that_cannot_be_written_does_not_hide_the_failure(tmp_path, 
     ("used_bytes", "line"),
     [
         # The results would not fit: an error before training.
-        (0, r"Error: The run needs about 0\.07\d+ GB of disk, and 0\.0009\d+ GB are free where "),
+        (0, r"Error: The run needs about 0\.07\d+ GB of disk space, but only 0\.0009\d+ GB are "),
         # Not even the data's splits fit.
         pytest.param(1_000_000, re.escape(f"Error: {DISK_FULL}"), marks=pytest.mark.exhaustive),
     ],

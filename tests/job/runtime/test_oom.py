@@ -12,7 +12,7 @@ from job.core.errors import OutOfMemory
 from job.evaluation.evaluate import encode
 from job.model.encoder import load_model
 from job.runtime.logs import log
-from job.runtime.oom import halvings, is_out_of_memory, retry_on_oom
+from job.runtime.oom import batch_size_facts, is_out_of_memory, retry_on_oom
 from job.spec.parse import build_spec
 
 
@@ -225,5 +225,5 @@ def test_the_report_has_the_requested_and_the_used_batch_size(asked, limit, used
             raise MemoryError
         return rows
 
-    found = halvings(asked, retry_on_oom(asked, work, "train"))
+    found = batch_size_facts(asked, retry_on_oom(asked, work, "train"))
     assert found == {"asked": asked, "used": used, "halved": halved}
