@@ -10,8 +10,6 @@ from launcher.commands.machine import machine_options
 from launcher.plan.machine import MachineOptions
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from launcher.plan.checks import CheckResult
 
 
@@ -31,11 +29,10 @@ def doctor(job_file: Path | None, output: str | None, **options: Any) -> None:  
     Nothing is changed. Exits with 13 where something is missing. With JOB_FILE it says whether
     several GPUs would pay for that job.
     """
-    from rich.console import Console
-
     from job.core.errors import BackendError
     from launcher.backends.process.checks import examine_process
     from launcher.containers.checks import examine_docker
+    from launcher.tables import check_lines, show
 
     machine = MachineOptions(**options)
     if machine.backend == "process":
@@ -44,7 +41,7 @@ def doctor(job_file: Path | None, output: str | None, **options: Any) -> None:  
         findings = examine_docker(machine.image or "embedtune")
     else:
         findings = _examine_account(machine, job_file, output)
-    Console(highlight=False).print(_table(findings))
+    show(check_lines(findings))
     for line in _steps(findings):
         click.echo(line)
     if any(finding.state == "missing" for finding in findings):
@@ -77,21 +74,6 @@ def _bucket(output: str | None) -> str | None:
 
     uri = output or default_output()
     return split_uri(uri)[0] if uri.startswith(S3) else None
-
-
-def _table(findings: "list[CheckResult]") -> "Table":
-    from rich.markup import escape
-    from rich.table import Table
-
-    yellow = dict.fromkeys(("unknown", "doubtful"), "yellow")
-    colors = {"ok": "green", "missing": "red", "skipped": "dim"} | yellow
-    table = Table()
-    for heading in ("what", "state", "found"):
-        table.add_column(heading, overflow="fold")
-    for finding in findings:
-        state = f"[{colors[finding.state]}]{finding.state}[/]"
-        table.add_row(finding.name, state, escape(finding.found))
-    return table
 
 
 def _steps(findings: "list[CheckResult]") -> list[str]:

@@ -78,12 +78,10 @@ def push(image_name: str, reference: str) -> None:
 @image_argument
 def inspect(image_name: str) -> None:
     """Show what IMAGE was built from, and the size of each layer."""
-    from rich.console import Console
-
     from launcher.containers.image import look_at
-    from launcher.tables import image_table
+    from launcher.tables import image_lines, show
 
-    Console(highlight=False).print(image_table(image_name, look_at(image_name)))
+    show(image_lines(image_name, look_at(image_name)))
 
 
 def _pair(argument: str) -> tuple[str, str]:

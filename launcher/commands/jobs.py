@@ -14,12 +14,10 @@ NAME_HELP = "NAME is the latest run unless given."
 @output_option
 def status(name: str | None, output: str) -> None:
     """Show how far the run NAME came."""
-    from rich.console import Console
-
     from launcher.lookup import find_job
-    from launcher.tables import status_table
+    from launcher.tables import show, status_lines
 
-    Console(highlight=False).print(status_table(find_job(output, name)))
+    show(status_lines(find_job(output, name)))
 
 
 @click.command(epilog=NAME_HELP)

@@ -34,8 +34,6 @@ require_option = click.option(
 
 
 def print_report(run: "Run") -> None:
-    from rich.console import Console
+    from launcher.tables import report_lines, show
 
-    from launcher.tables import show_report
-
-    show_report(Console(highlight=False), run.report(), run.fetch_report())
+    show(report_lines(run.report(), run.fetch_report()))

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import click
 
 from job.core.errors import DataError
-from job.storage.workspace import write_atomically
 from launcher.commands.options import output_option, print_report, require_option
 
 if TYPE_CHECKING:
@@ -61,16 +60,14 @@ def fetch(name: str, output: str, folder: Path | None, *, with_model: bool) -> N
 @output_option
 def ls(output: str) -> None:
     """List the runs, the latest first."""
-    from rich.console import Console
-
     from launcher.lookup import list_runs
     from launcher.runs.runs import preload
-    from launcher.tables import runs_table
+    from launcher.tables import run_lines, show
 
     runs = list_runs(output)
     if runs:
         preload(runs)
-        Console(highlight=False).print(runs_table(runs))
+        show(run_lines(runs))
     else:
         click.echo(f"No runs in {output} yet. Start one with: embedtune launch", err=True)
 
@@ -88,19 +85,16 @@ def ls(output: str) -> None:
 @click.option("--open", "open_it", is_flag=True, help="Open it in the browser as well.")
 def compare(names: tuple[str, ...], output: str, page: Path, *, open_it: bool) -> None:
     """Put runs side by side: those that were tested on the same questions and documents."""
-    from rich.console import Console
-
     from job.report.compare import Group
     from launcher.lookup import find_result
     from launcher.runs.runs import by_test_set, preload
-    from launcher.tables import side_by_side
+    from launcher.tables import compare_lines, show
 
     runs = [find_result(output, name) for name in names]
     preload(runs)
     groups = by_test_set(runs)
-    console = Console(highlight=False)
     for group in starmap(Group, groups.items()):
-        console.print(side_by_side(group))
+        show(compare_lines(group))
     if _write_page(page, groups):
         click.echo(f"Page: {page}")
         if open_it:
@@ -116,6 +110,7 @@ def compare(names: tuple[str, ...], output: str, page: Path, *, open_it: bool) -
 def _write_page(page: Path, groups: "Mapping[str, Mapping[str, Report]]") -> bool:
     """Write compare.html, or say what is missing here: the table is printed in any case."""
     from job.report.compare import to_compare_html
+    from job.storage.workspace import write_atomically
 
     try:
         html = to_compare_html(groups)

@@ -187,12 +187,6 @@ def unpack(files, folder):
     return folder
 
 
-def cells(table):
-    """Read the cells of a printed table."""
-    rows = [line for line in table.splitlines() if line.startswith("│")]
-    return [[cell.strip() for cell in row.strip("│").split("│")] for row in rows]
-
-
 # There and back.
 
 REPORT = ("report.html", "report.json", "report.md")
@@ -253,13 +247,14 @@ def test_runs_are_listed_from_s3(s3, first, third, elsewhere):
     code, out, err = embedtune("ls", "--output", "s3://box/listed")
     assert (code, err) == (0, "")
     when = f"{time_of(s3, 'listed/first/manifest.json'):%Y-%m-%d %H:%M}"
-    rows = {row[0]: row[1:] for row in cells(out)}
+    lines = [re.split(" {2,}", line) for line in out.splitlines()[1:]]
+    rows = {name: cells for name, *cells in lines}
     assert set(rows) == {"first", "third", "begun"}
     assert rows["first"][:2] == ["finished", when]
     assert re.fullmatch(r"0\.\d{3} → [01]\.\d{3} at 32", rows["first"][2])
     assert rows["first"][3] == "yes"
     assert (rows["third"][0], rows["third"][3]) == ("finished", "no")
-    assert (rows["begun"][0], rows["begun"][2:]) == ("unfinished", ["", ""])
+    assert (rows["begun"][0], rows["begun"][2:]) == ("unfinished", [])
     (elsewhere / ".config" / "embedtune").mkdir(parents=True)
     (elsewhere / ".config" / "embedtune" / "config.toml").write_text('output = "s3://box/listed"')
     assert embedtune("ls") == (0, out, "")
@@ -383,7 +378,7 @@ def test_a_local_result_is_verified_where_it_lies(s3, first, elsewhere):
 
 
 def test_runs_on_the_same_test_set_stand_side_by_side(s3, first, second, elsewhere):
-    """One table, a column each; only their reports are read."""
+    """The runs are numbered, and compared at each dimension; only their reports are read."""
     code, out, err = embedtune("compare", "first", "second", "--output", RUNS)
     assert (code, err) == (0, "")
     report = json.loads(s3.get("box", "runs/first/report/report.json"))
@@ -392,11 +387,15 @@ def test_runs_on_the_same_test_set_stand_side_by_side(s3, first, second, elsewhe
         f"nDCG@10 on test set {report['data']['fingerprint']['test']}: {queries} queries, "
         f"{documents} documents"
     )
-    rows = cells(out)
-    assert [row[0] for row in rows] == ["64", "32", "16", "base", "improved", "seconds"]
-    tuned = report["scores"]["tuned"]["64"]["float32"]["ndcg@10"]
-    assert rows[0][1].startswith(f"{tuned:.3f} (+0.")
-    assert rows[4] == ["improved", "yes", "yes"]
+    assert re.findall(r"(?m)^ (\d) (\w+) +(\w+)", out) == [
+        ("1", "first", "yes"),
+        ("2", "second", "yes"),
+    ]
+    rows = re.findall(r"│ +(\d+) │ +(\d) │ (.{5}) │ (.{5}) │ (.{6}) │ \[.+\] │", out)
+    assert [row[:2] for row in rows] == [(d, n) for d in ("64", "32", "16") for n in "12"]
+    base, tuned = (report["scores"][of]["64"]["float32"]["ndcg@10"] for of in ("base", "tuned"))
+    lift = report["comparison"]["64"]["float32"]["lift"]
+    assert rows[0] == ("64", "1", f"{base:.3f}", f"{tuned:.3f}", f"{lift:+.3f}")
     assert out.splitlines()[-1] == "Page: compare.html"
     assert f"{tuned:.3f}" in (elsewhere / "compare.html").read_text("utf-8")
     assert not [path for path in read(s3) if "/model/" in path or "/data/" in path]

@@ -86,10 +86,10 @@ def listing(folder):
     """List the runs: each name with its state, what it changed and whether that is better."""
     done = embedtune(folder, "ls")
     assert (done.returncode, done.stderr) == (0, "")
-    heading, *runs = rows(done.stdout)
-    assert heading == ["name", "state", "when (UTC)", "base → tuned", "improved"]
-    assert all(re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d", when) for _, _, when, _, _ in runs)
-    return {name: (state, change, better) for name, state, _, change, better in runs}
+    heading, *runs = (re.split(" {2,}", line) for line in done.stdout.splitlines())
+    assert heading == ["NAME", "STATE", "WHEN (UTC)", "BASE → TUNED", "IMPROVED"]
+    assert all(re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d", when) for _, _, when, *_ in runs)
+    return {name: (state, *(found or ("", ""))) for name, state, _, *found in runs}
 
 
 def load(path):
