@@ -1,4 +1,4 @@
-"""The proof: builds the report, which every view is made from, out of a run's results."""
+"""Builds the report from a run's results; every view is rendered from the report."""
 
 import platform
 from collections.abc import Mapping
@@ -49,10 +49,10 @@ NOTHING_BETTER = "no checkpoint beat the base model on validation"
 
 @dataclass(frozen=True)
 class Results:
-    """What a run found out."""
+    """All results of a run."""
 
     machine: Machine
-    # What was fetched, by role: see `job.inputs`.
+    # The fetched inputs, by role: see `job.inputs`.
     inputs: Mapping[str, Mapping[str, Any]]
     dataset: Dataset
     base: Baseline
@@ -63,7 +63,7 @@ class Results:
     hybrid: Fusion
     error_analysis: ErrorAnalysis
     truncation: Truncation
-    # Other tests that were asked for: see `job.evaluation.auxiliary`.
+    # The requested auxiliary tests: see `job.evaluation.auxiliary`.
     others: Mapping[str, AuxiliaryTest]
 
     @property
@@ -79,7 +79,7 @@ def build_report(
     seconds: dict[str, float],
     cost: Cost,
 ) -> Report:
-    """Assemble the document; `weights` are the digests of the models' weights."""
+    """Assemble the report; `weights` are the digests of the models' weights."""
     comparison = results.comparison
     main = comparison.dimensions.main
     advice = recommend(comparison.points, comparison.best, spec.evaluation, _opening(results))
@@ -131,14 +131,14 @@ def build_report(
             "spec": spec.model_dump(mode="json"),
             "advice": [],
         },
-        # A fact that the document does not know would be lost without a word.
+        # Otherwise a fact without a field in the document would be dropped silently.
         extra="forbid",
     )
     return report.model_copy(update={"advice": advise(report)})
 
 
 def compared(comparison: Comparison) -> dict[str, Precisions]:
-    """Nest by dimension and precision; models are compared by float32 vectors only."""
+    """Nest the points by dimension and precision; lifts are of float32 vectors only."""
     nested: dict[str, dict[str, Quality]] = {str(d): {} for d in comparison.dimensions.all}
     for point in comparison.points:
         d = point.dimension
@@ -164,7 +164,7 @@ def _means(scores: Mapping[int, Mapping[str, Scores]]) -> dict[str, dict[str, di
 
 
 def _verdict(results: Results) -> dict[str, Any]:
-    """Say whether it helped, at the main dimension, in numbers and in a sentence."""
+    """Return whether tuning helped at the main dimension, in numbers and in a sentence."""
     comparison = results.comparison
     lift = comparison.lifts[comparison.dimensions.main]
     return {
@@ -197,7 +197,7 @@ def _sentence(results: Results, lift: Lift) -> str:
         return f"Not improved: the tuned model is worse than the base model. {numbers}."
     if not results.improved:
         return (
-            f"Not improved: the gain is not beyond chance. {numbers}; this test set would show "
+            f"Not improved: the gain is not significant. {numbers}; this test set can detect "
             f"{results.comparison.minimum_detectable_effect:+.3f} or more."
         )
     beats = [d for d, other in results.comparison.against_full_base.items() if other.is_gain]
@@ -210,17 +210,17 @@ def _sentence(results: Results, lift: Lift) -> str:
 
 
 def _opening(results: Results) -> str:
-    """Begin the advice: vectors of a model that did not help are nobody's first choice."""
+    """Return how the recommendation begins: a model that did not help is not recommended."""
     if results.improved or not results.training.improved_on_validation:
-        # In the latter case `model/` holds the base model.
+        # In the second case `model/` holds the base model.
         return "Deploy"
     if results.comparison.lifts[results.comparison.dimensions.main].ci[1] < 0:
-        return "Better keep the base model; if this one is deployed, then"
-    return "If this model is deployed, then"
+        return "Keep the base model; if you deploy this one, use"
+    return "If you deploy this model, use"
 
 
 def job_cost(seconds_by_stage: Mapping[str, float], price_per_hour: float | None) -> Cost:
-    """Price the measured seconds; without a price the cost stays unknown, not zero."""
+    """Price the measured seconds; without a price the cost is unknown, not zero."""
     seconds = sum(seconds_by_stage.values())
     if price_per_hour is None:
         return Cost(usd=None, basis="no `--price-per-hour` was given")
