@@ -1,6 +1,6 @@
-"""Writes the README's generated parts: `python -m launcher.reference README.md`.
+"""Updates the generated sections of READMEs: `python -m launcher.reference README.md`.
 
-Each stands between `<!-- generated: NAME -->` and `<!-- end -->`; a test compares them.
+A section lies between `<!-- generated: NAME -->` and `<!-- end -->`; a test checks them.
 """
 
 import re
@@ -18,12 +18,15 @@ SECTION = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTAL
 
 
 def command_line() -> str:
-    """Show each command's help as the terminal does."""
+    """Return each command's help, as a terminal shows it."""
     return "\n".join(_helps(main, "embedtune")).rstrip()
 
 
 def spec_table() -> str:
-    rows = [f"| `{n}` | `{usual}` | {text.replace('|', '/')} |" for n, usual, text in field_rows()]
+    rows = [
+        f"| `{name}` | `{default}` | {text.replace('|', '/')} |"
+        for name, default, text in field_rows()
+    ]
     return "\n".join(["| field | default | meaning |", "|---|---|---|", *rows])
 
 
@@ -36,7 +39,7 @@ SECTIONS = {"commands": command_line, "spec": spec_table, "exit_codes": exit_cod
 
 
 def render(text: str) -> str:
-    """Replace every generated section of a Markdown text."""
+    """Replace all generated sections of a Markdown text."""
     return SECTION.sub(lambda m: f"{m[1]}\n{SECTIONS[m[2]]()}\n\n{m[3]}", text)
 
 

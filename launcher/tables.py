@@ -86,7 +86,7 @@ def run_lines(runs: Iterable[Run]) -> list[Text]:
     rows = [["NAME", "STATE", "WHEN (UTC)", "BASE → TUNED", "IMPROVED"]]
     for run in runs:
         scores, improved = "", ""
-        if run.is_finished and (report := run.found):
+        if run.is_finished and (report := run.stored_report):
             before, after = report.ndcg("base", report.main), report.ndcg("tuned", report.main)
             scores = f"{score(before)} → {score(after)} at {report.main}"
             improved = "yes" if report.verdict.improved else "no"
@@ -109,7 +109,7 @@ def status_lines(run: Run) -> list[Text]:
             "exit code": None if code is None else f"{code}, {EXIT_CODES.get(code, 'unknown')}",
             "seconds": receipt.get("seconds"),
             "usd": receipt.get("usd"),
-            "results": run.place.uri,
+            "results": run.store.uri,
         }
     )
 

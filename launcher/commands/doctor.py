@@ -1,4 +1,4 @@
-"""`embedtune doctor`: what a launch would miss, before it does."""
+"""`embedtune doctor`: checks the requirements of a launch."""
 
 import sys
 from pathlib import Path
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 )
 @click.option("--output", help="sagemaker: s3://bucket/prefix.  [default: the stack's]")
 def doctor(job_file: Path | None, output: str | None, **options: Any) -> None:  # noqa: ANN401
-    """Look for all that a launch needs, and say what to do about what is missing.
+    """Check what a launch needs, and print how to fix what is missing.
 
-    Nothing is changed. Exits with 13 where something is missing. With JOB_FILE it says whether
-    several GPUs would pay for that job.
+    Changes nothing. Exits with 13 if something is missing. With JOB_FILE, also estimates whether
+    more GPUs would pay off for that job.
     """
     from job.core.errors import BackendError
     from launcher.backends.process.checks import examine_process
@@ -68,7 +68,7 @@ def _examine_account(
 
 
 def _bucket(output: str | None) -> str | None:
-    """Return the bucket of the output that a launch would use; a folder is no output there."""
+    """Return the bucket that a launch would write to, or None if the output is a local folder."""
     from job.storage.stores import S3, split_uri
     from launcher.plan.settings import default_output
 
@@ -77,7 +77,7 @@ def _bucket(output: str | None) -> str | None:
 
 
 def _steps(findings: "list[CheckResult]") -> list[str]:
-    """Number what is to be done; outside the table, where a command can be copied whole."""
+    """Number the fixes; they are not part of the table, so that commands can be copied."""
     steps = [f"{finding.name}: {finding.fix}" for finding in findings if finding.fix]
     if not steps:
         return []

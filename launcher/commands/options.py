@@ -1,4 +1,4 @@
-"""What several commands take or print."""
+"""Options and output that several commands share."""
 
 from typing import TYPE_CHECKING
 
@@ -28,8 +28,8 @@ require_option = click.option(
     "requirements",
     multiple=True,
     metavar="CONDITION",
-    help="As in 'lift>0' or 'ndcg@10>=0.8 at 128': exit code 9 unless the interval's lower bound "
-    "does.",
+    help="Such as 'lift>0' or 'ndcg@10>=0.8 at 128'; exits with 9 unless the interval's lower "
+    "bound meets it.",
 )
 
 

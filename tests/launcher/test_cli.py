@@ -77,7 +77,7 @@ def test_every_command_explains_itself(command):
         (["launch", "--backend", "moon"], "'moon' is not "),
         (["launch", "--price-per-hour", "-1"], "-1.0 is not in the range x>=0."),
         (["launch", "--hosts", "0"], "0 is not in the range x>=1."),
-        (["launch", "--max-runtime", "soon"], "'soon' is no time; expected 90m, 4h or 1d."),
+        (["launch", "--max-runtime", "soon"], "'soon' is not a duration; expected 90m, 4h or 1d."),
         (["check"], "Missing argument 'DATA'."),
     ],
 )
@@ -99,7 +99,7 @@ def test_init_writes_the_job_file_once_and_says_what_comes_next(folder):
     assert (folder / "job.yaml").read_text("utf-8") == packaged
     (folder / "job.yaml").write_text("mine", "utf-8")
     code, out, err = run("init")
-    assert (code, out, "`job.yaml` exists already" in err) == (7, "", True)
+    assert (code, out, "`job.yaml` already exists" in err) == (7, "", True)
     assert (folder / "job.yaml").read_text("utf-8") == "mine"
 
 
@@ -184,11 +184,11 @@ def test_what_a_backend_does_not_take_is_refused(folder):
     """An option that would be ignored is a mistake: usage, exit code 2."""
     options = ["--data", "pairs.jsonl", "--memory", "4g", "--gpus", "all", "--image", "mine"]
     code, _, err = run("launch", *options)
-    assert (code, "`--backend process` takes no --gpus, --image, --memory." in err) == (2, True)
+    assert (code, "`--backend process` does not accept --gpus, --image, --memory." in err) == (2, True)
     code, _, err = run("launch", *options, "--backend", "sagemaker")
-    assert (code, "`--backend sagemaker` takes no --gpus, --memory." in err) == (2, True)
+    assert (code, "`--backend sagemaker` does not accept --gpus, --memory." in err) == (2, True)
     code, _, err = run("launch", "--data", "pairs.jsonl", "--detach")
-    assert (code, "`--detach` is not for `--backend process`" in err) == (13, True)
+    assert (code, "`--detach` does not work with `--backend process`" in err) == (13, True)
 
 
 # Where results go when nothing is said: the nearer to the command line, the stronger.

@@ -292,7 +292,7 @@ def test_what_is_fetched_is_what_the_manifest_says(s3, first, elsewhere, with_mo
     names = [name for name in manifest if with_model or not name.startswith("model/")]
     option = ["--model"] if with_model else []
     done = embedtune("fetch", "first", "--output", RUNS, *option)
-    assert done == (0, f"{len(names)} files in runs/first, as the manifest says\n", "")
+    assert done == (0, f"{len(names)} files in runs/first, verified against the manifest\n", "")
     folder = elsewhere / "runs" / "first"
     assert files_of(folder) == {name: s3.get("box", f"runs/first/{name}") for name in names}
     if not with_model:
@@ -437,7 +437,7 @@ def test_a_finished_run_is_not_run_again(s3, first, elsewhere, options):
     hub = ["--set=output.hub=me/tuned", "--set=output.hub_strategy=checkpoint"]
     code, out, err = embedtune("launch", "--name", "first", *hub, *options)
     assert (code, out) == (0, first.out)
-    assert err == "The run first is finished already; nothing was changed.\n"
+    assert err == "The run first has already finished; nothing was changed.\n"
     code, out, err = embedtune("launch", "--name", "first", "--set=training.seed=7", *hub, *options)
     assert (code, out, "`training.seed`" in err) == (3, "", True)
     assert written(s3) == []

@@ -66,7 +66,7 @@ def runs(tmp_path, monkeypatch):
         (tmp_path / name).mkdir()
         store = SimpleNamespace(uri=f"{BUCKET}/{name}", changed=lambda _: None, read=lambda _: None)
         run = Run(tmp_path / name, store)
-        run.__dict__.update(is_finished=True, found=report(name))
+        run.__dict__.update(is_finished=True, stored_report=report(name))
         made.append(run)
     return made
 
@@ -91,19 +91,21 @@ def test_short_names_share_a_line_with_their_facts(runs, printed):
 def test_a_report_fits_80_columns(runs, printed):
     """Five dimensions, and sentences that wrap at spaces, intervals in one piece."""
     run = runs[1]
-    lines = printed(tables.report_lines(run.found, run.folder.relative_to(run.folder.parent)))
+    lines = printed(
+        tables.report_lines(run.stored_report, run.folder.relative_to(run.folder.parent))
+    )
     assert widest(lines) <= 80
     assert [row[1:6].strip() for row in lines if row.startswith("│")] == list(DIMENSIONS)
     text = " ".join(lines)
-    assert run.found.verdict.sentence in text
-    assert run.found.recommendation.sentence in text
+    assert run.stored_report.verdict.sentence in text
+    assert run.stored_report.recommendation.sentence in text
     assert all(line.count("[") == line.count("]") for line in lines)
 
 
 def test_a_long_path_is_in_one_piece(runs, printed, tmp_path):
     """It can be copied, however narrow the terminal is."""
     folder = tmp_path / "a folder" / NAMES[0]
-    lines = printed(tables.report_lines(runs[0].found, folder))
+    lines = printed(tables.report_lines(runs[0].stored_report, folder))
     assert lines[-2:] == ["Report:", str(folder / "report.html")]
 
 
@@ -127,7 +129,7 @@ def test_facts_of_a_run_fit_80_columns(runs, printed):
     lines = printed(tables.status_lines(run))
     assert lines[0] == f"name       {run.name}"
     assert " ".join(" ".join(lines[2:-2]).split()) == f"last line {sentence}"
-    assert lines[-2:] == ["results", f"  {run.place.uri}"]
+    assert lines[-2:] == ["results", f"  {run.store.uri}"]
     assert widest(lines[:-1]) <= 80
 
 

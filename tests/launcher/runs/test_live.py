@@ -38,7 +38,7 @@ def test_a_pipe_gets_every_line_as_it_is():
     to = io.StringIO()
     with Live(to) as live:
         for line in (*LINES, "\x1b[31mcolour\x1b[0m"):
-            live.say(line)
+            live.print_line(line)
     assert to.getvalue().split("\n")[:-1] == [*LINES, "colour"]
 
 
@@ -46,7 +46,7 @@ def test_a_line_is_in_the_pipe_as_soon_as_it_is_said():
     """Whoever reads along is not kept waiting for a full buffer."""
     out, into = os.pipe()
     with os.fdopen(into, "w") as to, Live(to) as live:
-        live.say("first")
+        live.print_line("first")
         assert os.read(out, 100) == b"first\n"
     os.close(out)
 
@@ -54,14 +54,14 @@ def test_a_line_is_in_the_pipe_as_soon_as_it_is_said():
 def test_steps_move_a_bar_below_the_lines_and_text_stays_text(terminal):
     """It comes with the first step and goes with the last."""
     with Live(terminal) as live:
-        live.say(LINES[0])
+        live.print_line(LINES[0])
         live._bar.refresh()
         assert "training" not in terminal.getvalue()
-        live.say(LINES[4])
+        live.print_line(LINES[4])
         live._bar.refresh()
         assert "2/30" in terminal.getvalue().rpartition("training")[2]
         for line in LINES:
-            live.say(line)
+            live.print_line(line)
         assert [task.visible for task in live._bar.tasks] == [False]
     # A long line is not folded: the terminal does that, and copying it gives it whole.
     for line in (LINES[0], "[red]no markup[/red] :smile: `code` {x}", "x" * 300, LINES[4]):

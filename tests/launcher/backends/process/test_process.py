@@ -258,7 +258,7 @@ def test_launching_a_finished_run_again_changes_nothing(folder, whole):
     for arguments in (["job.yaml"], []):
         again = embedtune(folder, "launch", *arguments, "--name", "whole", "--device", "cpu")
         assert (again.returncode, again.stdout) == (0, whole.stdout)
-        assert again.stderr == "The run whole is finished already; nothing was changed.\n"
+        assert again.stderr == "The run whole has already finished; nothing was changed.\n"
     settings = ("--set", "training.epochs=1", "--set", "data.seed=7")
     done = embedtune(folder, "launch", "job.yaml", "--name", "whole", *settings)
     assert (done.returncode, done.stdout) == (3, "")
