@@ -53,10 +53,10 @@ def find_result(output: str, name: str | None) -> Run:
 
     For an isolated job, this collects its results first.
     """
-    return runs.find_run(output, None) if name is None else refreshed(_named(output, name))
+    return runs.find_run(output, None) if name is None else refreshed(_find_by_name(output, name))
 
 
-def _named(output: str, name: str) -> Run:
+def _find_by_name(output: str, name: str) -> Run:
     try:
         run = runs.find_run(output, name)
     except StorageError:

@@ -81,7 +81,6 @@ def build_report(
 ) -> Report:
     """Assemble the report; `weights` are the digests of the models' weights."""
     comparison = results.comparison
-    main = comparison.dimensions.main
     advice = recommend(comparison.points, comparison.best, spec.evaluation, _opening(results))
     is_pushed = spec.output.hub is not None and (results.improved or spec.output.hub_always)
     report = Report.model_validate(
@@ -104,24 +103,11 @@ def build_report(
             "article": results.others.get("article"),
             "inputs": results.inputs,
             "data": {**results.dataset.facts, "truncation": results.truncation},
-            "prompts": {
-                "sentence": results.base.prompts.sentence(),
-                "base": asdict(results.base.prompts.used),
-                "tuned": asdict(results.tuned_prompts),
-            },
-            "training": {
-                **results.training.facts(),
-                "peak_memory": results.machine.peak_memory(),
-                "remark": results.training.remark(metric_key(main)),
-            },
+            "prompts": _prompts(results),
+            "training": _training(results),
             "seconds": seconds,
             "cost": cost,
-            "environment": {
-                "versions": {"python": platform.python_version(), **_versions()},
-                **asdict(results.machine),
-                "hosts": process_group.host_count(),
-                "processes": process_group.world_size(),
-            },
+            "environment": _environment(results.machine),
             "models": {
                 "base": {"uri": spec.model.base, "fingerprint": weights.base},
                 "tuned": {"fingerprint": weights.tuned},
@@ -160,6 +146,22 @@ def _means(scores: Mapping[int, Mapping[str, Scores]]) -> dict[str, dict[str, di
     return {
         str(dimension): {precision: found.means() for precision, found in by_precision.items()}
         for dimension, by_precision in scores.items()
+    }
+
+
+def _prompts(results: Results) -> dict[str, Any]:
+    return {
+        "sentence": results.base.prompts.sentence(),
+        "base": asdict(results.base.prompts.used),
+        "tuned": asdict(results.tuned_prompts),
+    }
+
+
+def _training(results: Results) -> dict[str, Any]:
+    return {
+        **results.training.facts(),
+        "peak_memory": results.machine.peak_memory(),
+        "remark": results.training.remark(metric_key(results.comparison.dimensions.main)),
     }
 
 
@@ -226,6 +228,15 @@ def job_cost(seconds_by_stage: Mapping[str, float], price_per_hour: float | None
         return Cost(usd=None, basis="no `--price-per-hour` was given")
     basis = f"{seconds:.0f} measured seconds of the job at ${price_per_hour:g} an hour"
     return Cost(usd=round(seconds / 3600 * price_per_hour, 4), basis=basis)
+
+
+def _environment(machine: Machine) -> dict[str, Any]:
+    return {
+        "versions": {"python": platform.python_version(), **_versions()},
+        **asdict(machine),
+        "hosts": process_group.host_count(),
+        "processes": process_group.world_size(),
+    }
 
 
 def _versions() -> dict[str, str]:

@@ -128,11 +128,11 @@ def _figure(group: Group, width: float) -> "Figure":
         shift = 0.5 * ((number + 1) / (len(group.reports) + 1) - 0.5)
         colour, marker = RUNS[number % len(RUNS)], MARKERS[number % len(MARKERS)]
         own = sorted(report.comparison, key=int)
-        positions = [dimensions.index(d) + shift for d in own]
+        shifted = [dimensions.index(d) + shift for d in own]
         scores = [report.ndcg("tuned", d) for d in own]
-        axes.plot(positions, scores, label=_shortened(run), marker=marker, color=colour, **style)
+        axes.plot(shifted, scores, label=_shortened(run), marker=marker, color=colour, **style)
         intervals = [report.comparison[d].float32.score_ci for d in own]
-        axes.vlines(positions, *zip(*intervals, strict=True), color=colour, linewidth=1.5)
+        axes.vlines(shifted, *zip(*intervals, strict=True), color=colour, linewidth=1.5)
     dimension_axis(axes, dimensions, 0.5)
     legend_of(axes, axes.get_lines(), columns=1, above=26)
     return figure

@@ -10,7 +10,7 @@ import click
 
 from job.core.errors import BackendError, Interrupted, SpecError, Stopped
 from launcher.commands.machine import machine_options
-from launcher.commands.options import NAMED_OUTPUT, print_report, require_option
+from launcher.commands.options import OUTPUT_SOURCES, print_report, require_option
 from launcher.plan.machine import MachineOptions
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @click.option("--data", help="Pairs: a path, s3://…, a Hub id or builtin:aws-docs.")
 @click.option("--model", help="Base model: a Hub id, a folder, s3://… or builtin:minilm.")
 @click.option(
-    "--output", help=f"Where to write results: a folder or s3://bucket/prefix.  {NAMED_OUTPUT}"
+    "--output", help=f"Where to write results: a folder or s3://bucket/prefix.  {OUTPUT_SOURCES}"
 )
 @click.option(
     "--preset",

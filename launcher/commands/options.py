@@ -7,7 +7,7 @@ import click
 if TYPE_CHECKING:
     from launcher.runs.runs import Run
 
-NAMED_OUTPUT = "[env: EMBEDTUNE_OUTPUT; default: runs]"
+OUTPUT_SOURCES = "[env: EMBEDTUNE_OUTPUT; default: runs]"
 
 
 def _output_or_default(_: click.Context, __: click.Parameter, given: str | None) -> str:
@@ -19,7 +19,7 @@ def _output_or_default(_: click.Context, __: click.Parameter, given: str | None)
 output_option = click.option(
     "--output",
     callback=_output_or_default,
-    help=f"Where the runs are: a folder or s3://bucket/prefix.  {NAMED_OUTPUT}",
+    help=f"Where the runs are: a folder or s3://bucket/prefix.  {OUTPUT_SOURCES}",
 )
 
 
