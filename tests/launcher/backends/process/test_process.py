@@ -274,7 +274,7 @@ def test_a_pipeline_sees_by_the_exit_code_what_was_not_reached(folder, whole):
     assert (met.returncode, met.stdout) == (0, whole.stdout)
     missed = embedtune(folder, "report", "whole", "--require", "lift>1 at 64")
     assert (missed.returncode, missed.stdout) == (9, whole.stdout)
-    assert missed.stderr.startswith("Error: Required: `lift>1 at 64`; the interval at 64 ")
+    assert missed.stderr.startswith("Error: Required: `lift>1 at 64`, but the interval at 64 ")
     again = embedtune(folder, "launch", "--name", "whole", "--require", "ndcg@10>1")
     assert again.returncode == 9
 
