@@ -63,6 +63,8 @@ def _no_settings(tmp_path_factory):
         patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
         patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
         patch.delenv("XDG_CONFIG_HOME", raising=False)
+        # `readline`, which pytest imports, sets it for subprocesses alone.
+        patch.setenv("COLUMNS", "1000")
         yield
 
 
