@@ -1,1 +1,1 @@
-"""The laptop's side: submits jobs, follows them and shows their reports."""
+"""The command-line tool: launches jobs, follows them and shows their reports."""

@@ -1,6 +1,6 @@
-"""The command `embedtune`: every failure ends here, with its exit code.
+"""The command `embedtune`; it turns every expected error into one line and its exit code.
 
-Commands are thin and import what they need when they run: `--help` answers as fast as Click itself.
+Commands are thin, and import what they need when they run, so that `--help` loads only Click.
 """
 
 from typing import Any
@@ -18,7 +18,7 @@ from launcher.commands.results import compare, fetch, ls, report
 
 
 class _Group(click.Group):
-    """Turns expected failures into one line and their exit code, in one place."""
+    """Prints expected errors as one line, and exits with their exit code."""
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401  click's signature
         try:
@@ -31,7 +31,7 @@ class _Group(click.Group):
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="embedtune")
 def main() -> None:
-    """Fine-tune an embedding model on your question-context pairs, and prove that it helped."""
+    """Fine-tune an embedding model on your question-context pairs, and measure the gain."""
 
 
 for command in (

@@ -1,4 +1,4 @@
-"""Joins runs and backends: a run and its job, wherever they are."""
+"""Finds runs and their jobs, on this machine, in S3 or at a backend."""
 
 import signal
 import sys
@@ -20,17 +20,17 @@ LOG = "logs/job.log"
 
 
 def job_of(run: Run) -> JobHandle | None:
-    """Return the job that was last launched for a run, if this machine knows of one."""
+    """Return the run's latest job, or None if it was not launched from this machine."""
     launch = run.launch
     return load_backend(launch["backend"]).Job(run) if launch else None
 
 
 def refreshed(run: Run) -> Run:
-    """Ask a run's backend for news of its job; the end of one that nobody followed is noted."""
+    """Update a run's state from its backend; this records the end of a job that nobody followed."""
     job = job_of(run)
     if job is None or run.receipt is not None:
         return run
-    return replace(run, is_at_work=job.refresh())
+    return replace(run, is_active=job.refresh())
 
 
 def list_runs(output: str) -> list[Run]:
@@ -38,7 +38,7 @@ def list_runs(output: str) -> list[Run]:
 
 
 def find_job(output: str, name: str | None) -> Run:
-    """Find a run that may not have finished: by its name, or the latest."""
+    """Find a run by name, or the latest one, finished or not."""
     if name is not None:
         return find_result(output, name)
     run = next(iter(runs.list_runs(output)), None)
@@ -49,28 +49,28 @@ def find_job(output: str, name: str | None) -> Run:
 
 
 def find_result(output: str, name: str | None) -> Run:
-    """Find a run to read: by its name or by what a backend knows of that name; or the latest.
+    """Find a run by name, also among the backends' jobs, or the latest finished one.
 
-    An isolated job's results are brought home by whoever asks first.
+    For an isolated job, this collects its results first.
     """
-    return runs.find_run(output, None) if name is None else refreshed(_named(output, name))
+    return runs.find_run(output, None) if name is None else refreshed(_find_by_name(output, name))
 
 
-def _named(output: str, name: str) -> Run:
+def _find_by_name(output: str, name: str) -> Run:
     try:
         run = runs.find_run(output, name)
     except StorageError:
-        if found := _known_to_a_backend(name):
+        if found := _find_at_backends(name):
             return found
         raise
     if run.launch or run.is_finished:
         return run
-    # In S3 only its spec tells of it: it was launched elsewhere, and may be at work.
-    return _known_to_a_backend(name) or run
+    # S3 has only its spec: the run was launched from another machine, and may be running.
+    return _find_at_backends(name) or run
 
 
-def _known_to_a_backend(name: str) -> Run | None:
-    """Ask those backends that mark their jobs with the run's name."""
+def _find_at_backends(name: str) -> Run | None:
+    """Search the backends that label their jobs with the run's name."""
     from launcher.backends.docker import backend as docker
     from launcher.backends.sagemaker import backend as sagemaker
 
@@ -80,34 +80,37 @@ def _known_to_a_backend(name: str) -> Run | None:
 
 
 def print_log(run: Run) -> None:
-    """Print what a job said, as its backend kept it or as it was stored with the results."""
+    """Print a job's log, from its backend or from the stored results."""
     job = job_of(run)
     text = job.read_log() if job else ""
     if not text and run.is_finished:
-        text = run.place.read(LOG) or ""
+        text = run.store.read(LOG) or ""
     if not text:
-        msg = f"The run `{run.name}` is {run.state} and has no log in `{run.place.uri}`."
+        msg = f"The run `{run.name}` is {run.state} and has no log in `{run.store.uri}`."
         raise StorageError(msg)
     click.echo(escape_keeping_lines(text), nl=False)
 
 
 def follow(run: Run, job: JobHandle, to: TextIO, *, stop_on_interrupt: bool) -> int:
-    """Show a job's log to its end; returns its exit code. Ctrl-C may leave it alone: exit 0."""
+    """Print a job's log until it ends, and return its exit code.
+
+    Ctrl-C stops the job if `stop_on_interrupt`; otherwise the job continues, and we exit with 0.
+    """
     try:
-        with terminated_like_interrupted():
+        with sigterm_as_interrupt():
             job.follow_logs(to, stop_on_interrupt=stop_on_interrupt)
     except KeyboardInterrupt:
-        how = f"embedtune logs {run.name} --follow; to end it: embedtune stop {run.name}"
-        click.echo(f"The job is left as it is. To follow it: {how}", err=True)
+        commands = f"embedtune logs {run.name} --follow; to stop it: embedtune stop {run.name}"
+        click.echo(f"The job continues. To follow it: {commands}", err=True)
         sys.exit(0)
     return job.outcome()
 
 
 @contextmanager
-def terminated_like_interrupted() -> Iterator[None]:
-    """End on SIGTERM as on Ctrl-C, instead of leaving a job behind."""
-    earlier = signal.signal(signal.SIGTERM, signal.default_int_handler)
+def sigterm_as_interrupt() -> Iterator[None]:
+    """Handle SIGTERM like Ctrl-C, so that no job is left running."""
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, earlier)
+        signal.signal(signal.SIGTERM, previous)

@@ -1,52 +1,71 @@
-"""Reports and lists of runs, on the terminal."""
+"""Reports, lists of runs and findings, on the terminal.
 
-from collections.abc import Iterable
+80 columns are enough for all of them, and no name or number is broken in two: text wraps at spaces
+only, and a name that is too long gets a line to itself. A pipe gets each row on one line.
+"""
+
+import re
+import shutil
+import sys
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from job.core.errors import EXIT_CODES
-from job.core.formatting import (
-    change,
-    escape_keeping_lines,
-    escape_to_one_line,
-    interval,
-    score,
-    share,
-    usd,
-)
+from job.core.formatting import change, escape_to_one_line, interval, score, share, usd
 from job.report.compare import Group
 from job.report.document import METRIC, Report
 from launcher.containers.image import Image
+from launcher.plan.checks import CheckResult
 from launcher.runs.runs import Run
 
-# Of a report, what is for people.
+# The report for people.
 PAGE = "report.html"
+GAP = "  "
+TABLE_WIDTH = 80
+# Intervals and p-values.
+UNBROKEN = re.compile(r"\[[-+\d.%, ]+\]|\bp [<=] [\d.]+")
+NO_BREAK = "\u00a0"
+STATE_COLORS = {
+    "ok": "green",
+    "missing": "red",
+    "unknown": "yellow",
+    "doubtful": "yellow",
+    "skipped": "dim",
+}
 
 
-def _plain(text: str) -> str:
-    """Show a report's own texts as they are: neither markup nor a terminal's commands."""
-    return escape(escape_to_one_line(text))
+def show(parts: Iterable[Table | Text]) -> None:
+    """Print tables and lines; a line that is too long is left to the terminal, in one piece."""
+    console = Console(highlight=False)
+    # On a narrower terminal, a table is cut rather than its numbers.
+    console.width = max(console.width, TABLE_WIDTH)
+    for part in parts:
+        console.print(part, soft_wrap=isinstance(part, Text))
 
 
-def show_report(console: Console, report: Report, folder: Path) -> None:
-    """Print the comparison, the verdict and where the report lies: in `folder`."""
-    console.print(comparison_table(report))
-    console.print(f"[bold]{_plain(report.verdict.sentence)}[/bold]", soft_wrap=True)
-    console.print(_plain(report.recommendation.sentence), soft_wrap=True)
+def report_lines(report: Report, folder: Path) -> list[Table | Text]:
+    """Show the comparison, the verdict and the path of the report in `folder`."""
+    title = f"{report.job_name}: nDCG@10 on {report.data.queries['test']} test queries"
     cost, seconds = report.cost, sum(report.seconds.values())
     price = "cost unknown" if cost.usd is None else usd(cost.usd)
-    console.print(f"Took {seconds:.0f} s, {price} ({_plain(cost.basis)})", soft_wrap=True)
-    console.print(f"Report: {folder / PAGE}", soft_wrap=True, markup=False)
+    return [
+        *_wrapped(title, "italic"),
+        comparison_table(report),
+        *_wrapped(report.verdict.sentence, "bold"),
+        *_wrapped(report.recommendation.sentence),
+        *_wrapped(f"Took {seconds:.0f} s, {price} ({cost.basis})"),
+        *_one_piece("Report:", str(folder / PAGE)),
+    ]
 
 
 def comparison_table(report: Report) -> Table:
-    title = f"{report.job_name}: nDCG@10 on {report.data.queries['test']} test queries"
-    table = Table(title=_plain(title), title_justify="left")
-    for heading in ("dim", "BM25", "base", "tuned", "lift", "95 % interval", "p", "kept"):
-        table.add_column(heading, justify="right")
+    table = _number_table("dim", "BM25", "base", "tuned", "lift", "95 % interval", "p", "kept")
     for dimension, precisions in report.comparison.items():
         found = precisions.float32
         table.add_row(
@@ -55,65 +74,69 @@ def comparison_table(report: Report) -> Table:
             score(report.ndcg("base", dimension)),
             score(report.ndcg("tuned", dimension)),
             change(found.lift),
-            _plain(interval(found.ci)),
+            escape(interval(found.ci)),
             "<.001" if found.p_value < 0.001 else f"{found.p_value:.3f}",
             share(found.retention.share),
         )
     return table
 
 
-def runs_table(runs: Iterable[Run]) -> Table:
-    table = Table()
-    for heading in ("name", "state", "when (UTC)", "base → tuned", "improved"):
-        table.add_column(heading, overflow="fold")
+def run_lines(runs: Iterable[Run]) -> list[Text]:
+    """List runs, one line each, or two if their names are too long for one."""
+    rows = [["NAME", "STATE", "WHEN (UTC)", "BASE → TUNED", "IMPROVED"]]
     for run in runs:
         scores, improved = "", ""
-        if run.is_finished and (report := run.found):
+        if run.is_finished and (report := run.stored_report):
             before, after = report.ndcg("base", report.main), report.ndcg("tuned", report.main)
             scores = f"{score(before)} → {score(after)} at {report.main}"
             improved = "yes" if report.verdict.improved else "no"
-        when = f"{run.changed:%Y-%m-%d %H:%M}"
-        table.add_row(_plain(run.name), run.state, when, scores, improved)
-    return table
+        rows.append([run.name, run.state, f"{run.changed:%Y-%m-%d %H:%M}", scores, improved])
+    return _named_rows(rows)
 
 
-def status_table(run: Run) -> Table:
-    """Tabulate where a run is, how far it came and what the launcher knows of its end."""
-    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+def status_lines(run: Run) -> list[Text]:
+    """List where a run is, how far it got and what the launcher knows about its end."""
     launch, receipt = run.launch or {}, run.receipt or {}
     names = ("backend", "container", "pid", "job")
-    job = " ".join(str(launch[name]) for name in names if name in launch)
     code = receipt.get("exit_code")
-    facts = {
-        "name": run.name,
-        "state": run.state,
-        "job": job,
-        "launched": launch.get("started"),
-        "last line": _last_line(run),
-        "exit code": None if code is None else f"{code}, {EXIT_CODES.get(code, 'unknown')}",
-        "seconds": receipt.get("seconds"),
-        "usd": receipt.get("usd"),
-        "results": run.place.uri,
-    }
-    for name, value in facts.items():
-        if value not in (None, ""):
-            table.add_row(name, _plain(str(value)))
-    return table
+    return _facts(
+        {
+            "name": run.name,
+            "state": run.state,
+            "job": " ".join(str(launch[name]) for name in names if name in launch),
+            "launched": launch.get("started"),
+            "last line": _last_line(run),
+            "exit code": None if code is None else f"{code}, {EXIT_CODES.get(code, 'unknown')}",
+            "seconds": receipt.get("seconds"),
+            "usd": receipt.get("usd"),
+            "results": run.store.uri,
+        }
+    )
 
 
-def image_table(name: str, image: Image) -> Table:
-    """Tabulate an image's layers, from the base upwards."""
-    shown = f"{image.bytes / 1e6:,.0f} MB, {image.platform}, {image.id}"
-    labels = "\n".join(f"{key}: {value}" for key, value in sorted(image.labels.items()))
-    table = Table(title=_plain(f"{name}: {shown}"), title_justify="left", expand=True)
-    table.caption, table.caption_justify = escape(escape_keeping_lines(labels)), "left"
-    table.add_column("MB", justify="right", no_wrap=True)
-    table.add_column("made by", no_wrap=True, overflow="ellipsis", ratio=1)
-    for layer in image.layers:
-        if layer.bytes:
-            made_by = _plain(layer.made_by) or "the base image"
-            table.add_row(f"{layer.bytes / 1e6:,.2f}", made_by)
-    return table
+def image_lines(name: str, image: Image) -> list[Text]:
+    """List what an image is, and its layers from the base upwards.
+
+    A terminal shows the beginning of each layer's command, a pipe all of it.
+    """
+    size = f"{image.bytes / 1e6:,.0f} MB"
+    facts = {"image": name, "id": image.id, "size": size, "platform": image.platform}
+    layers = [layer for layer in image.layers if layer.bytes]
+    sizes = ["MB", *(f"{layer.bytes / 1e6:,.2f}" for layer in layers)]
+    commands = ["MADE BY", *(layer.made_by or "the base image" for layer in layers)]
+    rows = zip([text.rjust(max(map(len, sizes))) for text in sizes], commands, strict=True)
+    lines = [Text(escape_to_one_line(GAP.join(row))) for row in rows]
+    for line in lines:
+        line.truncate(_width(), overflow="ellipsis")
+    labels = dict(sorted(image.labels.items()))
+    return [*_facts(facts), Text(), *(_facts(labels) if labels else ()), Text(), *lines]
+
+
+def check_lines(findings: Iterable[CheckResult]) -> list[Text]:
+    """List findings: what was checked, its state, and what was found."""
+    rows: list[list[str | Text]] = [["CHECK", "STATE"]]
+    rows += [[each.name, Text(each.state, STATE_COLORS[each.state])] for each in findings]
+    return _with_texts(rows, ["FOUND", *(each.found for each in findings)])
 
 
 def _last_line(run: Run) -> str:
@@ -124,25 +147,103 @@ def _last_line(run: Run) -> str:
     return lines[-1] if lines else ""
 
 
-def side_by_side(group: Group) -> Table:
-    """Tabulate runs of one test set: nDCG@10 and lift at each dimension that one of them has."""
-    reports = group.reports.values()
-    title = f"nDCG@10 on test set {group.fingerprint}: {group.test_set}"
-    table = Table(title=title, title_justify="left")
-    table.add_column("dim", justify="right")
-    for name in group.reports:
-        table.add_column(name, justify="right", overflow="fold")
+def compare_lines(group: Group) -> list[Table | Text]:
+    """Show runs of one test set: the numbered runs, then their scores at each dimension."""
+    rows = [["   RUN", "IMPROVED", "SECONDS", "BASE MODEL"]]
+    table = _number_table("dim", "run", "base", "tuned", "lift", "95 % interval")
+    for number, (name, report) in enumerate(group.reports.items(), 1):
+        improved = "yes" if report.verdict.improved else "no"
+        seconds = f"{sum(report.seconds.values()):.0f}"
+        rows.append([f"{number:>2} {name}", improved, seconds, report.spec["model"]["base"]])
+    numbers = {name: str(number) for number, name in enumerate(group.reports, 1)}
     for dimension in group.dimensions:
-        table.add_row(dimension, *(_lifted(report, dimension) for report in reports))
-    table.add_row("base", *(_plain(report.spec["model"]["base"]) for report in reports))
-    table.add_row("improved", *("yes" if r.verdict.improved else "no" for r in reports))
-    table.add_row("seconds", *(f"{sum(report.seconds.values()):.0f}" for report in reports))
+        for name, report in group.at(dimension).items():
+            found = report.comparison[dimension].float32
+            table.add_row(
+                dimension,
+                numbers[name],
+                score(report.ndcg("base", dimension)),
+                score(report.ndcg("tuned", dimension)),
+                change(found.lift),
+                escape(interval(found.ci)),
+            )
+        table.add_section()
+    title = f"nDCG@10 on test set {group.fingerprint}: {group.test_set}"
+    return [*_wrapped(title, "italic"), *_named_rows(rows), table]
+
+
+def _number_table(*headings: str) -> Table:
+    table = Table()
+    for heading in headings:
+        table.add_column(heading, justify="right", no_wrap=True)
     return table
 
 
-def _lifted(report: Report, dimension: str) -> str:
-    if dimension not in report.comparison:
-        return ""
-    found = report.comparison[dimension].float32
-    lift = _plain(f"{change(found.lift)} {interval(found.ci)}")
-    return f"{score(report.ndcg('tuned', dimension))} ({lift})"
+def _named_rows(rows: Sequence[Sequence[str]]) -> list[Text]:
+    """Align rows in columns; if they are too wide, each name gets a line above its row."""
+    lines = _in_columns(rows)
+    if max(line.cell_len for line in lines) <= _width():
+        return lines
+    names = [Text(escape_to_one_line(row[0])) for row in rows]
+    rest = _in_columns([["  ", *row[1:]] for row in rows])
+    return [line for pair in zip(names, rest, strict=True) for line in pair]
+
+
+def _one_piece(name: str, path: str) -> list[Text]:
+    """Write a path beside its name, or below it if they are too long for one line."""
+    line = Text(escape_to_one_line(f"{name} {path}"))
+    return [line] if line.cell_len <= _width() else [Text(name), line[len(name) + 1 :]]
+
+
+def _facts(facts: Mapping[str, object]) -> list[Text]:
+    """List the facts that are known, each value beside its name."""
+    known = {name: str(value) for name, value in facts.items() if value not in (None, "")}
+    return _with_texts([[name] for name in known], list(known.values()))
+
+
+def _with_texts(rows: Sequence[Sequence[str | Text]], texts: Sequence[str]) -> list[Text]:
+    """Align rows in columns; the text at the end of each is wrapped at spaces, below itself.
+
+    A text with a word that is too long for its column begins on the next line.
+    """
+    heads = _in_columns(rows)
+    indent = max(head.cell_len for head in heads) + len(GAP)
+    lines = []
+    for head, text in zip(heads, texts, strict=True):
+        fits = max(map(len, text.split()), default=0) <= _width() - indent
+        first, *others = _wrapped(text, indent=indent if fits else len(GAP))
+        if fits:
+            head.pad_right(indent - head.cell_len)
+            lines += [head.append_text(first[indent:]), *others]
+        else:
+            lines += [head, first, *others]
+    return lines
+
+
+def _in_columns(rows: Sequence[Sequence[str | Text]]) -> list[Text]:
+    cells = [
+        [c if isinstance(c, Text) else Text(escape_to_one_line(c)) for c in row] for row in rows
+    ]
+    widths = [max(cell.cell_len for cell in column) for column in zip(*cells, strict=True)]
+    lines = []
+    for row in cells:
+        for cell, width in zip(row, widths, strict=True):
+            cell.pad_right(width - cell.cell_len)
+        line = Text(GAP).join(row)
+        line.rstrip()
+        lines.append(line)
+    return lines
+
+
+def _wrapped(text: str, style: str = "", indent: int = 0) -> list[Text]:
+    """Wrap text to the terminal's width: at spaces, but not at those inside an interval."""
+    joined = UNBROKEN.sub(lambda found: found[0].replace(" ", NO_BREAK), escape_to_one_line(text))
+    width = max(_width() - indent, 1)
+    lines = textwrap.wrap(joined, width, break_long_words=False, break_on_hyphens=False)
+    spaces = " " * indent
+    return [Text(spaces + line.replace(NO_BREAK, " "), style) for line in lines or [""]]
+
+
+def _width() -> int:
+    """Return the terminal's columns; a pipe has no limit, unless `COLUMNS` sets one."""
+    return shutil.get_terminal_size((sys.maxsize, 0)).columns

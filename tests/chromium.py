@@ -1,6 +1,6 @@
-"""Real headless Chromium, to test pages in; `python tests/chromium.py PAGE FOLDER` pictures one.
+"""Drives a real headless Chromium; `python tests/chromium.py PAGE FOLDER` takes screenshots.
 
-It speaks the DevTools protocol over two pipes, which needs no driver and no open port.
+It uses the DevTools protocol over two pipes, which needs no driver and no open port.
 """
 
 import base64
@@ -18,13 +18,13 @@ from pathlib import Path
 WIDTHS = {"desktop": 1280, "phone": 390}
 SCHEMES = ("light", "dark")
 HEIGHT = 900
-PICTURE_HEIGHT = 1500
-# What a page has of A4's width: 210 mm without its own margins of 14 mm.
+SCREENSHOT_HEIGHT = 1500
+# The printable width of A4: 210 mm without margins of 14 mm.
 PRINTED = round((210 - 2 * 14) / 25.4 * 96)
-PATIENCE_SECONDS = 30
+TIMEOUT_SECONDS = 30
 KEYS = {"Tab": 9, "Enter": 13}
-# It opens nothing but our own pages, often as root in a container, where its sandbox cannot be;
-# by itself it would look for updates.
+# It opens only our own pages, often as root in a container, where the sandbox does not work.
+# Updates and background requests are off.
 OPTIONS = (
     "--headless",
     "--no-sandbox",
@@ -39,11 +39,11 @@ OPTIONS = (
 
 
 class BrowserError(Exception):
-    """It refused a command, died or did not answer in time."""
+    """Chromium rejected a command, died or timed out."""
 
 
 class Browser:
-    """Sends commands and keeps what happens meanwhile, by session, in `events`."""
+    """Sends commands, and collects events by session in `events`."""
 
     def __init__(self, incoming, outgoing):
         self._incoming, self._outgoing = incoming, outgoing
@@ -52,37 +52,37 @@ class Browser:
         self.events = {}
 
     def call(self, method, session=None, **parameters):
-        """Return the answer to a command."""
+        """Send a command and return its answer."""
         self._sent += 1
         message = {"id": self._sent, "method": method, "params": parameters}
         if session:
             message["sessionId"] = session
         os.write(self._outgoing, json.dumps(message).encode() + b"\0")
-        while (answer := self._next()).get("id") != self._sent:
-            self._keep(answer)
+        while (answer := self._receive()).get("id") != self._sent:
+            self._store(answer)
         if "error" in answer:
             msg = f"{method}: {answer['error']}"
             raise BrowserError(msg)
         return answer["result"]
 
     def wait_for(self, method, session):
-        """Let things happen until this does; what happened before does not count."""
+        """Wait for the next event of this method; earlier events do not count."""
         while True:
-            message = self._next()
-            self._keep(message)
+            message = self._receive()
+            self._store(message)
             if message.get("method") == method and message.get("sessionId") == session:
                 return
 
-    def _keep(self, message):
+    def _store(self, message):
         if "method" in message:
             self.events.setdefault(message.get("sessionId"), []).append(message)
 
-    def _next(self):
+    def _receive(self):
         while b"\0" not in self._received:
-            ready, _, _ = select.select([self._incoming], [], [], PATIENCE_SECONDS)
+            ready, _, _ = select.select([self._incoming], [], [], TIMEOUT_SECONDS)
             found = os.read(self._incoming, 1 << 20) if ready else b""
             if not found:
-                msg = "Chromium died" if ready else f"no answer in {PATIENCE_SECONDS} s"
+                msg = "Chromium died" if ready else f"no answer in {TIMEOUT_SECONDS} s"
                 raise BrowserError(msg)
             self._received += found
         message, _, self._received = self._received.partition(b"\0")
@@ -90,7 +90,7 @@ class Browser:
 
     @contextmanager
     def open(self, path, width="desktop", scheme="light"):
-        """Show a file as somebody would who has never been here: in a context of its own."""
+        """Open a file in a new browser context, without cookies or cache."""
         context = self.call("Target.createBrowserContext")["browserContextId"]
         target = self.call("Target.createTarget", url="about:blank", browserContextId=context)
         session = self.call("Target.attachToTarget", flatten=True, **target)["sessionId"]
@@ -115,7 +115,7 @@ class Page:
         self._browser.wait_for("Page.loadEventFired", self._session)
 
     def show(self, width, scheme):
-        """Become a window or a telephone, in the light or in the dark."""
+        """Emulate a window or a phone, in light or dark mode."""
         self.call(
             "Emulation.setDeviceMetricsOverride",
             width=WIDTHS[width],
@@ -127,7 +127,7 @@ class Page:
         self.call("Emulation.setEmulatedMedia", features=features)
 
     def print_to_screen(self):
-        """Show what paper gets."""
+        """Emulate print media."""
         self.call(
             "Emulation.setDeviceMetricsOverride",
             width=PRINTED,
@@ -138,7 +138,7 @@ class Page:
         self.call("Emulation.setEmulatedMedia", media="print")
 
     def run(self, script):
-        """Return what an expression is worth, or what its promise brings."""
+        """Evaluate an expression; returns its value, or that of its promise."""
         answer = self.call(
             "Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True
         )
@@ -153,49 +153,49 @@ class Page:
         self.call("Input.dispatchKeyEvent", type="keyUp", **code)
 
     def requests(self):
-        """Addresses that it asked for, its own among them."""
-        sent = self._happened("Network.requestWillBeSent", "Network.webSocketCreated")
+        """Return the requested URLs, including the page's own."""
+        sent = self._events_of("Network.requestWillBeSent", "Network.webSocketCreated")
         return [e["request"]["url"] if "request" in e else e["url"] for e in sent]
 
-    def complaints(self):
-        """All that stands in its console, uncaught exceptions, and dialogs that it opened."""
-        return self._happened(
+    def errors(self):
+        """Return console messages, uncaught exceptions and opened dialogs."""
+        return self._events_of(
             "Runtime.consoleAPICalled",
             "Runtime.exceptionThrown",
             "Log.entryAdded",
             "Page.javascriptDialogOpening",
         )
 
-    def _happened(self, *methods):
+    def _events_of(self, *methods):
         events = self._browser.events.get(self._session, [])
         return [event["params"] for event in events if event["method"] in methods]
 
-    def pictures(self):
-        """PNGs of the whole page, from its top to its end, each of a size that can be looked at."""
+    def screenshots(self):
+        """Yield PNGs that cover the whole page from top to bottom."""
         size = self.call("Page.getLayoutMetrics")["cssContentSize"]
-        for top in range(0, int(size["height"]), PICTURE_HEIGHT):
-            height = min(PICTURE_HEIGHT, size["height"] - top)
+        for top in range(0, int(size["height"]), SCREENSHOT_HEIGHT):
+            height = min(SCREENSHOT_HEIGHT, size["height"] - top)
             clip = {"x": 0, "y": top, "width": size["width"], "height": height, "scale": 1}
             answer = self.call("Page.captureScreenshot", captureBeyondViewport=True, clip=clip)
             yield base64.b64decode(answer["data"])
 
     def pdf(self):
-        """PDF as the print dialog makes it by default, on A4."""
+        """Return a PDF with the print dialog's defaults, on A4."""
         sheet = {"paperWidth": 8.27, "paperHeight": 11.69}
         return base64.b64decode(self.call("Page.printToPDF", **sheet)["data"])
 
 
 def pages_of(pdf):
-    """Count a PDF's pages: of Chromium's PDFs only the contents are compressed."""
+    """Count the pages of a PDF; Chromium compresses the contents only."""
     return len(re.findall(rb"/Type\s*/Page\b", pdf))
 
 
 @contextmanager
 def chromium(program):
-    """Start it, with a profile that is gone afterwards."""
+    """Start Chromium with a temporary profile; yields a `Browser`."""
     their_input, our_output = os.pipe()
     our_input, their_output = os.pipe()
-    # It reads from descriptor 3 and writes to 4.
+    # Chromium reads from file descriptor 3 and writes to 4.
     moved = f'exec "$@" 3<&{their_input} 4>&{their_output}'
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         process = subprocess.Popen(
@@ -211,7 +211,7 @@ def chromium(program):
             browser = Browser(our_input, our_output)
             yield browser
             browser.call("Browser.close")
-            process.wait(PATIENCE_SECONDS)
+            process.wait(TIMEOUT_SECONDS)
         finally:
             process.kill()
             process.wait()
@@ -220,14 +220,14 @@ def chromium(program):
 
 
 def main(path, folder):
-    """Write the four renderings and what the printer gets, to be looked at."""
+    """Write screenshots of all widths and color schemes, and the printed page."""
     folder.mkdir(parents=True, exist_ok=True)
     with chromium(os.environ.get("EMBEDTUNE_CHROMIUM", "chromium")) as browser:
         for width in WIDTHS:
             for scheme in SCHEMES:
                 with browser.open(path, width, scheme) as page:
-                    for number, picture in enumerate(page.pictures(), 1):
-                        (folder / f"{width}-{scheme}-{number:02}.png").write_bytes(picture)
+                    for number, image in enumerate(page.screenshots(), 1):
+                        (folder / f"{width}-{scheme}-{number:02}.png").write_bytes(image)
         with browser.open(path) as page:
             (folder / "print.pdf").write_bytes(page.pdf())
 

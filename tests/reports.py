@@ -1,7 +1,7 @@
-"""Reports to show: of one real run of the tiny encoder, and of whatever else runs may find.
+"""Reports for tests: of one real run of the tiny encoder, and variants of it.
 
-All of them are made from `golden/run.json`, whose numbers are rounded and whose lists are cut.
-`python tests/reports.py` (`make golden`) writes the views of three of them anew.
+All are made from `golden/run.json`, with rounded numbers and shortened lists.
+`python tests/reports.py` (`make golden`) writes the golden files of three of them.
 """
 
 import json
@@ -16,18 +16,18 @@ from job.report.render import to_html, to_markdown
 from job.spec.schema import ModelSpec
 
 GOLDEN = Path(__file__).with_name("golden")
-# Markup, a template, the end of a drawing, quotes, text that turns around, a word without end.
+# Markup, template code, the end of an SVG, quotes, right-to-left text, and a very long word.
 HOSTILE = (
     "<script>window.hacked=1</script><img src=x onerror='window.hacked=1'>{{7*7}}{%raw%}"
     '</svg></style></title><script>window.hacked=1</script>" onclick="window.hacked=1" '
     f"javascript:window.hacked=1 `<b>` $x^2$ \u202edesrever {'endless' * 40}"
 )
-# Names that code looks up: no stranger writes them.
+# Keys whose values the code looks up: they are never user text.
 LOOKED_UP = ("metric", "precision", "stored_as", "finished")
 
 
 def improved(**changes):
-    """The run as it was; `changes` sets fields, `a__b` the field b of a."""
+    """Return the run's report; `changes` sets fields, `a__b` the field `b` of `a`."""
     report = json.loads((GOLDEN / "run.json").read_text("utf-8"))
     for path, value in changes.items():
         *parents, name = path.split("__")
@@ -39,35 +39,35 @@ def improved(**changes):
 
 
 def worse():
-    """Base and tuned turned round, by float32 vectors alone, and after a training that failed."""
+    """Return a report with base and tuned swapped, float32 only, and training stopped early."""
     report = improved(verdict__improved=False, spec__evaluation__protocol="article")
     report["verdict"]["sentence"] = "Not improved: the tuned model is worse than the base model."
     for scores in (report["scores"], *(report[of]["scores"] for of in ("fusion", "out_of_domain"))):
         scores["base"], scores["tuned"] = scores["tuned"], scores["base"]
     for model, by_dimension in report["scores"].items():
         if model != "bm25":
-            report["scores"][model] = _float32_alone(by_dimension)
-    report["comparison"] = _float32_alone(report["comparison"])
+            report["scores"][model] = _float32_only(by_dimension)
+    report["comparison"] = _float32_only(report["comparison"])
     report["pareto"] = [report["pareto"][-1] | {"precision": "float32", "bytes_per_vector": 128}]
     report["recommendation"] |= {"precision": "float32", "stored_as": "float32"}
-    where = report["error_analysis"]
-    where["gained"], where["lost"] = where["lost"], where["gained"]
+    analysis = report["error_analysis"]
+    analysis["gained"], analysis["lost"] = analysis["lost"], analysis["gained"]
     report["training"]["stopped_early"] = why = "the loss is nan at step 30"
     report["training"]["remark"] = f"Training was stopped early: {why}."
     report["data"]["leakage"] |= {"test_contexts_in_train": 0.0517, "removed_rows": 3}
     finding = {"finding": "Only 320 pairs were trained on.", "do": "Bring more, with `--data`."}
-    return _turned(report) | {"advice": [finding], "article": None}
+    return _negated(report) | {"advice": [finding], "article": None}
 
 
-def _float32_alone(by_dimension):
+def _float32_only(by_dimension):
     return {d: {"float32": found["float32"]} for d, found in by_dimension.items()}
 
 
-def _turned(value):
-    """Turn every lift round, whichever way it is nested."""
+def _negated(value):
+    """Negate every lift, at any depth."""
     if not isinstance(value, dict):
-        return [_turned(inner) for inner in value] if isinstance(value, list) else value
-    found = {name: _turned(inner) for name, inner in value.items()}
+        return [_negated(inner) for inner in value] if isinstance(value, list) else value
+    found = {name: _negated(inner) for name, inner in value.items()}
     if "lift" in found:
         low, high = found["ci"]
         found |= {"lift": -found["lift"], "ci": [-high, -low]}
@@ -78,7 +78,7 @@ def _turned(value):
 
 
 def odd():
-    """One dimension, nothing trained, no lists; a GPU, prompts, and all of it fetched."""
+    """Return a report with one dimension, no training, empty lists, a GPU, and fetched inputs."""
     report = improved(verdict__improved=False, advice=[], out_of_domain=None, article=None)
     report["verdict"]["sentence"] = "Not improved: nothing was trained (`training.epochs` is 0)."
     for of in (report, report["fusion"]):
@@ -102,10 +102,10 @@ def odd():
 
 
 def perfect():
-    """Every score is 1, of every model: nothing is left to gain, and intervals are points."""
+    """Return a report in which all scores are 1, and intervals have no width."""
     report = improved()
     for of in (report, *(report[name] for name in ("fusion", "out_of_domain", "article"))):
-        of["scores"] = _full_marks(of["scores"])
+        of["scores"] = _all_ones(of["scores"])
     report["pareto"] = [point | {"ndcg@10": 1.0} for point in report["pareto"]]
     for precisions in report["comparison"].values():
         for found in precisions.values():
@@ -117,27 +117,27 @@ def perfect():
     return report
 
 
-def _full_marks(scores):
+def _all_ones(scores):
     if isinstance(scores, dict):
-        return {name: _full_marks(inner) for name, inner in scores.items()}
+        return {name: _all_ones(inner) for name, inner in scores.items()}
     return 1.0
 
 
 def hostile(report=None, text=HOSTILE):
-    """Wherever a text can stand, a hostile one does."""
-    return _spoilt(report or improved(), text)
+    """Append hostile text to every string."""
+    return _with_text(report or improved(), text)
 
 
-def _spoilt(value, text, key=""):
+def _with_text(value, text, key=""):
     if isinstance(value, dict):
-        return {name: _spoilt(inner, text, name) for name, inner in value.items()}
+        return {name: _with_text(inner, text, name) for name, inner in value.items()}
     if isinstance(value, list):
-        return [_spoilt(inner, text) for inner in value]
+        return [_with_text(inner, text) for inner in value]
     return f"{value} {text}" if isinstance(value, str) and key not in LOOKED_UP else value
 
 
 def runs():
-    """Three runs of one test set, which scored otherwise, and one of another."""
+    """Return three runs of one test set with different scores, and one of another test set."""
     quick = _scored(-0.03, "quick", 0.5)
     one = {"aws-20261123-101112": _scored(0.0, "balanced", 2), "quick": quick}
     best = {"with-more-epochs": _scored(0.012, "best", 4)}
@@ -145,7 +145,7 @@ def runs():
 
 
 def hostile_runs():
-    """Seven runs, which more than the colours are, and all texts are hostile, names too."""
+    """Return seven runs, more than there are colors, with hostile text everywhere."""
     seven = (hostile(_scored(number / 100, "balanced", number)) for number in range(7))
     return {
         f"a123cee2b45957c6 {HOSTILE}": {f"run {n} {HOSTILE}": run for n, run in enumerate(seven)}
@@ -169,8 +169,8 @@ MARKS = {"tr": " /", "td": " |", "th": " |", "dt": " /", "dd": ": ", "li": " -"}
 MARKS |= dict.fromkeys(("p", "pre", "summary", "figcaption"), " ¶ ")
 
 
-class Words(HTMLParser):
-    """What a page says: a line for each heading with its paragraphs, and for each table or list."""
+class TextLines(HTMLParser):
+    """Extracts a page's text: one line per heading with its paragraphs, per table and per list."""
 
     def __init__(self, html):
         super().__init__()
@@ -192,21 +192,21 @@ class Words(HTMLParser):
 
 
 def card_of(report):
-    """Return what follows the card's metadata."""
+    """Return the card without its metadata."""
     with tempfile.TemporaryDirectory() as folder:
         write_card(Path(folder), ModelSpec(base="some/tiny"), Path(folder), report)
         return (Path(folder) / "README.md").read_text("utf-8").partition("\n---\n\n")[2]
 
 
 def golden_files(make):
-    """Yield the path and the text of every view of a report: a line for each of its blocks."""
+    """Yield the golden file and the text of each view of a report, one line per block."""
     report = Report.model_validate(make())
     for view, kind in ((to_markdown, "md"), (card_of, "card")):
-        # The snippets themselves are run elsewhere.
+        # Snippets are tested elsewhere.
         blocks = SNIPPET.sub("```…```", view(report)).strip().split("\n\n")
         text = "".join(block.replace("\n", " ⏎ ") + "\n" for block in blocks)
         yield GOLDEN / f"{make.__name__}.{kind}", text
-    lines = (" ".join(line.split()) for line in Words(to_html(report)).lines)
+    lines = (" ".join(line.split()) for line in TextLines(to_html(report)).lines)
     yield GOLDEN / f"{make.__name__}.page", "".join(f"{line}\n" for line in lines if line)
 
 

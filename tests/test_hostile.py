@@ -290,7 +290,7 @@ def test_the_log_of_a_job_cannot_control_the_terminal_that_shows_it(tmp_path, mo
     terminal = io.StringIO()
     terminal.isatty = lambda: True
     with Live(terminal) as live:
-        live.say(f"one{HARMFUL}")
+        live.print_line(f"one{HARMFUL}")
     assert f"one{HARMLESS}" in terminal.getvalue()
 
 

@@ -1,4 +1,4 @@
-"""The report: its typed document, what it advises, and every view of it.
+"""The report: its typed document, its advice, and its views (HTML, Markdown, model card).
 
 May import `core` to `training`.
 """

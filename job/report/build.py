@@ -1,4 +1,4 @@
-"""The proof: builds the report, which every view is made from, out of a run's results."""
+"""Builds the report from a run's results; every view is rendered from the report."""
 
 import platform
 from collections.abc import Mapping
@@ -49,10 +49,10 @@ NOTHING_BETTER = "no checkpoint beat the base model on validation"
 
 @dataclass(frozen=True)
 class Results:
-    """What a run found out."""
+    """All results of a run."""
 
     machine: Machine
-    # What was fetched, by role: see `job.inputs`.
+    # The fetched inputs, by role: see `job.inputs`.
     inputs: Mapping[str, Mapping[str, Any]]
     dataset: Dataset
     base: Baseline
@@ -63,7 +63,7 @@ class Results:
     hybrid: Fusion
     error_analysis: ErrorAnalysis
     truncation: Truncation
-    # Other tests that were asked for: see `job.evaluation.auxiliary`.
+    # The requested auxiliary tests: see `job.evaluation.auxiliary`.
     auxiliary: Mapping[str, AuxiliaryTest]
 
     @property
@@ -79,9 +79,8 @@ def build_report(
     seconds: dict[str, float],
     cost: Cost,
 ) -> Report:
-    """Assemble the document; `weights` are the digests of the models' weights."""
+    """Assemble the report; `weights` are the digests of the models' weights."""
     comparison = results.comparison
-    main = comparison.dimensions.main
     advice = recommend(comparison.points, comparison.best, spec.evaluation, _opening(results))
     is_pushed = spec.output.hub is not None and (results.improved or spec.output.hub_always)
     report = Report.model_validate(
@@ -104,24 +103,11 @@ def build_report(
             "article": results.auxiliary.get("article"),
             "inputs": results.inputs,
             "data": {**results.dataset.facts, "truncation": results.truncation},
-            "prompts": {
-                "sentence": results.base.prompts.sentence(),
-                "base": asdict(results.base.prompts.used),
-                "tuned": asdict(results.tuned_prompts),
-            },
-            "training": {
-                **results.training.facts(),
-                "peak_memory": results.machine.peak_memory(),
-                "remark": results.training.remark(metric_key(main)),
-            },
+            "prompts": _prompts(results),
+            "training": _training(results),
             "seconds": seconds,
             "cost": cost,
-            "environment": {
-                "versions": {"python": platform.python_version(), **_versions()},
-                **asdict(results.machine),
-                "hosts": process_group.host_count(),
-                "processes": process_group.world_size(),
-            },
+            "environment": _environment(results.machine),
             "models": {
                 "base": {"uri": spec.model.base, "fingerprint": weights.base},
                 "tuned": {"fingerprint": weights.tuned},
@@ -131,14 +117,14 @@ def build_report(
             "spec": spec.model_dump(mode="json"),
             "advice": [],
         },
-        # A fact that the document does not know would be lost without a word.
+        # Otherwise a fact without a field in the document would be dropped silently.
         extra="forbid",
     )
     return report.model_copy(update={"advice": advise(report)})
 
 
 def compared(comparison: Comparison) -> dict[str, Precisions]:
-    """Nest by dimension and precision; models are compared by float32 vectors only."""
+    """Nest the points by dimension and precision; lifts are of float32 vectors only."""
     nested: dict[str, dict[str, Quality]] = {str(d): {} for d in comparison.dimensions.all}
     for point in comparison.points:
         d = point.dimension
@@ -163,8 +149,24 @@ def _means(scores: Mapping[int, Mapping[str, Scores]]) -> dict[str, dict[str, di
     }
 
 
+def _prompts(results: Results) -> dict[str, Any]:
+    return {
+        "sentence": results.base.prompts.sentence(),
+        "base": asdict(results.base.prompts.used),
+        "tuned": asdict(results.tuned_prompts),
+    }
+
+
+def _training(results: Results) -> dict[str, Any]:
+    return {
+        **results.training.facts(),
+        "peak_memory": results.machine.peak_memory(),
+        "remark": results.training.remark(metric_key(results.comparison.dimensions.main)),
+    }
+
+
 def _verdict(results: Results) -> dict[str, Any]:
-    """Say whether it helped, at the main dimension, in numbers and in a sentence."""
+    """Return whether tuning helped at the main dimension, in numbers and in a sentence."""
     comparison = results.comparison
     lift = comparison.lifts[comparison.dimensions.main]
     return {
@@ -197,7 +199,7 @@ def _sentence(results: Results, lift: Lift) -> str:
         return f"Not improved: the tuned model is worse than the base model. {numbers}."
     if not results.improved:
         return (
-            f"Not improved: the gain is not beyond chance. {numbers}; this test set would show "
+            f"Not improved: the gain is not significant. {numbers}; this test set can detect "
             f"{results.comparison.minimum_detectable_effect:+.3f} or more."
         )
     beats = [d for d, other in results.comparison.against_full_base.items() if other.is_gain]
@@ -210,22 +212,31 @@ def _sentence(results: Results, lift: Lift) -> str:
 
 
 def _opening(results: Results) -> str:
-    """Begin the advice: vectors of a model that did not help are nobody's first choice."""
+    """Return how the recommendation begins: a model that did not help is not recommended."""
     if results.improved or not results.training.improved_on_validation:
-        # In the latter case `model/` holds the base model.
+        # In the second case `model/` holds the base model.
         return "Deploy"
     if results.comparison.lifts[results.comparison.dimensions.main].ci[1] < 0:
-        return "Better keep the base model; if this one is deployed, then"
-    return "If this model is deployed, then"
+        return "Keep the base model; if you deploy this one, use"
+    return "If you deploy this model, use"
 
 
 def job_cost(seconds_by_stage: Mapping[str, float], price_per_hour: float | None) -> Cost:
-    """Price the measured seconds; without a price the cost stays unknown, not zero."""
+    """Price the measured seconds; without a price the cost is unknown, not zero."""
     seconds = sum(seconds_by_stage.values())
     if price_per_hour is None:
         return Cost(usd=None, basis="no `--price-per-hour` was given")
     basis = f"{seconds:.0f} measured seconds of the job at ${price_per_hour:g} an hour"
     return Cost(usd=round(seconds / 3600 * price_per_hour, 4), basis=basis)
+
+
+def _environment(machine: Machine) -> dict[str, Any]:
+    return {
+        "versions": {"python": platform.python_version(), **_versions()},
+        **asdict(machine),
+        "hosts": process_group.host_count(),
+        "processes": process_group.world_size(),
+    }
 
 
 def _versions() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The report's plots, drawn from report.json's numbers alone."""
+"""The report's plots, drawn from the numbers in report.json."""
 
 import unicodedata
 from functools import partial
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Of more kinds a plot is no picture; the table has them all.
-KINDS_DRAWN = 40
+# With more segments a plot is unreadable; the table has all of them.
+SEGMENTS_DRAWN = 40
 MARKERS = {"float32": "o", "int8": "s", "binary": "^"}
-# Lines pass behind words.
-BEHIND_WORDS = {"facecolor": PAPER, "edgecolor": "none", "pad": 1}
-# Pixels that the name of a point needs.
-NAME_WIDTH = 24
+# The background of labels that lines cross.
+LABEL_BACKGROUND = {"facecolor": PAPER, "edgecolor": "none", "pad": 1}
+# In pixels, of a point's label.
+LABEL_WIDTH = 24
 
 
 def draw(report: Report, name: str, title: str, description: str) -> str:
-    """Draw one of PLOTS, in both widths."""
+    """Draw one of `PLOTS` in both widths."""
     return plotting.in_both_widths(partial(PLOTS[name], report), name, title, description)
 
 
@@ -34,11 +34,11 @@ def _is_narrow(width: float) -> bool:
 
 
 def _pareto(report: Report, width: float) -> "Figure":
-    """Bytes a vector against nDCG@10, with intervals; the frontier as steps."""
+    """Plot nDCG@10 with intervals against bytes per vector; the Pareto frontier as steps."""
     from matplotlib.lines import Line2D
 
     figure = plotting.canvas(width, 430)
-    axes = plotting.place(figure, (44, 88 if _is_narrow(width) else 52, 12, 48))
+    axes = plotting.add_axes(figure, (44, 88 if _is_narrow(width) else 52, 12, 48))
     frontier = {(point.dimension, point.precision) for point in report.pareto}
     points = [
         (int(dimension), precision, found)
@@ -49,27 +49,29 @@ def _pareto(report: Report, width: float) -> "Figure":
     for dimension, precision, found in sorted(points, key=lambda point: point[:2] in frontier):
         colour, alpha, size = TUNED, None, float(found.bytes_per_vector)
         if (dimension, precision) not in frontier:
-            # Points of one size stand side by side.
+            # Shift points of the same size apart.
             colour, alpha, size = SOFT, 0.4, size * (1.07 if "_" in precision else 0.93)
         axes.vlines(size, *found.score_ci, color=colour, linewidth=1.5, alpha=alpha)
         score = report.ndcg("tuned", str(dimension), precision)
-        axes.plot([size], [score], zorder=3, **_look(precision, colour))
+        axes.plot([size], [score], zorder=3, **_marker_style(precision, colour))
     sizes = [point.bytes_per_vector for point in report.pareto]
     scores = [point.ndcg for point in report.pareto]
     axes.plot(sizes, scores, drawstyle="steps-post", color=TUNED, linewidth=1.5)
     _bytes_axis(axes, narrow=_is_narrow(width))
     plotting.score_axis(axes)
-    _name_points(axes, report)
-    _ring(axes, report)
-    plotting.head(axes, "nDCG@10")
+    _label_frontier(axes, report)
+    _mark_recommended(axes, report)
+    plotting.label_y_axis(axes, "nDCG@10")
     names = dict.fromkeys(name for _, name, _ in points)
-    marks = [Line2D([], [], label=precision_label(name), **_look(name, SOFT)) for name in names]
+    marks = [
+        Line2D([], [], label=precision_label(name), **_marker_style(name, SOFT)) for name in names
+    ]
     plotting.legend_of(axes, marks, columns=2 if _is_narrow(width) else 5, above=36)
     return figure
 
 
-def _look(precision: str, colour: str) -> dict[str, Any]:
-    """Tell precisions by form, and codes alone (hollow) from rescored ones."""
+def _marker_style(precision: str, colour: str) -> dict[str, Any]:
+    """Give each precision its marker: hollow for codes alone, filled for rescored codes."""
     kind, _, rescored = precision.partition("_")
     return {
         "marker": MARKERS.get(kind, "D"),
@@ -81,21 +83,21 @@ def _look(precision: str, colour: str) -> dict[str, Any]:
     }
 
 
-def _name_points(axes: "Axes", report: Report) -> None:
-    """Write dimensions above the intervals, where there is room beside the last one."""
+def _label_frontier(axes: "Axes", report: Report) -> None:
+    """Label the frontier's points with their dimension, unless the label before is too near."""
     last = float("-inf")
     for point in report.pareto:
         found = dict(report.comparison[str(point.dimension)].items())[point.precision]
         top = (point.bytes_per_vector, found.score_ci[1])
         across = axes.transData.transform(top)[0]
-        if across - last >= NAME_WIDTH:
+        if across - last >= LABEL_WIDTH:
             last = across
             name = str(point.dimension)
             axes.annotate(name, top, (0, 9), textcoords="offset points", ha="center")
 
 
-def _ring(axes: "Axes", report: Report) -> None:
-    """Mark the recommended point; its name stands at the bottom, where there is room."""
+def _mark_recommended(axes: "Axes", report: Report) -> None:
+    """Draw a ring around the recommended point, and its label at the bottom of the plot."""
     chosen = report.recommendation
     size = chosen.bytes_per_vector
     score = report.ndcg("tuned", str(chosen.dimension), chosen.precision)
@@ -110,7 +112,7 @@ def _ring(axes: "Axes", report: Report) -> None:
         textcoords="offset points",
         ha="right" if is_right else "left",
         fontweight="bold",
-        bbox=BEHIND_WORDS,
+        bbox=LABEL_BACKGROUND,
     )
 
 
@@ -123,26 +125,26 @@ def _bytes_axis(axes: "Axes", *, narrow: bool) -> None:
     axes.set_xticks(ticks, [str(tick) for tick in ticks])
     axes.minorticks_off()
     axes.grid(visible=False, axis="x")
-    axes.set_xlabel("bytes a vector", labelpad=8)
+    axes.set_xlabel("bytes per vector", labelpad=8)
 
 
 def _against(report: Report, width: float) -> "Figure":
-    """nDCG@10 at each dimension: BM25, both models, and both fused with BM25."""
+    """Plot nDCG@10 by dimension: BM25, both models, and both models fused with BM25."""
     figure = plotting.canvas(width, 380)
-    axes = plotting.place(figure, (44, 88 if _is_narrow(width) else 52, 12, 48))
+    axes = plotting.add_axes(figure, (44, 88 if _is_narrow(width) else 52, 12, 48))
     dimensions = list(report.comparison)[::-1]
     positions = range(len(dimensions))
     fused = report.fusion.scores
     alone: dict[str, Any] = {"marker": "o", "linestyle": "-"}
     together: dict[str, Any] = {"marker": "^", "linestyle": "--"}
     base, tuned = {"color": BASE, "markerfacecolor": PAPER}, {"color": TUNED}
-    for label, values, look in (
+    for label, values, style in (
         ("base", [report.ndcg("base", d) for d in dimensions], alone | base),
         ("tuned", [report.ndcg("tuned", d) for d in dimensions], alone | tuned),
         ("BM25 + base", [fused.base[d][METRIC] for d in dimensions], together | base),
         ("BM25 + tuned", [fused.tuned[d][METRIC] for d in dimensions], together | tuned),
     ):
-        axes.plot(positions, values, label=label, markersize=7, markeredgewidth=1.5, **look)
+        axes.plot(positions, values, label=label, markersize=7, markeredgewidth=1.5, **style)
     axes.axhline(report.scores.bm25[METRIC], color=INK, linestyle=":", linewidth=1.5, label="BM25")
     plotting.dimension_axis(axes, dimensions, 0.3)
     plotting.legend_of(axes, axes.get_lines(), columns=2 if _is_narrow(width) else 5, above=36)
@@ -150,16 +152,16 @@ def _against(report: Report, width: float) -> "Figure":
 
 
 def _segments(report: Report, width: float) -> "Figure":
-    """The lift of each kind of queries, with its interval, below one another."""
-    segments = report.error_analysis.segments[:KINDS_DRAWN]
+    """Plot the lift of each segment of queries with its interval, one row each."""
+    segments = report.error_analysis.segments[:SEGMENTS_DRAWN]
     row, label = (36, 0) if _is_narrow(width) else (24, 250)
     groups = [(by, list(found)) for by, found in groupby(segments, key=lambda s: s.by)]
     height = row * len(segments) + 34 * len(groups)
     figure = plotting.canvas(width, height + 64)
-    axes = plotting.place(figure, (label + 10, 16, 44, 48))
+    axes = plotting.add_axes(figure, (label + 10, 16, 44, 48))
     edge = -(label + 10) / (width - label - 54)
     axes.set_ylim(height, 0)
-    write = partial(axes.text, transform=axes.get_yaxis_transform(), bbox=BEHIND_WORDS)
+    write = partial(axes.text, transform=axes.get_yaxis_transform(), bbox=LABEL_BACKGROUND)
     write(1.02, 14, "n", color=SOFT)
     y = 0
     for by, found in groups:
@@ -181,18 +183,18 @@ def _segments(report: Report, width: float) -> "Figure":
 
 
 def _short(text: str, columns: int) -> str:
-    """Cut a text to so many columns; East Asian letters take two."""
-    line, taken = "", 0
-    for letter in " ".join(visible(text).split()):
-        taken += 2 if unicodedata.east_asian_width(letter) in "WF" else 1
-        if taken > columns:
+    """Shorten a text to a number of columns; East Asian characters take two."""
+    line, width = "", 0
+    for character in " ".join(visible(text).split()):
+        width += 2 if unicodedata.east_asian_width(character) in "WF" else 1
+        if width > columns:
             return f"{line[:-1]}…"
-        line += letter
+        line += character
     return line
 
 
 def _training(report: Report, width: float) -> "Figure":
-    """Loss, validation and learning rate by step, below one another; the chosen step marked."""
+    """Plot loss, validation score and learning rate by step; mark the chosen checkpoint."""
     training, validation = report.training, f"dim_{report.main}_cosine_{METRIC}"
     panels = [
         ("loss", "loss", BASE),
@@ -202,7 +204,7 @@ def _training(report: Report, width: float) -> "Figure":
     figure = plotting.canvas(width, 3 * 144 + 44)
     last = max([1, *(entry["step"] for entry in training.history)])
     for row, (title, key, colour) in enumerate(panels):
-        axes = plotting.place(figure, (58, 36 + 144 * row, 14, 52 + 144 * (2 - row)))
+        axes = plotting.add_axes(figure, (58, 36 + 144 * row, 14, 52 + 144 * (2 - row)))
         start = [(0, training.base_validation)] if key == validation else []
         curve = start + [(e["step"], e[key]) for e in training.history if key in e]
         steps, values = zip(*curve, strict=True) if curve else ((), ())
@@ -213,9 +215,9 @@ def _training(report: Report, width: float) -> "Figure":
         axes.locator_params(axis="y", nbins=4)
         axes.locator_params(axis="x", integer=True, nbins=5 if _is_narrow(width) else 9)
         axes.tick_params(labelbottom=row == 2)
-        plotting.head(axes, title)
+        plotting.label_y_axis(axes, title)
     axes.set_xlabel("step", labelpad=8)
-    # Of its three axes the last: 0.00002 is hard to read.
+    # The learning rate's axis: 2.0e-05 is easier to read than 0.00002.
     axes.yaxis.set_major_formatter("{x:.1e}")
     return figure
 

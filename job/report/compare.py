@@ -1,4 +1,4 @@
-"""compare.html: runs side by side, each group tested on questions and documents of its own."""
+"""compare.html: compares runs, grouped by their test set."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -12,41 +12,41 @@ from job.report.plotting import (
     BASE,
     PAPER,
     RUNS,
+    add_axes,
     canvas,
     dimension_axis,
     in_both_widths,
     legend_of,
-    place,
 )
 from job.report.templating import render, safe
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# A seventh run has the first's colour, with another marker.
+# The seventh run repeats the first colour, with another marker.
 MARKERS = "osD^vPX"
 BASES = ("--", ":", "-.")
 LEGEND_ROW = 18
-# Of longer names the middle is left out: names of runs often differ in their end.
+# The middle of longer names is cut: run names often differ in their end.
 NAME_CHARACTERS = 36
 # nDCG@10 by dimension.
 Curve = Mapping[str, float]
-# Where results are put changes none of them.
-APART = ("output.", "version")
-# A setting that a run's image did not know.
+# Fields that do not change the results.
+IGNORED_FIELDS = ("output.", "version")
+# The value of a field that the run's image did not have.
 MISSING = "–"
 
 
 @dataclass(frozen=True)
 class Group:
-    """Runs of one test set, by their names."""
+    """Reports of runs with the same test set, by run name."""
 
     fingerprint: str
     reports: Mapping[str, Report]
 
     @property
     def dimensions(self) -> list[str]:
-        """All that at least one run has, large to small."""
+        """The dimensions that at least one run has, large to small."""
         found = {dimension for report in self.reports.values() for dimension in report.comparison}
         return sorted(found, key=int, reverse=True)
 
@@ -62,30 +62,30 @@ class Group:
 
     @property
     def main(self) -> str:
-        """Where the first run was judged."""
+        """The main dimension of the first run."""
         return next(iter(self.reports.values())).main
 
     @property
     def ranked(self) -> list[tuple[str, Report]]:
-        """The runs that have the main dimension, the highest first."""
+        """The runs that have the main dimension, highest nDCG@10 first."""
         runs = self.at(self.main).items()
         return sorted(runs, key=lambda run: -run[1].ndcg("tuned", self.main))
 
     @property
     def differences(self) -> dict[str, list[str]]:
-        """Each run's value of the spec's fields in which they differ."""
+        """The spec fields in which the runs differ, with each run's value."""
         specs = [_settings(report) for report in self.reports.values()]
         fields = dict.fromkeys(field for spec in specs for field in spec)
         values = {field: [spec.get(field, MISSING) for spec in specs] for field in fields}
         return {
             field: found
             for field, found in values.items()
-            if len(set(found)) > 1 and not field.startswith(APART)
+            if len(set(found)) > 1 and not field.startswith(IGNORED_FIELDS)
         }
 
 
 def _settings(report: Report) -> dict[str, str]:
-    """Flatten a spec; `auto` is shown as what it became."""
+    """Flatten a spec; `auto` is replaced by the resolved value."""
     settings = dict(_flat(report.spec))
     for field, resolved in report.training.hyperparameters.items():
         settings[f"training.{field}"] = f"auto: {json.dumps(resolved.value)}"
@@ -102,12 +102,12 @@ def _flat(section: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str
 
 
 def to_compare_html(groups: Mapping[str, Mapping[str, Report]]) -> str:
-    """Write the page; `groups` holds reports by their test set's fingerprint and the run's name."""
+    """Render the page; `groups` maps test-set fingerprints to reports by run name."""
     return render(
         "compare.html",
         groups=[Group(fingerprint, reports) for fingerprint, reports in groups.items()],
         sections=[(f"group-{n}", f"Test set {name}") for n, name in enumerate(groups, 1)],
-        draw=lambda group, *words: safe(in_both_widths(partial(_figure, group), *words)),
+        draw=lambda group, *names: safe(in_both_widths(partial(_figure, group), *names)),
     )
 
 
@@ -115,31 +115,31 @@ def _figure(group: Group, width: float) -> "Figure":
     bases = base_curves(group)
     above = LEGEND_ROW * (len(bases) + len(group.reports)) + 30
     figure = canvas(width, above + 320)
-    axes = place(figure, (44, above, 12, 48))
+    axes = add_axes(figure, (44, above, 12, 48))
     dimensions = group.dimensions[::-1]
-    look: dict[str, Any] = {"markersize": 7, "markeredgewidth": 1.5, "linewidth": 1.5}
+    style: dict[str, Any] = {"markersize": 7, "markeredgewidth": 1.5, "linewidth": 1.5}
     hollow: dict[str, Any] = {"marker": "o", "color": BASE, "markerfacecolor": PAPER}
     for number, (label, curve) in enumerate(bases.items()):
         own, lines = sorted(curve, key=int), BASES[number % len(BASES)]
         positions, scores = [dimensions.index(d) for d in own], [curve[d] for d in own]
-        axes.plot(positions, scores, lines, label=_short(label), **hollow, **look)
+        axes.plot(positions, scores, lines, label=_shortened(label), **hollow, **style)
     for number, (run, report) in enumerate(group.reports.items()):
-        # Side by side, so that intervals can be told apart.
+        # Shift the runs apart, so that their intervals do not overlap.
         shift = 0.5 * ((number + 1) / (len(group.reports) + 1) - 0.5)
         colour, marker = RUNS[number % len(RUNS)], MARKERS[number % len(MARKERS)]
         own = sorted(report.comparison, key=int)
-        beside = [dimensions.index(d) + shift for d in own]
+        shifted = [dimensions.index(d) + shift for d in own]
         scores = [report.ndcg("tuned", d) for d in own]
-        axes.plot(beside, scores, label=_short(run), marker=marker, color=colour, **look)
+        axes.plot(shifted, scores, label=_shortened(run), marker=marker, color=colour, **style)
         intervals = [report.comparison[d].float32.score_ci for d in own]
-        axes.vlines(beside, *zip(*intervals, strict=True), color=colour, linewidth=1.5)
+        axes.vlines(shifted, *zip(*intervals, strict=True), color=colour, linewidth=1.5)
     dimension_axis(axes, dimensions, 0.5)
     legend_of(axes, axes.get_lines(), columns=1, above=26)
     return figure
 
 
 def base_curves(group: Group) -> dict[str, Curve]:
-    """Return the base models' nDCG@10 by dimension: one curve for all that agree."""
+    """Return the base models' nDCG@10 by dimension: one curve for base models that agree."""
     curves: dict[str, dict[str, float]] = {}
     for run, report in group.reports.items():
         own = {dimension: report.ndcg("base", dimension) for dimension in report.comparison}
@@ -150,10 +150,10 @@ def base_curves(group: Group) -> dict[str, Curve]:
             curves[f"base of {run}"] = own
     if len(curves) > 1:
         return dict(curves)
-    # Where all have the same one, it needs no name.
+    # A single curve needs no run name.
     return dict(zip(["base"], curves.values(), strict=True))
 
 
-def _short(name: str) -> str:
+def _shortened(name: str) -> str:
     line, half = " ".join(visible(name).split()), NAME_CHARACTERS // 2
     return line if len(line) <= NAME_CHARACTERS else f"{line[:half]}…{line[1 - half :]}"

@@ -1,6 +1,6 @@
-"""report.json, typed: made once by `job.report.build`, read by every view and by the launcher.
+"""report.json as types: built by `job.report.build`, read by every view and by the launcher.
 
-Version 1: fields are added, never renamed or removed, as other programs read them too.
+Version 1: fields may be added, but are never renamed or removed, since other programs read them.
 `embedtune schema --report` prints its JSON Schema.
 """
 
@@ -25,7 +25,7 @@ from job.evaluation.results import (
     Truncation,
 )
 
-# What readers of a report take from here: the launcher needs no other part of the evaluation.
+# Re-exported for the launcher, which may not import `job.evaluation`.
 __all__ = ["METRIC", "Compared", "Report"]
 
 
@@ -41,7 +41,7 @@ class Verdict(Part):
 
 
 class Input(Part):
-    """What was fetched, and which version of it; of what was here already the name alone."""
+    """An input and its fetched version; a local input has a `uri` only."""
 
     uri: str
     commit: str | None = None
@@ -55,7 +55,7 @@ class Input(Part):
 
 class Dropped(Part):
     rows: int
-    # Where the first of them stand.
+    # The first dropped rows, as `file:row`.
     first: list[str]
 
 
@@ -68,7 +68,7 @@ class Duplicates(Part):
 
 
 class Leakage(Part):
-    """Share of the test's contexts that are trained on, here and if rows were split at random."""
+    """Share of test contexts that also occur in training: measured, and under a random split."""
 
     test_contexts_in_train: float
     under_a_random_split: float
@@ -102,7 +102,7 @@ class Prompts(Both[ModelPrompts]):
 
 
 class Resolved(Part):
-    # What `auto` became.
+    # What `auto` resolved to.
     value: Any
     reason: str
 
@@ -110,7 +110,7 @@ class Resolved(Part):
 class Training(Part):
     steps: int
     resumed_from_step: int
-    # 0: the base model.
+    # 0 means the base model.
     best_step: int
     hyperparameters: dict[str, Resolved]
     base_validation: float
@@ -122,13 +122,13 @@ class Training(Part):
     pairs: int
     seconds: float
     pairs_per_second: float | None
-    # The most that were held: `host_bytes`, `device_bytes`.
+    # `host_bytes` and `device_bytes`.
     peak_memory: dict[str, int | None]
     remark: str
 
 
 class Cost(Part):
-    # None where no price was given: unknown, not free.
+    # None without a price: unknown, not free.
     usd: float | None
     basis: str
 
@@ -149,7 +149,7 @@ class Weights(Part):
 
 class Usage(Part):
     python: str
-    # None where float32 is recommended.
+    # None if float32 vectors are recommended.
     quantized: str | None
     serve: str
 
@@ -160,7 +160,7 @@ class Finding(Part):
 
 
 class Report(Part):
-    """A run's proof. Sections that go by dimension name it as a text, large to small."""
+    """The whole report. Mappings by dimension have strings as keys, large to small."""
 
     version: Literal[1]
     job_name: str
@@ -186,13 +186,13 @@ class Report(Part):
     models: Both[Weights]
     usage: Usage
     repeat: dict[str, str]
-    # A job file's fields, as the image that ran it knew them.
+    # The resolved spec, with the fields of the image that ran the job.
     spec: dict[str, Any]
     advice: list[Finding]
 
     @classmethod
     def read(cls, text: str | bytes, source: str) -> "Report":
-        """Parse a report; raises `StorageError` that names the first field that is none."""
+        """Parse a report; raises `StorageError`, which names the first invalid field."""
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
@@ -203,20 +203,20 @@ class Report(Part):
 
     @property
     def main(self) -> str:
-        """The main dimension, as sections name it."""
+        """The main dimension as a key of mappings by dimension."""
         return str(self.verdict.dimension)
 
     @property
     def fetched(self) -> dict[str, Input]:
-        """Inputs that came from elsewhere, in a version of which they are a copy."""
+        """The inputs that were fetched at a known commit or version."""
         return {role: found for role, found in self.inputs.items() if found.commit or found.version}
 
     def remarks(self, dimension: str, precision: str) -> list[str]:
-        here = (int(dimension), precision)
+        point = (int(dimension), precision)
         chosen = (self.recommendation.dimension, self.recommendation.precision)
-        remarks = ["recommended"] if chosen == here else []
-        is_best = here in {(point.dimension, point.precision) for point in self.pareto}
-        return remarks + (["frontier"] if is_best else [])
+        remarks = ["recommended"] if chosen == point else []
+        frontier = {(found.dimension, found.precision) for found in self.pareto}
+        return remarks + (["frontier"] if point in frontier else [])
 
     def ndcg(
         self, model: Literal["base", "tuned"], dimension: str, precision: str = "float32"
@@ -225,5 +225,5 @@ class Report(Part):
         return by_dimension[dimension][precision][METRIC]
 
     def to_json(self) -> str:
-        # What was never set is not written: of an input only what tells its version.
+        # Omit unset fields: most fields of an input do not apply to it.
         return self.model_dump_json(indent=2, exclude_unset=True) + "\n"

@@ -1,4 +1,4 @@
-"""The model's card: what the Hub and its search show of a tuned model."""
+"""The model card: the README.md that the Hub shows and searches."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ def write_card(folder: Path, spec: ModelSpec, base: Path, report: Report) -> Non
         EvalResult(
             task_type="information-retrieval",
             dataset_type="embedtune-test",
-            # The Hub gathers results by type and configuration, whatever their names.
+            # The Hub merges results of the same type and configuration, even if names differ.
             dataset_config=f"{dimension} dimensions",
             dataset_name=f"test split of {report.data.source} ({dimension} dimensions)",
             metric_type=f"dim_{dimension}_cosine_{metric}",
@@ -44,7 +44,7 @@ def write_card(folder: Path, spec: ModelSpec, base: Path, report: Report) -> Non
 
 
 def base_license(base: Path) -> str | None:
-    """Read the licence from the base model's own card, where there is one."""
+    """Return the license in the base model's card, or None."""
     from huggingface_hub import ModelCard
     from yaml import YAMLError
 
@@ -53,5 +53,5 @@ def base_license(base: Path) -> str | None:
         found = ModelCard.load(card).data.license if card.is_file() else None
         return found if isinstance(found, str) else None
     except (OSError, ValueError, YAMLError):
-        # A card that cannot be read costs a line in ours, not the run.
+        # An unreadable card must not fail the run; the license is left out.
         return None

@@ -1,6 +1,6 @@
-"""What every plot is made with: matplotlib's figures as `<svg>` elements of a page, in two widths.
+"""Turns matplotlib figures into `<svg>` elements for a page, in two widths.
 
-They take the page's colours and font, and have ids and a name of their own.
+They use the page's colors and font, and have unique ids and an accessible name.
 """
 
 import io
@@ -18,21 +18,21 @@ if TYPE_CHECKING:
 
 SVG = "http://www.w3.org/2000/svg"
 LINK = "{http://www.w3.org/1999/xlink}href"
-# Colours to draw with; each becomes the page's variable, light or dark.
+# Placeholder colors for drawing; each is replaced by a CSS variable of the page, light or dark.
 NAMES = ("ink", "soft", "rule", "paper", "base", "tuned", *(f"run-{run}" for run in range(1, 7)))
 VARIABLES = {f"#0101{number:02}": f"var(--{name})" for number, name in enumerate(NAMES, 1)}
 INK, SOFT, RULE, PAPER, BASE, TUNED, *RUNS = VARIABLES
 COLOUR = re.compile("|".join(VARIABLES))
-# The page's font, not the one that was measured with.
+# Removed, so that the page's font is used.
 FONT = re.compile(r"font-family: [^;]*(?:; |$)")
 REFERENCE = re.compile(r"url\(#([^)]+)\)")
-# In CSS pixels: for a screen or paper, and for a phone.
+# In CSS pixels: `wide` for screen and paper, `narrow` for phones.
 WIDTHS = {"wide": 720, "narrow": 340}
 STYLE = {
     "svg.fonttype": "none",
-    # Ids are hashes: the same report gives the same bytes.
+    # Fixed, so that the same report gives the same bytes.
     "svg.hashsalt": "embedtune",
-    # A user's `$x$` is no formula.
+    # Do not parse `$x$` in user text as a formula.
     "text.parse_math": False,
     "font.family": ["DejaVu Sans"],
     "font.size": 12,
@@ -61,12 +61,12 @@ STYLE = {
 def in_both_widths(
     draw: Callable[[float], "Figure"], name: str, title: str, description: str
 ) -> str:
-    """Draw for each width an `<svg>` of the class `wide` or `narrow`; the page shows one."""
+    """Draw one `<svg>` per width, of class `wide` or `narrow`; CSS shows one of them."""
     from matplotlib import style
 
     drawn = []
     with style.context(["default", STYLE]), warnings.catch_warnings():
-        # The browser has the glyphs that matplotlib's font lacks.
+        # matplotlib warns of glyphs that its font lacks; the browser has them.
         warnings.simplefilter("ignore", UserWarning)
         for variant, width in WIDTHS.items():
             svg = _inline(draw(width), f"{name}-{variant}", title, description)
@@ -75,32 +75,32 @@ def in_both_widths(
 
 
 def _inline(figure: "Figure", name: str, title: str, description: str) -> str:
-    """Write a figure as an `<svg>` element; `name` begins its ids, which a page has only once."""
+    """Return a figure as an `<svg>` element; its ids begin with `name`, so that they are unique."""
     drawn = io.StringIO()
     figure.savefig(drawn, format="svg")
-    # Our own drawing, whose texts matplotlib escaped: no entities of a stranger.
+    # Our own drawing, in which matplotlib has escaped all user text.
     root = ET.fromstring(drawn.getvalue())  # noqa: S314
     for parent in list(root.iter()):
         for child in [c for c in parent if c.tag in (f"{{{SVG}}}metadata", f"{{{SVG}}}style")]:
             parent.remove(child)
-    _rename(root, name)
+    _prefix_ids(root, name)
     for element in root.iter():
         if style := element.get("style"):
-            painted = COLOUR.sub(lambda found: VARIABLES[found[0]], style)
-            element.set("style", FONT.sub("", painted))
+            themed = COLOUR.sub(lambda found: VARIABLES[found[0]], style)
+            element.set("style", FONT.sub("", themed))
     _describe(root, name, title, description)
     ET.register_namespace("", SVG)
     return ET.tostring(root, encoding="unicode")
 
 
-def _rename(root: ET.Element, name: str) -> None:
-    """Give the ids that are referred to a prefix, and drop the others."""
+def _prefix_ids(root: ET.Element, name: str) -> None:
+    """Prefix the ids that are referenced, and remove the others."""
     values = [value for element in root.iter() for value in element.attrib.values()]
-    referred = {one for value in values for one in REFERENCE.findall(value)}
-    referred |= {element.attrib[LINK][1:] for element in root.iter() if LINK in element.attrib}
+    referenced = {one for value in values for one in REFERENCE.findall(value)}
+    referenced |= {element.attrib[LINK][1:] for element in root.iter() if LINK in element.attrib}
     for element in root.iter():
         own = element.attrib.pop("id", None)
-        if own in referred:
+        if own in referenced:
             element.set("id", f"{name}-{own}")
         if LINK in element.attrib:
             element.set("href", f"#{name}-{element.attrib.pop(LINK)[1:]}")
@@ -124,54 +124,54 @@ def _describe(root: ET.Element, name: str, title: str, description: str) -> None
 
 
 def canvas(width: float, height: float) -> "Figure":
-    """Make a figure of so many pixels."""
+    """Create a figure; sizes are in pixels."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width / 72, height / 72))
 
 
-def place(figure: "Figure", box: tuple[float, float, float, float]) -> "Axes":
-    """Add axes with margins of so many pixels: left, top, right and bottom."""
+def add_axes(figure: "Figure", margins: tuple[float, float, float, float]) -> "Axes":
+    """Add axes; margins are in pixels: left, top, right, bottom."""
     width, height = figure.get_size_inches() * 72
-    left, top, right, bottom = box
+    left, top, right, bottom = margins
     size = ((width - left - right) / width, (height - top - bottom) / height)
     axes = figure.add_axes((left / width, bottom / height, *size))
     axes.tick_params(length=0, pad=6)
     return axes
 
 
-def head(axes: "Axes", text: str) -> None:
-    """Name what stands upwards, at the figure's left edge."""
+def label_y_axis(axes: "Axes", text: str) -> None:
+    """Write the y-axis label above the axes, at the figure's left edge."""
     axes.set_title(text, loc="left", color=SOFT, fontsize=12, x=_left_edge(axes), pad=14)
 
 
 def score_axis(axes: "Axes") -> None:
-    """Show at least a tenth, so that nothing looks steeper than it is; nothing is above 1."""
+    """Limit the y-axis to scores; it spans at least 0.1, so that small differences look small."""
     low, high = axes.dataLim.intervaly
-    spare = max(0.1 - (high - low), 0.12 * (high - low)) / 2
-    limits = (max(low - spare, -0.01), min(high + spare, 1.01))
+    margin = max(0.1 - (high - low), 0.12 * (high - low)) / 2
+    limits = (max(low - margin, -0.01), min(high + margin, 1.01))
     axes.set_ylim(limits)
     axes.set_yticks([tick for tick in axes.get_yticks() if 0 <= tick <= 1])
     axes.set_ylim(limits)
 
 
-def dimension_axis(axes: "Axes", dimensions: Sequence[str], spare: float) -> None:
-    """Name dimensions below the axes, with some room on both sides; scores stand upwards."""
+def dimension_axis(axes: "Axes", dimensions: Sequence[str], margin: float) -> None:
+    """Put dimensions on the x-axis, with a margin on both sides, and nDCG@10 on the y-axis."""
     axes.set_xticks(range(len(dimensions)), dimensions)
-    axes.set_xlim(-spare, len(dimensions) - 1 + spare)
+    axes.set_xlim(-margin, len(dimensions) - 1 + margin)
     axes.grid(visible=False, axis="x")
     axes.set_xlabel("dimensions", labelpad=8)
-    head(axes, "nDCG@10")
+    label_y_axis(axes, "nDCG@10")
     score_axis(axes)
 
 
 def legend_of(axes: "Axes", handles: Sequence[Any], *, columns: int, above: float) -> None:
-    """Put a legend `above` pixels over the axes, at the figure's left edge."""
+    """Add a legend at the figure's left edge, `above` pixels above the axes."""
     corner = (_left_edge(axes), 1 + above / axes.bbox.height)
     axes.legend(handles=handles, loc="lower left", ncols=columns, bbox_to_anchor=corner)
 
 
 def _left_edge(axes: "Axes") -> float:
-    """Return where the figure begins, as a share of the axes' width."""
+    """Return the figure's left edge in axes coordinates."""
     position = axes.get_position()
     return -float(position.x0 / position.width)

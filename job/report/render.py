@@ -1,16 +1,16 @@
-"""report.html, one page that needs nothing else, and report.md; a stranger's texts stay texts."""
+"""Renders report.html, one self-contained page, and report.md; user text is escaped."""
 
 from job.core import formatting
 from job.evaluation.metrics import DEPTH
 from job.evaluation.quantization import RESCORE_MULTIPLIER
 from job.evaluation.results import METRIC
-from job.report.charts import KINDS_DRAWN, draw
+from job.report.charts import SEGMENTS_DRAWN, draw
 from job.report.document import Report
 from job.report.templating import render, safe
 
 
 def to_markdown(report: Report) -> str:
-    """Write it for GitHub and for a terminal without colours."""
+    """Render Markdown for GitHub and for plain terminals."""
     rescored = RESCORE_MULTIPLIER * DEPTH
     text = render("report.md", report=report, metric=METRIC, rescored=rescored)
     return formatting.escape_keeping_lines(text)
@@ -29,8 +29,8 @@ def to_html(report: Report) -> str:
             "Fused with BM25: tuned minus base": fused,
             "Tuned: fused with BM25 minus alone": {d: f.against_alone for d, f in fused.items()},
         },
-        kinds_drawn=KINDS_DRAWN,
-        plot=lambda *words: safe(draw(report, *words)),
-        # How vectors are searched takes no space.
+        segments_drawn=SEGMENTS_DRAWN,
+        plot=lambda *names: safe(draw(report, *names)),
+        # Rescoring changes the search, not the index size.
         stored=[name for name in precisions if not name.endswith(formatting.RESCORED)],
     )

@@ -1,4 +1,4 @@
-"""How to use the tuned model: code to copy, for the recommended vectors."""
+"""Code to copy: how to use the tuned model with the recommended vectors."""
 
 import shlex
 
@@ -10,12 +10,12 @@ from job.report.document import Usage
 from job.report.templating import render
 from job.spec.schema import JobSpec
 
-# NVIDIA A10G and its kin; the server's own documentation lists the images of other GPUs.
+# For NVIDIA A10G and similar GPUs; its documentation lists the images for other GPUs.
 SERVER = "ghcr.io/huggingface/text-embeddings-inference:86-1.8"
 
 
 def usage(spec: JobSpec, run: str, advice: Recommendation, *, pushed: bool) -> Usage:
-    """Write the snippets, for the recommended vectors."""
+    """Return the snippets for the recommended vectors."""
     hub, dimension, precision = spec.output.hub, advice.dimension, advice.precision
     model = hub if pushed and hub else f"{_results(spec.output.uri, run)}/model"
     return Usage(
@@ -26,14 +26,14 @@ def usage(spec: JobSpec, run: str, advice: Recommendation, *, pushed: bool) -> U
 
 
 def repeat(run: str, uri: str) -> str:
-    """Write the command that does the same job again."""
+    """Return the command that repeats the run."""
     fetch = f"embedtune fetch {shlex.quote(f'{uri}/{run}')} && " if uri.startswith("s3://") else ""
     spec = f"{_results(uri, run)}/spec.json"
     return f"{fetch}embedtune launch {shlex.quote(spec)} --name {shlex.quote(f'{run}-again')}"
 
 
 def _results(uri: str, run: str) -> str:
-    # `embedtune fetch` brings a run in S3 to the folder `runs`.
+    # `embedtune fetch` copies a run from S3 to the folder `runs`.
     return f"runs/{run}" if uri.startswith("s3://") else f"{uri}/{run}"
 
 
@@ -48,7 +48,7 @@ def _python(model: str, dimension: int, precision: str) -> str:
 
 
 def _serve(model: str, dimension: int, *, on_hub: bool) -> str:
-    # Docker takes a relative path for a volume's name.
+    # Docker reads a relative path as the name of a volume.
     start = "" if model.startswith("/") else '"$PWD"/'
     mount = "" if on_hub else f"-v {start}{shlex.quote(model)}:/model:ro "
     return f"""\
@@ -56,5 +56,5 @@ docker run --gpus all -p 8080:80 {mount}{SERVER} --model-id {model if on_hub els
 
 curl localhost:8080/embed -H 'Content-Type: application/json' \\
   -d '{{"inputs": "a question", "prompt_name": "query", "truncate": true}}'
-# Documents with "prompt_name": "document". Keep the first {dimension} numbers of each vector.
+# For documents, use "prompt_name": "document". Keep the first {dimension} numbers of each vector.
 """

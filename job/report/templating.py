@@ -1,4 +1,4 @@
-"""Renders the templates of pages and Markdown, with the same words for numbers in all of them."""
+"""Renders the templates for HTML and Markdown, with the same number formats in all of them."""
 
 import json
 import re
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from markupsafe import Markup
 
 TEMPLATES = Path(__file__).parent / "templates"
-# The verdict's first words, which say whether it helped, are set apart.
+# The first words of the verdict, which the page highlights.
 VERDICT = re.compile(r"^(Improved\.|Not improved:)")
-APART = r'<span class="verdict">\g<0></span>'
+HIGHLIGHTED = r'<span class="verdict">\g<0></span>'
 QUOTED = re.compile(r"`([^`]+)`")
-# Whatever Markdown or HTML could take for its own.
+# Characters that Markdown or HTML may interpret.
 SPECIAL = re.compile(r"([\\`*_{}\[\]()#+\-.!|<>~&$@])")
 
 
@@ -35,11 +35,11 @@ def render(template: str, **values: object) -> str:
     )
     environment.filters |= vars(formatting) | {
         "p": formatting.format_p,
-        # `2026-11-23T18:40:12Z`, for people.
+        # `2026-11-23T18:40:12Z` → `2026-11-23 18:40 UTC`.
         "moment": lambda finished: f"{finished[:16].replace('T', ' ')} UTC",
         "json": partial(json.dumps, indent=2, ensure_ascii=False),
         "prose": _prose,
-        "headline": lambda text: safe(VERDICT.sub(APART, str(_prose(text)))),
+        "headline": lambda text: safe(VERDICT.sub(HIGHLIGHTED, str(_prose(text)))),
         "lower_first": lambda text: text[:1].lower() + text[1:],
         "plain": plain,
         "code": code,
@@ -48,14 +48,14 @@ def render(template: str, **values: object) -> str:
 
 
 def safe(html: str) -> "Markup":
-    """Mark HTML of which all that is a stranger's was escaped before."""
+    """Mark HTML as safe, in which all user text is already escaped."""
     from markupsafe import Markup
 
     return Markup(html)  # noqa: S704
 
 
 def _finalize(value: object) -> object:
-    """Make every text that a page writes visible; what is HTML already was made so before."""
+    """Make control characters in text visible; existing markup stays as it is."""
     from markupsafe import Markup
 
     is_text = isinstance(value, str) and not isinstance(value, Markup)
@@ -63,17 +63,17 @@ def _finalize(value: object) -> object:
 
 
 def _prose(sentence: str) -> "Markup":
-    """Escape a sentence, and set what stands in backticks as code."""
+    """Escape a sentence, and turn text in backticks into `<code>`."""
     from markupsafe import escape
 
     return safe(QUOTED.sub(r"<code>\1</code>", str(escape(formatting.visible(sentence)))))
 
 
 def plain(text: str) -> str:
-    """Write a stranger's text as one line of Markdown that shows it as it is."""
+    """Escape user text as one line of Markdown."""
     return SPECIAL.sub(r"\\\1", " ".join(text.split()))
 
 
 def code(text: str) -> str:
-    """Set a text as Markdown's code; it may be a stranger's, and must not end the code itself."""
+    """Write user text as a Markdown code span, which backticks in the text cannot end."""
     return f"`{formatting.escape_to_one_line(text).replace('`', chr(39))}`"

@@ -1,4 +1,4 @@
-"""The report, for people and for programs, and the table of every query."""
+"""Writes report.html, report.md, report.json and per_query.parquet."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,9 +20,9 @@ def write_report(report: Report, folder: Path) -> None:
 def write_per_query(
     path: Path, dataset: Dataset, scores: Mapping[str, Mapping[int, Mapping[str, Scores]]]
 ) -> None:
-    """Write one row a query, model, dimension and precision: metrics, best rank, first ten.
+    """Write one row per query, model, dimension and precision: metrics, rank, top ten ids.
 
-    `rank` is that of the best relevant document, null beyond 100; BM25 has dimension 0.
+    `rank` is the rank of the best relevant document, null beyond 100; BM25 has dimension 0.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq

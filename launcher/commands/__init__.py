@@ -1,1 +1,1 @@
-"""The commands: one module for each group of them, with their options."""
+"""The commands and their options, one module per group."""

@@ -1,4 +1,4 @@
-"""`embedtune doctor`: what a launch would miss, before it does."""
+"""`embedtune doctor`: checks the requirements of a launch."""
 
 import sys
 from pathlib import Path
@@ -10,8 +10,6 @@ from launcher.commands.machine import machine_options
 from launcher.plan.machine import MachineOptions
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from launcher.plan.checks import CheckResult
 
 
@@ -26,16 +24,15 @@ if TYPE_CHECKING:
 )
 @click.option("--output", help="sagemaker: s3://bucket/prefix.  [default: the stack's]")
 def doctor(job_file: Path | None, output: str | None, **options: Any) -> None:  # noqa: ANN401
-    """Look for all that a launch needs, and say what to do about what is missing.
+    """Check what a launch needs, and print how to fix what is missing.
 
-    Nothing is changed. Exits with 13 where something is missing. With JOB_FILE it says whether
-    several GPUs would pay for that job.
+    Changes nothing. Exits with 13 if something is missing. With JOB_FILE, also estimates whether
+    more GPUs would pay off for that job.
     """
-    from rich.console import Console
-
     from job.core.errors import BackendError
     from launcher.backends.process.checks import examine_process
     from launcher.containers.checks import examine_docker
+    from launcher.tables import check_lines, show
 
     machine = MachineOptions(**options)
     if machine.backend == "process":
@@ -44,7 +41,7 @@ def doctor(job_file: Path | None, output: str | None, **options: Any) -> None:  
         findings = examine_docker(machine.image or "embedtune")
     else:
         findings = _examine_account(machine, job_file, output)
-    Console(highlight=False).print(_table(findings))
+    show(check_lines(findings))
     for line in _steps(findings):
         click.echo(line)
     if any(finding.state == "missing" for finding in findings):
@@ -71,7 +68,7 @@ def _examine_account(
 
 
 def _bucket(output: str | None) -> str | None:
-    """Return the bucket of the output that a launch would use; a folder is no output there."""
+    """Return the bucket that a launch would write to, or None if the output is a local folder."""
     from job.storage.stores import S3, split_uri
     from launcher.plan.settings import default_output
 
@@ -79,23 +76,8 @@ def _bucket(output: str | None) -> str | None:
     return split_uri(uri)[0] if uri.startswith(S3) else None
 
 
-def _table(findings: "list[CheckResult]") -> "Table":
-    from rich.markup import escape
-    from rich.table import Table
-
-    yellow = dict.fromkeys(("unknown", "doubtful"), "yellow")
-    colors = {"ok": "green", "missing": "red", "skipped": "dim"} | yellow
-    table = Table()
-    for heading in ("what", "state", "found"):
-        table.add_column(heading, overflow="fold")
-    for finding in findings:
-        state = f"[{colors[finding.state]}]{finding.state}[/]"
-        table.add_row(finding.name, state, escape(finding.found))
-    return table
-
-
 def _steps(findings: "list[CheckResult]") -> list[str]:
-    """Number what is to be done; outside the table, where a command can be copied whole."""
+    """Number the fixes; they are not part of the table, so that commands can be copied."""
     steps = [f"{finding.name}: {finding.fix}" for finding in findings if finding.fix]
     if not steps:
         return []

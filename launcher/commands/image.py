@@ -10,7 +10,7 @@ image_argument = click.argument("image_name", metavar="IMAGE", default="embedtun
 
 @click.group()
 def image() -> None:
-    """Build the job's image, put it into a registry, look at what is in it."""
+    """Build the job's image, push it to a registry, and inspect it."""
 
 
 @image.command()
@@ -20,24 +20,24 @@ def image() -> None:
     "--platform",
     default="linux/amd64",
     show_default=True,
-    help="That of the machine it will run on, whatever this one is.",
+    help="Platform of the machines that will run the image.",
 )
-@click.option("--cpu", is_flag=True, help="torch for CPUs: 4 GB less, and no GPU.")
-@click.option("--demo", is_flag=True, help="With the demo's model, builtin:minilm.")
+@click.option("--cpu", is_flag=True, help="Install torch for CPUs only, which saves 4 GB.")
+@click.option("--demo", is_flag=True, help="Include the demo model, builtin:minilm.")
 @click.option(
     "--build-arg",
     "arguments",
     multiple=True,
     metavar="NAME=VALUE",
-    help="One of the Dockerfile's own: BASE_IMAGE, TORCH_INDEX.",
+    help="Build argument of the Dockerfile: BASE_IMAGE or TORCH_INDEX; may be repeated.",
 )
 @click.option(
     "--pip-conf",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="pip's settings for the build alone: a mirror, a proxy's certificate.",
+    help="pip configuration for the build only, such as a mirror or a proxy's certificate.",
 )
-@click.option("--network", metavar="NAME", help="The build's network.")
-@click.option("--dry-run", is_flag=True, help="Print the command only.")
+@click.option("--network", metavar="NAME", help="Docker network of the build.")
+@click.option("--dry-run", is_flag=True, help="Print the command without running it.")
 def build(
     folder: Path,
     tag: str,
@@ -53,7 +53,7 @@ def build(
     """Build the image from FOLDER, a checkout of embedtune."""
     from launcher.containers.image import build_arguments, build_command, build_image
 
-    chosen = build_arguments(folder, cpu=cpu, demo=demo) | dict(map(_pair, arguments))
+    chosen = build_arguments(folder, cpu=cpu, demo=demo) | dict(map(_name_and_value, arguments))
     command = build_command(folder, tag, platform, chosen, pip_conf, network)
     click.echo(shlex.join(command), err=not dry_run)
     if not dry_run:
@@ -65,9 +65,9 @@ def build(
 @image_argument
 @click.argument("reference")
 def push(image_name: str, reference: str) -> None:
-    """Push IMAGE as REFERENCE, REGISTRY/REPOSITORY[:TAG]; prints the name that never changes.
+    """Push IMAGE as REFERENCE (REGISTRY/REPOSITORY[:TAG]), and print its name by digest.
 
-    To ECR it logs in by itself. Without a tag it is the revision that the image was built from.
+    Logs in to ECR if needed. The default tag is the revision that the image was built from.
     """
     from launcher.containers.image import push_image
 
@@ -77,16 +77,14 @@ def push(image_name: str, reference: str) -> None:
 @image.command()
 @image_argument
 def inspect(image_name: str) -> None:
-    """Show what IMAGE was built from, and the size of each layer."""
-    from rich.console import Console
-
+    """Show the labels of IMAGE and the size of each layer; a pipe gets full commands."""
     from launcher.containers.image import look_at
-    from launcher.tables import image_table
+    from launcher.tables import image_lines, show
 
-    Console(highlight=False).print(image_table(image_name, look_at(image_name)))
+    show(image_lines(image_name, look_at(image_name)))
 
 
-def _pair(argument: str) -> tuple[str, str]:
+def _name_and_value(argument: str) -> tuple[str, str]:
     name, equals, value = argument.partition("=")
     if not (name and equals):
         msg = f"`--build-arg {argument}`: expected NAME=VALUE."

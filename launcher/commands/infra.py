@@ -1,4 +1,4 @@
-"""`embedtune infra deploy`, `status`, `delete`: what jobs on SageMaker need, made once."""
+"""`embedtune infra deploy`, `status`, `delete`: the AWS resources for jobs on SageMaker."""
 
 import json
 from typing import TYPE_CHECKING
@@ -11,15 +11,15 @@ if TYPE_CHECKING:
     from launcher.aws.stack import Stack
 
 PLAN = """\
-The stack `{name}` in {region} makes: an encrypted bucket, a repository for images, the role that
-jobs run as, a policy for people who launch them{budget}.
-At rest it costs its storage alone: about $0.023 per GB and month in the bucket, $0.10 in the
-repository, where one image takes about 3 GB. Nothing runs before a job is launched."""
+The stack `{name}` in {region} creates: an encrypted bucket, an image repository, the role of the
+jobs, a policy for people who launch jobs{budget}.
+It costs only storage: about $0.023 per GB and month in the bucket, and $0.10 in the repository,
+where one image takes about 3 GB. Nothing runs until you launch a job."""
 
 
 @click.group()
 def infra() -> None:
-    """Make what jobs on SageMaker need: a bucket, a repository, a role."""
+    """Manage the AWS resources for jobs on SageMaker: bucket, repository, role."""
 
 
 @infra.command()
@@ -28,21 +28,21 @@ def infra() -> None:
     "data_buckets",
     multiple=True,
     metavar="BUCKET",
-    help="A bucket that jobs may read from, besides the stack's own; may be repeated.",
+    help="Another bucket that jobs may read from; may be repeated.",
 )
 @click.option(
     "--hub-token-secret",
     metavar="ARN",
-    help="Secret of Secrets Manager that holds a token of the Hugging Face Hub.",
+    help="Secret in Secrets Manager with a Hugging Face Hub token.",
 )
-@click.option("--kms-key", metavar="ARN", help="Key for the bucket; S3's own unless given.")
+@click.option("--kms-key", metavar="ARN", help="KMS key for the bucket.  [default: S3's own key]")
 @click.option(
     "--budget",
     type=click.IntRange(min=0),
     metavar="USD",
-    help="What SageMaker may cost a month before a mail is sent; 0 takes the budget away.",
+    help="Monthly SageMaker cost above which a mail is sent; 0 removes the budget.",
 )
-@click.option("--budget-email", metavar="ADDRESS", help="Who is told.")
+@click.option("--budget-email", metavar="ADDRESS", help="Recipient of the budget mail.")
 @machine_options("subnet", "security_group", "stack", "profile", "region", "yes")
 @click.option("--dry-run", is_flag=True, help="Print the template and its parameters, as JSON.")
 def deploy(
@@ -54,32 +54,32 @@ def deploy(
     dry_run: bool,
     **given: object,
 ) -> None:
-    """Create the stack, or bring it up to date.
+    """Create or update the stack.
 
-    What an existing stack was given stays unless it is given anew; an empty text takes it away.
+    Omitted parameters keep their values; pass an empty string to clear one.
     """
     from launcher.aws.sessions import open_session
     from launcher.aws.stack import deploy_stack, stack_parameters, template_text
 
     if bool(given["subnet"]) != bool(given["security_group"]):
-        msg = "`--subnet` and `--security-group` go together; give both or none."
+        msg = "`--subnet` and `--security-group` must be given together."
         raise click.UsageError(msg)
     if (budget := given["budget"]) and not given["budget_email"]:
-        msg = "`--budget` needs somebody to tell: `--budget-email`."
+        msg = "`--budget` needs a recipient: `--budget-email`."
         raise click.UsageError(msg)
     session = open_session(profile, region)
     parameters = stack_parameters(session, given)
     if dry_run:
-        subject = {"stack": stack, "region": session.region_name, "parameters": parameters}
-        click.echo(json.dumps({**subject, "template": template_text()}, indent=2))
+        target = {"stack": stack, "region": session.region_name, "parameters": parameters}
+        click.echo(json.dumps({**target, "template": template_text()}, indent=2))
         return
-    tells = f", a budget of ${budget} a month" if budget else ""
-    click.echo(PLAN.format(name=stack, region=session.region_name, budget=tells), err=True)
-    _ask("Deploy it?", yes=yes)
-    deployed = deploy_stack(session, stack, parameters, _tell)
-    _show(stack, deployed)
-    _tell(f"Next: embedtune image push embedtune {deployed.image}")
-    _tell("Then: embedtune launch --backend sagemaker --data …")
+    budget_text = f", a budget of ${budget} a month" if budget else ""
+    click.echo(PLAN.format(name=stack, region=session.region_name, budget=budget_text), err=True)
+    _confirm("Deploy it?", yes=yes)
+    deployed = deploy_stack(session, stack, parameters, _log)
+    _print_stack(stack, deployed)
+    _log(f"Next: embedtune image push embedtune {deployed.image}")
+    _log("Then: embedtune launch --backend sagemaker --data …")
 
 
 @infra.command()
@@ -89,26 +89,26 @@ def status(stack: str, profile: str | None, region: str | None) -> None:
     from launcher.aws.sessions import open_session
     from launcher.aws.stack import require_stack
 
-    _show(stack, require_stack(open_session(profile, region), stack))
+    _print_stack(stack, require_stack(open_session(profile, region), stack))
 
 
 @infra.command()
-@click.option("--with-data", is_flag=True, help="With all results and images, for good.")
+@click.option("--with-data", is_flag=True, help="Also delete all results and images, permanently.")
 @machine_options("stack", "profile", "region", "yes")
 def delete(
     stack: str, profile: str | None, region: str | None, *, with_data: bool, yes: bool
 ) -> None:
-    """Delete the stack and its bucket; refused where they hold results or images."""
+    """Delete the stack and its bucket; refused if they hold results or images."""
     from launcher.aws.sessions import open_session
     from launcher.aws.stack import delete_stack
 
     session = open_session(profile, region)
-    extent = "with ALL results and images in it" if with_data else "if it holds no data"
-    _ask(f"Delete the stack `{stack}` in {session.region_name}, {extent}?", yes=yes)
-    delete_stack(session, stack, with_data=with_data, say=_tell)
+    extent = "with ALL its results and images" if with_data else "if it holds no data"
+    _confirm(f"Delete the stack `{stack}` in {session.region_name}, {extent}?", yes=yes)
+    delete_stack(session, stack, with_data=with_data, say=_log)
 
 
-def _show(name: str, stack: "Stack") -> None:
+def _print_stack(name: str, stack: "Stack") -> None:
     facts = {
         "stack": name,
         "region": stack.region,
@@ -127,11 +127,11 @@ def _show(name: str, stack: "Stack") -> None:
             click.echo(f"{fact:<17}{value}")
 
 
-def _ask(question: str, *, yes: bool) -> None:
+def _confirm(question: str, *, yes: bool) -> None:
     if not yes:
-        # stdout is for results.
+        # stdout is reserved for results.
         click.confirm(question, abort=True, err=True)
 
 
-def _tell(line: str) -> None:
+def _log(line: str) -> None:
     click.echo(line, err=True)

@@ -1,4 +1,4 @@
-"""`embedtune status`, `logs`, `stop`: of a job, whatever became of its launcher."""
+"""`embedtune status`, `logs`, `stop`: work for any job, even if its launcher was killed."""
 
 import sys
 
@@ -6,28 +6,31 @@ import click
 
 from launcher.commands.options import output_option
 
-NAME_HELP = "NAME is the latest run unless given."
+NAME_HELP = "The default NAME is the latest run."
 
 
 @click.command(epilog=NAME_HELP)
 @click.argument("name", required=False)
 @output_option
 def status(name: str | None, output: str) -> None:
-    """Show how far the run NAME came."""
-    from rich.console import Console
-
+    """Show the state of the run NAME."""
     from launcher.lookup import find_job
-    from launcher.tables import status_table
+    from launcher.tables import show, status_lines
 
-    Console(highlight=False).print(status_table(find_job(output, name)))
+    show(status_lines(find_job(output, name)))
 
 
 @click.command(epilog=NAME_HELP)
 @click.argument("name", required=False)
 @output_option
-@click.option("-f", "--follow", is_flag=True, help="Until it ends; exits with the job's code.")
+@click.option(
+    "-f",
+    "--follow",
+    is_flag=True,
+    help="Follow until the job ends; exit with its code.",
+)
 def logs(name: str | None, output: str, *, follow: bool) -> None:
-    """Print the log of the run NAME; Ctrl-C leaves the job running."""
+    """Print the log of the run NAME; Ctrl-C does not stop the job."""
     from launcher.lookup import find_job, job_of, print_log
     from launcher.lookup import follow as follow_to_end
 
@@ -44,7 +47,7 @@ def logs(name: str | None, output: str, *, follow: bool) -> None:
 @click.argument("name", required=False)
 @output_option
 def stop(name: str | None, output: str) -> None:
-    """Ask the job of the run NAME to write a checkpoint and end; launching it again resumes it."""
+    """Stop the run NAME after it writes a checkpoint; launch it again to resume."""
     from launcher.lookup import find_job, job_of
     from launcher.runs.runs import Run
 
@@ -54,5 +57,5 @@ def stop(name: str | None, output: str) -> None:
         click.echo(f"The run {run.name} is {run.state}; there is nothing to stop.", err=True)
         return
     job.stop()
-    # As it is now: it may have finished before it could be stopped.
+    # Read the state again: the run may have finished before it could be stopped.
     click.echo(f"The run {run.name} is {Run(run.folder, run.published).state}.", err=True)

@@ -1,4 +1,4 @@
-"""`embedtune launch`: from a job file and options to a job that runs."""
+"""`embedtune launch`: runs the job of a job file and options."""
 
 import json
 import shlex
@@ -10,7 +10,7 @@ import click
 
 from job.core.errors import BackendError, Interrupted, SpecError, Stopped
 from launcher.commands.machine import machine_options
-from launcher.commands.options import NAMED_OUTPUT, print_report, require_option
+from launcher.commands.options import OUTPUT_SOURCES, print_report, require_option
 from launcher.plan.machine import MachineOptions
 
 if TYPE_CHECKING:
@@ -26,25 +26,25 @@ if TYPE_CHECKING:
 @click.option("--data", help="Pairs: a path, s3://…, a Hub id or builtin:aws-docs.")
 @click.option("--model", help="Base model: a Hub id, a folder, s3://… or builtin:minilm.")
 @click.option(
-    "--output", help=f"What receives the results: a folder or s3://bucket/prefix.  {NAMED_OUTPUT}"
+    "--output", help=f"Where to write results: a folder or s3://bucket/prefix.  {OUTPUT_SOURCES}"
 )
 @click.option(
     "--preset",
     type=click.Choice(["quick", "balanced", "best"]),
-    help="Minutes, the defaults, or everything that pays.",
+    help="quick takes minutes, balanced is the default, best also mines hard negatives.",
 )
-@click.option("--name", help="Name of the run; that of an unfinished run takes it up again.")
+@click.option("--name", help="Name of the run; the name of an unfinished run resumes it.")
 @click.option(
     "--set",
     "settings",
     multiple=True,
     metavar="FIELD=VALUE",
-    help="Any field of the spec, as in --set training.epochs=3.",
+    help="Set any spec field, such as training.epochs=3; may be repeated.",
 )
 @machine_options()
 @require_option
 @click.option("--detach", is_flag=True, help="docker, sagemaker: start the job and return.")
-@click.option("--dry-run", is_flag=True, help="Print what would be submitted, as JSON.")
+@click.option("--dry-run", is_flag=True, help="Print spec and request as JSON; submit nothing.")
 def launch(
     job_file: Path | None,
     data: str | None,
@@ -59,20 +59,20 @@ def launch(
     dry_run: bool,
     **options: Any,  # noqa: ANN401  the fields of MachineOptions, as `machine_options` names them
 ) -> None:
-    """Run a job: JOB_FILE, options, or both (options win)."""
+    """Run the job of JOB_FILE, options, or both (options override)."""
     from launcher.backends.registry import load_backend
     from launcher.plan.plan import Plan
     from launcher.plan.run_names import check_name, new_name
     from launcher.runs import gate
     from launcher.runs.runs import Run
 
-    wanted = list(map(gate.parse, requirements))
+    required = list(map(gate.parse, requirements))
     machine = MachineOptions(**options)
-    if foreign := ", ".join(machine.foreign()):
-        msg = f"`--backend {machine.backend}` takes no {foreign}."
+    if unsupported := ", ".join(machine.unsupported()):
+        msg = f"`--backend {machine.backend}` does not accept {unsupported}."
         raise click.UsageError(msg)
     given = {"data.source": data, "model.base": model, "output.uri": output, "preset": preset}
-    spec = _wanted_spec(job_file, given, settings, name, machine)
+    spec = _build_spec(job_file, given, settings, name, machine)
     plan = Plan(check_name(name or new_name(spec.model.base)), spec, machine)
     request = load_backend(machine.backend).request(plan)
     run = Run(plan.folder, plan.destination)
@@ -81,21 +81,21 @@ def launch(
         return
     _check_spec_of(run, spec)
     if run.is_finished:
-        click.echo(f"The run {run.name} is finished already; nothing was changed.", err=True)
+        click.echo(f"The run {run.name} has already finished; nothing was changed.", err=True)
     else:
         _run(plan, run, request, detach=detach)
         if detach:
             return
     finished = Run(plan.folder, plan.destination)
     print_report(finished)
-    gate.check(finished.report(), wanted)
+    gate.check(finished.report(), required)
 
 
 def _show_request(plan: "Plan", run: "Run", request: dict[str, Any]) -> None:
     if "command" in request and not run.is_finished:
         from launcher.backends.docker import backend as docker
 
-        # It can be pasted: what it mounts is there.
+        # Prepare the workspace, so that the printed command can be run as it is.
         _check_spec_of(run, plan.spec)
         docker.prepare(plan, request)
     spec = plan.spec.model_dump(mode="json")
@@ -103,53 +103,53 @@ def _show_request(plan: "Plan", run: "Run", request: dict[str, Any]) -> None:
 
 
 def _run(plan: "Plan", run: "Run", request: dict[str, Any], *, detach: bool) -> None:
-    """Submit the job and, unless detached, follow it; exits with its code if it has failed."""
+    """Submit the job and, unless detached, follow it; exits with its code if it fails."""
     from launcher.backends.registry import load_backend
-    from launcher.lookup import follow, terminated_like_interrupted
+    from launcher.lookup import follow, sigterm_as_interrupt
 
     machine = plan.machine
     if detach and machine.backend == "process":
-        msg = "`--detach` is not for `--backend process`: the job ends with its launcher."
+        msg = "`--detach` does not work with `--backend process`: the job ends with its launcher."
         raise BackendError(msg)
-    click.echo(f"Run {run.name}; results will be in {run.place.uri}", err=True)
-    with terminated_like_interrupted():
+    click.echo(f"Run {run.name}; results will be in {run.store.uri}", err=True)
+    with sigterm_as_interrupt():
         job = load_backend(machine.backend).submit(plan, request)
         if detach:
             click.echo(f"To follow it: {_command('logs', plan)} --follow", err=True)
             return
-        # A launch keeps stdout for the report.
+        # stdout is reserved for the report.
         stops = machine.backend != "sagemaker" or machine.stop_on_interrupt
         code = follow(run, job, sys.stderr, stop_on_interrupt=stops)
     if code in (Interrupted.exit_code, Stopped.exit_code):
-        # What the run's own spec does not hold: where it lies and what it runs on.
-        again = f"{_command('launch', plan)} {shlex.join(machine.arguments())}".rstrip()
-        click.echo(f"To resume: {again}", err=True)
+        # The stored spec does not contain the output location and the machine options.
+        command = f"{_command('launch', plan)} {shlex.join(machine.arguments())}".rstrip()
+        click.echo(f"To resume: {command}", err=True)
     if code:
         sys.exit(code)
 
 
 def _check_spec_of(run: "Run", spec: "JobSpec") -> None:
-    """Refuse a name that another job bears, here or where the results go."""
+    """Refuse the name if a run with another spec has it, here or at the output."""
     from job.storage.workspace import check_same_spec
 
-    kept = run.workspace.job_spec
-    earlier = {
-        str(run.folder): kept.read_text("utf-8") if kept.is_file() else None,
-        run.place.uri: run.place.read("spec.json"),
+    local = run.workspace.job_spec
+    existing = {
+        str(run.folder): local.read_text("utf-8") if local.is_file() else None,
+        run.store.uri: run.store.read("spec.json"),
     }
-    for place, text in earlier.items():
+    for location, text in existing.items():
         if text is not None:
-            check_same_spec(text, place, spec)
+            check_same_spec(text, location, spec)
 
 
-def _wanted_spec(
+def _build_spec(
     job_file: Path | None,
     given: dict[str, str | None],
     settings: tuple[str, ...],
     name: str | None,
     machine: MachineOptions,
 ) -> "JobSpec":
-    """Merge the job file with the options; with a run's name alone, take that run's own spec."""
+    """Merge the job file with the options; with only a run's name, use that run's stored spec."""
     from job.spec.parse import build_spec, parse_assignments, read_document
     from launcher.plan.plan import local_folder
     from launcher.plan.settings import default_output
@@ -158,39 +158,39 @@ def _wanted_spec(
     options = {k: json.dumps(v, ensure_ascii=False) for k, v in given.items() if v is not None}
     path = job_file
     if name and not job_file and set(options) <= {"output.uri"} and not settings:
-        begun = local_folder(given["output.uri"] or default_output()) / name
-        kept = Run(begun).workspace.job_spec
-        path = kept if kept.is_file() else None
+        folder = local_folder(given["output.uri"] or default_output()) / name
+        stored = Run(folder).workspace.job_spec
+        path = stored if stored.is_file() else None
     document = read_document(path) if path else {}
-    named = document.get("output")
+    output = document.get("output")
     default = {}
-    if not (given["output.uri"] or (isinstance(named, dict) and named.get("uri"))):
-        default = {"output.uri": json.dumps(_usual_output(machine))}
+    if not (given["output.uri"] or (isinstance(output, dict) and output.get("uri"))):
+        default = {"output.uri": json.dumps(_default_output(machine))}
     spec = build_spec(document, default | parse_assignments(settings) | options)
     if spec.data.source is None:
-        msg = "No data: give `--data`, or a job file with `data.source` (`embedtune init`)."
+        msg = "No data: pass `--data`, or a job file with `data.source` (`embedtune init`)."
         raise SpecError(msg)
     return spec
 
 
-def _usual_output(machine: MachineOptions) -> str:
-    """Return where results go when nothing is said: from SageMaker, into the stack's bucket."""
+def _default_output(machine: MachineOptions) -> str:
+    """Return the default output: for SageMaker, the stack's bucket."""
     from job.storage.stores import S3
     from launcher.plan.settings import default_output
 
-    usual = default_output()
-    if machine.backend != "sagemaker" or usual.startswith(S3):
-        return usual
+    output = default_output()
+    if machine.backend != "sagemaker" or output.startswith(S3):
+        return output
     from launcher.backends.sagemaker.context import stack_output
 
-    return stack_output(machine) or usual
+    return stack_output(machine) or output
 
 
 def _command(name: str, plan: "Plan") -> str:
-    """Name a run in a command: its output as well, where that is not the usual one."""
+    """Return a command for this run, with `--output` unless it is the default."""
     from launcher.plan.settings import default_output
 
     run = [plan.name] if name == "logs" else ["--name", plan.name]
     output = plan.spec.output.uri
-    where = [] if output == default_output() else ["--output", output]
-    return shlex.join(["embedtune", name, *run, *where])
+    option = [] if output == default_output() else ["--output", output]
+    return shlex.join(["embedtune", name, *run, *option])

@@ -1,4 +1,4 @@
-"""The command line's options of the fields of `MachineOptions`."""
+"""Turns the fields of `MachineOptions` into command-line options."""
 
 from collections.abc import Callable
 from dataclasses import fields
@@ -11,9 +11,9 @@ from launcher.plan.machine import MachineOptions, option_name
 
 
 def machine_options(*names: str, **defaults: object) -> Callable[..., Any]:
-    """Add the fields of these names, or all, to a command, which gets them as keyword arguments."""
+    """Add the named fields, or all, as options; the command gets them as keyword arguments."""
     chosen = [each for each in fields(MachineOptions) if not names or each.name in names]
-    # Where there is no choice of a backend, nobody needs to be told whose option it is.
+    # Without `--backend`, option help does not name the backends.
     has_backends = "backend" in [each.name for each in chosen]
 
     def add(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -35,7 +35,7 @@ def machine_options(*names: str, **defaults: object) -> Callable[..., Any]:
 
 
 def _kind(hint: Any) -> dict[str, Any]:  # noqa: ANN401  a type, or a form of typing's
-    """Say in Click's words what a field's type means; numbers of things begin at 1."""
+    """Translate a field's type into arguments for Click; integers are at least 1."""
     if NoneType in get_args(hint):
         (hint,) = set(get_args(hint)) - {NoneType}
     if get_origin(hint) is Literal:

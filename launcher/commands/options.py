@@ -1,4 +1,4 @@
-"""What several commands take or print."""
+"""Options and output that several commands share."""
 
 from typing import TYPE_CHECKING
 
@@ -7,7 +7,7 @@ import click
 if TYPE_CHECKING:
     from launcher.runs.runs import Run
 
-NAMED_OUTPUT = "[env: EMBEDTUNE_OUTPUT; default: runs]"
+OUTPUT_SOURCES = "[env: EMBEDTUNE_OUTPUT; default: runs]"
 
 
 def _output_or_default(_: click.Context, __: click.Parameter, given: str | None) -> str:
@@ -19,7 +19,7 @@ def _output_or_default(_: click.Context, __: click.Parameter, given: str | None)
 output_option = click.option(
     "--output",
     callback=_output_or_default,
-    help=f"Where the runs are: a folder or s3://bucket/prefix.  {NAMED_OUTPUT}",
+    help=f"Where the runs are: a folder or s3://bucket/prefix.  {OUTPUT_SOURCES}",
 )
 
 
@@ -28,14 +28,12 @@ require_option = click.option(
     "requirements",
     multiple=True,
     metavar="CONDITION",
-    help="As in 'lift>0' or 'ndcg@10>=0.8 at 128': exit code 9 unless the interval's lower bound "
-    "does.",
+    help="Such as 'lift>0' or 'ndcg@10>=0.8 at 128'; exits with 9 unless the interval's lower "
+    "bound meets it.",
 )
 
 
 def print_report(run: "Run") -> None:
-    from rich.console import Console
+    from launcher.tables import report_lines, show
 
-    from launcher.tables import show_report
-
-    show_report(Console(highlight=False), run.report(), run.fetch_report())
+    show(report_lines(run.report(), run.fetch_report()))

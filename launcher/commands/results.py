@@ -1,4 +1,4 @@
-"""`embedtune ls`, `report`, `fetch`, `compare`: what runs have found."""
+"""`embedtune ls`, `report`, `fetch`, `compare`: the results of runs."""
 
 from collections.abc import Mapping
 from itertools import starmap
@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import click
 
 from job.core.errors import DataError
-from job.storage.workspace import write_atomically
 from launcher.commands.options import output_option, print_report, require_option
 
 if TYPE_CHECKING:
@@ -18,29 +17,29 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("name", required=False)
 @output_option
-@click.option("--open", "open_it", is_flag=True, help="Open it in the browser as well.")
+@click.option("--open", "open_it", is_flag=True, help="Also open the page in the browser.")
 @require_option
 def report(name: str | None, output: str, requirements: tuple[str, ...], *, open_it: bool) -> None:
-    """Show the report of the run NAME (or s3://…/NAME), or of the latest finished one.
+    """Show the report of the run NAME (or s3://…/NAME), or of the latest finished run.
 
-    From S3 just the report is fetched, into runs/NAME/report.
+    From S3, only the report is fetched, into runs/NAME/report.
     """
     from launcher.lookup import find_result
     from launcher.runs import gate
     from launcher.tables import PAGE
 
-    wanted = list(map(gate.parse, requirements))
+    required = list(map(gate.parse, requirements))
     run = find_result(output, name)
     print_report(run)
     if open_it:
         click.launch(str(run.folder / "report" / PAGE))
-    gate.check(run.report(), wanted)
+    gate.check(run.report(), required)
 
 
 @click.command()
 @click.argument("name")
 @output_option
-@click.option("--model", "with_model", is_flag=True, help="Fetch the model as well.")
+@click.option("--model", "with_model", is_flag=True, help="Also fetch the model.")
 @click.option(
     "--to",
     "folder",
@@ -48,29 +47,27 @@ def report(name: str | None, output: str, requirements: tuple[str, ...], *, open
     help="Folder to fetch into.  [default: runs/NAME]",
 )
 def fetch(name: str, output: str, folder: Path | None, *, with_model: bool) -> None:
-    """Fetch the results of the run NAME (or s3://…/NAME) and verify them against its manifest."""
+    """Fetch the results of the run NAME (or s3://…/NAME), verified against its manifest."""
     from launcher.lookup import find_result
     from launcher.runs.runs import fetch_results
 
     run = find_result(output, name)
     names = fetch_results(run, folder or run.folder, with_model=with_model)
-    click.echo(f"{len(names)} files in {folder or run.folder}, as the manifest says")
+    click.echo(f"{len(names)} files in {folder or run.folder}, verified against the manifest")
 
 
 @click.command()
 @output_option
 def ls(output: str) -> None:
-    """List the runs, the latest first."""
-    from rich.console import Console
-
+    """List the runs, latest first."""
     from launcher.lookup import list_runs
     from launcher.runs.runs import preload
-    from launcher.tables import runs_table
+    from launcher.tables import run_lines, show
 
     runs = list_runs(output)
     if runs:
         preload(runs)
-        Console(highlight=False).print(runs_table(runs))
+        show(run_lines(runs))
     else:
         click.echo(f"No runs in {output} yet. Start one with: embedtune launch", err=True)
 
@@ -83,45 +80,43 @@ def ls(output: str) -> None:
     type=click.Path(path_type=Path, dir_okay=False),
     default="compare.html",
     show_default=True,
-    help="Page to write, plots included.",
+    help="Path of the page with plots.",
 )
-@click.option("--open", "open_it", is_flag=True, help="Open it in the browser as well.")
+@click.option("--open", "open_it", is_flag=True, help="Also open the page in the browser.")
 def compare(names: tuple[str, ...], output: str, page: Path, *, open_it: bool) -> None:
-    """Put runs side by side: those that were tested on the same questions and documents."""
-    from rich.console import Console
-
+    """Compare runs that were tested on the same queries and documents."""
     from job.report.compare import Group
     from launcher.lookup import find_result
     from launcher.runs.runs import by_test_set, preload
-    from launcher.tables import side_by_side
+    from launcher.tables import compare_lines, show
 
     runs = [find_result(output, name) for name in names]
     preload(runs)
     groups = by_test_set(runs)
-    console = Console(highlight=False)
     for group in starmap(Group, groups.items()):
-        console.print(side_by_side(group))
+        show(compare_lines(group))
     if _write_page(page, groups):
         click.echo(f"Page: {page}")
         if open_it:
             click.launch(str(page))
     if len(groups) > 1:
         msg = (
-            f"These runs were tested on {len(groups)} different test sets (see the fingerprints), "
-            "so their scores cannot be compared. Give them the same data, `data.seed` and limit."
+            f"These runs have {len(groups)} different test sets (see the fingerprints), so their "
+            "scores cannot be compared. Use the same data, `data.seed` and `data.limit`."
         )
         raise DataError(msg)
 
 
 def _write_page(page: Path, groups: "Mapping[str, Mapping[str, Report]]") -> bool:
-    """Write compare.html, or say what is missing here: the table is printed in any case."""
+    """Write compare.html; returns False, with a message, if packages for it are missing."""
     from job.report.compare import to_compare_html
+    from job.storage.workspace import write_atomically
 
     try:
         html = to_compare_html(groups)
     except ModuleNotFoundError as error:
-        why = f"the package `{error.name}` is missing here: `pip install 'embedtune[report]'`"
-        click.echo(f"`{page}` was not written: {why}.", err=True)
+        reason = f"the package `{error.name}` is missing; run `pip install 'embedtune[report]'`"
+        click.echo(f"`{page}` was not written: {reason}.", err=True)
         return False
     write_atomically(page, html)
     return True

@@ -1,4 +1,4 @@
-"""What a launch will do, before anything is done: options, names, settings, staged inputs.
+"""Plans a launch without side effects: options, names, settings; also stages inputs.
 
-Imports nothing else of the launcher.
+May import no other wing of the launcher.
 """

@@ -1,4 +1,4 @@
-"""What a check has found: whether something that a launch needs is there, and what to do if not."""
+"""Results of checks: whether a requirement of a launch is met, and how to fix it if not."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ State = Literal["ok", "missing", "unknown", "doubtful", "skipped"]
 
 @dataclass(frozen=True)
 class CheckResult:
-    """Something that a launch needs; `fix` is what to do about it, with commands in backticks."""
+    """The result for one requirement; `fix` says how to meet it, with commands in backticks."""
 
     name: str
     state: State
@@ -20,19 +20,19 @@ class CheckResult:
 
 
 class Missing(Exception):
-    """Something is not there that a launch needs."""
+    """A requirement of a launch is not met."""
 
     def __init__(self, found: str, fix: str) -> None:
-        super().__init__(f"{found[:1].upper()}{found[1:]}; to mend it: {fix}.")
+        super().__init__(f"{found[:1].upper()}{found[1:]}; to fix it: {fix}.")
         self.found, self.fix = found, fix
 
 
 class NotNeeded(Exception):
-    """Something is not there that a launch can do without."""
+    """Something optional is missing."""
 
 
 def run_check(name: str, check: Callable[[], str]) -> CheckResult:
-    """Run a check, which returns what it found; what it could not find out is unknown."""
+    """Run a check, which returns what it found; a `BackendError` makes the result `unknown`."""
     try:
         return CheckResult(name, "ok", check())
     except Missing as missing:
@@ -44,7 +44,7 @@ def run_check(name: str, check: Callable[[], str]) -> CheckResult:
 
 
 def message_of(error: BackendError) -> str:
-    """Return an error's line as a finding has it: without a full stop."""
+    """Return an error's message without its full stop."""
     return str(error).rstrip(".")
 
 

@@ -1,4 +1,4 @@
-"""From a spec and machine options to a plan: everything decided, nothing done yet."""
+"""Plan: a spec and machine options, from which all paths and inputs of a launch follow."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ BUILTIN = "builtin:"
 
 
 def local_folder(output: str) -> Path:
-    """Return the folder on this machine that holds an output's workspaces and fetched reports."""
+    """Return the local folder with an output's workspaces and fetched reports."""
     return Path(DEFAULT_OUTPUT if output.startswith(S3) else output)
 
 
@@ -26,12 +26,12 @@ class Plan:
 
     @property
     def folder(self) -> Path:
-        """The run's own folder on this machine."""
+        """The run's folder on this machine."""
         return local_folder(self.spec.output.uri) / self.name
 
     @property
     def destination(self) -> Store:
-        """Where its results go: the same folder, or a prefix in S3."""
+        """The store for results: the same folder, or a prefix in S3."""
         return open_store(self.spec.output.uri, self.spec.output.kms_key).join(self.name)
 
     @property
@@ -40,20 +40,20 @@ class Plan:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What the job is told beside its spec."""
+        """The job's environment variables."""
         machine = self.machine
-        # Both, since a caller's own EMBEDTUNE_RUN would beat the name that the launcher looks for.
-        named = {"TRAINING_JOB_NAME": self.name, "EMBEDTUNE_RUN": self.name}
-        told = {**named, "EMBEDTUNE_DEVICE": machine.device}
+        # Both names, since an EMBEDTUNE_RUN of the caller would override TRAINING_JOB_NAME.
+        names = {"TRAINING_JOB_NAME": self.name, "EMBEDTUNE_RUN": self.name}
+        variables = {**names, "EMBEDTUNE_DEVICE": machine.device}
         if machine.price_per_hour is not None:
-            told["EMBEDTUNE_PRICE_PER_HOUR"] = str(machine.price_per_hour)
-        return told
+            variables["EMBEDTUNE_PRICE_PER_HOUR"] = str(machine.price_per_hour)
+        return variables
 
     @property
     def sources(self) -> dict[str, str]:
-        """All that the job reads, by channel."""
+        """All inputs of the job, by channel."""
         data = self.spec.data
-        named = {
+        sources = {
             "data": data.source,
             "validation": data.validation,
             "test": data.test,
@@ -61,12 +61,12 @@ class Plan:
             "out_of_domain": self.spec.evaluation.out_of_domain,
             "model": self.spec.model.base,
         }
-        return {name: source for name, source in named.items() if source}
+        return {name: source for name, source in sources.items() if source}
 
     @property
     def inputs(self) -> dict[str, Path]:
-        """Local files and folders that become channels, by channel."""
-        return {n: Path(path) for n, path in self.sources.items() if _is_here(n, path)}
+        """The inputs that are local files or folders, by channel."""
+        return {n: Path(path) for n, path in self.sources.items() if _is_local(n, path)}
 
     @property
     def uses_s3(self) -> bool:
@@ -75,15 +75,15 @@ class Plan:
     @property
     def uses_hub(self) -> bool:
         """Whether the job reads from the Hub or writes to it."""
-        elsewhere = {n: uri for n, uri in self.sources.items() if n not in self.inputs}
-        on_hub = (uri for uri in elsewhere.values() if not uri.startswith((S3, BUILTIN)))
+        remote = [uri for name, uri in self.sources.items() if name not in self.inputs]
+        on_hub = (uri for uri in remote if not uri.startswith((S3, BUILTIN)))
         return self.spec.output.hub is not None or any(on_hub)
 
 
-def _is_here(channel: str, source: str) -> bool:
+def _is_local(channel: str, source: str) -> bool:
     try:
         return Path(source).exists()
     except OSError as error:
-        # A folder that may not be entered tells of nothing in it.
-        msg = f"`{source}` cannot be read: {error.strerror}. Make it readable, or name another."
+        # Without access to its folder, a path's existence is unknown.
+        msg = f"`{source}` cannot be read: {error.strerror}. Make it readable, or use another path."
         raise (ModelError if channel == "model" else DataError)(msg) from None

@@ -1,4 +1,4 @@
-"""Names of runs: readable, sortable by time, legal wherever a job can run."""
+"""Names of runs: readable, sortable by time, and valid at every backend."""
 
 import re
 import secrets
@@ -6,13 +6,13 @@ from datetime import UTC, datetime
 
 from job.core.errors import SpecError
 
-# SageMaker's rule for training jobs; a suffix for taken-up runs (`-12`) must fit as well.
+# SageMaker's rule for training jobs, with room for the suffix of a resumed run (`-12`).
 PATTERN = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9])*")
 MAX_CHARACTERS = 60
 
 
 def new_name(base_model: str) -> str:
-    """Make a name from the model, the time and chance: `bge-base-en-v1-5-20261123-101500-3fa2`."""
+    """Combine model, time and random digits: `bge-base-en-v1-5-20261123-101500-3fa2`."""
     last = re.split("[/:]", base_model.rstrip("/"))[-1]
     stem = re.sub(r"[^a-z0-9]+", "-", last.lower()).strip("-")
     now = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
@@ -21,7 +21,7 @@ def new_name(base_model: str) -> str:
 
 def check_name(name: str) -> str:
     if len(name) > MAX_CHARACTERS or not PATTERN.fullmatch(name):
-        legal = f"letters, digits and inner hyphens, at most {MAX_CHARACTERS} characters"
-        msg = f"`--name {name}` is not legal: {legal}."
+        rule = f"letters, digits and inner hyphens, at most {MAX_CHARACTERS} characters"
+        msg = f"`--name {name}` is invalid; expected {rule}."
         raise SpecError(msg)
     return name

@@ -1,4 +1,4 @@
-"""The user's own defaults: `EMBEDTUNE_OUTPUT`, or `output` in the settings file."""
+"""The user's default output: `EMBEDTUNE_OUTPUT`, or `output` in the settings file."""
 
 import os
 import tomllib
@@ -15,7 +15,7 @@ def settings_file() -> Path:
 
 
 def default_output() -> str:
-    """Return where runs go, and are looked for, when nothing says otherwise."""
+    """Return the output where commands write and find runs without `--output`."""
     if given := os.environ.get("EMBEDTUNE_OUTPUT"):
         return given
     path = settings_file()
@@ -26,7 +26,7 @@ def default_output() -> str:
         raise SpecError(msg) from None
     output = settings.get("output", DEFAULT_OUTPUT)
     if unknown := ", ".join(f"`{key}`" for key in settings.keys() - {"output"}):
-        msg = f'`{path}` has {unknown}; it knows only `output`, as in `output = "s3://…"`.'
+        msg = f'`{path}` has {unknown}; the only setting is `output`, as in `output = "s3://…"`.'
         raise SpecError(msg)
     if not isinstance(output, str) or not output:
         msg = f"`{path}`: `output` is {output!r}; expected a folder or `s3://bucket/prefix`."

@@ -1,4 +1,4 @@
-"""Local inputs become channels of a workspace."""
+"""Copies local inputs to the channels of a workspace, or to S3."""
 
 import shutil
 from collections.abc import Iterator
@@ -13,17 +13,17 @@ GIGA = 1e9
 
 
 def stage(workspace: Workspace, spec: JobSpec, inputs: dict[str, Path]) -> None:
-    """Fill the channels and the job's spec."""
+    """Copy the inputs to their channels, and write the job's spec."""
     for name, source in inputs.items():
         fill_channel(source, workspace.channel_folder(name))
     workspace.job_spec.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(workspace.job_spec, spec.to_json())
-    # An earlier start may have had several hosts.
+    # It may be left over from a launch with several hosts.
     workspace.resource_config.unlink(missing_ok=True)
 
 
 def fill_channel(source: Path, folder: Path) -> None:
-    """Put a file, or what a folder holds, into a channel, replacing what was there."""
+    """Replace a channel's contents by a file, or by the contents of a folder."""
     try:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
@@ -33,8 +33,10 @@ def fill_channel(source: Path, folder: Path) -> None:
             shutil.copytree(
                 source,
                 folder,
-                # `--data .` beside `runs/`: a channel cannot hold itself.
-                ignore=lambda parent, names: {n for n in names if _holds(Path(parent, n), folder)},
+                # With `--data .`, the folder contains `runs/`: do not copy the channel into itself.
+                ignore=lambda parent, names: {
+                    n for n in names if _contains(Path(parent, n), folder)
+                },
                 copy_function=link_or_copy,
                 dirs_exist_ok=True,
             )
@@ -43,25 +45,26 @@ def fill_channel(source: Path, folder: Path) -> None:
         raise explain_os_error(msg, error) from None
 
 
-def _holds(path: Path, folder: Path) -> bool:
+def _contains(path: Path, folder: Path) -> bool:
     return folder.resolve().is_relative_to(path.resolve())
 
 
-def upload(place: S3Store, source: str, model: ModelSpec, run: Path) -> None:
-    """Bring a local file or folder to a channel in S3, or the Hub's model if it is that.
+def upload(store: S3Store, source: str, model: ModelSpec, run: Path) -> None:
+    """Upload a local file or folder, or else the base model from the Hub, to a channel in S3.
 
-    What else was there goes. A folder may hold that of the `run`, which is left out.
+    Other objects in the channel are deleted. The folder of the `run` is not uploaded, if the
+    source contains it.
     """
     path = Path(source) if Path(source).exists() else _from_hub(model)
     files = {path.name: path} if path.is_file() else dict(_files_below(path, run))
-    place.put(files)
-    with explained(place.uri, "written"):
-        for stale in {entry.name for entry in place.files()} - files.keys():
-            s3_client().delete_object(Bucket=place.bucket, Key=f"{place.key}/{stale}")
+    store.put(files)
+    with explained(store.uri, "written"):
+        for stale in {entry.name for entry in store.files()} - files.keys():
+            s3_client().delete_object(Bucket=store.bucket, Key=f"{store.key}/{stale}")
 
 
 def _files_below(path: Path, run: Path) -> Iterator[tuple[str, Path]]:
-    parts = (part for part in sorted(path.iterdir()) if not _holds(part, run))
+    parts = (part for part in sorted(path.iterdir()) if not _contains(part, run))
     for part in parts:
         for each in sorted(part.rglob("*")) if part.is_dir() else (part,):
             if each.is_file():
@@ -69,7 +72,7 @@ def _files_below(path: Path, run: Path) -> Iterator[tuple[str, Path]]:
 
 
 def _from_hub(model: ModelSpec) -> Path:
-    """Fetch a model into the Hub's cache here, for a job that cannot reach the Hub."""
+    """Download a model to the local Hub cache, for a job without access to the Hub."""
     from job.storage.hub import download_model, resolve
 
     commit = resolve(model.base, "model", model.revision)

@@ -1,4 +1,4 @@
-"""Runs and what they leave: lists, records, live log lines, the gate.
+"""Runs: their lists, records and results, live log lines, and the gate.
 
 May import `plan`, `aws` and `containers`.
 """

@@ -1,7 +1,6 @@
-"""Results that a pipeline requires: `lift>0`, `ndcg@10>=0.8 at 128 as int8`.
+"""Conditions that a result must meet: `lift>0`, `ndcg@10>=0.8 at 128 as int8`.
 
-What has to reach the value is the lower bound of the 95 % interval, not the mean: a gate that luck
-opens is none.
+The interval's lower bound must reach the threshold, so chance rarely passes.
 """
 
 import operator
@@ -21,7 +20,7 @@ SIGNS = {">": operator.gt, ">=": operator.ge}
 
 @dataclass(frozen=True)
 class Requirement:
-    """`dimension` None is the report's main one."""
+    """One condition; without a dimension, it applies to the main dimension."""
 
     text: str
     subject: str
@@ -38,37 +37,38 @@ def parse(text: str) -> Requirement:
         raise SpecError(msg)
     precision = found["precision"] or "float32"
     if found["subject"] == "lift" and precision != "float32":
-        msg = f"`--require {text}`: the lift is measured with float32 vectors alone."
+        msg = f"`--require {text}`: lifts are measured for float32 vectors only."
         raise SpecError(msg)
     value = float(found["value"])
     return Requirement(text, found["subject"], found["sign"], value, found["dimension"], precision)
 
 
 def check(report: Report, requirements: Iterable[Requirement]) -> None:
-    """Raise `GateNotMet` with every requirement that the report does not meet."""
+    """Raise `GateNotMet`, naming all requirements that the report does not meet."""
     unmet = [line for each in requirements if (line := _shortfall(report, each))]
     if unmet:
         raise GateNotMet(" ".join(unmet))
 
 
-def _shortfall(report: Report, wanted: Requirement) -> str | None:
+def _shortfall(report: Report, required: Requirement) -> str | None:
+    """Return why the report does not meet a requirement, or None if it does."""
     comparison = report.comparison.items()
     measured = {
         (d, precision): found for d, each in comparison for precision, found in each.items()
     }
-    dimension = wanted.dimension or report.main
-    found = measured.get((dimension, wanted.precision))
+    dimension = required.dimension or report.main
+    found = measured.get((dimension, required.precision))
     if found is None:
         known = ", ".join(f"{d} as {precision}" for d, precision in measured)
-        asked = f"{dimension} as {wanted.precision}"
-        msg = f"`--require {wanted.text}`: {asked} was not measured, but {known}."
+        missing = f"{dimension} as {required.precision}"
+        msg = f"`--require {required.text}`: {missing} was not measured. Measured: {known}."
         raise SpecError(msg)
     low, high = found.score_ci
-    if wanted.subject == "lift" and isinstance(found, Compared):
+    if required.subject == "lift" and isinstance(found, Compared):
         low, high = found.ci
-    if SIGNS[wanted.sign](low, wanted.value):
+    if SIGNS[required.sign](low, required.value):
         return None
     return (
-        f"Required: `{wanted.text}`; the interval at {dimension} dimensions is "
-        f"[{low:.3f}, {high:.3f}], and its lower bound decides."
+        f"Required: `{required.text}`, but the interval at {dimension} dimensions is "
+        f"[{low:.3f}, {high:.3f}]; its lower bound must meet the condition."
     )

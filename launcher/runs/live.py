@@ -1,4 +1,4 @@
-"""A job's lines as they come: on a terminal with a bar for its steps, in a pipe alone."""
+"""Prints a job's log lines as they arrive; a terminal also shows a progress bar."""
 
 from typing import Self, TextIO
 
@@ -29,13 +29,13 @@ class Live:
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
-    def say(self, line: str) -> None:
-        """Print a line; one that tells a step moves the bar."""
+    def print_line(self, line: str) -> None:
+        """Print a line; a line with a training step updates the bar."""
         if not self._console.is_terminal:
             click.echo(line, file=self._to)
             return
         self._console.print(escape_to_one_line(line), markup=False, emoji=False, soft_wrap=True)
-        found = parse_line(line)
-        if found and found.what == "train" and {"step", "steps"} <= found.facts.keys():
-            done, total = float(found.facts["step"]), float(found.facts["steps"])
+        parsed = parse_line(line)
+        if parsed and parsed.what == "train" and {"step", "steps"} <= parsed.facts.keys():
+            done, total = float(parsed.facts["step"]), float(parsed.facts["steps"])
             self._bar.update(self._task, completed=done, total=total, visible=done < total)

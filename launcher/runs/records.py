@@ -1,4 +1,4 @@
-"""What a launch notes for later commands: launch.json when it begins, receipt.json at the end."""
+"""Records of a launch for later commands: launch.json at the start, receipt.json at the end."""
 
 import json
 from datetime import UTC, datetime
@@ -11,8 +11,8 @@ from job.storage.workspace import write_atomically
 from launcher.runs.runs import LAUNCH, RECEIPT, Run
 
 
-def note_launch(run: Run, request: dict[str, Any], **facts: object) -> None:
-    """Note where the run's job is; the receipt of an earlier try no longer tells its state."""
+def record_launch(run: Run, request: dict[str, Any], **facts: object) -> None:
+    """Write launch.json, and delete the receipt of an earlier attempt."""
     (run.folder / RECEIPT).unlink(missing_ok=True)
     launch = {"backend": request["backend"], "started": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"}
     document = {**launch, **facts, "request": request}
@@ -20,7 +20,7 @@ def note_launch(run: Run, request: dict[str, Any], **facts: object) -> None:
 
 
 def write_receipt(run: Run, code: int, seconds: float, **facts: object) -> dict[str, Any]:
-    """Keep, and return, what only the backend knows afterwards; it is no part of the manifest."""
+    """Write and return the backend's facts about the ended job; they are not in the manifest."""
     price = (run.launch or {}).get("price_per_hour")
     receipt = {
         "backend": (run.launch or {}).get("backend"),
@@ -33,8 +33,8 @@ def write_receipt(run: Run, code: int, seconds: float, **facts: object) -> dict[
     write_atomically(run.folder / RECEIPT, text)
     if code == 0 and run.is_remote:
         try:
-            run.place.write(RECEIPT, text)
+            run.store.write(RECEIPT, text)
         except StorageError as error:
-            # The run is complete without it.
-            click.echo(f"The receipt stays in `{run.folder}`: {error}", err=True)
+            # The run is complete without the receipt.
+            click.echo(f"The receipt is in `{run.folder}` only: {error}", err=True)
     return receipt

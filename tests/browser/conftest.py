@@ -1,4 +1,4 @@
-"""The browser, and the pages that it shows: of reports as good and as bad as they can be."""
+"""The browser, and pages of good, bad and hostile reports."""
 
 import os
 from pathlib import Path
@@ -36,13 +36,13 @@ def browser():
 
 @pytest.fixture(scope="session")
 def axe():
-    """Source of axe-core."""
+    """The source code of axe-core."""
     return Path(os.environ["EMBEDTUNE_AXE"]).read_text("utf-8")
 
 
 @pytest.fixture(scope="session")
 def write_page(tmp_path_factory):
-    """Write one of the pages, once."""
+    """Write a page once; returns its path."""
     folder = tmp_path_factory.mktemp("pages")
 
     def write(name):

@@ -1,11 +1,11 @@
-// What is wrong with the page that is shown; each list is empty where nothing is.
+// Returns the faults of the current page; each list is empty if there are none.
 (width => {
   const all = (selector, where = document.body) => [...where.querySelectorAll(selector)];
   const shown = element => element.checkVisibility();
   const begin = element => element.outerHTML.slice(0, 140);
   const isNamed = element => Boolean(
     element.ariaLabel || element.ariaLabelledByElements?.length || element.querySelector('title'));
-  // What is folded up is part of the page as well.
+  // Check closed details too.
   all('details').forEach(details => { details.open = true; });
 
   const mayScroll = element => ['auto', 'scroll'].includes(getComputedStyle(element).overflowX);
@@ -20,13 +20,13 @@
     .filter(element => element.getAttribute('tabindex') !== '0' || !isNamed(element));
 
   const figures = all('figure');
-  const untold = [
+  const undescribed = [
     ...figures.filter(figure => !all('svg', figure).length || !all('tbody td', figure).length),
     ...all('svg').filter(svg => svg.role !== 'img' || !isNamed(svg)),
     ...all('svg:not(figure svg), img, canvas, video'),
   ];
 
-  // axe sees the colours of HTML only, not those of drawings.
+  // axe checks the colors of HTML only, not of SVG.
   const luminance = colour => colour.match(/[\d.]+/g).slice(0, 3)
     .map(part => part / 255)
     .map(part => part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4)
@@ -42,10 +42,10 @@
   ];
 
   return {
-    'page scrolls sideways': document.documentElement.scrollWidth > width,
+    'page scrolls horizontally': document.documentElement.scrollWidth > width,
     'too wide': tooWide.map(begin),
-    'scrolls out of reach': unreachable.map(begin),
-    'drawn but not told': untold.map(begin),
-    'too pale': pale.map(begin),
+    'not scrollable by keyboard': unreachable.map(begin),
+    'plot without text alternative': undescribed.map(begin),
+    'low contrast': pale.map(begin),
   };
 })

@@ -1,4 +1,4 @@
-"""An account on loopback in which SageMaker runs jobs, and the command line that asks for them."""
+"""A fake AWS account on loopback whose SageMaker runs jobs, and commands to launch them."""
 
 import subprocess
 import sys
@@ -13,7 +13,7 @@ from sagemaker_server import ACCOUNT, REGION, SageMaker
 from sagemaker_transfer import LOG_GROUP
 
 COMMAND = [sys.executable, "-P", "-m", "launcher.cli"]
-# The image's entrypoint: the job, or the program that `--env PROGRAM=…` brings instead of it.
+# The image's entrypoint: runs the job, or the program in `--env PROGRAM=…` instead.
 ENTRYPOINT = (
     "import os, runpy; program = os.environ.get('PROGRAM'); "
     "exec(program) if program else runpy.run_module('job', run_name='__main__', alter_sys=True)"
@@ -22,7 +22,7 @@ ENTRYPOINT = (
 
 @dataclass
 class Done:
-    """What a command said, and how it ended."""
+    """Output and exit code of a command."""
 
     code: int
     out: str
@@ -35,17 +35,17 @@ class Done:
 
 @dataclass
 class Account:
-    """A bucket `box`, a role and an image without a stack, and whatever tests make beside them."""
+    """A bucket `box`, a role and an image, without a stack; tests may add resources."""
 
     server: SageMaker
     environment: dict[str, str]
-    # Options of a launch: where it finds what it needs, and the tiny job.
+    # Options of a launch: the AWS resources, and those of the tiny job.
     places: tuple[str, ...]
     tiny: tuple[str, ...]
     started: list[subprocess.Popen] = field(default_factory=list)
 
     def start(self, folder: Path, *arguments, **environment) -> subprocess.Popen:
-        """Start a command in a folder; a variable that is None is taken away from it."""
+        """Start a command in a folder; a variable with value None is removed."""
         given = self.environment | environment
         process = subprocess.Popen(
             [*COMMAND, *map(str, arguments)],
@@ -63,7 +63,7 @@ class Account:
         return self.finish(self.start(folder, *arguments, **environment))
 
     def start_launch(self, folder: Path, name: str, *arguments, **environment) -> subprocess.Popen:
-        """Launch the tiny job, or with `--env PROGRAM=…` what stands in for it."""
+        """Launch the tiny job, or a program instead with `--env PROGRAM=…`."""
         given = ("--backend", "sagemaker", "--name", name, *self.tiny, *self.places)
         return self.start(folder, "launch", *given, *arguments, **environment)
 
@@ -71,14 +71,14 @@ class Account:
         return self.finish(self.start_launch(folder, name, *arguments, **environment))
 
     def lines(self, name: str) -> list[str]:
-        """Return what a job has said, as CloudWatch has it."""
+        """Return a job's log lines from CloudWatch."""
         groups = get_backend("logs")[ACCOUNT][REGION].groups
         streams = dict(groups[LOG_GROUP].streams) if LOG_GROUP in groups else {}
         own = [streams[stream] for stream in sorted(streams) if stream.startswith(f"{name}/")]
         return [event.message for stream in own for event in stream.events]
 
     def wait_for(self, name: str, text: str) -> None:
-        """Wait until a job has said something."""
+        """Wait until a job has logged a text."""
         wait_until(lambda: any(text in line for line in self.lines(name)))
 
     @staticmethod
@@ -89,7 +89,7 @@ class Account:
 
 @pytest.fixture(scope="module")
 def account(tmp_path_factory, tiny_encoder, pairs_file, tiny_settings):
-    """An account for the tests of one file; nothing of the developer's own leads elsewhere."""
+    """An account for the tests of one file, isolated from the developer's own settings."""
     home = tmp_path_factory.mktemp("home")
     entrypoint = [sys.executable, "-P", "-c", ENTRYPOINT]
     with mended_stacks(), SageMaker(entrypoint, log_delay_seconds=2.5) as server:

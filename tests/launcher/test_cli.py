@@ -1,4 +1,4 @@
-"""The command line as a shell sees it: exit codes, whole outputs, and what is left on disk."""
+"""The command line from the shell: exit codes, whole outputs, and files on disk."""
 
 import itertools
 import json
@@ -21,9 +21,9 @@ from launcher.plan.settings import settings_file
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """The current folder: empty but for a file of pairs, which nothing here reads."""
+    """The current folder, with only a file of pairs, which no test here reads."""
     monkeypatch.chdir(tmp_path)
-    # What whoever runs the tests has set for themselves; these folders do not exist.
+    # Hide the developer's own settings; these folders do not exist.
     monkeypatch.delenv("EMBEDTUNE_OUTPUT", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "home" / ".config"))
@@ -39,7 +39,7 @@ def run(*arguments):
 
 
 def dry_run(*arguments):
-    """Run a launch that must only print; returns its one document."""
+    """Run `launch --dry-run`, which must only print; returns its JSON document."""
     before = sorted(Path().rglob("*"))
     code, out, err = run("launch", *arguments, "--dry-run")
     assert (code, err) == (0, "")
@@ -50,16 +50,16 @@ def dry_run(*arguments):
 # Help and version.
 
 
-def test_the_installed_command_tells_its_version():
-    """`embedtune` is on the path after `pip install`, and says which version it is."""
+def test_the_installed_command_prints_its_version():
+    """`embedtune` is on the path after `pip install`."""
     script = Path(sys.executable).with_name("embedtune")
     done = subprocess.run([script, "--version"], check=True, capture_output=True, text=True)
     assert done.stdout == f"embedtune, version {metadata.version('embedtune')}\n"
 
 
 @pytest.mark.parametrize("command", [[], *([name] for name in main.commands)])
-def test_every_command_explains_itself(command):
-    """`--help` and `-h` say the same, on stdout, and every option has its sentence."""
+def test_every_command_has_help(command):
+    """`--help` and `-h` print the same to stdout, and every option has a help text."""
     code, out, err = run(*command, "--help")
     assert (code, err) == (0, "")
     assert run(*command, "-h") == (0, out, "")
@@ -77,12 +77,12 @@ def test_every_command_explains_itself(command):
         (["launch", "--backend", "moon"], "'moon' is not "),
         (["launch", "--price-per-hour", "-1"], "-1.0 is not in the range x>=0."),
         (["launch", "--hosts", "0"], "0 is not in the range x>=1."),
-        (["launch", "--max-runtime", "soon"], "'soon' is no time; expected 90m, 4h or 1d."),
+        (["launch", "--max-runtime", "soon"], "'soon' is not a duration; expected 90m, 4h or 1d."),
         (["check"], "Missing argument 'DATA'."),
     ],
 )
 def test_wrong_usage_is_exit_code_2(folder, arguments, reason):
-    """Click's own code, its usage line, and what was wrong."""
+    """With Click's usage line and the reason."""
     code, out, err = run(*arguments)
     assert (code, out) == (2, "")
     assert err.startswith("Usage: ")
@@ -92,19 +92,19 @@ def test_wrong_usage_is_exit_code_2(folder, arguments, reason):
 # init and schema.
 
 
-def test_init_writes_the_job_file_once_and_says_what_comes_next(folder):
-    """The file is the one in the package, comments included; one that exists is left as it is."""
+def test_init_writes_the_job_file_and_prints_the_next_command(folder):
+    """The packaged file, with comments; an existing file is not overwritten."""
     assert run("init") == (0, "Wrote job.yaml. Next: embedtune launch job.yaml\n", "")
     packaged = resources.files("launcher").joinpath("job.yaml").read_text("utf-8")
     assert (folder / "job.yaml").read_text("utf-8") == packaged
     (folder / "job.yaml").write_text("mine", "utf-8")
     code, out, err = run("init")
-    assert (code, out, "`job.yaml` exists already" in err) == (7, "", True)
+    assert (code, out, "`job.yaml` already exists" in err) == (7, "", True)
     assert (folder / "job.yaml").read_text("utf-8") == "mine"
 
 
-def test_the_printed_schema_accepts_the_init_file_and_no_unknown_field(folder):
-    """An editor can check job files with it: it is JSON Schema, and as strict as the job."""
+def test_the_schema_accepts_the_init_file_and_no_unknown_field(folder):
+    """It is valid JSON Schema, and as strict as the job, so editors can check job files."""
     jsonschema = pytest.importorskip("jsonschema", reason="comes with moto")
     code, out, err = run("schema")
     schema = json.loads(out)
@@ -123,13 +123,13 @@ def test_the_printed_schema_accepts_the_init_file_and_no_unknown_field(folder):
     assert len(list(validator.iter_errors(document))) == 1
 
 
-# What would be launched.
+# Dry runs.
 
 
 def test_a_dry_run_prints_one_document_and_touches_nothing(folder):
-    """Exactly `{"spec": …, "request": …}`; where a job runs is no part of what it does."""
-    what = ["--data", "pairs.jsonl", "--model", "./encoder", "--set", "training.epochs=2"]
-    where = ["--name", "n", "--output", "out", "--device", "cpu", "--price-per-hour", "1.212"]
+    """Exactly `{"spec": …, "request": …}`; machine options are not part of the spec."""
+    job = ["--data", "pairs.jsonl", "--model", "./encoder", "--set", "training.epochs=2"]
+    machine = ["--name", "n", "--output", "out", "--device", "cpu", "--price-per-hour", "1.212"]
     sections = {
         "data": {"source": "pairs.jsonl"},
         "model": {"base": "./encoder"},
@@ -137,7 +137,7 @@ def test_a_dry_run_prints_one_document_and_touches_nothing(folder):
         "output": {"uri": "out"},
     }
     spec = build_spec(sections).model_dump(mode="json")
-    assert dry_run(*what, *where) == {
+    assert dry_run(*job, *machine) == {
         "spec": spec,
         "request": {
             "backend": "process",
@@ -151,11 +151,11 @@ def test_a_dry_run_prints_one_document_and_touches_nothing(folder):
             "inputs": {"data": "pairs.jsonl"},
         },
     }
-    assert dry_run(*what, "--output", "out")["spec"] == spec
+    assert dry_run(*job, "--output", "out")["spec"] == spec
 
 
 def test_every_local_input_becomes_a_channel(folder):
-    """Files and folders that exist here are brought along; what is elsewhere the job reads."""
+    """Existing local files and folders are staged; the job reads remote inputs itself."""
     for name in ("valid.csv", "corpus.jsonl"):
         (folder / name).touch()
     (folder / "held-out").mkdir()
@@ -173,25 +173,28 @@ def test_every_local_input_becomes_a_channel(folder):
     assert request["inputs"] == inputs | {"corpus": "corpus.jsonl", "model": "encoder"}
 
 
-def test_what_lies_in_s3_or_on_the_hub_is_fetched_by_the_job(folder):
-    """No channel is made of it, and the workspace is here wherever the results go."""
+def test_inputs_in_s3_and_on_the_hub_are_fetched_by_the_job(folder):
+    """They are no channels; the workspace is local even if results go to S3."""
     data = ["--data", "s3://bucket/pairs.jsonl", "--set", "data.test=hf://datasets/a/b@main:test"]
     request = dry_run(*data, "--name", "n", "--output", "s3://bucket/runs")["request"]
     assert (request["inputs"], request["argv"][-1]) == ({}, "runs/n/.work")
 
 
-def test_what_a_backend_does_not_take_is_refused(folder):
-    """An option that would be ignored is a mistake: usage, exit code 2."""
+def test_an_option_of_another_backend_is_refused(folder):
+    """An option that would be ignored is a usage error, exit code 2."""
     options = ["--data", "pairs.jsonl", "--memory", "4g", "--gpus", "all", "--image", "mine"]
     code, _, err = run("launch", *options)
-    assert (code, "`--backend process` takes no --gpus, --image, --memory." in err) == (2, True)
+    assert (code, "`--backend process` does not accept --gpus, --image, --memory." in err) == (
+        2,
+        True,
+    )
     code, _, err = run("launch", *options, "--backend", "sagemaker")
-    assert (code, "`--backend sagemaker` takes no --gpus, --memory." in err) == (2, True)
+    assert (code, "`--backend sagemaker` does not accept --gpus, --memory." in err) == (2, True)
     code, _, err = run("launch", "--data", "pairs.jsonl", "--detach")
-    assert (code, "`--detach` is not for `--backend process`" in err) == (13, True)
+    assert (code, "`--detach` does not work with `--backend process`" in err) == (13, True)
 
 
-# Where results go when nothing is said: the nearer to the command line, the stronger.
+# Sources of the output, in ascending priority.
 OUTPUTS = {
     "settings file": 'output = "of settings"\n',
     "environment": "of environment",
@@ -202,29 +205,29 @@ OUTPUTS = {
 
 
 @pytest.mark.parametrize("strongest", range(len(OUTPUTS) + 1))
-def test_the_nearest_output_counts(folder, monkeypatch, strongest):
+def test_the_output_has_five_sources_in_order(folder, monkeypatch, strongest):
     """`--output`, `--set`, the job file, the environment, the user's settings, then `runs`."""
-    said = dict(list(OUTPUTS.items())[:strongest])
-    if text := said.pop("settings file", None):
+    given = dict(list(OUTPUTS.items())[:strongest])
+    if text := given.pop("settings file", None):
         path = settings_file()
         path.parent.mkdir(parents=True)
         path.write_text(text, "utf-8")
-    if uri := said.pop("environment", None):
+    if uri := given.pop("environment", None):
         monkeypatch.setenv("EMBEDTUNE_OUTPUT", uri)
     job = {"data": {"source": "pairs.jsonl"}}
-    if uri := said.pop("job file", None):
+    if uri := given.pop("job file", None):
         job["output"] = {"uri": uri}
     (folder / "job.yaml").write_text(yaml.safe_dump(job), "utf-8")
-    options = [f"output.uri={text}" if name == "--set" else text for name, text in said.items()]
+    options = [f"output.uri={text}" if name == "--set" else text for name, text in given.items()]
 
-    document = dry_run("job.yaml", *itertools.chain(*zip(said, options, strict=True)))
+    document = dry_run("job.yaml", *itertools.chain(*zip(given, options, strict=True)))
 
     expected = ["runs", *(f"of {n}" for n in ("settings", "environment", "job file", "set"))]
     assert document["spec"]["output"]["uri"] == [*expected, "of option"][strongest]
 
 
-def test_an_output_section_without_a_place_has_the_default_one(folder, monkeypatch):
-    """Who names a Hub repository in it has not said where the results go."""
+def test_an_output_section_without_uri_gets_the_default(folder, monkeypatch):
+    """For example a section with a Hub repository only."""
     monkeypatch.setenv("EMBEDTUNE_OUTPUT", "s3://bucket/runs")
     (folder / "job.yaml").write_text(
         "data: {source: pairs.jsonl}\noutput: {hub: owner/name}\n", "utf-8"
@@ -236,8 +239,8 @@ def test_an_output_section_without_a_place_has_the_default_one(folder, monkeypat
 
 
 @pytest.mark.parametrize("name", ["Größe 😀.jsonl", "a: b.jsonl", "no", "2024-01-01", " x ", "'q'"])
-def test_a_path_arrives_as_it_was_typed(folder, name):
-    """Whatever a file is called, it is found and becomes the channel."""
+def test_any_path_is_passed_on_unchanged(folder, name):
+    """A file with any name is found and becomes the channel."""
     (folder / name).touch()
     document = dry_run("--data", name, "--model", name, "--output", name, "--name", "n")
     spec = document["spec"]
@@ -245,8 +248,8 @@ def test_a_path_arrives_as_it_was_typed(folder, name):
     assert document["request"]["inputs"] == {"data": name, "model": name}
 
 
-def test_options_win_over_set_and_set_wins_over_the_job_file(folder):
-    """The nearer to the command line, the stronger; the rest stays, and wins over a preset."""
+def test_options_override_set_which_overrides_the_job_file(folder):
+    """Other fields of the job file are kept, and override the preset."""
     (folder / "job.yaml").write_text(
         "preset: best\n"
         "data: {source: file, seed: 1}\n"
@@ -266,7 +269,7 @@ def test_options_win_over_set_and_set_wins_over_the_job_file(folder):
 
 
 def test_the_presets_on_the_command_line_are_those_of_the_spec():
-    """The launcher lists them without loading the spec; none may be missing or made up."""
+    """The launcher lists them without importing the spec."""
     option = next(option for option in main.commands["launch"].params if option.name == "preset")
     assert list(option.type.choices) == list(PRESETS)
 
@@ -279,16 +282,16 @@ def test_a_job_file_may_be_json(folder):
 
 
 def test_a_run_without_a_name_is_named_after_its_model(folder):
-    """The folder says what was tuned and when."""
+    """The folder's name contains the model and the time."""
     document = dry_run("--data", "pairs.jsonl", "--model", "BAAI/bge-small-en-v1.5")
     name = document["request"]["environment"]["TRAINING_JOB_NAME"]
     assert re.fullmatch(r"bge-small-en-v1-5-\d{8}-\d{6}-[0-9a-f]{4}", name)
     assert document["request"]["argv"][-1] == f"runs/{name}/.work"
 
 
-# What is refused, before anything is done.
+# Refused launches.
 
-# What is wrong, and what the line says of it.
+# Arguments, and a part of the error message.
 REFUSED = [
     ([], "`embedtune init`"),
     (["--name", "new"], "No data"),
@@ -305,8 +308,8 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("arguments", "part"), REFUSED, ids=lambda value: str(value)[:40])
-def test_a_wrong_spec_is_exit_code_3_and_leaves_nothing(folder, arguments, part):
-    """One line that says what to type; no folder of a run that never began."""
+def test_an_invalid_spec_is_exit_code_3_and_leaves_nothing(folder, arguments, part):
+    """A one-line error that says how to fix it, and no run folder."""
     (folder / "latin.yaml").write_bytes("model: {name: Größe}\n".encode("latin-1"))
     before = sorted(folder.rglob("*"))
     code, out, err = run("launch", *arguments)
@@ -315,11 +318,11 @@ def test_a_wrong_spec_is_exit_code_3_and_leaves_nothing(folder, arguments, part)
     assert sorted(folder.rglob("*")) == before
 
 
-# Where there are no runs.
+# Listing.
 
 
-def test_runs_are_looked_for_where_they_go_by_default(folder, monkeypatch):
-    """`EMBEDTUNE_OUTPUT` serves all commands; an option wins. No runs are no failure of `ls`."""
+def test_all_commands_use_the_default_output(folder, monkeypatch):
+    """`EMBEDTUNE_OUTPUT`, unless there is `--output`; `ls` without any runs exits with 0."""
     hint = "No runs in {} yet. Start one with: embedtune launch\n"
     assert run("ls") == (0, "", hint.format("runs"))
     monkeypatch.setenv("EMBEDTUNE_OUTPUT", "mine")
@@ -333,24 +336,21 @@ def test_runs_are_looked_for_where_they_go_by_default(folder, monkeypatch):
 
 
 def test_a_damaged_run_does_not_hide_the_others(folder):
-    """A run whose report was lost is listed like any other, without its numbers."""
+    """A run without its report is listed without scores."""
     for name in ("damaged", "other"):
         (folder / "runs" / name / ".work").mkdir(parents=True)
     (folder / "runs" / "damaged" / "manifest.json").write_text("{}", "utf-8")
     code, out, _ = run("ls")
     assert code == 0
-    rows = [[cell.strip() for cell in line.split("│")] for line in out.splitlines()[3:-1]]
-    assert sorted((row[1], row[2]) for row in rows) == [
-        ("damaged", "finished"),
-        ("other", "unfinished"),
-    ]
+    rows = [line.split()[:2] for line in out.splitlines()[1:]]
+    assert sorted(rows) == [["damaged", "finished"], ["other", "unfinished"]]
 
 
 # check.
 
 
-def test_check_is_the_jobs_own_check(folder):
-    """The launcher hands its output and its exit code through, settings and all."""
+def test_check_runs_the_jobs_check(folder):
+    """The launcher passes on settings, output and exit code."""
     command = [sys.executable, "-P", "-m", "launcher.cli", "check", "pairs.jsonl"]
     done = subprocess.run(
         [*command, "--set", "data.min_characters=1", "--set", "data.min_test_queries=1"],
@@ -365,7 +365,7 @@ def test_check_is_the_jobs_own_check(folder):
 
 
 def test_every_field_can_be_set_on_the_command_line(folder):
-    """Even the defaults, as the README's table shows them, are taken by `--set`."""
+    """`--set` accepts the defaults as the generated table shows them."""
     settings = [f"{name}={default}" for name, default, _ in field_rows()]
     options = [part for setting in settings for part in ("--set", setting)]
     expected = build_spec({"data": {"source": "pairs.jsonl"}}).model_dump(mode="json")

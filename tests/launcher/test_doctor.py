@@ -1,4 +1,4 @@
-"""`embedtune doctor` names what a launch would miss, in order, with the command that brings it."""
+"""`embedtune doctor` lists what a launch needs and lacks, in order, with commands to fix it."""
 
 import json
 import re
@@ -31,7 +31,7 @@ OF_ACCOUNT = ("stack", "role", "bucket", "image", "quota", "price")
 
 
 class Account(boto3.Session):
-    """A session on the server, whose clients of some services are stubs."""
+    """A session on the fake server; clients of some services are stubs."""
 
     def __init__(self, region="us-east-1", **stubbed):
         super().__init__(region_name=region)
@@ -46,11 +46,11 @@ class Account(boto3.Session):
         return {finding.name: finding for finding in found}
 
     def run(self, monkeypatch, *options):
-        """Run the command; return its exit code, the rows of its table, and the steps after it."""
+        """Run the command; returns its exit code, table rows and numbered steps."""
         monkeypatch.setattr("launcher.aws.sessions.open_session", lambda *_: self)
         done = CliRunner(env={"COLUMNS": "400"}).invoke(command, options, standalone_mode=False)
         table, _, steps = done.stdout.partition("To do, in this order:\n")
-        rows = re.findall(r"^│ (\w+) +│ (\w+) +│ (.*?) +│$", table, re.MULTILINE)
+        rows = re.findall(r"^(\w+) +(\w+) +(.*)$", table, re.MULTILINE)
         return done.exit_code, {row[0]: row[1:] for row in rows}, steps.splitlines()
 
 
@@ -62,7 +62,7 @@ def served(tmp_path_factory):
 
 @pytest.fixture
 def server(served, monkeypatch, tmp_path):
-    """An account with nothing in it, on a machine with nothing installed."""
+    """An empty account, on a machine without packages and programs."""
 
     def not_installed(name):
         raise PackageNotFoundError(name)
@@ -76,17 +76,17 @@ def server(served, monkeypatch, tmp_path):
 
 @pytest.fixture
 def account(server):
-    """A session whose quota and price are there."""
+    """A session with quota and price."""
     return Account(service_quotas=quotas([quota(USAGE, 1.0)]), pricing=prices("1"))
 
 
 def client(service):
-    """Make a client by what the environment says now."""
+    """Create a client from the current environment."""
     return boto3.Session().client(service, "us-east-1")
 
 
 def stub(service, *answers, **errors):
-    """Make a client that answers with these, in order: (operation, answer)."""
+    """Create a client that returns the given (operation, answer) pairs in order."""
     stubbed = client(service)
     stubber = Stubber(stubbed)
     for operation, answer in answers:
@@ -102,7 +102,7 @@ def quota(name, value):
 
 
 def quotas(*pages, defaults=None):
-    """Answer with pages of quotas and, where those are asked for, the defaults."""
+    """Create a client that returns pages of quotas, and optionally the defaults."""
     answers = [
         (
             "list_service_quotas",
@@ -132,7 +132,7 @@ def add_role(trusts="sagemaker.amazonaws.com"):
 
 
 def add_image(tag):
-    """Push an image as far as moto can tell; return its digest."""
+    """Add an image to the fake registry; returns its digest."""
     ecr = client("ecr")
     if not ecr.describe_repositories()["repositories"]:
         ecr.create_repository(repositoryName="embedtune")
@@ -143,7 +143,7 @@ def add_image(tag):
 
 
 def add_stack():
-    """Deploy what has the outputs of ours, of a bucket `box`."""
+    """Create a stack with the same outputs as ours, and a bucket `box`."""
     outputs = {
         "Bucket": "box",
         "RoleArn": ROLE,
@@ -161,15 +161,15 @@ def add_stack():
 
 
 def install_docker(tmp_path, script):
-    """Put a `docker` there, a shell script."""
+    """Install a shell script as `docker`."""
     program = tmp_path / "bin" / "docker"
     program.parent.mkdir()
     program.write_text(f"#!/bin/sh\n{script}\n")
     program.chmod(0o755)
 
 
-def test_an_account_with_nothing_in_it_lacks_everything_in_order(server, monkeypatch):
-    """Each missing piece is named, before those that need it, with the command that brings it."""
+def test_an_empty_account_lacks_everything_in_order(server, monkeypatch):
+    """Each missing requirement comes before those that depend on it, with a command to fix it."""
     account = Account(service_quotas=quotas([quota(USAGE, 0.0)]), pricing=no_prices())
     code, rows, steps = account.run(monkeypatch)
     assert code == 13
@@ -217,7 +217,7 @@ def test_an_account_with_everything_lacks_nothing(server, monkeypatch, tmp_path)
     assert found["price"].startswith("$1.515 an hour")
 
 
-def test_without_credentials_there_is_nothing_to_ask(account, monkeypatch):
+def test_without_credentials_the_account_is_not_checked(account, monkeypatch):
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     found = Account().examine()
@@ -227,7 +227,7 @@ def test_without_credentials_there_is_nothing_to_ask(account, monkeypatch):
     assert {found[name].state for name in OF_ACCOUNT} == {"skipped"}
 
 
-def test_without_a_region_the_command_says_how_to_name_one(server, monkeypatch):
+def test_without_a_region_the_command_prints_how_to_set_one(server, monkeypatch):
     monkeypatch.delenv("AWS_DEFAULT_REGION")
     done = CliRunner(env={"COLUMNS": "300"}).invoke(command, [], standalone_mode=False)
     assert done.exit_code == 13
@@ -236,7 +236,7 @@ def test_without_a_region_the_command_says_how_to_name_one(server, monkeypatch):
     assert "3." not in done.stdout
 
 
-def test_a_region_that_nobody_knows_may_be_a_new_one(server):
+def test_an_unknown_region_may_be_new(server):
     account = Account("us-esat-1", sts=stub("sts", get_caller_identity="ExpiredToken"))
     found = account.examine()
     assert (found["settings"].state, found["credentials"].state) == ("unknown", "missing")
@@ -244,8 +244,8 @@ def test_a_region_that_nobody_knows_may_be_a_new_one(server):
     assert "the credentials have expired" in found["credentials"].found
 
 
-def test_the_commands_options_are_what_is_looked_at(account, monkeypatch):
-    """Role, image and bucket of one's own need no stack; another instance, on spot."""
+def test_the_options_determine_what_is_checked(account, monkeypatch):
+    """With given role, image and bucket no stack is needed; checks another type, on spot."""
     add_role()
     account.client("s3").create_bucket(Bucket="own")
     image = f"{REPOSITORY}@{add_image('1')}"
@@ -258,22 +258,22 @@ def test_the_commands_options_are_what_is_looked_at(account, monkeypatch):
     assert {rows[name][0] for name in ("role", "bucket", "image", "quota")} == {"ok"}
     assert rows["quota"][1] == f"3 for {other}"
     assert rows["bucket"][1] == "own in us-east-1"
-    # Of this machine; the account has all.
+    # Only this machine lacks something.
     assert steps == ["1. package: `pip install 'embedtune[sagemaker]'`"]
 
 
-def test_another_stack_profile_and_region_stand_in_the_commands(server, monkeypatch, tmp_path):
-    """What is pasted leads to the account that was examined."""
+def test_commands_contain_stack_profile_and_region(server, monkeypatch, tmp_path):
+    """A pasted command works on the account that was checked."""
     (tmp_path / "config").write_text("[profile work]\nregion = eu-west-1\n")
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
     monkeypatch.setenv("AWS_PROFILE", "work")
     monkeypatch.delenv("AWS_DEFAULT_REGION")
     account = Account(None, service_quotas=quotas([quota(USAGE, 0.0)]), pricing=no_prices())
     found = account.examine(stack="mine")
-    where = "--profile work --region eu-west-1`"
+    options = "--profile work --region eu-west-1`"
     assert found["settings"].found == "region eu-west-1, profile work"
-    assert found["stack"].fix.startswith(f"`embedtune infra deploy --stack mine {where}")
-    assert f"--desired-value 1 {where}, or https://eu-west-1.console" in found["quota"].fix
+    assert found["stack"].fix.startswith(f"`embedtune infra deploy --stack mine {options}")
+    assert f"--desired-value 1 {options}, or https://eu-west-1.console" in found["quota"].fix
 
 
 @pytest.mark.parametrize(
@@ -281,14 +281,14 @@ def test_another_stack_profile_and_region_stand_in_the_commands(server, monkeypa
     [
         # A launch that needs the stack could not read it either.
         ("cloudformation", "describe_stacks", {}, "stack", "missing"),
-        # To launch, nobody needs to read the others.
+        # A launch does not need to read these.
         ("iam", "get_role", {"role": ROLE}, "role", "unknown"),
         ("ecr", "describe_images", {"image": f"{REPOSITORY}:1"}, "image", "unknown"),
         ("service-quotas", "list_service_quotas", {}, "quota", "unknown"),
         ("s3", "head_bucket", {"bucket": "box"}, "bucket", "unknown"),
     ],
 )
-def test_what_one_may_not_look_at_is_unknown(account, service, operation, given, name, state):
+def test_a_check_without_permission_is_unknown(account, service, operation, given, name, state):
     account.stubbed[service] = stub(service, **{operation: "AccessDenied"})
     found = account.examine(**given)[name]
     assert found.state == state
@@ -305,7 +305,7 @@ def test_what_one_may_not_look_at_is_unknown(account, service, operation, given,
         (ROLE.replace(ACCOUNT, "9" * 12), None, "unknown", f"your account, {ACCOUNT}", ""),
     ],
 )
-def test_a_role_that_cannot_be_used_is_told(account, arn, trusts, state, text, fix):
+def test_an_unusable_role_is_reported(account, arn, trusts, state, text, fix):
     if trusts:
         add_role(trusts)
     found = account.examine(role=arn)["role"]
@@ -323,7 +323,7 @@ def test_a_role_that_cannot_be_used_is_told(account, arn, trusts, state, text, f
         ({"Principal": {"AWS": "arn:aws:iam::1:root"}}, False),
     ],
 )
-def test_trust_policies_are_read_in_all_their_forms(statement, lets_in):
+def test_trust_policies_are_read_in_all_forms(statement, lets_in):
     whole = {
         "Effect": "Allow",
         "Principal": {"Service": "sagemaker.amazonaws.com"},
@@ -340,7 +340,7 @@ def test_trust_policies_are_read_in_all_their_forms(statement, lets_in):
         ("eu-west-1", "the bucket `far` is in eu-west-1", "`--region eu-west-1`"),
     ],
 )
-def test_a_bucket_that_is_not_here_is_missing(account, server, region, text, fix):
+def test_a_bucket_outside_the_region_is_missing(account, server, region, text, fix):
     if region:
         server.bucket("far", region)
     found = account.examine(bucket="far")["bucket"]
@@ -358,8 +358,8 @@ def test_an_image_is_pinned_by_tag_or_digest(account):
         assert resolve_image(account, reference) == f"{REPOSITORY}@{digest}"
 
 
-def test_a_repository_stands_for_its_newest_image(account):
-    """What has no tag is left out: parts of images, and what was replaced."""
+def test_a_repository_means_its_newest_image(account):
+    """Untagged images are ignored: parts of others, or replaced ones."""
     images = [
         {"imageDigest": f"sha256:{day}", "imagePushedAt": datetime(2026, 11, day, tzinfo=UTC)}
         for day in (3, 23, 12)
@@ -373,14 +373,14 @@ def test_a_repository_stands_for_its_newest_image(account):
 
 
 @pytest.mark.parametrize("reference", ["embedtune", "ghcr.io/me/embedtune:1", "a/b/c@sha256:1"])
-def test_an_image_outside_ecr_is_left_alone(account, reference):
-    """SageMaker may reach it, and we cannot know."""
+def test_an_image_outside_ecr_is_not_checked(account, reference):
+    """SageMaker may be able to pull it; we cannot know."""
     assert resolve_image(account, reference) == reference
     found = account.examine(image=reference)["image"]
     assert (found.state, f"`{reference}`" in found.found) == ("unknown", True)
 
 
-def test_an_image_that_is_not_there_is_to_be_pushed(account):
+def test_the_error_for_a_missing_image_has_the_push_command(account):
     push = f"`embedtune image push embedtune {REPOSITORY}:9`"
 
     def refusal(reference):
@@ -399,8 +399,8 @@ def test_an_image_that_is_not_there_is_to_be_pushed(account):
     assert push in line
 
 
-def test_quotas_for_spot_are_others(server):
-    """Many pages long is their list, and each instance type has several."""
+def test_spot_has_its_own_quota(server):
+    """The list of quotas has many pages, and several quotas per instance type."""
     spot = "ml.g5.2xlarge for spot training job usage"
     pages = [quota("ml.g5.2xlarge for endpoint usage", 1.0)], [quota(USAGE, 1.0), quota(spot, 0.0)]
     for is_spot, state, text in (
@@ -419,19 +419,19 @@ def test_quotas_for_spot_are_others(server):
         ([], "unknown", f"no quota of the name `{USAGE}`"),
     ],
 )
-def test_a_quota_that_nobody_changed_is_among_the_defaults(server, defaults, state, text):
+def test_an_unchanged_quota_is_read_from_the_defaults(server, defaults, state, text):
     account = Account(service_quotas=quotas([], defaults=defaults), pricing=no_prices())
     found = account.examine()["quota"]
     assert (found.state, text in found.found) == (state, True)
 
 
-def test_an_unknown_price_hinders_nobody(server):
+def test_an_unknown_price_is_not_an_error(server):
     account = Account(service_quotas=quotas([quota(USAGE, 1.0)]), pricing=no_prices())
     found = account.examine(instance_type=("ml.p5.48xlarge",))["price"]
     assert (found.state, "ml.p5.48xlarge" in found.found) == ("unknown", True)
 
 
-# The backends of this machine.
+# The backends on this machine.
 
 
 def states(findings):
@@ -464,7 +464,7 @@ FULL = EMPTY.replace('"runc"', '"nvidia"').replace("*)", "image) echo sha256:1 ;
     [
         (None, "embedtune", False, {"engine": "missing", "image": "skipped", "GPU": "skipped"}),
         (EMPTY, "embedtune", False, {"engine": "ok", "image": "missing", "GPU": "skipped"}),
-        # The engine will pull it, if it can; a newer one hands out GPUs without the runtime.
+        # Docker may be able to pull the image; newer versions support GPUs without the runtime.
         (
             EMPTY,
             "ghcr.io/me/embedtune",
@@ -474,7 +474,7 @@ FULL = EMPTY.replace('"runc"', '"nvidia"').replace("*)", "image) echo sha256:1 ;
         (FULL, "embedtune", True, {"engine": "ok", "image": "ok", "GPU": "ok"}),
     ],
 )
-def test_a_container_needs_an_engine_an_image_and_perhaps_a_gpu(
+def test_docker_needs_an_engine_an_image_and_optionally_a_gpu(
     monkeypatch, tmp_path, script, image, has_gpu, expected
 ):
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
@@ -487,8 +487,8 @@ def test_a_container_needs_an_engine_an_image_and_perhaps_a_gpu(
     assert states(examine_docker(image)) == expected
 
 
-def test_several_gpus_are_doubted_where_they_do_not_pay():
-    """Without a job the article's tells; of one GPU there is nothing to say."""
+def test_several_gpus_are_doubtful_if_they_do_not_pay_off():
+    """Without a job file the article's job is assumed; one GPU is not checked."""
 
     def gpus(instance_type, instances=1):
         machine = MachineOptions("sagemaker", instance_type=(instance_type,), instances=instances)
@@ -500,8 +500,8 @@ def test_several_gpus_are_doubted_where_they_do_not_pay():
     assert states(gpus("ml.trn1.2xlarge", 2)) == {"GPUs": "skipped"}
 
 
-def test_several_gpus_are_judged_by_the_job(account, monkeypatch, tmp_path):
-    """A job with an hour of work for one GPU is worth four; it is no reason to fail."""
+def test_several_gpus_are_checked_for_the_given_job(account, monkeypatch, tmp_path):
+    """Four GPUs pay off for a job that takes an hour on one."""
     account.stubbed["service-quotas"] = quotas([])
     row = json.dumps({"question": "why " * 50, "context": "because " * 50}) + "\n"
     (tmp_path / "pairs.jsonl").write_text(row * 2_000)

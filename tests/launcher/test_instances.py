@@ -1,4 +1,4 @@
-"""`embedtune launch --backend sagemaker --instances 2`: one job on two machines, from a shell."""
+"""`embedtune launch --backend sagemaker --instances 2` runs one job on two machines."""
 
 import json
 import re
@@ -9,7 +9,7 @@ from launcher.backends.sagemaker.context import OWN_TRAFFIC
 
 PRICE = 1.515
 TWO = ("--instances", "2", "--max-cost", "20")
-# Fails on the second host, and has the first wait for it.
+# Fails on the second host only.
 HALF = (
     "import json, sys; from pathlib import Path; "
     "me = json.loads(Path('input/config/resourceconfig.json').read_text())['current_host']; "
@@ -29,8 +29,8 @@ def tuned(report):
     }
 
 
-def test_two_machines_train_what_one_does(account, tmp_path):
-    """One report, whose scores are those of one machine's but for the order of floats."""
+def test_two_machines_train_the_same_model_as_one(account, tmp_path):
+    """They write one report, with the same scores up to floating-point order."""
     one, two = (
         account.start_launch(tmp_path, name, *options)
         for name, options in (("one", ()), ("two", TWO))
@@ -45,12 +45,12 @@ def test_two_machines_train_what_one_does(account, tmp_path):
     assert re.search(r"(?m)^algo-1: .* train: step=", together.err)
     billed = account.server.jobs["two"].describe()["BillableTimeInSeconds"]
     assert f"Cost: ${2 * PRICE * billed / 3600:.4f}, {billed} s billed" in together.err
-    # A launch says so beforehand.
+    # A launch prints this before it submits.
     assert "2 GPUs would hardly pay: about " in together.err
     assert "hardly pay" not in alone.err
 
 
-def test_the_failure_of_any_machine_is_that_of_the_job(account, tmp_path):
+def test_a_failure_on_any_machine_fails_the_job(account, tmp_path):
     done = account.launch(tmp_path, "half", *TWO, "--env", f"PROGRAM={HALF}")
     assert (done.code, done.last_line) == (6, "Error: no room")
     assert {line for line in done.err.splitlines() if "of algo" in line} == {
@@ -59,8 +59,8 @@ def test_the_failure_of_any_machine_is_that_of_the_job(account, tmp_path):
     }
 
 
-def test_in_a_network_of_ones_own_the_machines_must_let_each_other_in(account, tmp_path):
-    """Nothing asks AWS for that; without it they wait for each other until the time is up."""
+def test_a_launch_in_a_vpc_warns_that_machines_must_reach_each_other(account, tmp_path):
+    """Security groups are not checked; if they block, machines wait until the time limit."""
     network = ("--subnet", "subnet-1", "--security-group", "sg-1")
     quiet = ("--detach", "--env", "PROGRAM=0")
     said = {

@@ -1,4 +1,4 @@
-"""Whole runs with S3 and the Hub, as a shell sees them: there, back again, and when it breaks."""
+"""Whole runs with S3 and the Hub from the shell: upload, fetch, and failures."""
 
 import json
 import os
@@ -34,18 +34,18 @@ ARTICLE = ("philschmid/finanical-rag-embedding-dataset", "BAAI/bge-base-en-v1.5"
 
 @dataclass(frozen=True)
 class Done:
-    """What a command left behind: its exit code, its words, and the folder it ran in."""
+    """Exit code and output of a command, and the folder that it ran in."""
 
     code: int
     out: str
     err: str
     folder: Path
-    # The objects that it wrote, in that order.
+    # The objects that it wrote, in order.
     written: tuple[str, ...] = ()
 
     @property
     def stages(self):
-        """Name the stages of the job that were begun, in order."""
+        """Return the names of the started stages, in order."""
         return re.findall(r"^\S+Z (.*): start$", self.err, re.MULTILINE)
 
     @property
@@ -55,7 +55,7 @@ class Done:
 
 @pytest.fixture(scope="module")
 def s3(pairs_file):
-    """An endpoint that all runs of this file share, with the pairs in it; secrets are around."""
+    """An endpoint for all runs of this file, with the pairs; the environment has secrets."""
     settings = SECRETS | {"AWS_MAX_ATTEMPTS": "1", "COLUMNS": "200"}
     with served_s3("box", **settings) as server:
         server.put("box", "pairs.jsonl", pairs_file.read_bytes())
@@ -70,20 +70,20 @@ def hub():
 
 @pytest.fixture(scope="module")
 def machine(tmp_path_factory):
-    """The folder on a laptop from which all is launched."""
+    """The folder from which all runs are launched."""
     return tmp_path_factory.mktemp("machine")
 
 
 @pytest.fixture(scope="module")
 def options(tiny_encoder, tiny_settings):
-    """What makes a job of the tiny encoder on the pairs in S3."""
+    """Options of a job with the tiny encoder and the pairs in S3."""
     settings = [f"--set={name}={value}" for name, value in tiny_settings.items()]
     return ["--data", PAIRS, "--model", str(tiny_encoder), "--output", RUNS, *settings]
 
 
 @pytest.fixture(scope="module")
 def shell(s3, hub, machine, tmp_path_factory):
-    """Run `embedtune` in a process of its own, on the machine."""
+    """Run `embedtune` in a subprocess, in the machine's folder."""
     home = tmp_path_factory.mktemp("hub")
 
     def run(*arguments, **environment):
@@ -104,7 +104,7 @@ def shell(s3, hub, machine, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def first(s3, hub, shell, options):
-    """Launch from S3 to S3 and to the Hub, with each checkpoint, of which one push fails."""
+    """Launch from S3 to S3 and the Hub, pushing each checkpoint; one push fails."""
     hub.fail_next(500, match="/commit/first-checkpoints")
     return shell(
         "launch",
@@ -115,11 +115,11 @@ def first(s3, hub, shell, options):
 
 @pytest.fixture(scope="module")
 def killed(s3, shell, options):
-    """Launch, with a server that dies at the first file of the model; start the server again."""
+    """Launch, with a server that stops at the first file of the model; then restart the server."""
     s3.stop_after("PUT", "/box/runs/second/model/", 1)
     done = shell("launch", "--name", "second", "--set=training.seed=1", *options)
     s3.start()
-    # The connections of this process died as well.
+    # The connections of this process are closed too.
     forget_client()
     return done
 
@@ -131,13 +131,13 @@ def stored_by_killed(s3, killed):
 
 @pytest.fixture(scope="module")
 def second(stored_by_killed, shell):
-    """Launch what was killed once more; its name and place are all that is needed."""
+    """Launch the failed run again, by its name and output only."""
     return shell("launch", "--name", "second", "--output", RUNS)
 
 
 @pytest.fixture(scope="module")
 def third(shell, options):
-    """Launch on other splits of the pairs, without any training."""
+    """Launch with other splits of the pairs, without training."""
     return shell(
         "launch", "--name", "third", *options, "--set=data.seed=1", "--set=training.epochs=0"
     )
@@ -145,7 +145,7 @@ def third(shell, options):
 
 @pytest.fixture
 def elsewhere(tmp_path, monkeypatch, s3):
-    """Another, empty machine; the server's log is empty as well."""
+    """An empty folder of another machine; the server's log is cleared."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / ".config"))
     s3.requests.clear()
@@ -187,19 +187,13 @@ def unpack(files, folder):
     return folder
 
 
-def cells(table):
-    """Read the cells of a printed table."""
-    rows = [line for line in table.splitlines() if line.startswith("│")]
-    return [[cell.strip() for cell in row.strip("│").split("│")] for row in rows]
-
-
-# There and back.
+# Upload and report.
 
 REPORT = ("report.html", "report.json", "report.md")
 
 
-def test_a_run_from_s3_lies_in_s3(s3, first):
-    """The result folder of the design, below the prefix; nothing but the workspace is here."""
+def test_results_of_a_run_are_in_s3(s3, first):
+    """The whole result folder is below the prefix; only the workspace and report are local."""
     assert first.code == 0, first.err
     assert first.stages == STAGES
     keys = {key.removeprefix("runs/first/") for key in s3.keys("box", "runs/first/")}
@@ -215,9 +209,9 @@ def test_a_run_from_s3_lies_in_s3(s3, first):
 
 
 def test_the_report_goes_up_first_and_the_manifest_last(first):
-    """Who watches the bucket reads the verdict before the model has arrived."""
+    """A reader of the bucket gets the verdict before the model is uploaded."""
     kinds = [path.removeprefix("/box/runs/first/").partition("/")[0] for path in first.written]
-    # The name is claimed before any work.
+    # spec.json claims the name before any work.
     assert kinds[:4] == ["spec.json", *["report"] * len(REPORT)]
     model = kinds.count("model")
     assert kinds[-2 - model :] == ["model"] * model + ["manifest.json", "receipt.json"]
@@ -228,9 +222,9 @@ def time_of(s3, key):
 
 
 def test_another_machine_shows_the_same_report(s3, first, elsewhere):
-    """To the letter; no byte of the model or of the data is transferred, only the report."""
+    """The output is identical; only the report is transferred, not the model or the data."""
     assert embedtune("report", "first", "--output", RUNS) == (0, first.out, "")
-    # `s3://…/NAME` needs no output; a slash at the end does no harm.
+    # `s3://…/NAME` needs no `--output`; a trailing slash is allowed.
     assert embedtune("report", f"{RUNS}/first/") == (0, first.out, "")
     start = "/box/runs/first/"
     assert {path for path in read(s3) if path.startswith(start)} == {
@@ -244,7 +238,7 @@ def test_another_machine_shows_the_same_report(s3, first, elsewhere):
 
 
 def test_runs_are_listed_from_s3(s3, first, third, elsewhere):
-    """By option and by the settings file alike; other folders are no runs."""
+    """With `--output` or the settings file; other folders are not runs."""
     for name in ("first", "third"):
         copy_run(s3, name, f"listed/{name}")
     s3._store.get_bucket("box").keys["listed/first/manifest.json"].last_modified -= AN_HOUR
@@ -253,18 +247,19 @@ def test_runs_are_listed_from_s3(s3, first, third, elsewhere):
     code, out, err = embedtune("ls", "--output", "s3://box/listed")
     assert (code, err) == (0, "")
     when = f"{time_of(s3, 'listed/first/manifest.json'):%Y-%m-%d %H:%M}"
-    rows = {row[0]: row[1:] for row in cells(out)}
+    lines = [re.split(" {2,}", line) for line in out.splitlines()[1:]]
+    rows = {name: cells for name, *cells in lines}
     assert set(rows) == {"first", "third", "begun"}
     assert rows["first"][:2] == ["finished", when]
     assert re.fullmatch(r"0\.\d{3} → [01]\.\d{3} at 32", rows["first"][2])
     assert rows["first"][3] == "yes"
     assert (rows["third"][0], rows["third"][3]) == ("finished", "no")
-    assert (rows["begun"][0], rows["begun"][2:]) == ("unfinished", ["", ""])
+    assert (rows["begun"][0], rows["begun"][2:]) == ("unfinished", [])
     (elsewhere / ".config" / "embedtune").mkdir(parents=True)
     (elsewhere / ".config" / "embedtune" / "config.toml").write_text('output = "s3://box/listed"')
     assert embedtune("ls") == (0, out, "")
     assert not [path for path in read(s3) if "/model/" in path or "/data/" in path]
-    # Without a name it is the latest finished one.
+    # The default is the latest finished run.
     report = embedtune("report")[1]
     assert report.splitlines()[-1] == "Report: runs/third/report/report.html"
 
@@ -277,8 +272,8 @@ def test_runs_are_listed_from_s3(s3, first, third, elsewhere):
         ("output = 7", "`output` is 7"),
     ],
 )
-def test_a_slip_in_the_settings_file_is_told(elsewhere, text, reason):
-    """With the file's name, as any wrong spec."""
+def test_an_error_in_the_settings_file_is_reported(elsewhere, text, reason):
+    """With the file's path, and the exit code of an invalid spec."""
     path = elsewhere / ".config" / "embedtune" / "config.toml"
     path.parent.mkdir(parents=True)
     path.write_text(text, "utf-8")
@@ -291,13 +286,13 @@ def test_a_slip_in_the_settings_file_is_told(elsewhere, text, reason):
 
 
 @pytest.mark.parametrize("with_model", [False, True], ids=["without model", "with model"])
-def test_what_is_fetched_is_what_the_manifest_says(s3, first, elsewhere, with_model):
-    """All files, the model only if asked for, byte for byte; then only what differs from it."""
+def test_fetched_files_match_the_manifest(s3, first, elsewhere, with_model):
+    """All files, the model only on request; a second fetch copies only files that differ."""
     manifest = json.loads(s3.get("box", "runs/first/manifest.json"))
     names = [name for name in manifest if with_model or not name.startswith("model/")]
     option = ["--model"] if with_model else []
     done = embedtune("fetch", "first", "--output", RUNS, *option)
-    assert done == (0, f"{len(names)} files in runs/first, as the manifest says\n", "")
+    assert done == (0, f"{len(names)} files in runs/first, verified against the manifest\n", "")
     folder = elsewhere / "runs" / "first"
     assert files_of(folder) == {name: s3.get("box", f"runs/first/{name}") for name in names}
     if not with_model:
@@ -305,7 +300,7 @@ def test_what_is_fetched_is_what_the_manifest_says(s3, first, elsewhere, with_mo
     s3.requests.clear()
     assert embedtune("fetch", f"{RUNS}/first", *option) == done
     assert {path.rpartition("/")[2] for path in read(s3)} == {"manifest.json"}
-    # What was changed here is repaired, the others stay.
+    # Changed and deleted local files are fetched again, others are not.
     (folder / "report" / "report.md").write_text("mine", "utf-8")
     (folder / "spec.json").unlink()
     assert embedtune("fetch", f"{RUNS}/first", *option) == done
@@ -327,7 +322,7 @@ def flipped(data):
     ],
 )
 def test_a_damaged_result_is_refused(s3, first, elsewhere, request, name, change, what):
-    """Whatever byte it is; nothing of the run lands here, and the line says which file it was."""
+    """No file is written, and the error names the damaged file."""
     prefix = f"damaged/{request.node.callspec.id.replace(' ', '-')}"
     copy_run(s3, "first", prefix, {name: change(s3.get("box", f"runs/first/{name}"))})
     code, out, err = embedtune("fetch", f"s3://box/{prefix}", "--model", "--to", "here")
@@ -342,14 +337,14 @@ EVIL = json.dumps({"../evil": {"bytes": 4, "sha256": "3a9c0e1b1f3fbbc9d0c9f0c2f0
 @pytest.mark.parametrize(
     ("manifest", "part"),
     [
-        # Whoever wrote it does not choose where files land here.
+        # A manifest must not write outside the folder.
         (EVIL, "'../evil' would be written outside"),
-        # The last write is the promise; a broken one promises nothing.
+        # Invalid manifests.
         (b"{", "manifest.json"),
         (b'{"report/report.md": {}}', "manifest.json"),
     ],
 )
-def test_a_manifest_that_is_none_or_leads_out_is_refused(s3, first, elsewhere, manifest, part):
+def test_an_invalid_or_malicious_manifest_is_refused(s3, first, elsewhere, manifest, part):
     prefix = f"broken/{manifest.hex()[:20]}/first"
     copy_run(s3, "first", prefix, {"manifest.json": manifest})
     code, out, err = embedtune("fetch", f"s3://box/{prefix}", "--to", "here/folder")
@@ -359,15 +354,15 @@ def test_a_manifest_that_is_none_or_leads_out_is_refused(s3, first, elsewhere, m
 
 
 def test_an_unfinished_run_is_not_fetched(s3, first, elsewhere):
-    """Without a manifest nothing can be proven; its report can be read all the same."""
+    """Without a manifest, files cannot be verified; the report can still be shown."""
     copy_run(s3, "first", "unproven/first", {"manifest.json": None})
     code, _, err = embedtune("fetch", "s3://box/unproven/first", "--to", "here")
     assert (code, "`first` is unfinished" in err) == (7, True)
     assert embedtune("report", "s3://box/unproven/first") == (0, first.out, "")
 
 
-def test_a_local_result_is_verified_where_it_lies(s3, first, elsewhere):
-    """Fetching a run that is here already only proves it."""
+def test_fetching_a_local_run_verifies_it(s3, first, elsewhere):
+    """Nothing is copied; a changed file is an error."""
     files = stored(s3, "first")
     folder = unpack(files, elsewhere / "results" / "mine")
     (folder / ".work").mkdir()
@@ -382,8 +377,8 @@ def test_a_local_result_is_verified_where_it_lies(s3, first, elsewhere):
 # Comparing.
 
 
-def test_runs_on_the_same_test_set_stand_side_by_side(s3, first, second, elsewhere):
-    """One table, a column each; only their reports are read."""
+def test_runs_with_the_same_test_set_are_compared(s3, first, second, elsewhere):
+    """The runs are numbered, and compared at each dimension; only their reports are read."""
     code, out, err = embedtune("compare", "first", "second", "--output", RUNS)
     assert (code, err) == (0, "")
     report = json.loads(s3.get("box", "runs/first/report/report.json"))
@@ -392,36 +387,40 @@ def test_runs_on_the_same_test_set_stand_side_by_side(s3, first, second, elsewhe
         f"nDCG@10 on test set {report['data']['fingerprint']['test']}: {queries} queries, "
         f"{documents} documents"
     )
-    rows = cells(out)
-    assert [row[0] for row in rows] == ["64", "32", "16", "base", "improved", "seconds"]
-    tuned = report["scores"]["tuned"]["64"]["float32"]["ndcg@10"]
-    assert rows[0][1].startswith(f"{tuned:.3f} (+0.")
-    assert rows[4] == ["improved", "yes", "yes"]
+    assert re.findall(r"(?m)^ (\d) (\w+) +(\w+)", out) == [
+        ("1", "first", "yes"),
+        ("2", "second", "yes"),
+    ]
+    rows = re.findall(r"│ +(\d+) │ +(\d) │ (.{5}) │ (.{5}) │ (.{6}) │ \[.+\] │", out)
+    assert [row[:2] for row in rows] == [(d, n) for d in ("64", "32", "16") for n in "12"]
+    base, tuned = (report["scores"][of]["64"]["float32"]["ndcg@10"] for of in ("base", "tuned"))
+    lift = report["comparison"]["64"]["float32"]["lift"]
+    assert rows[0] == ("64", "1", f"{base:.3f}", f"{tuned:.3f}", f"{lift:+.3f}")
     assert out.splitlines()[-1] == "Page: compare.html"
     assert f"{tuned:.3f}" in (elsewhere / "compare.html").read_text("utf-8")
     assert not [path for path in read(s3) if "/model/" in path or "/data/" in path]
 
 
 def test_runs_on_different_test_sets_are_not_compared(first, third, elsewhere):
-    """They are shown apart, and the exit code says that this is no comparison."""
+    """They are shown in separate tables, and the command exits with 4."""
     code, out, err = embedtune("compare", f"{RUNS}/first", f"{RUNS}/third")
     assert code == 4
     assert len(set(re.findall("nDCG@10 on test set ([0-9a-f]+)", out))) == 2
     assert "2 different test sets" in err
 
 
-def test_runs_of_one_name_are_told_apart_by_their_places(first, elsewhere):
-    """One here and one there: neither hides the other."""
+def test_runs_with_the_same_name_are_shown_by_their_uris(first, elsewhere):
+    """One in S3 and one local; both are on the page."""
     shutil.copytree(first.folder / "runs" / "first" / "report", elsewhere / "own/first/report")
     (elsewhere / "own/first/.work").mkdir()
     code, _, _ = embedtune("compare", f"{RUNS}/first", "first", "--output", "own")
     assert code == 0
     page = (elsewhere / "compare.html").read_text("utf-8")
-    assert all(place in page for place in (f"{RUNS}/first", "own/first"))
+    assert all(uri in page for uri in (f"{RUNS}/first", "own/first"))
 
 
-def test_without_the_packages_of_pages_the_table_is_shown(first, second, elsewhere, monkeypatch):
-    """A laptop needs no plotting library to compare; the line says how to get the page."""
+def test_without_jinja_the_table_is_printed_but_no_page(first, second, elsewhere, monkeypatch):
+    """The message says which command installs the missing packages."""
     monkeypatch.setitem(sys.modules, "jinja2", None)
     code, out, err = embedtune("compare", "first", "second", "--output", RUNS)
     assert (code, "nDCG@10 on test set" in out) == (0, True)
@@ -430,22 +429,22 @@ def test_without_the_packages_of_pages_the_table_is_shown(first, second, elsewhe
     assert not (elsewhere / "compare.html").exists()
 
 
-# Once more.
+# Launching again.
 
 
 def test_a_finished_run_is_not_run_again(s3, first, elsewhere, options):
-    """Nothing is written; the report is shown as at the first time, another spec is refused."""
+    """Nothing is written, and the report is printed again; another spec is refused."""
     hub = ["--set=output.hub=me/tuned", "--set=output.hub_strategy=checkpoint"]
     code, out, err = embedtune("launch", "--name", "first", *hub, *options)
     assert (code, out) == (0, first.out)
-    assert err == "The run first is finished already; nothing was changed.\n"
+    assert err == "The run first has already finished; nothing was changed.\n"
     code, out, err = embedtune("launch", "--name", "first", "--set=training.seed=7", *hub, *options)
     assert (code, out, "`training.seed`" in err) == (3, "", True)
     assert written(s3) == []
 
 
-def test_an_endpoint_that_is_away_is_told_before_a_job_is_started(elsewhere, options, monkeypatch):
-    """The launcher asks first whether the name is free, and leaves nothing behind."""
+def test_an_unreachable_endpoint_fails_before_the_job_starts(elsewhere, options, monkeypatch):
+    """The launcher first checks whether the name is free; no files remain."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     forget_client()
     code, out, err = embedtune("launch", "--name", "away", *options)
@@ -455,8 +454,8 @@ def test_an_endpoint_that_is_away_is_told_before_a_job_is_started(elsewhere, opt
     assert files_of(elsewhere) == {}
 
 
-def test_an_upload_that_broke_off_is_one_line(s3, killed, stored_by_killed):
-    """Exit code 7; the report had arrived, and no manifest says that it is all."""
+def test_an_interrupted_upload_is_a_one_line_error(s3, killed, stored_by_killed):
+    """Exit code 7; the report is uploaded, but no manifest."""
     assert killed.code == 7
     for part in (f"`{RUNS}/second` cannot be written", f"{s3.endpoint} does not answer"):
         assert part in killed.last_line
@@ -468,7 +467,7 @@ def test_an_upload_that_broke_off_is_one_line(s3, killed, stored_by_killed):
 
 
 def test_launching_again_completes_the_upload_without_training(s3, second):
-    """The workspace holds the results; they go up, and the manifest proves them."""
+    """The results in the workspace are uploaded, and the manifest last."""
     assert second.code == 0, second.err
     assert second.stages == []
     manifest = json.loads(s3.get("box", "runs/second/manifest.json"))
@@ -485,8 +484,8 @@ def loaded(files, folder):
     return SentenceTransformer(str(unpack(files, folder)), device="cpu")
 
 
-def test_every_checkpoint_goes_to_its_branch(hub, first, tmp_path):
-    """One push failed, and the training went on; `main` saw nothing before the end."""
+def test_every_checkpoint_is_pushed_to_a_branch(hub, first, tmp_path):
+    """Training continues after a failed push; `main` changes only at the end."""
     commits = [path for method, path in hub.requests if method == "POST" and "/commit/" in path]
     prefix = "/api/models/me/tuned/commit"
     mine = [path for path in commits if path.startswith(prefix)]
@@ -500,7 +499,7 @@ def test_every_checkpoint_goes_to_its_branch(hub, first, tmp_path):
 
 
 def test_the_tuned_model_is_on_the_hub(s3, hub, first, tmp_path):
-    """Private, tagged by the run's name, the same files as in S3, with report and logs."""
+    """In a private repository, tagged with the run's name; the files equal those in S3."""
     repo = hub.repos["model", "me/tuned"]
     assert repo.private
     assert repo.tags == {"first": repo.branches["main"]}
@@ -516,7 +515,7 @@ def test_the_tuned_model_is_on_the_hub(s3, hub, first, tmp_path):
 
 @pytest.fixture(scope="module")
 def article(hub, shell, tmp_path_factory):
-    """Launch the file that `init` writes, and have its model pushed; the Hub has the rest."""
+    """Launch the job file of `init` and push the model; the Hub has data and base model."""
     rows = "".join(json.dumps(row) + "\n" for row in make_pairs(310))
     hub.add("dataset", ARTICLE[0], {"train.jsonl": rows.encode()})
     folder = build_encoder(tmp_path_factory.mktemp("bge") / "base", width=768)
@@ -528,7 +527,7 @@ def article(hub, shell, tmp_path_factory):
 
 
 def test_the_articles_job_logs_the_articles_keys(article):
-    """`job.yaml` as it is written, on what the Hub has under the article's ids."""
+    """`job.yaml` unchanged, with data and model under the article's Hub ids."""
     assert article.code == 0, article.err
     keys = [f"dim_{dimension}_cosine_ndcg@10" for dimension in (768, 512, 256, 128, 64)]
     for model in ("base", "tuned"):
@@ -539,7 +538,7 @@ def test_the_articles_job_logs_the_articles_keys(article):
 
 
 def test_the_articles_card_is_on_the_hub(hub, article, tmp_path):
-    """Licence, base model, and what base and tuned model score."""
+    """With license, base model, and scores of base and tuned model."""
     files = hub.files("me/financial", "article")
     front, _, body = files["README.md"].decode().removeprefix("---\n").partition("\n---\n")
     data = yaml.safe_load(front)
@@ -551,7 +550,7 @@ def test_the_articles_card_is_on_the_hub(hub, article, tmp_path):
 
 
 def test_the_report_names_the_commits_of_its_inputs(hub, article):
-    """Also where the spec names no revision."""
+    """Also if the spec has no revision."""
     report = json.loads(hub.files("me/financial")["report/report.json"])
     commits = {
         "data": hub.repos["dataset", ARTICLE[0]].branches["main"],
@@ -563,33 +562,33 @@ def test_the_report_names_the_commits_of_its_inputs(hub, article):
     assert not [path for _, path in hub.requests if path.endswith("pytorch_model.bin")]
 
 
-# What is refused before any work, and what is never told.
+# Early refusals, and secrets.
 
 
 @pytest.fixture(scope="module")
 def wrong_token(hub, shell, options):
-    """Launch with a token that the Hub does not know."""
+    """Launch with a token that the Hub rejects."""
     push = "--set=output.hub=me/never"
     return shell("launch", "--name", "wrong", push, *options, HF_TOKEN=WRONG_TOKEN)
 
 
 @pytest.fixture(scope="module")
 def denied(s3, shell, options):
-    """Launch without the right to write."""
+    """Launch without write permission."""
     s3.fail("AccessDenied", 403, method="PUT", match="/box/runs/denied/", times=1000)
     return shell("launch", "--name", "denied", *options)
 
 
-def test_a_place_that_cannot_be_written_is_told_before_any_training(s3, denied):
-    """Not after hours of it."""
+def test_an_unwritable_output_fails_before_training(s3, denied):
+    """And not after hours of training."""
     assert (denied.code, denied.stages) == (7, [])
     for part in (f"`{RUNS}/denied/spec.json` cannot be written", "s3:PutObject", "HTTP 403"):
         assert part in denied.last_line
     assert s3.keys("box", "runs/denied/") == []
 
 
-def test_a_hub_that_refuses_the_token_is_told_before_any_training(s3, hub, wrong_token):
-    """Nothing is trained that could not be pushed, and nothing is left that looks finished."""
+def test_a_rejected_hub_token_fails_before_training(s3, hub, wrong_token):
+    """No file remains that looks like a finished run."""
     assert wrong_token.code == 7
     for part in ("`me/never`", "HTTP 401", "`HF_TOKEN`"):
         assert part in wrong_token.last_line
@@ -598,23 +597,23 @@ def test_a_hub_that_refuses_the_token_is_told_before_any_training(s3, hub, wrong
     assert s3.keys("box", "runs/wrong/") == ["runs/wrong/spec.json"]
 
 
-def test_no_secret_is_ever_told(
+def test_no_secret_is_ever_written(
     s3, hub, machine, first, killed, second, third, article, denied, wrong_token
 ):
-    """Not in any byte of what runs write, say or push, whether they succeed or fail."""
-    told = {}
+    """No secret is in any file, log, object or commit, whether runs succeed or fail."""
+    outputs = {}
     for done in (first, killed, second, third, article, denied, wrong_token):
-        told[f"words {len(told)}"] = (done.out + done.err).encode()
-    told |= {f"disk {name}": data for name, data in files_of(machine).items()}
-    told |= {f"bucket {key}": s3.get("box", key) for key in s3.keys("box")}
+        outputs[f"output {len(outputs)}"] = (done.out + done.err).encode()
+    outputs |= {f"disk {name}": data for name, data in files_of(machine).items()}
+    outputs |= {f"bucket {key}": s3.get("box", key) for key in s3.keys("box")}
     for repo in hub.repos.values():
         for commit in repo.commits.values():
-            told |= {f"hub {commit.id} {name}": data for name, data in commit.files.items()}
-            told[f"hub {commit.id}"] = commit.title.encode()
-    assert len(told) > 100
+            outputs |= {f"hub {commit.id} {name}": data for name, data in commit.files.items()}
+            outputs[f"hub {commit.id}"] = commit.title.encode()
+    assert len(outputs) > 100
     secrets = [*SECRETS.values(), WRONG_TOKEN]
     assert [
-        (name, secret) for name, data in told.items() for secret in secrets
+        (name, secret) for name, data in outputs.items() for secret in secrets
         if secret.encode() in data
     ] == []  # fmt: skip
     assert os.environ["AWS_SECRET_ACCESS_KEY"] in secrets

@@ -32,8 +32,8 @@ from launcher.containers import engine
 from launcher.containers.engine import docker
 from launcher.plan.plan import Plan
 from launcher.plan.staging import stage
-from launcher.runs.records import note_launch, write_receipt
-from launcher.runs.runs import Run, begun_here
+from launcher.runs.records import record_launch, write_receipt
+from launcher.runs.runs import Run, local_run
 
 # The job finishes its step and writes a checkpoint within it; SageMaker is as patient.
 GRACE_SECONDS = 120
@@ -72,7 +72,7 @@ def prepare(plan: Plan, request: dict[str, Any]) -> None:
     hosts = hosts_of(plan.folder, plan.machine.hosts)
     prepare_workspaces(hosts)
     facts = {"container": hosts[0].container, "price_per_hour": plan.machine.price_per_hour}
-    note_launch(run, request, **facts, **({"hosts": len(hosts)} if len(hosts) > 1 else {}))
+    record_launch(run, request, **facts, **({"hosts": len(hosts)} if len(hosts) > 1 else {}))
 
 
 def submit(plan: Plan, request: dict[str, Any]) -> "Job":
@@ -206,7 +206,7 @@ def find_run(name: str) -> Run | None:
     except BackendError:
         return None
     folder = found.split("\n")[0]
-    return begun_here(Path(folder)) if folder else None
+    return local_run(Path(folder)) if folder else None
 
 
 def _count(run: Run) -> int:

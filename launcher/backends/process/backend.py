@@ -12,7 +12,7 @@ from typing import Any, TextIO
 from job.core.errors import BackendError, EmbedtuneError, Interrupted, OutOfMemory
 from launcher.plan.plan import Plan
 from launcher.plan.staging import stage
-from launcher.runs.records import note_launch, write_receipt
+from launcher.runs.records import record_launch, write_receipt
 from launcher.runs.runs import Run
 
 # Between two looks at a job that is not our child.
@@ -59,7 +59,7 @@ class Job:
             # Its own session: the terminal's Ctrl-C then reaches the job once, through us.
             start_new_session=True,
         )
-        note_launch(self._run, request, pid=self._child.pid, price_per_hour=price)
+        record_launch(self._run, request, pid=self._child.pid, price_per_hour=price)
 
     def refresh(self) -> bool:
         # The exit code is told to the job's launcher alone, who notes it.

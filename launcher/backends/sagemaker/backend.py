@@ -31,7 +31,7 @@ from launcher.backends.sagemaker.training_job import build_request, channels, ch
 from launcher.backends.sagemaker.validation import check_request
 from launcher.plan.plan import Plan, local_folder
 from launcher.plan.staging import upload
-from launcher.runs.records import note_launch, write_receipt
+from launcher.runs.records import record_launch, write_receipt
 from launcher.runs.runs import LAUNCH, Run
 
 Description = dict[str, Any]
@@ -233,7 +233,7 @@ def _free_name(session: Session, run: Run, profile: str | None) -> str:
     """Return the name of a run's next job; refuse while one is at work."""
     with sessions.explained(f"looking for jobs of the run {run.name}"):
         last, taken = last_job(sessions.client(session, "sagemaker"), run.name)
-    if last and (place := results_of(last).uri) != run.place.uri:
+    if last and (place := results_of(last).uri) != run.store.uri:
         msg = f"A run called `{run.name}` has its results in `{place}`: give another `--name`."
         raise SpecError(msg)
     if last and last["TrainingJobStatus"] not in ENDED:
@@ -261,7 +261,7 @@ def _note(
     path = run.workspace.job_spec
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, spec)
-    note_launch(
+    record_launch(
         run,
         {"backend": "sagemaker"},
         job=document["TrainingJobName"],

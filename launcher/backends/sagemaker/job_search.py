@@ -47,7 +47,7 @@ def spec_of(found: dict[str, Any]) -> str | None:
 
 def bring_home(run: Run, job: str, kms_key: str | None) -> None:
     """Copy what SageMaker stored for an isolated job to where every run has it; manifest last."""
-    target, stored = S3Store(run.place.uri, kms_key), f"{run.place.uri}/{ARTEFACTS}/{job}/output"
+    target, stored = S3Store(run.store.uri, kms_key), f"{run.store.uri}/{ARTEFACTS}/{job}/output"
     if target.modified_at(MANIFEST) is not None:
         return
     for folder, prefix in (("data", ""), ("model", "model/")):

@@ -84,6 +84,8 @@ class CloudLog:
     def _show_news(self, live: Live, changes: list[dict[str, str]]) -> None:
         for change in changes[self._changes_seen :]:
             self._changes_seen += 1
-            live.say(f"-- {change['Status']}: {change.get('StatusMessage', '')}".rstrip(": "))
+            live.print_line(
+                f"-- {change['Status']}: {change.get('StatusMessage', '')}".rstrip(": ")
+            )
         for line in self.new_lines():
-            live.say(line)
+            live.print_line(line)

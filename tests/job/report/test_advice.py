@@ -1,4 +1,4 @@
-"""Advice follows the numbers: each finding where its number crosses a line, and only there."""
+"""Each finding is reported if its number crosses a threshold, and only then."""
 
 import pytest
 from reports import improved
@@ -15,7 +15,7 @@ def ndcg(value):
     return {"32": {"float32": {"ndcg@10": value}}}
 
 
-# A run that did not help, and in which nothing else is wrong.
+# A run that did not help, without any other problem.
 PLAIN = {
     "verdict__improved": False,
     "verdict__lift": -0.001,
@@ -52,7 +52,7 @@ def dropped(rows):
     return {"empty context": {"rows": 100, "first": []}, "too short": {"rows": rows, "first": []}}
 
 
-def test_where_nothing_is_wrong_nothing_is_said():
+def test_a_run_without_problems_has_no_findings():
     assert advice({}) == []
 
 
@@ -65,33 +65,38 @@ AGAINST_ALONE = "fusion__comparison__32__against_alone"
     [
         ("training__steps", 0, "Nothing was trained", 1),
         ("training__best_step", 0, "the base model's 0.700 on validation", 1),
-        ("data__splits", {"train": 799}, "Only 799 pairs", {"train": 800}),
-        ("verdict__lift", 0.0191, "200 queries show a lift of 0.020 or more, and 0.019 was", 0.02),
+        ("data__splits", {"train": 799}, "trained on 799 pairs", {"train": 800}),
+        ("verdict__lift", 0.0191, "lift of 0.020 or more; the measured lift is 0.019", 0.02),
         ("scores__base", ndcg(0.95), "already reaches 0.950", ndcg(0.949)),
-        ("training__best_validation", 0.75, "gained 0.050, on the test set -0.001", 0.7),
+        ("training__best_validation", 0.75, "gained +0.050 on validation, but -0.001", 0.7),
         ("scores__bm25", {"ndcg@10": 0.7}, "0.700, the base model 0.700", {"ndcg@10": 0.699}),
-        (AGAINST_BM25, lift(-0.1, -0.15, -0.05), "0.699, -0.100 [-0.150", lift(-0.1, -0.2, 0.0)),
+        (
+            AGAINST_BM25,
+            lift(-0.1, -0.15, -0.05),
+            "0.699, tuned minus BM25 -0.100 [-0.150",
+            lift(-0.1, -0.2, 0.0),
+        ),
         ("error_analysis__not_found", 10, "10 of 200 test queries (5.0%)", 9),
         ("data__truncation__documents", cut(100), "10.0% of the documents", cut(99)),
         ("data__dropped", dropped(400), "500 of 2500 pairs", dropped(399)),
         (
             AGAINST_ALONE,
             lift(0.01, 0.002, 0.02, 0.01),
-            "+0.010 [+0.002, +0.020] more",
+            "+0.010 [+0.002, +0.020], to 0.710",
             lift(0.01, 0.0, 0.02),
         ),
     ],
 )
-def test_each_line_that_is_crossed_is_told_with_its_number(field, beyond, numbers, before):
-    """And just before it nothing is said."""
+def test_a_crossed_threshold_is_reported_with_its_number(field, beyond, numbers, before):
+    """Just below the threshold there is no finding."""
     (found,) = advice({field: beyond})
     assert numbers in found.finding
     assert found.do.endswith(".")
     assert advice({field: before}) == []
 
 
-def test_what_helped_is_not_asked_why_it_did_not():
-    """Few pairs and a small test set do not matter where the gain is proven; labels still do."""
+def test_an_improved_run_gets_no_reasons_for_failure():
+    """Few pairs and a small test set do not matter if the gain is significant; labels do."""
     changes = {
         "verdict__improved": True,
         "verdict__lift": 0.1,

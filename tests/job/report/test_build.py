@@ -1,4 +1,4 @@
-"""The report says what was measured: every number in it is one, and its sentences follow them."""
+"""The report contains the measured numbers, and its sentences agree with them."""
 
 import json
 from dataclasses import replace
@@ -37,9 +37,9 @@ DIMENSIONS = Dimensions((64, 32, 16), 32)
 BASE = {64: 0.60, 32: 0.55, 16: 0.40}
 BETTER = {64: 0.90, 32: 0.88, 16: 0.70}
 WORSE = {64: 0.50, 32: 0.45, 16: 0.30}
-# Shares of float32's scores that codes alone keep.
+# Share of the float32 score that each precision keeps without rescoring.
 KEEPS = {"int8": 0.97, "binary": 0.8}
-RECIPE = Hyperparameters(
+HYPERPARAMETERS = Hyperparameters(
     ResolvedTraining(epochs=5, batch_size=32, mini_batch_size=16, learning_rate=1e-4),
     {"learning_rate": "22,713,216 parameters"},
 )
@@ -47,16 +47,16 @@ CUT = TruncatedTexts(texts=400, cut=60, longest=70)
 
 
 def scores_around(mean, count, seed):
-    """Draw each query's metrics; ranks and documents do not matter to a report."""
+    """Draw random metrics per query; the report uses no ranks or document ids."""
     values = np.clip(np.random.default_rng(seed).normal(mean, 0.05, size=count), 0, 1)
     metrics = {metric: values * (1 - 0.01 * number) for number, metric in enumerate(METRICS)}
     return Scores(metrics, np.ones(count, np.int64), np.tile(np.arange(10), (count, 1)))
 
 
 def smaller(scores, keeps):
-    """Make the scores of other precisions, which keep a share of each query's and, rescored, more.
+    """Make scores of other precisions: a share of each query's score, and more if rescored.
 
-    The first query loses a little more than the others: intervals are no points.
+    The first query loses a little more than the others, so that intervals have a width.
     """
     found = {"float32": scores}
     uneven = 1 - 0.01 * (np.arange(len(scores.rank)) == 0)
@@ -74,7 +74,7 @@ def dataset(pairs_file):
 
 @pytest.fixture(scope="module")
 def build(dataset):
-    """Build the report of a run that scored so, on average, at each dimension."""
+    """Build the report of a run from its mean scores by dimension."""
 
     def make(after=BETTER, *, best_step=20, steps=30, keeps=KEEPS, early=None, **given):
         count = len(dataset.test)
@@ -104,7 +104,7 @@ def build(dataset):
                 corpus_vectors=None,
                 validation=None,
             ),
-            training=Training(None, steps, 0, best_step, RECIPE, 0.5, 0.6, [], early),
+            training=Training(None, steps, 0, best_step, HYPERPARAMETERS, 0.5, 0.6, [], early),
             tuned_prompts=choice.used,
             tuned=tuned,
             comparison=compare(base, tuned, bm25, by_group, DIMENSIONS),
@@ -133,15 +133,15 @@ def report(build):
 # The document
 
 
-def test_a_report_is_read_as_it_was_written():
-    """The report of a run before there was a model of it: each key and value as it was."""
+def test_a_report_survives_a_round_trip():
+    """Every key and value of report.json is kept."""
     report = Report.model_validate(reports.improved())
     assert json.loads(report.to_json()) == reports.improved()
     assert Report.read(report.to_json(), "report.json") == report
 
 
-def test_what_a_later_image_adds_is_left_out():
-    """Fields are added and never renamed, so a report of version 1 can always be read."""
+def test_fields_of_a_later_version_are_ignored():
+    """Fields are added but never renamed, so any report of version 1 can be read."""
     later = reports.improved(verdict__certainty=1, news={"of": "tomorrow"})
     assert Report.model_validate(later) == Report.model_validate(reports.improved())
 
@@ -150,12 +150,12 @@ def test_what_a_later_image_adds_is_left_out():
     ("text", "field"),
     [("{", "Invalid JSON"), ("{}", "version: "), ('{"version": 2}', "version: ")],
 )
-def test_a_damaged_report_is_refused_with_its_first_wrong_field(text, field):
+def test_the_error_for_a_damaged_report_names_the_first_invalid_field(text, field):
     with pytest.raises(StorageError, match=f"`s3://b/report.json` is damaged: {field}"):
         Report.read(text, "s3://b/report.json")
 
 
-def test_a_fact_that_the_document_does_not_know_is_not_lost_silently(build):
+def test_a_fact_without_a_field_is_an_error(build):
     with pytest.raises(ValidationError, match=r"data\.fact"):
         build(fact=1)
 
@@ -168,7 +168,7 @@ def test_the_schema_describes_every_key():
 
 
 def test_the_files_hold_the_report(report, tmp_path):
-    """report.json is the document itself, the others are its pages."""
+    """report.json is the document itself; the other files are rendered from it."""
     write_report(report, tmp_path / "report")
     assert {path.name: path.read_text("utf-8") for path in (tmp_path / "report").iterdir()} == {
         "report.json": report.to_json(),
@@ -180,7 +180,7 @@ def test_the_files_hold_the_report(report, tmp_path):
 # The verdict
 
 
-CHANCE = "Not improved: the gain is not beyond chance. {numbers}; this test set would show {effect}"
+CHANCE = "Not improved: the gain is not significant. {numbers}; this test set can detect {effect}"
 BEATS = "Improved. {numbers}; 16 dimensions now beat the base model at 64."
 KEPT = "so `model/` holds the base model. {numbers}."
 CASES = [
@@ -212,7 +212,7 @@ CASES = [
 
 @pytest.mark.parametrize(("fields", "improved", "sentence"), CASES)
 def test_the_verdict_follows_from_the_numbers(build, fields, improved, sentence):
-    """Its numbers are those of the table, and chance or a loss is called what it is."""
+    """Its numbers are those of the table; an insignificant gain and a loss are named as such."""
     report = build(**fields)
     verdict, lift = report.verdict, report.comparison["32"].float32
     numbers = (
@@ -231,13 +231,13 @@ def test_the_verdict_follows_from_the_numbers(build, fields, improved, sentence)
     [
         ({}, "Deploy"),
         ({"best_step": 0}, "Deploy"),
-        ({"after": BASE}, "If this model is deployed, then"),
-        ({"after": WORSE}, "Better keep the base model; if this one is deployed, then"),
+        ({"after": BASE}, "If you deploy this model, use"),
+        ({"after": WORSE}, "Keep the base model; if you deploy this one, use"),
     ],
-    ids=["improved", "the base model is kept", "not beyond chance", "worse"],
+    ids=["improved", "the base model is kept", "not significant", "worse"],
 )
 def test_a_model_that_did_not_help_is_not_recommended(build, fields, opening):
-    """Sizes are told all the same; where `model/` holds the base model, they are that one's."""
+    """Sizes are reported anyway; if `model/` holds the base model, they are for that model."""
     assert build(**fields).recommendation.sentence.startswith(f"{opening} ")
 
 
@@ -246,7 +246,7 @@ def test_a_model_that_did_not_help_is_not_recommended(build, fields, opening):
     [(1.0, "p = 1.000"), (0.05, "p = 0.050"), (0.001, "p = 0.001"), (0.00099, "p < 0.001")],
 )
 def test_a_p_value_is_never_zero(value, text):
-    """A permutation test cannot tell how much smaller than its resolution a p-value is."""
+    """A permutation test has a resolution; smaller p-values are shown as `<`."""
     assert format_p(value) == text
 
 
@@ -254,7 +254,7 @@ def test_a_p_value_is_never_zero(value, text):
 
 
 def test_the_numbers_fit_together(report):
-    """Lifts are tuned minus base, shares are of the best score, and all lie in their intervals."""
+    """Lifts are tuned minus base, shares are of the best score, and intervals contain them."""
     best = max(report.ndcg("tuned", dimension) for dimension in report.comparison)
     for dimension, precisions in report.comparison.items():
         assert set(report.scores.base[dimension]) == {"float32"}
@@ -265,7 +265,7 @@ def test_the_numbers_fit_together(report):
             assert kept.ci[0] <= kept.share <= kept.ci[1]
             assert found.score_ci[0] < score < found.score_ci[1]
             assert set(report.scores.tuned[dimension][name]) == set(METRICS)
-            # A lift compares models, not storage.
+            # Lifts compare models, not precisions.
             assert isinstance(found, Compared) == (name == "float32")
         lift = precisions.float32
         assert lift.lift == pytest.approx(
@@ -275,18 +275,18 @@ def test_the_numbers_fit_together(report):
         assert lift.wins + lift.ties + lift.losses == report.data.queries["test"]
 
 
-def test_where_only_float32_will_do_nothing_else_is_recommended(build):
-    """As long as no other precision is wanted, none is scored or recommended."""
+def test_only_requested_precisions_are_scored_and_recommended(build):
+    """Without other precisions in the spec, the report has float32 only."""
     report = build({64: 0.90, 32: 0.90, 16: 0.70}, retention=0.95, keeps={})
     assert (report.recommendation.dimension, report.recommendation.precision) == (32, "float32")
     assert {name for by in report.scores.tuned.values() for name in by} == {"float32"}
 
 
-# Recipe, prompts, cost, machine
+# Hyperparameters, prompts, cost, machine
 
 
-def test_the_report_has_what_was_resolved_fetched_and_used(build):
-    """What `auto` became and why, which version is a copy of what, the preset and the machine."""
+def test_the_report_has_resolved_values_inputs_and_environment(build):
+    """The values of `auto` with reasons, input versions, the preset and the machine."""
     inputs = {
         "data": {"uri": "owner/pairs", "commit": "c0ffee", "subset": None, "split": "train"},
         "test": {"uri": "s3://b/t", "version": "7e57", "file": None, "files": 2, "bytes": 9},
@@ -311,8 +311,8 @@ def test_the_report_has_what_was_resolved_fetched_and_used(build):
 
 
 @pytest.mark.parametrize("used", ["with", "without"])
-def test_the_report_says_which_prompts_made_the_baseline(build, used):
-    """Whichever is stronger, with the validation scores of both."""
+def test_the_report_names_the_prompts_of_the_baseline(build, used):
+    """The stronger variant is used; the validation scores of both are reported."""
     documented = Prompts("query: ", "passage: ")
     reached = (0.62, 0.58) if used == "with" else (0.58, 0.62)
     choice = PromptChoice(documented, *reached)
@@ -325,7 +325,7 @@ def test_the_report_says_which_prompts_made_the_baseline(build, used):
 
 
 def test_the_cost_is_that_of_the_measured_seconds():
-    """Hours times price, to a hundredth of a cent; unknown is not free."""
+    """Hours times price, to a hundredth of a cent; without a price the cost is unknown."""
     cost = partial(job_cost, {"data": 600.0, "train": 3000.0})
     assert (cost(1.212).usd, cost(0.0).usd, cost(None).usd) == (1.212, 0.0, None)
     assert cost(1.212).basis == "3600 measured seconds of the job at $1.212 an hour"

@@ -1,4 +1,4 @@
-"""compare.html says what the reports say, of runs that can be compared."""
+"""compare.html shows the numbers of the reports, grouped by test set."""
 
 import re
 from html import unescape
@@ -19,7 +19,7 @@ SPEC = {
 
 
 def made_run(lifts, spec=None, hyperparameters=None, cost=None, base=0.5, **recommendation):
-    """Make a run of which only what is compared matters; the base model scores .5 everywhere."""
+    """Make a report with the fields that are compared; the base model scores 0.5 everywhere."""
     report = improved(spec=SPEC | (spec or {}), seconds={"train": 60.4, "score base": 10.0})
     report["verdict"]["dimension"] = max(lifts)
     report["recommendation"] |= {"dimension": 64, "bytes_per_vector": 64, **recommendation}
@@ -47,7 +47,7 @@ def headings_of(html):
 
 
 def tables_of(html):
-    """The rows of each table by its caption, heads first."""
+    """Return the rows of each table by its caption, headings first."""
     tables = {}
     for table in re.findall(r"(?s)<table.*?</table>", html):
         caption = text_of(re.search(r"(?s)<caption>(.*?)</caption>", table)[1])
@@ -76,20 +76,20 @@ def text_of(html):
         (
             {"a": 0.1, "b": 0.1},
             (
-                "nDCG@10 at 64 dimensions: none is highest; a, 0.600 (+0.100 [+0.050, +0.150]), "
-                "and b, 0.600 (+0.100 [+0.050, +0.150])."
+                "nDCG@10 at 64 dimensions, tied: a, 0.600 (+0.100 [+0.050, +0.150]); "
+                "b, 0.600 (+0.100 [+0.050, +0.150])."
             ),
         ),
         ({"a": 0.1}, "nDCG@10 at 64 dimensions: a, 0.600 (+0.100 [+0.050, +0.150])."),
     ],
 )
-def test_the_sentence_names_the_highest_of_runs(lifts, sentence):
+def test_the_headline_names_the_highest_run(lifts, sentence):
     runs = {run: made_run({64: lift}) for run, lift in lifts.items()}
     assert headings_of(to_compare_html({"f1": runs}))[0] == sentence
 
 
-def test_only_settings_that_differ_are_shown_and_auto_as_what_it_became():
-    """Where results are put is no difference."""
+def test_only_different_settings_are_shown_with_auto_resolved():
+    """The output location is not a difference."""
     auto = {"training": {"epochs": 2, "batch_size": "auto"}, "output": {"uri": "s3://box/runs"}}
     reports = {
         "a": made_run({64: 0.1}),
@@ -104,33 +104,33 @@ def test_only_settings_that_differ_are_shown_and_auto_as_what_it_became():
 
 
 def test_the_tables_have_every_number():
-    """Of runs that have other dimensions and settings, and of which one has no price."""
+    """Also if runs differ in dimensions and settings, and one has no price."""
     other = made_run({64: -0.125}, {"preset": "quick"}, cost=0.0766, precision="float32")
     new = made_run({64: 0.125, 32: 0.0}, precision="int8_rescored")
     assert tables_of(to_compare_html({"f1": {"other": other, "new": new}})) == {
         "The runs": [
-            "run | improved | base model | preset | deploy | bytes each | seconds | cost",
+            "run | improved | base model | preset | deploy | bytes per vector | seconds | cost",
             "other | yes | builtin:minilm | quick | 64 × float32 | 64 | 70.4 | $0.0766",
             "new | yes | builtin:minilm | balanced | 64 × int8, rescored | 64 | 70.4 | unknown",
         ],
         "nDCG@10 by dimension": [
-            "dimension | run | base | tuned | its 95 % interval | lift | its 95 % interval | p",
+            "dimension | run | base | tuned | 95 % interval | lift | 95 % interval | p",
             "64 | other | 0.500 | 0.375 | [0.325, 0.425] | -0.125 | [-0.175, -0.075] | p < 0.001",
             "64 | new | 0.500 | 0.625 | [0.575, 0.675] | +0.125 | [+0.075, +0.175] | p < 0.001",
             "32 | new | 0.500 | 0.500 | [0.450, 0.550] | +0.000 | [-0.050, +0.050] | p < 0.001",
         ],
-        "Settings that differ": ["setting | other | new", "preset | quick | balanced"],
+        "Different settings": ["setting | other | new", "preset | quick | balanced"],
     }
 
 
-def test_runs_of_other_test_sets_stand_apart():
+def test_each_test_set_has_its_own_section():
     groups = {
         "f1": {"a": made_run({64: 0.1}), "b": made_run({64: 0.2})},
         "f2": {"c": made_run({64: 0.3})},
     }
     html = to_compare_html(groups)
     assert headings_of(html) == [
-        "2 different test sets: only runs of the same one can be compared.",
+        "2 different test sets: only runs with the same test set can be compared.",
         "Test set f1",
         "Test set f2",
     ]
@@ -140,11 +140,11 @@ def test_runs_of_other_test_sets_stand_apart():
         "The runs, test set f2",
         "nDCG@10 by dimension, test set f2",
     ]
-    assert "These runs have the same settings." in text_of(html)
+    assert "All settings of these runs are equal." in text_of(html)
 
 
-def test_base_models_that_agree_are_one_line():
-    """Where a dimension is missing, it is no other model for that; another score is."""
+def test_equal_base_models_are_one_curve():
+    """A missing dimension makes no other model; a different score does."""
     runs = {"a": made_run({64: 0.1}), "b": made_run({64: 0.1, 32: 0.1})}
     assert base_curves(Group("f1", runs)) == {"base": {"64": 0.5, "32": 0.5}}
     other = made_run({64: 0.1}, base=0.7)

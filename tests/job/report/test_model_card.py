@@ -1,4 +1,4 @@
-"""The model's card: true, readable by the Hub, and its snippet runs."""
+"""The model card: correct, readable by the Hub, and its snippets run."""
 
 import json
 import re
@@ -18,7 +18,7 @@ from job.storage.workspace import Workspace
 
 @pytest.fixture
 def write(tmp_path):
-    """Write the card of a report, and read it as the Hub does."""
+    """Write the card of a report, and load it as the Hub does."""
 
     def card(folder=None, report=None, **model):
         spec = ModelSpec(**{"base": "some/tiny"} | model)
@@ -33,8 +33,8 @@ def write(tmp_path):
 
 
 def test_the_hub_finds_the_tuned_scores_of_each_dimension(write):
-    """Each metric of each dimension stands in the metadata, under the article's key and a name
-    that tells the dimension, as the Hub shows it."""
+    """The metadata has each metric of each dimension, with the article's key and a name that
+    contains the dimension."""
     scores = improved()["scores"]["tuned"]
     assert [
         (found.task_type, found.metric_type, found.metric_value, found.dataset_name)
@@ -52,7 +52,7 @@ def test_the_hub_finds_the_tuned_scores_of_each_dimension(write):
 
 
 def test_the_hub_can_search_for_the_model(write, tiny_encoder):
-    """Library, task and tags are those by which people filter; a local base is no Hub id."""
+    """Library, task and tags are the Hub's filters; a local base model has no Hub id."""
     data = write(base=str(tiny_encoder)).data
     assert data.library_name == "sentence-transformers"
     assert data.pipeline_tag == "sentence-similarity"
@@ -65,16 +65,16 @@ def test_the_hub_can_search_for_the_model(write, tiny_encoder):
     ("model", "expected"),
     [
         ({"base": "nobody/no-such"}, ("nobody/no-such", "no-such, tuned")),
-        # The Hub would look for a model of that name among its own, and refuse the card.
+        # The Hub would look up this name as a Hub id, and reject the card.
         ({"base": "s3://bucket/models/tiny"}, (None, "tiny, tuned")),
-        # Shells complete folders so.
+        # Shells complete folders with a slash.
         ({"base": "s3://bucket/tiny/"}, (None, "tiny, tuned")),
         ({"base": "builtin:minilm"}, (None, "builtin:minilm, tuned")),
         ({"name": "Our search, v2", "base": "builtin:minilm"}, (None, "Our search, v2")),
     ],
 )
-def test_a_base_model_of_the_hub_is_linked_and_no_other(write, model, expected):
-    """By its id, wherever its files were fetched to; the user's own name wins."""
+def test_only_a_base_model_of_the_hub_is_linked(write, model, expected):
+    """By its id, wherever its files are; a name in the spec wins."""
     card = write("/nowhere", language="de", **model)
 
     assert (card.data.base_model, card.data.model_name) == expected
@@ -86,10 +86,10 @@ def test_a_base_model_of_the_hub_is_linked_and_no_other(write, model, expected):
 @pytest.mark.parametrize(
     ("card", "given", "expected"),
     [
-        # A tuned model is a derived work of its base model; the user may know better than its card.
+        # A tuned model is a derived work of its base model; the spec overrides the base card.
         (b"---\nlicense: mit\n---\n# A model\n", None, "mit"),
         (b"---\nlicense: mit\n---\n", "apache-2.0", "apache-2.0"),
-        # Nothing is guessed, and somebody else's broken card does not end a run of hours.
+        # Without a readable license there is none; a broken card must not fail a run.
         (None, None, None),
         (b"# A model without metadata\n", None, None),
         (b"", None, None),
@@ -98,7 +98,7 @@ def test_a_base_model_of_the_hub_is_linked_and_no_other(write, model, expected):
         (b"---\nlicense: \xff\n---\n", None, None),
     ],
 )
-def test_the_licence_is_inherited_unless_given(write, tmp_path, card, given, expected):
+def test_the_license_is_inherited_unless_given(write, tmp_path, card, given, expected):
     base = tmp_path / "base"
     base.mkdir()
     if card is not None:
@@ -106,12 +106,12 @@ def test_the_licence_is_inherited_unless_given(write, tmp_path, card, given, exp
     assert write(base=str(base), license=given).data.license == expected
 
 
-# What people read (its whole text: see `test_views.py`)
+# What people read (for the whole text see `test_render.py`)
 
 
 def test_the_snippets_of_a_runs_card_run(tiny_spec, tmp_path, monkeypatch):
-    """Copied out as they stand, the code embeds and searches at the recommended dimension, and
-    applies the prompts that the card shows."""
+    """Unchanged, the code embeds and searches at the recommended dimension, and applies the
+    prompts that the card shows."""
     import torch
     from sentence_transformers import SentenceTransformer
 

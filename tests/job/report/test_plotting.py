@@ -1,4 +1,4 @@
-"""The report's plots: what is drawn is what the report says, and fits the page it stands in."""
+"""The plots show the report's numbers, and use the page's colors and fonts."""
 
 import re
 from xml.etree import ElementTree as ET
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from reports import improved, perfect
 
-from job.report.charts import KINDS_DRAWN, PLOTS, draw
+from job.report.charts import PLOTS, SEGMENTS_DRAWN, draw
 from job.report.document import Report
 from job.report.plotting import VARIABLES
 
@@ -35,7 +35,7 @@ def words(drawing):
 
 
 def points(axes):
-    """Return what is drawn as single points: x and y, without the marks around them."""
+    """Return the single points as x and y."""
     return {
         (float(line.get_xdata()[0]), float(line.get_ydata()[0]))
         for line in axes.lines
@@ -49,8 +49,8 @@ def bars(axes):
     return [tuple(map(tuple, found)) for found in ends]
 
 
-def test_the_frontier_is_drawn_where_it_is(report):
-    """Its steps lead through the report's points, each with its interval; the ring is named."""
+def test_the_frontier_is_drawn_from_the_reports_points(report):
+    """Steps join its points, each with its interval; the ring has a label."""
     (axes,) = PLOTS["pareto"](report, WIDE).axes
     expected = [(p.bytes_per_vector, p.ndcg) for p in report.pareto]
     steps = next(line for line in axes.lines if len(line.get_xdata()) > 1)
@@ -65,7 +65,7 @@ def test_the_frontier_is_drawn_where_it_is(report):
     assert all("32, int8, rescored" in words(drawing) for drawing in drawings(report, "pareto"))
 
 
-def test_names_that_would_overlap_are_left_out(report):
+def test_labels_that_would_overlap_are_left_out(report):
     every = [
         report.pareto[0].model_dump()
         | {"dimension": int(d), "precision": precision, "bytes_per_vector": found.bytes_per_vector}
@@ -79,7 +79,7 @@ def test_names_that_would_overlap_are_left_out(report):
     assert len(names) < len(every)
 
 
-def test_five_ways_to_search_are_drawn(report):
+def test_five_search_methods_are_drawn(report):
     (axes,) = PLOTS["against"](report, WIDE).axes
     fused, small_to_large = report.fusion.scores, ["16", "32", "64"]
     assert {line.get_label(): list(line.get_ydata()) for line in axes.lines} == {
@@ -91,18 +91,18 @@ def test_five_ways_to_search_are_drawn(report):
     }
 
 
-def test_each_kind_of_queries_has_its_bar(report):
-    """And of very many kinds the first have."""
+def test_each_query_segment_has_a_bar(report):
+    """With very many segments, only the first are drawn."""
     segments = report.error_analysis.segments
     (axes,) = PLOTS["segments"](report, WIDE).axes
     assert [(left[0], right[0]) for left, right in bars(axes)] == [found.ci for found in segments]
     assert {x for x, _ in points(axes)} == {found.lift for found in segments}
     many = made(error_analysis__segments=improved()["error_analysis"]["segments"] * 20)
-    assert len(bars(PLOTS["segments"](many, WIDE).axes[0])) == KINDS_DRAWN
+    assert len(bars(PLOTS["segments"](many, WIDE).axes[0])) == SEGMENTS_DRAWN
 
 
 def test_training_is_drawn_from_the_base_model_on(report):
-    """Three curves, and in each the chosen step."""
+    """Three curves, each with a mark at the best checkpoint."""
     history, key = report.training.history, "dim_32_cosine_ndcg@10"
     loss, validation, rate = PLOTS["training"](report, WIDE).axes
     assert list(loss.lines[0].get_ydata()) == [e["loss"] for e in history if "loss" in e]
@@ -117,13 +117,13 @@ def test_training_is_drawn_from_the_base_model_on(report):
 
 @pytest.mark.parametrize("noted", ["loss", "dim_32_cosine_ndcg@10"])
 def test_a_training_that_ended_early_is_drawn(noted):
-    """Before the first validation, or before the first loss was noted."""
+    """Before the first validation, or before the first logged loss."""
     assert drawings(made(training__history=[{"step": 1, "epoch": 0.1, noted: 0.5}]), "training")
 
 
 @pytest.mark.parametrize("name", PLOTS)
-def test_a_drawing_takes_the_pages_colours_and_font(report, name):
-    """No colour, font or style sheet of its own, so that light and dark reach it."""
+def test_a_plot_uses_the_pages_colors_and_font(report, name):
+    """It has no color, font or style sheet, so that light and dark mode apply to it."""
     for drawing in drawings(report, name):
         assert set(re.findall(r"(?:fill|stroke): ([^;\"]+)", drawing)) <= {
             *VARIABLES.values(),
@@ -145,15 +145,15 @@ def test_a_drawing_takes_the_pages_colours_and_font(report, name):
         ("", ""),
     ],
 )
-def test_a_kinds_name_is_drawn_as_text(name, shown):
-    """No formula, no element, no control characters, and no longer than its place."""
+def test_a_segments_name_is_drawn_as_text(name, shown):
+    """No formula, no element, no control characters, and shortened to the available width."""
     segments = improved()["error_analysis"]["segments"]
     report = made(error_analysis__segments=[segments[0] | {"name": name}, *segments[1:]])
     assert all(shown in words(drawing) or not shown for drawing in drawings(report, "segments"))
 
 
-def test_scores_never_reach_beyond_one():
-    """Where all is perfect the axis still shows a tenth."""
+def test_the_score_axis_ends_at_one():
+    """Even if all scores are perfect, the axis spans a tenth."""
     (axes,) = PLOTS["pareto"](Report.model_validate(perfect()), WIDE).axes
     low, high = axes.get_ylim()
     assert (round(low, 3), high) == (0.95, 1.01)

@@ -1,4 +1,4 @@
-"""A report as Markdown, card and page: the golden files, and what holds for every report."""
+"""A report as Markdown, model card and page: golden files, and properties of every report."""
 
 import re
 from html.parser import HTMLParser
@@ -18,8 +18,8 @@ HOSTILE = (
 
 
 @pytest.mark.parametrize("make", reports.SHOWN)
-def test_every_view_is_as_it_was_last_read(make):
-    """After a wanted change `make golden` writes them anew."""
+def test_every_view_equals_its_golden_file(make):
+    """After an intended change, `make golden` writes the files again."""
     for path, text in reports.golden_files(make):
         assert text.splitlines() == path.read_text("utf-8").splitlines()
 
@@ -28,7 +28,7 @@ NUMBER = re.compile(r"(?<![\w.])[-+]?\d+(?:\.\d+)*%?")
 
 
 def written(value):
-    """Write every number of a document in all the ways in which a page may show it."""
+    """Yield every number of a document in all formats that a page uses."""
     if isinstance(value, dict):
         for key, inner in value.items():
             yield from written(key)
@@ -40,16 +40,16 @@ def written(value):
         yield from NUMBER.findall(value)
     elif isinstance(value, int | float):
         yield from (f"{value:.3f}", f"{value:+.3f}", f"{value:.1%}", f"{value / 1e9:.2f}")
-        # Of ten million documents.
+        # The second is GB for ten million documents.
         yield from (f"{value:.4f}", f"{value:.1f}", f"{value:g}", f"{value / 100:.2f}")
 
 
 @pytest.mark.parametrize("make", [reports.improved, reports.worse, reports.odd, reports.perfect])
-def test_no_number_of_the_page_comes_from_elsewhere(make):
-    """Whatever number stands on the page stands in report.json, but for units and cut-offs."""
+def test_every_number_of_the_page_is_in_the_report(make):
+    """Except for units and cut-offs, the page shows numbers of report.json only."""
     page = to_markdown(Report.model_validate(make())).partition("## How to use it")[0]
     units = {"95", "100", "80", "10", "60", "200", "0", "2"}
-    # Without names that end in numbers.
+    # Without names that contain numbers.
     shown = NUMBER.findall(re.sub(r"nDCG\\?@10|BM25|float32|int8|\\", "", page))
     assert len(shown) > 100
     assert {*shown} - {*written(make())} - units == set()
@@ -73,7 +73,7 @@ def test_no_text_becomes_markup(text, shown):
 
 
 class Page(HTMLParser):
-    """What a browser would make of a page; refuses one whose elements are not closed in order."""
+    """Parses a page; fails if elements are not closed in order."""
 
     def __init__(self, html):
         super().__init__()
@@ -114,8 +114,8 @@ def page(html):
     return Page(html)
 
 
-def test_the_page_is_sound(page, html):
-    """One h1, no level left out, every id once, every reference has its target; it is small."""
+def test_the_page_is_well_formed(page, html):
+    """One h1, no heading level skipped, ids unique, references with targets, and a small file."""
     levels = [int(tag[1]) for tag in page.tags if re.fullmatch("h[1-6]", tag)]
     assert levels[0] == 1
     assert levels.count(1) == 1
@@ -144,8 +144,8 @@ def test_every_plot_has_a_name_and_a_table(html):
             assert re.search(r"<title .*?>.+</title><desc .*?>.+</desc>", drawing)
 
 
-def test_nothing_is_fetched(html, page):
-    """No address is loaded: links lead into the page, styles and drawings refer to it alone."""
+def test_the_page_loads_nothing(html, page):
+    """It is self-contained: links, styles and plots refer to the page itself."""
     assert {value[0] for value in page.values("href")} == {"#", "d"}
     assert not page.values("src")
     assert not page.values("xlink:href")
@@ -155,16 +155,16 @@ def test_nothing_is_fetched(html, page):
     assert "script" not in page.tags
 
 
-def test_a_strangers_text_is_only_text(page):
-    """It makes no element and no attribute, and it stands there as it was written."""
+def test_user_text_is_only_text(page):
+    """It creates no element and no attribute, and is shown unchanged."""
     shown = Page(html_of(reports.hostile(text=HOSTILE)))
     assert shown.tags == page.tags
     assert [set(found) for found in shown.attributes] == [set(found) for found in page.attributes]
     assert shown.text.count(HOSTILE) > 50
 
 
-def test_text_that_no_file_could_hold_is_made_visible():
-    """NUL, escape: a sign stands for each, in drawings too."""
+def test_control_characters_are_made_visible():
+    """NUL and escape are replaced by symbols, in plots too."""
     made = html_of(reports.hostile(text="\x00 \x1b[31m \x85"))
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f]", made)
     assert made.count("␀ ␛[31m \ufffd") > 50

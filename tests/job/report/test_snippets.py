@@ -1,4 +1,4 @@
-"""The snippets are run as they stand; what they find is what was scored."""
+"""The snippets run unchanged, and rank texts as the evaluation does."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ def spec_of(uri="runs", hub=None):
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    """A stored model with prompts, where a run would have put it."""
+    """A folder with a saved model with prompts, laid out as a run does."""
     folder = tmp_path_factory.mktemp("usage")
     stored = build_encoder(folder / "built")
     encoder = SentenceTransformer(str(stored), device="cpu")
@@ -32,7 +32,7 @@ def model(tmp_path_factory):
 
 
 def run(code, folder, monkeypatch):
-    """Run a snippet in the folder it was written for, with more texts; return its names."""
+    """Run a snippet in its folder with more texts; return its variables."""
     monkeypatch.chdir(folder)
     start, _, rest = code.partition("texts = ")
     _, _, rest = rest.partition("\n\n")
@@ -58,7 +58,7 @@ def snippets(precision="float32", dimension=16, *, pushed=False, **output):
 
 @pytest.mark.parametrize("precision", ["float32", *PRECISIONS])
 def test_the_snippet_for_full_vectors_applies_prompts_and_truncates(model, precision, monkeypatch):
-    """Whatever is recommended, the first snippet searches by float32 at the advised dimension."""
+    """The first snippet always uses float32, at the recommended dimension."""
     found = run(snippets(precision).python, model, monkeypatch)
 
     queries, documents = vectors(model, 16)
@@ -68,15 +68,15 @@ def test_the_snippet_for_full_vectors_applies_prompts_and_truncates(model, preci
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_the_snippet_for_smaller_vectors_finds_what_was_scored(model, precision, monkeypatch):
-    """The same first texts as the report's own ranking, where no two score alike."""
+def test_the_snippet_for_smaller_vectors_ranks_as_the_evaluation(model, precision, monkeypatch):
+    """It finds the same top texts, unless scores are equal."""
     found = run(snippets(precision).quantized, model, monkeypatch)
 
     queries, documents = map(torch.from_numpy, vectors(model, 16))
     stored_as = precision.removesuffix("_rescored")
     expected = rank(queries, documents, [16], [stored_as])[16][precision][:, :10]
     assert found["stored"].nbytes == len(TEXTS) * (16 if stored_as == "int8" else 2)
-    # Texts of equal codes score alike: any of them is right.
+    # Texts with equal codes have equal scores: any order of them is right.
     best, numbers = np.array(found["best"]), found["numbers"]
     if precision.endswith("rescored"):
         assert numbers[best[:, 0]].tolist() == numbers[expected[:, 0]].tolist()
@@ -86,12 +86,12 @@ def test_the_snippet_for_smaller_vectors_finds_what_was_scored(model, precision,
         assert chosen.tolist() == right.tolist()
 
 
-def test_where_float32_is_advised_nothing_is_quantized():
+def test_a_recommendation_of_float32_has_no_snippet_for_quantized_vectors():
     assert snippets("float32").quantized is None
 
 
-def test_a_pushed_model_is_named_as_the_hub_knows_it():
-    """In Python and for the server, which needs no volume then."""
+def test_a_pushed_model_is_named_by_its_hub_id():
+    """In Python and for the server, which then needs no volume."""
     found = snippets(dimension=8, pushed=True, hub="me/finance")
 
     assert "SentenceTransformer('me/finance', truncate_dim=8)" in found.python
@@ -104,7 +104,7 @@ def test_a_pushed_model_is_named_as_the_hub_knows_it():
     [("my runs", "\"$PWD\"/'my runs/my-run/model'"), ("/data/runs", "/data/runs/my-run/model")],
 )
 def test_a_local_model_is_mounted_into_the_server(uri, volume):
-    """Read from where the results lie, prompts by their names, and the dimension by the reader."""
+    """The volume is the result folder; the client names the prompt and truncates the vectors."""
     serve = snippets(dimension=8, uri=uri).serve
 
     assert f"-v {volume}:/model:ro " in serve

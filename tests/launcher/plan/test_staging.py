@@ -1,4 +1,4 @@
-"""Staging: local inputs become channels, whole, in their shape, and without stale leftovers."""
+"""Staging copies local inputs to channels, complete and without stale files."""
 
 from pathlib import Path
 
@@ -20,20 +20,20 @@ def write(path, text="text"):
 
 
 def tree(folder):
-    """Map every file below a folder to its text."""
+    """Return the text of every file in a folder, by path."""
     files = (path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): path.read_text("utf-8") for path in files}
 
 
 @pytest.mark.parametrize("name", ["pairs.jsonl", "Größe 😀.csv.gz", ".hidden.jsonl", "no suffix"])
 def test_a_file_keeps_its_name_in_the_channel(tmp_path, channel, name):
-    """Its suffix says the format, so the name must not change."""
+    """Its suffix is the format, so the name must not change."""
     fill_channel(write(tmp_path / "in" / name), channel)
     assert tree(channel) == {name: "text"}
 
 
-def test_a_staged_file_takes_no_space_where_links_are_possible(tmp_path, channel):
-    """On one file system a file and the files of a folder are hard links of the originals."""
+def test_staged_files_are_hard_links_if_possible(tmp_path, channel):
+    """On the same file system, staging takes no space."""
     one = write(tmp_path / "one" / "pairs.jsonl")
     deep = write(tmp_path / "folder" / "deep" / "pairs.jsonl")
     fill_channel(one, channel)
@@ -43,7 +43,7 @@ def test_a_staged_file_takes_no_space_where_links_are_possible(tmp_path, channel
 
 
 def test_links_are_followed(tmp_path, channel):
-    """The Hub's cache is a folder of links; a channel that held them would be empty elsewhere."""
+    """The Hub cache consists of symbolic links, which would be broken in a container."""
     blob = write(tmp_path / "blobs" / "3fa2", "linked")
     snapshot = tmp_path / "snapshot"
     snapshot.mkdir()
@@ -58,15 +58,15 @@ def test_links_are_followed(tmp_path, channel):
 
 
 def test_staging_again_replaces_what_was_there(tmp_path, channel):
-    """No file of an earlier data set is left to be trained on."""
+    """No file of an earlier data set remains."""
     fill_channel(write(tmp_path / "old" / "old.jsonl", "old").parent, channel)
     fill_channel(write(tmp_path / "new" / "new.jsonl", "new"), channel)
     assert tree(channel) == {"new.jsonl": "new"}
     assert tree(tmp_path / "old") == {"old.jsonl": "old"}
 
 
-def test_a_folder_that_holds_the_channel_is_staged_without_it(tmp_path, monkeypatch):
-    """`--data .` beside `runs/` takes the data that lies there, and does not copy without end."""
+def test_a_folder_that_contains_the_channel_is_staged_without_it(tmp_path, monkeypatch):
+    """`--data .` next to `runs/` copies the data, and does not recurse forever."""
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "pairs.jsonl")
     channel = tmp_path / "runs" / "name" / ".work" / "input" / "data" / "data"
@@ -74,8 +74,8 @@ def test_a_folder_that_holds_the_channel_is_staged_without_it(tmp_path, monkeypa
     assert tree(channel) == {"pairs.jsonl": "text"}
 
 
-def test_what_is_only_promised_is_named_in_one_line(tmp_path, channel):
-    """A source that vanished, a broken link in a folder: no channel with a hole."""
+def test_a_missing_file_is_a_one_line_error(tmp_path, channel):
+    """A deleted source or a broken link never gives an incomplete channel."""
     folder = write(tmp_path / "in" / "pairs.jsonl").parent
     (folder / "broken.jsonl").symlink_to("nowhere")
     for source, part in ((tmp_path / "gone.jsonl", "No such file"), (folder, "broken.jsonl")):

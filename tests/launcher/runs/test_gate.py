@@ -1,4 +1,4 @@
-"""A pipeline's requirements: read early, decided by the lower bound, all told at once."""
+"""Requirements are parsed before a launch, decided by the lower bound, and reported together."""
 
 import json
 from pathlib import Path
@@ -36,14 +36,14 @@ REPORT = Report.model_validate(
         ("nDCG@10>=.8 at 128 as int8", ("ndcg@10", ">=", 0.8, "128", "int8")),
     ],
 )
-def test_a_requirement_is_read(text, expected):
+def test_a_requirement_is_parsed(text, expected):
     assert parse(text) == Requirement(text, *expected)
 
 
 @pytest.mark.parametrize(
     "text", ["", "lift", "lift<0", "lift>much", "mrr@10>0.5", "lift>0 at all", "lift>0 as int8"]
 )
-def test_what_is_no_requirement_is_refused(text):
+def test_an_invalid_requirement_is_refused(text):
     with pytest.raises(SpecError, match="--require"):
         parse(text)
 
@@ -52,12 +52,12 @@ def test_what_is_no_requirement_is_refused(text):
     ("text", "met"),
     [
         ("lift>=0", True),
-        # The bound is exactly there: not above it.
+        # The lower bound equals the threshold.
         ("lift>0", False),
         ("lift>0 at 384", True),
         ("ndcg@10>=0.8", True),
         ("ndcg@10>0.8", False),
-        # The mean lies above, the bound does not.
+        # The mean is above the threshold, the lower bound is not.
         ("ndcg@10>=0.84", False),
         ("ndcg@10>=0.79 as int8_rescored", True),
         ("ndcg@10>=0.8 at 128 as int8_rescored", False),
@@ -67,27 +67,27 @@ def test_the_lower_bound_decides(text, met):
     if met:
         check(REPORT, [parse(text)])
     else:
-        with pytest.raises(GateNotMet, match="its lower bound decides"):
+        with pytest.raises(GateNotMet, match="its lower bound must meet"):
             check(REPORT, [parse(text)])
 
 
-def test_all_that_is_not_met_is_told_at_once():
-    wanted = [parse(text) for text in ("lift>0", "lift>=0", "ndcg@10>=0.9 at 384")]
+def test_all_unmet_requirements_are_reported_together():
+    required = [parse(text) for text in ("lift>0", "lift>=0", "ndcg@10>=0.9 at 384")]
     with pytest.raises(GateNotMet) as caught:
-        check(REPORT, wanted)
-    told = str(caught.value)
+        check(REPORT, required)
+    message = str(caught.value)
     for part in ("`lift>0`", "128", "[0.000, 0.080]", "`ndcg@10>=0.9 at 384`", "[0.850, 0.950]"):
-        assert part in told
-    assert "`lift>=0`" not in told
+        assert part in message
+    assert "`lift>=0`" not in message
 
 
-def test_what_was_not_measured_cannot_be_required():
-    with pytest.raises(SpecError, match="64 as float32 was not measured, but 384 as float32"):
+def test_a_requirement_on_unmeasured_vectors_is_an_error():
+    with pytest.raises(SpecError, match=r"64 as float32 was not measured\. Measured: 384 as"):
         check(REPORT, [parse("lift>0 at 64")])
 
 
-def test_a_wrong_requirement_ends_a_launch_before_it_begins(tmp_path, monkeypatch):
-    """Not after hours of training."""
+def test_an_invalid_requirement_fails_before_the_launch(tmp_path, monkeypatch):
+    """And not after hours of training."""
     monkeypatch.chdir(tmp_path)
     Path("pairs.jsonl").write_text(json.dumps({"question": "q", "context": "c"}) + "\n")
     done = CliRunner().invoke(main, ["launch", "--data", "pairs.jsonl", "--require", "good"])

@@ -1,4 +1,4 @@
-"""What a follower sees: in a pipe the lines and nothing else, on a terminal a bar below them."""
+"""A pipe gets only the log lines; a terminal also shows a progress bar."""
 
 import io
 import os
@@ -25,7 +25,7 @@ class Terminal(io.StringIO):
 
 @pytest.fixture
 def terminal(monkeypatch):
-    """A terminal of its own, whatever the tests are run in."""
+    """A fake terminal, independent of the one that runs the tests."""
     for name in ("TERM", "NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TERM", "xterm")
@@ -33,36 +33,36 @@ def terminal(monkeypatch):
     return Terminal()
 
 
-def test_a_pipe_gets_every_line_as_it_is():
-    """No bar, nothing folded or read as markup; only colours are left out."""
+def test_a_pipe_gets_every_line_unchanged():
+    """No bar, no wrapping, no markup; only colors are removed."""
     to = io.StringIO()
     with Live(to) as live:
-        for line in (*LINES, "\x1b[31mcolour\x1b[0m"):
-            live.say(line)
-    assert to.getvalue().split("\n")[:-1] == [*LINES, "colour"]
+        for line in (*LINES, "\x1b[31mcolor\x1b[0m"):
+            live.print_line(line)
+    assert to.getvalue().split("\n")[:-1] == [*LINES, "color"]
 
 
-def test_a_line_is_in_the_pipe_as_soon_as_it_is_said():
-    """Whoever reads along is not kept waiting for a full buffer."""
+def test_a_line_is_flushed_to_the_pipe_at_once():
+    """A reader does not wait for a full buffer."""
     out, into = os.pipe()
     with os.fdopen(into, "w") as to, Live(to) as live:
-        live.say("first")
+        live.print_line("first")
         assert os.read(out, 100) == b"first\n"
     os.close(out)
 
 
-def test_steps_move_a_bar_below_the_lines_and_text_stays_text(terminal):
-    """It comes with the first step and goes with the last."""
+def test_training_steps_update_a_bar_and_lines_are_not_markup(terminal):
+    """The bar appears with the first step and disappears with the last."""
     with Live(terminal) as live:
-        live.say(LINES[0])
+        live.print_line(LINES[0])
         live._bar.refresh()
         assert "training" not in terminal.getvalue()
-        live.say(LINES[4])
+        live.print_line(LINES[4])
         live._bar.refresh()
         assert "2/30" in terminal.getvalue().rpartition("training")[2]
         for line in LINES:
-            live.say(line)
+            live.print_line(line)
         assert [task.visible for task in live._bar.tasks] == [False]
-    # A long line is not folded: the terminal does that, and copying it gives it whole.
+    # A long line is not wrapped by us, so that it can be copied as one line.
     for line in (LINES[0], "[red]no markup[/red] :smile: `code` {x}", "x" * 300, LINES[4]):
         assert line in terminal.getvalue()

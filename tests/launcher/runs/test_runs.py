@@ -1,4 +1,4 @@
-"""Runs on disk: which there are, and how far each of them came."""
+"""Runs on disk: listing, lookup and state."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from launcher.runs.runs import Run, find_run, list_runs
 
 @pytest.fixture
 def make_run(tmp_path):
-    """Lay out a run's folder as a launch leaves it; `age` counts hours back from noon."""
+    """Create a run's folder as a launch leaves it; `age` is in hours before noon."""
 
     def make(name, *, finished=False, exit_code=None, age=0):
         folder = tmp_path / "runs" / name
@@ -46,13 +46,13 @@ def noon(hours_before):
         (False, 14, "failed"),
     ],
 )
-def test_the_manifest_says_finished_and_the_receipt_what_else(make_run, finished, exit_code, state):
-    """A manifest is a result whatever a receipt says; an interruption is no failure."""
+def test_the_state_follows_from_manifest_and_receipt(make_run, finished, exit_code, state):
+    """A run with a manifest is finished, whatever its receipt; an interruption is not a failure."""
     assert make_run("name", finished=finished, exit_code=exit_code).state == state
 
 
 def test_a_run_is_running_while_its_process_lives(make_run):
-    """The lock tells, not a note: a process that was killed is running no more."""
+    """This is read from the lock: after the process is killed, the run is not running."""
     run = make_run("name", exit_code=10)
     code = (
         "import sys, time; from pathlib import Path; from job.storage.workspace import Workspace\n"
@@ -69,17 +69,17 @@ def test_a_run_is_running_while_its_process_lives(make_run):
 
 
 def test_runs_are_listed_with_the_latest_first(make_run, tmp_path):
-    """What was finished or worked on last stands on top; other folders and files are no runs."""
+    """By the time of the last change; other folders and files are not runs."""
     make_run("b", finished=True, age=2)
     make_run("c", exit_code=4, age=3)
-    # Taken up today: its spec was written when it began, and not again.
+    # A resumed run: its spec is older than its last change.
     resumed = make_run("a", exit_code=10)
     (resumed.folder / "spec.json").write_text("{}", "utf-8")
     os.utime(resumed.folder / "spec.json", (noon(5).timestamp(),) * 2)
     os.utime(resumed.folder, (noon(1).timestamp(),) * 2)
     (tmp_path / "runs" / "notes").mkdir()
     (tmp_path / "runs" / "notes.txt").write_text("", "utf-8")
-    # Fetched from elsewhere: a result without a workspace.
+    # A fetched run: results without a workspace.
     fetched = make_run("fetched", finished=True)
     fetched.workspace.root.rmdir()
 
@@ -92,14 +92,14 @@ def test_runs_are_listed_with_the_latest_first(make_run, tmp_path):
     ]
 
 
-def test_an_output_folder_that_is_not_there_holds_no_runs(tmp_path):
-    """Nothing is an empty list, and a file is nothing as well."""
+def test_a_missing_output_folder_has_no_runs(tmp_path):
+    """Neither has a file."""
     (tmp_path / "file").write_text("", "utf-8")
     assert list_runs(str(tmp_path / "runs")) == list_runs(str(tmp_path / "file")) == []
 
 
 def test_the_run_without_a_name_is_the_latest_finished_one(make_run, tmp_path):
-    """Unfinished and failed runs have nothing to show."""
+    """Unfinished and failed runs are skipped, unless they are named."""
     make_run("unfinished", age=1)
     make_run("failed", exit_code=4)
     with pytest.raises(StorageError, match=r"no finished run in .* `embedtune launch`"):
@@ -107,13 +107,12 @@ def test_the_run_without_a_name_is_the_latest_finished_one(make_run, tmp_path):
     make_run("older", finished=True, age=3)
     expected = make_run("newer", finished=True, age=2)
     assert find_run(str(tmp_path / "runs"), None) == expected
-    # Who names a run gets it, to see what became of it.
     assert find_run(str(tmp_path / "runs"), "failed").name == "failed"
 
 
 @pytest.mark.parametrize(("exit_code", "state"), [(4, "failed"), (10, "unfinished")])
-def test_a_run_without_a_report_says_how_far_it_came(make_run, exit_code, state):
-    """The state tells whether to resume or to repair."""
+def test_the_error_for_a_missing_report_has_the_runs_state(make_run, exit_code, state):
+    """The state says whether to resume the run or to fix its job."""
     run = make_run("name", exit_code=exit_code)
     with pytest.raises(StorageError, match=f"`name` is {state} and has no report"):
         run.report()

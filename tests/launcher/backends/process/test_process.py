@@ -63,6 +63,8 @@ def _no_settings(tmp_path_factory):
         patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
         patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
         patch.delenv("XDG_CONFIG_HOME", raising=False)
+        # `readline`, which pytest imports, sets it for subprocesses alone.
+        patch.setenv("COLUMNS", "1000")
         yield
 
 
@@ -86,10 +88,10 @@ def listing(folder):
     """List the runs: each name with its state, what it changed and whether that is better."""
     done = embedtune(folder, "ls")
     assert (done.returncode, done.stderr) == (0, "")
-    heading, *runs = rows(done.stdout)
-    assert heading == ["name", "state", "when (UTC)", "base → tuned", "improved"]
-    assert all(re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d", when) for _, _, when, _, _ in runs)
-    return {name: (state, change, better) for name, state, _, change, better in runs}
+    heading, *runs = (re.split(" {2,}", line) for line in done.stdout.splitlines())
+    assert heading == ["NAME", "STATE", "WHEN (UTC)", "BASE → TUNED", "IMPROVED"]
+    assert all(re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d", when) for _, _, when, *_ in runs)
+    return {name: (state, *(found or ("", ""))) for name, state, _, *found in runs}
 
 
 def load(path):
@@ -258,7 +260,7 @@ def test_launching_a_finished_run_again_changes_nothing(folder, whole):
     for arguments in (["job.yaml"], []):
         again = embedtune(folder, "launch", *arguments, "--name", "whole", "--device", "cpu")
         assert (again.returncode, again.stdout) == (0, whole.stdout)
-        assert again.stderr == "The run whole is finished already; nothing was changed.\n"
+        assert again.stderr == "The run whole has already finished; nothing was changed.\n"
     settings = ("--set", "training.epochs=1", "--set", "data.seed=7")
     done = embedtune(folder, "launch", "job.yaml", "--name", "whole", *settings)
     assert (done.returncode, done.stdout) == (3, "")
@@ -274,7 +276,7 @@ def test_a_pipeline_sees_by_the_exit_code_what_was_not_reached(folder, whole):
     assert (met.returncode, met.stdout) == (0, whole.stdout)
     missed = embedtune(folder, "report", "whole", "--require", "lift>1 at 64")
     assert (missed.returncode, missed.stdout) == (9, whole.stdout)
-    assert missed.stderr.startswith("Error: Required: `lift>1 at 64`; the interval at 64 ")
+    assert missed.stderr.startswith("Error: Required: `lift>1 at 64`, but the interval at 64 ")
     again = embedtune(folder, "launch", "--name", "whole", "--require", "ndcg@10>1")
     assert again.returncode == 9
 

@@ -1,0 +1,201 @@
+"""What commands print fits 80 columns; no name and no number is broken in two or lost."""
+
+import os
+import pty
+import re
+import subprocess
+import sys
+import termios
+from types import SimpleNamespace
+
+import pytest
+import reports
+
+from job.report.compare import Group
+from job.report.document import Report
+from launcher import tables
+from launcher.containers.image import Image, Layer
+from launcher.plan.checks import CheckResult
+from launcher.runs.runs import Run
+
+# As long as names may be, and as `embedtune launch` makes them.
+NAMES = (f"{'long-' * 8}model-20261128-120000", "bge-base-en-v1-5-20261128-120000-3fa2", "first")
+DIMENSIONS = ("1024", "768", "512", "256", "128")
+BUCKET = "s3://artifacts-eu-central-1/embedtune"
+
+
+@pytest.fixture(autouse=True)
+def terminal(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+
+
+@pytest.fixture
+def printed(capsys):
+    """Print tables and return the lines."""
+
+    def show(parts):
+        tables.show(parts)
+        return capsys.readouterr().out.splitlines()
+
+    return show
+
+
+def widest(lines):
+    return max(map(len, lines))
+
+
+def report(name):
+    """Make a report of five dimensions."""
+    document = reports.improved(job_name=name, verdict__dimension=1024)
+    by_dimension = [*document["scores"].values(), document["comparison"]]
+    for found in (*by_dimension[1:], *document["fusion"]["scores"].values()):
+        usual = found["32"]
+        found.clear()
+        found.update(dict.fromkeys(DIMENSIONS, usual))
+    document["fusion"]["comparison"] = dict.fromkeys(
+        DIMENSIONS, document["fusion"]["comparison"]["32"]
+    )
+    return Report.model_validate(document)
+
+
+@pytest.fixture
+def runs(tmp_path, monkeypatch):
+    """A finished run of each name, its results in S3."""
+    made = []
+    for name in NAMES:
+        (tmp_path / name).mkdir()
+        store = SimpleNamespace(uri=f"{BUCKET}/{name}", changed=lambda _: None, read=lambda _: None)
+        run = Run(tmp_path / name, store)
+        run.__dict__.update(is_finished=True, stored_report=report(name))
+        made.append(run)
+    return made
+
+
+def test_long_names_of_runs_have_lines_of_their_own(runs, printed):
+    """A name is followed by its facts, below it; nothing of either is left out."""
+    lines = printed(tables.run_lines(runs))
+    assert widest(lines) <= 80
+    assert lines[0::2] == ["NAME", *NAMES]
+    assert lines[1].split() == ["STATE", "WHEN", "(UTC)", "BASE", "→", "TUNED", "IMPROVED"]
+    for line in lines[3::2]:
+        pattern = r" {4}finished  \d{4}-\d\d-\d\d \d\d:\d\d  \d\.\d{3} → \d\.\d{3} at 1024  yes"
+        assert re.fullmatch(pattern, line)
+
+
+def test_short_names_share_a_line_with_their_facts(runs, printed):
+    """Two lines a run are for long names only."""
+    lines = printed(tables.run_lines(runs[2:]))
+    assert [line.split()[0] for line in lines] == ["NAME", "first"]
+
+
+def test_a_report_fits_80_columns(runs, printed):
+    """Five dimensions, and sentences that wrap at spaces, intervals in one piece."""
+    run = runs[1]
+    lines = printed(
+        tables.report_lines(run.stored_report, run.folder.relative_to(run.folder.parent))
+    )
+    assert widest(lines) <= 80
+    assert [row[1:6].strip() for row in lines if row.startswith("│")] == list(DIMENSIONS)
+    text = " ".join(lines)
+    assert run.stored_report.verdict.sentence in text
+    assert run.stored_report.recommendation.sentence in text
+    assert all(line.count("[") == line.count("]") for line in lines)
+
+
+def test_a_long_path_is_in_one_piece(runs, printed, tmp_path):
+    """It can be copied, however narrow the terminal is."""
+    folder = tmp_path / "a folder" / NAMES[0]
+    lines = printed(tables.report_lines(runs[0].stored_report, folder))
+    assert lines[-2:] == ["Report:", str(folder / "report.html")]
+
+
+def test_any_number_of_runs_can_be_compared(printed):
+    """Each run has its number, so that the table grows downwards."""
+    names = [*NAMES, *(f"{BUCKET}/{name}" for name in NAMES[1:])]
+    group = Group("a123cee2b45957c6", {name: report(name) for name in names})
+    lines = printed(tables.compare_lines(group))
+    assert widest(lines) <= 80
+    assert [line[3:] for line in lines if re.match(r" \d \S", line)] == names
+    rows = [re.findall(r"[^│ ]+", line)[:2] for line in lines if line.startswith("│")]
+    assert rows == [[d, str(n)] for d in DIMENSIONS for n in range(1, 6)]
+
+
+def test_facts_of_a_run_fit_80_columns(runs, printed):
+    """The log's last line wraps; an address that is too long begins below its name."""
+    run = runs[0]
+    run.workspace.logs.mkdir(parents=True)
+    sentence = "train: step=30 of 900, loss 0.3, and whatever else is worth a line of the log."
+    (run.workspace.logs / "job.log").write_text(f"{sentence}\n", "utf-8")
+    lines = printed(tables.status_lines(run))
+    assert lines[0] == f"name       {run.name}"
+    assert " ".join(" ".join(lines[2:-2]).split()) == f"last line {sentence}"
+    assert lines[-2:] == ["results", f"  {run.store.uri}"]
+    assert widest(lines[:-1]) <= 80
+
+
+def test_an_image_fits_80_columns(printed, monkeypatch):
+    """Commands are cut at the terminal's edge; a pipe gets them whole."""
+    command = "RUN pip install --no-cache-dir 'embedtune[train]' && rm -rf /root/.cache /tmp/*"
+    layers = [Layer(80_000_000, ""), Layer(4_321_000_000, command), Layer(0, "ENV A=1")]
+    image = Image(f"sha256:{'a1' * 32}", "linux/amd64", 4_401_000_000, {"revision": "0a1b"}, layers)
+    lines = printed(tables.image_lines("embedtune", image))
+    assert lines == [
+        "image     embedtune",
+        "id",
+        f"  {image.id}",
+        "size      4,401 MB",
+        "platform  linux/amd64",
+        "",
+        "revision  0a1b",
+        "",
+        "      MB  MADE BY",
+        "   80.00  the base image",
+        f"4,321.00  {command[:69]}…",
+    ]
+    monkeypatch.delenv("COLUMNS")
+    assert printed(tables.image_lines("embedtune", image))[-1].endswith(command)
+
+
+def test_findings_fit_80_columns(printed):
+    """Sentences wrap at spaces; one with a name that is too long begins below its check."""
+    role = "arn:aws:iam::123456789012:role/service-role/embedtune-job-role-eu-central-1"
+    findings = [
+        CheckResult("settings", "ok", "words " * 15),
+        CheckResult("role", "missing", f"the role {role} cannot be assumed"),
+    ]
+    assert printed(tables.check_lines(findings)) == [
+        "CHECK     STATE    FOUND",
+        f"settings  ok       {'words ' * 10}".rstrip(),
+        f"{' ' * 19}{'words ' * 5}".rstrip(),
+        "role      missing",
+        "  the role",
+        f"  {role}",
+        "  cannot be assumed",
+    ]
+
+
+SHOW = (
+    "from launcher.plan.checks import CheckResult; from launcher import tables; "
+    "tables.show(tables.check_lines([CheckResult('role', 'missing', 'words ' * 30)]))"
+)
+
+
+def test_a_pipe_gets_each_row_on_one_line():
+    """Programs that read lines find all of a row in one."""
+    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    command = [sys.executable, "-c", SHOW]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    assert [len(line) for line in done.stdout.splitlines()] == [21, 195]
+
+
+def test_a_terminals_own_width_counts():
+    """Without `COLUMNS` the terminal is asked."""
+    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 80))
+    subprocess.run([sys.executable, "-c", SHOW], stdout=theirs, check=True, env=environment)
+    os.close(theirs)
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", os.read(ours, 10_000).decode()).splitlines()
+    os.close(ours)
+    assert len(lines) == 4
+    assert widest(lines) <= 80
