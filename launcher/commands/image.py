@@ -80,10 +80,10 @@ def inspect(image_name: str) -> None:
     """Show what IMAGE was built from, and the size of each layer."""
     from rich.console import Console
 
-    from launcher.containers.image import look_at
+    from launcher.containers.image import inspect_image
     from launcher.tables import image_table
 
-    Console(highlight=False).print(image_table(image_name, look_at(image_name)))
+    Console(highlight=False).print(image_table(image_name, inspect_image(image_name)))
 
 
 def _pair(argument: str) -> tuple[str, str]:

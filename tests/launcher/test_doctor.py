@@ -15,12 +15,12 @@ from moto.core import DEFAULT_ACCOUNT_ID as ACCOUNT
 from remote import served_s3
 
 from job.core.errors import BackendError
-from launcher.aws.account import lets_sagemaker_in, resolve_image
-from launcher.backends.process.checks import examine_process
+from launcher.aws.account import resolve_image, trusts_sagemaker
+from launcher.backends.process.checks import check_process
 from launcher.backends.sagemaker import checks
 from launcher.commands.doctor import doctor as command
 from launcher.containers import engine
-from launcher.containers.checks import examine_docker
+from launcher.containers.checks import check_docker
 from launcher.plan.machine import MachineOptions
 
 REGISTRY = f"{ACCOUNT}.dkr.ecr.us-east-1.amazonaws.com"
@@ -42,7 +42,7 @@ class Account(boto3.Session):
 
     def examine(self, bucket=None, **machine):
         """Examine the account; return its findings by name."""
-        found = checks.examine(self, MachineOptions("sagemaker", **machine), bucket)
+        found = checks.check_account(self, MachineOptions("sagemaker", **machine), bucket)
         return {finding.name: finding for finding in found}
 
     def run(self, monkeypatch, *options):
@@ -329,8 +329,8 @@ def test_trust_policies_are_read_in_all_their_forms(statement, lets_in):
         "Principal": {"Service": "sagemaker.amazonaws.com"},
         "Action": "sts:AssumeRole",
     } | statement
-    assert lets_sagemaker_in({"Statement": whole}) is lets_in
-    assert lets_sagemaker_in({"Statement": [whole]}) is lets_in
+    assert trusts_sagemaker({"Statement": whole}) is lets_in
+    assert trusts_sagemaker({"Statement": [whole]}) is lets_in
 
 
 @pytest.mark.parametrize(
@@ -442,10 +442,10 @@ def test_a_process_needs_the_jobs_packages(monkeypatch):
     monkeypatch.setattr(engine, "DEVICES", ())
     done = CliRunner().invoke(command, ["--backend", "process"])
     assert (done.exit_code, "To do" in done.stdout) == (0, False)
-    assert states(examine_process()) == {"packages": "ok", "GPU": "skipped"}
+    assert states(check_process()) == {"packages": "ok", "GPU": "skipped"}
     monkeypatch.setitem(sys.modules, "datasets", None)
     monkeypatch.setitem(sys.modules, "torch", None)
-    packages, _ = examine_process()
+    packages, _ = check_process()
     assert (packages.state, packages.found) == ("missing", "not installed: torch, datasets")
     assert packages.fix == "`pip install 'embedtune[train]'`"
 
@@ -484,7 +484,7 @@ def test_a_container_needs_an_engine_an_image_and_perhaps_a_gpu(
     options = ["--backend", "docker", "--image", image]
     done = CliRunner(env={"COLUMNS": "400"}).invoke(command, options)
     assert done.exit_code == (13 if "missing" in expected.values() else 0)
-    assert states(examine_docker(image)) == expected
+    assert states(check_docker(image)) == expected
 
 
 def test_several_gpus_are_doubted_where_they_do_not_pay():
@@ -492,7 +492,7 @@ def test_several_gpus_are_doubted_where_they_do_not_pay():
 
     def gpus(instance_type, instances=1):
         machine = MachineOptions("sagemaker", instance_type=(instance_type,), instances=instances)
-        return checks.examine_gpus(machine, None)
+        return checks.check_gpus(machine, None)
 
     assert gpus("ml.g5.2xlarge") == []
     (doubted,) = gpus("ml.g5.12xlarge")

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from launcher.backends.sagemaker.context import OWN_TRAFFIC
+from launcher.backends.sagemaker.context import SECURITY_GROUP_NOTE
 
 PRICE = 1.515
 TWO = ("--instances", "2", "--max-cost", "20")
@@ -68,5 +68,5 @@ def test_in_a_network_of_ones_own_the_machines_must_let_each_other_in(account, t
         for name, options in (("near", ()), ("far", TWO))
     }
     assert [done.code for done in said.values()] == [0, 0]
-    assert OWN_TRAFFIC in said["far"].err.splitlines()
-    assert OWN_TRAFFIC not in said["near"].err.splitlines()
+    assert SECURITY_GROUP_NOTE in said["far"].err.splitlines()
+    assert SECURITY_GROUP_NOTE not in said["near"].err.splitlines()

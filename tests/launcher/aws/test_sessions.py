@@ -6,7 +6,7 @@ from botocore.exceptions import ClientError
 from botocore.parsers import ResponseParserError
 
 from job.core.errors import BackendError
-from launcher.aws.sessions import client, error_code, explained, open_session
+from launcher.aws.sessions import client, error_code, open_session, translate_errors
 
 PROFILES = "[profile here]\nregion = eu-west-1\n\n[profile nowhere]\noutput = json\n"
 
@@ -111,7 +111,7 @@ KEYS, UNREACHED = "does not know these credentials", "does not answer"
     ids=lambda value: error_code(value) if isinstance(value, Exception) else "",
 )
 def test_each_refusal_is_one_line(error, part):
-    with pytest.raises(BackendError) as told, explained("reading the stack `x`"):
+    with pytest.raises(BackendError) as told, translate_errors("reading the stack `x`"):
         raise error
     line = str(told.value)
     assert line.startswith("Reading the stack `x` failed: ")
@@ -122,6 +122,6 @@ def test_each_refusal_is_one_line(error, part):
 
 def test_our_own_errors_and_bugs_pass_as_they_are():
     for error in (BackendError("ours"), KeyError("a bug")):
-        with pytest.raises(type(error)) as told, explained("asking"):
+        with pytest.raises(type(error)) as told, translate_errors("asking"):
             raise error
         assert told.value is error

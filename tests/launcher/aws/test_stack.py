@@ -13,7 +13,7 @@ from moto_stacks import stack_server
 
 from job.core.errors import BackendError
 from launcher.aws import cloudformation
-from launcher.aws.sessions import explained, open_session
+from launcher.aws.sessions import open_session, translate_errors
 from launcher.aws.stack import Stack, read_stack, template_text
 from launcher.cli import main
 
@@ -301,7 +301,10 @@ def test_a_change_set_that_cannot_be_made_leaves_nothing(cloud, is_new, reason, 
 def test_credentials_that_expire_while_a_stack_is_awaited_are_told(cloud):
     cloud.add("delete_stack", {})
     cloud.refuse("describe_stacks", "ExpiredToken", "Expired.")
-    with pytest.raises(BackendError, match="credentials have expired"), explained("deleting"):
+    with (
+        pytest.raises(BackendError, match="credentials have expired"),
+        translate_errors("deleting"),
+    ):
         cloudformation.delete(cloud, {"StackId": STACK, "StackName": "embedtune"})
 
 

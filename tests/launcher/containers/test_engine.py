@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from job.core.errors import BackendError
-from launcher.containers.engine import docker, explain, look
+from launcher.containers.engine import docker, explain, inspect_engine
 
 # As printed by clients 20.10 and 28.2 (shared facts; engine 20.10.24).
 SAID = {
@@ -39,7 +39,7 @@ def test_a_machine_without_docker_is_told_so(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(BackendError, match="`docker` is not installed here"):
         docker("version")
-    assert not look().is_rootless
+    assert not inspect_engine().is_rootless
 
 
 def test_a_password_goes_over_stdin(monkeypatch, tmp_path):
@@ -48,7 +48,7 @@ def test_a_password_goes_over_stdin(monkeypatch, tmp_path):
     client.write_text(f"#!{sys.executable}\nimport sys\nprint(sys.argv[1:], sys.stdin.read())\n")
     client.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert docker("login", "--password-stdin", given="secret") == (
+    assert docker("login", "--password-stdin", stdin="secret") == (
         "['login', '--password-stdin'] secret\n"
     )
 

@@ -13,7 +13,7 @@ from launcher.backends.docker.hosts import (
     hosts_of,
     network_command,
     prepare_workspaces,
-    threads,
+    threads_per_host,
 )
 from launcher.plan.machine import MachineOptions
 from launcher.plan.plan import Plan
@@ -76,8 +76,8 @@ def test_a_run_taken_up_by_one_host_does_not_wait_for_others(tmp_path, plan):
 
 def test_cores_are_shared_out():
     """At least one each, also where nobody knows how many there are."""
-    assert [threads(2, 8), threads(3, 8), threads(4, 2)] == [4, 2, 1]
-    assert threads(1, 0) >= 1
+    assert [threads_per_host(2, 8), threads_per_host(3, 8), threads_per_host(4, 2)] == [4, 2, 1]
+    assert threads_per_host(1, 0) >= 1
 
 
 def _config(host):

@@ -418,7 +418,7 @@ def test_a_job_that_was_killed_is_explained(
     """By the class and code of the failure, which the receipt keeps."""
     kills = tmp_path / "vmstat"
     kills.write_text(before, "utf-8")
-    monkeypatch.setattr(process, "KILLS", (tmp_path / "no cgroup", kills))
+    monkeypatch.setattr(process, "OOM_COUNTERS", (tmp_path / "no cgroup", kills))
     plan = Plan("killed", tiny_spec(), MachineOptions("process"))
     code = (
         f"import os, pathlib; pathlib.Path({str(kills)!r}).write_text({after!r}); "

@@ -3,7 +3,7 @@
 import pytest
 
 from job.core.errors import BackendError, DataError, OutOfMemory, Stopped, StorageError, TimeLimit
-from launcher.backends.sagemaker.ending import OUT_OF_MEMORY, TIMES, ending
+from launcher.backends.sagemaker.ending import OUT_OF_MEMORY, TIMEOUTS, ending
 
 
 @pytest.mark.parametrize(
@@ -11,7 +11,7 @@ from launcher.backends.sagemaker.ending import OUT_OF_MEMORY, TIMES, ending
     [
         ("Completed", "Completed", 0, ""),
         ("Stopped", "Stopped", Stopped.exit_code, "The job was stopped."),
-        *(("Stopped", detail, TimeLimit.exit_code, TIMES[detail]) for detail in TIMES),
+        *(("Stopped", detail, TimeLimit.exit_code, TIMEOUTS[detail]) for detail in TIMEOUTS),
     ],
 )
 def test_an_end_without_a_failure_has_a_code_and_a_line(status, detail, code, line):

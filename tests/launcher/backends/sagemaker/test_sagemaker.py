@@ -22,7 +22,7 @@ from job.core.errors import (
     StorageError,
     TimeLimit,
 )
-from launcher.backends.sagemaker.ending import OUT_OF_MEMORY, TIMES
+from launcher.backends.sagemaker.ending import OUT_OF_MEMORY, TIMEOUTS
 
 HOURLY = 1.515
 TOKEN = "hf_PlantedToken"
@@ -323,7 +323,7 @@ def endings(account, tmp_path_factory):
     [
         ("model", 5, "There is no model `x`."),
         ("memory", OutOfMemory.exit_code, OUT_OF_MEMORY),
-        ("time", TimeLimit.exit_code, TIMES["MaxRuntimeExceeded"]),
+        ("time", TimeLimit.exit_code, TIMEOUTS["MaxRuntimeExceeded"]),
         ("capacity", BackendError.exit_code, "No such machine is free"),
     ],
 )

@@ -11,7 +11,7 @@ from remote import in_client
 from sagemaker_server import Call, SageMaker
 
 from job.core.errors import BackendError
-from launcher.backends.sagemaker.sdk import SETTINGS, create_training_job, snake
+from launcher.backends.sagemaker.sdk import CONFIG_VARIABLES, create_training_job, snake
 
 KEY = "arn:aws:kms:us-east-1:123456789012:key/0f"
 THEIR_VPC = {"security_group_ids": ["sg-9"], "subnets": ["subnet-9"]}
@@ -104,7 +104,7 @@ def test_what_goes_over_the_wire_is_the_request(tmp_path):
             file.parent.mkdir(parents=True)
             if settings:
                 file.write_text(json.dumps(settings))
-            named = dict.fromkeys(SETTINGS, str(file)) if settings else {}
+            named = dict.fromkeys(CONFIG_VARIABLES, str(file)) if settings else {}
             # The last one lacks what the SDK would fill in.
             plain = {
                 k: v for k, v in a_request(role, image, f"{kind}-2").items() if k not in OPTIONAL
@@ -124,7 +124,7 @@ def test_the_sdk_is_led_away_from_settings(monkeypatch):
     seen = {}
 
     def create(**given):
-        seen.update({name: os.environ[name] for name in SETTINGS}, given=given)
+        seen.update({name: os.environ[name] for name in CONFIG_VARIABLES}, given=given)
         return SimpleNamespace(training_job_arn="arn:1")
 
     fake = ModuleType("sagemaker.core.resources")
@@ -132,17 +132,17 @@ def test_the_sdk_is_led_away_from_settings(monkeypatch):
     for name in ("sagemaker", "sagemaker.core"):
         monkeypatch.setitem(sys.modules, name, ModuleType(name))
     monkeypatch.setitem(sys.modules, "sagemaker.core.resources", fake)
-    for name in SETTINGS:
+    for name in CONFIG_VARIABLES:
         monkeypatch.setenv(name, "mine.yaml")
     session = SimpleNamespace(region_name="eu-west-1")
     assert create_training_job(session, {"RoleArn": "r"}) == "arn:1"
-    assert seen == dict.fromkeys(SETTINGS, os.devnull) | {
+    assert seen == dict.fromkeys(CONFIG_VARIABLES, os.devnull) | {
         "given": {"role_arn": "r", "session": session, "region": "eu-west-1"}
     }
 
 
 def test_without_the_sdk_one_line_says_what_to_install(monkeypatch):
-    for name in SETTINGS:
+    for name in CONFIG_VARIABLES:
         monkeypatch.setenv(name, "mine.yaml")
     monkeypatch.setitem(sys.modules, "sagemaker.core.resources", None)
     with pytest.raises(BackendError, match=r"^SageMaker's SDK is missing here: `pip install 'emb"):
