@@ -496,7 +496,7 @@ def test_several_gpus_are_doubted_where_they_do_not_pay():
 
     assert gpus("ml.g5.2xlarge") == []
     (doubted,) = gpus("ml.g5.12xlarge")
-    assert (doubted.state, "4 GPUs would hardly pay" in doubted.found) == ("doubtful", True)
+    assert (doubted.state, "4 GPUs are hardly worth it" in doubted.found) == ("doubtful", True)
     assert states(gpus("ml.trn1.2xlarge", 2)) == {"GPUs": "skipped"}
 
 
