@@ -163,14 +163,14 @@ def _scaling(found: Estimate, instance_type: str, instances: int) -> str:
 
 
 def _listed_price(session: "boto3.Session", instance_type: str, region: str) -> float | None:
-    wanted = {"productFamily": "ML Instance", "regionCode": region}
-    wanted |= {"instanceName": instance_type, "platoinstancetype": "Training"}
-    filters = [{"Type": "TERM_MATCH", "Field": n, "Value": value} for n, value in wanted.items()]
+    fields = {"productFamily": "ML Instance", "regionCode": region}
+    fields |= {"instanceName": instance_type, "platoinstancetype": "Training"}
+    filters = [{"Type": "TERM_MATCH", "Field": n, "Value": value} for n, value in fields.items()]
     pricing = sessions.client(session, "pricing", PRICE_LIST_REGION)
     with sessions.translate_errors("reading AWS's price list"):
         query = {"ServiceCode": "AmazonSageMaker", "Filters": filters}
         products = list(sessions.paginate(pricing, "get_products", "PriceList", **query))
-    prices = [price for text in products for price in _hourly_prices(json.loads(text))]
+    prices = [price for product in products for price in _hourly_prices(json.loads(product))]
     # One price is expected. With several, the highest keeps the upper bound on the cost valid.
     return max(prices, default=None)
 

@@ -151,7 +151,7 @@ def _refusal_reason(error: Any) -> str:  # noqa: ANN401  a ClientError, imported
         return f"{UNKNOWN_KEY} ({code})"
     if code in THROTTLED:
         return f"{BUSY} ({code})"
-    return f"AWS says {error_message(error)} ({code})"
+    return f"AWS reports: {error_message(error)} ({code})"
 
 
 def _missing_permission(error: Any) -> str:  # noqa: ANN401

@@ -106,9 +106,9 @@ def deploy_stack(
     cloud = client(session, "cloudformation")
     with translate_errors(f"deploying the stack `{name}`"):
         found = _find_updatable(cloud, name, say)
-        wanted = _existing_parameters(found) | dict(parameters)
+        values = _existing_parameters(found) | dict(parameters)
         say("Deploying with CloudFormation; this takes a minute or two.")
-        if not cloudformation.deploy(cloud, name, template_text(), wanted, is_new=found is None):
+        if not cloudformation.deploy(cloud, name, template_text(), values, is_new=found is None):
             say(f"The stack `{name}` is up to date; nothing was changed.")
     return require_stack(session, name)
 

@@ -123,4 +123,4 @@ def explain(output: str) -> str:
     lines = [line for line in output.splitlines() if line.strip() and "--help" not in line]
     found = " ".join((lines[-1] if lines else "no reason given").split())[:400].rstrip(".")
     advice = next((f"{text} " for key, text in EXPLANATIONS.items() if key in output), "")
-    return f"{advice}Docker says: {found}{'' if found.endswith('?') else '.'}"
+    return f"{advice}Docker reports: {found}{'' if found.endswith('?') else '.'}"

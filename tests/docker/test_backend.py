@@ -73,15 +73,15 @@ def test_ctrl_c_stops_the_container_and_a_second_launch_resumes(desk):
     launched = cli.start()
     until(launched, "train: step=")
     os.killpg(launched.pid, signal.SIGINT)
-    _, said = launched.communicate(timeout=300)
-    assert launched.returncode == 10, said
-    step = int(re.search(r"interrupted after step (\d+) of", said)[1])
+    _, stderr = launched.communicate(timeout=300)
+    assert launched.returncode == 10, stderr
+    step = int(re.search(r"interrupted after step (\d+) of", stderr)[1])
     assert cli.containers() == []
     assert cli.receipt()["exit_code"] == 10
     listing = cli.run("ls")
     assert "unfinished" in listing.stdout
 
-    resume = shlex.split(said.splitlines()[-1].removeprefix("To resume: embedtune "))
+    resume = shlex.split(stderr.splitlines()[-1].removeprefix("To resume: embedtune "))
     done = cli.run(*resume)
     assert done.returncode == 0, done.stderr
     assert cli.report()["training"]["resumed_from_step"] == step
@@ -166,7 +166,7 @@ def test_running_out_of_memory_is_explained(desk):
 
 
 @pytest.mark.parametrize(
-    ("options", "environment", "said"),
+    ("options", "environment", "message"),
     [
         # A bare name is never pulled from a public registry.
         (("--image", "embedtune-nobody-built"), {}, "build it with `make image`"),
@@ -174,14 +174,14 @@ def test_running_out_of_memory_is_explained(desk):
         (("--gpus", "all"), {}, "install the NVIDIA Container Toolkit"),
     ],
 )
-def test_an_engine_error_is_one_line_with_a_fix(desk, options, environment, said):
+def test_an_engine_error_is_one_line_with_a_fix(desk, options, environment, message):
     """A container that was created but not started is removed."""
     if "--gpus" in options and "nvidia" in docker("info", "--format", "{{json .Runtimes}}").stdout:
         pytest.skip("this engine has the NVIDIA runtime")
     cli = desk()
     done = cli.run(*cli.launch(*options), **environment)
     assert done.returncode == BackendError.exit_code
-    assert said in done.stderr.splitlines()[-1]
+    assert message in done.stderr.splitlines()[-1]
     assert cli.containers() == []
 
 

@@ -130,9 +130,9 @@ def test_ctrl_c_stops_all_hosts(desk_of):
     until(launched, "at work")
     until(launched, "at work")
     os.killpg(launched.pid, signal.SIGINT)
-    _, said = launched.communicate(timeout=300)
-    assert launched.returncode == 10, said
-    assert "--hosts 2" in said.splitlines()[-1]
+    _, stderr = launched.communicate(timeout=300)
+    assert launched.returncode == 10, stderr
+    assert "--hosts 2" in stderr.splitlines()[-1]
     assert nothing_is_left(cli)
 
 
@@ -146,7 +146,7 @@ def test_a_launch_that_fails_halfway_leaves_nothing(desk_of, tmp_path):
     client.chmod(0o755)
     path = f"{client.parent}:{os.environ['PATH']}"
     done = cli.run(*cli.launch("--hosts", "2"), PATH=path)
-    line = "Error: Docker says: docker: no room."
+    line = "Error: Docker reports: docker: no room."
     assert (done.returncode, done.stderr.splitlines()[-1]) == (13, line)
     assert nothing_is_left(cli)
     # The next launch works.
@@ -192,12 +192,12 @@ def test_a_killed_host_ends_the_other_and_the_run_can_be_resumed(desk):
     # The checksums are the last file of a checkpoint.
     wait_until(lambda: list(cli.results.glob(".work/checkpoints/checkpoint-*/digests.json")))
     docker("kill", max(cli.containers()))
-    _, said = launched.communicate(timeout=300)
+    _, stderr = launched.communicate(timeout=300)
     # Checked by the constants, since elapsed time depends on the machine's load.
     assert heartbeat.SILENCE_SECONDS + heartbeat.FAREWELL_SECONDS < 60
-    assert launched.returncode == 13, said
-    assert re.search("^algo-1: Error: .*algo-2", said, re.MULTILINE), said
-    assert "The container of host algo-2 was killed." in said.splitlines()[-1]
+    assert launched.returncode == 13, stderr
+    assert re.search("^algo-1: Error: .*algo-2", stderr, re.MULTILINE), stderr
+    assert "The container of host algo-2 was killed." in stderr.splitlines()[-1]
     assert cli.receipt()["container_exit_codes"]["algo-2"] == 137
     assert nothing_is_left(cli)
 

@@ -79,7 +79,7 @@ def test_push_prints_the_images_digest(registry, small):
 def test_an_unreachable_registry_is_one_line(small):
     done = push(small, "127.0.0.1:9/embedtune")
     assert done.returncode == 13
-    assert done.stderr.startswith("Error: Docker says: ")
+    assert done.stderr.startswith("Error: Docker reports: ")
     assert len(done.stderr.splitlines()) == 1
 
 

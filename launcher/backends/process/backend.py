@@ -94,7 +94,7 @@ class Job:
 
     def outcome(self) -> int:
         if self._child:
-            return self._note_end(self._child.wait())
+            return self._record_end(self._child.wait())
         deadline = time.monotonic() + RECEIPT_SECONDS
         while self._run.receipt is None and time.monotonic() < deadline:
             time.sleep(PAUSE_SECONDS)
@@ -113,7 +113,7 @@ class Job:
             except KeyboardInterrupt:
                 child.kill()
 
-    def _note_end(self, code: int) -> int:
+    def _record_end(self, code: int) -> int:
         if code == -signal.SIGTERM and self._was_interrupted:
             # SIGTERM kills the job before it has installed its handler; nothing is lost then.
             code = Interrupted.exit_code

@@ -65,7 +65,7 @@ def submit(plan: Plan, request: dict[str, Any]) -> "Job":
         upload(S3Store(uri, kms_key), source, plan.spec.model, plan.folder)
     spec_store(document, kms_key).write("job.json", text)
     # Before the request is sent, so that the job is found even if this process is killed.
-    _note(run, text, document, session, profile, price)
+    _record(run, text, document, session, profile, price)
     job = Job(run)
     job.create(document)
     click.echo(f"Training job {document['TrainingJobName']} in {request['region']}", err=True)
@@ -110,7 +110,7 @@ class Job:
             return False
         if found["TrainingJobStatus"] not in ENDED:
             return True
-        self._note_end(found)
+        self._record_end(found)
         return False
 
     def read_log(self) -> str:
@@ -149,7 +149,7 @@ class Job:
         if found is None:
             msg = f"There is no training job {self._name} in {self._session.region_name}."
             raise BackendError(msg)
-        receipt = self._note_end(found)
+        receipt = self._record_end(found)
         if receipt["usd"] is not None:
             billed = f"{receipt['billable_seconds']} s billed"
             click.echo(f"Cost: ${receipt['usd']:.4f}, {billed}", err=True)
@@ -158,7 +158,7 @@ class Job:
             click.echo(f"Error: {reason}", err=True)
         return code
 
-    def _note_end(self, found: Description) -> dict[str, Any]:
+    def _record_end(self, found: Description) -> dict[str, Any]:
         """Write the receipt with what SageMaker billed; publish an isolated job's results."""
         if found["TrainingJobStatus"] == "Completed" and found.get("EnableNetworkIsolation"):
             kms_key = found["OutputDataConfig"].get("KmsKeyId")
@@ -250,11 +250,11 @@ def _adopt_job(run: Run, found: Description, session: Session, profile: str | No
     if (text := read_spec(found)) is None:
         return False
     price = price_of(machines(found)[0], session.region_name, session)
-    _note(run, text, found, session, profile, price)
+    _record(run, text, found, session, profile, price)
     return True
 
 
-def _note(
+def _record(
     run: Run, spec: str, document: Description, session: Session, profile: str | None, price: Price
 ) -> None:
     """Record the job and save its spec locally, so that the run can be resumed by its name."""

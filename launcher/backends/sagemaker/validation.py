@@ -99,11 +99,11 @@ def _model() -> Any:  # noqa: ANN401  botocore's shapes differ by kind
     return service.operation_model("CreateTrainingJob").input_shape
 
 
-def _nearest(texts: Mapping[str, str], path: str) -> str | None:
+def _nearest(by_path: Mapping[str, str], path: str) -> str | None:
     """Look up a path without list positions and map keys, or its nearest parent."""
     names = re.sub(r"\[.*?\](?=\.|\[|$)", "", path).split(".")
     paths = (".".join(names[:length]) for length in range(len(names), 0, -1))
-    return next((texts[path] for path in paths if path in texts), None)
+    return next((by_path[path] for path in paths if path in by_path), None)
 
 
 def _values(shape: Any, value: Any, path: str) -> Iterator[tuple[Any, Any, str]]:  # noqa: ANN401

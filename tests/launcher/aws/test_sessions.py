@@ -75,7 +75,7 @@ def test_an_invalid_endpoint_or_region_is_named(endpoint, region, part, monkeypa
     assert part in str(raised.value)
 
 
-def refusal(code, message="It said so.", operation="DescribeStacks"):
+def refusal(code, message="Some reason.", operation="DescribeStacks"):
     return ClientError({"Error": {"Code": code, "Message": message}}, operation)
 
 

@@ -51,7 +51,7 @@ def deployed():
 
 def test_a_deployed_stack_is_shown_and_found_again(account):
     """The outputs are on stdout, the next commands on stderr."""
-    shown, said = embedtune("deploy", "--yes")
+    stdout, lines = embedtune("deploy", "--yes")
     stack = deployed()
     assert stack == Stack(
         region="eu-west-1",
@@ -60,7 +60,7 @@ def test_a_deployed_stack_is_shown_and_found_again(account):
         image="123456789012.dkr.ecr.eu-west-1.amazonaws.com/embedtune",
         launcher_policy_arn=account("iam").list_policies(Scope="Local")["Policies"][0]["Arn"],
     )
-    assert shown == (
+    assert stdout == (
         "stack            embedtune\n"
         "region           eu-west-1\n"
         f"bucket           {stack.bucket}\n"
@@ -69,19 +69,19 @@ def test_a_deployed_stack_is_shown_and_found_again(account):
         f"launcher policy  {stack.launcher_policy_arn}\n"
         "version          1\n"
     )
-    assert said[-2:] == [
+    assert lines[-2:] == [
         f"Next: embedtune image push embedtune {stack.image}",
         "Then: embedtune launch --backend sagemaker --data …",
     ]
-    assert embedtune("status") == (shown, [])
+    assert embedtune("status") == (stdout, [])
 
 
 def test_nothing_is_created_before_the_user_confirms(account):
     """The question says what would be created and what it costs."""
-    shown, said = embedtune("deploy", answer="n\n", code=1)
-    assert shown == ""
-    assert "an encrypted bucket, a repository for images, the role" in said[0]
-    assert "about $0.023 per GB and month" in said[2]
+    stdout, lines = embedtune("deploy", answer="n\n", code=1)
+    assert stdout == ""
+    assert "an encrypted bucket, a repository for images, the role" in lines[0]
+    assert "about $0.023 per GB and month" in lines[2]
     assert account("cloudformation").describe_stacks()["Stacks"] == []
 
 
@@ -89,8 +89,8 @@ def test_an_update_keeps_the_values_of_omitted_parameters(account):
     """An empty string clears a value; deploying again changes nothing, and says so."""
     embedtune("deploy", "--yes", "--hub-token-secret", SECRET)
     first = deployed()
-    _, said = embedtune("deploy", "--yes")
-    assert "The stack `embedtune` is up to date; nothing was changed." in said
+    _, lines = embedtune("deploy", "--yes")
+    assert "The stack `embedtune` is up to date; nothing was changed." in lines
     assert deployed() == first
     # The change set is deleted; a stack may have at most 1,000.
     changes = account("cloudformation").list_change_sets(StackName="embedtune")["Summaries"]
@@ -110,19 +110,19 @@ def test_a_failed_creation_names_the_first_reason_and_leaves_nothing(account):
     """The retained bucket is deleted as well; the stack can be deleted or created again."""
     account("ecr").create_repository(repositoryName="embedtune")
     reason = "Repository (AWS::ECR::Repository): The repository with name 'embedtune' already"
-    _, said = embedtune("deploy", "--yes", code=13)
-    assert reason in said[-1]
+    _, lines = embedtune("deploy", "--yes", code=13)
+    assert reason in lines[-1]
     assert account("s3").list_buckets()["Buckets"] == []
-    _, said = embedtune("status", code=13)
-    assert all(part in said[0] for part in ("in the state ROLLBACK_COMPLETE", reason))
+    _, lines = embedtune("status", code=13)
+    assert all(part in lines[0] for part in ("in the state ROLLBACK_COMPLETE", reason))
     embedtune("delete", "--yes")
     assert deployed() is None
     # The repository that is not the stack's.
     assert len(account("ecr").describe_repositories()["repositories"]) == 1
     embedtune("deploy", "--yes", code=13)
     account("ecr").delete_repository(repositoryName="embedtune")
-    _, said = embedtune("deploy", "--yes")
-    assert any("deleting its remains first" in line for line in said)
+    _, lines = embedtune("deploy", "--yes")
+    assert any("deleting its remains first" in line for line in lines)
     assert deployed()
 
 
@@ -138,26 +138,26 @@ def test_a_stack_with_data_is_deleted_with_that_option_only(account, thing, coun
         put_versions(account("s3"), bucket)
     else:
         put_image(account)
-    _, said = embedtune("delete", "--yes", code=13)
+    _, lines = embedtune("delete", "--yes", code=13)
     for part in (*counts, bucket, "`embedtune infra delete --with-data`"):
-        assert part in said[0]
+        assert part in lines[0]
     assert deployed().bucket == bucket
-    _, said = embedtune("delete", "--with-data", "--yes")
+    _, lines = embedtune("delete", "--with-data", "--yes")
     what = f"3 objects in the bucket `{bucket}`" if thing == "objects" else "1 image in the repo"
-    assert said[0].startswith(f"Deleted {what}")
-    assert said[-1] == f"Deleted the bucket `{bucket}`."
+    assert lines[0].startswith(f"Deleted {what}")
+    assert lines[-1] == f"Deleted the bucket `{bucket}`."
     assert nothing_is_left(account)
 
 
 def test_an_empty_stack_and_its_retained_bucket_are_deleted_after_confirmation(account):
     embedtune("deploy", "--yes")
-    _, said = embedtune("delete", answer="n\n", code=1)
-    assert said[0].startswith("Delete the stack `embedtune` in eu-west-1, if it holds no data?")
+    _, lines = embedtune("delete", answer="n\n", code=1)
+    assert lines[0].startswith("Delete the stack `embedtune` in eu-west-1, if it holds no data?")
     assert deployed()
     embedtune("delete", answer="y\n")
     assert nothing_is_left(account)
-    _, said = embedtune("delete", "--yes")
-    assert said == ["There is no stack `embedtune` in eu-west-1; nothing was deleted."]
+    _, lines = embedtune("delete", "--yes")
+    assert lines == ["There is no stack `embedtune` in eu-west-1; nothing was deleted."]
 
 
 def test_a_stack_whose_bucket_was_deleted_by_hand_can_be_deleted(account):
@@ -276,7 +276,7 @@ def test_a_failed_deletion_is_reported_with_its_reason(cloud):
 
 
 @pytest.mark.parametrize(
-    ("is_new", "reason", "said"),
+    ("is_new", "reason", "message"),
     [
         (True, "Template error: no\nsuch thing.", "Template error: no such thing"),
         (False, "Template error.", "Template error"),
@@ -284,17 +284,17 @@ def test_a_failed_deletion_is_reported_with_its_reason(cloud):
         (False, "No updates are to be performed.", None),
     ],
 )
-def test_a_failed_change_set_leaves_nothing(cloud, is_new, reason, said):
+def test_a_failed_change_set_leaves_nothing(cloud, is_new, reason, message):
     """The empty stack of a new name is deleted. Nothing to change is not a failure."""
     cloud.add("create_change_set", {"Id": CHANGE, "StackId": STACK})
     cloud.add("describe_change_set", {"Status": "FAILED", "StatusReason": reason})
     cloud.add("delete_change_set", {}, {"ChangeSetName": CHANGE})
     if is_new:
         cloud.add("delete_stack", {}, {"StackName": STACK})
-    if said is None:
+    if message is None:
         assert not deploy(cloud, is_new=is_new)
         return
-    with pytest.raises(BackendError, match=f"`embedtune` cannot be deployed: {said}"):
+    with pytest.raises(BackendError, match=f"`embedtune` cannot be deployed: {message}"):
         deploy(cloud, is_new=is_new)
 
 
@@ -333,13 +333,13 @@ def test_a_stack_whose_update_was_rolled_back_is_usable(status):
 
 
 def test_status_without_a_stack_of_ours_says_how_to_create_one(account):
-    _, said = embedtune("status", "--stack", "other", code=13)
-    assert "no stack `other` in eu-west-1. Create it with `embedtune infra deploy`" in said[0]
+    _, lines = embedtune("status", "--stack", "other", code=13)
+    assert "no stack `other` in eu-west-1. Create it with `embedtune infra deploy`" in lines[0]
     template = {"Resources": {"Bucket": {"Type": "AWS::S3::Bucket"}}}
     account("cloudformation").create_stack(StackName="mine", TemplateBody=json.dumps(template))
-    _, said = embedtune("status", "--stack", "mine", code=13)
-    assert "The stack `mine` in eu-west-1 was not created by embedtune" in said[0]
-    assert "no output 'Region'" in said[0]
+    _, lines = embedtune("status", "--stack", "mine", code=13)
+    assert "The stack `mine` in eu-west-1 was not created by embedtune" in lines[0]
+    assert "no output 'Region'" in lines[0]
 
 
 def test_a_dry_run_prints_the_whole_request_without_calling_aws(monkeypatch):
@@ -349,12 +349,12 @@ def test_a_dry_run_prints_the_whole_request_without_calling_aws(monkeypatch):
         monkeypatch.delenv(name, raising=False)
     places = ("--subnet", "subnet-1", "--security-group", "sg-1", "--security-group", "sg-2")
     budget = ("--budget", "1500000", "--budget-email", "who@pays.example")
-    shown, said = embedtune(
+    stdout, lines = embedtune(
         *("deploy", "--dry-run", "--region", "cn-north-1", "--stack", "mine"),
         *("--data-bucket", "one", "--data-bucket", "two", *places, *budget),
     )
-    assert said == []
-    assert json.loads(shown) == {
+    assert lines == []
+    assert json.loads(stdout) == {
         "stack": "mine",
         "region": "cn-north-1",
         "parameters": {
@@ -378,8 +378,8 @@ def test_a_dry_run_prints_the_whole_request_without_calling_aws(monkeypatch):
     ],
 )
 def test_an_option_without_its_partner_is_refused(options, partner):
-    _, said = embedtune("deploy", "--dry-run", "--region", "eu-west-1", *options, code=2)
-    assert partner in said[-1]
+    _, lines = embedtune("deploy", "--dry-run", "--region", "eu-west-1", *options, code=2)
+    assert partner in lines[-1]
 
 
 def test_an_installed_launcher_reads_the_template_from_its_package(tmp_path, monkeypatch):

@@ -30,8 +30,8 @@ def test_a_docker_error_is_one_line_with_advice(message):
 
 
 def test_an_unknown_error_is_passed_on():
-    assert explain("a\n\nsomething odd\n") == "Docker says: something odd."
-    assert explain("") == "Docker says: no reason given."
+    assert explain("a\n\nsomething odd\n") == "Docker reports: something odd."
+    assert explain("") == "Docker reports: no reason given."
 
 
 def test_a_missing_docker_is_one_line_with_another_way(monkeypatch, tmp_path):
@@ -58,5 +58,5 @@ def test_the_last_line_of_a_failed_command_is_the_reason(monkeypatch, tmp_path):
     client.write_text("#!/bin/sh\necho first >&2\necho last >&2\nexit 1\n")
     client.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
-    with pytest.raises(BackendError, match=r"^Docker says: last\.$"):
+    with pytest.raises(BackendError, match=r"^Docker reports: last\.$"):
         docker("anything")

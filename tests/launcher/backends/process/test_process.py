@@ -247,8 +247,8 @@ def test_progress_goes_to_stderr_and_into_the_log(folder, whole):
     assert "\r" not in whole.stderr
     # `logs/job.log` contains the job's own lines.
     own = (folder / "runs" / "whole" / "logs" / "job.log").read_text("utf-8").splitlines()
-    said = [line for line in log if re.match(r"\d{4}-\d\d-\d\dT", line)]
-    assert own == said[: len(own)]
+    lines = [line for line in log if re.match(r"\d{4}-\d\d-\d\dT", line)]
+    assert own == lines[: len(own)]
     assert any("verdict: Improved." in line for line in own)
 
 
@@ -362,9 +362,9 @@ def test_logs_go_to_stdout_and_following_exits_with_the_jobs_code(folder, whole,
     assert embedtune(folder, "logs", "whole").stdout == log
     followed = embedtune(folder, "logs", "whole", "--follow")
     assert (followed.returncode, followed.stdout) == (0, log)
-    said = embedtune(folder, "logs", "failed", "--follow")
-    assert said.stdout.splitlines()[-1].startswith("`few.jsonl` leaves 0 test queries")
-    assert said.returncode == DataError.exit_code
+    failure = embedtune(folder, "logs", "failed", "--follow")
+    assert failure.stdout.splitlines()[-1].startswith("`few.jsonl` leaves 0 test queries")
+    assert failure.returncode == DataError.exit_code
 
 
 def test_a_job_is_followed_and_stopped_from_another_shell(folder):
@@ -385,9 +385,9 @@ def test_a_job_is_followed_and_stopped_from_another_shell(folder):
             assert launcher.wait(timeout=300) == 10
         finally:
             launcher.kill()
-    said, _ = follower.communicate(timeout=300)
+    log, _ = follower.communicate(timeout=300)
     assert follower.returncode == 10
-    assert said.decode() == (run / ".work/output/data/logs/job.log").read_text("utf-8")
+    assert log.decode() == (run / ".work/output/data/logs/job.log").read_text("utf-8")
     assert list((run / ".work" / "checkpoints").glob("checkpoint-*"))
     again = embedtune(folder, "stop", "watched")
     assert (again.returncode, "there is nothing to stop" in again.stderr) == (0, True)

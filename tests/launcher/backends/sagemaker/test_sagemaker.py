@@ -343,8 +343,8 @@ def test_the_cost_is_that_of_the_chosen_instance_type(endings):
     receipt = json.loads((folder / "runs" / "ends-second" / "receipt.json").read_text("utf-8"))
     assert receipt["exit_code"] == 0
     assert receipt["usd"] == round(1.408 * receipt["billable_seconds"] / 3600, 4)
-    said = done["second"].err.splitlines()
-    assert said[said.index("-- Completed: Training job completed") + 1] == "all"
+    lines = done["second"].err.splitlines()
+    assert lines[lines.index("-- Completed: Training job completed") + 1] == "all"
 
 
 @pytest.mark.exhaustive
