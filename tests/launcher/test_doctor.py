@@ -189,7 +189,7 @@ def test_an_account_with_nothing_in_it_lacks_everything_in_order(server, monkeyp
     assert "table of 2026-11-23" in rows["price"][1]
     fixes = [
         "package: `pip install 'embedtune[sagemaker]'`",
-        "stack: `embedtune infra deploy --region us-east-1`, or do without one: `--role`",
+        "stack: `embedtune infra deploy --region us-east-1`, or launch without a stack: `--role`",
         "image: afterwards `embedtune image build`, then `embedtune image push embedtune",
         "quota: `aws service-quotas request-service-quota-increase --service-code sagemaker",
     ]
@@ -210,11 +210,11 @@ def test_an_account_with_everything_lacks_nothing(server, monkeypatch, tmp_path)
     assert (code, steps, {state for state, _ in rows.values()}) == (0, [], {"ok"})
     found = {name: text for name, (_, text) in rows.items()}
     assert found["package"] == "sagemaker-core 2.27.0"
-    assert found["docker"] == "Docker 28.2.1 answers"
+    assert found["docker"] == "Docker 28.2.1 is running"
     assert found["role"].startswith(ROLE)
     assert (found["bucket"], found["image"]) == ("box in us-east-1", f"{REPOSITORY}@{digest}")
     assert found["quota"] == f"2 for {USAGE}"
-    assert found["price"].startswith("$1.515 an hour")
+    assert found["price"].startswith("$1.515 per hour")
 
 
 def test_without_credentials_there_is_nothing_to_ask(account, monkeypatch):
@@ -222,7 +222,7 @@ def test_without_credentials_there_is_nothing_to_ask(account, monkeypatch):
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     found = Account().examine()
     assert found["credentials"].state == "missing"
-    assert "no AWS credentials were found" in found["credentials"].found
+    assert "no AWS credentials found" in found["credentials"].found
     assert "`aws sso login`" in found["credentials"].fix
     assert {found[name].state for name in OF_ACCOUNT} == {"skipped"}
 
@@ -293,7 +293,7 @@ def test_what_one_may_not_look_at_is_unknown(account, service, operation, given,
     found = account.examine(**given)[name]
     assert found.state == state
     right = "".join(part.title() for part in operation.split("_"))
-    assert f"lack the right to `{right}`" in found.found
+    assert f"lack the permission `{right}`" in found.found
 
 
 @pytest.mark.parametrize(
@@ -302,7 +302,7 @@ def test_what_one_may_not_look_at_is_unknown(account, service, operation, given,
         (ROLE, None, "missing", "no role `trainer`", "`embedtune infra deploy --region us-east-1`"),
         (ROLE, "ec2.amazonaws.com", "missing", "not let SageMaker assume", "--role-name trainer"),
         ("arn:aws:iam::9999999999999:role/x", None, "missing", "not the ARN of a role", "`--role "),
-        (ROLE.replace(ACCOUNT, "9" * 12), None, "unknown", f"your account, {ACCOUNT}", ""),
+        (ROLE.replace(ACCOUNT, "9" * 12), None, "unknown", f"than yours ({ACCOUNT})", ""),
     ],
 )
 def test_a_role_that_cannot_be_used_is_told(account, arn, trusts, state, text, fix):
@@ -392,7 +392,7 @@ def test_an_image_that_is_not_there_is_to_be_pushed(account):
     assert "no repository" in line
     assert f"`embedtune infra deploy`, then `embedtune image build`, then {push}" in line
     client("ecr").create_repository(repositoryName="embedtune")
-    assert "holds no image" in refusal(REPOSITORY)
+    assert "is empty" in refusal(REPOSITORY)
     add_image("1")
     line = refusal(f"{REPOSITORY}:9")
     assert f"There is no image `{REPOSITORY}:9`" in line
@@ -415,8 +415,8 @@ def test_quotas_for_spot_are_others(server):
 @pytest.mark.parametrize(
     ("defaults", "state", "text"),
     [
-        ([quota(USAGE, 0.0)], "missing", f"0 for {USAGE}, of 1 needed"),
-        ([], "unknown", f"no quota of the name `{USAGE}`"),
+        ([quota(USAGE, 0.0)], "missing", f"0 for {USAGE}; 1 needed"),
+        ([], "unknown", f"no quota named `{USAGE}`"),
     ],
 )
 def test_a_quota_that_nobody_changed_is_among_the_defaults(server, defaults, state, text):

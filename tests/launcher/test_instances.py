@@ -46,8 +46,8 @@ def test_two_machines_train_what_one_does(account, tmp_path):
     billed = account.server.jobs["two"].describe()["BillableTimeInSeconds"]
     assert f"Cost: ${2 * PRICE * billed / 3600:.4f}, {billed} s billed" in together.err
     # A launch says so beforehand.
-    assert "2 GPUs would hardly pay: about " in together.err
-    assert "hardly pay" not in alone.err
+    assert "2 GPUs are hardly worth it: about " in together.err
+    assert "hardly worth it" not in alone.err
 
 
 def test_the_failure_of_any_machine_is_that_of_the_job(account, tmp_path):

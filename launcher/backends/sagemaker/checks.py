@@ -43,7 +43,7 @@ def check_account(
     if stack:
         role, bucket = role or stack.role_arn, bucket or stack.bucket
         image = image or stack.image
-    push = f"then {account.push_commands('REPOSITORY')}"
+    push = f"afterwards {account.push_commands('REPOSITORY')}"
     kind = machine.instance_types[0]
     quota = partial(account.quota, session, kind, machine.instances, spot=machine.spot)
     return [
