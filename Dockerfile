@@ -1,6 +1,6 @@
 # The job's image: `docker run --gpus all -v "$PWD/work":/opt/ml embedtune train`.
-# torch's own wheels bring CUDA, so any Python base will do. Layers go from what changes seldom to
-# what changes often: torch, its company, our code. Needs BuildKit.
+# torch's wheels include CUDA, so any Python base image works. Layers that change rarely come first:
+# torch, the other packages, our code. Needs BuildKit.
 ARG BASE_IMAGE=python:3.11-slim-bookworm
 
 FROM ${BASE_IMAGE} AS wheel
@@ -8,7 +8,7 @@ COPY pyproject.toml README.md LICENSE CHANGELOG.md /src/
 COPY infra/stack.yaml /src/infra/
 COPY job /src/job
 COPY launcher /src/launcher
-# The secret is for those whose pip needs settings of its own (a mirror, a proxy's certificate).
+# The secret is an optional pip.conf (a mirror, a proxy's certificate).
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     --mount=type=bind,source=container/locks,target=/run/locks \
     python -m venv /build \
@@ -19,12 +19,12 @@ FROM ${BASE_IMAGE} AS packages
 ENV PATH=/opt/venv/bin:$PATH \
     PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_NO_CACHE_DIR=1
-# Another build of torch: the index that has it (PyTorch's for CPUs, or for another CUDA line).
+# The package index of another torch build: for CPUs, or for another CUDA version.
 ARG TORCH_INDEX=""
-# What is installed has one of the hashes in container/locks. The exception is another CUDA line: its
-# torch has the pinned version, and its files are whatever that index says.
-# The base's pip installs into the venv, which needs none of its own. What packages bring along to
-# test them and to compile against them (a tenth of the whole) goes in the layer that brought it.
+# Every package must have a hash in container/locks. The exception is torch for another CUDA version:
+# its version is pinned, but not its hash.
+# The base image's pip installs into the venv, which has no pip. Tests and headers of packages (a
+# tenth of the size) are removed in the layer that installs them.
 # hadolint does not see that "$@" is pinned.
 # hadolint ignore=DL3013
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
@@ -38,7 +38,7 @@ RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
  && pip --python /opt/venv/bin/python install ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} "$@" \
  && find /opt/venv \( -name tests -o -path '*/torch/test' -o -path '*/torch/include' \
       -o -path '*/torch/bin/*' ! -name torch_shm_manager \) -prune -exec rm -rf {} +
-# `train,demo` adds the demo's model.
+# `train,demo` includes the demo's model.
 ARG EXTRAS=train
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     --mount=type=bind,source=container/locks,target=/run/locks \
@@ -54,7 +54,7 @@ COPY --chmod=755 container/entrypoint.sh /usr/local/bin/embedtune-entrypoint
 WORKDIR /opt/ml
 RUN --mount=type=bind,from=wheel,source=/wheels,target=/mnt \
     pip --python /opt/venv/bin/python install --no-deps --no-index /mnt/*.whl
-# What the NVIDIA runtime lets in; without that runtime they mean nothing.
+# Settings of the NVIDIA runtime; without that runtime they have no effect.
 ENV NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility \
     OMP_WAIT_POLICY=PASSIVE \

@@ -1,5 +1,5 @@
-# Two commands do everything on a fresh machine: `make demo` and `make test`.
-# A second call installs nothing: the stamps below depend on the two files that say what to install.
+# On a fresh machine, `make demo` and `make test` install everything they need.
+# A second call installs nothing: the stamp files depend on pyproject.toml and constraints.txt.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -13,9 +13,9 @@ demo: $(VENV)/.demo
 	  --set data.limit=1500 --set training.epochs=2 \
 	  --output demo --name demo-$$(date -u +%Y%m%d-%H%M%S)
 
-# The tiers, by tests/tiers.py: what needs neither training nor processes nor servers; what shows all
-# that the README says; everything but SageMaker's own SDK and a real account. The long files come
-# first in each, so that no worker is left alone with one.
+# Three test tiers (tests/tiers.py). test-fast: no training, no processes, no servers. test: everything
+# that the README promises. test-all: everything except SageMaker's SDK and a real account. Long files
+# run first, so that all workers finish at about the same time.
 PYTEST := $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test: $(VENV)/.dev
@@ -28,29 +28,29 @@ test-all: $(VENV)/.dev
 	$(PYTEST) -m 'not docker and not browser and not sdk and not aws' $(ARGS)
 	$(MAKE) test-docker test-browser
 
-# ARGS: the options of `embedtune image build`; without --cpu it is the image for GPUs.
+# ARGS: options of `embedtune image build`; without --cpu it builds the image for GPUs.
 image: $(VENV)/.demo
 	$(BIN)/embedtune image build --demo $(ARGS)
 
-# The demo, smaller, in that image: no network, no GPU.
+# A smaller demo in that image, without network and GPU.
 smoke: $(VENV)/.demo
 	$(BIN)/embedtune launch --backend docker --gpus none --network none --preset quick \
 	  --data builtin:aws-docs --model builtin:minilm --set data.limit=600 \
 	  --output smoke --name smoke-$$(date -u +%Y%m%d-%H%M%S) $(ARGS)
 
-# An engine that answers or, as root, one of its own; where there is none it says why.
+# Uses a running Docker engine or, as root, starts one; without an engine it prints the reason.
 test-docker: $(VENV)/.dev
 	PYTHON=$(BIN)/python tests/docker/engine run $(BIN)/pytest -m docker tests/docker $(ARGS)
 
-# Runs killed at random moments of every stage, and taken up again.
+# Kill runs at random moments of every stage, and resume them.
 chaos: $(VENV)/.dev
 	CHAOS_RUNS=60 $(BIN)/pytest -n 0 -m exhaustive tests/chaos $(ARGS)
 
-# The pages in a real browser, where one can be had.
+# The HTML pages in a real browser, if one is available.
 test-browser: $(VENV)/.dev
 	PYTHON=$(BIN)/python tests/browser/run $(ARGS)
 
-# SageMaker's own SDK in an environment of its own (1 GB), on the local control plane.
+# SageMaker's SDK in a separate environment (1 GB), against a local control plane.
 test-sdk: $(VENV)/.dev
 	PYTHON=$(BIN)/python tests/sdk/run $(ARGS)
 
@@ -62,7 +62,7 @@ lint: $(VENV)/.dev
 	$(BIN)/hadolint Dockerfile
 	$(BIN)/actionlint $(wildcard .github/workflows/*.yml)
 
-# Hashes of all that the image installs; after a change in pyproject.toml or constraints.txt.
+# Pin the image's packages with hashes; run after a change of pyproject.toml or constraints.txt.
 lock: $(VENV)/.dev
 	$(BIN)/python container/lock.py
 
@@ -84,11 +84,11 @@ docs: $(VENV)/.dev
 picture: $(VENV)/.dev
 	$(BIN)/python tests/picture.py $(ARGS)
 
-# The views of three reports, as the tests expect them; after a wanted change, to be read as a diff.
+# Regenerate the expected views of three reports after an intended change; review the diff.
 golden: $(VENV)/.dev
 	$(BIN)/python tests/reports.py
 
-# As the job does for itself: threads that wait must not spin.
+# The job sets the same variable: waiting threads must not spin.
 bench: export OMP_WAIT_POLICY ?= PASSIVE
 bench: $(VENV)/.demo
 	$(BIN)/python tests/benchmarks/versus_article.py $(ARGS)

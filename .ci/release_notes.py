@@ -1,6 +1,6 @@
-"""What CHANGELOG.md says of a release, on stdout: `python .ci/release_notes.py v1.2.3`.
+"""Print the section of a release in CHANGELOG.md: `python .ci/release_notes.py v1.2.3`.
 
-Exits with 1 and one line where the tag is not the version of the code or has no section.
+Exits with 1 and one line if the tag differs from the code's version or has no section.
 """
 
 import re
@@ -22,14 +22,14 @@ def main() -> None:
 
 
 def release_notes(tag: str, version: str, changelog: str) -> str:
-    """Return a version's section without its heading; raises `ValueError` if it has no text."""
+    """Return a version's section without its heading; raises `ValueError` if it is missing."""
     if tag != f"v{version}":
         msg = f"the tag is `{tag}`, but `job.__version__` is {version}; expected `v{version}`."
         raise ValueError(msg)
     heading = rf"## \[?{re.escape(version)}\]?(?: [^\n]*)?\n"
     found = re.search(rf"(?ms)^{heading}(.*?)(?=^## |\Z)", changelog)
     if found is None or not found[1].strip():
-        msg = f"`CHANGELOG.md` says nothing under `## {version}`; give `## Unreleased` that name."
+        msg = f"`CHANGELOG.md` has no text under `## {version}`; rename `## Unreleased` to it."
         raise ValueError(msg)
     return found[1].strip()
 

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Decides nothing but the user: results belong to whom the mounted folder belongs to.
-# SageMaker's folders belong to root; with `docker run --user` the choice is made already.
+# Run the job as the owner of the mounted folder, so that the results have the same owner.
+# On SageMaker that is root. With `docker run --user` the container is not root, so nothing changes.
 set -eu
 owner=$(stat -c %u /opt/ml) group=$(stat -c %g /opt/ml)
 if [ "$(id -u)" = 0 ] && [ "$owner" != 0 ]; then

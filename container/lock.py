@@ -1,7 +1,7 @@
-"""Writes locks/: what the image installs, with the hashes of the files that may be installed.
+"""Write locks/: the packages that the image installs, with the hashes of their files.
 
 Run it (`make lock`) after each change of pyproject.toml or constraints.txt. locks/torch-cpu.txt is
-kept by hand: the index of those builds is not everybody's to reach.
+maintained by hand, because some networks cannot reach the index of the CPU builds.
 """
 
 import re
@@ -14,18 +14,18 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCKS = Path(__file__).resolve().parent / "locks"
-# torch and what only its build for CUDA brings: a build for CPUs does without the latter.
+# torch and the packages that only its CUDA build needs.
 GPU = re.compile(r"torch|triton|(nvidia|cuda)-.*")
 HEADER = "# By container/lock.py, from pyproject.toml and constraints.txt.\n"
-# The Python and the oldest system that the wheels must fit: the Dockerfile's base.
+# The Python version and the oldest platform of the wheels: those of the Dockerfile's base image.
 TARGET = ("--python-version", "3.11", "--python-platform", "x86_64-manylinux_2_28")
 
 
 def main() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
-    build = compiled(project["build-system"]["requires"])
-    train = compiled(requirements(project["project"], ["train"]))
-    both = compiled(requirements(project["project"], ["train", "demo"]))
+    build = resolve(project["build-system"]["requires"])
+    train = resolve(requirements(project["project"], ["train"]))
+    both = resolve(requirements(project["project"], ["train", "demo"]))
     gpu = {name for name in train if GPU.fullmatch(name)}
     write("build", build)
     write("torch", {name: train[name] for name in gpu})
@@ -34,7 +34,7 @@ def main() -> None:
 
 
 def requirements(project: dict[str, Any], extras: list[str]) -> Iterator[str]:
-    """Yield what the project requires for some extras, those of its own extras included."""
+    """Yield the project's requirements with some extras, including extras that they refer to."""
     yield from project["dependencies"]
     for extra in extras:
         for line in project["optional-dependencies"][extra]:
@@ -42,20 +42,20 @@ def requirements(project: dict[str, Any], extras: list[str]) -> Iterator[str]:
             yield from requirements(project, ours[1].split(",")) if ours else [line]
 
 
-def compiled(wanted: Iterator[str] | list[str]) -> dict[str, str]:
-    """Let uv resolve requirements; returns the pin of each package with its hashes, by name."""
+def resolve(required: Iterator[str] | list[str]) -> dict[str, str]:
+    """Resolve requirements with uv; return each package's pin and hashes by name."""
     command = [sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--no-config", *TARGET]
     command += ["--generate-hashes", "--no-annotate", "--no-header", "--no-emit-index-url"]
     command += ["--constraint", str(ROOT / "constraints.txt"), "-"]
     done = subprocess.run(  # noqa: S603  uv, with our own files
-        command, input="\n".join(wanted), stdout=subprocess.PIPE, text=True, check=True
+        command, input="\n".join(required), stdout=subprocess.PIPE, text=True, check=True
     )
-    revisions = re.findall(r"(?m)^\S.*(?:\n .*)*", done.stdout)
-    return {pin.partition("==")[0]: pin for pin in revisions}
+    pins = re.findall(r"(?m)^\S.*(?:\n .*)*", done.stdout)
+    return {pin.partition("==")[0]: pin for pin in pins}
 
 
-def write(name: str, revisions: dict[str, str]) -> None:
-    lines = [revisions[package] + "\n" for package in sorted(revisions)]
+def write(name: str, pins: dict[str, str]) -> None:
+    lines = [pins[package] + "\n" for package in sorted(pins)]
     (LOCKS / f"{name}.txt").write_text(HEADER + "".join(lines), "utf-8")
 
 

@@ -1,4 +1,4 @@
-"""The AWS account: sessions, the stack, checks, prices.
+"""The AWS account: sessions, the CloudFormation stack, checks, prices.
 
 May import `plan`.
 """

@@ -1,6 +1,6 @@
-"""CloudFormation's operations, each begun and awaited, whatever is in the stack.
+"""Create, update and delete any CloudFormation stack, and wait for the result.
 
-An answer is what a client returns: a stack, an event.
+An `Answer` is a dictionary that boto3 returns: a stack, an event.
 """
 
 import re
@@ -9,32 +9,32 @@ from collections.abc import Mapping
 from typing import Any
 
 from job.core.errors import BackendError
-from launcher.aws.sessions import error_code, error_message, flat, listed
+from launcher.aws.sessions import error_code, error_message, one_line, paginate
 
-# Up to two hours, as long as CloudFormation itself may wait for a resource.
+# Poll for up to two hours, as long as CloudFormation itself may wait for a resource.
 POLLS = {"Delay": 5, "MaxAttempts": 1440}
-# A change set was made and never executed: there is a name, and nothing else.
-ANNOUNCED = "REVIEW_IN_PROGRESS"
-# An update that failed was taken back: what was there before is there again.
+# A change set was created but never executed: the stack has a name and no resources.
+REVIEW_IN_PROGRESS = "REVIEW_IN_PROGRESS"
+# UPDATE_ROLLBACK_COMPLETE counts as well: a failed update was rolled back to the previous state.
 USABLE = re.compile("(CREATE|IMPORT|UPDATE|UPDATE_ROLLBACK)_COMPLETE(_CLEANUP_IN_PROGRESS)?")
-# The creation failed; such a stack can only be deleted.
-STILLBORN = {"CREATE_FAILED", "ROLLBACK_COMPLETE", "ROLLBACK_FAILED"}
-BEGINNINGS = {"CREATE_IN_PROGRESS", "UPDATE_IN_PROGRESS", "DELETE_IN_PROGRESS"}
+# A stack whose creation failed can only be deleted.
+CREATION_FAILED = {"CREATE_FAILED", "ROLLBACK_COMPLETE", "ROLLBACK_FAILED"}
+START_STATUSES = {"CREATE_IN_PROGRESS", "UPDATE_IN_PROGRESS", "DELETE_IN_PROGRESS"}
 NO_CHANGES = ("didn't contain changes", "No updates are to be performed")
 
-# boto3's clients have no types.
+# boto3 generates its client classes at run time.
 Client = Any
 Answer = dict[str, Any]
 
 
 def describe(cloud: Client, name: str) -> Answer | None:
-    """Describe a stack by name or ARN, if there is one; a deleted one is known by its ARN alone."""
+    """Describe a stack by name or ARN, if it exists; a deleted stack is found by ARN only."""
     from botocore.exceptions import ClientError
 
     try:
         found: Answer = cloud.describe_stacks(StackName=name)["Stacks"][0]
     except ClientError as error:
-        # A malformed name has the same code.
+        # A malformed name has the same error code.
         if error_code(error) == "ValidationError" and "does not exist" in error_message(error):
             return None
         raise
@@ -42,23 +42,23 @@ def describe(cloud: Client, name: str) -> Answer | None:
 
 
 def require_usable(cloud: Client, found: Answer) -> None:
-    """Raise `BackendError` with status, reason and remedy where a stack is half-made."""
-    require_at_rest(found)
+    """Raise `BackendError` with status, reason and fix if a stack is broken or changing."""
+    require_idle(found)
     name, status = found["StackName"], found["StackStatus"]
     if not USABLE.fullmatch(status):
         reason = _reason(cloud, found["StackId"])
-        msg = f"The stack `{name}` is in the state {status}: {reason}. {_remedy(found)}"
+        msg = f"The stack `{name}` is in the state {status}: {reason}. {_fix(found)}"
         raise BackendError(msg)
 
 
-def require_at_rest(found: Answer) -> None:
-    """Raise `BackendError` where somebody is changing a stack."""
+def require_idle(found: Answer) -> None:
+    """Raise `BackendError` while an operation on the stack is in progress."""
     status = found["StackStatus"]
-    is_usable = status == ANNOUNCED or USABLE.fullmatch(status)
+    is_usable = status == REVIEW_IN_PROGRESS or USABLE.fullmatch(status)
     if status.endswith("_IN_PROGRESS") and not is_usable:
         msg = (
-            f"The stack `{found['StackName']}` is being changed ({status}); try again once "
-            "`embedtune infra status` shows that it has ended."
+            f"The stack `{found['StackName']}` is being changed ({status}). Retry when "
+            "`embedtune infra status` shows that the change has finished."
         )
         raise BackendError(msg)
 
@@ -66,7 +66,7 @@ def require_at_rest(found: Answer) -> None:
 def deploy(
     cloud: Client, name: str, template: str, parameters: Mapping[str, str], *, is_new: bool
 ) -> bool:
-    """Create or update a stack by a change set; false where there is nothing to change."""
+    """Create or update a stack through a change set; return false if nothing changes."""
     kind = "CREATE" if is_new else "UPDATE"
     made = cloud.create_change_set(
         StackName=name,
@@ -79,42 +79,47 @@ def deploy(
         Capabilities=["CAPABILITY_IAM"],
     )
     change_set, stack_id = made["Id"], made["StackId"]
-    if refusal := _await(cloud, "change_set_create_complete", ChangeSetName=change_set):
+    if refusal := _wait_for(cloud, "change_set_create_complete", ChangeSetName=change_set):
         cloud.delete_change_set(ChangeSetName=change_set)
-        reason = refusal.get("StatusReason", "no reason was given")
+        reason = refusal.get("StatusReason", "no reason given")
         if is_new:
-            # Its name alone would stay behind.
+            # Otherwise an empty stack with that name would remain.
             cloud.delete_stack(StackName=stack_id)
         elif any(text in reason for text in NO_CHANGES):
             return False
-        msg = f"The stack `{name}` cannot be deployed: {flat(reason)}."
+        msg = f"The stack `{name}` cannot be deployed: {one_line(reason)}."
         raise BackendError(msg)
-    # What a template retains on deletion would else stay behind after a failed creation.
+    # Without this flag a failed creation leaves the resources whose deletion policy is Retain.
     cloud.execute_change_set(ChangeSetName=change_set, RetainExceptOnCreate=True)
-    if _await(cloud, f"stack_{kind.lower()}_complete", StackName=stack_id):
+    if _wait_for(cloud, f"stack_{kind.lower()}_complete", StackName=stack_id):
         msg = (
-            f"The stack `{name}` failed, and what had been done was taken back: "
-            f"{_reason(cloud, stack_id)}. Mend that, then `embedtune infra deploy` again."
+            f"The deployment of the stack `{name}` failed and was rolled back: "
+            f"{_reason(cloud, stack_id)}. Fix that, then run `embedtune infra deploy` again."
         )
         raise BackendError(msg)
     return True
 
 
 def delete(cloud: Client, found: Answer) -> None:
-    """Delete a stack and wait until it is gone."""
+    """Delete a stack and wait for the deletion."""
     stack_id = found["StackId"]
     cloud.delete_stack(StackName=stack_id)
-    if _await(cloud, "stack_delete_complete", StackName=stack_id):
+    if _wait_for(cloud, "stack_delete_complete", StackName=stack_id):
         msg = (
-            f"The stack `{found['StackName']}` was not deleted: {_reason(cloud, stack_id)}. Mend "
-            "that, then `embedtune infra delete` again."
+            f"The stack `{found['StackName']}` was not deleted: {_reason(cloud, stack_id)}. Fix "
+            "that, then run `embedtune infra delete` again."
         )
         raise BackendError(msg)
 
 
 def names_by_type(cloud: Client, stack_id: str) -> dict[str, str]:
-    """Name what a stack has, whatever became of its creation: one resource of each type."""
-    resources = listed(cloud, "list_stack_resources", "StackResourceSummaries", StackName=stack_id)
+    """Map each resource type of a stack to the name of its one resource.
+
+    Works for stacks whose creation failed as well.
+    """
+    resources = paginate(
+        cloud, "list_stack_resources", "StackResourceSummaries", StackName=stack_id
+    )
     return {
         resource["ResourceType"]: resource["PhysicalResourceId"]
         for resource in resources
@@ -122,8 +127,8 @@ def names_by_type(cloud: Client, stack_id: str) -> dict[str, str]:
     }
 
 
-def _await(cloud: Client, waiter: str, **subject: str) -> Answer | None:
-    """Wait until something is as wanted; returns what AWS said last where it will never be."""
+def _wait_for(cloud: Client, waiter: str, **subject: str) -> Answer | None:
+    """Wait for a boto3 waiter; return None on success, else the last response of AWS."""
     from botocore.exceptions import ClientError, WaiterError
 
     try:
@@ -131,32 +136,32 @@ def _await(cloud: Client, waiter: str, **subject: str) -> Answer | None:
     except WaiterError as error:
         answer: Any = error.last_response
         if "Error" in answer:
-            # No end of what was awaited: the question itself was refused.
+            # The polling request itself was refused, so the outcome is unknown.
             raise ClientError(answer, waiter) from None
         return dict(answer)
     return None
 
 
 def _reason(cloud: Client, stack_id: str) -> str:
-    """Say which resource failed first in the last operation, and why."""
+    """Return which resource failed first in the last operation, and why."""
     failures = []
-    # The latest comes first.
-    for event in listed(cloud, "describe_stack_events", "StackEvents", StackName=stack_id):
-        status, reason = event["ResourceStatus"], flat(event.get("ResourceStatusReason", ""))
-        # What was cancelled for the sake of another did not fail.
+    # Events come latest first.
+    for event in paginate(cloud, "describe_stack_events", "StackEvents", StackName=stack_id):
+        status, reason = event["ResourceStatus"], one_line(event.get("ResourceStatusReason", ""))
+        # A resource is cancelled because another one failed.
         if status.endswith("_FAILED") and "cancelled" not in reason:
             failures.append(f"{event['LogicalResourceId']} ({event['ResourceType']}): {reason}")
-        if event.get("PhysicalResourceId") == stack_id and status in BEGINNINGS:
+        if event.get("PhysicalResourceId") == stack_id and status in START_STATUSES:
             break
-    return failures[-1] if failures else "no reason was given"
+    return failures[-1] if failures else "no reason given"
 
 
-def _remedy(found: Answer) -> str:
-    if found["StackStatus"] in STILLBORN:
-        return "`embedtune infra deploy` removes what is left and makes it anew."
+def _fix(found: Answer) -> str:
+    if found["StackStatus"] in CREATION_FAILED:
+        return "Run `embedtune infra deploy`: it deletes the remains and creates the stack again."
     if found["StackStatus"] == "UPDATE_ROLLBACK_FAILED":
         return (
-            "Mend that, then `aws cloudformation continue-update-rollback --stack-name "
+            "Fix that, then run `aws cloudformation continue-update-rollback --stack-name "
             f"{found['StackName']}` and `embedtune infra deploy`."
         )
-    return "Mend that, then `embedtune infra delete`."
+    return "Fix that, then run `embedtune infra delete`."

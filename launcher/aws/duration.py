@@ -1,4 +1,4 @@
-"""About how long a job will take: from the sizes of local files, none of which is parsed."""
+"""Estimate how long a job takes, from the sizes of local files; no file is parsed."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -6,19 +6,19 @@ from pathlib import Path
 from launcher.aws.pricing import USUAL_BATCH, Estimate, estimate
 from launcher.plan.plan import BUILTIN, Plan
 
-# Formats with a row a line, and what a token of them takes, quotes and names of fields included.
+# Formats with one row per line, and their bytes per token, quotes and field names included.
 LINES = (".jsonl", ".csv", ".tsv")
 BYTES_A_TOKEN = 4.5
-# A context has about so much of its row's tokens; the rest asks.
+# Approximate share of a row's tokens that belong to the context; the rest is the question.
 CONTEXT_SHARE = 0.7
-# What `auto` mostly means for some thousands of pairs.
+# What `auto` usually resolves to for a few thousand pairs.
 USUAL_EPOCHS = 4.0
 FLOAT32_BYTES = 4
 CHUNK = 2**20
 
 
 def forecast(plan: Plan) -> Estimate | None:
-    """Estimate a job on its first instance type; nothing where data or model cannot be sized."""
+    """Estimate a job on its first instance type; None if data or model have no known size."""
     (rows, size), parameters = _rows_and_bytes(plan), _parameters(plan)
     if not rows or parameters is None:
         return None
@@ -41,7 +41,7 @@ def forecast(plan: Plan) -> Estimate | None:
 
 
 def _rows_and_bytes(plan: Plan) -> tuple[int, int]:
-    """Size local data; none where it is elsewhere or of a format with other lines than rows."""
+    """Return (rows, bytes) of local data; zeros if it is remote or not one row per line."""
     path = plan.inputs.get("data")
     if path is None:
         return 0, 0
@@ -57,7 +57,7 @@ def _lines(path: Path) -> int:
 
 
 def _parameters(plan: Plan) -> int | None:
-    """Count a model's parameters: by its files here, or as the Hub tells."""
+    """Count a model's parameters: from local files, or from the Hub's metadata."""
     base = plan.spec.model.base
     if (folder := plan.inputs.get("model")) is not None:
         weights = folder.rglob("*.safetensors")
@@ -66,7 +66,7 @@ def _parameters(plan: Plan) -> int | None:
         return None
     from huggingface_hub import HfApi
 
-    # Only an estimate hangs on it: whatever goes wrong, the job will tell.
+    # Only the estimate depends on this; the job itself reports a wrong model id.
     with suppress(Exception):
         found = HfApi().model_info(base, revision=plan.spec.model.revision, timeout=5)
         return found.safetensors.total if found.safetensors else None

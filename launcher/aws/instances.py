@@ -1,16 +1,16 @@
-"""What several GPUs are worth: how many a machine has, and what their talk with each other takes.
+"""GPUs of each instance type, and the time to all-reduce gradients between them.
 
-All of it follows from specifications, and nothing of it was measured.
+All figures follow from specifications; none was measured.
 """
 
-# GPUs of the instance types that have several.
+# GPU count of the instance types with more than one.
 GPUS = {
     "ml.g4dn.12xlarge": 4, "ml.g5.12xlarge": 4, "ml.g5.24xlarge": 4, "ml.g5.48xlarge": 8,
     "ml.g6.12xlarge": 4, "ml.g6.24xlarge": 4, "ml.g6.48xlarge": 8, "ml.g6e.12xlarge": 4,
     "ml.g6e.24xlarge": 4, "ml.g6e.48xlarge": 8, "ml.p4d.24xlarge": 8, "ml.p4de.24xlarge": 8,
     "ml.p5.48xlarge": 8,
 }  # fmt: skip
-# Gbit/s to other machines; of the smaller types it is what they reach at times.
+# Gbit/s to other machines; for the smaller types this is the burst bandwidth.
 NETWORK_GBITS = {
     "ml.g4dn.12xlarge": 50, "ml.g5.4xlarge": 25, "ml.g5.8xlarge": 25, "ml.g5.12xlarge": 40,
     "ml.g5.16xlarge": 25, "ml.g5.24xlarge": 50, "ml.g5.48xlarge": 100, "ml.g6.8xlarge": 25,
@@ -19,14 +19,14 @@ NETWORK_GBITS = {
     "ml.p4d.24xlarge": 400, "ml.p4de.24xlarge": 400, "ml.p5.48xlarge": 3200,
 }  # fmt: skip
 USUAL_GBITS = 10
-# Between the GPUs of one machine over PCI Express, or over NVLink where they have it.
+# Gbit/s between the GPUs of one machine: over PCI Express, or over NVLink if they have it.
 INSIDE_GBITS, NVLINK_GBITS = 80, 2400
 NVLINK = ("ml.p4d.", "ml.p4de.", "ml.p5.")
 FLOAT32_BYTES = 4
 
 
 def family(instance_type: str) -> str:
-    """Return `g5` of `ml.g5.2xlarge`, and nothing of what is no instance type."""
+    """Return `g5` for `ml.g5.2xlarge`, and an empty string for anything but an instance type."""
     return instance_type.split(".")[1] if instance_type.count(".") == 2 else ""
 
 
@@ -35,17 +35,17 @@ def gpus_of(instance_type: str) -> int:
 
 
 def link_gbits(instance_type: str, instances: int) -> int:
-    """Return the speed of the slowest link that the gradients cross."""
+    """Return the bandwidth of the slowest link that the gradients cross."""
     inside = NVLINK_GBITS if instance_type.startswith(NVLINK) else INSIDE_GBITS
     if instances == 1:
         return inside
     return min(inside, NETWORK_GBITS.get(instance_type, USUAL_GBITS))
 
 
-def exchange_seconds(instance_type: str, instances: int, parameters: int) -> float:
-    """Return what a step's exchange of gradients takes: each GPU sends them nearly twice.
+def all_reduce_seconds(instance_type: str, instances: int, parameters: int) -> float:
+    """Return the seconds of one step's all-reduce: each GPU sends the gradients nearly twice.
 
-    That much of it happens while the GPUs still compute is not counted on.
+    This is an upper bound: the overlap of communication with computation is ignored.
     """
     gpus = instances * gpus_of(instance_type)
     sent = 2 * (gpus - 1) / gpus * FLOAT32_BYTES * parameters

@@ -1,6 +1,6 @@
-"""What a job costs: an instance's price, the most it can come to, what it came to, its time.
+"""Instance prices, and estimates of a job's duration and cost.
 
-An estimate is a rough one, and says on what it rests.
+Estimates are rough; each one states its basis.
 """
 
 import json
@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from job.core.errors import BackendError
 from launcher.aws import sessions
-from launcher.aws.instances import exchange_seconds, family, gpus_of, link_gbits
+from launcher.aws.instances import all_reduce_seconds, family, gpus_of, link_gbits
 
 if TYPE_CHECKING:
     import boto3
 
-# Answers for all regions; it has an endpoint in only three of them.
+# The price list API covers all regions but has endpoints in only three of them.
 PRICE_LIST_REGION = "us-east-1"
-# USD an hour on demand in us-east-1, as several public code bases have them.
+# On-demand USD per hour in us-east-1, as found in several public code bases.
 TABLE_DATE = "2026-11-23"
 TABLE = {
     "ml.g4dn.xlarge": 0.736, "ml.g5.xlarge": 1.408, "ml.g5.2xlarge": 1.515, "ml.g5.4xlarge": 2.03,
@@ -26,13 +26,13 @@ TABLE = {
     "ml.g6e.2xlarge": 2.80,
 }  # fmt: skip
 
-# Texts go through a model at a speed inverse to its parameters; a text that is trained on costs
-# three times its encoding, since the backward pass does twice the work of the forward one.
+# A model's throughput is inverse to its parameter count. Training on a text costs three times its
+# encoding, since the backward pass does twice the work of the forward pass.
 TRAINING_WORK = 3
-# The one run with published numbers, the article's on ml.g5.2xlarge: bge-base-en-v1.5 with 109
-# million parameters, 6,300 pairs in 4 epochs, after each of which 5 evaluators encoded 700 queries
-# and 7,000 documents. Its questions have 21 tokens on average and its documents 47 (measured on its
-# data); that its 3 min 26 s include those four evaluations is our reading.
+# The only run with published numbers is the article's on ml.g5.2xlarge: bge-base-en-v1.5 with 109
+# million parameters, 6,300 pairs, 4 epochs; after each epoch 5 evaluators encoded 700 queries and
+# 7,000 documents. Questions have 21 tokens on average and documents 47 (measured on the article's
+# data). We assume that the published 3 min 26 s include the four evaluations.
 ARTICLE_SECONDS = 3 * 60 + 26
 ARTICLE = {
     "pairs": 6_300, "tokens_per_pair": 21 + 47, "corpus_documents": 7_000,
@@ -44,74 +44,74 @@ BASIS = (
     "scaled by parameters and tokens from the one published run (bge-base-en-v1.5, 6,300 pairs, "
     "4 epochs, 3 min 26 s on ml.g5.2xlarge); derived, not measured"
 )
-# One GPU of the family beside an A10G: from the vendor's specifications, rounded; unmeasured.
+# Speed of one GPU of the family relative to an A10G: from specifications, rounded; not measured.
 SPEEDS = {"g4dn": 0.5, "g5": 1, "g6": 1, "g6e": 2, "p4d": 3, "p4de": 3, "p5": 5}
-# What `auto` means for a batch where the pairs are many.
+# What `auto` resolves to as batch size when there are many pairs.
 USUAL_BATCH = 128
-# From 2 to 6 minutes pass before a container's first line: the instance, then the image.
+# Starting the instance and pulling the image take 2 to 6 minutes before the first log line.
 START_UP_SECONDS = 240
-# With a smaller share of work in their time, several GPUs cost twice what they bring.
+# Below this efficiency, several GPUs cost more than twice as much as one for the same work.
 WORTHWHILE = 0.5
 
 
 @dataclass(frozen=True)
 class Price:
-    """An instance's price on demand, if it is known, and where it is from."""
+    """An instance's on-demand price, if known, and its source."""
 
     usd_per_hour: float | None
     basis: str
 
     def usd(self, seconds: float) -> float | None:
-        """Return what so many seconds of one instance cost; a spot job is billed fewer."""
+        """Return the cost of these seconds on one instance; a spot job is billed for fewer."""
         return None if self.usd_per_hour is None else self.usd_per_hour * seconds / 3600
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """How long the job itself may take, if that can be said: without the wait for its machine."""
+    """Estimated duration of the job, if known, without the time until its machine starts."""
 
     seconds: float | None
     basis: str
-    # Where there are several: how many, and what one of them would take.
+    # With several GPUs: their number, and the estimate for one GPU.
     gpus: int = 1
     one_gpu_seconds: float | None = None
 
     @property
     def efficiency(self) -> float:
-        """Return the share of the GPUs' time that is not waiting for each other."""
+        """Return the share of GPU time spent on computation rather than communication."""
         if self.seconds is None or self.one_gpu_seconds is None:
             return 1.0
         return self.one_gpu_seconds / (self.gpus * self.seconds)
 
     @property
     def advice(self) -> str | None:
-        """Say in a line where one GPU would do as well."""
+        """Return one line if a single GPU would be about as good, else None."""
         one, several = self.one_gpu_seconds, self.seconds
         if one is None or several is None:
             return None
         if one > START_UP_SECONDS and self.efficiency >= WORTHWHILE:
             return None
         return (
-            f"{self.gpus} GPUs would hardly pay: about {several / 60:.1f} min of work instead of "
+            f"{self.gpus} GPUs are hardly worth it: about {several / 60:.1f} min instead of "
             f"{one / 60:.1f} min on one GPU, after {START_UP_SECONDS / 60:.0f} min until the "
-            f"job starts; {self.efficiency:.0%} of their time would be work (derived, not measured)"
+            f"job starts; estimated GPU efficiency {self.efficiency:.0%} (derived, not measured)"
         )
 
 
 def price_of(instance_type: str, region: str, session: "boto3.Session | None" = None) -> Price:
-    """Look a price up in AWS's list; without a session, or an answer, in our own table."""
-    aside = ""
+    """Look up a price in AWS's price list; without session or answer, in our own table."""
+    note = ""
     if session:
         try:
             if (listed := _listed_price(session, instance_type, region)) is not None:
                 return Price(listed, f"AWS's price list, on demand in {region}")
-            aside = " (AWS's price list has no such instance there)"
+            note = f" (AWS's price list has no {instance_type} in {region})"
         except BackendError as error:
-            # What follows is advice, which has no place here.
-            aside = f" ({str(error).partition(';')[0].rstrip('.')})"
+            # Without the advice, which follows the semicolon.
+            note = f" ({str(error).partition(';')[0].rstrip('.')})"
     if instance_type not in TABLE:
-        return Price(None, f"no price is known for {instance_type}{aside}")
-    basis = f"table of {TABLE_DATE} for us-east-1, other regions differ{aside}"
+        return Price(None, f"the price of {instance_type} is unknown{note}")
+    basis = f"table of {TABLE_DATE} for us-east-1, other regions differ{note}"
     return Price(TABLE[instance_type], basis)
 
 
@@ -126,21 +126,25 @@ def estimate(
     instances: int,
     batch_size: int = USUAL_BATCH,
 ) -> Estimate:
-    """Scale the article's run to another job; `pairs` are those trained on, both texts of each."""
+    """Scale the article's run to another job; `pairs` are the training pairs.
+
+    `tokens_per_pair` counts both texts of a pair.
+    """
     kind = family(instance_type)
     if kind not in SPEEDS:
-        return Estimate(None, f"no run on {instance_type} or a similar instance is known")
-    # The whole corpus is encoded for the base and the tuned model, and at most once an epoch.
+        return Estimate(None, f"the speed of {instance_type} is unknown")
+    # The whole corpus is encoded for the base model, the tuned model and at most once per epoch.
     encoded = (epochs + 2) * corpus_documents * tokens_per_document
     tokens = TRAINING_WORK * epochs * pairs * tokens_per_pair + encoded
     alone = parameters * tokens / (A10G_SPEED * SPEEDS[kind])
     gpus = instances * gpus_of(instance_type)
-    exchanges = epochs * pairs / batch_size * exchange_seconds(instance_type, instances, parameters)
-    seconds, one = _rounded(alone / gpus + exchanges), _rounded(alone) if gpus > 1 else None
+    steps = epochs * pairs / batch_size
+    communication = steps * all_reduce_seconds(instance_type, instances, parameters)
+    seconds, one = _rounded(alone / gpus + communication), _rounded(alone) if gpus > 1 else None
     found = Estimate(seconds, BASIS, gpus, one)
     if kind != "g5":
-        taken = f"a GPU of {kind} taken as {SPEEDS[kind]:g} × g5's, by specification"
-        found = replace(found, basis=f"{found.basis}; {taken}")
+        speed = f"one {kind} GPU counted as {SPEEDS[kind]:g} × g5, by specification"
+        found = replace(found, basis=f"{found.basis}; {speed}")
     return replace(found, basis=f"{found.basis}; {_scaling(found, instance_type, instances)}")
 
 
@@ -153,21 +157,21 @@ def _scaling(found: Estimate, instance_type: str, instances: int) -> str:
         return "one GPU counted"
     link = link_gbits(instance_type, instances)
     return (
-        f"{found.gpus} GPUs counted at {found.efficiency:.0%}, with gradients over {link} Gbit/s in"
-        " each step"
+        f"{found.gpus} GPUs counted at {found.efficiency:.0%} efficiency, with gradients sent over "
+        f"{link} Gbit/s in each step"
     )
 
 
 def _listed_price(session: "boto3.Session", instance_type: str, region: str) -> float | None:
-    wanted = {"productFamily": "ML Instance", "regionCode": region}
-    wanted |= {"instanceName": instance_type, "platoinstancetype": "Training"}
-    filters = [{"Type": "TERM_MATCH", "Field": n, "Value": value} for n, value in wanted.items()]
+    fields = {"productFamily": "ML Instance", "regionCode": region}
+    fields |= {"instanceName": instance_type, "platoinstancetype": "Training"}
+    filters = [{"Type": "TERM_MATCH", "Field": n, "Value": value} for n, value in fields.items()]
     pricing = sessions.client(session, "pricing", PRICE_LIST_REGION)
-    with sessions.explained("reading AWS's price list"):
-        asked = {"ServiceCode": "AmazonSageMaker", "Filters": filters}
-        products = list(sessions.listed(pricing, "get_products", "PriceList", **asked))
-    prices = [price for text in products for price in _hourly_prices(json.loads(text))]
-    # More than one would be a surprise; the bound on the cost must hold then as well.
+    with sessions.translate_errors("reading AWS's price list"):
+        query = {"ServiceCode": "AmazonSageMaker", "Filters": filters}
+        products = list(sessions.paginate(pricing, "get_products", "PriceList", **query))
+    prices = [price for product in products for price in _hourly_prices(json.loads(product))]
+    # One price is expected. With several, the highest keeps the upper bound on the cost valid.
     return max(prices, default=None)
 
 
@@ -175,6 +179,6 @@ def _hourly_prices(product: dict[str, Any]) -> Iterator[float]:
     for term in product.get("terms", {}).get("OnDemand", {}).values():
         for dimension in term["priceDimensions"].values():
             usd = float(dimension["pricePerUnit"].get("USD", 0))
-            # Zeros stand for what is free or reserved.
+            # Free and reserved capacity has a price of zero.
             if dimension["unit"] == "Hrs" and usd > 0:
                 yield usd

@@ -1,4 +1,7 @@
-"""The stack in CloudFormation: the only file that knows the names of what we have in AWS."""
+"""The CloudFormation stack: its parameters and outputs, deploying and deleting it.
+
+The only file that knows the names of the stack's parameters and outputs.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -7,16 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from job.core.errors import BackendError
 from launcher.aws import cloudformation
-from launcher.aws.cloudformation import ANNOUNCED, STILLBORN, Answer
-from launcher.aws.sessions import client, explained
+from launcher.aws.cloudformation import CREATION_FAILED, REVIEW_IN_PROGRESS, Answer
+from launcher.aws.sessions import client, translate_errors
 from launcher.aws.stack_contents import contents_of
 
 if TYPE_CHECKING:
     import boto3
 
 DEFAULT_STACK = "embedtune"
-# What the template asks for, by the option that gives it; its own defaults hold for what nobody
-# has given yet.
+# The template's parameter for each option of `infra deploy`; the template has the defaults.
 PARAMETERS = {
     "budget": "MonthlyBudgetUsd",
     "budget_email": "BudgetEmail",
@@ -30,9 +32,9 @@ PARAMETERS = {
 
 @dataclass(frozen=True)
 class Stack:
-    """What a stack's outputs say, or, without one, the options in their place.
+    """A stack's outputs, or the launch options that replace them.
 
-    `bucket` is a name, and `image` the repository of the images unless an option names one.
+    `bucket` is a name; `image` is the image repository unless an option names an image.
     """
 
     region: str
@@ -46,20 +48,20 @@ class Stack:
     version: str = "1"
     launcher_policy_arn: str | None = None
 
-    def place(self, name: str) -> str | None:
-        """Where `runs` go, and what the bucket deletes after a month: `checkpoints`, `inputs`."""
+    def prefix(self, name: str) -> str | None:
+        """Return the URI of a prefix: `runs`, or `checkpoints` and `inputs`, kept for 30 days."""
         return f"s3://{self.bucket}/{name}" if self.bucket else None
 
 
 def template_text() -> str:
-    """Read the template: from the installed package, or from the checkout."""
+    """Read the template from the installed package, or from the checkout."""
     installed = Path(__file__).with_name("stack.yaml")
     checkout = Path(__file__).parents[2] / "infra" / "stack.yaml"
     return (installed if installed.is_file() else checkout).read_text("utf-8")
 
 
 def stack_parameters(session: "boto3.Session", options: Mapping[str, Any]) -> dict[str, str]:
-    """Name the options as the template does; an empty text takes an earlier value away."""
+    """Map options to template parameters; an empty string clears an earlier value."""
     partition = session.get_partition_for_region(session.region_name)
     arns = [f"arn:{partition}:s3:::{name}" if name else "" for name in options["data_buckets"]]
     return {
@@ -70,23 +72,23 @@ def stack_parameters(session: "boto3.Session", options: Mapping[str, Any]) -> di
 
 
 def read_stack(session: "boto3.Session", name: str = DEFAULT_STACK) -> Stack | None:
-    """Read a stack's outputs, if there is one; raises `BackendError` where it is half-made."""
+    """Read a stack's outputs, if it exists; raises `BackendError` if it is broken or changing."""
     cloud = client(session, "cloudformation")
-    with explained(f"reading the stack `{name}`"):
+    with translate_errors(f"reading the stack `{name}`"):
         found = cloudformation.describe(cloud, name)
-        if found is None or found["StackStatus"] == ANNOUNCED:
+        if found is None or found["StackStatus"] == REVIEW_IN_PROGRESS:
             return None
         cloudformation.require_usable(cloud, found)
     return _stack(found, session.region_name)
 
 
 def require_stack(session: "boto3.Session", name: str) -> Stack:
-    """Read a stack; raises `BackendError` where there is none."""
+    """Read a stack; raises `BackendError` if it does not exist."""
     stack = read_stack(session, name)
     if stack is None:
         msg = (
-            f"There is no stack `{name}` in {session.region_name}: `embedtune infra deploy` makes "
-            "it; a launch may do without: `--role`, `--image` and `--output s3://…`."
+            f"There is no stack `{name}` in {session.region_name}. Create it with `embedtune infra "
+            "deploy`, or launch without a stack: `--role`, `--image` and `--output s3://…`."
         )
         raise BackendError(msg)
     return stack
@@ -97,43 +99,44 @@ def deploy_stack(
 ) -> Stack:
     """Create or update a stack and wait for it.
 
-    What an existing stack was given stays, unless `parameters` names it. A failure is taken back,
-    and raised as `BackendError` with the reason of the resource that failed first.
+    An existing stack keeps the values of parameters that are not in `parameters`. A failed
+    deployment is rolled back and raised as `BackendError` with the reason of the resource that
+    failed first.
     """
     cloud = client(session, "cloudformation")
-    with explained(f"deploying the stack `{name}`"):
-        found = _to_update(cloud, name, say)
-        wanted = _given_before(found) | dict(parameters)
-        say("CloudFormation is at work, which takes a minute or two.")
-        if not cloudformation.deploy(cloud, name, template_text(), wanted, is_new=found is None):
-            say(f"The stack `{name}` is as wanted already; nothing was changed.")
+    with translate_errors(f"deploying the stack `{name}`"):
+        found = _find_updatable(cloud, name, say)
+        values = _existing_parameters(found) | dict(parameters)
+        say("Deploying with CloudFormation; this takes a minute or two.")
+        if not cloudformation.deploy(cloud, name, template_text(), values, is_new=found is None):
+            say(f"The stack `{name}` is up to date; nothing was changed.")
     return require_stack(session, name)
 
 
 def delete_stack(
     session: "boto3.Session", name: str, *, with_data: bool, say: Callable[[str], None]
 ) -> None:
-    """Delete a stack, also a half-made one, and its bucket.
+    """Delete a stack, even one whose creation failed, and its bucket.
 
-    Raises `BackendError` where they hold objects or images, unless it is to go `with_data`.
+    Raises `BackendError` if bucket or repository are not empty, unless `with_data` is set.
     """
     cloud = client(session, "cloudformation")
-    with explained(f"deleting the stack `{name}`"):
+    with translate_errors(f"deleting the stack `{name}`"):
         found = cloudformation.describe(cloud, name)
         if found is None:
             say(f"There is no stack `{name}` in {session.region_name}; nothing was deleted.")
             return
-        cloudformation.require_at_rest(found)
+        cloudformation.require_idle(found)
         contents = contents_of(session, cloudformation.names_by_type(cloud, found["StackId"]))
         if not with_data:
-            contents.require_none()
-        # Before the stack: CloudFormation deletes no repository that holds images, and a bucket
-        # whose stack is gone is found by nobody.
+            contents.require_empty()
+        # Before the stack: CloudFormation cannot delete a repository that holds images, and
+        # without the stack the bucket's name would be unknown.
         contents.delete(say)
         cloudformation.delete(cloud, found)
         say(f"Deleted the stack `{name}`.")
         if contents.bucket:
-            # The template retains it, for those who delete the stack without us.
+            # The template retains the bucket, so that deleting the stack elsewhere keeps results.
             contents.bucket.delete()
             say(f"Deleted the bucket `{contents.bucket.name}`.")
 
@@ -155,8 +158,8 @@ def _stack(found: Answer, region: str) -> Stack:
         )
     except KeyError as missing:
         msg = (
-            f"The stack `{found['StackName']}` in {region} is not embedtune's: it has no output "
-            f"{missing}. Name another by `--stack`."
+            f"The stack `{found['StackName']}` in {region} was not created by embedtune: it has no "
+            f"output {missing}. Choose another with `--stack`."
         )
         raise BackendError(msg) from None
 
@@ -165,21 +168,21 @@ def _parts(output: str | None) -> tuple[str, ...]:
     return tuple(output.split(",")) if output else ()
 
 
-def _to_update(cloud: Any, name: str, say: Callable[[str], None]) -> Answer | None:  # noqa: ANN401
-    """Return the stack that can be updated, if there is one; a stillborn one is removed."""
+def _find_updatable(cloud: Any, name: str, say: Callable[[str], None]) -> Answer | None:  # noqa: ANN401
+    """Return the stack if it can be updated; delete it first if its creation had failed."""
     found = cloudformation.describe(cloud, name)
-    if found is None or found["StackStatus"] == ANNOUNCED:
+    if found is None or found["StackStatus"] == REVIEW_IN_PROGRESS:
         return None
-    if found["StackStatus"] in STILLBORN:
-        say(f"An earlier creation of `{name}` failed; what is left of it is removed first.")
+    if found["StackStatus"] in CREATION_FAILED:
+        say(f"An earlier creation of `{name}` failed; deleting its remains first.")
         cloudformation.delete(cloud, found)
         return None
     cloudformation.require_usable(cloud, found)
     return found
 
 
-def _given_before(found: Answer | None) -> dict[str, str]:
+def _existing_parameters(found: Answer | None) -> dict[str, str]:
     given = (found or {}).get("Parameters", [])
     values = {parameter["ParameterKey"]: parameter["ParameterValue"] for parameter in given}
-    # An older template may have asked for more.
+    # An older template may have had more parameters.
     return {name: values[name] for name in PARAMETERS.values() if name in values}

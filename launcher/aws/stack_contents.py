@@ -1,6 +1,7 @@
-"""What a stack holds that is somebody's work: the objects of a bucket, the images of a repository.
+"""What deleting a stack would lose: the bucket's objects and the repository's images.
 
-A bucket or repository that was never made, or that somebody has deleted by hand, holds nothing.
+A bucket or repository that does not exist counts as empty: its creation failed, or it was deleted
+by hand.
 """
 
 from collections.abc import Callable
@@ -8,25 +9,25 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from job.core.errors import BackendError
-from launcher.aws.sessions import NO_BUCKET, client, error_code, listed, resource
+from launcher.aws.sessions import NO_BUCKET, client, error_code, paginate, resource
 
 if TYPE_CHECKING:
     import boto3
 
-# What one request lists, or deletes, at most.
+# Maximum per request: listed objects, deleted images.
 OBJECTS_A_PAGE, IMAGES_A_REQUEST = 1000, 100
 
 
 @dataclass(frozen=True)
 class Contents:
-    # boto3's, with old versions of objects where those are kept.
+    # A boto3 resource; it lists old versions of objects as well.
     bucket: Any
     ecr: Any
     repository: str | None
 
-    def require_none(self) -> None:
-        """Raise `BackendError` where there is something that a deletion would lose."""
-        # The first page of objects says enough.
+    def require_empty(self) -> None:
+        """Raise `BackendError` if there are objects or images."""
+        # The first page of objects is enough.
         versions = self.bucket.object_versions.limit(OBJECTS_A_PAGE) if self.bucket else ()
         objects, images = len(list(versions)), len(self._images())
         if objects or images:
@@ -34,14 +35,14 @@ class Contents:
             more = " or more" if objects == OBJECTS_A_PAGE else ""
             msg = (
                 f"The bucket `{name}` holds {_count(objects, 'object')}{more}, the repository "
-                f"`{self.repository}` {_count(images, 'image')}; nothing was deleted. Keep what "
-                f"you need (`aws s3 sync s3://{name} …`), then `embedtune infra delete "
+                f"`{self.repository}` {_count(images, 'image')}; nothing was deleted. Copy what "
+                f"you need (`aws s3 sync s3://{name} …`), then run `embedtune infra delete "
                 "--with-data`."
             )
             raise BackendError(msg)
 
     def delete(self, say: Callable[[str], None]) -> None:
-        """Delete all objects and images, and leave bucket and repository."""
+        """Delete all objects and images, but neither the bucket nor the repository."""
         if self.bucket:
             self._delete_objects(say)
         self._delete_images(say)
@@ -55,10 +56,10 @@ class Contents:
                 raise BackendError(msg)
             deleted += len(answer["Deleted"])
         if deleted:
-            say(f"Deleted {_count(deleted, 'object')} of the bucket `{self.bucket.name}`.")
+            say(f"Deleted {_count(deleted, 'object')} in the bucket `{self.bucket.name}`.")
 
     def _delete_images(self, say: Callable[[str], None]) -> None:
-        """Go over them several times: an index is deleted before the images it names."""
+        """Delete all images in several passes: an index must be deleted before its images."""
         found = left = self._images()
         while left:
             failures = []
@@ -68,17 +69,17 @@ class Contents:
                 failures += done["failures"]
             before, left = left, self._images()
             if len(left) == len(before):
-                reason = failures[0]["failureReason"] if failures else "no reason was given"
+                reason = failures[0]["failureReason"] if failures else "no reason given"
                 msg = f"The images of `{self.repository}` were not deleted: {reason}."
                 raise BackendError(msg)
         if found:
-            say(f"Deleted {_count(len(found), 'image')} of the repository `{self.repository}`.")
+            say(f"Deleted {_count(len(found), 'image')} in the repository `{self.repository}`.")
 
     def _images(self) -> list[str]:
-        """List the digests of the images, of which one may have several tags."""
+        """List the digests of the images; an image may have several tags."""
         if self.repository is None:
             return []
-        images = listed(self.ecr, "list_images", "imageIds", repositoryName=self.repository)
+        images = paginate(self.ecr, "list_images", "imageIds", repositoryName=self.repository)
         try:
             return sorted({image["imageDigest"] for image in images})
         except self.ecr.exceptions.RepositoryNotFoundException:
@@ -86,7 +87,7 @@ class Contents:
 
 
 def contents_of(session: "boto3.Session", names: dict[str, str]) -> Contents:
-    """Find what a stack's resources hold, of which each type has one name at most."""
+    """Find a stack's bucket and repository; `names` maps resource types to names."""
     name = names.get("AWS::S3::Bucket")
     bucket = resource(session, "s3").Bucket(name) if name else None
     if bucket and not _exists(bucket):

@@ -1,6 +1,6 @@
-"""The backends by name, and the protocol that each of them follows.
+"""The protocol that each backend implements, and loading a backend by name.
 
-Which backend has the job of a run is for `launcher.lookup` to say.
+`launcher.lookup` finds the backend that runs a given job.
 """
 
 from importlib import import_module
@@ -12,38 +12,39 @@ if TYPE_CHECKING:
 
 
 class JobHandle(Protocol):
-    """A run's job, whoever launched it: made of the run, whose launch noted where the job is."""
+    """The job of a run, no matter which process launched it; found by the run's launch record."""
 
     def refresh(self) -> bool:
-        """Say whether the job is at work; note its end, if it has come and nobody noted it."""
+        """Return whether the job is running; record its end if that was not recorded yet."""
 
     def read_log(self) -> str:
-        """Return what the job has said so far, as far as its backend kept it."""
+        """Return the log so far, as much of it as the backend has kept."""
 
     def follow_logs(self, to: TextIO, *, stop_on_interrupt: bool) -> None:
-        """Show the log until the job has ended.
+        """Print the log until the job ends.
 
-        Ctrl-C asks the job to stop, and its end is awaited; or else it is passed on.
+        With `stop_on_interrupt`, Ctrl-C stops the job and waits for its end; otherwise
+        `KeyboardInterrupt` propagates.
         """
 
     def stop(self) -> None:
         """Ask the job to stop, and wait until it has written its checkpoint."""
 
     def outcome(self) -> int:
-        """Return the exit code of a job that has ended; say or raise why it failed."""
+        """Return the exit code of a finished job; print or raise the reason of a failure."""
 
 
 class Backend(Protocol):
-    """What a backend's module offers."""
+    """What a backend's module provides."""
 
     def request(self, plan: "Plan") -> dict[str, Any]:
-        """Build all that will be sent, without sending it; pure and printable."""
+        """Build the complete request without sending it; JSON-serializable."""
 
     def submit(self, plan: "Plan", request: dict[str, Any]) -> JobHandle:
-        """Stage what the job reads from this machine, and send the request unchanged."""
+        """Stage the job's local inputs, then send the request unchanged."""
 
     def Job(self, run: "Run") -> JobHandle:  # noqa: N802  a class
-        """Make the handle of a run's job."""
+        """Create the handle of a run's job."""
 
 
 def load_backend(name: str) -> Backend:
@@ -52,7 +53,7 @@ def load_backend(name: str) -> Backend:
 
 
 if TYPE_CHECKING:
-    # What cannot be seen of a module that is loaded by its name.
+    # mypy cannot check modules that are loaded by name, so check them here.
     from launcher.backends.docker import backend as docker
     from launcher.backends.process import backend as process
     from launcher.backends.sagemaker import backend as sagemaker

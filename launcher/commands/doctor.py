@@ -30,15 +30,15 @@ def doctor(job_file: Path | None, output: str | None, **options: Any) -> None:  
     more GPUs would pay off for that job.
     """
     from job.core.errors import BackendError
-    from launcher.backends.process.checks import examine_process
-    from launcher.containers.checks import examine_docker
+    from launcher.backends.process.checks import check_process
+    from launcher.containers.checks import check_docker
     from launcher.tables import check_lines, show
 
     machine = MachineOptions(**options)
     if machine.backend == "process":
-        findings = examine_process()
+        findings = check_process()
     elif machine.backend == "docker":
-        findings = examine_docker(machine.image or "embedtune")
+        findings = check_docker(machine.image or "embedtune")
     else:
         findings = _examine_account(machine, job_file, output)
     show(check_lines(findings))
@@ -54,17 +54,17 @@ def _examine_account(
     from job.core.errors import BackendError
     from job.spec.parse import build_spec, read_document
     from launcher.aws.sessions import open_session
-    from launcher.backends.sagemaker.checks import examine, examine_gpus, without_session
+    from launcher.backends.sagemaker.checks import check_account, check_gpus, report_bad_settings
     from launcher.plan.plan import Plan
 
     try:
         session = open_session(machine.profile, machine.region)
     except BackendError as error:
-        findings = without_session(error)
+        findings = report_bad_settings(error)
     else:
-        findings = examine(session, machine, _bucket(output))
+        findings = check_account(session, machine, _bucket(output))
     plan = Plan("doctor", build_spec(read_document(job_file)), machine) if job_file else None
-    return findings + examine_gpus(machine, plan)
+    return findings + check_gpus(machine, plan)
 
 
 def _bucket(output: str | None) -> str | None:

@@ -78,10 +78,10 @@ def push(image_name: str, reference: str) -> None:
 @image_argument
 def inspect(image_name: str) -> None:
     """Show the labels of IMAGE and the size of each layer; a pipe gets full commands."""
-    from launcher.containers.image import look_at
+    from launcher.containers.image import inspect_image
     from launcher.tables import image_lines, show
 
-    show(image_lines(image_name, look_at(image_name)))
+    show(image_lines(image_name, inspect_image(image_name)))
 
 
 def _name_and_value(argument: str) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""Docker: the engine, and the job's image.
+"""Docker: the engine and the job's image.
 
 May import `plan` and `aws`.
 """

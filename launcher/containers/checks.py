@@ -1,4 +1,4 @@
-"""What a job in a container of this machine needs: the engine, the image, a GPU."""
+"""Check what a job in a local container needs: the engine, the image, a GPU."""
 
 import json
 from functools import partial
@@ -9,13 +9,13 @@ from launcher.containers import engine
 from launcher.plan.checks import CheckResult, Missing, NotNeeded, message_of, run_check, skipped
 
 
-def examine_docker(image: str) -> list[CheckResult]:
-    """Look for what a job in a container of this machine needs."""
-    findings = [run_check("engine", _engine)]
-    if findings[0].state != "ok":
-        return findings + skipped(("image", "GPU"), "needs the engine")
+def check_docker(image: str) -> list[CheckResult]:
+    """Run the checks for a job in a local container."""
+    engine_result = run_check("engine", _engine)
+    if engine_result.state != "ok":
+        return [engine_result, *skipped(("image", "GPU"), "needs the engine")]
     return [
-        *findings,
+        engine_result,
         run_check("image", partial(_local_image, image)),
         run_check("GPU", _gpu_runtime),
     ]
@@ -25,12 +25,13 @@ def _engine() -> str:
     try:
         version = engine.docker("version", "--format", "{{.Server.Version}}").strip()
     except BackendError as error:
-        fix = "install Docker, `sudo systemctl start docker`; `--backend process` needs none"
+        fix = "install Docker, `sudo systemctl start docker`, or use `--backend process`"
         raise Missing(message_of(error), fix) from None
-    return f"Docker {version} answers"
+    return f"Docker {version} is running"
 
 
 def docker_client() -> str:
+    """Check the engine for a launch elsewhere, which needs Docker only to build images."""
     try:
         return _engine()
     except Missing as missing:
@@ -45,16 +46,16 @@ def _local_image(image: str) -> str:
         if "No such image" not in str(error):
             raise
     if "/" in image:
-        msg = f"`{image}` is not here; the engine will pull it, if it can."
+        msg = f"`{image}` is not on this machine; the engine will try to pull it."
         raise BackendError(msg)
-    found = f"there is no image `{image}` here"
+    found = f"there is no image `{image}` on this machine"
     raise Missing(found, "`embedtune image build`, or `--image` with another")
 
 
 def gpu_driver() -> str:
     if any(Path(device).exists() for device in engine.DEVICES):
-        return "NVIDIA's driver shows a GPU"
-    found = "NVIDIA's driver shows none; the job will do without"
+        return "the NVIDIA driver shows a GPU"
+    found = "the NVIDIA driver shows no GPU; the job will run on the CPU"
     raise NotNeeded(found)
 
 
@@ -62,10 +63,10 @@ def _gpu_runtime() -> str:
     driver = gpu_driver()
     runtimes = json.loads(engine.docker("info", "--format", "{{json .Runtimes}}"))
     if "nvidia" in (runtimes or {}):
-        return f"{driver}, and the engine has its runtime"
-    # Newer engines hand GPUs out without it, so only a launch can tell.
+        return f"{driver}, and the engine has the NVIDIA runtime"
+    # Newer engines can use GPUs without the runtime, so only a launch shows whether it works.
     msg = (
-        f"{driver}, but the engine lists no runtime for it. If it refuses a launch: install the "
-        "NVIDIA Container Toolkit, then `nvidia-ctk runtime configure --runtime=docker`."
+        f"{driver}, but the engine lists no NVIDIA runtime. If a launch fails, install the NVIDIA "
+        "Container Toolkit and run `nvidia-ctk runtime configure --runtime=docker`."
     )
     raise BackendError(msg)

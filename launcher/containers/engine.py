@@ -1,7 +1,7 @@
-"""The local Docker engine, through its command line client.
+"""The local Docker engine, called through the `docker` command.
 
-The client rather than an SDK: it honours the user's contexts and log-ins, hands credentials on by
-their names alone, and what `--dry-run` prints can be pasted.
+The command rather than an SDK: it uses the user's contexts and logins, takes credentials by
+variable name only, and users can paste what `--dry-run` prints.
 """
 
 import json
@@ -13,50 +13,55 @@ from typing import Any
 
 from job.core.errors import BackendError
 
-# What client and engine say, and what to do about it; the first that fits.
-NO_ENGINE = "No Docker engine answers: start it, or set `DOCKER_HOST`."
+# Advice by a substring of Docker's error message; the first match wins.
+NO_ENGINE = "The Docker engine does not respond: start it, or set `DOCKER_HOST`."
 EXPLANATIONS = {
-    "could not select device driver": "The engine cannot hand out GPUs: install the NVIDIA "
-    "Container Toolkit and restart the engine, or launch with `--gpus none`.",
+    "could not select device driver": "The engine cannot use GPUs: install the NVIDIA Container "
+    "Toolkit and restart the engine, or launch with `--gpus none`.",
     "nvidia-container-cli": "The engine cannot reach a GPU: check `nvidia-smi` on this machine, or "
     "launch with `--gpus none`.",
-    "is already in use by container": "The run is under way already: `embedtune status`.",
-    "already exists": "The run is under way already: `embedtune status`.",
-    "non-overlapping IPv4 address pool": "The engine has no addresses left for one more network: "
+    "is already in use by container": "The run is already in progress: `embedtune status`.",
+    "already exists": "The run is already in progress: `embedtune status`.",
+    "non-overlapping IPv4 address pool": "The engine has no addresses left for another network: "
     "`docker network prune`.",
-    "No such image": "The image is not here: `make image` builds it, `--image` names another.",
-    "Unable to find image": "The image is not here, and could not be fetched: log in to its "
-    "registry, or name another with `--image`.",
-    "buildx component is missing": "This client cannot build the image: install its plugin buildx.",
-    "ermission denied while trying to connect": "This user may not use the engine: join the group "
-    "`docker`.",
+    "No such image": "The image is not on this machine: build it with `make image`, or choose "
+    "another with `--image`.",
+    "Unable to find image": "The image is not on this machine and could not be pulled: log in to "
+    "its registry, or choose another with `--image`.",
+    "buildx component is missing": "This Docker client cannot build the image: install its plugin "
+    "buildx.",
+    "ermission denied while trying to connect": "This user has no permission to use the engine: "
+    "join the group `docker`.",
     "Cannot connect to the Docker daemon": NO_ENGINE,
     "failed to connect to the docker API": NO_ENGINE,
 }  # fmt: skip
 NO_CONTAINER = ("No such container", "No such object")
-# Where the driver shows its GPUs: Linux, and Windows' Linux.
+# Files of the NVIDIA driver: on Linux, and on WSL.
 DEVICES = ("/dev/nvidiactl", "/usr/lib/wsl/lib/nvidia-smi")
 
 
 @dataclass(frozen=True)
 class Engine:
-    """What an engine offers."""
+    """Features of an engine."""
 
     has_gpus: bool = False
     is_rootless: bool = False
-    # Unknown where it is 0.
+    # 0 if unknown.
     cores: int = 0
 
 
-def look() -> Engine:
-    """Ask the engine; one that does not answer offers nothing, and will be told of later."""
+def inspect_engine() -> Engine:
+    """Return the engine's features.
+
+    If Docker does not respond, assume no features; the launch reports the error.
+    """
     has_device = any(Path(device).exists() for device in DEVICES)
     try:
         found = json.loads(docker("info", "--format", "{{json .}}"))
     except (BackendError, ValueError):
         return Engine(has_device)
     return Engine(
-        # A GPU without the runtime is asked for as well: the engine's refusal says what is missing.
+        # Request a GPU even without the runtime: the engine's error says what is missing.
         has_device or "nvidia" in (found.get("Runtimes") or {}),
         any("rootless" in option for option in found.get("SecurityOptions") or ()),
         int(found.get("NCPU") or 0),
@@ -65,7 +70,7 @@ def look() -> Engine:
 
 @dataclass(frozen=True)
 class State:
-    """A container's state, as the engine tells it."""
+    """A container's state, as reported by the engine."""
 
     is_running: bool
     exit_code: int
@@ -75,7 +80,7 @@ class State:
 
 
 def state_of(container: str) -> State | None:
-    """Return a container's state; nothing where there is no such container."""
+    """Return a container's state, or None if it does not exist."""
     try:
         text = docker("inspect", "--type", "container", "--format", "{{json .}}", container)
     except BackendError as error:
@@ -84,38 +89,38 @@ def state_of(container: str) -> State | None:
         raise
     found: dict[str, Any] = json.loads(text)
     state = found["State"]
-    begun, ended = (datetime.fromisoformat(state[key]) for key in ("StartedAt", "FinishedAt"))
+    started, ended = (datetime.fromisoformat(state[key]) for key in ("StartedAt", "FinishedAt"))
     return State(
         state["Running"],
         state["ExitCode"],
         state["OOMKilled"],
-        max(0.0, (ended - begun).total_seconds()),
+        max(0.0, (ended - started).total_seconds()),
         found["Image"],
     )
 
 
-def docker(*arguments: str, given: str | None = None) -> str:
-    """Run a command of the client; returns its stdout, raises `BackendError` with its reason.
+def docker(*arguments: str, stdin: str | None = None) -> str:
+    """Run a `docker` command and return its stdout; raises `BackendError` with its message.
 
-    `given` is its stdin: for what must not stand in a command line.
+    Pass secrets as `stdin`: other users can read command lines.
     """
     argv = ["docker", *arguments]
     try:
-        # Its own session: the terminal's Ctrl-C is for us, who then decide.
+        # A new session: Ctrl-C reaches only the launcher, which decides what to do.
         done = subprocess.run(
-            argv, capture_output=True, text=True, input=given, check=False, start_new_session=True
+            argv, capture_output=True, text=True, input=stdin, check=False, start_new_session=True
         )
     except FileNotFoundError:
-        msg = "`docker` is not installed here; install Docker, or use `--backend process`."
+        msg = "`docker` is not installed; install Docker, or use `--backend process`."
         raise BackendError(msg) from None
     if done.returncode:
         raise BackendError(explain(done.stderr))
     return done.stdout
 
 
-def explain(said: str) -> str:
-    """Turn what client or engine said into one line with what to do."""
-    lines = [line for line in said.splitlines() if line.strip() and "--help" not in line]
+def explain(output: str) -> str:
+    """Turn Docker's error output into one line with advice."""
+    lines = [line for line in output.splitlines() if line.strip() and "--help" not in line]
     found = " ".join((lines[-1] if lines else "no reason given").split())[:400].rstrip(".")
-    advice = next((f"{text} " for key, text in EXPLANATIONS.items() if key in said), "")
-    return f"{advice}Docker says: {found}{'' if found.endswith('?') else '.'}"
+    advice = next((f"{text} " for key, text in EXPLANATIONS.items() if key in output), "")
+    return f"{advice}Docker reports: {found}{'' if found.endswith('?') else '.'}"

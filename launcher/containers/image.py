@@ -1,4 +1,4 @@
-"""The job's image: the command that builds it, its way into a registry, its layers."""
+"""The job's image: build it, push it to a registry, list its layers."""
 
 import json
 import os
@@ -19,10 +19,10 @@ REVISION = "org.opencontainers.image.revision"
 
 
 def build_arguments(folder: Path, *, cpu: bool, demo: bool) -> dict[str, str]:
-    """Choose the Dockerfile's arguments; what the image was built from is read from git."""
-    chosen = {"REVISION": revision(folder), "SOURCE": source(folder)}
-    chosen |= {"TORCH_INDEX": CPU_INDEX} if cpu else {}
-    return chosen | ({"EXTRAS": "train,demo"} if demo else {})
+    """Return the Dockerfile's build arguments; revision and source come from git."""
+    arguments = {"REVISION": revision(folder), "SOURCE": source(folder)}
+    arguments |= {"TORCH_INDEX": CPU_INDEX} if cpu else {}
+    return arguments | ({"EXTRAS": "train,demo"} if demo else {})
 
 
 def build_command(
@@ -33,9 +33,9 @@ def build_command(
     pip_conf: Path | None,
     network: str | None,
 ) -> list[str]:
-    """Write the `docker build`; raises `StorageError` where there is nothing to build from."""
+    """Return the `docker build` command; raises `StorageError` if `folder` is not a checkout."""
     if not (folder / "Dockerfile").is_file() or not (folder / "job").is_dir():
-        msg = f"`{folder}` is no checkout of embedtune: it has no `Dockerfile` beside `job/`."
+        msg = f"`{folder}` is not a checkout of embedtune: expected a `Dockerfile` and `job/`."
         raise StorageError(msg)
     command = ["docker", "build", "--platform", platform, "--tag", tag]
     for name, value in arguments.items():
@@ -46,41 +46,41 @@ def build_command(
 
 
 def build_image(command: list[str]) -> None:
-    """Run a build, whose progress goes to stderr."""
+    """Run a build and print its progress to stderr."""
     environment = os.environ | {"DOCKER_BUILDKIT": "1"}
-    # To see why a build failed, its own lines are needed; the last ones are kept for advice.
-    said: deque[str] = deque(maxlen=20)
+    # The last lines show why a build failed; advice is chosen by them.
+    last_lines: deque[str] = deque(maxlen=20)
     try:
         with subprocess.Popen(
             command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         ) as client:
             for line in client.stdout or ():
                 click.echo(line, err=True, nl=False)
-                said.append(line)
+                last_lines.append(line)
     except FileNotFoundError:
-        msg = "`docker` is not installed here."
+        msg = "`docker` is not installed; install Docker."
         raise BackendError(msg) from None
     if client.returncode:
-        raise BackendError(explain("".join(said)))
+        raise BackendError(explain("".join(last_lines)))
 
 
 def push_image(image: str, reference: str) -> str:
-    """Push an image; returns `repository@sha256:…`."""
+    """Push an image and return `repository@sha256:…`."""
     registry, _, rest = reference.partition("/")
     if not rest:
         msg = f"`{reference}` names no registry; expected REGISTRY/REPOSITORY[:TAG]."
         raise BackendError(msg)
     repository, colon, tag = rest.partition(":")
-    tag = tag if colon else look_at(image).revision
+    tag = tag if colon else inspect_image(image).revision
     if found := ECR.fullmatch(registry):
         _log_in_to_ecr(registry, account=found[1], region=found[2])
     target = f"{registry}/{repository}:{tag}"
     docker("tag", image, target)
     docker("push", target)
-    shown = docker("image", "inspect", "--format", "{{json .RepoDigests}}", target)
-    digests: list[str] = json.loads(shown)
-    own = f"{registry}/{repository}@"
-    return next(digest for digest in digests if digest.startswith(own))
+    text = docker("image", "inspect", "--format", "{{json .RepoDigests}}", target)
+    digests: list[str] = json.loads(text)
+    prefix = f"{registry}/{repository}@"
+    return next(digest for digest in digests if digest.startswith(prefix))
 
 
 def _log_in_to_ecr(registry: str, account: str, region: str) -> None:
@@ -88,11 +88,11 @@ def _log_in_to_ecr(registry: str, account: str, region: str) -> None:
 
     from launcher.aws import sessions
 
-    with sessions.explained(f"logging in to `{registry}`"):
+    with sessions.translate_errors(f"logging in to `{registry}`"):
         ecr = sessions.client(sessions.open_session(region=region), "ecr")
-        given = ecr.get_authorization_token(registryIds=[account])["authorizationData"][0]
-    user, _, password = base64.b64decode(given["authorizationToken"]).decode().partition(":")
-    docker("login", "--username", user, "--password-stdin", registry, given=password)
+        data = ecr.get_authorization_token(registryIds=[account])["authorizationData"][0]
+    user, _, password = base64.b64decode(data["authorizationToken"]).decode().partition(":")
+    docker("login", "--username", user, "--password-stdin", registry, stdin=password)
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Image:
-    """An image of this engine, its layers from the base upwards."""
+    """A local image; layers are ordered from the base image upwards."""
 
     id: str
     platform: str
@@ -113,16 +113,16 @@ class Image:
 
     @property
     def revision(self) -> str:
-        """What it was built from, as a tag."""
+        """The git revision that it was built from; used as tag."""
         return self.labels.get(REVISION, "unknown")
 
 
-def look_at(image: str) -> Image:
+def inspect_image(image: str) -> Image:
     found = json.loads(docker("image", "inspect", "--format", "{{json .}}", image))
-    shown = docker(
+    lines = docker(
         "history", "--no-trunc", "--human=false", "--format", "{{json .}}", image
     ).splitlines()
-    history = [json.loads(line) for line in reversed(shown)]
+    history = [json.loads(line) for line in reversed(lines)]
     layers = [Layer(int(entry["Size"]), _step(entry["CreatedBy"])) for entry in history]
     platform = f"{found['Os']}/{found['Architecture']}"
     labels = found["Config"].get("Labels") or {}
@@ -130,13 +130,13 @@ def look_at(image: str) -> Image:
 
 
 def _step(made_by: str) -> str:
-    """Reduce what made a layer to one line: without the build's arguments and its shell."""
+    """Shorten a layer's build command to one line, without build arguments and shell."""
     text = re.sub(r"^(RUN )?(\|\d+ .*?)?/bin/sh -c (#\(nop\) )?", r"\1", made_by)
     return " ".join(text.removesuffix("# buildkit").split())
 
 
 def revision(folder: Path) -> str:
-    """Return the commit of a checkout, marked where files differ from it."""
+    """Return a checkout's commit, with `-changed` if files differ from it."""
     commit = _git(folder, "rev-parse", "--short=12", "HEAD")
     if not commit:
         return "unknown"
@@ -144,7 +144,7 @@ def revision(folder: Path) -> str:
 
 
 def source(folder: Path) -> str:
-    """Return where a checkout came from, without any password that its address holds."""
+    """Return the URL of a checkout's remote `origin`, without user and password."""
     address = _git(folder, "remote", "get-url", "origin")
     return re.sub(r"//[^/@]*@", "//", address) if re.match(r"\w+://|\w+@", address) else "unknown"
 

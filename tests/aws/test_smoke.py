@@ -1,11 +1,11 @@
-"""The smallest job on a real account: off by default, costs a few cents, takes some ten minutes.
+"""The smallest job on a real account: off by default, costs a few cents, takes about ten minutes.
 
     EMBEDTUNE_AWS_STACK=embedtune pytest -s -m aws tests/aws
 
 Without the stack: EMBEDTUNE_AWS_ROLE (an ARN), EMBEDTUNE_AWS_IMAGE and EMBEDTUNE_AWS_OUTPUT
-(s3://bucket/prefix). The image has the demo's model (`embedtune image build --cpu --demo`).
-EMBEDTUNE_AWS_INSTANCE_TYPE is ml.m5.xlarge where nothing else is said; account and region are
-those of AWS_PROFILE and AWS_REGION. The results stay in the output.
+(s3://bucket/prefix). The image must contain the demo's model: `embedtune image build --cpu --demo`.
+EMBEDTUNE_AWS_INSTANCE_TYPE defaults to ml.m5.xlarge; AWS_PROFILE and AWS_REGION choose account and
+region. The test does not delete the results.
 """
 
 import json
@@ -25,12 +25,12 @@ WITHOUT_STACK = ("role", "image", "output")
 
 @pytest.fixture(scope="session", autouse=True)
 def nobodys_account():
-    """Here alone the account is wanted."""
+    """Override the fixture that hides the account: these tests use a real one."""
 
 
 @pytest.fixture(scope="session")
-def place():
-    """Options that lead to the account: its stack, or all that a stack would tell."""
+def account_options():
+    """Launch options for the account: its stack, or what replaces the stack."""
     given = {
         name: os.environ.get(f"EMBEDTUNE_AWS_{name.upper()}") for name in ("stack", *WITHOUT_STACK)
     }
@@ -42,18 +42,18 @@ def place():
 
 
 def embedtune(folder, *arguments):
-    """Run a command; with `pytest -s` what it says on stderr is seen as it comes."""
+    """Run a command; `pytest -s` shows its stderr as it is written."""
     command = [sys.executable, "-P", "-m", "launcher.cli", *arguments]
     return subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, text=True, check=False)
 
 
-def test_the_smallest_job_runs_and_tells_what_it_cost(place, tmp_path, capsys):
-    """Launched, followed to its end, reported here and from another folder, billed."""
+def test_the_smallest_job_runs_and_reports_its_cost(account_options, tmp_path, capsys):
+    """It is launched, followed to its end, reported from two folders, and billed."""
     name = f"smoke-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}"
     kind = os.environ.get("EMBEDTUNE_AWS_INSTANCE_TYPE", "ml.m5.xlarge")
-    # Half an hour bounds the cost, so nothing needs to be asked.
+    # The maximum runtime limits the cost, so no confirmation is needed.
     machine = ["--backend", "sagemaker", "--instance-type", kind, "--max-runtime", "30m", "--yes"]
-    launched = embedtune(tmp_path, "launch", *JOB, *machine, *place, "--name", name)
+    launched = embedtune(tmp_path, "launch", *JOB, *machine, *account_options, "--name", name)
     assert launched.returncode == 0
 
     folder = tmp_path / "runs" / name
@@ -67,5 +67,5 @@ def test_the_smallest_job_runs_and_tells_what_it_cost(place, tmp_path, capsys):
     assert embedtune(tmp_path / "elsewhere", "report", name).stdout == launched.stdout
     with capsys.disabled():
         cost = "unknown" if receipt["usd"] is None else f"${receipt['usd']}"
-        told = f"{receipt['billable_seconds']} s billed on {kind}, {receipt['price_basis']}"
-        print(f"\n{name}: {cost} ({told})")
+        details = f"{receipt['billable_seconds']} s billed on {kind}, {receipt['price_basis']}"
+        print(f"\n{name}: {cost} ({details})")

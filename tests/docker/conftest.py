@@ -1,4 +1,4 @@
-"""The image under test comes from `make test-docker`; containers last as long as their test."""
+"""`make test-docker` provides the image under test; containers are removed after each test."""
 
 import os
 import subprocess
@@ -14,22 +14,22 @@ from hub_server import Hub
 
 @pytest.fixture(scope="session")
 def image():
-    """Name of the image under test."""
+    """The name of the image under test."""
     if "EMBEDTUNE_TEST_IMAGE" not in os.environ:
-        pytest.skip("no image to test: `make test-docker` makes one")
+        pytest.skip("no image to test: `make test-docker` builds one")
     return os.environ["EMBEDTUNE_TEST_IMAGE"]
 
 
 @pytest.fixture
 def containers(image):
-    """Start containers that do not outlive the test."""
+    """Starts containers, which are removed after the test."""
     with containers_of(image) as containers:
         yield containers
 
 
 @pytest.fixture
 def mount(containers, tmp_path):
-    """Make a folder for /opt/ml that belongs to `owner`; afterwards all in it is ours again."""
+    """Return a function that makes an /opt/ml folder with an owner; the owner is reset after it."""
     made = []
 
     def make(owner, **fields):
@@ -45,7 +45,7 @@ def mount(containers, tmp_path):
 
 @dataclass(frozen=True)
 class HubCache:
-    """A cache that holds one model of a Hub which is gone."""
+    """A cache with one model of a Hub that is no longer running."""
 
     folder: Path
     model: str
@@ -69,7 +69,7 @@ def hub_cache(tmp_path, tiny_encoder):
 
 @pytest.fixture
 def desk(tmp_path, image, pairs_file, tiny_encoder):
-    """Make a desk whose job takes `epochs`; its containers do not outlive the test."""
+    """Return a function that makes a `Desk`; its containers are removed after the test."""
     made = []
 
     def make(epochs=2, image=image, **job):

@@ -1,4 +1,4 @@
-"""What is in the image, and what `docker run` can rely on."""
+"""The image's contents, and its guarantees for `docker run`."""
 
 import json
 
@@ -7,13 +7,13 @@ from containers import docker
 
 pytestmark = pytest.mark.docker
 
-# An owner of the mounted folder whom the image does not know.
+# An owner of the mounted folder without an entry in the image's /etc/passwd.
 STRANGER = "1234:1234"
 READ_ONLY = ("--read-only", "--tmpfs", "/tmp")
 
 
-def test_it_says_where_it_comes_from_and_starts_the_job_by_default(image):
-    """Labels, an entrypoint that signals pass through, `train` where nothing is said."""
+def test_the_image_has_labels_and_starts_the_job_by_default(image):
+    """It has an entrypoint in exec form, which receives signals, and the command `train`."""
     config = json.loads(docker("image", "inspect", "--format", "{{json .Config}}", image).stdout)
     origin = {f"org.opencontainers.image.{key}" for key in ("source", "revision", "licenses")}
     assert config["Labels"].keys() >= {*origin, "embedtune.spec-version"}
@@ -22,8 +22,8 @@ def test_it_says_where_it_comes_from_and_starts_the_job_by_default(image):
     assert config["WorkingDir"] == "/opt/ml"
 
 
-def test_it_holds_nothing_that_a_job_does_not_need(containers):
-    """No compilers, caches, tests, secrets, no pip in the venv, no setuid program but Debian's."""
+def test_the_image_contains_only_what_a_job_needs(containers):
+    """No compilers, caches, tests, secrets, pip in the venv, or setuid programs except Debian's."""
     too_much = containers.shell(
         """
         find /opt/venv -name tests -o -name pip -o -perm -o+w ! -type l -o ! -user 0
@@ -37,8 +37,8 @@ def test_it_holds_nothing_that_a_job_does_not_need(containers):
     assert too_much == ""
 
 
-def test_its_packages_fit_and_work(containers):
-    """`pip check` is content, the heavy packages load, and what only a laptop uses is not there."""
+def test_the_images_packages_are_compatible_and_can_be_imported(containers):
+    """`pip check` passes; packages for development and the launcher only are absent."""
     containers.shell(
         """
         /usr/local/bin/pip --python /opt/venv/bin/python check
@@ -48,8 +48,8 @@ def test_its_packages_fit_and_work(containers):
     )
 
 
-def test_what_needs_no_folder_works_without_one(containers):
-    """`docker run IMAGE --help`, `schema` and `check DATA`, with nothing mounted and no network."""
+def test_commands_without_a_run_need_no_mount(containers):
+    """`docker run IMAGE --help`, `schema` and `check DATA` need neither mount nor network."""
     shown = containers.run(command=("--help",)).output
     assert '--volume "$PWD/work":/opt/ml' in shown
     assert "input/config/hyperparameters.json" in shown
@@ -59,8 +59,8 @@ def test_what_needs_no_folder_works_without_one(containers):
     assert (check.code, check.output.splitlines()[-1]) == (0, "Ready to train.")
 
 
-def test_root_works_as_the_owner_of_the_folder(containers, mount):
-    """Nothing but hyperparameters.json, no network, a read-only root: results are the owner's."""
+def test_root_switches_to_the_owner_of_the_folder(containers, mount):
+    """With hyperparameters.json only, no network and a read-only root, results are the owner's."""
     work = mount(STRANGER)
     job = containers.run(*work.options, *READ_ONLY)
     assert job.code == 0, job.output
@@ -68,16 +68,16 @@ def test_root_works_as_the_owner_of_the_folder(containers, mount):
     assert work.report()["training"]["steps"] > 0
     assert "nDCG@10" in containers.run(*work.options, command=("report",)).output
     assert (work.folder / "output/data/manifest.json").is_file()
-    # A launcher under another user can read it too.
+    # A launcher under another user can read the file.
     assert (work.folder / "model/model.safetensors").stat().st_mode & 0o777 == 0o644
 
 
 @pytest.mark.parametrize(
     ("owner", "options"),
     [
-        # SageMaker's folders belong to root.
+        # On SageMaker root owns the folders.
         ("0:0", ()),
-        # Without an entry in /etc/passwd, and without a single capability.
+        # Without an entry in /etc/passwd, and without any capability.
         (
             STRANGER,
             (
@@ -87,15 +87,15 @@ def test_root_works_as_the_owner_of_the_folder(containers, mount):
         ),
     ],
 )
-def test_any_user_works_on_a_folder_of_its_own(containers, mount, owner, options):
+def test_any_user_can_run_the_job_on_their_folder(containers, mount, owner, options):
     work = mount(owner, training__epochs="0")
     job = containers.run(*work.options, *options)
     assert job.code == 0, job.output
     assert work.owners() == {owner}
 
 
-def test_a_folder_that_cannot_be_written_is_a_clear_error(containers, mount):
-    """The user given by `--user` must be able to write the folder."""
+def test_a_folder_without_write_permission_is_one_line(containers, mount):
+    """The user of `--user` needs write permission."""
     job = containers.run(*mount("0:0").options, "--user", STRANGER)
     assert job.code == 6
     (line,) = job.output.splitlines()

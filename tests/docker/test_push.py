@@ -1,4 +1,4 @@
-"""`embedtune image push` into a real registry on loopback."""
+"""`embedtune image push` to a real registry on loopback."""
 
 import os
 import shutil
@@ -23,10 +23,10 @@ REVISION = "0123456789ab"
 
 @pytest.fixture
 def registry(tmp_path):
-    """Debian's docker-registry, which is CNCF's own, empty."""
+    """An empty docker-registry (CNCF's, packaged by Debian)."""
     program = shutil.which("docker-registry")
     if program is None:
-        pytest.skip("there is no `docker-registry` here; Debian has it")
+        pytest.skip("`docker-registry` is not installed; Debian has a package")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     config = tmp_path / "registry.yml"
@@ -35,8 +35,8 @@ def registry(tmp_path):
         [program, "serve", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as process:
         for _ in range(600):
-            with socket.socket() as out_of_domain:
-                if out_of_domain.connect_ex(("127.0.0.1", port)) == 0:
+            with socket.socket() as connection:
+                if connection.connect_ex(("127.0.0.1", port)) == 0:
                     break
             time.sleep(0.05)
         yield f"127.0.0.1:{port}"
@@ -45,7 +45,7 @@ def registry(tmp_path):
 
 @pytest.fixture
 def small(image, tmp_path):
-    """An image of one file with our label: to push ours would take minutes."""
+    """An image with one file and our label; pushing the real image would take minutes."""
     del image
     (tmp_path / "file").write_text("content")
     archive = subprocess.run(
@@ -64,8 +64,8 @@ def push(*arguments):
     return subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ)
 
 
-def test_it_prints_the_name_that_never_changes(registry, small):
-    """Tagged with the revision, and found again by the digest alone."""
+def test_push_prints_the_images_digest(registry, small):
+    """The image is tagged with its revision, and can be pulled by the digest."""
     done = push(small, f"{registry}/embedtune")
     assert done.returncode == 0, done.stderr
     pushed = done.stdout.strip()
@@ -76,14 +76,14 @@ def test_it_prints_the_name_that_never_changes(registry, small):
         assert pulled.returncode == 0, pulled.stdout
 
 
-def test_a_registry_that_does_not_answer_is_one_line(small):
+def test_an_unreachable_registry_is_one_line(small):
     done = push(small, "127.0.0.1:9/embedtune")
     assert done.returncode == 13
-    assert done.stderr.startswith("Error: Docker says: ")
+    assert done.stderr.startswith("Error: Docker reports: ")
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_an_image_that_is_not_there_is_one_line():
+def test_a_missing_image_is_one_line():
     done = push("embedtune-nobody-built", "127.0.0.1:9/embedtune")
     assert done.returncode == 13
     assert "No such image" in done.stderr

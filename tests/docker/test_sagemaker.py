@@ -1,4 +1,4 @@
-"""The image as a SageMaker training image: started as SageMaker starts it, by our launcher."""
+"""The image as a SageMaker training image, started by our launcher as SageMaker starts it."""
 
 import json
 import os
@@ -21,7 +21,7 @@ def server(image):
 
 @pytest.fixture
 def launch(server, tmp_path, pairs_file, tiny_encoder, tiny_settings):
-    """Launch a job in a container and follow it to its end."""
+    """Return a function that launches a job in a container and follows it to its end."""
     role, image = server.add_role("trainer"), server.add_image("embedtune", "1")
     here = ["--role", role, "--image", image, "--output", "s3://box/runs"]
     fields = [part for pair in tiny_settings.items() for part in ("--set", "=".join(pair))]
@@ -42,7 +42,7 @@ def launch(server, tmp_path, pairs_file, tiny_encoder, tiny_settings):
 
 
 def test_the_image_runs_as_a_training_job(server, launch):
-    """As root, on SageMaker's tree, with the role's credentials from the container endpoint."""
+    """As root, on SageMaker's paths, with the role's credentials from the container endpoint."""
     done = launch("first")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("first: nDCG@10 on ")
@@ -51,8 +51,8 @@ def test_the_image_runs_as_a_training_job(server, launch):
     assert server.jobs["first"].exit_codes == [0]
 
 
-def test_an_isolated_job_really_has_no_network(server, launch):
-    """`--network none`: nothing is published by the job, and all of it arrives all the same."""
+def test_an_isolated_job_has_no_network(server, launch):
+    """With `--network none` the job publishes nothing, but all results arrive."""
     done = launch("alone", "--isolate")
     assert done.returncode == 0, done.stderr
     assert not [call for call in server.job_calls if call.service == "s3"]
@@ -61,8 +61,8 @@ def test_an_isolated_job_really_has_no_network(server, launch):
 
 
 @pytest.mark.parametrize("options", [(), ("--isolate",)])
-def test_two_machines_work_as_one(server, launch, options):
-    """By their names, with a network or with one of their own that leads nowhere else."""
+def test_two_machines_run_one_job(server, launch, options):
+    """They reach each other by name, with internet access or on an isolated network."""
     name = f"two{len(options)}"
     done = launch(name, "--instances", "2", "--max-cost", "20", *options)
     assert done.returncode == 0, done.stderr
@@ -71,7 +71,7 @@ def test_two_machines_work_as_one(server, launch, options):
     assert server.s3.get("box", f"runs/{name}/manifest.json")
 
 
-def test_a_failure_in_the_container_keeps_its_code(launch):
+def test_the_containers_exit_code_is_passed_on(launch):
     done = launch("wrong", "--set", "data.min_test_queries=300")
     assert done.returncode == 4, done.stderr
     assert "data.min_test_queries" in done.stderr

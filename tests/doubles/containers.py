@@ -1,4 +1,4 @@
-"""Containers that are gone when their test ends, and folders for /opt/ml with a chosen owner."""
+"""Containers that are removed at the end of their test, and /opt/ml folders with any owner."""
 
 import json
 import subprocess
@@ -16,12 +16,12 @@ TINY_JOB = {
     "preset": "quick",
     "evaluation.permutations": "1000",
 }
-# On a busy machine threads that wait for each other take many times as long as one alone.
+# On a busy machine several threads are many times slower than one.
 ONE_THREAD = ("--env", "OMP_NUM_THREADS=1")
 
 
 def docker(*arguments):
-    """Run a command of Docker's client to its end; stdout holds stderr too."""
+    """Run a `docker` command to its end; stdout includes stderr."""
     return subprocess.run(
         ["docker", *arguments],
         stdout=subprocess.PIPE,
@@ -34,7 +34,7 @@ def docker(*arguments):
 
 @dataclass(frozen=True)
 class Container:
-    """A container; `code` and `output` are those of `docker run`."""
+    """A container, with exit code and output of `docker run`."""
 
     name: str
     code: int
@@ -49,14 +49,14 @@ class Containers:
     mark: str = field(default_factory=lambda: f"embedtune.test={uuid4().hex}")
 
     def run(self, *options, command=()):
-        """Start a container and, unless it is detached, wait for its end."""
+        """Start a container and wait for its end, unless it is detached."""
         name = f"embedtune-test-{uuid4().hex[:8]}"
         ours = ("--name", name, "--label", self.mark, "--network", "none", *ONE_THREAD)
         done = docker("run", *ours, *options, self.image, *command)
         return Container(name, done.returncode, done.stdout)
 
     def shell(self, script, *options):
-        """Run a shell script in the image, as root; returns what it printed."""
+        """Run a shell script in the image as root; return its output."""
         options = ("--user", "0", "--entrypoint", "sh", *options)
         done = self.run(*options, command=("-euc", script))
         assert done.code == 0, done.output
@@ -70,7 +70,7 @@ class Containers:
 
 @contextmanager
 def containers_of(image):
-    """Whatever is started within is gone afterwards."""
+    """Yield a starter of containers; remove its containers afterwards."""
     containers = Containers(image)
     try:
         yield containers
@@ -80,7 +80,7 @@ def containers_of(image):
 
 @dataclass(frozen=True)
 class Mount:
-    """A folder to be mounted as /opt/ml, whose only input is hyperparameters.json."""
+    """A folder to mount as /opt/ml, whose only input is hyperparameters.json."""
 
     folder: Path
     containers: Containers
@@ -95,7 +95,7 @@ class Mount:
         (config / "hyperparameters.json").write_text(json.dumps(TINY_JOB | fields), "utf-8")
 
     def give(self, owner):
-        """Only root may give files away, and in a container we are root."""
+        """Change the owner of all files, as root in a container."""
         self.containers.shell(f"chown -R {owner} /opt/ml", *self.options)
 
     def owners(self):

@@ -1,4 +1,4 @@
-"""A folder to launch containers from, as a user would, and what there is to see of them."""
+"""Run our commands in a folder, as a user would, and inspect the containers they start."""
 
 import json
 import os
@@ -12,12 +12,12 @@ from tiny_job import JOB
 from launcher.backends.docker.hosts import container_name
 
 COMMAND = [sys.executable, "-P", "-m", "launcher.cli"]
-# So many epochs that a test can act in mid-training.
+# Enough epochs that a test can act during training.
 LONG = 60
 
 
 class Desk:
-    """A folder to launch from, as a user would."""
+    """A user's working folder: runs our commands there."""
 
     def __init__(self, folder, image, **job):
         self.folder = folder
@@ -32,7 +32,7 @@ class Desk:
         return [*COMMAND, "launch", "job.yaml", *here, "--name", "r", *options]
 
     def run(self, *command, **fields):
-        """Run a command of ours to its end; `launch` is written out by `launch()`."""
+        """Run a command to its end; `launch()` returns the full command of a launch."""
         if command[0] not in (sys.executable, "sh"):
             command = [*COMMAND, *command]
         return subprocess.run(
@@ -53,7 +53,7 @@ class Desk:
             env=self.environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            # As a terminal's: its own group, to which Ctrl-C goes.
+            # A separate process group, which gets Ctrl-C as in a terminal.
             start_new_session=True,
         )
 
@@ -68,23 +68,23 @@ class Desk:
         return json.loads((self.results / "receipt.json").read_text("utf-8"))
 
     def containers(self):
-        """Name the containers that were launched from here."""
-        shown = '{{.Names}} {{.Label "embedtune.folder"}}'
-        lines = docker("ps", "--all", "--format", shown).stdout.splitlines()
+        """List the containers launched from this folder."""
+        template = '{{.Names}} {{.Label "embedtune.folder"}}'
+        lines = docker("ps", "--all", "--format", template).stdout.splitlines()
         pairs = (line.partition(" ") for line in lines)
         return [name for name, _, folder in pairs if folder.startswith(str(self.folder))]
 
     def networks(self):
-        """Name the networks of runs called `r` that were launched from here."""
+        """List the networks of the run `r` launched from this folder."""
         names = docker("network", "ls", "--format", "{{.Name}}").stdout.splitlines()
         return [name for name in names if name == container_name(self.results)]
 
 
 def until(process, text):
-    """Wait until a process says something; returns what it said before."""
-    said = ""
+    """Read a process's stderr until a line contains `text`; return the lines so far."""
+    output = ""
     for line in process.stderr:
-        said += line
+        output += line
         if text in line:
-            return said
-    pytest.fail(f"It ended without saying {text!r}:\n{said}")
+            return output
+    pytest.fail(f"It ended without printing {text!r}:\n{output}")

@@ -5,10 +5,10 @@
         subprocess.run(command, env=hub.environment(tmp_path), check=True)
         assert "model.safetensors" in hub.files("me/tuned")
 
-The clients read `HF_ENDPOINT` when they are imported: run them in a subprocess. What is left out
-(Xet, pull requests, discussions, spaces, files' last changes, deleting) is answered by an error.
-That the clients read and write it and raise their own errors, the tests of `job.storage.hub` and
-`job.inputs` show.
+The clients read `HF_ENDPOINT` when they are imported: run them in a subprocess. Xet, pull requests,
+discussions, spaces, files' last changes and deleting are not supported and return an error. The
+tests of `job.storage.hub` and `job.inputs` show that the clients work with it and raise their own
+errors.
 """
 
 import base64
@@ -30,11 +30,11 @@ from werkzeug.wrappers import Request, Response
 DATE = "2026-01-01T00:00:00.000Z"
 LFS_ENDINGS = (".safetensors", ".parquet", ".gz", ".bin")
 LFS_BYTES = 1_000_000
-IN_THE_WAY = ("HF_", "HUGGING", "TRANSFORMERS_")
+REMOVED_PREFIXES = ("HF_", "HUGGING", "TRANSFORMERS_")
 
 TYPES = "<any(models,datasets):types>"
 REPO = f"/api/{TYPES}/<owner>/<name>"
-# A model's addresses outside the API have no type.
+# A model's URLs outside the API have no type.
 PLAIN_REPOS = ("/<owner>/<name>", "/<any(datasets):types>/<owner>/<name>")
 ROUTES = Map(merge_slashes=False)
 
@@ -61,14 +61,14 @@ class Repo:
         return self.id if self.type == "model" else f"{self.type}s/{self.id}"
 
     def at(self, revision: str) -> Commit:
-        """Find what a branch, a tag or a commit's full id stands for."""
+        """Return the commit of a branch, a tag or a full commit id."""
         commit_id = self.branches.get(revision) or self.tags.get(revision) or revision
         if commit_id not in self.commits:
             raise refusal(404, f"Invalid rev id: {revision}", "RevisionNotFound")
         return self.commits[commit_id]
 
     def commit(self, branch: str, files: Mapping[str, bytes], title: str) -> str:
-        """Let a branch hold exactly these files; return the commit's id."""
+        """Commit exactly these files to a branch; return the commit's id."""
         tree = sorted((path, git_id(data)) for path, data in files.items())
         parent = self.commits.get(self.branches.get(branch, ""))
         content = json.dumps([self.path, title, parent.id if parent else None, tree])
@@ -80,7 +80,7 @@ class Repo:
 
 @dataclass
 class Fault:
-    """The error that befalls requests."""
+    """An error for the next matching requests."""
 
     match: str
     times: int
@@ -88,7 +88,7 @@ class Fault:
 
 
 class Hub:
-    """Repositories, and the server that shows them; `token` guards writing and the private ones."""
+    """Repositories and their server; writing and private repositories need the `token`."""
 
     def __init__(self, token: str | None = None):
         self.token = token
@@ -112,26 +112,26 @@ class Hub:
         self._thread.join()
 
     def environment(self, home: Path, **settings: str) -> dict[str, str]:
-        """Return this process's environment with the clients sent here, their caches at `home`."""
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(IN_THE_WAY)}
-        ours = {
+        """Return this process's environment with this endpoint, and caches at `home`."""
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(REMOVED_PREFIXES)}
+        variables = {
             "HF_ENDPOINT": self.endpoint,
             "HF_HOME": str(home),
             "no_proxy": "127.0.0.1",
             "HF_HUB_DISABLE_XET": "1",
             "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-            # Else the clients first ask for a list of coding agents, and `datasets` calls S3.
+            # Otherwise the clients first request a list of coding agents, and `datasets` calls S3.
             "HF_HUB_DISABLE_TELEMETRY": "1",
             "HF_UPDATE_DOWNLOAD_COUNTS": "0",
         }
-        return kept | ours | settings
+        return kept | variables | settings
 
     def add(
         self, repo_type: str, repo_id: str, files: Mapping[str, bytes] | Path, *, private=False
     ) -> str:
         """Commit exactly these files to `main` and return the commit's id.
 
-        The first call makes the repository, private or not.
+        The first call creates the repository, private or not.
         """
         if isinstance(files, Path):
             paths = [path for path in files.rglob("*") if path.is_file()]
@@ -144,19 +144,19 @@ class Hub:
         return dict(self.repos[repo_type, repo_id].at(revision).files)
 
     def fail_next(self, status: int, times: int = 1, match: str = "") -> None:
-        """Answer the next requests whose `METHOD /path` contains `match` by an error."""
+        """Answer the next requests whose `METHOD /path` contains `match` with an error."""
         self._faults.append(Fault(match, times, status))
 
     @Request.application
     def _application(self, request: Request) -> Response:
-        request.get_data()  # may take long: not while others wait for the lock
+        request.get_data()  # may take long, so before the lock is taken
         with self._lock:
-            asked = f"{request.method} {request.path}"
+            target = f"{request.method} {request.path}"
             self.requests.append((request.method, request.path))
-            fault = next((f for f in self._faults if f.times and f.match in asked), None)
+            fault = next((f for f in self._faults if f.times and f.match in target), None)
             if fault:
                 fault.times -= 1
-                raise refusal(fault.status, "A test wants this to fail")
+                raise refusal(fault.status, "The test injected this fault")
             return self._answer(request)
 
     def _answer(self, request: Request) -> Response:
@@ -175,7 +175,7 @@ class Hub:
             names = [arguments.pop(key) for key in ("owner", "name") if key in arguments]
             repo = self.repos.get((repo_type, "/".join(names)))
             if repo is None or ((repo.private or needs_token) and not may_all):
-                # A bare 401 would do on https; elsewhere the clients go by the code alone.
+                # With https a bare 401 would be enough; otherwise the clients rely on the code.
                 known = "Authorization" in request.headers
                 raise refusal(404 if known else 401, "Repository not found", "RepoNotFound")
             arguments["repo"] = repo
@@ -202,7 +202,7 @@ def as_json(content: object, status: int = 200) -> Response:
 
 
 def refusal(status: int, message: str, code: str = "", **content: object) -> HTTPException:
-    """Make an error as the Hub words it: its reason stands in the headers."""
+    """Return an error like the Hub's: the reason is in the headers."""
     response = as_json({"error": message, **content}, status)
     response.headers["X-Error-Message"] = message
     if code:
@@ -215,7 +215,7 @@ def git_id(data: bytes) -> str:
 
 
 def is_lfs(path: str, size: int) -> bool:
-    # The clients commit an empty file as a regular one, whatever the Hub says.
+    # The clients commit an empty file as a regular one, regardless of the Hub's answer.
     return size > LFS_BYTES or (size > 0 and path.endswith(LFS_ENDINGS))
 
 
@@ -231,7 +231,7 @@ def file_entry(path: str, data: bytes) -> dict:
 
 
 def content_id(entry: dict) -> str:
-    """Return what the clients compare a file by, and name it by in their cache."""
+    """Return the id by which the clients compare a file and name it in their cache."""
     return entry.get("lfs", entry)["oid"]
 
 
@@ -282,7 +282,7 @@ def create_repo(hub, request):
     return {"url": url, "name": repo_id}
 
 
-# Ids without an owner, such as `gpt2`, are asked for as well.
+# Ids without an owner, such as `gpt2`, are requested as well.
 @route("GET", REPO, f"{REPO}/revision/<revision>")
 @route("GET", f"/api/{TYPES}/<name>", f"/api/{TYPES}/<name>/revision/<revision>")
 def info(hub, request, repo, revision="main"):
@@ -380,7 +380,7 @@ def lfs_batch(hub, request, repo):
     return {"transfer": "basic", "objects": objects}
 
 
-# The clients send storage no token.
+# The clients send no token to the storage.
 @route("PUT", "/lfs/<oid>")
 def lfs_upload(hub, request, oid):
     data = request.get_data()

@@ -1,8 +1,8 @@
-"""moto's CloudFormation, mended where AWS's does otherwise, and a server of it on loopback.
+"""moto's CloudFormation, patched where AWS behaves differently, and a local server for it.
 
-`with mended_stacks():` a resource has events; a creation that fails is rolled back, an update that
-fails is undone in name; `AWS::NoValue` leaves no hole in a list; parameters are texts, with their
-defaults; a change set that changes nothing is known by the values that it would lead to.
+`with patched_stacks():` resources have events; a failed creation is rolled back, a failed update
+gets the status of a rollback; `AWS::NoValue` leaves no hole in a list; parameters are strings, with
+their defaults; a change set without changes is detected by its parameter values.
 """
 
 import contextlib
@@ -15,18 +15,18 @@ from moto.cloudformation.responses import CloudFormationResponse
 from moto.core.responses import EmptyResult
 from moto.moto_api._internal import moto_api_backend
 from moto.server import DomainDispatcherApplication, create_backend_app
-from s3_server import HOST, Handler, leading_to
+from s3_server import HOST, Handler, environment_for
 from werkzeug.serving import ThreadedWSGIServer
 
-# moto warns of them, and makes nothing.
+# moto warns about these types and creates nothing.
 UNKNOWN = {"AWS::Budgets::Budget", "AWS::S3::BucketPolicy"}
 
 
 @contextlib.contextmanager
 def stack_server():
-    """Serve all of moto, empty at first; yields what leads a process to it."""
+    """Serve all of moto, initially empty; yield the environment for its clients."""
     moto_api_backend.reset()
-    with mended_stacks():
+    with patched_stacks():
         server = ThreadedWSGIServer(
             HOST, 0, DomainDispatcherApplication(create_backend_app), Handler
         )
@@ -34,7 +34,7 @@ def stack_server():
         loop.start()
         try:
             settings = {"AWS_REGION": "eu-west-1", "AWS_MAX_ATTEMPTS": "1"}
-            yield leading_to(f"http://{HOST}:{server.port}", **settings)
+            yield environment_for(f"http://{HOST}:{server.port}", **settings)
         finally:
             server.shutdown()
             loop.join()
@@ -43,7 +43,7 @@ def stack_server():
 
 
 @contextlib.contextmanager
-def mended_stacks():
+def patched_stacks():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(parsing, "clean_json", _without_holes(parsing.clean_json))
         for verb, function in (
@@ -52,14 +52,14 @@ def mended_stacks():
         ):
             patch.setattr(parsing, function, _with_events(verb, getattr(parsing, function)))
         patch.setattr(models.Stack, "parameter_list", property(_parameters))
-        patch.setattr(models.Stack, "has_parameters", _leads_to_the_same)
+        patch.setattr(models.Stack, "has_parameters", _has_same_values)
         patch.setattr(CloudFormationResponse, "execute_change_set", _execute)
         yield
 
 
 @dataclass
 class Unknown:
-    """Stands for a resource of a type that moto does not know."""
+    """Replaces a resource of a type that moto does not support."""
 
     logical_resource_id: str
     cf_resource_type: str
@@ -88,7 +88,7 @@ def _with_events(verb, make):
     def made(name, json, resources, account_id, region_name):
         stack = models.cloudformation_backends[account_id][region_name].stacks[resources.stack_id]
 
-        def tell(status, reason=None, made=None):
+        def add_event(status, reason=None, made=None):
             physical = getattr(made, "physical_resource_id", "") or ""
             facts = (stack.stack_id, stack.name, name, physical, json["Type"])
             stack.events.append(models.Event(*facts, f"{verb}_{status}", reason, None))
@@ -96,39 +96,39 @@ def _with_events(verb, make):
         condition = json.get("Condition")
         if condition and not resources.lazy_condition_map[condition]:
             return None
-        tell("IN_PROGRESS")
+        add_event("IN_PROGRESS")
         try:
             if json["Type"] in UNKNOWN:
                 found = Unknown(name, json["Type"])
             else:
                 found = make(name, json, resources, account_id, region_name)
-            # What moto cannot update stays as it was, instead of vanishing.
+            # A resource that moto cannot update stays unchanged, instead of disappearing.
             found = found or resources._parsed_resources.get(name)
         except Exception as error:
-            tell("FAILED", getattr(error, "message", str(error)))
+            add_event("FAILED", getattr(error, "message", str(error)))
             raise
-        tell("COMPLETE", made=found)
+        add_event("COMPLETE", made=found)
         return found
 
     return made
 
 
-def _texts(values):
+def _as_strings(values):
     return {k: ",".join(v) if isinstance(v, list) else str(v) for k, v in values.items()}
 
 
 def _parameters(stack):
-    values = _texts(stack.resource_map.resolved_parameters)
+    values = _as_strings(stack.resource_map.resolved_parameters)
     return [{"ParameterKey": key, "ParameterValue": value} for key, value in values.items()]
 
 
-def _leads_to_the_same(stack, parameters):
-    values = _texts(stack.resource_map.resolved_parameters)
+def _has_same_values(stack, parameters):
+    values = _as_strings(stack.resource_map.resolved_parameters)
     return values == values | parameters
 
 
 def _execute(response):
-    """Answer ExecuteChangeSet, which begins an operation and never fails for a resource's sake."""
+    """Handle ExecuteChangeSet, which starts an operation and never fails because of a resource."""
     change = response.cloudformation_backend.describe_change_set(
         response._get_param("ChangeSetName")
     )

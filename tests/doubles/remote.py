@@ -1,4 +1,4 @@
-"""What tests of servers share: a served S3, clients in a fresh interpreter, waiting."""
+"""Helpers for tests with servers: a running S3, clients in a fresh interpreter, waiting."""
 
 import inspect
 import json
@@ -15,7 +15,7 @@ from job.storage.s3 import s3_client
 
 @contextmanager
 def served_s3(*buckets, **settings):
-    """Serve S3 to this process and those that it starts; moto has room for one at a time."""
+    """Serve S3 to this process and its children; moto allows one server at a time."""
     with S3() as server, pytest.MonkeyPatch.context() as patch:
         for name, value in (server.environment | settings).items():
             patch.setenv(name, value)
@@ -28,9 +28,10 @@ def served_s3(*buckets, **settings):
 
 @contextmanager
 def emptied(server):
-    """Lend a server to one test: with an empty bucket `box`, and no fault or request of another.
+    """Reset a server for one test: an empty bucket `box`, no faults, no recorded requests.
 
-    A client costs 0.3 s to make, so it stays, unless the test made its own or the server died.
+    Creating a client takes 0.3 s, so it is kept, unless the test created another or the server
+    was stopped.
     """
     server._store.reset()
     server.bucket("box")
@@ -44,16 +45,16 @@ def emptied(server):
 
 
 def forget_client():
-    """Let the next request make a client of what the environment then says."""
+    """Make the next request create a new client from the environment."""
     if s3_client.cache_info().currsize:
         s3_client().close()
     s3_client.cache_clear()
 
 
 def in_client(environment, function, *arguments):
-    """Call a function, which imports all it needs, in a fresh interpreter; returns its result.
+    """Call a function in a fresh interpreter and return its result; it must import what it needs.
 
-    The Hub's clients read where it is when they are imported.
+    The Hub's clients read the endpoint when they are imported.
     """
     call = f"{function.__name__}(*json.loads({json.dumps(arguments)!r}))"
     code = f"import json\n{inspect.getsource(function)}\nprint(json.dumps({call}))"
@@ -69,16 +70,16 @@ def in_client(environment, function, *arguments):
 
 
 def wait_until(condition, seconds=300):
-    """Wait for what happens soon; return it."""
+    """Wait until a condition is true; return its value."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):
-        assert time.monotonic() < deadline, "it never came to pass"
+        assert time.monotonic() < deadline, "the condition never became true"
         time.sleep(0.02)
     return found
 
 
 def files_of(folder):
-    """Read all that a folder holds, by name."""
+    """Read all files of a folder, by name."""
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in sorted(folder.rglob("*"))

@@ -1,4 +1,4 @@
-"""How training hosts run the job's containers: as subprocesses, or by Docker."""
+"""Run the job's containers on training hosts: as subprocesses, or with Docker."""
 
 import os
 import signal
@@ -10,18 +10,18 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-# What a subprocess needs of this process's environment; it gets nothing else of it.
-KEPT = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TMPDIR")
+# The only variables that a subprocess gets from this process's environment.
+PASSED_VARIABLES = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TMPDIR")
 NO_SERVER = "http://127.0.0.1:9"
-TO_US = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+PIPES = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
 
-# An executor lets the hosts of a job's life find each other (`network`), runs `train` on an /opt/ml
-# (`start`; its lines come out of `stdout`) and hands on signals (`send`).
+# An executor connects the hosts of a job (`network`), runs `train` on an /opt/ml (`start`; its
+# `stdout` has the log lines) and passes on signals (`send`).
 
 
 @dataclass
 class Network:
-    """How the hosts of a job reach each other; `options` are the executor's, by host."""
+    """How the hosts of a job reach each other; `options` are the executor's options by host."""
 
     is_isolated: bool
     environment: dict[str, str] = field(default_factory=dict)
@@ -30,29 +30,29 @@ class Network:
 
 
 class Process:
-    """Runs a job as a subprocess; `command` stands for the image's entrypoint."""
+    """Runs a job as a subprocess; `command` replaces the image's entrypoint."""
 
     def __init__(self, command: list[str] | None = None):
         self.command = command or [sys.executable, "-P", "-m", "job"]
 
     @contextmanager
     def network(self, name: str, hosts: list[str], *, isolated: bool) -> Iterator[Network]:
-        """Subprocesses have no names, so they are told where to meet."""
+        """Subprocesses have no host names, so they get a rendezvous address."""
         del name
-        meeting = {"EMBEDTUNE_RENDEZVOUS": f"127.0.0.1:{free_port()}"}
-        yield Network(isolated, meeting if len(hosts) > 1 else {})
+        rendezvous = {"EMBEDTUNE_RENDEZVOUS": f"127.0.0.1:{free_port()}"}
+        yield Network(isolated, rendezvous if len(hosts) > 1 else {})
 
     def start(
         self, root: Path, host: str, environment: dict[str, str], network: Network
     ) -> subprocess.Popen[bytes]:
         del host
-        # Its own home: nobody's credentials, logins and caches.
+        # A separate home, without credentials, logins and caches.
         home = root.with_name(f"{root.name}-home")
         home.mkdir()
-        basics = {name: os.environ[name] for name in KEPT if name in os.environ}
+        basics = {name: os.environ[name] for name in PASSED_VARIABLES if name in os.environ}
         alone = {"HOME": str(home), "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
         if network.is_isolated:
-            # A subprocess keeps its network, so what honours proxies is sent to nobody's port.
+            # A subprocess keeps its network, so point proxies to a closed port.
             proxies = ("http_proxy", "https_proxy", "all_proxy")
             alone |= {n: NO_SERVER for name in proxies for n in (name, name.upper())}
         return subprocess.Popen(
@@ -60,11 +60,11 @@ class Process:
             cwd=root,
             env=basics | alone | environment,
             start_new_session=True,
-            **TO_US,
+            **PIPES,
         )
 
     def send(self, process: subprocess.Popen[bytes], number: signal.Signals) -> None:
-        """SIGTERM reaches the first process alone, SIGKILL all of them, as in a container."""
+        """SIGTERM goes to the first process only, SIGKILL to all of them, as in a container."""
         if number != signal.SIGKILL:
             process.send_signal(number)
             return
@@ -73,25 +73,25 @@ class Process:
 
 
 class Docker:
-    """Runs a job as a container of one image, whatever its request calls it; needs an engine."""
+    """Runs a job as a container of one image, regardless of the request; needs an engine."""
 
     def __init__(self, image: str):
         self.image = image
 
     @contextmanager
     def network(self, name: str, hosts: list[str], *, isolated: bool) -> Iterator[Network]:
-        """Isolated hosts have a network of their own, others this machine's, like the server."""
+        """Isolated hosts get an internal network; others use this machine's, as the server does."""
         if len(hosts) == 1:
             options = {hosts[0]: ["--network", "none" if isolated else "host"]}
             yield Network(isolated, options=options)
         elif isolated:
             name = f"embedtune-sagemaker-{name}"
-            known_as = {h: ["--hostname", h, "--network-alias", h] for h in hosts}
+            names = {h: ["--hostname", h, "--network-alias", h] for h in hosts}
             client = ["docker", "network"]
             quiet = subprocess.DEVNULL
             subprocess.run([*client, "create", "--internal", name], check=True, stdout=quiet)
             try:
-                options = {host: ["--network", name, *known_as[host]] for host in hosts}
+                options = {host: ["--network", name, *names[host]] for host in hosts}
                 yield Network(isolated, options=options)
             finally:
                 subprocess.run([*client, "rm", name], check=True, stdout=quiet)
@@ -108,12 +108,12 @@ class Docker:
         command += network.options[host]
         for variable in ({"OMP_NUM_THREADS": "1"} | environment).items():
             command += ["--env", "=".join(variable)]
-        return subprocess.Popen([*command, self.image, "train"], **TO_US)
+        return subprocess.Popen([*command, self.image, "train"], **PIPES)
 
     def send(self, process: subprocess.Popen[bytes], number: signal.Signals) -> None:
         command = process.args
         name = command[command.index("--name") + 1]
-        # One that has ended is no longer there.
+        # A container that has ended no longer exists.
         kill = ["docker", "kill", "--signal", number.name, name]
         subprocess.run(kill, capture_output=True, check=False)
 

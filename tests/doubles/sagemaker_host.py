@@ -1,8 +1,8 @@
-"""A training job's life on its hosts: started together, watched to their ends, results taken home.
+"""A training job on its hosts: start them together, watch them to the end, upload the results.
 
-Where there are several they do what SageMaker's do, as far as that is known: one that ends badly
-is not replaced and the others are left alone, so a job must end by itself; all results are taken
-for one, so two hosts must not leave a file of the same name.
+Several hosts behave like SageMaker's, as far as that is known: a failed host is not replaced and
+the others keep running, so the job must end by itself; the results of all hosts are merged, so two
+hosts must not leave a file of the same name.
 """
 
 import math
@@ -19,26 +19,26 @@ from sagemaker_job import Job
 from sagemaker_machine import Host
 from sagemaker_transfer import Mirror, Storage, archive, split
 
-# Between two looks at the containers, their lines and their checkpoints.
+# Between two polls of the containers, their log lines and their checkpoints.
 TICK_SECONDS = 0.3
 
 
 @dataclass
 class Settings:
-    """What a test may choose; the rest is as on AWS, but for the waiting."""
+    """Options of a test; everything else is as on AWS, except for the waiting."""
 
     executor: Executor = field(default_factory=Process)
     grace_seconds: float = 120.0
-    # How long a host lets wait for itself: the first one, and each after an interruption.
+    # Time until a host starts: the first one, and each one after an interruption.
     starting_seconds: float = 0.0
-    # The last lines arrive so long after the job's end.
+    # Delay of the last log lines after the job's end.
     log_delay_seconds: float = 0.5
-    # Instance types of which there is none left.
+    # Instance types that are not available.
     without_capacity: set[str] = field(default_factory=set)
 
 
 class Life(threading.Thread):
-    """A job from its first host to its last line."""
+    """A job from its first host to its last log line."""
 
     def __init__(
         self,
@@ -60,12 +60,12 @@ class Life(threading.Thread):
                 self._wait_for_hosts()
                 if self.job.ended is None:
                     self._use_hosts()
-        except Exception as error:  # noqa: BLE001  a job never dies in silence
+        except Exception as error:  # noqa: BLE001  a bug of the double must fail the job visibly
             traceback.print_exc()
             self.job.fail(f"InternalServerError: the test server itself failed: {error!r}")
 
     def _find_capacity(self) -> None:
-        """Take the first of the preferred instance types that is to be had."""
+        """Choose the first of the preferred instance types that is available."""
         resources = self.job.request["ResourceConfig"]
         wanted = [r["InstanceType"] for r in resources.get("InstancePreferences", [resources])]
         left = [name for name in wanted if name not in self.settings.without_capacity]
@@ -82,7 +82,7 @@ class Life(threading.Thread):
         while time.monotonic() < deadline and not self.job.stop_reason:
             if self.job.abandoned.wait(0.02):
                 return
-            self.job.heed_limits()
+            self.job.enforce_limits()
         if self.job.stop_reason:
             self.job.end("Stopped", self.job.stop_reason, "Training job stopped")
 
@@ -101,13 +101,13 @@ class Life(threading.Thread):
                 team.work(network)
             job.leave_host()
             if job.interrupted.is_set() and job.ended is None:
-                self._go_on_elsewhere()
+                self._restart_on_another_host()
         finally:
-            # The lines that were not yet sent come late, as on AWS.
+            # The remaining lines arrive late, as on AWS.
             job.abandoned.wait(self.settings.log_delay_seconds if job.ended else 0)
             team.close()
 
-    def _go_on_elsewhere(self) -> None:
+    def _restart_on_another_host(self) -> None:
         self.job.interrupted.clear()
         if not self.job.is_spot:
             internal = "We encountered an internal error. Please try again."
@@ -119,7 +119,7 @@ class Life(threading.Thread):
 
 @dataclass(frozen=True)
 class Team:
-    """All machines that work for a job at a time."""
+    """All current hosts of a job."""
 
     job: Job
     storage: Storage
@@ -128,7 +128,7 @@ class Team:
     environment: dict[str, str]
 
     def work(self, network: Network) -> None:
-        """Go on with the job until it has ended, or these hosts are taken away."""
+        """Run the job until it ends, or until these hosts are interrupted."""
         job = self.job
         job.move("InProgress", "Downloading", "Downloading the training image")
         for host in self.hosts:
@@ -147,12 +147,12 @@ class Team:
             job.fail(f"AlgorithmError: {self._failed().failure()}, exit code: {code}")
 
     def close(self) -> None:
-        """Send the last lines, and leave nothing."""
+        """Send the last lines and delete the hosts' files."""
         for host in self.hosts:
             host.close()
 
     def _train(self, network: Network) -> int:
-        """Run the containers to their ends; return the code of the first that failed."""
+        """Run the containers to their end; return the exit code of the first that failed."""
         job = self.job
         environment = self._environment() | network.environment
         for host in self.hosts:
@@ -171,11 +171,11 @@ class Team:
         return job.exit_codes[-1]
 
     def _failed(self) -> Host:
-        """Return the first host that failed, or the first; which one AWS names is not known."""
+        """Return the first host that failed, or the first host; AWS's choice is not known."""
         return next((host for host in self.hosts if host.code), self.hosts[0])
 
     def _watch(self) -> None:
-        """Save what the containers say and keep, until they end: by themselves, asked or killed."""
+        """Save log lines and checkpoints until the containers end, are stopped or killed."""
         terminated = math.inf
         while not self._ended_within(TICK_SECONDS):
             for host in self.hosts:
@@ -192,35 +192,35 @@ class Team:
 
     def _ended_within(self, seconds: float) -> bool:
         deadline = time.monotonic() + seconds
-        # Each is looked at, also after one that goes on.
+        # Poll all hosts, even after one that is still running.
         left = [h for h in self.hosts if not h.ended_within(max(0.0, deadline - time.monotonic()))]
         return not left
 
     def _environment(self) -> dict[str, str]:
         job = self.job
-        ours = {
+        variables = {
             "TRAINING_JOB_NAME": job.name,
             "TRAINING_JOB_ARN": job.arn,
             "AWS_REGION": job.region,
-            # The machine that plays the host may have credentials of its own.
+            # The machine that runs the tests may have credentials.
             "AWS_EC2_METADATA_DISABLED": "true",
         }
-        reachable = {} if job.is_isolated else self.environment
-        return ours | reachable | job.request.get("Environment", {})
+        endpoints = {} if job.is_isolated else self.environment
+        return variables | endpoints | job.request.get("Environment", {})
 
     def _must_end(self) -> bool:
-        self.job.heed_limits()
+        self.job.enforce_limits()
         return bool(self.job.stop_reason) or self.job.interrupted.is_set()
 
     def _upload(self, code: int) -> None:
-        """Take the results home; after a failure those of the data folder only."""
+        """Upload the results; after a failure only the data folder."""
         if code == 0 or self.job.stop_reason:
             self.job.move("InProgress", "Uploading", "Uploading generated training model")
             self.job.artifacts = self._upload_folder("model", "model/", "model.tar.gz")
         self._upload_folder("output/data", "data/", "output.tar.gz")
 
     def _upload_folder(self, name: str, prefix: str, archive_name: str) -> str | None:
-        """Upload a folder's files, or an archive of them; return where they are then."""
+        """Upload a folder's files, or an archive of them; return the URI."""
         folder, config = self._gathered(name), self.job.request["OutputDataConfig"]
         if not any(folder.iterdir()):
             return None
@@ -232,15 +232,15 @@ class Team:
         return f"{target}/{archive_name}"
 
     def _gathered(self, name: str) -> Path:
-        """Bring what all hosts have left into the first one's folder."""
+        """Merge the files of all hosts into the first host's folder."""
         target = self.hosts[0].root / name
         for host in self.hosts[1:]:
             source = host.root / name
             for path in (path for path in source.rglob("*") if path.is_file()):
-                place = target / path.relative_to(source)
-                if place.exists():
+                copy = target / path.relative_to(source)
+                if copy.exists():
                     message = f"two hosts have left a file {name}/{path.relative_to(source)}"
                     raise FileExistsError(message)
-                place.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(path, place)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, copy)
         return target

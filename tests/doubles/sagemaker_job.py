@@ -1,4 +1,4 @@
-"""A training job's state: what was asked for, what has become of it, how SageMaker tells it."""
+"""A training job's state: its request, its progress, and its description as in SageMaker."""
 
 import json
 import math
@@ -16,7 +16,7 @@ SWITCHES = (
 
 
 class Job:
-    """One training job: what was asked for, and what has happened to it so far."""
+    """One training job: its request and its current state."""
 
     def __init__(self, body: bytes, region: str, account: str):
         self.body = body
@@ -31,12 +31,12 @@ class Job:
         self.failure_reason: str | None = None
         self.artifacts: str | None = None
         self.instance: str | None = None
-        # Of each life its code, and those of its hosts by their names.
+        # For each attempt: the exit code, and the codes of its hosts by name.
         self.exit_codes: list[int] = []
         self.host_codes: list[dict[str, int]] = []
-        # Of each life in turn, those of all its hosts.
+        # For each attempt in order: the workspaces of all its hosts.
         self.workspaces: list[Path] = []
-        # Why it shall end: a secondary status, as `Stopped` or `MaxRuntimeExceeded`.
+        # The final secondary status of a stopping job: `Stopped`, `MaxRuntimeExceeded` …
         self.stop_reason: str | None = None
         self.interrupted = threading.Event()
         self.abandoned = threading.Event()
@@ -55,7 +55,7 @@ class Job:
 
     @property
     def host_names(self) -> list[str]:
-        """Name its hosts, as many as are wanted of the instance type that was to be had."""
+        """The names of its hosts, as many as requested of the chosen instance type."""
         resources = self.request["ResourceConfig"]
         wanted = resources.get("InstancePreferences", [resources])
         count = next(r["InstanceCount"] for r in wanted if r["InstanceType"] == self.instance)
@@ -71,15 +71,15 @@ class Job:
         given = self.request.get("StoppingCondition", {})
         return {"MaxRuntimeInSeconds": DEFAULT_RUNTIME_SECONDS} | given
 
-    def heed_limits(self) -> None:
-        """Stop what has worked, or waited and worked, for too long."""
+    def enforce_limits(self) -> None:
+        """Stop the job if it exceeds its maximum runtime or its maximum wait time."""
         if self.billed_seconds > self._limits["MaxRuntimeInSeconds"]:
             self.stop("MaxRuntimeExceeded")
         if time.time() - self.created > self._limits.get("MaxWaitTimeInSeconds", math.inf):
             self.stop("MaxWaitTimeExceeded")
 
     def move(self, status: str, secondary: str, message: str) -> None:
-        """Enter a stage; whoever is to stop stays `Stopping` through all that are left."""
+        """Enter a stage; a stopping job stays `Stopping` through its remaining stages."""
         with self._lock:
             now = time.time()
             if self.stop_reason and status == "InProgress":
@@ -102,7 +102,7 @@ class Job:
             self.end("Failed", "Failed", "Training job failed")
 
     def stop(self, reason: str) -> bool:
-        """Ask for its end, whose secondary status is to be `reason`; false where it has ended."""
+        """Stop the job with `reason` as final secondary status; False if it has ended."""
         with self._lock:
             if self.ended is None and self.stop_reason is None:
                 self.stop_reason = reason
@@ -124,7 +124,7 @@ class Job:
         return self._billed_seconds + (time.time() - since if since else 0.0)
 
     def describe(self) -> dict[str, Any]:
-        """Answer `DescribeTrainingJob`: all that was asked for, and what came of it."""
+        """Return the response of `DescribeTrainingJob`: the request and the state."""
         with self._lock:
             given = {name: value for name, value in self.request.items() if name != "Tags"}
             answer = dict.fromkeys(SWITCHES, False) | given | self.summary()
@@ -148,7 +148,7 @@ class Job:
             return answer
 
     def summary(self) -> dict[str, Any]:
-        """Return its line in `ListTrainingJobs`."""
+        """Return its entry in `ListTrainingJobs`."""
         with self._lock:
             line = {
                 "TrainingJobName": self.name,

@@ -1,7 +1,7 @@
-"""A training host: /opt/ml filled from S3, its container run, lines and checkpoints saved.
+"""A training host: fills /opt/ml from S3, runs the container, saves log lines and checkpoints.
 
-It does what SageMaker's does: channels and configuration in, lines to CloudWatch, checkpoints both
-ways, the reason of a failure out.
+It works like SageMaker's hosts: it downloads channels, writes configuration files, sends lines to
+CloudWatch, syncs checkpoints in both directions and reads the reason of a failure.
 """
 
 import json
@@ -16,7 +16,7 @@ from sagemaker_transfer import Log, Mirror, Storage, download, split
 
 
 class Host:
-    """One machine that works for a job: a fresh /opt/ml at `root`, and the container on it."""
+    """One machine of a job: a new /opt/ml at `root`, and the container that mounts it."""
 
     def __init__(self, job: Job, storage: Storage, root: Path, name: str):
         self.job, self.storage, self.root, self.name = job, storage, root, name
@@ -26,7 +26,7 @@ class Host:
         self._checkpoints: Mirror | None = None
 
     def prepare(self, interface: str) -> str | None:
-        """Fill /opt/ml; return what AWS says where there is no input."""
+        """Fill /opt/ml; return AWS's error message if a channel is empty."""
         for name in ("input/config", "input/data", "model", "output/data"):
             (self.root / name).mkdir(parents=True)
         if missing := self._download_channels():
@@ -45,7 +45,7 @@ class Host:
         self._log = Log(self.storage, f"{job.name}/{self.name}", job.region, self._process.stdout)
 
     def ended_within(self, seconds: float) -> bool:
-        """Wait so long for the container's end, with whose first process all others end."""
+        """Wait for the end of the container's first process; then kill the others."""
         if self._is_over or not ended_within(seconds, self._process):
             return self._is_over
         self._clear_up()
@@ -61,7 +61,7 @@ class Host:
             self._checkpoints.push()
 
     def end(self) -> None:
-        """See that nothing is left of the container, and note its code."""
+        """Kill what is left of the container, and record its exit code."""
         if not self._is_over:
             self._clear_up()
         code = self._process.wait()
@@ -84,7 +84,7 @@ class Host:
         shutil.rmtree(self.root.with_name(f"{self.root.name}-home"), ignore_errors=True)
 
     def _download_channels(self) -> str | None:
-        """Fetch all input; return what AWS says where there is none."""
+        """Download all channels; return AWS's error message if one is empty."""
         for channel in self.job.request.get("InputDataConfig", []):
             uri = channel["DataSource"]["S3DataSource"]["S3Uri"]
             folder = self.root / "input" / "data" / channel["ChannelName"]

@@ -1,6 +1,6 @@
-"""What AWS refuses of a `CreateTrainingJob`: the service model's limits, and rules beyond it.
+"""AWS's validation of `CreateTrainingJob`: the service model's limits, and further rules.
 
-boto3 itself checks little more than types. Texts that are known from AWS are AWS's.
+boto3 itself checks little more than types. Messages are AWS's where we know them.
 """
 
 import json
@@ -17,9 +17,9 @@ from moto.ecr.exceptions import ImageNotFoundException, RepositoryNotFoundExcept
 
 MODEL = botocore.session.get_session().get_service_model("sagemaker")
 CREATE = MODEL.operation_model("CreateTrainingJob").input_shape
-# Java's classes of characters, in patterns that stand in brackets.
+# Java's character classes and their Python equivalents, inside brackets.
 CLASSES = {r"\p{L}": r"\w", r"\p{N}": r"\d", r"\p{Z}": " \u00a0\u2003", r"\p{Alnum}": "a-zA-Z0-9"}
-# Their volumes are on the host's own disks, encrypted by its hardware.
+# Instance families with local disks, which the hardware encrypts.
 LOCAL_STORAGE = {"g4dn", "g5", "g6", "g6e", "p4d", "p4de", "p5"}
 DEFAULT_QUOTA = 4
 ECR_IMAGE = re.compile(
@@ -28,7 +28,7 @@ ECR_IMAGE = re.compile(
 
 
 class Refusal(Exception):
-    """An answer that is an error, to the client."""
+    """An error response."""
 
     def __init__(self, message: str, code: str = "ValidationException"):
         super().__init__(message)
@@ -36,7 +36,7 @@ class Refusal(Exception):
 
 
 def check(request: dict[str, Any]) -> None:
-    """Raise `Refusal` where AWS would answer `ValidationException`, or this server cannot go on."""
+    """Raise `Refusal` if AWS would, or if this server does not support the request."""
     errors = list(model_errors(CREATE, request))
     if errors:
         plural = "s" if len(errors) > 1 else ""
@@ -47,7 +47,7 @@ def check(request: dict[str, Any]) -> None:
 
 
 def model_errors(shape: Any, value: Any, path: str = "") -> Iterator[str]:
-    """Hold a value against its shape in the service model, all the way down."""
+    """Validate a value recursively against its shape in the service model."""
     for constraint in broken_constraints(shape, value):
         yield _error(value, path, f"Member must {constraint}")
     if shape.type_name == "structure":
@@ -86,7 +86,7 @@ def broken_constraints(shape: Any, value: Any) -> Iterator[str]:
 
 
 def broken_rules(request: dict[str, Any]) -> Iterator[str]:
-    """Name what no limit of a single field says."""
+    """Yield violations of rules across several fields."""
     resources = request.get("ResourceConfig", {})
     stopping = request.get("StoppingCondition", {})
     spot = request.get("EnableManagedSpotTraining", False)
@@ -112,27 +112,27 @@ def broken_rules(request: dict[str, Any]) -> Iterator[str]:
 
 
 def unsupported(request: dict[str, Any]) -> Iterator[str]:
-    """Name what AWS would do and this server does not."""
+    """Yield features of AWS that this server does not support."""
     algorithm, resources = request["AlgorithmSpecification"], request["ResourceConfig"]
     for field in ("ContainerEntrypoint", "ContainerArguments"):
         if field in algorithm:
-            yield f"The test server does not support {field}: it runs what the image runs."
+            yield f"The test server does not support {field}: it runs the image's entrypoint."
     if "InstanceGroups" in resources:
-        yield "The test server has no groups of instances."
+        yield "The test server does not support instance groups."
     if "RetryStrategy" in request:
-        yield "The test server takes jobs up on another host for spot jobs only."
+        yield "The test server restarts spot jobs only."
     for channel in request.get("InputDataConfig", []):
         source = channel["DataSource"].get("S3DataSource", {})
         mode = channel.get("InputMode", algorithm["TrainingInputMode"])
         if source.get("S3DataType") != "S3Prefix" or mode == "Pipe":
-            yield "The test server reads S3Prefix in the modes File and FastFile only."
+            yield "The test server supports S3Prefix in the modes File and FastFile only."
     local = request.get("CheckpointConfig", {}).get("LocalPath", "/opt/ml/checkpoints")
     if not local.startswith("/opt/ml/"):
-        yield "The test server keeps checkpoints below /opt/ml only."
+        yield "The test server supports checkpoints below /opt/ml only."
 
 
 def instance_types(request: dict[str, Any]) -> list[str]:
-    """Return the wanted instance type, or those to try, the first one first."""
+    """Return the requested instance types in order of preference."""
     resources = request["ResourceConfig"]
     return [r["InstanceType"] for r in resources.get("InstancePreferences", [resources])]
 
@@ -144,7 +144,7 @@ def instance_count(request: dict[str, Any]) -> int:
 
 
 class Quotas(dict[str, int]):
-    """Limits by name; an instance type alone stands for its on-demand training jobs."""
+    """Limits by name; a bare instance type means its on-demand training jobs."""
 
     kinds = ("training job", "spot training job", "training warm pool")
 
@@ -158,7 +158,7 @@ class Quotas(dict[str, int]):
         return {f"{instance} for {kind} usage": self.of(instance, kind) for instance, kind in pairs}
 
     def check(self, request: dict[str, Any], running: list[dict[str, Any]]) -> None:
-        """Refuse a request for more instances than its account has left."""
+        """Refuse a request for more instances than the account has left."""
         kinds = [usage(request)]
         if request["ResourceConfig"].get("KeepAlivePeriodInSeconds"):
             kinds.append(self.kinds[2])
@@ -182,7 +182,7 @@ def usage(request: dict[str, Any]) -> str:
 
 
 def check_role(arn: str) -> None:
-    """Refuse a role that is not there, or that SageMaker may not assume."""
+    """Refuse a role that does not exist, or that SageMaker may not assume."""
     roles = {role.arn: role for role in get_backend("iam")[ACCOUNT]["aws"].roles.values()}
     trust = json.loads(unquote(roles[arn].assume_role_policy_document)) if arn in roles else {}
     principals = [s["Principal"].get("Service", []) for s in trust.get("Statement", [])]
@@ -195,7 +195,7 @@ def check_role(arn: str) -> None:
 
 
 def check_image(uri: str) -> None:
-    """Refuse an image of this account that is not in its registry."""
+    """Refuse an image of this account that does not exist in its registry."""
     found = ECR_IMAGE.fullmatch(uri)
     if not found:
         return
@@ -228,6 +228,6 @@ def _length(value: Any) -> int:
 
 
 def _pattern(java: str) -> re.Pattern[str]:
-    for theirs, ours in CLASSES.items():
-        java = java.replace(theirs, ours)
+    for java_class, python_class in CLASSES.items():
+        java = java.replace(java_class, python_class)
     return re.compile(java)

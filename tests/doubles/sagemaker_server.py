@@ -1,4 +1,4 @@
-"""AWS on 127.0.0.1 whose SageMaker really runs training jobs; moto answers for all other services.
+"""AWS on 127.0.0.1: SageMaker that really runs training jobs, and moto for all other services.
 
     with SageMaker() as server:
         server.s3.bucket("box")
@@ -7,8 +7,8 @@
         server.wait("first")
         assert server.jobs["first"].exit_codes == [0]
 
-Each job runs in a thread and a subprocess, or, with `executor=Docker(image)`, in a container. What
-else a test may choose is in `sagemaker_host.Settings`. moto has room for one server a process.
+Each job runs in a thread and a subprocess or, with `executor=Docker(image)`, in a container. Other
+options of a test are in `sagemaker_host.Settings`. moto allows one server per process.
 """
 
 import json
@@ -36,25 +36,25 @@ from sagemaker_transfer import Storage
 REGION = "us-east-1"
 JOB_KEY = "ASIAJOB"
 CREDENTIALS = "/credentials/"
-# What moto keeps of these is forgotten between two servers.
+# moto's state of these services is reset between two servers.
 SERVICES = ("iam", "sts", "logs", "ecr", "cloudformation", "secretsmanager", "kms", "budgets",
             "sagemaker")  # fmt: skip
 LISTED_BY = {"NameContains", "SortOrder", "MaxResults", "NextToken"}
-# The caller's own account and choices.
-IN_THE_WAY = ("AWS_", "EMBEDTUNE_", "SAGEMAKER_")
+# Variables of the developer's own account and settings.
+REMOVED_PREFIXES = ("AWS_", "EMBEDTUNE_", "SAGEMAKER_")
 MANIFEST_TYPE = "application/vnd.docker.distribution.manifest.v2+json"
 
 
 class Call(NamedTuple):
-    """A request to a service; S3's operations are methods and paths: `GET /bucket/key`."""
+    """A call of an AWS operation; for S3, a method and a path: `GET /bucket/key`."""
 
     service: str
     operation: str
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A request: whose key signed it, for which region, and what it wants."""
+class AwsRequest:
+    """An AWS request: access key, region, operation and body."""
 
     key: str
     region: str
@@ -75,35 +75,35 @@ class Fault:
 
 
 class Front(Storage):
-    """The address of all services: asks us first, and then moto."""
+    """The endpoint of all services: SageMaker's server handles a request first, then moto."""
 
-    def __init__(self, answer: Callable[[Asked], Reply | None]):
+    def __init__(self, answer: Callable[[AwsRequest], Reply | None]):
         super().__init__()
         self._answer = answer
 
     def _reply(self, environ, body, method, path):
-        asked = read_request(environ, body, method, path)
+        request = read_request(environ, body, method, path)
         with warnings.catch_warnings():
-            if asked.call.service == "cloudformation":
-                # What moto has no resource for it skips, and that is all right.
+            if request.call.service == "cloudformation":
+                # moto warns about resource types that it skips; that is expected.
                 warnings.simplefilter("ignore", UserWarning)
-            return self._answer(asked) or super()._reply(environ, body, method, path)
+            return self._answer(request) or super()._reply(environ, body, method, path)
 
 
 class SageMaker:
-    """The control plane; `s3` is its storage, `jobs` is what became of each request."""
+    """The control plane; `s3` is its storage, `jobs` contains all jobs by name."""
 
     def __init__(self, command: list[str] | None = None, **settings: Any):
         self.s3 = Front(self._answer)
         self.settings = Settings(**{"executor": Process(command)} | settings)
         self.quota = Quotas()
         self.jobs: dict[str, Job] = {}
-        # What launchers ask of any service, and what jobs do; the hosts' own part is in neither.
+        # Calls of launchers, and calls of jobs; the hosts' own transfers are in neither.
         self.calls: list[Call] = []
         self.job_calls: list[Call] = []
         self._lives: dict[str, Life] = {}
         self._faults: list[Fault] = []
-        self._handlers: dict[Call, Callable[[Asked], dict[str, Any] | None]] = {
+        self._handlers: dict[Call, Callable[[AwsRequest], dict[str, Any] | None]] = {
             Call("sagemaker", "CreateTrainingJob"): self._create,
             Call("sagemaker", "DescribeTrainingJob"): self._describe,
             Call("sagemaker", "ListTrainingJobs"): self._list,
@@ -128,12 +128,12 @@ class SageMaker:
         forget()
 
     def environment(self, home: Path, **settings: str) -> dict[str, str]:
-        """Return this process's environment, led to this server and to a home without logins."""
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(IN_THE_WAY)}
+        """Return this process's environment, with this server's endpoint and an empty home."""
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(REMOVED_PREFIXES)}
         return kept | self.s3.environment | {"HOME": str(home)} | settings
 
     def add_role(self, name: str, trusts: str = "sagemaker.amazonaws.com") -> str:
-        """Make a role that a service may assume; return its ARN."""
+        """Create a role that a service may assume; return its ARN."""
         statement = {
             "Effect": "Allow",
             "Principal": {"Service": trusts},
@@ -144,7 +144,7 @@ class SageMaker:
         return str(iam.create_role(name, document, "/", None, "", [], None).arn)
 
     def add_image(self, repository: str, tag: str) -> str:
-        """Push an image, as far as the registry can tell; return its URI."""
+        """Add an image without layers to the registry; return its URI."""
         ecr = get_backend("ecr")[ACCOUNT][REGION]
         if repository not in ecr.repositories:
             ecr.create_repository(repository, None, None, None, "MUTABLE", [])
@@ -157,29 +157,29 @@ class SageMaker:
         self._faults.append(Fault(operation, Refusal(message, code), times))
 
     def interrupt(self, name: str) -> None:
-        """Take a job's host away, as spot capacity is: SIGTERM, and another host goes on."""
+        """Interrupt a job's host like spot capacity: SIGTERM, then another host resumes."""
         self.jobs[name].interrupted.set()
 
     def wait(self, name: str, timeout: float = 60) -> dict[str, Any]:
-        """Wait until nothing more happens to a job, its last lines included; describe it."""
+        """Wait for a job's end and its last log lines; return its description."""
         self._lives[name].join(timeout)
         if self._lives[name].is_alive():
             message = f"{name} is still {self.jobs[name].secondary} after {timeout} s"
             raise TimeoutError(message)
         return self.jobs[name].describe()
 
-    def _answer(self, asked: Asked) -> Reply | None:
-        """Answer what is ours; None leaves it to moto."""
-        if asked.call.operation.startswith(f"GET {CREDENTIALS}"):
-            return json_reply(credentials(), asked)
-        (self.job_calls if asked.key == JOB_KEY else self.calls).append(asked.call)
+    def _answer(self, request: AwsRequest) -> Reply | None:
+        """Answer SageMaker's requests and faults; None passes the request on to moto."""
+        if request.call.operation.startswith(f"GET {CREDENTIALS}"):
+            return json_reply(credentials(), request)
+        (self.job_calls if request.key == JOB_KEY else self.calls).append(request.call)
         try:
-            self._strike(asked.call.operation)
-            handler = self._handlers.get(asked.call, lambda _: None)
-            answer = handler(asked)
+            self._strike(request.call.operation)
+            handler = self._handlers.get(request.call, lambda _: None)
+            answer = handler(request)
         except Refusal as refusal:
-            return error_reply(refusal, asked)
-        return None if answer is None else json_reply(answer, asked)
+            return error_reply(refusal, request)
+        return None if answer is None else json_reply(answer, request)
 
     def _strike(self, operation: str) -> None:
         for fault in self._faults:
@@ -187,22 +187,22 @@ class SageMaker:
                 fault.times -= 1
                 raise fault.refusal
 
-    def _create(self, asked: Asked) -> dict[str, Any]:
-        request = asked.document
-        check(request)
-        name = request["TrainingJobName"]
+    def _create(self, request: AwsRequest) -> dict[str, Any]:
+        document = request.document
+        check(document)
+        name = document["TrainingJobName"]
         if name in self.jobs:
             message = (
                 "Training job names must be unique within an AWS account and region, and a "
                 f"training job with this name already exists ({self.jobs[name].arn})"
             )
             raise Refusal(message, "ResourceInUse")
-        check_role(request["RoleArn"])
-        self._check_output(request["OutputDataConfig"]["S3OutputPath"])
-        check_image(request["AlgorithmSpecification"]["TrainingImage"])
+        check_role(document["RoleArn"])
+        self._check_output(document["OutputDataConfig"]["S3OutputPath"])
+        check_image(document["AlgorithmSpecification"]["TrainingImage"])
         running = [job.request for job in self.jobs.values() if job.ended is None]
-        self.quota.check(request, running)
-        self.jobs[name] = self._start(Job(asked.body, asked.region, ACCOUNT))
+        self.quota.check(document, running)
+        self.jobs[name] = self._start(Job(request.body, request.region, ACCOUNT))
         return {"TrainingJobArn": self.jobs[name].arn}
 
     def _check_output(self, uri: str) -> None:
@@ -214,7 +214,7 @@ class SageMaker:
     def _start(self, job: Job) -> Job:
         environment = {
             "AWS_ENDPOINT_URL": self.s3.endpoint,
-            # Where AWS has `…_RELATIVE_URI`, which means an address of Amazon's.
+            # AWS uses `…_RELATIVE_URI`, which refers to an Amazon address.
             "AWS_CONTAINER_CREDENTIALS_FULL_URI": f"{self.s3.endpoint}{CREDENTIALS}{job.name}",
         }
         folder = Path(self._folder.name)
@@ -222,18 +222,18 @@ class SageMaker:
         self._lives[job.name].start()
         return job
 
-    def _job(self, asked: Asked) -> Job:
-        job = self.jobs.get(asked.document["TrainingJobName"])
+    def _job(self, request: AwsRequest) -> Job:
+        job = self.jobs.get(request.document["TrainingJobName"])
         if job is None:
             message = "Requested resource not found."
             raise Refusal(message)
         return job
 
-    def _describe(self, asked: Asked) -> dict[str, Any]:
-        return self._job(asked).describe()
+    def _describe(self, request: AwsRequest) -> dict[str, Any]:
+        return self._job(request).describe()
 
-    def _list(self, asked: Asked) -> dict[str, Any]:
-        wanted = asked.document
+    def _list(self, request: AwsRequest) -> dict[str, Any]:
+        wanted = request.document
         if wanted.pop("SortBy", "CreationTime") != "CreationTime" or wanted.keys() - LISTED_BY:
             message = "The test server lists jobs by parts of their names and by age only."
             raise Refusal(message)
@@ -243,8 +243,8 @@ class SageMaker:
             lines.reverse()
         return page("TrainingJobSummaries", lines, wanted, size=10)
 
-    def _stop(self, asked: Asked) -> dict[str, Any]:
-        job = self._job(asked)
+    def _stop(self, request: AwsRequest) -> dict[str, Any]:
+        job = self._job(request)
         if not job.stop("Stopped"):
             message = (
                 f"The request was rejected because the training job is in status {job.status}."
@@ -252,7 +252,7 @@ class SageMaker:
             raise Refusal(message)
         return {}
 
-    def _list_quotas(self, asked: Asked) -> dict[str, Any]:
+    def _list_quotas(self, request: AwsRequest) -> dict[str, Any]:
         quotas = [
             {
                 "ServiceCode": "sagemaker",
@@ -265,18 +265,18 @@ class SageMaker:
             }
             for name, value in self.quota.named().items()
         ]
-        return page("Quotas", quotas, asked.document, size=100)
+        return page("Quotas", quotas, request.document, size=100)
 
 
-def read_request(environ: dict[str, Any], body: bytes, method: str, path: str) -> Asked:
-    """Tell service and operation, as far as a request in any of AWS's protocols says them."""
+def read_request(environ: dict[str, Any], body: bytes, method: str, path: str) -> AwsRequest:
+    """Parse a request of any of AWS's protocols into service, operation and body."""
     scope = r"Credential=([^/]+)/\d+/([^/]+)/([^/]+)/"
     found = re.search(scope, environ.get("HTTP_AUTHORIZATION", ""))
     key, region, service = found.groups() if found else ("", REGION, "s3")
     target = environ.get("HTTP_X_AMZ_TARGET", "")
     action = parse_qs(body.decode("latin-1")).get("Action", [""])[0] if service != "s3" else ""
     operation = target.rpartition(".")[2] or action or f"{method} {path}"
-    return Asked(key, region, Call(service, operation), body, bool(target))
+    return AwsRequest(key, region, Call(service, operation), body, bool(target))
 
 
 def forget() -> None:
@@ -284,9 +284,9 @@ def forget() -> None:
         get_backend(service)[ACCOUNT].reset()
 
 
-def deny(asked: Asked) -> None:
-    """Refuse what moto would answer with a crash."""
-    action = ":".join(asked.call)
+def deny(request: AwsRequest) -> None:
+    """Refuse a call on which moto would crash."""
+    action = ":".join(request.call)
     message = f"User: arn:aws:iam::{ACCOUNT}:user/test is not authorized to perform: {action}"
     raise Refusal(message, "AccessDeniedException")
 
@@ -298,7 +298,7 @@ def page(name: str, items: list[Any], wanted: dict[str, Any], size: int) -> dict
 
 
 def credentials() -> dict[str, str]:
-    """Return what the endpoint of containers tells a job: keys of its role."""
+    """Return what the container credentials endpoint returns: keys of the job's role."""
     return {
         "AccessKeyId": JOB_KEY,
         "SecretAccessKey": "test",
@@ -307,16 +307,16 @@ def credentials() -> dict[str, str]:
     }
 
 
-def json_reply(document: dict[str, Any], asked: Asked, status: str = "200 OK") -> Reply:
-    kind = "application/x-amz-json-1.1" if asked.is_json else "application/json"
+def json_reply(document: dict[str, Any], request: AwsRequest, status: str = "200 OK") -> Reply:
+    kind = "application/x-amz-json-1.1" if request.is_json else "application/json"
     return Reply(status, [("Content-Type", kind)], json.dumps(document).encode("utf-8"))
 
 
-def error_reply(refusal: Refusal, asked: Asked) -> Reply:
-    if asked.is_json:
+def error_reply(refusal: Refusal, request: AwsRequest) -> Reply:
+    if request.is_json:
         fields = {"__type": refusal.code, "message": str(refusal)}
-        return json_reply(fields, asked, status="400 Bad Request")
+        return json_reply(fields, request, status="400 Bad Request")
     message = escape(str(refusal))
     inner = f"<Error><Code>{refusal.code}</Code><Message>{message}</Message></Error>"
-    xml = inner if asked.call.service == "s3" else f"<ErrorResponse>{inner}</ErrorResponse>"
+    xml = inner if request.call.service == "s3" else f"<ErrorResponse>{inner}</ErrorResponse>"
     return Reply("400 Bad Request", [("Content-Type", "text/xml")], xml.encode("utf-8"))

@@ -1,4 +1,4 @@
-"""What a training host moves: objects of S3 in both directions, and lines to CloudWatch."""
+"""Transfers of a training host: S3 objects in both directions, and log lines to CloudWatch."""
 
 import io
 import os
@@ -15,12 +15,12 @@ from moto.core import DEFAULT_ACCOUNT_ID as ACCOUNT
 from s3_server import S3
 
 LOG_GROUP = "/aws/sagemaker/TrainingJobs"
-# A process that outlives its container may hold the pipe for ever.
+# A process that outlives its container may keep the pipe open forever.
 READ_SECONDS = 5
 
 
 class Storage(S3):
-    """The tests' S3 and the logs, straight in moto: no requests, and no fault strikes."""
+    """Direct access to moto's S3 and logs, without requests and faults."""
 
     def has_bucket(self, name: str) -> bool:
         with self._lock:
@@ -31,7 +31,7 @@ class Storage(S3):
             self._store.delete_object(bucket, key)
 
     def open_log(self, region: str, host: str) -> str:
-        """Make a log stream, and the group where it is the first; return its name."""
+        """Create a log stream, and the group if it is the first; return the stream's name."""
         with self._lock:
             logs, epoch = get_backend("logs")[ACCOUNT][region], int(time.time())
             if LOG_GROUP not in logs.groups:
@@ -47,7 +47,7 @@ class Storage(S3):
 
 
 class Mirror:
-    """Copies a folder to S3, again and again: what changed goes up, what is gone is deleted."""
+    """Syncs a folder to S3 repeatedly: uploads changed files, deletes removed ones."""
 
     def __init__(self, storage: Storage, folder: Path, uri: str):
         self.storage, self.folder, self.uri = storage, folder, uri.rstrip("/")
@@ -55,13 +55,13 @@ class Mirror:
 
     def restore(self) -> None:
         download(self.storage, f"{self.uri}/", self.folder)
-        self._known = self._look()
+        self._known = self._scan()
 
     def push(self) -> None:
-        found = self._look()
+        found = self._scan()
         for name in sorted(found):
             if self._known.get(name) != found[name]:
-                # What has gone since is deleted the next time.
+                # A file that has just been deleted is removed at the next push.
                 with suppress(FileNotFoundError):
                     data = (self.folder / name).read_bytes()
                     self.storage.put(*split(f"{self.uri}/{name}"), data)
@@ -69,10 +69,10 @@ class Mirror:
             self.storage.delete(*split(f"{self.uri}/{name}"))
         self._known = found
 
-    def _look(self) -> dict[str, tuple[int, int]]:
-        """Return size and time of each file, by name; what goes meanwhile is left out."""
+    def _scan(self) -> dict[str, tuple[int, int]]:
+        """Return size and time of each file, by name, without files deleted meanwhile."""
         found = {}
-        for parent, _, names in os.walk(self.folder):  # unlike rglob, bears folders that vanish
+        for parent, _, names in os.walk(self.folder):  # unlike rglob, it tolerates deleted folders
             for path in (Path(parent, name) for name in names):
                 with suppress(FileNotFoundError):
                     stat = path.stat()
@@ -82,7 +82,7 @@ class Mirror:
 
 
 class Log:
-    """A container's lines on their way to CloudWatch, some ticks behind."""
+    """Sends a container's lines to CloudWatch, some ticks late."""
 
     def __init__(self, storage: Storage, host: str, region: str, pipe: IO[bytes]):
         self.storage, self.region, self._pipe = storage, region, pipe
@@ -93,7 +93,7 @@ class Log:
         self._reader.start()
 
     def flush(self) -> None:
-        """Send what was there at the last flush already: the newest line is never sent at once."""
+        """Send the lines that existed at the last flush; the newest lines always wait."""
         self._send(self._due)
         self._due = len(self._lines)
 
@@ -105,7 +105,7 @@ class Log:
 
     def _read(self) -> None:
         for line in self._pipe:
-            # An event's message has a character at least.
+            # An event's message needs at least one character.
             message = line.decode("utf-8", "replace").rstrip("\n") or " "
             self._lines.append({"timestamp": int(time.time() * 1000), "message": message})
 
@@ -122,9 +122,9 @@ def split(uri: str) -> tuple[str, str]:
 
 
 def download(storage: Storage, uri: str, folder: Path) -> int:
-    """Fetch all objects whose keys begin so, and return their number.
+    """Download all objects with the prefix, and return their number.
 
-    Names are those below the prefix, if it is a folder's, or else those beside it.
+    File names are relative to the prefix if it is a folder, else to the prefix's parent.
     """
     bucket, prefix = split(uri)
     keys = storage.keys(bucket, prefix) if storage.has_bucket(bucket) else []

@@ -1,4 +1,4 @@
-"""The S3 server of the tests: what it adds to moto and tests of S3 do not show, seen by boto3."""
+"""The tests' S3 server: features beyond moto that other tests do not cover, through boto3."""
 
 from contextlib import closing
 
@@ -7,8 +7,8 @@ from botocore.exceptions import ClientError
 from s3_server import S3
 
 
-def test_faults_wait_their_turn_and_what_they_strike_is_not_stored():
-    """`after` spares the requests that fit, and counts also those that another fault strikes."""
+def test_faults_apply_in_turn_and_failed_requests_store_nothing():
+    """`after` skips matching requests, and also counts those that fail by another fault."""
     answers, session = [], boto3.Session("test", "test", region_name="us-east-1")
     with S3() as s3, closing(session.client("s3", endpoint_url=s3.endpoint)) as client:
         s3.bucket("box")
@@ -26,7 +26,7 @@ def test_faults_wait_their_turn_and_what_they_strike_is_not_stored():
 
 
 def test_each_server_starts_empty():
-    """moto has one set of buckets a process; a new server does not see the last one's."""
+    """moto has one set of buckets per process; a new server does not see earlier ones."""
     for _ in range(2):
         with S3() as server:
             server.bucket("box")

@@ -1,8 +1,7 @@
-"""The SageMaker server of the tests: boto3 finds in it what it would find at AWS, and jobs run.
+"""The tests' SageMaker server: it behaves like AWS for boto3, and really runs jobs.
 
-That it runs the real job, on one host or on several, takes the instance type that is left, ends
-with the code of any host, stops and describes it, and sends the last lines late, the launcher's
-tests show.
+The launcher's tests cover the rest: real jobs on one host or several, the choice of the instance
+type, exit codes of any host, stopping, describing, and late log lines.
 """
 
 import io
@@ -28,10 +27,10 @@ REGISTRY = f"{ACCOUNT}.dkr.ecr.us-east-1.amazonaws.com"
 IMAGE = f"{REGISTRY}/embedtune:1"
 G5 = {"InstanceType": "ml.g5.2xlarge", "InstanceCount": 1, "VolumeSizeInGB": 50}
 KEPT = {"CheckpointConfig": {"S3Uri": "s3://box/checkpoints"}}
-# The image's entrypoint: a program that the test brings as the channel `program`.
+# Replaces the image's entrypoint: runs the program in the channel `program`.
 PROGRAM = [sys.executable, "-c", "import runpy; runpy.run_path('input/data/program/run.py')"]
 SESSION = boto3.Session("test", "test", region_name="us-east-1")
-# What a spot job, or any job that waits to be stopped, is made of.
+# Parts of programs that wait to be stopped.
 WAIT = "import time; open('checkpoints/on', 'w'); time.sleep(600)"
 IGNORE = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
 CHILD = (
@@ -49,7 +48,7 @@ def server():
 
 @pytest.fixture
 def client(server):
-    """A client that finds the server without a word in the environment."""
+    """A client with the server's endpoint; no variables are set."""
     config = Config(retries={"total_max_attempts": 1}, parameter_validation=False)
     with closing(
         SESSION.client("sagemaker", endpoint_url=server.s3.endpoint, config=config)
@@ -59,7 +58,7 @@ def client(server):
 
 @pytest.fixture
 def submit(server, client):
-    """Create a job that runs a Python program; fields of the request can be changed."""
+    """Return a function that creates a job with a Python program and changed request fields."""
 
     def create(program="", name="first", **changes):
         server.s3.put("box", f"programs/{name}/run.py", program.encode())
@@ -75,7 +74,7 @@ def submit(server, client):
 
 @pytest.fixture
 def run(server, submit):
-    """Run a program as a job to its end, and describe it."""
+    """Return a function that runs a program as a job and returns the job's description."""
 
     def to_the_end(program="", name="first", **changes):
         submit(program, name, **changes)
@@ -85,7 +84,7 @@ def run(server, submit):
 
 
 def furnish(server):
-    """Make what `a_request` names."""
+    """Create the bucket, role and image that `a_request` names."""
     server.s3.bucket("box")
     assert server.add_role("trainer") == ROLE
     assert server.add_image("embedtune", "1") == IMAGE
@@ -117,7 +116,7 @@ def spot(**limits):
 
 
 def refusal(call, *arguments, **fields):
-    """Return code and text of the error that a call is answered with."""
+    """Return code and message of a call's error."""
     with pytest.raises(ClientError) as raised:
         call(*arguments, **fields)
     return raised.value.response["Error"]["Code"], raised.value.response["Error"]["Message"]
@@ -142,15 +141,15 @@ Path("output/data/seen.json").write_text(json.dumps(
 
 
 def seen(server):
-    """Return what a job that ran `LOOK` has seen."""
+    """Return what a job with the program `LOOK` has recorded."""
     return json.loads(server.s3.get("box", "runs/first/output/data/seen.json"))
 
 
 @pytest.mark.parametrize("isolated", [False, True])
-def test_a_job_finds_its_tree_and_its_environment(server, run, monkeypatch, isolated):
-    """Files as SageMaker writes them, and of this process's environment nothing but basics.
+def test_a_job_gets_sagemakers_files_and_environment(server, run, monkeypatch, isolated):
+    """Of this process's environment the job gets only basic variables.
 
-    An isolated job is told no address and no credentials, and proxies that lead nowhere.
+    An isolated job gets no endpoint and no credentials, and proxies to a closed port.
     """
     monkeypatch.setenv("AWS_PROFILE", "mine")
     monkeypatch.setenv("HF_TOKEN", "mine")
@@ -187,15 +186,15 @@ def test_a_job_finds_its_tree_and_its_environment(server, run, monkeypatch, isol
         "input/data/data/a.jsonl": {},
     }
     basics = {"PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR"}
-    told = {k: v for k, v in found["environment"].items() if k not in basics}
-    home = told.pop("HOME")
+    variables = {k: v for k, v in found["environment"].items() if k not in basics}
+    home = variables.pop("HOME")
     reachable = {
         "AWS_ENDPOINT_URL": server.s3.endpoint,
         "AWS_CONTAINER_CREDENTIALS_FULL_URI": f"{server.s3.endpoint}/credentials/first",
     }
     proxies = {f"{kind}_proxy": "http://127.0.0.1:9" for kind in ("http", "https", "all")}
     proxies |= {name.upper(): value for name, value in proxies.items()}
-    assert told == (proxies if isolated else reachable) | {
+    assert variables == (proxies if isolated else reachable) | {
         "OMP_NUM_THREADS": os.environ["OMP_NUM_THREADS"],
         "TRAINING_JOB_NAME": "first",
         "TRAINING_JOB_ARN": description["TrainingJobArn"],
@@ -203,7 +202,7 @@ def test_a_job_finds_its_tree_and_its_environment(server, run, monkeypatch, isol
         "AWS_EC2_METADATA_DISABLED": "true",
         "EMBEDTUNE_DEVICE": "cpu",
     }
-    # Neither ours, nor there any more.
+    # The home is not ours, and both folders are deleted.
     assert home not in (os.environ["HOME"], found["folder"])
     assert not any(Path(path).exists() for path in (home, found["folder"]))
 
@@ -212,13 +211,13 @@ def test_a_job_finds_its_tree_and_its_environment(server, run, monkeypatch, isol
     ("uri", "files"),
     [
         ("s3://box/pairs/", ["a.jsonl", "deep/b.jsonl"]),
-        # A prefix is no folder: what lies beside it comes as well.
+        # A prefix is not a folder: longer names match as well.
         ("s3://box/pairs", ["a.jsonl", "deep/b.jsonl", "pairs-2/c.jsonl"]),
         ("s3://box/pairs/a.jsonl", ["a.jsonl"]),
         ("s3://box/pai", ["pairs/a.jsonl", "pairs/deep/b.jsonl", "pairs-2/c.jsonl"]),
     ],
 )
-def test_a_channel_holds_all_objects_whose_keys_begin_so(server, run, uri, files):
+def test_a_channel_contains_all_objects_with_the_prefix(server, run, uri, files):
     for key in ("pairs/a.jsonl", "pairs/deep/b.jsonl", "pairs-2/c.jsonl", "pairs/"):
         server.s3.put("box", key, b"{}")
     run(LOOK, InputDataConfig=[a_channel("data", uri)])
@@ -229,7 +228,7 @@ def test_a_channel_holds_all_objects_whose_keys_begin_so(server, run, uri, files
 
 @pytest.mark.parametrize("uri", ["s3://box/nothing/", "s3://no-such-bucket/pairs/"])
 def test_missing_data_fails_the_job_before_it_runs(server, run, uri):
-    """There is no exit code and no log."""
+    """Such a job has no exit code and no log."""
     description = run(InputDataConfig=[a_channel("data", uri)])
     assert stages(description) == ["Starting", "Downloading", "Failed"]
     reason = f'ClientError: Data download failed:No S3 objects found under S3 URL "{uri}" '
@@ -239,8 +238,8 @@ def test_missing_data_fails_the_job_before_it_runs(server, run, uri):
         assert logs.describe_log_groups()["logGroups"] == []
 
 
-def test_results_are_uploaded_as_archives(server, run):
-    """Unless the request says otherwise; an empty folder leaves none."""
+def test_results_are_uploaded_as_archives_by_default(server, run):
+    """An empty folder has no archive."""
     output = {"S3OutputPath": "s3://box/runs"}
     program = "import os; os.mkdir('model/part'); open('model/part/a', 'w').write('1')"
     description = run(program, OutputDataConfig=output)
@@ -252,7 +251,7 @@ def test_results_are_uploaded_as_archives(server, run):
 
 
 def test_a_failure_leaves_data_but_no_model(server, run):
-    """AWS hands on 1,024 characters of the reason."""
+    """AWS returns 1,024 characters of the reason."""
     description = run(
         "for name in ('model/a', 'output/data/b'): open(name, 'w')\n"
         "open('output/failure', 'w').write('x' * 2000); raise SystemExit(4)"
@@ -276,7 +275,7 @@ def test_a_job_can_be_stopped_before_it_has_a_host(server, client, submit):
     ("program", "code"), [(WAIT, 143), (f"{IGNORE}{CHILD}{WAIT}", 137)], ids=["obeys", "ignores"]
 )
 def test_the_time_limit_stops_a_job(server, run, program, code):
-    """Who ignores SIGTERM is killed, with all processes that it started."""
+    """A job that ignores SIGTERM is killed with all its processes."""
     description = run(program, **KEPT, StoppingCondition={"MaxRuntimeInSeconds": 1})
     assert description["TrainingJobStatus"] == "Stopped"
     assert stages(description)[-3:] == ["Stopping", "Uploading", "MaxRuntimeExceeded"]
@@ -285,15 +284,15 @@ def test_the_time_limit_stops_a_job(server, run, program, code):
     assert server.jobs["first"].exit_codes == [code]
 
 
-def test_a_spot_job_waits_no_longer_than_it_may(server, run):
+def test_a_spot_job_ends_after_its_maximum_wait_time(server, run):
     server.settings.starting_seconds = 30
     description = run(**spot(MaxRuntimeInSeconds=1, MaxWaitTimeInSeconds=1))
     assert description["SecondaryStatus"] == "MaxWaitTimeExceeded"
     assert description["TrainingJobStatus"] == "Stopped"
 
 
-def test_checkpoints_are_restored_and_what_goes_locally_goes_in_s3(server, submit, client):
-    """What somebody else adds to the prefix stays."""
+def test_checkpoints_are_restored_and_local_deletions_reach_s3(server, submit, client):
+    """Objects that others add to the prefix are kept."""
     program = (
         "import os\n"
         "assert open('checkpoints/deep/old').read() == '1'\n"
@@ -312,8 +311,8 @@ def test_checkpoints_are_restored_and_what_goes_locally_goes_in_s3(server, submi
     ]
 
 
-def test_a_folder_that_vanishes_while_it_is_copied_does_no_harm(server, tmp_path, monkeypatch):
-    """A job removes its old checkpoints whenever it likes."""
+def test_a_folder_may_be_deleted_during_the_upload(server, tmp_path, monkeypatch):
+    """A job may delete old checkpoints at any time."""
     (tmp_path / "stays").write_text("1", "utf-8")
     (tmp_path / "goes").write_text("1", "utf-8")
     mirror, look = Mirror(server.s3, tmp_path, "s3://box/checkpoints"), Path.read_bytes
@@ -328,7 +327,7 @@ def test_a_folder_that_vanishes_while_it_is_copied_does_no_harm(server, tmp_path
     assert server.s3.keys("box", "checkpoints/") == ["checkpoints/stays"]
 
 
-def test_other_jobs_fail_when_their_host_is_lost(server, submit):
+def test_a_job_without_spot_fails_when_its_host_is_lost(server, submit):
     submit(WAIT, **KEPT)
     wait_for_object(server)
     server.interrupt("first")
@@ -337,8 +336,8 @@ def test_other_jobs_fail_when_their_host_is_lost(server, submit):
     assert description["FailureReason"].startswith("InternalServerError: We encountered an")
 
 
-def test_a_name_is_used_once_and_for_ever(run, submit):
-    """Also when the job of that name has ended."""
+def test_a_job_name_is_never_reused(run, submit):
+    """Not even after the job has ended."""
     arn = run()["TrainingJobArn"]
     code, text = refusal(submit)
     assert (code, arn in text) == ("ResourceInUse", True)
@@ -382,13 +381,13 @@ def an_image(name):
         (an_image(f"{REGISTRY}/nothing:1"), "Cannot find repository: nothing in registry ID: "),
         (an_image(f"{REGISTRY}/embedtune"), f"Requested image {REGISTRY}/embedtune not found."),
         (an_image(f"{REGISTRY}/embedtune@sha256:{'0' * 64}"), "Requested image "),
-        # What the server cannot do it refuses, rather than to do it differently.
+        # The server refuses features that it does not support.
         ({"RetryStrategy": {"MaximumRetryAttempts": 1}}, "The test server "),
         ({"CheckpointConfig": {"S3Uri": "s3://box/", "LocalPath": "/tmp/a"}}, "The test server "),
     ],
 )
 def test_a_faulty_request_is_refused(server, client, changes, text):
-    """By the limits in botocore's own model, and by AWS's other rules; nothing is created."""
+    """By the limits of botocore's service model, and by AWS's other rules; nothing is created."""
     server.add_role("other", trusts="lambda.amazonaws.com")
     request = {k: v for k, v in (a_request() | changes).items() if v is not None}
     code, found = refusal(client.create_training_job, **request)
@@ -397,8 +396,8 @@ def test_a_faulty_request_is_refused(server, client, changes, text):
     assert server.jobs == {}
 
 
-def test_quotas_count_the_jobs_that_run(server, run, submit):
-    """On-demand instances, spot ones and warm pools each have their own, in AWS's words."""
+def test_quotas_count_running_jobs(server, run, submit):
+    """On-demand instances, spot instances and warm pools have separate quotas, named as on AWS."""
     server.quota["ml.g5.2xlarge"] = 0
     code, text = refusal(submit)
     assert code == "ResourceLimitExceeded"
@@ -419,7 +418,7 @@ def test_quotas_count_the_jobs_that_run(server, run, submit):
 
 
 def test_jobs_are_listed(server, client, run):
-    """By parts of their names, by age and in pages; an unknown one is not found."""
+    """By substrings of their names, by age and in pages; an unknown job is not found."""
     for name in ("b-one", "a-two", "b-three"):
         run(name=name)
 
@@ -436,7 +435,7 @@ def test_jobs_are_listed(server, client, run):
 
 
 def test_a_closed_server_leaves_no_process_and_the_next_one_is_empty(tmp_path):
-    """Jobs are killed, not waited for: this one would sleep for ten minutes."""
+    """Running jobs are killed: this one would sleep for ten minutes."""
     note = tmp_path / "pid"
     program = f"import os; open({str(note)!r}, 'w').write(str(os.getpid())); {IGNORE}"
     command = [sys.executable, "-c", f"{program}import time; time.sleep(600)"]
@@ -462,14 +461,14 @@ me = config["current_host"]
 
 
 def test_two_hosts_must_not_leave_a_file_of_the_same_name(server, run):
-    """As far as is known one of them would be lost."""
+    """On AWS one of the files would probably be lost."""
     reason = run(f"{MEMBER}Path('model/same').touch()", **several())["FailureReason"]
     assert "two hosts have left a file model/same" in reason
     assert server.jobs["first"].host_codes == [{"algo-1": 0, "algo-2": 0}]
 
 
 def test_a_job_of_several_hosts_is_stopped_and_interrupted_as_a_whole(server, client, submit):
-    """All hear the signal, and all begin again, elsewhere."""
+    """All hosts get the signal, and all start again on other machines."""
     wait = (
         "signal.signal(signal.SIGTERM, lambda *_: sys.exit(10)); "
         "mark = Path('checkpoints', me); again = Path(f'{mark}-again'); "

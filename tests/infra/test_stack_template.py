@@ -1,4 +1,4 @@
-"""What the template grants and guards, worked out for given parameters: moto ignores most of it."""
+"""The template's permissions and protections, evaluated here: moto ignores most of them."""
 
 import json
 import os
@@ -30,7 +30,7 @@ EVERYTHING = {
 
 
 class Deployed:
-    """The template worked out: `Deployed(KmsKeyArn=…)["Role"]` is a resource."""
+    """The evaluated template: `Deployed(KmsKeyArn=…)["Role"]` is a resource."""
 
     def __init__(self, **given):
         self.names = {
@@ -111,7 +111,7 @@ def listed(value):
 
 
 def in_words(statement):
-    """Write a statement in a line: its actions, on which resources, under which conditions."""
+    """Format a statement as one line: actions, resources, conditions."""
     assert statement["Effect"] == "Allow"
     actions, resources = listed(statement["Action"]), listed(statement["Resource"])
     words = f"{' '.join(actions)} on {' '.join(resources)}"
@@ -126,15 +126,15 @@ def in_words(statement):
 
 
 def test_cfn_lint_finds_nothing():
-    """Neither errors nor warnings nor hints, for all regions that have all of it."""
+    """No errors, warnings or hints, for all regions with these resource types."""
     lint = Path(sys.executable).with_name("cfn-lint")
     command = [lint, "--include-checks", "I", "--", "infra/stack.yaml"]
     done = subprocess.run(command, cwd=FOLDER.parent, capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr, done.returncode) == ("", "", 0)
 
 
-def test_it_fits_where_it_has_to():
-    """CloudFormation takes templates of 51,200 bytes, IAM managed policies of 6,144 characters."""
+def test_template_and_policies_are_within_awss_size_limits():
+    """A template may have 51,200 bytes, a managed policy 6,144 characters, a role's 10,240."""
     assert len(template_text().encode()) <= 51_200
     stack = Deployed(**EVERYTHING)
     people = stack["LauncherPolicy"]["Properties"]["PolicyDocument"]
@@ -143,8 +143,8 @@ def test_it_fits_where_it_has_to():
     assert len(json.dumps(job, separators=(",", ":"))) <= 10_240
 
 
-def test_the_bucket_is_guarded_and_outlives_the_stack():
-    """Encrypted, nothing public, no ACLs, only with TLS; what passes is cleaned away."""
+def test_the_bucket_is_protected_and_outlives_the_stack():
+    """It is encrypted, private, without ACLs, with TLS only; temporary objects expire."""
     stack = Deployed()
     for name in ("Bucket", "BucketPolicy"):
         assert {stack[name]["DeletionPolicy"], stack[name]["UpdateReplacePolicy"]} == {"Retain"}
@@ -173,7 +173,7 @@ def test_the_bucket_is_guarded_and_outlives_the_stack():
     ]
 
 
-def test_a_key_of_ones_own_encrypts_the_bucket():
+def test_the_given_key_encrypts_the_bucket():
     properties = Deployed(KmsKeyArn=KEY)["Bucket"]["Properties"]
     (encryption,) = properties["BucketEncryption"]["ServerSideEncryptionConfiguration"]
     assert encryption == {
@@ -182,8 +182,8 @@ def test_a_key_of_ones_own_encrypts_the_bucket():
     }
 
 
-def test_a_tag_of_the_repository_stands_for_one_image():
-    """Only what has no tag is cleaned away."""
+def test_tags_of_the_repository_are_immutable():
+    """Only untagged images expire."""
     properties = Deployed()["Repository"]["Properties"]
     (rule,) = json.loads(properties.pop("LifecyclePolicy")["LifecyclePolicyText"])["rules"]
     assert properties == {
@@ -194,7 +194,7 @@ def test_a_tag_of_the_repository_stands_for_one_image():
     assert (rule["selection"]["tagStatus"], rule["selection"]["countNumber"]) == ("untagged", 14)
 
 
-def test_only_sagemaker_takes_the_role_and_only_for_this_account():
+def test_only_sagemaker_may_assume_the_role_and_only_for_this_account():
     (statement,) = Deployed()["Role"]["Properties"]["AssumeRolePolicyDocument"]["Statement"]
     assert statement == {
         "Effect": "Allow",
@@ -205,23 +205,23 @@ def test_only_sagemaker_takes_the_role_and_only_for_this_account():
 
 
 @pytest.mark.parametrize("name", ["Role", "LauncherPolicy"])
-def test_what_a_job_and_people_may_do(name):
-    """All of it, in words; what only some stacks grant is marked by a `+`.
+def test_the_permissions_are_exactly_those_in_the_file(name):
+    """A `+` marks permissions that only some parameters grant.
 
-    To renew the file: `RENEW=1 pytest tests/infra`, and look at what has changed.
+    To regenerate the files: `RENEW=1 pytest tests/infra`; then review the diff.
     """
     always = [in_words(statement) for statement in Deployed().statements(name)]
     granted = [in_words(statement) for statement in Deployed(**EVERYTHING).statements(name)]
-    said = "".join(f"{'' if line in always else '+ '}{line}\n" for line in granted)
+    text = "".join(f"{'' if line in always else '+ '}{line}\n" for line in granted)
     expected = Path(__file__).with_name(f"{name}.txt")
     if "RENEW" in os.environ:
-        expected.write_text(said, "utf-8")
-    assert said == expected.read_text("utf-8")
+        expected.write_text(text, "utf-8")
+    assert text == expected.read_text("utf-8")
     assert set(always) <= set(granted)
 
 
-def test_no_right_is_a_wildcard_but_where_aws_knows_no_resource():
-    """No action is one, nobody reads a secret but the job, and each `*` says why it must be."""
+def test_wildcards_are_used_only_for_actions_without_resources():
+    """No action is a wildcard; only jobs read the secret; a comment explains each `*`."""
     stack = Deployed(**EVERYTHING)
     for policy in ("Role", "LauncherPolicy"):
         for statement in stack.statements(policy):
@@ -242,12 +242,12 @@ def test_no_right_is_a_wildcard_but_where_aws_knows_no_resource():
         ({"MonthlyBudgetUsd": "100", "BudgetEmail": "who@pays.example"}, True),
     ],
 )
-def test_a_budget_needs_an_amount_and_somebody_to_tell(given, expected):
+def test_a_budget_needs_an_amount_and_an_address(given, expected):
     assert Deployed(**given).holds(TEMPLATE["Resources"]["Budget"]["Condition"]) is expected
 
 
-def test_the_outputs_are_an_api():
-    """Names and values; a change here needs another version."""
+def test_the_outputs_are_a_stable_interface():
+    """A change of names or values needs a new `Version`."""
     always = {
         "Version": "1",
         "Region": "eu-west-1",
@@ -261,7 +261,7 @@ def test_the_outputs_are_an_api():
     assert Deployed(**EVERYTHING).outputs == always | {name: EVERYTHING[name] for name in given}
 
 
-def test_the_launcher_and_the_page_know_all_parameters_and_outputs():
+def test_the_launcher_and_the_readme_name_all_parameters_and_outputs():
     assert set(TEMPLATE["Parameters"]) == set(PARAMETERS.values())
     page = (FOLDER / "README.md").read_text("utf-8")
     names = TEMPLATE["Parameters"] | TEMPLATE["Outputs"]
@@ -278,8 +278,8 @@ def test_the_launcher_and_the_page_know_all_parameters_and_outputs():
         ("SecurityGroups", "default"),
     ],
 )
-def test_the_patterns_take_what_is_right_and_refuse_what_is_not(name, wrong):
-    """A CommaDelimitedList's pattern is for each of its parts."""
+def test_the_patterns_accept_valid_values_and_refuse_others(name, wrong):
+    """The pattern of a CommaDelimitedList applies to each item."""
     pattern = TEMPLATE["Parameters"][name]["AllowedPattern"]
     assert all(re.fullmatch(pattern, right) for right in ["", *EVERYTHING[name].split(",")])
     assert not re.fullmatch(pattern, wrong)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from moto.backends import get_backend
-from moto_stacks import mended_stacks
+from moto_stacks import patched_stacks
 from remote import wait_until
 from sagemaker_server import ACCOUNT, REGION, SageMaker
 from sagemaker_transfer import LOG_GROUP
@@ -92,7 +92,7 @@ def account(tmp_path_factory, tiny_encoder, pairs_file, tiny_settings):
     """An account for the tests of one file, isolated from the developer's own settings."""
     home = tmp_path_factory.mktemp("home")
     entrypoint = [sys.executable, "-P", "-c", ENTRYPOINT]
-    with mended_stacks(), SageMaker(entrypoint, log_delay_seconds=2.5) as server:
+    with patched_stacks(), SageMaker(entrypoint, log_delay_seconds=2.5) as server:
         server.s3.bucket("box")
         role, image = server.add_role("standing"), server.add_image("standing", "1")
         # Long enough to be interrupted in the middle.

@@ -15,12 +15,12 @@ from moto.core import DEFAULT_ACCOUNT_ID as ACCOUNT
 from remote import served_s3
 
 from job.core.errors import BackendError
-from launcher.aws.account import lets_sagemaker_in, resolve_image
-from launcher.backends.process.checks import examine_process
+from launcher.aws.account import resolve_image, trusts_sagemaker
+from launcher.backends.process.checks import check_process
 from launcher.backends.sagemaker import checks
 from launcher.commands.doctor import doctor as command
 from launcher.containers import engine
-from launcher.containers.checks import examine_docker
+from launcher.containers.checks import check_docker
 from launcher.plan.machine import MachineOptions
 
 REGISTRY = f"{ACCOUNT}.dkr.ecr.us-east-1.amazonaws.com"
@@ -42,7 +42,7 @@ class Account(boto3.Session):
 
     def examine(self, bucket=None, **machine):
         """Examine the account; return its findings by name."""
-        found = checks.examine(self, MachineOptions("sagemaker", **machine), bucket)
+        found = checks.check_account(self, MachineOptions("sagemaker", **machine), bucket)
         return {finding.name: finding for finding in found}
 
     def run(self, monkeypatch, *options):
@@ -189,7 +189,7 @@ def test_an_empty_account_lacks_everything_in_order(server, monkeypatch):
     assert "table of 2026-11-23" in rows["price"][1]
     fixes = [
         "package: `pip install 'embedtune[sagemaker]'`",
-        "stack: `embedtune infra deploy --region us-east-1`, or do without one: `--role`",
+        "stack: `embedtune infra deploy --region us-east-1`, or launch without a stack: `--role`",
         "image: afterwards `embedtune image build`, then `embedtune image push embedtune",
         "quota: `aws service-quotas request-service-quota-increase --service-code sagemaker",
     ]
@@ -210,11 +210,11 @@ def test_an_account_with_everything_lacks_nothing(server, monkeypatch, tmp_path)
     assert (code, steps, {state for state, _ in rows.values()}) == (0, [], {"ok"})
     found = {name: text for name, (_, text) in rows.items()}
     assert found["package"] == "sagemaker-core 2.27.0"
-    assert found["docker"] == "Docker 28.2.1 answers"
+    assert found["docker"] == "Docker 28.2.1 is running"
     assert found["role"].startswith(ROLE)
     assert (found["bucket"], found["image"]) == ("box in us-east-1", f"{REPOSITORY}@{digest}")
     assert found["quota"] == f"2 for {USAGE}"
-    assert found["price"].startswith("$1.515 an hour")
+    assert found["price"].startswith("$1.515 per hour")
 
 
 def test_without_credentials_the_account_is_not_checked(account, monkeypatch):
@@ -222,7 +222,7 @@ def test_without_credentials_the_account_is_not_checked(account, monkeypatch):
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     found = Account().examine()
     assert found["credentials"].state == "missing"
-    assert "no AWS credentials were found" in found["credentials"].found
+    assert "no AWS credentials found" in found["credentials"].found
     assert "`aws sso login`" in found["credentials"].fix
     assert {found[name].state for name in OF_ACCOUNT} == {"skipped"}
 
@@ -293,7 +293,7 @@ def test_a_check_without_permission_is_unknown(account, service, operation, give
     found = account.examine(**given)[name]
     assert found.state == state
     right = "".join(part.title() for part in operation.split("_"))
-    assert f"lack the right to `{right}`" in found.found
+    assert f"lack the permission `{right}`" in found.found
 
 
 @pytest.mark.parametrize(
@@ -302,7 +302,7 @@ def test_a_check_without_permission_is_unknown(account, service, operation, give
         (ROLE, None, "missing", "no role `trainer`", "`embedtune infra deploy --region us-east-1`"),
         (ROLE, "ec2.amazonaws.com", "missing", "not let SageMaker assume", "--role-name trainer"),
         ("arn:aws:iam::9999999999999:role/x", None, "missing", "not the ARN of a role", "`--role "),
-        (ROLE.replace(ACCOUNT, "9" * 12), None, "unknown", f"your account, {ACCOUNT}", ""),
+        (ROLE.replace(ACCOUNT, "9" * 12), None, "unknown", f"than yours ({ACCOUNT})", ""),
     ],
 )
 def test_an_unusable_role_is_reported(account, arn, trusts, state, text, fix):
@@ -329,8 +329,8 @@ def test_trust_policies_are_read_in_all_forms(statement, lets_in):
         "Principal": {"Service": "sagemaker.amazonaws.com"},
         "Action": "sts:AssumeRole",
     } | statement
-    assert lets_sagemaker_in({"Statement": whole}) is lets_in
-    assert lets_sagemaker_in({"Statement": [whole]}) is lets_in
+    assert trusts_sagemaker({"Statement": whole}) is lets_in
+    assert trusts_sagemaker({"Statement": [whole]}) is lets_in
 
 
 @pytest.mark.parametrize(
@@ -392,7 +392,7 @@ def test_the_error_for_a_missing_image_has_the_push_command(account):
     assert "no repository" in line
     assert f"`embedtune infra deploy`, then `embedtune image build`, then {push}" in line
     client("ecr").create_repository(repositoryName="embedtune")
-    assert "holds no image" in refusal(REPOSITORY)
+    assert "is empty" in refusal(REPOSITORY)
     add_image("1")
     line = refusal(f"{REPOSITORY}:9")
     assert f"There is no image `{REPOSITORY}:9`" in line
@@ -415,8 +415,8 @@ def test_spot_has_its_own_quota(server):
 @pytest.mark.parametrize(
     ("defaults", "state", "text"),
     [
-        ([quota(USAGE, 0.0)], "missing", f"0 for {USAGE}, of 1 needed"),
-        ([], "unknown", f"no quota of the name `{USAGE}`"),
+        ([quota(USAGE, 0.0)], "missing", f"0 for {USAGE}; 1 needed"),
+        ([], "unknown", f"no quota named `{USAGE}`"),
     ],
 )
 def test_an_unchanged_quota_is_read_from_the_defaults(server, defaults, state, text):
@@ -442,10 +442,10 @@ def test_a_process_needs_the_jobs_packages(monkeypatch):
     monkeypatch.setattr(engine, "DEVICES", ())
     done = CliRunner().invoke(command, ["--backend", "process"])
     assert (done.exit_code, "To do" in done.stdout) == (0, False)
-    assert states(examine_process()) == {"packages": "ok", "GPU": "skipped"}
+    assert states(check_process()) == {"packages": "ok", "GPU": "skipped"}
     monkeypatch.setitem(sys.modules, "datasets", None)
     monkeypatch.setitem(sys.modules, "torch", None)
-    packages, _ = examine_process()
+    packages, _ = check_process()
     assert (packages.state, packages.found) == ("missing", "not installed: torch, datasets")
     assert packages.fix == "`pip install 'embedtune[train]'`"
 
@@ -484,7 +484,7 @@ def test_docker_needs_an_engine_an_image_and_optionally_a_gpu(
     options = ["--backend", "docker", "--image", image]
     done = CliRunner(env={"COLUMNS": "400"}).invoke(command, options)
     assert done.exit_code == (13 if "missing" in expected.values() else 0)
-    assert states(examine_docker(image)) == expected
+    assert states(check_docker(image)) == expected
 
 
 def test_several_gpus_are_doubtful_if_they_do_not_pay_off():
@@ -492,11 +492,11 @@ def test_several_gpus_are_doubtful_if_they_do_not_pay_off():
 
     def gpus(instance_type, instances=1):
         machine = MachineOptions("sagemaker", instance_type=(instance_type,), instances=instances)
-        return checks.examine_gpus(machine, None)
+        return checks.check_gpus(machine, None)
 
     assert gpus("ml.g5.2xlarge") == []
     (doubted,) = gpus("ml.g5.12xlarge")
-    assert (doubted.state, "4 GPUs would hardly pay" in doubted.found) == ("doubtful", True)
+    assert (doubted.state, "4 GPUs are hardly worth it" in doubted.found) == ("doubtful", True)
     assert states(gpus("ml.trn1.2xlarge", 2)) == {"GPUs": "skipped"}
 
 

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from launcher.backends.sagemaker.context import OWN_TRAFFIC
+from launcher.backends.sagemaker.context import SECURITY_GROUP_NOTE
 
 PRICE = 1.515
 TWO = ("--instances", "2", "--max-cost", "20")
@@ -45,9 +45,9 @@ def test_two_machines_train_the_same_model_as_one(account, tmp_path):
     assert re.search(r"(?m)^algo-1: .* train: step=", together.err)
     billed = account.server.jobs["two"].describe()["BillableTimeInSeconds"]
     assert f"Cost: ${2 * PRICE * billed / 3600:.4f}, {billed} s billed" in together.err
-    # A launch prints this before it submits.
-    assert "2 GPUs would hardly pay: about " in together.err
-    assert "hardly pay" not in alone.err
+    # A launch says so beforehand.
+    assert "2 GPUs are hardly worth it: about " in together.err
+    assert "hardly worth it" not in alone.err
 
 
 def test_a_failure_on_any_machine_fails_the_job(account, tmp_path):
@@ -68,5 +68,5 @@ def test_a_launch_in_a_vpc_warns_that_machines_must_reach_each_other(account, tm
         for name, options in (("near", ()), ("far", TWO))
     }
     assert [done.code for done in said.values()] == [0, 0]
-    assert OWN_TRAFFIC in said["far"].err.splitlines()
-    assert OWN_TRAFFIC not in said["near"].err.splitlines()
+    assert SECURITY_GROUP_NOTE in said["far"].err.splitlines()
+    assert SECURITY_GROUP_NOTE not in said["near"].err.splitlines()

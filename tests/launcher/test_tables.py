@@ -64,7 +64,9 @@ def runs(tmp_path, monkeypatch):
     made = []
     for name in NAMES:
         (tmp_path / name).mkdir()
-        store = SimpleNamespace(uri=f"{BUCKET}/{name}", modified_at=lambda _: None, read=lambda _: None)
+        store = SimpleNamespace(
+            uri=f"{BUCKET}/{name}", modified_at=lambda _: None, read=lambda _: None
+        )
         run = Run(tmp_path / name, store)
         run.__dict__.update(is_finished=True, stored_report=report(name))
         made.append(run)

@@ -1,6 +1,6 @@
-"""What a user of SageMaker's own SDK writes to run our image; nothing of embedtune is installed.
+"""Run our image with SageMaker's own SDK, as a user would write it; embedtune is not installed.
 
-submit.py ROLE IMAGE HYPERPARAMETERS, of which the last is a JSON object.
+Usage: submit.py ROLE IMAGE HYPERPARAMETERS (a JSON object)
 """
 
 import json

@@ -1,4 +1,4 @@
-"""The image's contract, driven by a client that is not ours: SageMaker's `ModelTrainer`."""
+"""The image's contract, tested with another client: `ModelTrainer` of SageMaker's SDK."""
 
 import io
 import json
@@ -19,7 +19,7 @@ from job.storage.workspace import Workspace
 pytestmark = pytest.mark.sdk
 
 SUBMIT = Path(__file__).with_name("submit.py")
-# Of every kind that the SDK turns into a text; 1e-5 becomes `1e-05`, for YAML a text.
+# A value of each type that the SDK converts to a string; 1e-5 becomes `1e-05`, a string in YAML.
 DOCUMENT = {
     "data": {"seed": "7"},
     "model": {"base": "me/tiny", "precision": "float32", "trust_remote_code": False, "name": None},
@@ -31,13 +31,13 @@ HYPERPARAMETERS = {
     for section, fields in DOCUMENT.items()
     for field, value in fields.items()
 }
-# What of a report does not tell of the machine, the moment or the job's name.
-FINDINGS = ("verdict", "recommendation", "scores", "comparison", "data", "prompts", "spec")
+# Parts of the report that do not depend on machine, time or job name.
+STABLE_PARTS = ("verdict", "recommendation", "scores", "comparison", "data", "prompts", "spec")
 
 
 @pytest.fixture
 def sdk():
-    """Interpreter of the SDK's environment."""
+    """The Python interpreter of the SDK's environment."""
     if "EMBEDTUNE_TEST_SDK" not in os.environ:
         pytest.skip("no SDK to test with: `make test-sdk` installs it")
     return os.environ["EMBEDTUNE_TEST_SDK"]
@@ -55,7 +55,7 @@ def server(pairs_file, tiny_encoder):
 
 @pytest.fixture
 def submit(server, sdk, tmp_path):
-    """Run the user's program to its end; return what became of it and of its one job."""
+    """Return a function that runs submit.py and returns its outcome and its job."""
     role, image = server.add_role("trainer"), server.add_image("embedtune", "1")
     config = tmp_path / "sagemaker.json"
     opted_out = {"PythonSDK": {"Modules": {"TelemetryOptOut": True}}}
@@ -63,9 +63,9 @@ def submit(server, sdk, tmp_path):
     environment = server.environment(
         tmp_path,
         SAGEMAKER_USER_CONFIG_OVERRIDE=str(config),
-        # It asks IAM to simulate a policy, which moto cannot.
+        # The validation simulates an IAM policy, which moto does not support.
         SAGEMAKER_VALIDATE_ROLE="false",
-        # Nothing of a test leaves this machine, whatever the SDK has in mind.
+        # A closed port, so that the SDK cannot send anything to other machines.
         HTTPS_PROXY="http://127.0.0.1:9",
     )
 
@@ -86,8 +86,8 @@ def submit(server, sdk, tmp_path):
     return work
 
 
-def test_a_job_of_the_sdks_is_as_one_of_ours(server, submit, tmp_path, pairs_file, tiny_encoder):
-    """Same model, same findings, from hyperparameters alone: no launcher, no channel `spec`."""
+def test_a_job_of_the_sdk_equals_one_of_ours(server, submit, tmp_path, pairs_file, tiny_encoder):
+    """With hyperparameters only, without channel `spec`, model and report are the same."""
     done, job = submit(HYPERPARAMETERS)
     assert done.returncode == 0, done.stderr
     assert job.status == "Completed"
@@ -99,12 +99,12 @@ def test_a_job_of_the_sdks_is_as_one_of_ours(server, submit, tmp_path, pairs_fil
     assert timeless(results) == timeless(files_of(ours.results))
     report = json.loads(results["report/report.json"])
     own = json.loads((ours.report / "report.json").read_text("utf-8"))
-    assert {key: report[key] for key in FINDINGS} == {key: own[key] for key in FINDINGS}
+    assert {key: report[key] for key in STABLE_PARTS} == {key: own[key] for key in STABLE_PARTS}
     assert report["verdict"]["improved"]
 
 
 def test_the_sdk_shows_the_jobs_own_line(submit):
-    """A mistyped hyperparameter: SageMaker hands on what `output/failure` says, and the code."""
+    """For a mistyped hyperparameter SageMaker passes on `output/failure` and the exit code."""
     done, job = submit({"training.epoch": 3})
     assert done.returncode == 1
     assert job.exit_codes == [3]
@@ -112,7 +112,7 @@ def test_the_sdk_shows_the_jobs_own_line(submit):
 
 
 def unpacked(server, job, kind):
-    """Read one of the archives that SageMaker makes of a job's results."""
+    """Read the files of an archive with a job's results."""
     archive = server.s3.get("box", f"results/{job.name}/output/{kind}.tar.gz")
     with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
         files = [member for member in tar.getmembers() if member.isfile()]
@@ -120,13 +120,13 @@ def unpacked(server, job, kind):
 
 
 def timeless(files):
-    """Leave out what tells of seconds, or has the time in its name."""
+    """Remove files whose content or name depends on the time."""
     timed = ("README.md", "logs/", "manifest.json", "report/")
     return {name: content for name, content in files.items() if not name.startswith(timed)}
 
 
 def run_with_our_spec(root, pairs_file, tiny_encoder):
-    """Run the job as the launcher would have it: with a spec, in a workspace of its own."""
+    """Run the job as the launcher does: with a spec, in a separate workspace."""
     workspace = Workspace(root)
     workspace.job_spec.parent.mkdir(parents=True)
     workspace.job_spec.write_text(build_spec(DOCUMENT).to_json(), "utf-8")

@@ -1,1 +1,1 @@
-"""The job in containers of the local engine."""
+"""Run the job in containers of the local Docker engine."""

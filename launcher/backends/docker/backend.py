@@ -1,7 +1,7 @@
-"""Backend `docker`: the job in containers of the local engine, on workspaces that they mount.
+"""Backend `docker`: run the job in local containers that mount the workspace, one per host.
 
-A container bears the run's name and folder as labels, so it is found again whatever became of the
-launcher. It is removed once its end has been noted, with the network that several of them have.
+Containers carry the run's name and folder as labels, so any launcher finds them again. They and
+their network are removed once the end of the job is recorded.
 """
 
 import shlex
@@ -27,7 +27,7 @@ from launcher.backends.docker.hosts import (
     network_command,
     prepare_workspaces,
 )
-from launcher.backends.docker.logs import all_lines, log_of, shown
+from launcher.backends.docker.logs import log_of, merged_logs, stream_logs
 from launcher.containers import engine
 from launcher.containers.engine import docker
 from launcher.plan.plan import Plan
@@ -35,37 +35,37 @@ from launcher.plan.staging import stage
 from launcher.runs.records import record_launch, write_receipt
 from launcher.runs.runs import Run, local_run
 
-# The job finishes its step and writes a checkpoint within it; SageMaker is as patient.
+# Time for the job to finish its step and write a checkpoint; SageMaker allows the same.
 GRACE_SECONDS = 120
 KILLED, TERMINATED = 137, 143
-# With these of the first host it does not matter how the others ended.
-ORDERLY = (0, Interrupted.exit_code, Stopped.exit_code)
-# In the workspace, what containers said that are gone.
-KEPT_LOG = "container.log"
+# If the first host ends with one of these codes, the codes of the others do not matter.
+ORDERLY_CODES = (0, Interrupted.exit_code, Stopped.exit_code)
+# The log of removed containers, in the workspace.
+SAVED_LOG = "container.log"
 
 
 def request(plan: Plan) -> dict[str, Any]:
     check_network(plan)
-    found = engine.look()
+    features = engine.inspect_engine()
     hosts = hosts_of(plan.folder, plan.machine.hosts)
-    argvs = {host.name: run_command(plan, found, host) for host in hosts}
+    argvs = {host.name: run_command(plan, features, host) for host in hosts}
     if len(hosts) == 1:
         (argv,) = argvs.values()
-        what: dict[str, Any] = {"argv": argv, "command": shlex.join(argv)}
+        commands: dict[str, Any] = {"argv": argv, "command": shlex.join(argv)}
     else:
         network = network_command(plan)
-        # The same, to be pasted into a shell.
+        # `command` is the same as one line, to paste into a shell.
         command = " && ".join(map(shlex.join, (network, *argvs.values())))
-        what = {"network": network, "hosts": argvs, "command": command}
+        commands = {"network": network, "hosts": argvs, "command": command}
     inputs = {name: str(path) for name, path in plan.inputs.items()}
-    return {"backend": "docker", **what, "inputs": inputs}
+    return {"backend": "docker", **commands, "inputs": inputs}
 
 
 def prepare(plan: Plan, request: dict[str, Any]) -> None:
-    """Fill the workspaces; after that `request["command"]` starts the job, here or in a shell."""
+    """Fill the workspaces; then `request["command"]` starts the job, here or in a shell."""
     run = Run(plan.folder, plan.destination)
     if Job(run).refresh():
-        msg = f"The run `{run.name}` is under way: `embedtune logs --follow {run.name}`."
+        msg = f"The run `{run.name}` is in progress: `embedtune logs --follow {run.name}`."
         raise MachineError(msg)
     run.workspace.require_unlocked()
     stage(run.workspace, plan.spec, plan.inputs)
@@ -90,27 +90,29 @@ def _start(run: Run, request: dict[str, Any]) -> None:
         for argv in request["hosts"].values() if network else [request["argv"]]:
             docker(*argv[1:])
     except (BackendError, KeyboardInterrupt):
-        # Where the engine refuses only to start it, the container is there already.
+        # A container that the engine created but could not start exists already.
         _remove([host for host, state in _states(run).items() if network or not state.is_running])
         _remove_network(run)
         raise
 
 
 class Job:
-    """The containers of a run, whoever started them."""
+    """The containers of a run, no matter which process started them."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
 
     def refresh(self) -> bool:
-        """Note the end of containers that have all ended: their log, a receipt; remove them."""
+        """Return whether any container is running.
+
+        After the end of all, save their log, write the receipt and remove them.
+        """
         states = _states(self._run)
         if any(state.is_running for state in states.values()):
             return True
         if states:
-            kept = self._run.workspace.root / KEPT_LOG
-            kept.write_text(_said_by(self._run, list(states)), "utf-8")
-            # A container that somebody made and never started has nothing to tell.
+            saved = self._run.workspace.root / SAVED_LOG
+            saved.write_text(_log_of(self._run, list(states)), "utf-8")
             _write_receipt(self._run, states)
             _remove(list(states))
         _remove_network(self._run)
@@ -118,13 +120,13 @@ class Job:
 
     def read_log(self) -> str:
         if hosts := list(_states(self._run)):
-            return _said_by(self._run, hosts)
-        path = self._run.workspace.root / KEPT_LOG
+            return _log_of(self._run, hosts)
+        path = self._run.workspace.root / SAVED_LOG
         return path.read_text("utf-8", errors="replace") if path.is_file() else ""
 
     def follow_logs(self, to: TextIO, *, stop_on_interrupt: bool) -> None:
         hosts = list(_states(self._run)) or _hosts(self._run)
-        with shown(hosts, "--follow", to=to):
+        with stream_logs(hosts, "--follow", to=to):
             try:
                 docker("wait", *(host.container for host in hosts))
             except KeyboardInterrupt:
@@ -133,17 +135,17 @@ class Job:
                 self._ask_to_stop()
 
     def stop(self) -> None:
-        with shown(list(_states(self._run)), "--follow", "--tail", "0", to=sys.stderr):
+        with stream_logs(list(_states(self._run)), "--follow", "--tail", "0", to=sys.stderr):
             self._ask_to_stop()
         self.refresh()
 
     def _ask_to_stop(self) -> None:
-        """Give the job time for its checkpoint; a second Ctrl-C kills it."""
+        """Stop the job with time for its checkpoint; a second Ctrl-C kills it."""
         try:
             if running := _running(self._run):
                 docker("stop", "-t", str(GRACE_SECONDS), *running)
         except KeyboardInterrupt:
-            # One that ends meanwhile cannot be killed.
+            # Killing fails for a container that has just ended.
             for container in _running(self._run):
                 with suppress(BackendError):
                     docker("kill", container)
@@ -152,29 +154,28 @@ class Job:
         self.refresh()
         receipt = self._run.receipt
         if receipt is None:
-            again = f"`embedtune logs {self._run.name}`"
-            msg = f"The engine does not know the container any more: {again}."
+            logs = f"`embedtune logs {self._run.name}`"
+            msg = f"The container no longer exists; see its log with {logs}."
             raise BackendError(msg)
         if receipt["container_exit_code"] == KILLED:
-            where = f" of the host {receipt['host']}" if "host" in receipt else ""
-            raise _killing(where, out_of_memory=receipt["ran_out_of_memory"])
+            host = f" of host {receipt['host']}" if "host" in receipt else ""
+            raise _kill_error(host, out_of_memory=receipt["ran_out_of_memory"])
         return int(receipt["exit_code"])
 
 
-def _killing(where: str, *, out_of_memory: bool) -> EmbedtuneError:
+def _kill_error(host: str, *, out_of_memory: bool) -> EmbedtuneError:
     if out_of_memory:
         return OutOfMemory(
-            f"The container{where} was killed since its memory ran out. Raise `--memory`, or set "
-            "`training.mini_batch_size`, for instance to 16."
+            f"The container{host} was killed because it ran out of memory. Raise `--memory`, or "
+            "set `training.mini_batch_size`, for instance to 16."
         )
     return BackendError(
-        f"The container{where} was killed. Launch the run's name again to go on from its "
-        "checkpoint."
+        f"The container{host} was killed. Relaunch the run to resume from its last checkpoint."
     )
 
 
 def _write_receipt(run: Run, states: dict[Host, engine.State]) -> None:
-    host = _telling(states)
+    host = _deciding_host(states)
     state = states[host]
     codes = {each.name: s.exit_code for each, s in states.items()}
     several = {"host": host.name, "container_exit_codes": codes}
@@ -189,20 +190,20 @@ def _write_receipt(run: Run, states: dict[Host, engine.State]) -> None:
     )
 
 
-def _telling(states: dict[Host, engine.State]) -> Host:
-    """Choose the host whose end is that of the run: the first, unless another was killed."""
+def _deciding_host(states: dict[Host, engine.State]) -> Host:
+    """Choose the host whose exit code counts for the run: the first, unless another was killed."""
     first = next(iter(states))
-    if states[first].exit_code in ORDERLY:
+    if states[first].exit_code in ORDERLY_CODES:
         return first
     killed = [host for host, state in states.items() if state.exit_code == KILLED]
     return min(killed, key=lambda host: not states[host].ran_out_of_memory, default=first)
 
 
 def find_run(name: str) -> Run | None:
-    """Find a run whose containers are still there, wherever it was launched."""
-    seen = f'{{{{.Label "{FOLDER_LABEL}"}}}}'
+    """Find a run by the labels of its containers, no matter where it was launched."""
+    template = f'{{{{.Label "{FOLDER_LABEL}"}}}}'
     try:
-        found = docker("ps", "--all", "--filter", f"label={LABEL}={name}", "--format", seen)
+        found = docker("ps", "--all", "--filter", f"label={LABEL}={name}", "--format", template)
     except BackendError:
         return None
     folder = found.split("\n")[0]
@@ -218,7 +219,7 @@ def _hosts(run: Run) -> list[Host]:
 
 
 def _states(run: Run) -> dict[Host, engine.State]:
-    """Return the states of those that there are; an engine that does not answer has none."""
+    """Return the states of existing containers; empty if the engine does not respond."""
     states = {}
     with suppress(BackendError):
         for host in _hosts(run):
@@ -237,7 +238,7 @@ def _remove(hosts: list[Host]) -> None:
 
 
 def _remove_network(run: Run) -> None:
-    """Remove the network of several hosts; it may be gone, or never have been made."""
+    """Remove the network of several hosts; it may not exist."""
     if _count(run) > 1:
         with suppress(BackendError):
             docker("network", "rm", container_name(run.folder))
@@ -246,9 +247,9 @@ def _remove_network(run: Run) -> None:
 def _exit_code(state: engine.State) -> int:
     if state.exit_code == KILLED:
         return OutOfMemory.exit_code if state.ran_out_of_memory else BackendError.exit_code
-    # Before it listens for signals the job has nothing to save, and dies of them.
+    # SIGTERM kills the job before it has installed its handler; it has nothing to save then.
     return Interrupted.exit_code if state.exit_code == TERMINATED else state.exit_code
 
 
-def _said_by(run: Run, hosts: list[Host]) -> str:
-    return all_lines(hosts) if _count(run) > 1 else log_of(hosts[0])
+def _log_of(run: Run, hosts: list[Host]) -> str:
+    return merged_logs(hosts) if _count(run) > 1 else log_of(hosts[0])

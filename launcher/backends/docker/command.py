@@ -1,4 +1,4 @@
-"""A plan's `docker run`: mounts, labels, devices, and credentials by their names alone."""
+"""Build a plan's `docker run`: mounts, labels, devices, and credentials by variable name."""
 
 import csv
 import io
@@ -7,16 +7,22 @@ from pathlib import Path
 
 from job.storage.stores import S3
 from job.storage.workspace import DEFAULT_ROOT
-from launcher.backends.docker.hosts import CHANNELS, CHECKPOINTS, Host, container_name, threads
+from launcher.backends.docker.hosts import (
+    CHANNELS,
+    CHECKPOINTS,
+    Host,
+    container_name,
+    threads_per_host,
+)
 from launcher.containers.engine import Engine
 from launcher.plan.plan import Plan
 
 USUAL_IMAGE = "embedtune"
 LABEL = "embedtune.run"
 FOLDER_LABEL = "embedtune.folder"
-# Home of whoever the container runs as, and where it finds what is mounted for reading.
+# In the container: the user's home folder, and the folder of read-only mounts.
 HOME, MOUNTED = "/tmp", "/run/embedtune"  # noqa: S108  a path in the container
-# Handed on by name: no value stands in a command line, or in what `--dry-run` prints.
+# Passed by name only, so command lines and `--dry-run` show no values.
 AWS_VARIABLES = (
     "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_REGION",
     "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3",
@@ -32,9 +38,9 @@ def run_command(plan: Plan, engine: Engine, host: Host) -> list[str]:
     folder = plan.folder.absolute()
     argv = ["docker", "run", "--detach", "--init", "--name", host.container]
     argv += ["--label", f"{LABEL}={plan.name}", "--label", f"{FOLDER_LABEL}={folder}"]
-    # A bare name is an image of this machine; a public registry may have another's by that name.
+    # A bare name means a local image: a public registry may have a stranger's image of that name.
     argv += ["--pull", "missing" if "/" in image else "never"]
-    # A rootless engine's root is the caller; any other engine's is the machine's.
+    # In a rootless engine, root is the calling user; in others it is the machine's root.
     argv += ["--user", "0:0" if engine.is_rootless else f"{os.getuid()}:{os.getgid()}"]
     argv += ["--mount", _bind(host.workspace, DEFAULT_ROOT)]
     if not host.is_first:
@@ -42,7 +48,7 @@ def run_command(plan: Plan, engine: Engine, host: Host) -> list[str]:
             source, target = plan.workspace / folder_name, DEFAULT_ROOT / folder_name
             argv += ["--mount", _bind(source, target, readonly=readonly)]
     if host.is_first and not plan.destination.uri.startswith(S3):
-        # Where it lies here as well, so that the spec's `output.uri` means the same in there.
+        # Mounted at the same path, so that `output.uri` is valid inside and outside.
         argv += ["--mount", _bind(folder, folder), "--workdir", str(Path.cwd())]
     environment = plan.environment
     wants_gpu = machine.gpus == "all" or (machine.gpus == "auto" and engine.has_gpus)
@@ -51,12 +57,12 @@ def run_command(plan: Plan, engine: Engine, host: Host) -> list[str]:
     elif machine.gpus == "none" and machine.device == "auto":
         environment["EMBEDTUNE_DEVICE"] = "cpu"
     if machine.hosts > 1:
-        environment["OMP_NUM_THREADS"] = str(threads(machine.hosts, engine.cores))
+        environment["OMP_NUM_THREADS"] = str(threads_per_host(machine.hosts, engine.cores))
     for name, value in environment.items():
         argv += ["--env", f"{name}={value}"]
     argv += _aws() if plan.uses_s3 else []
     argv += _hub() if plan.uses_hub else []
-    # Docker's own 64 MB are too few for data loader workers.
+    # Docker's default of 64 MB is too small for data loader workers.
     argv += ["--shm-size", machine.shm_size or "1g"]
     argv += ["--memory", machine.memory] if machine.memory else []
     return [*argv, *_network(plan, host), image, "train"]
@@ -65,12 +71,12 @@ def run_command(plan: Plan, engine: Engine, host: Host) -> list[str]:
 def _network(plan: Plan, host: Host) -> list[str]:
     if plan.machine.hosts == 1:
         return ["--network", plan.machine.network] if plan.machine.network else []
-    known_as = ["--hostname", host.name, "--network-alias", host.name]
-    return ["--network", container_name(plan.folder), *known_as]
+    names = ["--hostname", host.name, "--network-alias", host.name]
+    return ["--network", container_name(plan.folder), *names]
 
 
 def _bind(source: Path, target: Path | str, *, readonly: bool = False) -> str:
-    """Write a mount in Docker's way: comma-separated values, in which a path may hold commas."""
+    """Format a mount for `--mount`: one CSV line, since paths may contain commas."""
     fields = ["type=bind", f"source={source.absolute()}", f"target={target}"]
     text = io.StringIO()
     csv.writer(text, lineterminator="").writerow(fields + ["readonly"] * readonly)
@@ -82,7 +88,7 @@ def _by_name(variables: tuple[str, ...]) -> list[str]:
 
 
 def _aws() -> list[str]:
-    """Hand on the caller's credentials: variables by name, else the files of profiles."""
+    """Pass the caller's AWS credentials: variables by name; without a key, the profile files."""
     options = _by_name(AWS_VARIABLES)
     if "AWS_ACCESS_KEY_ID" in os.environ:
         return options
@@ -99,7 +105,7 @@ def _aws() -> list[str]:
 
 
 def _hub() -> list[str]:
-    """Hand on the Hub's token, by name or as its file, and its cache for reading."""
+    """Pass the Hub's token, by name or as a file, and mount the Hub's cache read-only."""
     from huggingface_hub import constants
 
     options = _by_name(HUB_VARIABLES)

@@ -1,4 +1,4 @@
-"""The hosts of a run on one engine: containers that find each other by SageMaker's names."""
+"""The hosts of a run on one engine: containers that reach each other as algo-1, algo-2, …"""
 
 import hashlib
 import json
@@ -11,14 +11,14 @@ from job.core.errors import SpecError
 from job.storage.workspace import Workspace, write_atomically
 from launcher.plan.plan import WORKSPACE, Plan
 
-# In the first host's workspace, mounted for the others as well.
+# Folders of the first host's workspace that the other hosts mount as well.
 CHANNELS, CHECKPOINTS = "input/data", "checkpoints"
 FIRST = "algo-1"
 
 
 @dataclass(frozen=True)
 class Host:
-    """A container and the folder that is its `/opt/ml`; the first host's lies in the run's own."""
+    """A container and the folder that it mounts as `/opt/ml`."""
 
     name: str
     container: str
@@ -30,13 +30,13 @@ class Host:
 
 
 def container_name(folder: Path) -> str:
-    """Name a run's container; runs of one name in two folders have two."""
-    place = hashlib.sha256(str(folder.absolute()).encode("utf-8")).hexdigest()[:8]
-    return f"embedtune-{folder.name}-{place}"
+    """Return the container's name, which is unique for the run's folder."""
+    digest = hashlib.sha256(str(folder.absolute()).encode("utf-8")).hexdigest()[:8]
+    return f"embedtune-{folder.name}-{digest}"
 
 
 def hosts_of(folder: Path, count: int) -> list[Host]:
-    """Name the hosts of the run in a folder; one alone bears no number."""
+    """List a run's hosts; a single host's container has no number."""
     container = container_name(folder)
     first = Host(FIRST, container if count == 1 else f"{container}-{FIRST}", folder / WORKSPACE)
     names = [f"algo-{number}" for number in range(2, count + 1)]
@@ -45,42 +45,42 @@ def hosts_of(folder: Path, count: int) -> list[Host]:
 
 
 def network_command(plan: Plan) -> list[str]:
-    """Build the command that makes the hosts' network, which bears the name of one container.
+    """Return the command that creates the hosts' network.
 
-    It leads out as well, since the hosts may read S3 and the Hub; with `--network none` not.
+    The network has internet access, for S3 and the Hub, unless `--network none` is set.
     """
     command = ["docker", "network", "create", *(["--internal"] if plan.machine.network else [])]
     return [*command, container_name(plan.folder)]
 
 
 def check_network(plan: Plan) -> None:
-    """Refuse a network on which the hosts' names would not be theirs alone."""
+    """Raise `SpecError` for an existing network, on which host names would not be unique."""
     machine = plan.machine
     if machine.hosts > 1 and machine.network not in (None, "none"):
         msg = (
-            f"`--network {machine.network}` with `--hosts {machine.hosts}`: the hosts of a run have"
-            " a network of their own. Leave it out, or cut them off with `--network none`."
+            f"`--network {machine.network}` with `--hosts {machine.hosts}`: several hosts always "
+            "get a new network. Omit `--network`, or isolate them with `--network none`."
         )
         raise SpecError(msg)
 
 
 def prepare_workspaces(hosts: list[Host]) -> None:
-    """Tell each host of the others; only the first keeps what was in its workspace."""
+    """Write each host's `resourceconfig.json`; clear the workspaces of all but the first."""
     if len(hosts) == 1:
         return
     for host in hosts:
         if not host.is_first:
             shutil.rmtree(host.workspace, ignore_errors=True)
-        # The engine would make those that are mounted its own.
+        # Otherwise the engine creates the mount points as root.
         for name in (CHANNELS, CHECKPOINTS):
             (host.workspace / name).mkdir(parents=True, exist_ok=True)
         path = Workspace(host.workspace).resource_config
         path.parent.mkdir(parents=True, exist_ok=True)
         names = [each.name for each in hosts]
-        told = {"current_host": host.name, "hosts": names, "network_interface_name": "eth0"}
-        write_atomically(path, json.dumps(told, indent=2) + "\n")
+        config = {"current_host": host.name, "hosts": names, "network_interface_name": "eth0"}
+        write_atomically(path, json.dumps(config, indent=2) + "\n")
 
 
-def threads(hosts: int, cores: int) -> int:
-    """Share a machine's cores out: hosts that compute with more wait for each other."""
+def threads_per_host(hosts: int, cores: int) -> int:
+    """Divide the machine's cores among the hosts: more threads than cores slow all of them."""
     return max(1, (cores or os.cpu_count() or 1) // hosts)

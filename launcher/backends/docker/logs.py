@@ -1,4 +1,4 @@
-"""What the containers of a run say; with several hosts each line after its host's name."""
+"""Logs of a run's containers; with several hosts each line starts with the host's name."""
 
 import subprocess
 from collections.abc import Iterator
@@ -13,17 +13,19 @@ from launcher.backends.docker.hosts import Host
 
 
 @contextmanager
-def shown(hosts: list[Host], *options: str, to: TextIO) -> Iterator[None]:
-    """Show the logs, to their last lines, beside what is done meanwhile."""
+def stream_logs(hosts: list[Host], *options: str, to: TextIO) -> Iterator[None]:
+    """Print the logs while the `with` block runs, up to their last lines."""
     with ExitStack() as logs:
         for host in hosts:
             prefix = f"{host.name}: " if len(hosts) > 1 else ""
-            logs.enter_context(_shown(["docker", "logs", *options, host.container], prefix, to))
+            logs.enter_context(
+                _stream_log(["docker", "logs", *options, host.container], prefix, to)
+            )
         yield
 
 
 @contextmanager
-def _shown(command: list[str], prefix: str, to: TextIO) -> Iterator[None]:
+def _stream_log(command: list[str], prefix: str, to: TextIO) -> Iterator[None]:
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
     ) as client:
@@ -44,19 +46,19 @@ def _copy(pipe: IO[bytes], prefix: str, to: TextIO) -> None:
         click.echo(prefix + line.decode("utf-8", "replace").rstrip("\n"), file=to)
 
 
-def all_lines(hosts: list[Host]) -> str:
-    """Return what all hosts have said, in the order of time."""
+def merged_logs(hosts: list[Host]) -> str:
+    """Return the log lines of all hosts, ordered by time."""
     lines = []
     for host in hosts:
         for line in log_of(host, "--timestamps").rstrip().split("\n"):
-            when, _, said = line.partition(" ")
-            lines.append((when, f"{host.name}: {said}\n"))
-    # The times are all equally long, so their order is that of their letters.
-    return "".join(said for _, said in sorted(lines, key=itemgetter(0)))
+            time, _, message = line.partition(" ")
+            lines.append((time, f"{host.name}: {message}\n"))
+    # Timestamps have a fixed length, so they sort as strings.
+    return "".join(line for _, line in sorted(lines, key=itemgetter(0)))
 
 
 def log_of(host: Host, *options: str) -> str:
-    """Return what a host has said."""
+    """Return a host's log."""
     client = ["docker", "logs", *options, host.container]
     done = subprocess.run(client, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
     return done.stdout.decode("utf-8", "replace")

@@ -1,1 +1,1 @@
-"""The job as a subprocess of this machine."""
+"""Run the job as a local subprocess."""

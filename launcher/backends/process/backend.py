@@ -1,4 +1,4 @@
-"""Backend `process`: the job as a subprocess on a local workspace, just as a container sees it."""
+"""Backend `process`: run the job as a subprocess, on a workspace laid out as in a container."""
 
 import os
 import signal
@@ -15,19 +15,19 @@ from launcher.plan.staging import stage
 from launcher.runs.records import record_launch, write_receipt
 from launcher.runs.runs import Run
 
-# Between two looks at a job that is not our child.
+# Between two polls of a job that is not our child process.
 PAUSE_SECONDS = 0.5
-# Where the kernel counts whom it has killed for want of memory: in our container (cgroup v2), whose
-# count is of nobody else, or on the whole machine.
-KILLS = (Path("/sys/fs/cgroup/memory.events"), Path("/proc/vmstat"))
-# The launcher that started a job writes the receipt so soon after the job's end.
+# Where the kernel counts processes killed for lack of memory: in this container (cgroup v2), which
+# counts only its own processes, or on the whole machine.
+OOM_COUNTERS = (Path("/sys/fs/cgroup/memory.events"), Path("/proc/vmstat"))
+# Time for the launcher that started the job to write the receipt after the job's end.
 RECEIPT_SECONDS = 30.0
 
 
 def request(plan: Plan) -> dict[str, Any]:
     return {
         "backend": "process",
-        # -P: a folder `job` in the current directory must not pass for ours.
+        # -P: do not import a folder `job` of the current directory instead of ours.
         "argv": [sys.executable, "-P", "-m", "job", "train", "--workspace", str(plan.workspace)],
         "environment": plan.environment,
         "inputs": {name: str(path) for name, path in plan.inputs.items()},
@@ -44,7 +44,7 @@ def submit(plan: Plan, request: dict[str, Any]) -> "Job":
 
 
 class Job:
-    """The job of a run: our own child where this launcher started it."""
+    """The job of a run: a child process if this launcher started it."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
@@ -52,17 +52,17 @@ class Job:
         self._was_interrupted = False
 
     def start(self, request: dict[str, Any], price: float | None) -> None:
-        self._started, self._kills = time.monotonic(), _kills()
+        self._started, self._oom_kills = time.monotonic(), _oom_kills()
         self._child = subprocess.Popen(
             request["argv"],
             env=os.environ | request["environment"],
-            # Its own session: the terminal's Ctrl-C then reaches the job once, through us.
+            # A new session: Ctrl-C reaches the job once, through the launcher.
             start_new_session=True,
         )
         record_launch(self._run, request, pid=self._child.pid, price_per_hour=price)
 
     def refresh(self) -> bool:
-        # The exit code is told to the job's launcher alone, who notes it.
+        # Only the parent process gets the exit code and records it.
         return self._run.workspace.is_locked()
 
     def read_log(self) -> str:
@@ -72,7 +72,7 @@ class Job:
 
     def follow_logs(self, to: TextIO, *, stop_on_interrupt: bool) -> None:
         if self._child:
-            # It writes to our own stderr; its end is what there is to wait for.
+            # The child writes to our stderr, so only its end has to be awaited.
             self._wait(self._child, stop_on_interrupt=stop_on_interrupt)
             return
         path = self._run.workspace.logs / "job.log"
@@ -87,14 +87,14 @@ class Job:
             time.sleep(PAUSE_SECONDS if running else 0)
 
     def stop(self) -> None:
-        # The lock says that it is alive, and the last to be launched is the one that holds it.
+        # The caller has checked that the lock is held, so the last recorded process is alive.
         os.kill((self._run.launch or {})["pid"], signal.SIGTERM)
         while self.refresh():
             time.sleep(PAUSE_SECONDS)
 
     def outcome(self) -> int:
         if self._child:
-            return self._note_end(self._child.wait())
+            return self._record_end(self._child.wait())
         deadline = time.monotonic() + RECEIPT_SECONDS
         while self._run.receipt is None and time.monotonic() < deadline:
             time.sleep(PAUSE_SECONDS)
@@ -113,11 +113,12 @@ class Job:
             except KeyboardInterrupt:
                 child.kill()
 
-    def _note_end(self, code: int) -> int:
+    def _record_end(self, code: int) -> int:
         if code == -signal.SIGTERM and self._was_interrupted:
-            # Before it listens for signals the job has nothing to save, and dies of them.
+            # SIGTERM kills the job before it has installed its handler; nothing is lost then.
             code = Interrupted.exit_code
-        error = _death(-code, out_of_memory=_kills() > self._kills) if code < 0 else None
+        out_of_memory = _oom_kills() > self._oom_kills
+        error = _signal_error(-code, out_of_memory=out_of_memory) if code < 0 else None
         seconds = time.monotonic() - self._started
         write_receipt(self._run, error.exit_code if error else code, seconds)
         if error:
@@ -125,22 +126,22 @@ class Job:
         return code
 
 
-def _death(number: int, *, out_of_memory: bool) -> EmbedtuneError:
-    """Explain a signal that ended the job."""
+def _signal_error(number: int, *, out_of_memory: bool) -> EmbedtuneError:
+    """Explain the signal that killed the job."""
     if number == signal.SIGKILL and out_of_memory:
         return OutOfMemory(
-            "The job was killed since the machine's memory ran out. Set "
-            "`training.mini_batch_size`, for instance to 16, or take a machine with more."
+            "The job was killed because the machine ran out of memory. Set "
+            "`training.mini_batch_size`, for instance to 16, or use a machine with more memory."
         )
     return BackendError(
-        f"The job was killed by {signal.Signals(number).name}. Launch the run's name again to go "
-        "on from its checkpoint."
+        f"The job was killed by {signal.Signals(number).name}. Relaunch the run to resume from its "
+        "last checkpoint."
     )
 
 
-def _kills() -> int:
-    """Count the processes that were killed for want of memory; 0 where nobody counts them."""
-    for path in KILLS:
+def _oom_kills() -> int:
+    """Return the number of processes killed for lack of memory; 0 if the kernel has no counter."""
+    for path in OOM_COUNTERS:
         with suppress(OSError):
             counts = dict(line.split() for line in path.read_text("utf-8").splitlines())
             if "oom_kill" in counts:

@@ -1,19 +1,19 @@
-"""What a job in a process of this machine needs: packages and, if it is to be fast, a GPU."""
+"""Check what a job in a local process needs: packages and, for speed, a GPU."""
 
 from importlib.util import find_spec
 
 from launcher.containers.checks import gpu_driver
 from launcher.plan.checks import CheckResult, Missing, run_check
 
-# All that the job imports and the launcher does not.
+# Packages that the job imports and the launcher does not.
 PACKAGES = (
     "torch", "sentence_transformers", "datasets", "accelerate", "bm25s", "datasketch", "psutil",
     "pyarrow", "scipy", "tensorboard",
 )  # fmt: skip
 
 
-def examine_process() -> list[CheckResult]:
-    """Look for what a job in a process of this machine needs."""
+def check_process() -> list[CheckResult]:
+    """Run the checks for a job in a local process."""
     return [run_check("packages", _packages), run_check("GPU", gpu_driver)]
 
 
@@ -22,4 +22,4 @@ def _packages() -> str:
     if absent:
         found = f"not installed: {', '.join(absent)}"
         raise Missing(found, "`pip install 'embedtune[train]'`")
-    return f"{', '.join(PACKAGES[:3])} and the others are installed"
+    return f"{', '.join(PACKAGES[:3])} and {len(PACKAGES) - 3} more are installed"

@@ -1,1 +1,1 @@
-"""The job as a SageMaker training job."""
+"""Run the job as a SageMaker training job."""

@@ -1,7 +1,7 @@
-"""Backend `sagemaker`: the job as a SageMaker training job, its inputs staged to the bucket.
+"""Backend `sagemaker`: run the job as a SageMaker training job, with inputs staged to S3.
 
-A run that is taken up again becomes the job `RUN-2`, `RUN-3` …: the names of jobs are unique for
-ever. Checkpoints and results are the run's, whatever its job is called.
+SageMaker never reuses job names, so a resumed run becomes the job `RUN-2`, `RUN-3` … All jobs of a
+run share its checkpoints and results.
 """
 
 import time
@@ -18,12 +18,12 @@ from launcher.aws.pricing import Price, price_of
 from launcher.backends.sagemaker import context
 from launcher.backends.sagemaker.ending import ENDED, ending, machines
 from launcher.backends.sagemaker.job_search import (
-    bring_home,
+    copy_isolated_results,
     last_job,
     next_name,
-    results_of,
-    spec_of,
-    spec_place,
+    read_spec,
+    results_store,
+    spec_store,
 )
 from launcher.backends.sagemaker.logs import PAUSE_SECONDS, CloudLog
 from launcher.backends.sagemaker.sdk import create_training_job
@@ -35,22 +35,22 @@ from launcher.runs.records import record_launch, write_receipt
 from launcher.runs.runs import LAUNCH, Run
 
 Description = dict[str, Any]
-# boto3's, which loads late.
+# boto3's, imported lazily.
 Session = Any
 
 
 def request(plan: Plan) -> dict[str, Any]:
-    """Build the job's request; asks AWS only for what no option says."""
+    """Build the job's request; reads the stack only for values that no option sets."""
     check_plan(plan)
-    where = context.find(plan.machine)
-    document = build_request(plan, where, plan.name)
+    stack = context.find_stack(plan.machine)
+    document = build_request(plan, stack, plan.name)
     check_request(document)
-    places = channels(plan, where)
+    uris = channels(plan, stack)
     return {
         "backend": "sagemaker",
-        "region": where.region,
+        "region": stack.region,
         "create_training_job": document,
-        "staging": {places[name]: path for name, path in staging(plan).items()},
+        "staging": {uris[name]: path for name, path in staging(plan).items()},
     }
 
 
@@ -59,13 +59,13 @@ def submit(plan: Plan, request: dict[str, Any]) -> "Job":
     session = sessions.open_session(profile, request["region"])
     run, document = Run(plan.folder, plan.destination), request["create_training_job"]
     document["TrainingJobName"] = _free_name(session, run, profile)
-    price = context.complete(session, plan, document)
+    price = context.complete_request(session, plan, document)
     text, kms_key = plan.spec.to_json(), plan.spec.output.kms_key
-    for address, source in request["staging"].items():
-        upload(S3Store(address, kms_key), source, plan.spec.model, plan.folder)
-    spec_place(document, kms_key).write("job.json", text)
-    # Before it is sent: whatever then becomes of this process, the job is found again.
-    _note(run, text, document, session, profile, price)
+    for uri, source in request["staging"].items():
+        upload(S3Store(uri, kms_key), source, plan.spec.model, plan.folder)
+    spec_store(document, kms_key).write("job.json", text)
+    # Before the request is sent, so that the job is found even if this process is killed.
+    _record(run, text, document, session, profile, price)
     job = Job(run)
     job.create(document)
     click.echo(f"Training job {document['TrainingJobName']} in {request['region']}", err=True)
@@ -78,22 +78,22 @@ class Job:
     def __init__(self, run: Run) -> None:
         self._run, self._launch = run, run.launch or {}
         self._name = str(self._launch["job"])
-        # What reads its results goes by the profile and to the region that it was launched with.
-        sessions.use(self._launch["profile"], self._launch["region"])
+        # Results are read with the profile and region of the launch.
+        sessions.set_environment(self._launch["profile"], self._launch["region"])
 
     @cached_property
     def _session(self) -> Session:
         return sessions.open_session(self._launch["profile"], self._launch["region"])
 
     def create(self, document: Description) -> None:
-        """Start the job; one that was refused leaves no note."""
+        """Start the job; if AWS refuses it, delete its launch record."""
         try:
-            with sessions.explained(f"starting the training job {self._name}"):
+            with sessions.translate_errors(f"starting the training job {self._name}"):
                 create_training_job(self._session, document)
         except BackendError as error:
-            # The SDK reads the job that it has made, and may fail in that alone.
+            # The SDK describes the job after creating it; only that second call may have failed.
             status = f"`embedtune status {self._run.name}`"
-            msg = f"{error} Whether it was started all the same: {status}."
+            msg = f"{error} The job may have been started: check {status}."
             try:
                 found = self._describe()
             except BackendError:
@@ -105,21 +105,21 @@ class Job:
     def refresh(self) -> bool:
         found = self._describe()
         if found is None:
-            where = f"in {self._session.region_name}"
-            click.echo(f"SageMaker knows no training job {self._name} of yours {where}.", err=True)
+            region = self._session.region_name
+            click.echo(f"There is no training job {self._name} in {region}.", err=True)
             return False
         if found["TrainingJobStatus"] not in ENDED:
             return True
-        self._note_end(found)
+        self._record_end(found)
         return False
 
     def read_log(self) -> str:
-        with sessions.explained(f"reading the log of {self._name}"):
+        with sessions.translate_errors(f"reading the log of {self._name}"):
             log = CloudLog(sessions.client(self._session, "logs"), self._name)
             text = "".join(f"{line}\n" for line in log.new_lines())
         if not text and (found := self._describe()):
-            said = [found["SecondaryStatus"], found.get("FailureReason", "")]
-            click.echo(f"No line yet. SageMaker says: {'. '.join(filter(None, said))}", err=True)
+            status = [found["SecondaryStatus"], found.get("FailureReason", "")]
+            click.echo(f"No log lines yet. Status: {'. '.join(filter(None, status))}", err=True)
         return text
 
     def follow_logs(self, to: TextIO, *, stop_on_interrupt: bool) -> None:
@@ -134,8 +134,8 @@ class Job:
                 self._ask_to_stop()
                 log.follow(sagemaker, to)
         except BackendError as error:
-            again = f"to follow it again: `embedtune logs {self._run.name} --follow`"
-            msg = f"{error} The job itself is not affected; {again}."
+            logs = f"`embedtune logs {self._run.name} --follow`"
+            msg = f"{error} The job keeps running; follow its log again with {logs}."
             raise BackendError(msg) from None
 
     def stop(self) -> None:
@@ -144,25 +144,25 @@ class Job:
             time.sleep(PAUSE_SECONDS)
 
     def outcome(self) -> int:
-        """Say what the job cost, and why it failed, if it did."""
+        """Print the job's cost and the reason of a failure; return its exit code."""
         found = self._describe()
         if found is None:
-            msg = f"SageMaker does not know the training job {self._name} any more."
+            msg = f"There is no training job {self._name} in {self._session.region_name}."
             raise BackendError(msg)
-        receipt = self._note_end(found)
+        receipt = self._record_end(found)
         if receipt["usd"] is not None:
             billed = f"{receipt['billable_seconds']} s billed"
             click.echo(f"Cost: ${receipt['usd']:.4f}, {billed}", err=True)
-        code, why = ending(found)
+        code, reason = ending(found)
         if code:
-            click.echo(f"Error: {why}", err=True)
+            click.echo(f"Error: {reason}", err=True)
         return code
 
-    def _note_end(self, found: Description) -> dict[str, Any]:
-        """Note what SageMaker billed; bring an isolated job's results home."""
+    def _record_end(self, found: Description) -> dict[str, Any]:
+        """Write the receipt with what SageMaker billed; publish an isolated job's results."""
         if found["TrainingJobStatus"] == "Completed" and found.get("EnableNetworkIsolation"):
             kms_key = found["OutputDataConfig"].get("KmsKeyId")
-            bring_home(self._run, found["TrainingJobName"], kms_key)
+            copy_isolated_results(self._run, found["TrainingJobName"], kms_key)
         billable, price = found.get("BillableTimeInSeconds", 0), self._price(found)
         usd = price.usd(billable * machines(found)[1])
         return write_receipt(
@@ -178,7 +178,7 @@ class Job:
         )
 
     def _price(self, found: Description) -> Price:
-        """Return the price that the launch knew, if it was of the machines that were used."""
+        """Return the price recorded at launch, unless SageMaker chose another instance type."""
         kind, _ = machines(found)
         if kind in ("", self._launch.get("instance_type")):
             basis = self._launch.get("price_basis", "")
@@ -187,15 +187,15 @@ class Job:
 
     def _ask_to_stop(self) -> None:
         if self.refresh():
-            with sessions.explained(f"stopping the training job {self._name}"):
+            with sessions.translate_errors(f"stopping the training job {self._name}"):
                 client = sessions.client(self._session, "sagemaker")
                 client.stop_training_job(TrainingJobName=self._name)
 
     def _describe(self) -> Description | None:
-        """Ask how the job is; nothing where AWS knows none, as it was never started."""
+        """Describe the job; None if it does not exist."""
         from botocore.exceptions import ClientError
 
-        with sessions.explained(f"looking at the training job {self._name}"):
+        with sessions.translate_errors(f"describing the training job {self._name}"):
             client = sessions.client(self._session, "sagemaker")
             try:
                 found: Description = client.describe_training_job(TrainingJobName=self._name)
@@ -207,57 +207,57 @@ class Job:
 
 
 def find_run(name: str) -> Run | None:
-    """Find a run by its jobs, wherever it was launched; nothing where AWS knows none."""
+    """Find a run by its training jobs, no matter where it was launched."""
     try:
         session = sessions.open_session()
     except BackendError:
-        # Nobody has set up AWS here.
+        # AWS is not configured.
         return None
     try:
-        with sessions.explained(f"looking for jobs of the run {name}"):
+        with sessions.translate_errors(f"listing jobs of the run {name}"):
             if session.get_credentials() is None:
                 return None
             found, _ = last_job(sessions.client(session, "sagemaker"), name)
     except BackendError as error:
-        click.echo(f"SageMaker's jobs are not known: {error}", err=True)
+        click.echo(f"SageMaker's jobs cannot be listed: {error}", err=True)
         return None
     if found is None:
         return None
-    sessions.use(None, session.region_name)
-    place = results_of(found)
-    run = Run(local_folder(place.uri) / name, place)
-    return run if _take_up(run, found, session, None) else None
+    sessions.set_environment(None, session.region_name)
+    results = results_store(found)
+    run = Run(local_folder(results.uri) / name, results)
+    return run if _adopt_job(run, found, session, None) else None
 
 
 def _free_name(session: Session, run: Run, profile: str | None) -> str:
-    """Return the name of a run's next job; refuse while one is at work."""
-    with sessions.explained(f"looking for jobs of the run {run.name}"):
+    """Return the name of a run's next job; raise if a job is running."""
+    with sessions.translate_errors(f"listing jobs of the run {run.name}"):
         last, taken = last_job(sessions.client(session, "sagemaker"), run.name)
-    if last and (place := results_of(last).uri) != run.store.uri:
-        msg = f"A run called `{run.name}` has its results in `{place}`: give another `--name`."
+    if last and (uri := results_store(last).uri) != run.store.uri:
+        msg = f"Another run `{run.name}` has its results in `{uri}`: choose another `--name`."
         raise SpecError(msg)
     if last and last["TrainingJobStatus"] not in ENDED:
         job = last["TrainingJobName"]
         if (run.launch or {}).get("job") != job:
-            _take_up(run, last, session, profile)
-        msg = f"The run `{run.name}` is under way as {job}: `embedtune logs {run.name} --follow`."
+            _adopt_job(run, last, session, profile)
+        msg = f"The run `{run.name}` is in progress as {job}: `embedtune logs {run.name} --follow`."
         raise BackendError(msg)
     return next_name(run.name, taken)
 
 
-def _take_up(run: Run, found: Description, session: Session, profile: str | None) -> bool:
-    """Note a job that was launched elsewhere, unless nothing says any more what it was to do."""
-    if (text := spec_of(found)) is None:
+def _adopt_job(run: Run, found: Description, session: Session, profile: str | None) -> bool:
+    """Record a job that was launched elsewhere; return False if its spec no longer exists."""
+    if (text := read_spec(found)) is None:
         return False
     price = price_of(machines(found)[0], session.region_name, session)
-    _note(run, text, found, session, profile, price)
+    _record(run, text, found, session, profile, price)
     return True
 
 
-def _note(
+def _record(
     run: Run, spec: str, document: Description, session: Session, profile: str | None, price: Price
 ) -> None:
-    """Note where the job is, and keep the spec here: by it the run is taken up by its name."""
+    """Record the job and save its spec locally, so that the run can be resumed by its name."""
     path = run.workspace.job_spec
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, spec)

@@ -1,4 +1,4 @@
-"""What a launch on SageMaker needs, and whether it is there, in the order in which to mend it."""
+"""Check what a launch on SageMaker needs, in the order in which to fix it."""
 
 from collections.abc import Callable
 from functools import partial
@@ -20,26 +20,26 @@ if TYPE_CHECKING:
 
     from launcher.plan.plan import Plan
 
-# By its name on PyPI: to look for its modules would import half of it.
+# The distribution's name: looking for its modules would import half of the package.
 SDK = "sagemaker-core"
-OF_ACCOUNT = ("stack", "role", "bucket", "image", "quota", "price")
+ACCOUNT_CHECKS = ("stack", "role", "bucket", "image", "quota", "price")
 
 
-def examine(
+def check_account(
     session: "boto3.Session", machine: MachineOptions, bucket: str | None = None
 ) -> list[CheckResult]:
-    """Look at this machine and the account; what is given here is not taken from the stack."""
-    findings = [
-        *_examine_machine(),
+    """Check this machine and the account; role, image and bucket given here win over the stack."""
+    results = [
+        *_check_machine(),
         run_check("settings", partial(account.settings, session)),
         run_check("credentials", partial(account.identity, session)),
     ]
-    if findings[-1].state != "ok":
-        return findings + skipped(OF_ACCOUNT, "needs credentials")
+    if results[-1].state != "ok":
+        return results + skipped(ACCOUNT_CHECKS, "needs credentials")
     role, image = machine.role, machine.image
     deploy = account.deploy_command(session, machine.stack)
     is_needed = not (image and role and bucket)
-    stack, stack_finding = _examine_stack(session, machine.stack, deploy, is_needed=is_needed)
+    stack, stack_result = _check_stack(session, machine.stack, deploy, is_needed=is_needed)
     if stack:
         role, bucket = role or stack.role_arn, bucket or stack.bucket
         image = image or stack.image
@@ -47,30 +47,30 @@ def examine(
     kind = machine.instance_types[0]
     quota = partial(account.quota, session, kind, machine.instances, spot=machine.spot)
     return [
-        *findings,
-        stack_finding,
-        _of_stack("role", role, partial(account.role, session, deploy)),
-        _of_stack("bucket", bucket, partial(account.bucket, session, deploy)),
-        _of_stack("image", image, partial(account.image, session), push),
+        *results,
+        stack_result,
+        _check_from_stack("role", role, partial(account.role, session, deploy)),
+        _check_from_stack("bucket", bucket, partial(account.bucket, session, deploy)),
+        _check_from_stack("image", image, partial(account.image, session), push),
         run_check("quota", quota),
         run_check("price", partial(account.price, session, kind)),
     ]
 
 
-def without_session(error: BackendError) -> list[CheckResult]:
-    """Say that profile or region are wrong, so that nothing in the account was looked at."""
+def report_bad_settings(error: BackendError) -> list[CheckResult]:
+    """Report a wrong profile or region; all checks of the account are skipped."""
     fix = "`--profile` and `--region`, or `aws configure`"
     return [
-        *_examine_machine(),
+        *_check_machine(),
         CheckResult("settings", "missing", message_of(error), fix),
-        *skipped(("credentials", *OF_ACCOUNT), "needs profile and region"),
+        *skipped(("credentials", *ACCOUNT_CHECKS), "needs profile and region"),
     ]
 
 
-def examine_gpus(machine: MachineOptions, plan: "Plan | None") -> list[CheckResult]:
-    """Say whether several GPUs would pay: for a job, or for one that is as large as the article's.
+def check_gpus(machine: MachineOptions, plan: "Plan | None") -> list[CheckResult]:
+    """Check whether several GPUs are worth it, for the plan or a job of the article's size.
 
-    Nothing is said of one GPU.
+    Returns an empty list for one GPU.
     """
     kind, instances = machine.instance_types[0], machine.instances
     if instances * gpus_of(kind) == 1:
@@ -78,38 +78,38 @@ def examine_gpus(machine: MachineOptions, plan: "Plan | None") -> list[CheckResu
     typical = estimate(**ARTICLE, instance_type=kind, instances=instances)
     found = forecast(plan) if plan else typical
     if found is None or found.seconds is None:
-        return [CheckResult("GPUs", "skipped", "data or model cannot be sized from here")]
+        return [CheckResult("GPUs", "skipped", "the size of data or model is unknown")]
     job = "" if plan else "for 6,300 pairs and bge-base-en-v1.5, "
     if found.advice:
         return [CheckResult("GPUs", "doubtful", f"{job}{found.advice}")]
-    what = f"{job}{found.gpus} GPUs would take about {found.seconds / 60:.1f} min; {found.basis}"
-    return [CheckResult("GPUs", "ok", what)]
+    text = f"{job}{found.gpus} GPUs would take about {found.seconds / 60:.1f} min; {found.basis}"
+    return [CheckResult("GPUs", "ok", text)]
 
 
-def _examine_machine() -> list[CheckResult]:
+def _check_machine() -> list[CheckResult]:
     return [run_check("package", _sdk), run_check("docker", docker_client)]
 
 
-def _of_stack(
+def _check_from_stack(
     name: str, subject: str | None, check: Callable[[str], str], later: str | None = None
 ) -> CheckResult:
-    """Look at what is given or in the stack; `later` is what its deployment leaves to do."""
+    """Check an option's value or a stack's output; `later` is the fix after deploying the stack."""
     if subject is None:
-        return CheckResult(name, "skipped", "comes with the stack", later)
+        return CheckResult(name, "skipped", "created with the stack", later)
     return run_check(name, partial(check, subject))
 
 
-def _examine_stack(
+def _check_stack(
     session: "boto3.Session", name: str, deploy: str, *, is_needed: bool
 ) -> tuple[Stack | None, CheckResult]:
-    instead = "or do without one: `--role`, `--image` and `--output s3://…`"
+    instead = "or launch without a stack: `--role`, `--image` and `--output s3://…`"
     try:
         stack = read_stack(session, name)
     except BackendError as error:
-        # A launch that needs it could not read it either.
+        # A launch that needs the stack would fail to read it as well.
         if not is_needed:
             return None, CheckResult("stack", "unknown", message_of(error))
-        return None, CheckResult("stack", "missing", message_of(error), f"mend that, {instead}")
+        return None, CheckResult("stack", "missing", message_of(error), f"fix that, {instead}")
     if stack:
         return stack, CheckResult("stack", "ok", f"{name} in {stack.region}")
     found = f"there is no stack `{name}` in {session.region_name}"

@@ -1,4 +1,4 @@
-"""How a training job ended: its exit code, why in one line, and on which machines."""
+"""How a training job ended: its exit code, the reason in one line, and its machines."""
 
 import re
 from typing import Any
@@ -7,60 +7,60 @@ from job.core.errors import BackendError, DataError, OutOfMemory, Stopped, Stora
 
 ENDED = ("Completed", "Failed", "Stopped")
 KILLED = 137
-# A job's own failure, as SageMaker tells it; the code is the container's.
-OWN_FAILURE = re.compile(r"AlgorithmError: (.*), exit code: (\d+)", re.DOTALL)
+# SageMaker's `FailureReason` if the container itself failed, with the container's exit code.
+CONTAINER_FAILURE = re.compile(r"AlgorithmError: (.*), exit code: (\d+)", re.DOTALL)
 OUT_OF_MEMORY = (
-    "The job was killed (exit code 137), most likely for want of memory: set "
-    "`training.mini_batch_size`, or take a larger `--instance-type`."
+    "The job was killed (exit code 137), most likely because it ran out of memory: set "
+    "`training.mini_batch_size`, or choose a larger `--instance-type`."
 )
-AGAIN = "Launch the run's name again to go on from its checkpoint"
-TIMES = {
-    "MaxRuntimeExceeded": f"The job's time was up. {AGAIN}, with a longer `--max-runtime` if need "
-    "be.",
-    "MaxWaitTimeExceeded": "The job's time, the wait for spot machines included, was up. "
-    f"{AGAIN}, without `--spot` or with a longer `--max-wait`.",
+RELAUNCH = "Relaunch the run to resume from its last checkpoint"
+TIMEOUTS = {
+    "MaxRuntimeExceeded": "The job reached its maximum runtime. "
+    f"{RELAUNCH}, with a longer `--max-runtime` if necessary.",
+    "MaxWaitTimeExceeded": "The job reached its maximum time, waiting for spot machines included. "
+    f"{RELAUNCH}, without `--spot` or with a longer `--max-wait`.",
 }
-# What SageMaker says, what that is, and what to do about it; the first that fits.
+# A substring of SageMaker's reason, the error and the advice; the first match wins.
 CAUSES = (
     ("No S3 objects found", DataError,
-     "There is nothing where the data should be: check `--data`."),
+     "There is no data at the given URI: check `--data`."),
     ("Data download failed", StorageError,
-     "The role may not read the data: `embedtune infra deploy --data-bucket` lets it."),
+     "The role may not read the data: grant access with `embedtune infra deploy --data-bucket`."),
     ("CapacityError", BackendError,
-     "No such machine is free: launch the name again later, or give several `--instance-type`."),
+     "No such instance is available: relaunch later, or give several `--instance-type`."),
     ("ResourceLimitExceeded", BackendError,
-     "The quota is too small: `embedtune doctor` says how to raise it."),
+     "The quota is too small: `embedtune doctor` shows how to raise it."),
     ("Cannot pull", BackendError,
-     "SageMaker could not fetch the image: `embedtune image push`."),
+     "SageMaker could not pull the image: push it with `embedtune image push`."),
     ("no basic auth credentials", BackendError,
-     "The role may not read the image's repository: `embedtune image push` fills its own."),
+     "The role may not read the image's repository: `embedtune image push` to the stack's."),
     ("sts:AssumeRole", BackendError,
-     "SageMaker may not act as this role: `embedtune doctor --backend sagemaker`."),
+     "SageMaker may not assume this role: check `embedtune doctor --backend sagemaker`."),
     ("", BackendError, ""),
 )  # fmt: skip
 
 
 def ending(found: dict[str, Any]) -> tuple[int, str]:
-    """Read the exit code back from the description of a job that has ended, and say why."""
+    """Return the exit code and the reason, from the description of a job that has ended."""
     status, detail = found["TrainingJobStatus"], found["SecondaryStatus"]
     if status == "Completed":
         return 0, ""
-    if detail in TIMES:
-        return TimeLimit.exit_code, TIMES[detail]
+    if detail in TIMEOUTS:
+        return TimeLimit.exit_code, TIMEOUTS[detail]
     if status == "Stopped":
         return Stopped.exit_code, "The job was stopped."
     reason = found.get("FailureReason", "no reason")
-    if own := OWN_FAILURE.search(reason):
+    if own := CONTAINER_FAILURE.search(reason):
         code, line = int(own[2]), own[1].strip()
         if code == KILLED:
             return OutOfMemory.exit_code, OUT_OF_MEMORY
-        return code, line or f"The container ended with exit code {code} and gave no reason."
+        return code, line or f"The container ended with exit code {code} without a reason."
     error, advice = next((error, advice) for text, error, advice in CAUSES if text in reason)
-    return error.exit_code, f"{advice} SageMaker says: {reason}".strip()
+    return error.exit_code, f"{advice} SageMaker reports: {reason}".strip()
 
 
 def machines(found: dict[str, Any]) -> tuple[str, int]:
-    """Return the type and the number of a job's machines; no type before one was chosen."""
+    """Return a job's instance type and count; the type is empty until SageMaker has chosen one."""
     resources = found["ResourceConfig"]
     kind = resources.get("SelectedInstanceType") or resources.get("InstanceType", "")
     count = resources.get("SelectedInstanceCount") or resources.get("InstanceCount", 1)

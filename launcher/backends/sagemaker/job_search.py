@@ -1,4 +1,4 @@
-"""A run's training jobs in SageMaker, wherever they were launched, and what they left in S3."""
+"""Find a run's training jobs, no matter where they were launched, and their files in S3."""
 
 import re
 from typing import Any
@@ -6,20 +6,20 @@ from typing import Any
 from job.storage.stores import S3Store, Store, open_store
 from job.storage.workspace import MANIFEST
 from launcher.aws import sessions
-from launcher.backends.sagemaker.training_job import ARTEFACTS, RUN_VARIABLE
+from launcher.backends.sagemaker.training_job import RUN_VARIABLE, SAGEMAKER_FOLDER
 from launcher.runs.runs import Run
 
 
 def last_job(sagemaker: Any, run: str) -> tuple[dict[str, Any] | None, set[str]]:  # noqa: ANN401
-    """Describe a run's latest job, if it has one; name all jobs that are called like its own."""
-    asked = {"NameContains": run, "SortBy": "CreationTime", "SortOrder": "Descending"}
-    called = sessions.listed(sagemaker, "list_training_jobs", "TrainingJobSummaries", **asked)
-    names = [job["TrainingJobName"] for job in called]
-    like_it = [name for name in names if re.fullmatch(rf"{re.escape(run)}(-\d+)?", name)]
-    jobs = (sagemaker.describe_training_job(TrainingJobName=name) for name in like_it)
-    # A run may be called as another's second job is.
+    """Return the description of a run's latest job, if any, and all job names it may not reuse."""
+    query = {"NameContains": run, "SortBy": "CreationTime", "SortOrder": "Descending"}
+    found = sessions.paginate(sagemaker, "list_training_jobs", "TrainingJobSummaries", **query)
+    names = [job["TrainingJobName"] for job in found]
+    taken = [name for name in names if re.fullmatch(rf"{re.escape(run)}(-\d+)?", name)]
+    jobs = (sagemaker.describe_training_job(TrainingJobName=name) for name in taken)
+    # The run `x-2` and the second job of the run `x` have the same name.
     own = (job for job in jobs if job.get("Environment", {}).get(RUN_VARIABLE) == run)
-    return next(own, None), set(like_it)
+    return next(own, None), set(taken)
 
 
 def next_name(run: str, taken: set[str]) -> str:
@@ -28,26 +28,28 @@ def next_name(run: str, taken: set[str]) -> str:
     return next(name for name in names if name not in taken)
 
 
-def results_of(found: dict[str, Any]) -> Store:
-    """Return where a job's run has its results."""
-    return open_store(found["OutputDataConfig"]["S3OutputPath"].removesuffix(f"/{ARTEFACTS}"))
+def results_store(found: dict[str, Any]) -> Store:
+    """Return the store with the results of a job's run."""
+    output = found["OutputDataConfig"]["S3OutputPath"]
+    return open_store(output.removesuffix(f"/{SAGEMAKER_FOLDER}"))
 
 
-def spec_place(document: dict[str, Any], kms_key: str | None = None) -> Store:
-    """Return where a job's spec lies, from its request or its description."""
-    given = document["InputDataConfig"]
-    (spec,) = (channel for channel in given if channel["ChannelName"] == "spec")
+def spec_store(document: dict[str, Any], kms_key: str | None = None) -> Store:
+    """Return the store with a job's spec, from the job's request or description."""
+    channels = document["InputDataConfig"]
+    (spec,) = (channel for channel in channels if channel["ChannelName"] == "spec")
     return open_store(spec["DataSource"]["S3DataSource"]["S3Uri"], kms_key)
 
 
-def spec_of(found: dict[str, Any]) -> str | None:
-    """Read a job's spec: as it was staged, which is cleared after a while, or as it was used."""
-    return spec_place(found).read("job.json") or results_of(found).read("spec.json")
+def read_spec(found: dict[str, Any]) -> str | None:
+    """Read a job's spec: the staged one, which expires after a while, or the one in the results."""
+    return spec_store(found).read("job.json") or results_store(found).read("spec.json")
 
 
-def bring_home(run: Run, job: str, kms_key: str | None) -> None:
-    """Copy what SageMaker stored for an isolated job to where every run has it; manifest last."""
-    target, stored = S3Store(run.store.uri, kms_key), f"{run.store.uri}/{ARTEFACTS}/{job}/output"
+def copy_isolated_results(run: Run, job: str, kms_key: str | None) -> None:
+    """Copy an isolated job's output from SageMaker's folder to the run's results, manifest last."""
+    target = S3Store(run.store.uri, kms_key)
+    stored = f"{run.store.uri}/{SAGEMAKER_FOLDER}/{job}/output"
     if target.modified_at(MANIFEST) is not None:
         return
     for folder, prefix in (("data", ""), ("model", "model/")):

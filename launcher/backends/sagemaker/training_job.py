@@ -1,4 +1,4 @@
-"""A plan as SageMaker's CreateTrainingJob: one plain document, built without asking anybody."""
+"""Build SageMaker's `CreateTrainingJob` request from a plan and a stack, without calling AWS."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -11,31 +11,31 @@ from launcher.aws.account import ECR
 from launcher.aws.stack import Stack
 from launcher.plan.plan import BUILTIN, Plan
 
-# Tell a run's jobs from others: SageMaker's own names are unique for ever, a run's is not.
+# They identify a run's jobs: job names are never reused, while a run may have several jobs.
 RUN_TAG, RUN_VARIABLE = "embedtune:run", "EMBEDTUNE_RUN"
-# Where SageMaker itself puts what the job leaves, below the run's prefix.
-ARTEFACTS = "sagemaker"
-# Shown as curves in SageMaker's console; SageMaker takes forty.
+# Where SageMaker stores the job's output folders, below the run's prefix.
+SAGEMAKER_FOLDER = "sagemaker"
+# Plotted in SageMaker's console; the maximum is forty metrics.
 METRICS = {
     "train:loss": r"train: step=\S+ loss=([0-9.]+)",
     "train:learning_rate": r"train: step=.* learning_rate=([0-9.e+-]+)",
     "bm25:ndcg@10": r" bm25 ndcg@10: ([0-9.]+)",
 }
 METRIC_DIMENSIONS = (1024, 768, 512, 384, 256, 128, 64)
-# SageMaker ends a spot job that waits longer than that for machines, besides its own time.
+# Maximum wait for spot machines, in addition to the maximum runtime.
 SPOT_WAIT_SECONDS = 3600
-# By these a path is told from a Hub id, which has slashes as well.
+# Suffixes that distinguish a path from a Hub id, which contains slashes as well.
 DATA_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".gz")
-# Whoever may describe the job would read them.
+# Everybody who may describe the job could read these variables.
 TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
-# Cut off from S3 and the Hub, the job leaves its results where SageMaker takes them.
+# Without network the job publishes nothing; SageMaker uploads its output folders.
 ISOLATED = {"HF_HUB_OFFLINE": "1", "EMBEDTUNE_NO_PUBLISH": "1"}
 
 
 def build_request(plan: Plan, stack: Stack, name: str) -> dict[str, Any]:
-    """Build the request of a run's job called `name` (the run's own, or `RUN-2` …)."""
+    """Build the request of a run's job; `name` is the run's name, or `RUN-2` …"""
     machine = plan.machine
-    run, kept = plan.destination.uri, stack.place("checkpoints")
+    run, checkpoints = plan.destination.uri, stack.prefix("checkpoints")
     request: dict[str, Any] = {
         "TrainingJobName": name,
         "AlgorithmSpecification": {
@@ -50,12 +50,12 @@ def build_request(plan: Plan, stack: Stack, name: str) -> dict[str, Any]:
             for channel, uri in channels(plan, stack).items()
         ],
         "OutputDataConfig": {
-            "S3OutputPath": f"{run}/{ARTEFACTS}",
+            "S3OutputPath": f"{run}/{SAGEMAKER_FOLDER}",
             "CompressionType": "NONE",
             **_key("KmsKeyId", plan.spec.output.kms_key or stack.kms_key_arn),
         },
         "CheckpointConfig": {
-            "S3Uri": f"{kept}/{plan.name}" if kept else f"{run}/checkpoints",
+            "S3Uri": f"{checkpoints}/{plan.name}" if checkpoints else f"{run}/checkpoints",
             "LocalPath": str(DEFAULT_ROOT / "checkpoints"),
         },
         "ResourceConfig": _resources(plan),
@@ -74,32 +74,32 @@ def build_request(plan: Plan, stack: Stack, name: str) -> dict[str, Any]:
 
 
 def channels(plan: Plan, stack: Stack) -> dict[str, str]:
-    """Return the S3 address of each channel: what lies in S3 stays where it is."""
+    """Return the S3 URI of each channel; sources already in S3 are used in place."""
     in_s3 = {n: _exact(uri) for n, uri in plan.sources.items() if uri.startswith(S3)}
-    staged = stack.place("inputs")
+    staged = stack.prefix("inputs")
     folder = f"{staged}/{plan.name}" if staged else f"{plan.destination.uri}/input"
     return in_s3 | {name: f"{folder}/{name}/" for name in (*staging(plan), "spec")}
 
 
 def staging(plan: Plan) -> dict[str, str]:
-    """Return what is brought to S3 before the job starts, by channel: paths, or the Hub's model."""
-    brought = {name: str(path) for name, path in plan.inputs.items()}
+    """Return what to upload to S3 before the job starts, by channel: a path or a Hub model id."""
+    sources = {name: str(path) for name, path in plan.inputs.items()}
     if plan.machine.isolate and _is_on_hub(plan, "model"):
-        brought["model"] = plan.sources["model"]
-    return brought
+        sources["model"] = plan.sources["model"]
+    return sources
 
 
 def environment(plan: Plan, stack: Stack) -> dict[str, str]:
-    """Tell the job what its spec does not hold; whoever may describe it reads it: no secrets."""
+    """Return the job's variables, which everybody who may describe the job sees: no secrets."""
     machine = plan.machine
-    told = dict(pair.split("=", 1) for pair in machine.env)
-    told |= {RUN_VARIABLE: plan.name, "EMBEDTUNE_DEVICE": machine.device}
+    variables = dict(pair.split("=", 1) for pair in machine.env)
+    variables |= {RUN_VARIABLE: plan.name, "EMBEDTUNE_DEVICE": machine.device}
     if machine.isolate:
-        return told | ISOLATED
+        return variables | ISOLATED
     secret = machine.hf_token_secret or stack.hub_token_secret_arn
     if secret and plan.uses_hub:
-        told["EMBEDTUNE_HF_TOKEN_SECRET"] = secret
-    return told
+        variables["EMBEDTUNE_HF_TOKEN_SECRET"] = secret
+    return variables
 
 
 def _is_on_hub(plan: Plan, channel: str) -> bool:
@@ -122,7 +122,7 @@ def _channel(name: str, uri: str, mode: str) -> dict[str, Any]:
 
 
 def _exact(uri: str) -> str:
-    """Close a folder's prefix, which would else match its neighbours' names as well."""
+    """Append a slash to a folder: its bare prefix would match longer names as well."""
     name = uri.rpartition("/")[2]
     return uri if "." in name or uri.endswith("/") else uri + "/"
 
@@ -130,9 +130,9 @@ def _exact(uri: str) -> str:
 def _resources(plan: Plan) -> dict[str, Any]:
     machine = plan.machine
     count = machine.instances
-    wanted = [{"InstanceType": k, "InstanceCount": count} for k in machine.instance_types]
+    preferences = [{"InstanceType": k, "InstanceCount": count} for k in machine.instance_types]
     return {
-        **(wanted[0] if len(wanted) == 1 else {"InstancePreferences": wanted}),
+        **(preferences[0] if len(preferences) == 1 else {"InstancePreferences": preferences}),
         "VolumeSizeInGB": machine.volume_gb,
         **_key("VolumeKmsKeyId", machine.volume_kms_key),
         **_key("KeepAlivePeriodInSeconds", machine.keep_alive),
@@ -155,12 +155,12 @@ def _tags(plan: Plan) -> list[dict[str, str]]:
 
 
 def _key(name: str, value: object) -> dict[str, object]:
-    """Return a member only where it has a value."""
+    """Return the member if it has a value, else nothing."""
     return {name: value} if value else {}
 
 
 def check_plan(plan: Plan) -> None:
-    """Refuse what the request alone does not show."""
+    """Raise for mistakes that the finished request would not show."""
     for mistake in _mistakes(plan):
         raise SpecError(mistake)
     _check_inputs(plan)
@@ -174,40 +174,40 @@ def _mistakes(plan: Plan) -> Iterator[str]:
                 yield f"`--{field} {pair}`: expected NAME=VALUE."
     if given := [pair.partition("=")[0] for pair in machine.env if pair.startswith(TOKENS)]:
         yield (
-            f"`--env {given[0]}=…` would show the token to all who may describe the job: put it "
-            "into a secret, and give `--hf-token-secret ARN`."
+            f"`--env {given[0]}=…` would show the token to everybody who may describe the job: "
+            "store it in AWS Secrets Manager and use `--hf-token-secret ARN`."
         )
     if (image := machine.image) and not ECR.fullmatch(image.partition("/")[0]):
         yield (
-            f"`--image {image}`: SageMaker fetches images from ECR alone, as in "
+            f"`--image {image}`: SageMaker pulls images from ECR only, for instance "
             "`123456789012.dkr.ecr.us-east-1.amazonaws.com/embedtune:1`."
         )
     if (secret := machine.hf_token_secret) and not secret.startswith("arn:"):
         yield f"`--hf-token-secret {secret}`: expected an ARN, arn:aws:secretsmanager:…"
     if not output.uri.startswith(S3):
         yield (
-            f"`--backend sagemaker` leaves its results in S3, and `--output` is `{output.uri}`: "
-            "give `--output s3://bucket/prefix`, or make the stack (`embedtune infra deploy`), "
-            "whose bucket is the default."
+            f"`--backend sagemaker` writes results to S3, but `--output` is `{output.uri}`: use "
+            "`--output s3://bucket/prefix`, or create the stack (`embedtune infra deploy`), whose "
+            "bucket is the default."
         )
     if machine.isolate:
-        cut_off = "`--isolate` cuts the job off from the Hub and from AWS: "
+        no_network = "`--isolate` starts the job without network: "
         if output.hub:
-            yield f"{cut_off}it cannot push to `output.hub`."
+            yield f"{no_network}it cannot push to `output.hub`."
         if secret:
-            yield f"{cut_off}it cannot read `--hf-token-secret`."
+            yield f"{no_network}it cannot read `--hf-token-secret`."
         for channel in DATA_CHANNELS:
             if _is_on_hub(plan, channel):
-                yield f"{cut_off}download `{plan.sources[channel]}` first, and give its folder."
+                yield f"{no_network}download `{plan.sources[channel]}` first and use its folder."
 
 
 def _check_inputs(plan: Plan) -> None:
-    """Find out here what the job would find out minutes later, on a machine that is paid for."""
+    """Raise for missing inputs now rather than minutes later on a paid machine."""
     for channel, source in plan.sources.items():
         error = ModelError if channel == "model" else DataError
         path = plan.inputs.get(channel)
         if path is None and not _may_be_elsewhere(channel, source):
-            msg = f"There is no file or folder `{source}` here."
+            msg = f"There is no local file or folder `{source}`."
             raise error(msg)
         if path and path.is_dir() and not any(path.iterdir()):
             msg = f"The folder `{source}` is empty."
@@ -215,7 +215,7 @@ def _check_inputs(plan: Plan) -> None:
 
 
 def _may_be_elsewhere(channel: str, source: str) -> bool:
-    """Tell a Hub id from a path, as the job does."""
+    """Whether a source is a URI or a Hub id rather than a path; the job decides the same way."""
     if source.startswith((S3, BUILTIN, SCHEME)):
         return True
     if channel == "model":

@@ -1,6 +1,6 @@
-"""Checks what users set in a `CreateTrainingJob` request: no account, no region, no network.
+"""Validate a `CreateTrainingJob` request offline: without account, region or network.
 
-botocore itself looks at types and minimums only. Its model of the service holds the lengths,
+botocore itself checks types and minimums only, but its service model contains maximum lengths,
 patterns and enumerations as well.
 """
 
@@ -17,7 +17,7 @@ from launcher.aws.instances import family
 
 Request = Mapping[str, Any]
 
-# By what a user sets a part of the request; of several paths that fit the longest counts.
+# The option that sets a part of the request; the longest matching path wins.
 SETTINGS = {
     "AlgorithmSpecification.TrainingImage": "`--image`",
     "CheckpointConfig.S3Uri": "`--output`",
@@ -42,7 +42,7 @@ SETTINGS = {
     "VpcConfig.SecurityGroupIds": "`--security-group`",
     "VpcConfig.Subnets": "`--subnet`",
 }
-# What the patterns mean that people meet.
+# What common patterns mean.
 EXPECTED = {
     "CheckpointConfig.S3Uri": "`s3://bucket/prefix`",
     "Environment": "a name of letters, digits and `_`, no digit first",
@@ -52,15 +52,15 @@ EXPECTED = {
     "Tags": "letters, digits, spaces and `_.:/=+-@`",
     "TrainingJobName": "letters, digits and, between them, `-`",
 }
-# The model's patterns are Java's: its names of characters in Python, for use in brackets.
-# Letters and numbers come with `_`, which each pattern that has them allows anyway.
+# The model's patterns are Java's. Java's character classes, as Python's inside brackets. `\w` adds
+# `_`, which every pattern with letters and numbers allows anyway.
 CHARACTERS = {
     r"\p{Alnum}": "a-zA-Z0-9",
     r"\p{L}": r"\w",
     r"\p{N}": r"\w",
     r"\p{Z}": " \u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000",
 }
-# Their disk is in the instance and encrypted by its own hardware.
+# Instance families with local disks, which the instance's hardware encrypts.
 LOCAL_DISKS = {
     "g4dn", "g5", "g6", "g6e", "g7e", "p3dn", "p4d", "p4de", "p5", "p5e", "p5en", "p6-b200",
     "p6-b300", "p6e-gb200", "r5d", "trn1", "trn1n", "trn2",
@@ -70,22 +70,22 @@ MOST_DAYS = 28
 
 @dataclass(frozen=True)
 class Fault:
-    """What is wrong at a path of the request, as in `ResourceConfig.InstanceType`."""
+    """An invalid value; `path` is its position in the request: `ResourceConfig.InstanceType`."""
 
     path: str
-    what: str
+    message: str
 
 
 def check_request(request: Request) -> None:
-    """Raise `SpecError` with the first fault, and how many more there are."""
+    """Raise `SpecError` with the first fault and the number of further ones."""
     found = [fault for value in _values(_model(), request, "") for fault in _limits(*value)]
     found += [fault for rule in RULES for fault in rule(request)]
     if found:
         first, *others = found
         setting = _nearest(SETTINGS, first.path)
-        where = f"`{first.path}` ({setting})" if setting else f"`{first.path}`"
-        rest = f" Faults besides this one: {len(others)}." if others else ""
-        msg = f"SageMaker would refuse this job: {where} {first.what}.{rest}"
+        field = f"`{first.path}` ({setting})" if setting else f"`{first.path}`"
+        rest = f" Further invalid values: {len(others)}." if others else ""
+        msg = f"SageMaker would reject this job: {field} {first.message}.{rest}"
         raise SpecError(msg)
 
 
@@ -94,20 +94,20 @@ def _model() -> Any:  # noqa: ANN401  botocore's shapes differ by kind
     from botocore.loaders import Loader
     from botocore.model import ServiceModel
 
-    # Straight from the file: a client would want a region, and takes several times as long.
+    # Read from the file: a client needs a region and takes several times as long to create.
     service = ServiceModel(Loader().load_service_model("sagemaker", "service-2"))
     return service.operation_model("CreateTrainingJob").input_shape
 
 
-def _nearest(texts: Mapping[str, str], path: str) -> str | None:
-    """Look up a path without its positions and keys, or else the nearest above it."""
+def _nearest(by_path: Mapping[str, str], path: str) -> str | None:
+    """Look up a path without list positions and map keys, or its nearest parent."""
     names = re.sub(r"\[.*?\](?=\.|\[|$)", "", path).split(".")
     paths = (".".join(names[:length]) for length in range(len(names), 0, -1))
-    return next((texts[path] for path in paths if path in texts), None)
+    return next((by_path[path] for path in paths if path in by_path), None)
 
 
 def _values(shape: Any, value: Any, path: str) -> Iterator[tuple[Any, Any, str]]:  # noqa: ANN401
-    """Yield every value of the request with its shape and path, from the outside inwards."""
+    """Yield every value of the request as (shape, value, path), parents first."""
     yield shape, value, path
     if shape.type_name == "structure":
         for name, member in value.items():
@@ -123,7 +123,7 @@ def _values(shape: Any, value: Any, path: str) -> Iterator[tuple[Any, Any, str]]
 
 
 def _limits(shape: Any, value: Any, path: str) -> Iterator[Fault]:  # noqa: ANN401
-    """Judge size and content, of which the first fault says enough."""
+    """Yield at most one fault of a value's size or content."""
     limits = shape.metadata
     if isinstance(value, bool):
         return
@@ -132,33 +132,33 @@ def _limits(shape: Any, value: Any, path: str) -> Iterator[Fault]:  # noqa: ANN4
     unit = "" if is_number else " characters" if isinstance(value, str) else " entries"
     is_or_has = "is" if is_number else "has"
     if size > limits.get("max", size):
-        yield Fault(path, f"{is_or_has} {size}{unit}; at most {limits['max']} are allowed")
+        yield Fault(path, f"{is_or_has} {size}{unit}; the maximum is {limits['max']}")
     elif size < limits.get("min", size):
-        yield Fault(path, f"{is_or_has} {size}{unit}; at least {limits['min']} are needed")
+        yield Fault(path, f"{is_or_has} {size}{unit}; the minimum is {limits['min']}")
     elif "enum" in limits and value not in limits["enum"]:
         yield Fault(path, _not_among(value, limits["enum"]))
     elif "pattern" in limits and not python_pattern(limits["pattern"]).fullmatch(value):
-        expected = _nearest(EXPECTED, path) or f"what fits `{limits['pattern']}`"
+        expected = _nearest(EXPECTED, path) or f"a match of `{limits['pattern']}`"
         yield Fault(path, f"is {reprlib.repr(value)}; expected: {expected}")
 
 
 def _not_among(value: str, known: list[str]) -> str:
     if len(known) <= 6:
-        return f"is {reprlib.repr(value)}; known are {', '.join(f'`{name}`' for name in known)}"
-    near = ", ".join(f"`{name}`" for name in get_close_matches(value, known, 4))
-    meant = f"; near it are {near}" if near else ""
-    return f"is {reprlib.repr(value)}, which is none of the {len(known)} known{meant}"
+        return f"is {reprlib.repr(value)}; expected: {', '.join(f'`{name}`' for name in known)}"
+    similar = ", ".join(f"`{name}`" for name in get_close_matches(value, known, 4))
+    hint = f"; similar values: {similar}" if similar else ""
+    return f"is {reprlib.repr(value)}, not one of the {len(known)} known values{hint}"
 
 
 def python_pattern(java: str) -> re.Pattern[str]:
     r"""Compile a pattern of the model: Java's `\w` and `\d` are ASCII, its `\p{…}` are not."""
     flags = re.UNICODE if r"\p{L}" in java else re.ASCII
-    for theirs, ours in CHARACTERS.items():
-        java = java.replace(theirs, ours)
+    for java_class, python_class in CHARACTERS.items():
+        java = java.replace(java_class, python_class)
     return re.compile(java, flags)
 
 
-# What AWS checks on its own side of what users set: its model does not tell.
+# Rules that AWS enforces but its service model does not contain.
 
 
 def _spot(request: Request) -> Iterator[Fault]:
@@ -166,20 +166,20 @@ def _spot(request: Request) -> Iterator[Fault]:
     wait, runtime = stopping.get("MaxWaitTimeInSeconds"), stopping["MaxRuntimeInSeconds"]
     if not request["EnableManagedSpotTraining"]:
         if wait is not None:
-            yield Fault(path, f"is {wait}, but only a spot job waits: it needs `--spot`")
+            yield Fault(path, f"is {wait}, but applies to spot jobs only: add `--spot`")
         return
     if wait < runtime:
-        yield Fault(path, f"is {wait} s, less than the runtime of {runtime} s that it includes")
+        yield Fault(path, f"is {wait} s, but must include the maximum runtime of {runtime} s")
     for name in ("KeepAlivePeriodInSeconds", "InstancePreferences"):
         if request["ResourceConfig"].get(name):
-            yield Fault(f"ResourceConfig.{name}", "cannot be had with `--spot`; leave out either")
+            yield Fault(f"ResourceConfig.{name}", "cannot be combined with `--spot`; omit one")
 
 
 def _runtime(request: Request) -> Iterator[Fault]:
     seconds, most = request["StoppingCondition"]["MaxRuntimeInSeconds"], MOST_DAYS * 24 * 3600
     if seconds > most:
         path = "StoppingCondition.MaxRuntimeInSeconds"
-        yield Fault(path, f"is {seconds} s; at most {most} s, {MOST_DAYS} days")
+        yield Fault(path, f"is {seconds} s; the maximum is {most} s ({MOST_DAYS} days)")
 
 
 def _volume_key(request: Request) -> Iterator[Fault]:
@@ -189,14 +189,14 @@ def _volume_key(request: Request) -> Iterator[Fault]:
     preferences = resources.get("InstancePreferences", [resources])
     types = {each["InstanceType"] for each in preferences}
     for name in sorted(name for name in types if family(name) in LOCAL_DISKS):
-        what = f"is not allowed on {name}, whose own disk encrypts itself; leave it out"
-        yield Fault("ResourceConfig.VolumeKmsKeyId", what)
+        message = f"is not allowed on {name}, whose local disk is always encrypted; omit it"
+        yield Fault("ResourceConfig.VolumeKmsKeyId", message)
 
 
 def _tags(request: Request) -> Iterator[Fault]:
     for position, tag in enumerate(request["Tags"]):
         if tag["Key"].lower().startswith("aws:"):
-            yield Fault(f"Tags[{position}].Key", f"is `{tag['Key']}`; `aws:` is AWS's own")
+            yield Fault(f"Tags[{position}].Key", f"is `{tag['Key']}`; `aws:` is reserved for AWS")
 
 
 RULES = (_spot, _runtime, _volume_key, _tags)

@@ -1,4 +1,4 @@
-"""The estimate before a launch: what it rests on, and that it keeps silent rather than guess."""
+"""The estimate before a launch: its inputs, and no estimate if they are unknown."""
 
 import json
 
@@ -30,8 +30,8 @@ def plan(tmp_path, monkeypatch):
     return make
 
 
-def test_it_counts_rows_bytes_and_weights(plan):
-    """800 of 1,000 rows are trained on; four bytes of weights are a parameter."""
+def test_the_estimate_counts_rows_bytes_and_weights(plan):
+    """800 of 1,000 rows are training pairs; four bytes of weights are one parameter."""
     tokens = ROW_BYTES / 4.5
     assert forecast(plan(training__epochs="2")) == estimate(
         pairs=800,
@@ -45,7 +45,7 @@ def test_it_counts_rows_bytes_and_weights(plan):
     )
 
 
-def test_a_limit_takes_so_many_rows(plan):
+def test_a_limit_on_rows_shortens_the_estimate(plan):
     assert forecast(plan(data__limit="100")).seconds < forecast(plan()).seconds
 
 
@@ -57,15 +57,15 @@ def test_a_limit_takes_so_many_rows(plan):
         {"data__source": "pairs.parquet"},
         {"model__base": "builtin:minilm"},
         {"model__base": "s3://box/model"},
-        # The Hub is not asked in tests, and does not answer.
+        # Tests have no access to the Hub.
         {"model__base": "me/model"},
     ],
 )
-def test_what_cannot_be_sized_is_not_guessed(plan, tmp_path, fields):
+def test_data_or_a_model_of_unknown_size_has_no_estimate(plan, tmp_path, fields):
     (tmp_path / "pairs.parquet").write_bytes(b"PAR1")
     assert forecast(plan(**fields)) is None
 
 
-def test_an_empty_file_is_no_job(plan, tmp_path):
+def test_an_empty_file_has_no_estimate(plan, tmp_path):
     (tmp_path / "pairs.jsonl").write_text("")
     assert forecast(plan()) is None

@@ -1,4 +1,4 @@
-"""Prices by AWS's list or our table, a job's bound, cost and time, and on what they rest."""
+"""Prices from AWS's list or our table, and estimates of a job's time, with their basis."""
 
 import json
 import os
@@ -14,14 +14,14 @@ from launcher.backends.sagemaker.validation import _model
 
 
 class Session(boto3.Session):
-    """Has one client, stubbed, for the service of that name."""
+    """Returns one stubbed client, and records which services were requested."""
 
     def __init__(self, stubbed):
         super().__init__("test", "test", region_name="eu-central-1")
-        self.stubbed, self.asked = stubbed, []
+        self.stubbed, self.requested = stubbed, []
 
     def client(self, service_name, **options):
-        self.asked.append((service_name, options["region_name"]))
+        self.requested.append((service_name, options["region_name"]))
         return self.stubbed
 
 
@@ -36,8 +36,8 @@ def pricing(monkeypatch):
         stub.assert_no_pending_responses()
 
 
-def wanted(**more):
-    """What is asked of the list for a g5.2xlarge in Frankfurt."""
+def query(**more):
+    """Return the price list query for an ml.g5.2xlarge in Frankfurt."""
     fields = {
         "productFamily": "ML Instance",
         "regionCode": "eu-central-1",
@@ -53,60 +53,61 @@ def product(usd, unit="Hrs", currency="USD"):
     return json.dumps({"terms": {"OnDemand": {"A": {"priceDimensions": {"B": dimension}}}}})
 
 
-def test_the_price_is_aws_own_of_the_jobs_region(pricing):
-    """Over all pages, without the zeros, other units and other currencies that stand beside it."""
+def test_the_price_comes_from_aws_for_the_jobs_region(pricing):
+    """All pages are read; zeros, other units and other currencies are ignored."""
     session, stub = pricing
     odd = [product("0.0000000000"), product("99", unit="Quantity"), product("9", currency="CNY")]
-    stub.add_response("get_products", {"PriceList": odd, "NextToken": "more"}, wanted())
+    stub.add_response("get_products", {"PriceList": odd, "NextToken": "more"}, query())
     second = {"PriceList": [product("1.8945"), json.dumps({"terms": {}})]}
-    stub.add_response("get_products", second, wanted(NextToken="more"))
+    stub.add_response("get_products", second, query(NextToken="more"))
     assert price_of("ml.g5.2xlarge", "eu-central-1", session) == Price(
         1.8945, "AWS's price list, on demand in eu-central-1"
     )
-    # It has endpoints in a few regions only.
-    assert session.asked == [("pricing", "us-east-1")]
+    # The price list has endpoints in a few regions only.
+    assert session.requested == [("pricing", "us-east-1")]
 
 
 FALLBACK = "table of 2026-11-23 for us-east-1, other regions differ"
+ABSENT = "AWS's price list has no ml.g5.2xlarge in eu-central-1"
 
 
 @pytest.mark.parametrize(
     ("listed", "usd", "basis"),
     [
-        # A bound on the cost that is too low would be none.
+        # The upper bound on the cost must hold for the highest price.
         ([product("1"), product("2")], 2, "AWS's price list, on demand in eu-central-1"),
-        ([], 1.515, f"{FALLBACK} (AWS's price list has no such instance there)"),
-        # The list has zeros for what is free to some; no job is.
-        ([product("0.0")], 1.515, f"{FALLBACK} (AWS's price list has no such instance there)"),
+        ([], 1.515, f"{FALLBACK} ({ABSENT})"),
+        # A listed price of zero is for free or reserved capacity.
+        ([product("0.0")], 1.515, f"{FALLBACK} ({ABSENT})"),
     ],
 )
-def test_of_what_is_listed_the_highest_price_counts(pricing, listed, usd, basis):
+def test_the_highest_listed_price_counts(pricing, listed, usd, basis):
     session, stub = pricing
-    stub.add_response("get_products", {"PriceList": listed}, wanted())
+    stub.add_response("get_products", {"PriceList": listed}, query())
     assert price_of("ml.g5.2xlarge", "eu-central-1", session) == Price(usd, basis)
 
 
-def test_without_the_right_to_ask_the_table_answers_and_says_so(pricing):
+def test_without_permission_the_table_is_used_and_the_basis_says_so(pricing):
     session, stub = pricing
     stub.add_client_error("get_products", "AccessDeniedException", "no", 400)
     price = price_of("ml.g5.2xlarge", "eu-central-1", session)
     assert price.usd_per_hour == 1.515
     assert price.basis.startswith(FALLBACK)
     assert "AccessDeniedException" in price.basis
-    # Advice has no place there.
+    # The basis holds the reason without the advice.
     assert "embedtune doctor" not in price.basis
 
 
-def test_without_a_session_nothing_is_asked_and_an_unknown_price_stays_unknown():
-    """Nothing is made up from it, neither a bound nor a cost."""
+def test_without_a_session_the_table_is_used_and_an_unknown_price_stays_unknown():
+    """An unknown price gives neither a bound nor a cost."""
     assert price_of("ml.g5.2xlarge", "us-east-1") == Price(1.515, FALLBACK)
     price = price_of("ml.p5.48xlarge", "us-east-1")
-    assert price == Price(None, "no price is known for ml.p5.48xlarge")
+    assert price == Price(None, "the price of ml.p5.48xlarge is unknown")
     assert price.usd(3600) is None
     assert Price(1.515, "").usd(206) == pytest.approx(0.0867, abs=1e-4)
 
 
-def test_the_tables_know_only_types_that_there_are():
+def test_the_tables_contain_only_instance_types_that_exist():
     known = _model().members["ResourceConfig"].members["InstanceType"].enum
     assert TABLE.keys() | GPUS.keys() | NETWORK_GBITS.keys() <= set(known)
 
@@ -114,8 +115,8 @@ def test_the_tables_know_only_types_that_there_are():
 ARTICLE = prices.ARTICLE | {"instance_type": "ml.g5.2xlarge", "instances": 1}
 
 
-def test_the_articles_job_takes_less_than_it_took_the_article():
-    """We encode a corpus once where it did so for each of five dimensions."""
+def test_the_articles_job_takes_less_time_than_the_article_reports():
+    """We encode a corpus once; the article encodes it for each of five dimensions."""
     found = estimate(**ARTICLE)
     assert (found.seconds, found.advice) == (120.0, None)
     assert "derived, not measured" in found.basis
@@ -130,11 +131,11 @@ def test_the_articles_job_takes_less_than_it_took_the_article():
         ({"tokens_per_pair": 136, "tokens_per_document": 94}, 2),
         ({"instance_type": "ml.g4dn.xlarge"}, 2),
         ({"instance_type": "ml.g6e.2xlarge"}, 1 / 2),
-        # Four GPUs wait for each other: 197 steps, each with 0.87 GB at most over 80 Gbit/s.
+        # Four GPUs all-reduce in 197 steps, each with at most 0.87 GB over 80 Gbit/s.
         ({"instance_type": "ml.g5.12xlarge"}, 1 / 4 + 197 * 0.065 / 120),
-        # Over NVLink hardly; its eight GPUs are each three times as fast.
+        # Over NVLink this takes hardly any time; the eight GPUs are each three times as fast.
         ({"instance_type": "ml.p4d.24xlarge"}, 1 / 3 / 8 + 197 * 0.0025 / 120),
-        # Two machines with 10 Gbit/s between them exchange as long as they compute.
+        # Two machines with 10 Gbit/s between them communicate as long as they compute.
         ({"instances": 2}, 1 / 2 + 197 * 0.35 / 120),
     ],
 )
@@ -143,31 +144,30 @@ def test_an_estimate_grows_with_the_work(change, times):
     assert estimate(**ARTICLE | change).seconds == pytest.approx(seconds * times, rel=0.05)
 
 
-def test_an_estimate_names_what_nobody_measured():
+def test_an_estimate_states_its_unmeasured_assumptions():
     other = estimate(**ARTICLE | {"instance_type": "ml.g6e.12xlarge", "instances": 2})
-    assert "a GPU of g6e taken as 2 × g5's" in other.basis
-    assert "8 GPUs counted at 33%, with gradients over 80 Gbit/s" in other.basis
+    assert "one g6e GPU counted as 2 × g5" in other.basis
+    assert "8 GPUs counted at 33% efficiency, with gradients sent over 80 Gbit/s" in other.basis
 
 
 @pytest.mark.parametrize(
     ("change", "advice"),
     [
-        # Less work than waiting for the machine, so nobody notices the difference.
-        ({"instance_type": "ml.g5.12xlarge"}, "about 0.7 min of work instead of 2.0 min"),
-        # Much work, and a network on which it waits.
-        ({"pairs": 630_000, "instances": 2}, "about 183.3 min of work instead of 146.7 min"),
+        # The job takes less time than starting the machine.
+        ({"instance_type": "ml.g5.12xlarge"}, "about 0.7 min instead of 2.0 min"),
+        # A long job on a slow network.
+        ({"pairs": 630_000, "instances": 2}, "about 183.3 min instead of 146.7 min"),
         ({"pairs": 630_000, "instance_type": "ml.g5.12xlarge"}, None),
-        # Larger batches exchange less often.
+        # Larger batches need fewer all-reduces.
         ({"pairs": 630_000, "instances": 2, "batch_size": 1024}, None),
     ],
 )
-def test_several_gpus_are_advised_where_they_pay(change, advice):
+def test_an_estimate_advises_against_several_gpus_that_are_not_worth_it(change, advice):
     found = estimate(**ARTICLE | change).advice
     assert (found is None) if advice is None else (advice in found)
 
 
-def test_there_is_no_estimate_for_what_is_unlike_all_we_know():
+def test_there_is_no_estimate_for_instances_of_unknown_speed():
     for instance_type in ("ml.c5.xlarge", "ml.trn1.2xlarge", "nonsense"):
         found = estimate(**ARTICLE | {"instance_type": instance_type})
-        basis = f"no run on {instance_type} or a similar instance is known"
-        assert found == Estimate(None, basis)
+        assert found == Estimate(None, f"the speed of {instance_type} is unknown")

@@ -1,4 +1,4 @@
-"""The session, and every refusal of AWS in one line that says what to do."""
+"""Sessions and clients; every AWS error becomes one line with advice."""
 
 import pytest
 from botocore import exceptions as botocore
@@ -6,14 +6,14 @@ from botocore.exceptions import ClientError
 from botocore.parsers import ResponseParserError
 
 from job.core.errors import BackendError
-from launcher.aws.sessions import client, error_code, explained, open_session
+from launcher.aws.sessions import client, error_code, open_session, translate_errors
 
 PROFILES = "[profile here]\nregion = eu-west-1\n\n[profile nowhere]\noutput = json\n"
 
 
 @pytest.fixture(autouse=True)
 def settings(tmp_path, monkeypatch):
-    """Profiles and keys of nobody."""
+    """Use fake profiles and keys only."""
     for name in ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE", "AWS_ENDPOINT_URL"):
         monkeypatch.delenv(name, raising=False)
     (tmp_path / "config").write_text(PROFILES)
@@ -29,12 +29,12 @@ def settings(tmp_path, monkeypatch):
     [
         ("here", None, {}, "eu-west-1"),
         (None, None, {"AWS_PROFILE": "here"}, "eu-west-1"),
-        # boto3 alone does not know this one, the AWS CLI does.
+        # The AWS CLI reads this variable, boto3 does not.
         ("here", None, {"AWS_REGION": "ca-central-1"}, "ca-central-1"),
         ("here", "eu-north-1", {"AWS_REGION": "ca-central-1"}, "eu-north-1"),
     ],
 )
-def test_the_region_is_the_nearest_that_was_given(
+def test_the_region_is_that_of_the_option_the_variable_or_the_profile(
     profile, region, variables, expected, monkeypatch
 ):
     for name, value in variables.items():
@@ -46,13 +46,13 @@ def test_the_region_is_the_nearest_that_was_given(
     ("profile", "parts"),
     [("nowhere", ["`--region us-east-1`", "AWS_REGION"]), ("gone", ["gone", "`here`, `nowhere`"])],
 )
-def test_without_a_region_or_a_profile_it_says_how_to_name_one(profile, parts):
-    with pytest.raises(BackendError) as told:
+def test_a_missing_region_or_profile_is_one_line_with_the_settings(profile, parts):
+    with pytest.raises(BackendError) as raised:
         open_session(profile)
-    assert all(part in str(told.value) for part in parts)
+    assert all(part in str(raised.value) for part in parts)
 
 
-def test_a_client_tries_again_unless_the_user_said_how_often(monkeypatch):
+def test_a_client_retries_unless_the_user_set_the_attempts(monkeypatch):
     session = open_session(region="eu-west-1")
     retries = client(session, "sts").meta.config.retries
     assert retries == {"total_max_attempts": 5, "mode": "standard"}
@@ -67,21 +67,21 @@ def test_a_client_tries_again_unless_the_user_said_how_often(monkeypatch):
     ("endpoint", "region", "part"),
     [("localhost:4566", "eu-west-1", "localhost:4566"), (None, "not a region", "'not a region'")],
 )
-def test_an_address_that_is_none_is_told(endpoint, region, part, monkeypatch):
+def test_an_invalid_endpoint_or_region_is_named(endpoint, region, part, monkeypatch):
     if endpoint:
         monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
-    with pytest.raises(BackendError) as told:
+    with pytest.raises(BackendError) as raised:
         client(open_session(region=region), "sts")
-    assert part in str(told.value)
+    assert part in str(raised.value)
 
 
-def refusal(code, message="It said so.", operation="DescribeStacks"):
+def refusal(code, message="Some reason.", operation="DescribeStacks"):
     return ClientError({"Error": {"Code": code, "Message": message}}, operation)
 
 
-# What a person has to do, or what AWS said.
-EXPIRED, LOST, DENIED = "credentials have expired", "login has expired", "lack the right to "
-KEYS, UNREACHED = "does not know these credentials", "does not answer"
+# Parts of the messages.
+EXPIRED, LOST, DENIED = "credentials have expired", "login has expired", "lack the permission "
+KEYS, UNREACHED = "does not accept these credentials", "does not respond"
 
 
 @pytest.mark.parametrize(
@@ -95,9 +95,9 @@ KEYS, UNREACHED = "does not know these credentials", "does not answer"
             refusal("AccessDenied", "User: me is not authorized to perform: iam:GetRole on x"),
             f"{DENIED}`iam:GetRole`",
         ),
-        # S3 tells only that access is denied; the operation is what we know.
+        # S3's message does not name the permission, so the operation is shown.
         (refusal("AccessDenied", "Access Denied", "PutObject"), f"{DENIED}`PutObject`"),
-        # What comes with it would repeat a part of the signature.
+        # AWS's message repeats parts of the signature.
         (refusal("SignatureDoesNotMatch", "The canonical string is PLANTED"), KEYS),
         (refusal("ThrottlingException", "Rate exceeded"), "try again in a minute"),
         (refusal("ValidationError", "Template\n  format error."), "Template format error"),
@@ -105,23 +105,23 @@ KEYS, UNREACHED = "does not know these credentials", "does not answer"
         (botocore.EndpointConnectionError(endpoint_url="https://sts.nix"), UNREACHED),
         (botocore.CredentialRetrievalError(provider="process", error_msg="exit 1"), "exit 1"),
         (botocore.ParamValidationError(report="too short"), "too short"),
-        # A proxy's page, or the port of something else.
-        (ResponseParserError(), "what answered is not AWS"),
+        # The page of a proxy, or another service on that port.
+        (ResponseParserError(), "the response is not from AWS"),
     ],
     ids=lambda value: error_code(value) if isinstance(value, Exception) else "",
 )
-def test_each_refusal_is_one_line(error, part):
-    with pytest.raises(BackendError) as told, explained("reading the stack `x`"):
+def test_each_aws_error_is_one_line(error, part):
+    with pytest.raises(BackendError) as raised, translate_errors("reading the stack `x`"):
         raise error
-    line = str(told.value)
+    line = str(raised.value)
     assert line.startswith("Reading the stack `x` failed: ")
     assert part in line
     assert "\n" not in line
     assert "PLANTED" not in line
 
 
-def test_our_own_errors_and_bugs_pass_as_they_are():
+def test_our_own_errors_and_bugs_pass_unchanged():
     for error in (BackendError("ours"), KeyError("a bug")):
-        with pytest.raises(type(error)) as told, explained("asking"):
+        with pytest.raises(type(error)) as raised, translate_errors("asking"):
             raise error
-        assert told.value is error
+        assert raised.value is error

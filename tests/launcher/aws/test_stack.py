@@ -1,4 +1,4 @@
-"""`embedtune infra` against a CloudFormation on loopback: made, changed, refused, deleted."""
+"""`embedtune infra` against a local CloudFormation: deploy, update, refuse, delete."""
 
 import json
 from dataclasses import replace
@@ -13,7 +13,7 @@ from moto_stacks import stack_server
 
 from job.core.errors import BackendError
 from launcher.aws import cloudformation
-from launcher.aws.sessions import explained, open_session
+from launcher.aws.sessions import open_session, translate_errors
 from launcher.aws.stack import Stack, read_stack, template_text
 from launcher.cli import main
 
@@ -29,7 +29,7 @@ def server():
 
 @pytest.fixture
 def account(server, monkeypatch):
-    """An account with nothing in it; asks for clients by `account("s3")`."""
+    """An empty account; `account("s3")` returns a client."""
     moto_api_backend.reset()
     monkeypatch.setitem(cloudformation.POLLS, "Delay", 0.01)
     for name, value in server.items():
@@ -39,7 +39,7 @@ def account(server, monkeypatch):
 
 
 def embedtune(*arguments, answer=None, code=0):
-    """Run `embedtune infra …`; returns its stdout and what it said beside that, by lines."""
+    """Run `embedtune infra …`; return its stdout and the lines of its stderr."""
     done = CliRunner().invoke(main, ["infra", *arguments], input=answer)
     assert done.exit_code == code, done.output
     return done.stdout, done.stderr.splitlines()
@@ -49,9 +49,9 @@ def deployed():
     return read_stack(open_session())
 
 
-def test_a_stack_is_made_shown_and_found_again(account):
-    """The outputs are on stdout, the next command beside them."""
-    shown, said = embedtune("deploy", "--yes")
+def test_a_deployed_stack_is_shown_and_found_again(account):
+    """The outputs are on stdout, the next commands on stderr."""
+    stdout, lines = embedtune("deploy", "--yes")
     stack = deployed()
     assert stack == Stack(
         region="eu-west-1",
@@ -60,7 +60,7 @@ def test_a_stack_is_made_shown_and_found_again(account):
         image="123456789012.dkr.ecr.eu-west-1.amazonaws.com/embedtune",
         launcher_policy_arn=account("iam").list_policies(Scope="Local")["Policies"][0]["Arn"],
     )
-    assert shown == (
+    assert stdout == (
         "stack            embedtune\n"
         "region           eu-west-1\n"
         f"bucket           {stack.bucket}\n"
@@ -69,30 +69,30 @@ def test_a_stack_is_made_shown_and_found_again(account):
         f"launcher policy  {stack.launcher_policy_arn}\n"
         "version          1\n"
     )
-    assert said[-2:] == [
+    assert lines[-2:] == [
         f"Next: embedtune image push embedtune {stack.image}",
         "Then: embedtune launch --backend sagemaker --data …",
     ]
-    assert embedtune("status") == (shown, [])
+    assert embedtune("status") == (stdout, [])
 
 
-def test_nothing_is_made_before_somebody_agreed(account):
-    """It says what it would make and what that costs."""
-    shown, said = embedtune("deploy", answer="n\n", code=1)
-    assert shown == ""
-    assert "an encrypted bucket, a repository for images, the role" in said[0]
-    assert "about $0.023 per GB and month" in said[2]
+def test_nothing_is_created_before_the_user_confirms(account):
+    """The question says what would be created and what it costs."""
+    stdout, lines = embedtune("deploy", answer="n\n", code=1)
+    assert stdout == ""
+    assert "an encrypted bucket, a repository for images, the role" in lines[0]
+    assert "about $0.023 per GB and month" in lines[2]
     assert account("cloudformation").describe_stacks()["Stacks"] == []
 
 
-def test_an_update_keeps_what_it_does_not_name(account):
-    """An empty text takes a value away; to deploy again changes nothing, and says so."""
+def test_an_update_keeps_the_values_of_omitted_parameters(account):
+    """An empty string clears a value; deploying again changes nothing, and says so."""
     embedtune("deploy", "--yes", "--hub-token-secret", SECRET)
     first = deployed()
-    _, said = embedtune("deploy", "--yes")
-    assert "The stack `embedtune` is as wanted already; nothing was changed." in said
+    _, lines = embedtune("deploy", "--yes")
+    assert "The stack `embedtune` is up to date; nothing was changed." in lines
     assert deployed() == first
-    # Nor does the change set stay, of which a stack may have 1,000.
+    # The change set is deleted; a stack may have at most 1,000.
     changes = account("cloudformation").list_change_sets(StackName="embedtune")["Summaries"]
     assert "FAILED" not in [each["Status"] for each in changes]
 
@@ -106,23 +106,23 @@ def test_an_update_keeps_what_it_does_not_name(account):
     assert deployed() == replace(first, kms_key_arn=KEY, hub_token_secret_arn=None)
 
 
-def test_a_creation_that_fails_names_the_first_reason_and_leaves_nothing(account):
-    """Not even the bucket, which the template retains; it can be deleted or made anew."""
+def test_a_failed_creation_names_the_first_reason_and_leaves_nothing(account):
+    """The retained bucket is deleted as well; the stack can be deleted or created again."""
     account("ecr").create_repository(repositoryName="embedtune")
     reason = "Repository (AWS::ECR::Repository): The repository with name 'embedtune' already"
-    _, said = embedtune("deploy", "--yes", code=13)
-    assert reason in said[-1]
+    _, lines = embedtune("deploy", "--yes", code=13)
+    assert reason in lines[-1]
     assert account("s3").list_buckets()["Buckets"] == []
-    _, said = embedtune("status", code=13)
-    assert all(part in said[0] for part in ("in the state ROLLBACK_COMPLETE", reason))
+    _, lines = embedtune("status", code=13)
+    assert all(part in lines[0] for part in ("in the state ROLLBACK_COMPLETE", reason))
     embedtune("delete", "--yes")
     assert deployed() is None
-    # That of somebody else.
+    # The repository that is not the stack's.
     assert len(account("ecr").describe_repositories()["repositories"]) == 1
     embedtune("deploy", "--yes", code=13)
     account("ecr").delete_repository(repositoryName="embedtune")
-    _, said = embedtune("deploy", "--yes")
-    assert any("what is left of it is removed first" in line for line in said)
+    _, lines = embedtune("deploy", "--yes")
+    assert any("deleting its remains first" in line for line in lines)
     assert deployed()
 
 
@@ -130,37 +130,37 @@ def test_a_creation_that_fails_names_the_first_reason_and_leaves_nothing(account
     ("thing", "counts"),
     [("objects", ("3 objects", "no images")), ("image", ("no objects", "1 im"))],
 )
-def test_what_holds_data_is_not_deleted_unless_told(account, thing, counts):
-    """All of it is still there after the refusal; with the data goes the bucket as well."""
+def test_a_stack_with_data_is_deleted_with_that_option_only(account, thing, counts):
+    """A refusal deletes nothing; `--with-data` deletes the bucket as well."""
     embedtune("deploy", "--yes")
     bucket = deployed().bucket
     if thing == "objects":
         put_versions(account("s3"), bucket)
     else:
         put_image(account)
-    _, said = embedtune("delete", "--yes", code=13)
+    _, lines = embedtune("delete", "--yes", code=13)
     for part in (*counts, bucket, "`embedtune infra delete --with-data`"):
-        assert part in said[0]
+        assert part in lines[0]
     assert deployed().bucket == bucket
-    _, said = embedtune("delete", "--with-data", "--yes")
-    what = f"3 objects of the bucket `{bucket}`" if thing == "objects" else "1 image of the repo"
-    assert said[0].startswith(f"Deleted {what}")
-    assert said[-1] == f"Deleted the bucket `{bucket}`."
+    _, lines = embedtune("delete", "--with-data", "--yes")
+    what = f"3 objects in the bucket `{bucket}`" if thing == "objects" else "1 image in the repo"
+    assert lines[0].startswith(f"Deleted {what}")
+    assert lines[-1] == f"Deleted the bucket `{bucket}`."
     assert nothing_is_left(account)
 
 
-def test_an_empty_stack_goes_with_its_retained_bucket_once_somebody_agreed(account):
+def test_an_empty_stack_and_its_retained_bucket_are_deleted_after_confirmation(account):
     embedtune("deploy", "--yes")
-    _, said = embedtune("delete", answer="n\n", code=1)
-    assert said[0].startswith("Delete the stack `embedtune` in eu-west-1, if it holds no data?")
+    _, lines = embedtune("delete", answer="n\n", code=1)
+    assert lines[0].startswith("Delete the stack `embedtune` in eu-west-1, if it holds no data?")
     assert deployed()
     embedtune("delete", answer="y\n")
     assert nothing_is_left(account)
-    _, said = embedtune("delete", "--yes")
-    assert said == ["There is no stack `embedtune` in eu-west-1; nothing was deleted."]
+    _, lines = embedtune("delete", "--yes")
+    assert lines == ["There is no stack `embedtune` in eu-west-1; nothing was deleted."]
 
 
-def test_a_stack_whose_bucket_somebody_deleted_can_be_deleted(account):
+def test_a_stack_whose_bucket_was_deleted_by_hand_can_be_deleted(account):
     embedtune("deploy", "--yes")
     account("s3").delete_bucket(Bucket=deployed().bucket)
     embedtune("delete", "--yes")
@@ -168,7 +168,7 @@ def test_a_stack_whose_bucket_somebody_deleted_can_be_deleted(account):
 
 
 def put_versions(s3, bucket):
-    """Somebody may have turned versioning on; a deleted object is then still there."""
+    """Store objects with versioning, which keeps deleted objects."""
     s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
     for _ in range(2):
         s3.put_object(Bucket=bucket, Key="runs/x", Body=b"1")
@@ -205,7 +205,7 @@ ROLE_IN_USE = [
 
 @pytest.fixture
 def cloud(monkeypatch):
-    """A client of CloudFormation with the answers that a test adds, in their order."""
+    """A CloudFormation client that returns the responses a test adds, in order."""
     monkeypatch.setitem(cloudformation.POLLS, "Delay", 0)
     session = boto3.Session("test", "test", region_name="eu-west-1")
     client = session.client("cloudformation")
@@ -216,8 +216,8 @@ def cloud(monkeypatch):
 
 
 def answer_events(cloud, *events):
-    """Answer with events, given in the order of time, on pages with the latest first."""
-    told = [
+    """Add responses with events on two pages, latest first; `events` are in order of time."""
+    answers = [
         {
             "StackId": STACK,
             "StackName": "embedtune",
@@ -231,9 +231,9 @@ def answer_events(cloud, *events):
         }
         for number, (name, status, reason) in enumerate(events)
     ]
-    told.reverse()
-    cloud.add("describe_stack_events", {"StackEvents": told[:2], "NextToken": "more"})
-    cloud.add("describe_stack_events", {"StackEvents": told[2:]})
+    answers.reverse()
+    cloud.add("describe_stack_events", {"StackEvents": answers[:2], "NextToken": "more"})
+    cloud.add("describe_stack_events", {"StackEvents": answers[2:]})
 
 
 def answer_status(cloud, status):
@@ -245,8 +245,8 @@ def deploy(cloud, *, is_new):
     return cloudformation.deploy(cloud, "embedtune", "template", {}, is_new=is_new)
 
 
-def test_a_failure_is_that_of_the_first_resource_not_of_those_cancelled_for_it(cloud):
-    """It is awaited to its end; what an earlier operation failed in is not told."""
+def test_a_failure_names_the_resource_that_failed_first_and_no_cancelled_one(cloud):
+    """The rollback is awaited; failures of an earlier operation are not reported."""
     cloud.add("create_change_set", {"Id": CHANGE, "StackId": STACK})
     cloud.add("describe_change_set", {"Status": "CREATE_PENDING"})
     cloud.add("describe_change_set", {"Status": "CREATE_COMPLETE"})
@@ -267,7 +267,7 @@ def test_a_failure_is_that_of_the_first_resource_not_of_those_cancelled_for_it(c
         deploy(cloud, is_new=False)
 
 
-def test_a_stack_that_cannot_be_deleted_is_told_with_the_reason(cloud):
+def test_a_failed_deletion_is_reported_with_its_reason(cloud):
     cloud.add("delete_stack", {}, {"StackName": STACK})
     answer_status(cloud, "DELETE_FAILED")
     answer_events(cloud, *ROLE_IN_USE, ("embedtune", "DELETE_FAILED", ""))
@@ -276,7 +276,7 @@ def test_a_stack_that_cannot_be_deleted_is_told_with_the_reason(cloud):
 
 
 @pytest.mark.parametrize(
-    ("is_new", "reason", "said"),
+    ("is_new", "reason", "message"),
     [
         (True, "Template error: no\nsuch thing.", "Template error: no such thing"),
         (False, "Template error.", "Template error"),
@@ -284,24 +284,27 @@ def test_a_stack_that_cannot_be_deleted_is_told_with_the_reason(cloud):
         (False, "No updates are to be performed.", None),
     ],
 )
-def test_a_change_set_that_cannot_be_made_leaves_nothing(cloud, is_new, reason, said):
-    """Of a new stack its name would stay behind. That nothing changes is no failure."""
+def test_a_failed_change_set_leaves_nothing(cloud, is_new, reason, message):
+    """The empty stack of a new name is deleted. Nothing to change is not a failure."""
     cloud.add("create_change_set", {"Id": CHANGE, "StackId": STACK})
     cloud.add("describe_change_set", {"Status": "FAILED", "StatusReason": reason})
     cloud.add("delete_change_set", {}, {"ChangeSetName": CHANGE})
     if is_new:
         cloud.add("delete_stack", {}, {"StackName": STACK})
-    if said is None:
+    if message is None:
         assert not deploy(cloud, is_new=is_new)
         return
-    with pytest.raises(BackendError, match=f"`embedtune` cannot be deployed: {said}"):
+    with pytest.raises(BackendError, match=f"`embedtune` cannot be deployed: {message}"):
         deploy(cloud, is_new=is_new)
 
 
-def test_credentials_that_expire_while_a_stack_is_awaited_are_told(cloud):
+def test_credentials_that_expire_during_the_wait_are_reported(cloud):
     cloud.add("delete_stack", {})
     cloud.refuse("describe_stacks", "ExpiredToken", "Expired.")
-    with pytest.raises(BackendError, match="credentials have expired"), explained("deleting"):
+    with (
+        pytest.raises(BackendError, match="credentials have expired"),
+        translate_errors("deleting"),
+    ):
         cloudformation.delete(cloud, {"StackId": STACK, "StackName": "embedtune"})
 
 
@@ -313,48 +316,49 @@ def test_credentials_that_expire_while_a_stack_is_awaited_are_told(cloud):
         ("UPDATE_ROLLBACK_FAILED", ["It is in use.", "continue-update-rollback --stack-name emb"]),
     ],
 )
-def test_a_half_made_stack_is_told_with_the_reason_of_its_last_operation(cloud, status, parts):
+def test_an_unusable_stack_is_reported_with_the_reason_of_its_last_operation(cloud, status, parts):
     if status != "UPDATE_IN_PROGRESS":
         answer_events(cloud, *ROLE_IN_USE, ("embedtune", status, ""))
     found = {"StackName": "embedtune", "StackId": STACK, "StackStatus": status}
-    with pytest.raises(BackendError) as told:
+    with pytest.raises(BackendError) as raised:
         cloudformation.require_usable(cloud, found)
-    assert all(part in str(told.value) for part in (status, *parts))
+    assert all(part in str(raised.value) for part in (status, *parts))
 
 
 @pytest.mark.parametrize(
     "status", ["CREATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE", "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS"]
 )
-def test_a_stack_whose_update_was_taken_back_is_as_good_as_any(status):
+def test_a_stack_whose_update_was_rolled_back_is_usable(status):
     cloudformation.require_usable(None, {"StackName": "embedtune", "StackStatus": status})
 
 
-def test_without_a_stack_of_ours_status_says_what_makes_one(account):
-    _, said = embedtune("status", "--stack", "other", code=13)
-    assert "no stack `other` in eu-west-1: `embedtune infra deploy`" in said[0]
+def test_status_without_a_stack_of_ours_says_how_to_create_one(account):
+    _, lines = embedtune("status", "--stack", "other", code=13)
+    assert "no stack `other` in eu-west-1. Create it with `embedtune infra deploy`" in lines[0]
     template = {"Resources": {"Bucket": {"Type": "AWS::S3::Bucket"}}}
     account("cloudformation").create_stack(StackName="mine", TemplateBody=json.dumps(template))
-    _, said = embedtune("status", "--stack", "mine", code=13)
-    assert "The stack `mine` in eu-west-1 is not embedtune's: it has no output 'Region'" in said[0]
+    _, lines = embedtune("status", "--stack", "mine", code=13)
+    assert "The stack `mine` in eu-west-1 was not created by embedtune" in lines[0]
+    assert "no output 'Region'" in lines[0]
 
 
-def test_a_dry_run_prints_all_of_it_and_asks_nobody(monkeypatch):
-    """One JSON document; no credentials, no call."""
+def test_a_dry_run_prints_the_whole_request_without_calling_aws(monkeypatch):
+    """It prints one JSON document and needs no credentials."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     for name in ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_REGION"):
         monkeypatch.delenv(name, raising=False)
     places = ("--subnet", "subnet-1", "--security-group", "sg-1", "--security-group", "sg-2")
     budget = ("--budget", "1500000", "--budget-email", "who@pays.example")
-    shown, said = embedtune(
+    stdout, lines = embedtune(
         *("deploy", "--dry-run", "--region", "cn-north-1", "--stack", "mine"),
         *("--data-bucket", "one", "--data-bucket", "two", *places, *budget),
     )
-    assert said == []
-    assert json.loads(shown) == {
+    assert lines == []
+    assert json.loads(stdout) == {
         "stack": "mine",
         "region": "cn-north-1",
         "parameters": {
-            # The partition is that of the region.
+            # The partition belongs to the region.
             "DataBucketArns": "arn:aws-cn:s3:::one,arn:aws-cn:s3:::two",
             "Subnets": "subnet-1",
             "SecurityGroups": "sg-1,sg-2",
@@ -373,13 +377,13 @@ def test_a_dry_run_prints_all_of_it_and_asks_nobody(monkeypatch):
         (("--budget", "5"), "`--budget-email`"),
     ],
 )
-def test_options_that_mean_nothing_alone_are_refused(options, partner):
-    _, said = embedtune("deploy", "--dry-run", "--region", "eu-west-1", *options, code=2)
-    assert partner in said[-1]
+def test_an_option_without_its_partner_is_refused(options, partner):
+    _, lines = embedtune("deploy", "--dry-run", "--region", "eu-west-1", *options, code=2)
+    assert partner in lines[-1]
 
 
-def test_an_installed_launcher_has_its_template_beside_it(tmp_path, monkeypatch):
-    """There is no checkout then."""
+def test_an_installed_launcher_reads_the_template_from_its_package(tmp_path, monkeypatch):
+    """An installation has no checkout."""
     (tmp_path / "stack.yaml").write_text("installed")
     assert template_text().startswith("AWSTemplateFormatVersion")
     monkeypatch.setattr("launcher.aws.stack.__file__", str(tmp_path / "stack.py"))

@@ -1,4 +1,4 @@
-"""The image's build command and where it says it came from."""
+"""The image's build command, and its labels of revision and source."""
 
 import subprocess
 
@@ -26,7 +26,7 @@ def checkout(tmp_path):
 
 
 def test_the_whole_build_command(checkout, tmp_path):
-    """For the cloud's machines whatever this one is; pip's settings only as a secret."""
+    """The platform is the cloud's; pip's settings are passed as a build secret."""
     pip = tmp_path / "pip.conf"
     command = build_command(checkout, "mine", "linux/amd64", {"A": "b c"}, pip, "host")
     assert command == [
@@ -36,8 +36,8 @@ def test_the_whole_build_command(checkout, tmp_path):
     ]
 
 
-def test_the_image_says_which_commit_it_was_built_from(checkout):
-    """A tag of its own for each commit; marked where a file differs from it."""
+def test_the_image_is_labelled_with_its_commit(checkout):
+    """The label is marked if a file differs from the commit."""
     clean = build_arguments(checkout, cpu=False, demo=False)
     assert clean == {"REVISION": clean["REVISION"], "SOURCE": "unknown"}
     assert len(clean["REVISION"]) == 12
@@ -50,30 +50,30 @@ def test_the_image_says_which_commit_it_was_built_from(checkout):
     [
         ("https://me:secret@git.example/a/b.git", "https://git.example/a/b.git"),
         ("git@git.example:a/b.git", "git@git.example:a/b.git"),
-        # A folder of the machine that builds tells nobody else anything.
+        # A local folder means nothing to others.
         ("/home/me/embedtune", "unknown"),
     ],
 )
-def test_no_password_gets_into_the_label(checkout, address, source):
+def test_the_source_label_has_no_password(checkout, address, source):
     git(checkout, "remote", "add", "origin", address)
     assert build_arguments(checkout, cpu=False, demo=False)["SOURCE"] == source
 
 
-def test_the_choices_are_the_dockerfiles_arguments(checkout):
-    chosen = build_arguments(checkout, cpu=True, demo=True)
-    assert chosen["TORCH_INDEX"].endswith("/cpu")
-    assert chosen["EXTRAS"] == "train,demo"
+def test_the_options_become_build_arguments(checkout):
+    arguments = build_arguments(checkout, cpu=True, demo=True)
+    assert arguments["TORCH_INDEX"].endswith("/cpu")
+    assert arguments["EXTRAS"] == "train,demo"
 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "part"),
     [
-        (["build", "."], 7, "is no checkout of embedtune"),
+        (["build", "."], 7, "is not a checkout of embedtune"),
         (["build", ".", "--build-arg", "BASE"], 2, "expected NAME=VALUE"),
         (["push", "embedtune", "mine"], 13, "`mine` names no registry"),
     ],
 )
-def test_what_cannot_be_built_or_pushed_is_told(monkeypatch, tmp_path, arguments, code, part):
+def test_an_invalid_build_or_push_is_one_line(monkeypatch, tmp_path, arguments, code, part):
     monkeypatch.chdir(tmp_path)
     done = CliRunner().invoke(main, ["image", *arguments])
     assert (done.exit_code, part in done.stderr) == (code, True)

@@ -1,4 +1,4 @@
-"""The whole `docker run` of a plan: what is mounted, what is told, what is never written out."""
+"""The complete `docker run` of a plan: mounts, variables, and no secret values."""
 
 import os
 from pathlib import Path
@@ -19,7 +19,7 @@ DIGESTS = "sha256:" + "0" * 64
 
 @pytest.fixture
 def plan(tmp_path, monkeypatch):
-    """Make a plan in an empty folder, with nothing in the environment or the home."""
+    """Return a function that makes a plan, in an empty folder, home and environment."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     for name in list(os.environ):
@@ -40,17 +40,17 @@ def plan(tmp_path, monkeypatch):
 
 
 def command(plan, engine=None):
-    """Build the command of a run's only host."""
+    """Build the command of a single host."""
     return run_command(plan, engine or Engine(), *hosts_of(plan.folder, 1))
 
 
 def pairs(argv, option):
-    """Return what an option was given, each time."""
+    """Return all values of an option."""
     return [argv[i + 1] for i, part in enumerate(argv) if part == option]
 
 
 def test_the_whole_command(plan, tmp_path):
-    """Nothing but local data: the workspace, the results' folder, and nobody's credentials."""
+    """With local data: the workspace, the results' folder, and no credentials."""
     folder = tmp_path / "runs" / "first"
     assert command(plan()) == [
         *("docker", "run", "--detach", "--init", "--name", container_name(folder)),
@@ -78,7 +78,7 @@ def test_the_machines_options_reach_the_engine(plan):
         ["16g"],
         ["2g"],
         ["host"],
-        # It stands in a registry, so it may be fetched from there.
+        # The image is in a registry, so the engine may pull it.
         ["missing"],
     ]
     assert "EMBEDTUNE_PRICE_PER_HOUR=1.5" in pairs(argv, "--env")
@@ -90,13 +90,13 @@ def test_the_machines_options_reach_the_engine(plan):
         ({}, False, [], "auto"),
         ({}, True, ["all"], "auto"),
         ({"gpus": "all"}, False, ["all"], "auto"),
-        # Told not to look for the GPU that the driver shows.
+        # The driver shows a GPU, but the options exclude it.
         ({"gpus": "none"}, True, [], "cpu"),
         ({"device": "cpu"}, True, [], "cpu"),
         ({"device": "cuda", "gpus": "none"}, True, [], "cuda"),
     ],
 )
-def test_gpus_are_handed_in_where_there_are_any(plan, machine, has_gpus, wanted, device):
+def test_the_container_gets_gpus_if_there_are_any(plan, machine, has_gpus, wanted, device):
     argv = command(plan(machine), Engine(has_gpus=has_gpus))
     assert pairs(argv, "--gpus") == wanted
     assert f"EMBEDTUNE_DEVICE={device}" in pairs(argv, "--env")
@@ -106,8 +106,8 @@ def test_a_rootless_engines_root_is_the_caller(plan):
     assert pairs(command(plan(), Engine(is_rootless=True)), "--user") == ["0:0"]
 
 
-def test_credentials_are_handed_on_by_name_and_only_to_who_needs_them(plan, monkeypatch):
-    """AWS's to a job that uses S3, the Hub's to one that uses the Hub, no value anywhere."""
+def test_credentials_are_passed_by_name_and_only_to_jobs_that_need_them(plan, monkeypatch):
+    """AWS's for a job with S3, the Hub's for a job with the Hub; values appear nowhere."""
     for name in ("AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID", "HF_TOKEN"):
         monkeypatch.setenv(name, SECRET)
     aws = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
@@ -125,8 +125,8 @@ def test_credentials_are_handed_on_by_name_and_only_to_who_needs_them(plan, monk
         assert SECRET not in " ".join(argv)
 
 
-def test_profiles_and_log_ins_are_mounted_for_reading(plan, tmp_path, monkeypatch):
-    """Without variables: the files of AWS's profiles, the Hub's token and its cache."""
+def test_profiles_and_tokens_are_mounted_read_only(plan, tmp_path, monkeypatch):
+    """Without variables, AWS's profile files, the Hub's token and its cache are mounted."""
     home = tmp_path / "home"
     (home / ".aws").mkdir(parents=True)
     (home / ".aws" / "config").touch()
@@ -142,30 +142,30 @@ def test_profiles_and_log_ins_are_mounted_for_reading(plan, tmp_path, monkeypatc
         f"type=bind,source={home}/token,target=/run/embedtune/token,readonly",
         f"type=bind,source={home}/hub,target=/run/embedtune/hub,readonly",
     ]
-    told = {e for e in pairs(argv, "--env") if e.startswith(("HF_", "EMBEDTUNE_HUB"))}
-    assert told == {
+    variables = {e for e in pairs(argv, "--env") if e.startswith(("HF_", "EMBEDTUNE_HUB"))}
+    assert variables == {
         "HF_TOKEN_PATH=/run/embedtune/token",
         "EMBEDTUNE_HUB_CACHE=/run/embedtune/hub",
     }
-    # Results that go to S3 need no folder here.
+    # Results in S3 need no local folder.
     assert "--workdir" not in argv
 
 
 def test_any_path_can_be_mounted(plan, tmp_path):
-    """Docker separates a mount's fields by commas, and quotes as CSV does."""
+    """Docker parses a mount as a CSV line."""
     argv = command(plan(output__uri='a,b "c"'))
     folder = str(tmp_path / 'a,b "c"' / "first").replace('"', '""')
     assert pairs(argv, "--mount")[1] == f'type=bind,"source={folder}","target={folder}"'
 
 
-def test_runs_of_one_name_in_two_folders_have_two_containers():
+def test_runs_with_the_same_name_in_two_folders_have_two_containers():
     names = {container_name(Path(folder) / "first") for folder in ("/a", "/b")}
     assert len(names) == 2
     assert all(name.startswith("embedtune-first-") for name in names)
 
 
 def test_the_whole_commands_of_two_hosts(plan, tmp_path):
-    """Each its workspace, name and share of the cores, with the first's inputs and checkpoints."""
+    """Each has a workspace, a name and a share of the cores; inputs and checkpoints are shared."""
     two = plan({"hosts": 2, "network": "none"}, data__source="s3://box/pairs.jsonl")
     folder = tmp_path / "runs" / "first"
     name = container_name(folder)

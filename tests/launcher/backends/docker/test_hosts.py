@@ -1,4 +1,4 @@
-"""The hosts of a run on one engine: their network, and what each is told of the others."""
+"""The hosts of a run on one engine: their network and their `resourceconfig.json`."""
 
 import json
 
@@ -13,7 +13,7 @@ from launcher.backends.docker.hosts import (
     hosts_of,
     network_command,
     prepare_workspaces,
-    threads,
+    threads_per_host,
 )
 from launcher.plan.machine import MachineOptions
 from launcher.plan.plan import Plan
@@ -29,22 +29,22 @@ def plan(tmp_path):
     return make
 
 
-def test_the_hosts_network_leads_out_unless_they_are_cut_off(plan):
+def test_the_hosts_network_has_internet_access_unless_isolated(plan):
     name = container_name(plan().folder)
     create = ["docker", "network", "create"]
     assert network_command(plan(hosts=2)) == [*create, name]
     assert network_command(plan(hosts=2, network="none")) == [*create, "--internal", name]
 
 
-def test_hosts_cannot_be_put_on_a_network_of_others(plan):
-    """Two runs on it would both have an `algo-1`."""
+def test_several_hosts_cannot_use_an_existing_network(plan):
+    """Two runs on it would both have a host `algo-1`."""
     check_network(plan(network="mine"))
     check_network(plan(hosts=2, network="none"))
     with pytest.raises(SpecError, match=r"`--network mine` with `--hosts 2`.*`--network none`"):
         check_network(plan(hosts=2, network="mine"))
 
 
-def test_each_host_is_told_of_all_and_only_the_first_keeps_its_workspace(tmp_path):
+def test_each_host_gets_all_names_and_only_the_first_keeps_its_workspace(tmp_path):
     hosts = hosts_of(tmp_path / "first", 3)
     for host in hosts:
         (host.workspace / "checkpoints" / "checkpoint-1").mkdir(parents=True)
@@ -57,15 +57,15 @@ def test_each_host_is_told_of_all_and_only_the_first_keeps_its_workspace(tmp_pat
         }
         for number in (1, 2, 3)
     ]
-    # What is mounted for the others is there to be mounted on.
+    # The mount points of the shared folders exist.
     assert all((host.workspace / "checkpoints").is_dir() for host in hosts)
     assert all((host.workspace / "input" / "data").is_dir() for host in hosts)
     kept = [(host.workspace / "checkpoints" / "checkpoint-1").is_dir() for host in hosts]
     assert kept == [True, False, False]
 
 
-def test_a_run_taken_up_by_one_host_does_not_wait_for_others(tmp_path, plan):
-    """On any backend: what was said of an earlier start's hosts is gone."""
+def test_a_run_resumed_by_one_host_does_not_wait_for_others(tmp_path, plan):
+    """Staging deletes the `resourceconfig.json` of an earlier launch, for any backend."""
     hosts = hosts_of(tmp_path / "first", 2)
     prepare_workspaces(hosts)
     stage(Workspace(hosts[0].workspace), plan().spec, {})
@@ -74,10 +74,10 @@ def test_a_run_taken_up_by_one_host_does_not_wait_for_others(tmp_path, plan):
     assert not _config(hosts[0]).exists()
 
 
-def test_cores_are_shared_out():
-    """At least one each, also where nobody knows how many there are."""
-    assert [threads(2, 8), threads(3, 8), threads(4, 2)] == [4, 2, 1]
-    assert threads(1, 0) >= 1
+def test_cores_are_divided_among_the_hosts():
+    """Each host has at least one, even if the number of cores is unknown."""
+    assert [threads_per_host(2, 8), threads_per_host(3, 8), threads_per_host(4, 2)] == [4, 2, 1]
+    assert threads_per_host(1, 0) >= 1
 
 
 def _config(host):

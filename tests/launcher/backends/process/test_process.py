@@ -1,4 +1,4 @@
-"""Real runs through the command line: what they print, what they leave, and how they resume."""
+"""Real runs through the command line: their output, their files, and resuming them."""
 
 import contextlib
 import hashlib
@@ -26,7 +26,7 @@ from launcher.plan.machine import MachineOptions
 from launcher.plan.plan import Plan
 
 COMMAND = [sys.executable, "-P", "-m", "launcher.cli"]
-# Long enough to be hit in the middle, short enough to be waited for.
+# Enough to interrupt the run in the middle, few enough to wait for its end.
 EPOCHS = 8
 RESULT = {
     *("spec.json", "per_query.parquet"),
@@ -55,7 +55,7 @@ def embedtune(folder, *arguments):
 
 @pytest.fixture(scope="module", autouse=True)
 def _no_settings(tmp_path_factory):
-    """Forget what whoever runs the tests, or another test, has set for themselves."""
+    """Remove settings of the user and of other tests from the environment."""
     with pytest.MonkeyPatch.context() as patch:
         for name in list(os.environ):
             if name.startswith(("AWS_", "EMBEDTUNE_")):
@@ -69,7 +69,7 @@ def _no_settings(tmp_path_factory):
 
 
 def files(folder):
-    """Name the files of a run's folder; the name of the event file is its writer's own."""
+    """List the files of a run's folder, with a fixed name for TensorBoard's event file."""
     names = (p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
     return {re.sub(r"events\.out\.[^/]+$", "EVENTS", name) for name in names}
 
@@ -79,13 +79,13 @@ def times(folder):
 
 
 def rows(text):
-    """Cut a printed table into its rows' cells."""
+    """Split a printed table into rows of cells."""
     lines = (line for line in text.splitlines() if line.startswith(("┃", "│")))
     return [[cell.strip() for cell in re.split("[┃│]", line)[1:-1]] for line in lines]
 
 
 def listing(folder):
-    """List the runs: each name with its state, what it changed and whether that is better."""
+    """Return what `ls` shows by run name: state, change of the score, whether it improved."""
     done = embedtune(folder, "ls")
     assert (done.returncode, done.stderr) == (0, "")
     heading, *runs = (re.split(" {2,}", line) for line in done.stdout.splitlines())
@@ -99,18 +99,18 @@ def load(path):
 
 
 def wait_for(process, path, text=""):
-    """Wait until a file of a living process holds a text."""
+    """Wait until a file contains a text; fail if the process ends before."""
     for _ in range(12_000):
         if path.is_file() and text in path.read_text("utf-8"):
             return
         assert process.poll() is None, process.communicate()
         time.sleep(0.01)
-    pytest.fail(f"`{path}` never held {text!r}")
+    pytest.fail(f"`{path}` never contained {text!r}")
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, tiny_encoder, pairs_file):
-    """The current folder of every command here: a job file beside its `runs`."""
+    """The working folder of all commands, with a job file."""
     folder = tmp_path_factory.mktemp("process")
     job = JOB.format(pairs=pairs_file, encoder=tiny_encoder, epochs=EPOCHS)
     (folder / "job.yaml").write_text(job, "utf-8")
@@ -134,10 +134,10 @@ def failed(folder):
 
 @pytest.fixture(scope="module")
 def halted(folder):
-    """Launch a run, look at it while it works, and press Ctrl-C in the middle of its training."""
+    """Launch a run, list it while it is running, and press Ctrl-C during training."""
     run = folder / "runs" / "halted"
     arguments = ["launch", "job.yaml", "--name", "halted", "--device", "cpu"]
-    # Where we ourselves were started to ignore SIGINT, our children would ignore it too.
+    # If pytest itself was started with SIGINT ignored, child processes would ignore it too.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with subprocess.Popen(
         [*COMMAND, *arguments],
@@ -172,7 +172,7 @@ def halted(folder):
 
 @pytest.fixture(scope="module")
 def resumed(folder, halted):
-    """Do what the interrupted run's last line says."""
+    """Run the command in the interrupted run's last line."""
     line = halted.done.stderr.splitlines()[-1]
     command, *arguments = shlex.split(line.removeprefix("To resume: "))
     assert command == "embedtune"
@@ -183,7 +183,7 @@ def resumed(folder, halted):
 
 
 def test_a_finished_run_leaves_exactly_the_documented_files(folder, whole):
-    """Results, manifest and receipt; in the workspace no checkpoints, which only cost space."""
+    """Results, manifest and receipt; the workspace keeps no checkpoints."""
     assert whole.returncode == 0, whole.stderr
     run = folder / "runs" / "whole"
     own = {name for name in files(run) if not name.startswith(".work/")}
@@ -193,19 +193,19 @@ def test_a_finished_run_leaves_exactly_the_documented_files(folder, whole):
 
 
 def test_the_manifest_lists_every_file_with_its_size_and_digest(folder, whole):
-    """Who copied a run can prove it; who may read the folder may read each file of it."""
+    """Copies of a run can be verified; every file is readable for all users of the folder."""
     run = folder / "runs" / "whole"
     manifest = load(run / "manifest.json")
     assert {re.sub(r"events\.out\.[^/]+$", "EVENTS", name) for name in manifest} == RESULT
     for name, entry in manifest.items():
         data = (run / name).read_bytes()
         assert entry == {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-        # Weights are saved for their owner only by default, which is root in a container.
+        # By default only the owner can read saved weights; in a container that may be root.
         assert (run / name).stat().st_mode & 0o444 == 0o444
 
 
-def test_the_receipt_says_what_only_the_launcher_knows(folder, whole):
-    """Exit code, seconds from start to end, and their price: $3.6 an hour is 0.1 cent a second."""
+def test_the_receipt_holds_exit_code_duration_and_cost(folder, whole):
+    """$3.6 per hour is 0.1 cent per second."""
     receipt = load(folder / "runs" / "whole" / "receipt.json")
     seconds, usd = receipt.pop("seconds"), receipt.pop("usd")
     assert receipt == {"backend": "process", "exit_code": 0}
@@ -215,7 +215,7 @@ def test_the_receipt_says_what_only_the_launcher_knows(folder, whole):
 
 
 def test_the_comparison_is_printed_on_stdout(folder, whole):
-    """BM25, base and tuned at every dimension, the verdict, what to deploy, cost and place."""
+    """Scores of BM25, base and tuned at every dimension, verdict, recommendation, cost, path."""
     report = load(folder / "runs" / "whole" / "report" / "report.json")
     lines = whole.stdout.splitlines()
     assert lines[0].rstrip() == "whole: nDCG@10 on 40 test queries"
@@ -238,8 +238,8 @@ def test_the_comparison_is_printed_on_stdout(folder, whole):
     ]
 
 
-def test_talk_goes_to_stderr_and_into_the_log(folder, whole):
-    """First where the results will be, then the stages in their order; nothing redraws itself."""
+def test_progress_goes_to_stderr_and_into_the_log(folder, whole):
+    """First the path of the results, then the stages in order; no line is redrawn."""
     first, *log = whole.stderr.splitlines()
     assert first == "Run whole; results will be in runs/whole"
     stages = [m[1] for line in log if (m := re.search(r"Z ([a-z ]+): (?:start|done)", line))]
@@ -247,15 +247,15 @@ def test_talk_goes_to_stderr_and_into_the_log(folder, whole):
     assert stages == [name for name in names for _ in ("start", "done")]
     assert "Traceback" not in whole.stderr
     assert "\r" not in whole.stderr
-    # `logs/job.log` is the job's own talk, line by line.
+    # `logs/job.log` contains the job's own lines.
     own = (folder / "runs" / "whole" / "logs" / "job.log").read_text("utf-8").splitlines()
-    said = [line for line in log if re.match(r"\d{4}-\d\d-\d\dT", line)]
-    assert own == said[: len(own)]
+    lines = [line for line in log if re.match(r"\d{4}-\d\d-\d\dT", line)]
+    assert own == lines[: len(own)]
     assert any("verdict: Improved." in line for line in own)
 
 
 def test_launching_a_finished_run_again_changes_nothing(folder, whole):
-    """With its spec or by its name: it says so and shows the report; another spec is refused."""
+    """With its spec or by its name, the report is shown again; another spec is refused."""
     before = times(folder / "runs" / "whole")
     for arguments in (["job.yaml"], []):
         again = embedtune(folder, "launch", *arguments, "--name", "whole", "--device", "cpu")
@@ -270,8 +270,8 @@ def test_launching_a_finished_run_again_changes_nothing(folder, whole):
     assert times(folder / "runs" / "whole") == before
 
 
-def test_a_pipeline_sees_by_the_exit_code_what_was_not_reached(folder, whole):
-    """The report is shown all the same; the line says which bound fell short."""
+def test_an_unmet_requirement_has_an_exit_code(folder, whole):
+    """The report is still shown; the error line names the bound that was not reached."""
     met = embedtune(folder, "report", "whole", "--require", "lift>0")
     assert (met.returncode, met.stdout) == (0, whole.stdout)
     missed = embedtune(folder, "report", "whole", "--require", "lift>1 at 64")
@@ -285,7 +285,7 @@ def test_a_pipeline_sees_by_the_exit_code_what_was_not_reached(folder, whole):
 
 
 def test_a_failed_run_ends_with_the_jobs_line_and_code(folder, failed):
-    """The job's exit code is the launcher's; the receipt keeps it, and there is no manifest."""
+    """The launcher exits with the job's code; the receipt records it; there is no manifest."""
     run = folder / "runs" / "failed"
     assert (failed.returncode, failed.stdout) == (DataError.exit_code, "")
     line = (run / ".work" / "output" / "failure").read_text("utf-8")
@@ -296,11 +296,11 @@ def test_a_failed_run_ends_with_the_jobs_line_and_code(folder, failed):
     assert not (run / "manifest.json").exists()
 
 
-# A run that is interrupted and taken up again.
+# A run that is interrupted and resumed.
 
 
 def test_ctrl_c_ends_the_step_and_leaves_a_checkpoint(halted):
-    """Exit code 10, the step it came to, the way to go on, and a checkpoint of that very step."""
+    """Exit code 10, the last step, the command to resume, and a checkpoint of that step."""
     assert (halted.done.returncode, halted.done.stdout) == (10, "")
     *_, reason, how = halted.done.stderr.splitlines()
     interrupted = r"Error: The run was interrupted after step (\d+) of 80\. Launch it again .*"
@@ -308,14 +308,14 @@ def test_ctrl_c_ends_the_step_and_leaves_a_checkpoint(halted):
     assert how == "To resume: embedtune launch --name halted --device cpu"
     assert 0 < step < 80
     assert f".work/checkpoints/checkpoint-{step}/trainer_state.json" in halted.files
-    # Nothing is published that could pass for a result; the spec keeps the name for this job.
+    # No partial results are published; `spec.json` reserves the name for this job.
     own = {name for name in halted.files if not name.startswith(".work/")}
     assert own == {"receipt.json", "spec.json"}
     assert halted.receipt["exit_code"] == 10
 
 
 def test_a_resumed_run_ends_as_one_that_was_never_interrupted(folder, whole, halted, resumed):
-    """Not about as well: the same files, splits, scores of every query, verdict and weights."""
+    """Files, splits, scores of every query, verdict and weights are identical."""
     assert resumed.returncode == 0, resumed.stderr
     assert "do not match the ones in" not in resumed.stderr
     runs = folder / "runs"
@@ -337,19 +337,19 @@ def test_a_resumed_run_ends_as_one_that_was_never_interrupted(folder, whole, hal
     assert load(runs / "halted" / "receipt.json")["exit_code"] == 0
 
 
-def test_a_run_that_is_being_worked_on_is_left_alone(halted):
-    """A second launch of it ends with code 6 and writes nothing into the first one's folder."""
+def test_a_running_run_cannot_be_launched_again(halted):
+    """The second launch exits with code 6 and writes nothing into the run's folder."""
     assert (halted.second_launch.returncode, halted.second_launch.stdout) == (6, "")
     assert "Another process is working on " in halted.second_launch.stderr.splitlines()[-1]
     assert "receipt.json" not in halted.files_after_second_launch
     assert ".work/output/failure" not in halted.files_after_second_launch
 
 
-# What `status`, `logs` and `stop` make of them.
+# What `status`, `logs` and `stop` do with these runs.
 
 
 def test_status_shows_a_running_job_and_its_end(folder, halted, failed):
-    """Where it runs while it does; afterwards the last line and the exit code in words."""
+    """The process while it runs; afterwards the last line and the meaning of the exit code."""
     assert re.search(r"(?m)^state +running *$", halted.status_while_running)
     assert re.search(r"(?m)^job +process \d+ *$", halted.status_while_running)
     shown = embedtune(folder, "status", "failed").stdout
@@ -358,19 +358,19 @@ def test_status_shows_a_running_job_and_its_end(folder, halted, failed):
     assert re.search(r"(?m)^last line +`few\.jsonl` has 0 test queries", shown)
 
 
-def test_logs_are_what_the_job_said_and_following_tells_its_code(folder, whole, failed):
-    """On stdout, for pipes; a script that waits does not take a failure for a success."""
+def test_logs_go_to_stdout_and_following_exits_with_the_jobs_code(folder, whole, failed):
+    """So a script that follows a job notices its failure."""
     log = (folder / "runs" / "whole" / "logs" / "job.log").read_text("utf-8")
     assert embedtune(folder, "logs", "whole").stdout == log
     followed = embedtune(folder, "logs", "whole", "--follow")
     assert (followed.returncode, followed.stdout) == (0, log)
-    said = embedtune(folder, "logs", "failed", "--follow")
-    assert said.stdout.splitlines()[-1].startswith("`few.jsonl` has 0 test queries")
-    assert said.returncode == DataError.exit_code
+    failure = embedtune(folder, "logs", "failed", "--follow")
+    assert failure.stdout.splitlines()[-1].startswith("`few.jsonl` has 0 test queries")
+    assert failure.returncode == DataError.exit_code
 
 
 def test_a_job_is_followed_and_stopped_from_another_shell(folder):
-    """`logs -f` shows it to its end with the job's code, `stop` waits for its checkpoint."""
+    """`logs -f` shows the log to its end and exits with the job's code; `stop` waits."""
     run = folder / "runs" / "watched"
     arguments = ["launch", "job.yaml", "--name", "watched", "--device", "cpu"]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
@@ -387,9 +387,9 @@ def test_a_job_is_followed_and_stopped_from_another_shell(folder):
             assert launcher.wait(timeout=300) == 10
         finally:
             launcher.kill()
-    said, _ = follower.communicate(timeout=300)
+    log, _ = follower.communicate(timeout=300)
     assert follower.returncode == 10
-    assert said.decode() == (run / ".work/output/data/logs/job.log").read_text("utf-8")
+    assert log.decode() == (run / ".work/output/data/logs/job.log").read_text("utf-8")
     assert list((run / ".work" / "checkpoints").glob("checkpoint-*"))
     again = embedtune(folder, "stop", "watched")
     assert (again.returncode, "there is nothing to stop" in again.stderr) == (0, True)
@@ -405,22 +405,22 @@ COUNT = "nr_free_pages 7\noom_kill 3\n"
 @pytest.mark.parametrize(
     ("number", "before", "after", "error", "advice"),
     [
-        # The kernel's count of those whom it has killed for want of memory has risen.
+        # The kernel's counter of processes killed for lack of memory has increased.
         (9, COUNT, "oom_kill 4", OutOfMemory, "`training.mini_batch_size`"),
         (9, COUNT, "oom_kill 3", BackendError, "SIGKILL"),
         (9, "nr_free_pages 7\n", "nr_free_pages 7", BackendError, "SIGKILL"),
-        # Somebody else's process was killed for it, while the job crashed.
+        # Another process was killed for lack of memory, while the job crashed.
         (11, COUNT, "oom_kill 9", BackendError, "SIGSEGV"),
     ],
-    ids=["for memory", "not for memory", "nobody counts", "another's memory"],
+    ids=["out of memory", "not out of memory", "no counter", "another process"],
 )
 def test_a_job_that_was_killed_is_explained(
     tiny_spec, tmp_path, monkeypatch, number, before, after, error, advice
 ):
-    """By the class and code of the failure, which the receipt keeps."""
+    """The class and exit code of the failure depend on the cause; the receipt records the code."""
     kills = tmp_path / "vmstat"
     kills.write_text(before, "utf-8")
-    monkeypatch.setattr(process, "KILLS", (tmp_path / "no cgroup", kills))
+    monkeypatch.setattr(process, "OOM_COUNTERS", (tmp_path / "no cgroup", kills))
     plan = Plan("killed", tiny_spec(), MachineOptions("process"))
     code = (
         f"import os, pathlib; pathlib.Path({str(kills)!r}).write_text({after!r}); "
@@ -434,14 +434,14 @@ def test_a_job_that_was_killed_is_explained(
     assert load(plan.folder / "receipt.json")["exit_code"] == error.exit_code
 
 
-# Folders that may not be entered.
+# Folders without permission.
 
 
 @pytest.mark.parametrize(
     ("field", "error"), [("data.source", DataError), ("model.base", ModelError)]
 )
-def test_an_input_that_may_not_be_looked_for_is_one_line(forbidden, field, error):
-    """Whether a path in a folder of others exists cannot be known: no traceback, no guess."""
+def test_an_input_in_an_unreadable_folder_is_one_line(forbidden, field, error):
+    """Whether the path exists cannot be known; there is no traceback."""
     path = str(forbidden / "within")
     spec = build_spec({}, {"data.source": "s3://box/pairs.jsonl", field: path})
     with pytest.raises(error) as caught:
@@ -449,11 +449,11 @@ def test_an_input_that_may_not_be_looked_for_is_one_line(forbidden, field, error
     assert path in str(caught.value)
 
 
-# What `ls` and `report` show of them.
+# What `ls` and `report` show.
 
 
-def test_the_listing_shows_how_far_each_run_came(folder, whole, failed, halted, resumed):
-    """Running, unfinished, failed and finished; for the finished what they gained."""
+def test_the_listing_shows_the_state_of_each_run(folder, whole, failed, halted, resumed):
+    """Running, unfinished, failed or finished; a finished run has its scores."""
     report = load(folder / "runs" / "whole" / "report" / "report.json")
     base, tuned = (report["scores"][m]["32"]["float32"]["ndcg@10"] for m in ("base", "tuned"))
     gained = ("finished", f"{base:.3f} → {tuned:.3f} at 32", "yes")
@@ -464,8 +464,8 @@ def test_the_listing_shows_how_far_each_run_came(folder, whole, failed, halted, 
     assert listing(folder) == everything
 
 
-def test_a_report_is_shown_again_as_it_was_shown_first(folder, whole, resumed):
-    """By its name, or as the latest finished one."""
+def test_a_report_is_shown_again_unchanged(folder, whole, resumed):
+    """By its run's name, or without a name for the latest finished run."""
     assert embedtune(folder, "report", "whole").stdout == whole.stdout
     assert embedtune(folder, "report", "halted").stdout == resumed.stdout
     assert embedtune(folder, "report").stdout == resumed.stdout
@@ -473,12 +473,12 @@ def test_a_report_is_shown_again_as_it_was_shown_first(folder, whole, resumed):
     assert elsewhere.stdout == whole.stdout.replace("runs/", f"{folder / 'runs'}/")
 
 
-def test_a_report_is_opened_as_a_page_for_browsers(folder, whole, monkeypatch):
-    """What is printed stays the same."""
+def test_a_report_can_be_opened_in_a_browser(folder, whole, monkeypatch):
+    """The printed report stays the same."""
     opened = []
     monkeypatch.chdir(folder)
     monkeypatch.setattr("launcher.cli.click.launch", opened.append)
-    told = CliRunner().invoke(main, ["report", "whole", "--open"])
+    done = CliRunner().invoke(main, ["report", "whole", "--open"])
     CliRunner().invoke(main, ["report", "whole"])
     assert opened == ["runs/whole/report/report.html"]
-    assert told.stdout.splitlines()[-1] == whole.stdout.splitlines()[-1]
+    assert done.stdout.splitlines()[-1] == whole.stdout.splitlines()[-1]

@@ -1,9 +1,9 @@
-"""How a job ended, out of what SageMaker says of it: one exit code and one line."""
+"""A job's end, from its description in SageMaker: one exit code and one line."""
 
 import pytest
 
 from job.core.errors import BackendError, DataError, OutOfMemory, Stopped, StorageError, TimeLimit
-from launcher.backends.sagemaker.ending import OUT_OF_MEMORY, TIMES, ending
+from launcher.backends.sagemaker.ending import OUT_OF_MEMORY, TIMEOUTS, ending
 
 
 @pytest.mark.parametrize(
@@ -11,7 +11,7 @@ from launcher.backends.sagemaker.ending import OUT_OF_MEMORY, TIMES, ending
     [
         ("Completed", "Completed", 0, ""),
         ("Stopped", "Stopped", Stopped.exit_code, "The job was stopped."),
-        *(("Stopped", detail, TimeLimit.exit_code, TIMES[detail]) for detail in TIMES),
+        *(("Stopped", detail, TimeLimit.exit_code, TIMEOUTS[detail]) for detail in TIMEOUTS),
     ],
 )
 def test_an_end_without_a_failure_has_a_code_and_a_line(status, detail, code, line):
@@ -27,11 +27,11 @@ def failed(**reason):
     [
         ("No pairs, exit code: 3, it says., exit code: 4", 4, "No pairs, exit code: 3, it says."),
         ("one\ntwo, exit code: 8", 8, "one\ntwo"),
-        (", exit code: 139", 139, "The container ended with exit code 139 and gave no reason."),
+        (", exit code: 139", 139, "The container ended with exit code 139 without a reason."),
         (", exit code: 137", OutOfMemory.exit_code, OUT_OF_MEMORY),
     ],
 )
-def test_the_containers_own_line_and_code_come_through(reason, code, line):
+def test_the_containers_line_and_exit_code_are_passed_on(reason, code, line):
     assert failed(FailureReason=f"AlgorithmError: {reason}") == (code, line)
 
 
@@ -44,11 +44,11 @@ def test_the_containers_own_line_and_code_come_through(reason, code, line):
         ("InternalServerError: Please try again.", BackendError, ""),
     ],
 )
-def test_what_sagemaker_itself_found_is_told_with_advice(reason, error, advice):
+def test_sagemakers_own_reason_is_reported_with_advice(reason, error, advice):
     code, line = failed(FailureReason=reason)
     assert (code, advice in line) == (error.exit_code, True)
-    assert line.endswith(f"SageMaker says: {reason}")
+    assert line.endswith(f"SageMaker reports: {reason}")
 
 
-def test_a_failure_without_a_reason_is_one_of_the_backend():
-    assert failed() == (BackendError.exit_code, "SageMaker says: no reason")
+def test_a_failure_without_a_reason_is_a_backend_error():
+    assert failed() == (BackendError.exit_code, "SageMaker reports: no reason")

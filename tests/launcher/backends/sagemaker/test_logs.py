@@ -1,4 +1,4 @@
-"""CloudWatch as AWS answers it: pages, empty ones among them, several streams, no group yet."""
+"""Reading CloudWatch as AWS responds: empty pages, several streams, no log group yet."""
 
 from itertools import islice
 
@@ -14,7 +14,7 @@ SESSION = boto3.Session("test", "test", region_name="us-east-1")
 
 @pytest.fixture
 def logs():
-    """A client that answers as it was told, and checks each request against the service's model."""
+    """A client with stubbed responses, which validates each request against the service's model."""
     client = SESSION.client("logs")
     with Stubber(client) as stubber:
         client.stubber = stubber
@@ -24,7 +24,7 @@ def logs():
 
 
 def answer_streams(logs, streams):
-    """Answer one listing of streams, each on a page of its own."""
+    """Add the responses of one stream listing, with one stream per page."""
     asked = {"logGroupName": GROUP, "logStreamNamePrefix": "first/"}
     for number, name in enumerate(streams, 1):
         answer = {"logStreams": [{"logStreamName": f"first/{name}"}]}
@@ -34,7 +34,7 @@ def answer_streams(logs, streams):
 
 
 def answer_events(logs, stream, lines, *, after=None, token):
-    """Answer one reading of a stream, from `after` on; the next one is to begin at `token`."""
+    """Add the response of one page of a stream from `after` on; `token` starts the next page."""
     asked = {"logGroupName": GROUP, "logStreamName": f"first/{stream}", "startFromHead": True}
     asked |= {"nextToken": after} if after else {}
     events = [{"timestamp": 1, "message": line, "ingestionTime": 1} for line in lines]
@@ -42,15 +42,15 @@ def answer_events(logs, stream, lines, *, after=None, token):
     logs.stubber.add_response("get_log_events", answer, asked)
 
 
-def test_all_pages_are_read_until_one_is_the_same_again(logs):
-    """A page may be empty with more behind it; the next look begins where the last one ended."""
+def test_all_pages_are_read_until_the_token_repeats(logs):
+    """An empty page may have successors; the next call continues where the last one ended."""
     log = CloudLog(logs, "first")
     answer_streams(logs, ["algo-1-100"])
     answer_events(logs, "algo-1-100", ["a", "b"], token="f/1")
     answer_events(logs, "algo-1-100", [], after="f/1", token="f/2")
     answer_events(logs, "algo-1-100", ["c"], after="f/2", token="f/3")
     answer_events(logs, "algo-1-100", [], after="f/3", token="f/3")
-    # Ctrl-C strikes between two lines: what was not taken comes first the next time.
+    # Ctrl-C between two lines: the next call yields the remaining lines first.
     assert list(islice(log.new_lines(), 2)) == ["a", "b"]
     answer_streams(logs, ["algo-1-100"])
     answer_events(logs, "algo-1-100", ["d"], after="f/3", token="f/4")
@@ -58,8 +58,8 @@ def test_all_pages_are_read_until_one_is_the_same_again(logs):
     assert list(log.new_lines()) == ["c", "d"]
 
 
-def test_before_an_accounts_first_line_there_is_no_group(logs):
-    """Other refusals are not passed over."""
+def test_a_missing_log_group_means_no_lines_yet(logs):
+    """Other errors are raised."""
     logs.stubber.add_client_error("describe_log_streams", "ResourceNotFoundException")
     assert list(CloudLog(logs, "first").new_lines()) == []
     logs.stubber.add_client_error("describe_log_streams", "AccessDeniedException")

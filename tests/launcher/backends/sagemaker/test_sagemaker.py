@@ -1,4 +1,4 @@
-"""Jobs on SageMaker, from a shell: launched, followed, lost and found, stopped, taken up again."""
+"""Jobs on SageMaker, from a shell: launch, follow, find, stop and resume them."""
 
 import json
 import re
@@ -22,22 +22,22 @@ from job.core.errors import (
     StorageError,
     TimeLimit,
 )
-from launcher.backends.sagemaker.ending import OUT_OF_MEMORY, TIMES
+from launcher.backends.sagemaker.ending import OUT_OF_MEMORY, TIMEOUTS
 
 HOURLY = 1.515
 TOKEN = "hf_PlantedToken"
 KEY = "arn:aws:kms:us-east-1:123456789012:key/0f"
-# Programs that stand in for the job, and how they are brought.
+# Programs that replace the job; the variable PROGRAM passes them.
 STOPPABLE = (
     "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(10)); "
     "print('ready', flush=True); time.sleep(600)"
 )
 FAILING = "import sys; print({line!r}, file=open('output/failure', 'w')); sys.exit({code})"
 KILLED = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
-# Goes on from its checkpoint, if it finds one.
+# Resumes from its checkpoint, if there is one.
 RESUMING = (
     "import os, signal, sys, time; step = 'checkpoints/step'; "
-    "sys.exit(print('from', open(step).read())) if os.path.exists(step) else print('anew'); "
+    "sys.exit(print('from', open(step).read())) if os.path.exists(step) else print('new'); "
     "signal.signal(signal.SIGTERM, lambda *_: sys.exit(open(step, 'w').write('7') and 10)); "
     "print('ready', flush=True); time.sleep(600)"
 )
@@ -56,7 +56,7 @@ def here(tmp_path):
 
 @pytest.fixture
 def elsewhere(tmp_path):
-    """Another folder, in which nothing was ever launched."""
+    """Another folder, from which nothing was launched."""
     folder = tmp_path / "elsewhere"
     folder.mkdir()
     return folder
@@ -64,7 +64,7 @@ def elsewhere(tmp_path):
 
 @dataclass
 class First:
-    """The first launch: where, what it said, and the stack's bucket; and one that was cut short."""
+    """The first launch: its folder, output and bucket; and the output of an interrupted launch."""
 
     folder: Path
     done: Any
@@ -74,9 +74,9 @@ class First:
 
 @pytest.fixture(scope="module")
 def first(account, tmp_path_factory):
-    """Deploy the stack, push an image, and launch with nothing else named; follow to the end.
+    """Deploy the stack, push an image, launch without further options, and follow to the end.
 
-    Beside it a spot job does the same work, and its machine is taken away in mid-training.
+    At the same time a spot job does the same work; its machine is interrupted during training.
     """
     folder = tmp_path_factory.mktemp("first")
     cut = account.start_launch(folder, "spot", "--spot")
@@ -102,14 +102,14 @@ def scores(report):
 
 
 def is_training(account, name):
-    """Say whether a real job's training has begun: its log lies in the workspace of its host."""
+    """Whether a real job has started training, by the log in its host's workspace."""
     folders = account.server.jobs[name].workspaces if name in account.server.jobs else []
     log = folders[-1] / "output" / "data" / "logs" / "job.log" if folders else None
     return log is not None and log.is_file() and "train: step=" in log.read_text("utf-8")
 
 
-def test_a_stack_then_a_launch_brings_the_report_home(account, first):
-    """Staged, run, followed to the end; the table and what it cost on the terminal."""
+def test_a_launch_with_a_stack_prints_the_report_and_the_cost(account, first):
+    """Inputs are staged; results are in the stack's bucket."""
     done, server = first.done, account.server
     assert "Improved." in done.out
     assert "$1.515 an hour" in done.out
@@ -119,12 +119,12 @@ def test_a_stack_then_a_launch_brings_the_report_home(account, first):
     assert "runs/first/manifest.json" in keys
     staged = {key.split("/")[2] for key in keys if key.startswith("inputs/first/")}
     assert staged == {"data", "model", "spec"}
-    # They served the run, which is over.
+    # Checkpoints are deleted at the end of the run.
     assert not [key for key in keys if key.startswith("checkpoints/")]
 
 
-def test_every_line_is_shown_once_and_in_order(account, first):
-    """The job's own log is all there, to its last line, which came after the job's end."""
+def test_every_log_line_is_shown_once_and_in_order(account, first):
+    """The complete log is shown, although its last lines arrive after the job's end."""
     own = account.server.s3.get(first.bucket, "runs/first/logs/job.log").decode().splitlines()
     shown = [line for line in first.done.err.splitlines() if re.match(r"\d{4}-\d\d-\d\dT", line)]
     assert shown == own
@@ -133,7 +133,7 @@ def test_every_line_is_shown_once_and_in_order(account, first):
 
 
 def test_a_run_is_found_by_its_name_from_any_folder(account, first, elsewhere):
-    """Nothing but the name; what is read is kept, so that the next command asks nobody."""
+    """The name is enough; the results are fetched once."""
     report = account.run(elsewhere, "report", "first")
     assert (report.code, report.out) == (0, first.done.out)
     status = account.run(elsewhere, "status", "first")
@@ -153,8 +153,8 @@ def test_a_run_is_found_by_its_name_from_any_folder(account, first, elsewhere):
     assert re.search(r"(?m)^first +finished ", listed.out), listed.err
 
 
-def test_an_interrupted_spot_job_goes_on_from_its_checkpoint(account, first):
-    """Its machine is taken away in mid-training; its scores are those of a job that was not."""
+def test_an_interrupted_spot_job_resumes_from_its_checkpoint(account, first):
+    """Its scores equal those of an uninterrupted job."""
     assert first.cut.code == 0, first.cut.err
     assert account.server.jobs["spot"].exit_codes == [10, 0]
     report = read_json(account, "box", "runs/spot/report/report.json")
@@ -166,12 +166,12 @@ def test_an_interrupted_spot_job_goes_on_from_its_checkpoint(account, first):
     assert states[states.index("Interrupted") :][:4] == [
         *("Interrupted", "Restarting", "Downloading", "Training"),
     ]
-    # One host took the other's place.
+    # The host was replaced, so it is still the only one.
     assert "algo-1" not in first.cut.err
 
 
-def test_a_stopped_run_is_taken_up_as_another_job(account, here):
-    """By its name alone: what to do is in its own spec, how far it came in its checkpoint."""
+def test_a_stopped_run_resumes_as_another_job(account, here):
+    """The name is enough: the spec and the checkpoint are stored with the run."""
     started = account.launch(here, "again", "--detach", *program(RESUMING))
     assert started.code == 0, started.err
     follow = "To follow it: embedtune logs again --output s3://box/runs --follow"
@@ -180,19 +180,19 @@ def test_a_stopped_run_is_taken_up_as_another_job(account, here):
     stopped = account.run(here, "stop", "again")
     assert (stopped.code, stopped.err) == (0, "The run again is unfinished.\n")
     launch = ("launch", "--backend", "sagemaker", "--name", "again", "--detach")
-    taken_up = account.run(here, *launch, *account.places, *program(RESUMING))
-    assert taken_up.code == 0, taken_up.err
-    assert "Training job again-2 in us-east-1" in taken_up.err
+    resumed = account.run(here, *launch, *account.places, *program(RESUMING))
+    assert resumed.code == 0, resumed.err
+    assert "Training job again-2 in us-east-1" in resumed.err
     account.server.wait("again-2")
-    assert (account.lines("again"), account.lines("again-2")) == (["anew", "ready"], ["from 7"])
-    # Another run may be called as that second job is.
+    assert (account.lines("again"), account.lines("again-2")) == (["new", "ready"], ["from 7"])
+    # Another run may have the same name as that second job.
     assert account.run(here, "status", "again-2").code == StorageError.exit_code
     other = account.launch(here, "again-2", "--detach", *program("pass"))
     assert "Training job again-2-2 in us-east-1" in other.err
 
 
-def test_a_dry_run_prints_the_request_and_asks_nobody(account, here):
-    """Role, image, output and data are given: no call, no credentials, one JSON document."""
+def test_a_dry_run_with_all_options_prints_the_request_without_calling_aws(account, here):
+    """With role, image, output and data it needs no credentials; it prints one JSON document."""
     account.server.calls.clear()
     done = account.run(
         here,
@@ -215,7 +215,7 @@ def test_a_dry_run_prints_the_request_and_asks_nobody(account, here):
 
 @pytest.fixture(scope="module")
 def launchers(account, tmp_path_factory):
-    """Launch three jobs that work until they are stopped; each is followed by its launcher."""
+    """Launch three jobs that run until they are stopped; each launcher follows its job."""
     folder = tmp_path_factory.mktemp("launchers")
     options = {"killed": (), "long": (), "brief": ("--stop-on-interrupt",)}
     started = {
@@ -227,8 +227,8 @@ def launchers(account, tmp_path_factory):
     return folder, started
 
 
-def test_a_killed_launcher_loses_nothing(account, launchers, elsewhere):
-    """From another shell and another folder: status, log, stop, and why there is no report."""
+def test_a_job_outlives_its_killed_launcher(account, launchers, elsewhere):
+    """Another shell in another folder shows status and log, stops it, and explains the report."""
     folder, started = launchers
     started["killed"].kill()
     started["killed"].communicate()
@@ -248,8 +248,8 @@ def test_a_killed_launcher_loses_nothing(account, launchers, elsewhere):
     assert report.err == f"Error: The run `killed` is unfinished and has no report in `{where}`.\n"
 
 
-def test_ctrl_c_stops_the_job_where_it_is_told_to(account, launchers):
-    """It is followed to its end; what was shown before is not shown again."""
+def test_ctrl_c_stops_the_job_with_stop_on_interrupt(account, launchers):
+    """The launcher follows the job to its end and repeats no line."""
     _, started = launchers
     started["brief"].send_signal(signal.SIGINT)
     done = account.finish(started["brief"])
@@ -263,10 +263,10 @@ def test_ctrl_c_stops_the_job_where_it_is_told_to(account, launchers):
 
 
 def test_ctrl_c_detaches_and_expired_credentials_only_interrupt(account, launchers, elsewhere):
-    """The job goes on; its name is not launched twice; following is taken up again."""
+    """The job keeps running; its name cannot be launched twice; its log can be followed again."""
     folder, started = launchers
     for other in ("killed", "brief"):
-        # They would be struck as well by what strikes a follower below.
+        # The refusal below would hit these launchers as well.
         started[other].kill()
         started[other].communicate()
     started["long"].send_signal(signal.SIGINT)
@@ -276,18 +276,18 @@ def test_ctrl_c_detaches_and_expired_credentials_only_interrupt(account, launche
         assert command in done.last_line
     assert account.server.jobs["long"].ended is None
     refusals = [
-        account.start_launch(place, "long", *program(STOPPABLE)) for place in (folder, elsewhere)
+        account.start_launch(each, "long", *program(STOPPABLE)) for each in (folder, elsewhere)
     ]
     for refused in map(account.finish, refusals):
         assert refused.code == BackendError.exit_code
-        assert "`long` is under way as long: `embedtune logs long --follow`" in refused.last_line
+        assert "`long` is in progress as long: `embedtune logs long --follow`" in refused.last_line
     follower = account.start(elsewhere, "logs", "long", "--follow")
     assert follower.stdout.readline().startswith("-- Starting")
     expired = "The security token included in the request is expired"
     account.server.refuse("DescribeTrainingJob", "ExpiredTokenException", expired)
     lost = account.finish(follower)
     assert lost.code == BackendError.exit_code
-    for part in ("credentials have expired", "not affected", "`embedtune logs long --follow`"):
+    for part in ("credentials have expired", "keeps running", "`embedtune logs long --follow`"):
         assert part in lost.last_line
     follower = account.start(folder, "logs", "long", "--follow")
     assert follower.stdout.readline().startswith("-- Starting")
@@ -323,12 +323,12 @@ def endings(account, tmp_path_factory):
     [
         ("model", 5, "There is no model `x`."),
         ("memory", OutOfMemory.exit_code, OUT_OF_MEMORY),
-        ("time", TimeLimit.exit_code, TIMES["MaxRuntimeExceeded"]),
-        ("capacity", BackendError.exit_code, "No such machine is free"),
+        ("time", TimeLimit.exit_code, TIMEOUTS["MaxRuntimeExceeded"]),
+        ("capacity", BackendError.exit_code, "No such instance is available"),
     ],
 )
-def test_a_jobs_own_code_comes_through_with_its_reason(account, endings, name, code, line):
-    """On the terminal, in the exit code, and for whoever asks later."""
+def test_a_jobs_exit_code_and_reason_are_passed_on(account, endings, name, code, line):
+    """On the terminal, as the exit code, and later in `embedtune status`."""
     folder, done = endings
     assert done[name].code == code
     (error,) = [each for each in done[name].err.splitlines() if each.startswith("Error")]
@@ -337,26 +337,30 @@ def test_a_jobs_own_code_comes_through_with_its_reason(account, endings, name, c
     assert f"exit code  {code}, " in status
 
 
-def test_the_machine_that_was_taken_is_the_one_that_is_paid(endings):
-    """Of several types the first that was free; lines that come after the end are not lost."""
+def test_the_cost_is_that_of_the_chosen_instance_type(endings):
+    """SageMaker chooses the first available type; log lines after the end are not lost."""
     folder, done = endings
     receipt = json.loads((folder / "runs" / "ends-second" / "receipt.json").read_text("utf-8"))
     assert receipt["exit_code"] == 0
     assert receipt["usd"] == round(1.408 * receipt["billable_seconds"] / 3600, 4)
-    said = done["second"].err.splitlines()
-    assert said[said.index("-- Completed: Training job completed") + 1] == "all"
+    lines = done["second"].err.splitlines()
+    assert lines[lines.index("-- Completed: Training job completed") + 1] == "all"
 
 
 @pytest.mark.exhaustive
-def test_what_would_fail_is_told_before_anything_is_staged(account, here):
-    """One line each, by its code; no job, nothing uploaded, nothing left here."""
+def test_a_launch_that_would_fail_is_refused_before_staging(account, here):
+    """Each refusal is one line with its exit code; no job, no upload, no local file."""
     server = account.server
     server.quota["ml.g4dn.xlarge"] = 0
     server.s3.bucket("far", "eu-west-1")
     server.s3.put("far", "pairs.jsonl", b"{}\n")
     cases = {
-        "none": (("--data", "s3://box/none.jsonl"), DataError, "nothing at `s3://box/none.jsonl`"),
-        "no-bucket": (("--data", "s3://no-box/a.csv"), DataError, "nothing at `s3://no-box/a.csv`"),
+        "none": (
+            ("--data", "s3://box/none.jsonl"),
+            DataError,
+            "no objects at `s3://box/none.jsonl`",
+        ),
+        "no-bucket": (("--data", "s3://no-box/a.csv"), DataError, "no objects at `s3://no-box/a"),
         "far-data": (("--data", "s3://far/pairs.jsonl"), BackendError, "`--region eu-west-1`"),
         "far-output": (("--output", "s3://far/runs"), BackendError, "bucket: the bucket `far`"),
         "quota": (("--instance-type", "ml.g4dn.xlarge"), BackendError, "quota: 0 for ml.g4dn"),
@@ -378,8 +382,8 @@ def test_what_would_fail_is_told_before_anything_is_staged(account, here):
 
 
 @pytest.mark.exhaustive
-def test_a_job_that_aws_refuses_leaves_no_note_and_one_that_it_made_does(account, here):
-    """Whatever the SDK fails in after the job was made, the job is found again."""
+def test_only_a_created_job_leaves_a_launch_record(account, here):
+    """If the SDK fails after creating the job, the job is still found."""
     server, detached = account.server, ("--detach", *program(STOPPABLE))
     server.refuse("CreateTrainingJob", "ResourceLimitExceeded", "The limit is 0 Instances.")
     refused = account.launch(here, "refused", *detached)
@@ -398,8 +402,8 @@ def test_a_job_that_aws_refuses_leaves_no_note_and_one_that_it_made_does(account
         server.jobs[name].stop("Stopped")
 
 
-def test_a_name_is_that_of_one_run_wherever_its_results_are(account, first, here):
-    """Checkpoints go by the name, and so does whoever looks for the run."""
+def test_a_name_cannot_be_used_with_another_output(account, first, here):
+    """Checkpoints are stored by name, and runs are found by name."""
     refused = account.launch(here, "first")
     assert refused.code == SpecError.exit_code
     assert f"has its results in `s3://{first.bucket}/runs/first`" in refused.last_line
@@ -407,12 +411,12 @@ def test_a_name_is_that_of_one_run_wherever_its_results_are(account, first, here
 
 @dataclass
 class FromHub:
-    """Two launches at once that need a private model of a Hub, which knows one token."""
+    """Two concurrent launches that need a private model of a Hub with one valid token."""
 
     hub: Hub
     folder: Path
     isolated: Any
-    # Whose job reads its token from a secret, and has a single pair to learn from.
+    # The launch whose job reads the token from a secret, and fails with a single pair.
     secret: Any
 
 
@@ -444,14 +448,14 @@ def keep_secret(text):
     return json.loads(made)["ARN"]
 
 
-def test_an_isolated_job_gets_the_hubs_model_and_its_results_come_home(account, from_hub):
-    """It has no network: the launcher stages, and brings the results where every run has them."""
+def test_an_isolated_job_gets_the_hubs_model_and_its_results_are_published(account, from_hub):
+    """Without network in the job, the launcher stages the model and copies the results."""
     assert from_hub.isolated.code == 0, from_hub.isolated.err
     assert "Improved." in from_hub.isolated.out
     job = account.server.jobs["alone"]
     assert job.request["Environment"]["HF_HUB_OFFLINE"] == "1"
     assert job.is_isolated
-    # The one that is not cut off asks for its secret, and does not come to storing anything else.
+    # Calls to S3 name the run in their path; the isolated job makes none.
     mine = [call for call in account.server.job_calls if "/runs/alone" in call.operation]
     assert mine == []
     staged = account.server.s3.keys("box", "runs/alone/input/model/")
@@ -462,16 +466,16 @@ def test_an_isolated_job_gets_the_hubs_model_and_its_results_come_home(account, 
 
 
 def test_a_secret_reaches_the_job_and_nothing_else(account, from_hub):
-    """The job reads a private model by it; it is in no request, description, log or file."""
+    """The job reads a private model with it; no request, description, log or file contains it."""
     done = from_hub.secret
-    # It has the model, and says that of the pairs there are too few.
+    # The job has loaded the model and then reports too few pairs.
     assert done.code == DataError.exit_code, done.err
     assert Call("secretsmanager", "GetSecretValue") in account.server.job_calls
     job = account.server.jobs["secret"]
     assert job.exit_codes == [DataError.exit_code]
     assert "model=me/tiny" in "".join(account.lines("secret"))
-    spoken = [done.out, done.err, job.body.decode(), str(job.describe()), *account.lines("secret")]
-    assert not [text for text in spoken if TOKEN in text]
+    texts = [done.out, done.err, job.body.decode(), str(job.describe()), *account.lines("secret")]
+    assert not [text for text in texts if TOKEN in text]
     written = [path.read_bytes() for path in from_hub.folder.rglob("*") if path.is_file()]
     s3 = account.server.s3
     written += [s3.get("box", key) for key in s3.keys("box", "runs/")]
@@ -488,8 +492,8 @@ def stage_folder(folder, run):
     upload(S3Store("s3://box/staged/data"), folder, ModelSpec(), Path(run))
 
 
-def test_a_staged_folder_is_exactly_what_lies_here(account, here):
-    """What was staged before goes; a folder that holds the run's own is left out of itself."""
+def test_a_staged_folder_equals_the_local_one(account, here):
+    """Stale objects are deleted; the run's own folder inside it is not staged."""
     (here / "deep").mkdir()
     for name in ("a.jsonl", "deep/b.jsonl", "c.jsonl"):
         (here / name).write_text("{}\n")

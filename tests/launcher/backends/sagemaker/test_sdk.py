@@ -1,4 +1,4 @@
-"""SageMaker's SDK as a mere messenger: it sends the request, whatever the user's settings say."""
+"""SageMaker's SDK sends the request unchanged, regardless of the user's configuration files."""
 
 import json
 import os
@@ -11,11 +11,11 @@ from remote import in_client
 from sagemaker_server import Call, SageMaker
 
 from job.core.errors import BackendError
-from launcher.backends.sagemaker.sdk import SETTINGS, create_training_job, snake
+from launcher.backends.sagemaker.sdk import CONFIG_VARIABLES, create_training_job, snake
 
 KEY = "arn:aws:kms:us-east-1:123456789012:key/0f"
 THEIR_VPC = {"security_group_ids": ["sg-9"], "subnets": ["subnet-9"]}
-# What a settings file of either kind may hold; each version of the SDK knows one of them.
+# Contents of both kinds of configuration file; each version of the SDK reads one of them.
 RESOURCES = {
     "TrainingJob": {
         "role_arn": "arn:aws:iam::123456789012:role/theirs",
@@ -45,7 +45,7 @@ OPTIONAL = ("VpcConfig", "HyperParameters", "CheckpointConfig", "Environment", "
 
 
 def a_request(role, image, name):
-    """A request with every member that we ever send, and texts that a renaming could hit."""
+    """Return a request with every member that we send, and values that look like member names."""
     source = {"S3DataType": "S3Prefix", "S3Uri": "s3://box/data/"}
     return {
         "TrainingJobName": name,
@@ -93,8 +93,8 @@ def send(requests):
 
 
 @pytest.mark.skipif(not find_spec("sagemaker"), reason="the SDK is an extra")
-def test_what_goes_over_the_wire_is_the_request(tmp_path):
-    """Byte for byte the same members, also for whom the SDK would fill in a VPC, a key, tags."""
+def test_the_request_is_sent_unchanged(tmp_path):
+    """Even with configuration files that would add a VPC, a key or tags."""
     with SageMaker([sys.executable, "-c", ""]) as server:
         server.s3.bucket("box")
         role, image = server.add_role("job"), server.add_image("embedtune", "1")
@@ -104,8 +104,8 @@ def test_what_goes_over_the_wire_is_the_request(tmp_path):
             file.parent.mkdir(parents=True)
             if settings:
                 file.write_text(json.dumps(settings))
-            named = dict.fromkeys(SETTINGS, str(file)) if settings else {}
-            # The last one lacks what the SDK would fill in.
+            named = dict.fromkeys(CONFIG_VARIABLES, str(file)) if settings else {}
+            # The second request lacks the members that the SDK would fill in.
             plain = {
                 k: v for k, v in a_request(role, image, f"{kind}-2").items() if k not in OPTIONAL
             }
@@ -120,11 +120,11 @@ def test_what_goes_over_the_wire_is_the_request(tmp_path):
         }
 
 
-def test_the_sdk_is_led_away_from_settings(monkeypatch):
+def test_the_sdk_reads_no_configuration_files(monkeypatch):
     seen = {}
 
     def create(**given):
-        seen.update({name: os.environ[name] for name in SETTINGS}, given=given)
+        seen.update({name: os.environ[name] for name in CONFIG_VARIABLES}, given=given)
         return SimpleNamespace(training_job_arn="arn:1")
 
     fake = ModuleType("sagemaker.core.resources")
@@ -132,20 +132,20 @@ def test_the_sdk_is_led_away_from_settings(monkeypatch):
     for name in ("sagemaker", "sagemaker.core"):
         monkeypatch.setitem(sys.modules, name, ModuleType(name))
     monkeypatch.setitem(sys.modules, "sagemaker.core.resources", fake)
-    for name in SETTINGS:
+    for name in CONFIG_VARIABLES:
         monkeypatch.setenv(name, "mine.yaml")
     session = SimpleNamespace(region_name="eu-west-1")
     assert create_training_job(session, {"RoleArn": "r"}) == "arn:1"
-    assert seen == dict.fromkeys(SETTINGS, os.devnull) | {
+    assert seen == dict.fromkeys(CONFIG_VARIABLES, os.devnull) | {
         "given": {"role_arn": "r", "session": session, "region": "eu-west-1"}
     }
 
 
 def test_without_the_sdk_one_line_says_what_to_install(monkeypatch):
-    for name in SETTINGS:
+    for name in CONFIG_VARIABLES:
         monkeypatch.setenv(name, "mine.yaml")
     monkeypatch.setitem(sys.modules, "sagemaker.core.resources", None)
-    with pytest.raises(BackendError, match=r"^SageMaker's SDK is missing here: `pip install 'emb"):
+    with pytest.raises(BackendError, match=r"^SageMaker's SDK is not installed: `pip install 'e"):
         create_training_job(SimpleNamespace(region_name="eu-west-1"), {})
 
 
@@ -158,7 +158,7 @@ def test_without_the_sdk_one_line_says_what_to_install(monkeypatch):
         ("EnableSageMakerMetricsTimeSeries", "enable_sage_maker_metrics_time_series"),
     ],
 )
-def test_members_are_named_as_the_sdk_names_its_parameters(name, expected):
-    """The user's own keys keep their names."""
+def test_members_are_renamed_to_the_sdks_parameters(name, expected):
+    """Keys of user data keep their names."""
     assert snake({name: [{name: "Value"}]}) == {expected: [{expected: "Value"}]}
     assert snake({"Environment": {name: "1"}}) == {"environment": {name: "1"}}

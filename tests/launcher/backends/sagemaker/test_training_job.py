@@ -1,4 +1,4 @@
-"""The whole request of a plan: what reaches SageMaker, what stays here, and what is refused."""
+"""The complete request of a plan: its members, its staging and the refused plans."""
 
 import json
 import subprocess
@@ -43,7 +43,7 @@ STACK = Stack(
 
 @pytest.fixture
 def plan(tmp_path, monkeypatch):
-    """Make a plan in a folder with a file of pairs and a folder of a model."""
+    """Return a function that makes a plan, in a folder with pairs and a model."""
     monkeypatch.chdir(tmp_path)
     Path("pairs.jsonl").write_text("{}\n")
     Path("tiny").mkdir()
@@ -59,7 +59,7 @@ def plan(tmp_path, monkeypatch):
 
 
 def requested(plan, stack=BARE):
-    """Build a plan's request: plain JSON of the service's own shape, checked as a launch does."""
+    """Build and validate a plan's request as a launch does."""
     check_plan(plan)
     request = build_request(plan, stack, plan.name)
     check_request(request)
@@ -74,7 +74,7 @@ def channel(name, uri, mode="File"):
 
 
 def curves():
-    """The metric definitions: those of training, and of each dimension's three scores."""
+    """Return the metric definitions: of training, and of three scores per dimension."""
     found = {
         "train:loss": r"train: step=\S+ loss=([0-9.]+)",
         "train:learning_rate": r"train: step=.* learning_rate=([0-9.e+-]+)",
@@ -88,7 +88,7 @@ def curves():
     return [{"Name": name, "Regex": regex} for name, regex in found.items()]
 
 
-# What SageMaker is told of `pairs.jsonl` and `tiny` when nothing else is said.
+# The request for `pairs.jsonl` and `tiny` without options.
 MINIMAL = {
     "TrainingJobName": "first",
     "AlgorithmSpecification": {
@@ -129,8 +129,8 @@ def test_a_minimal_plans_request(plan):
     assert requested(plan()) == MINIMAL
 
 
-def test_what_the_stack_knows_reaches_the_request(plan):
-    """Its key, network and the places of its bucket that are cleared; no secret where no Hub is."""
+def test_the_stacks_outputs_reach_the_request(plan):
+    """Its key, its network and its expiring prefixes; no secret for a job without the Hub."""
     assert requested(plan(), STACK) == MINIMAL | {
         "InputDataConfig": [
             channel(name, f"s3://own/inputs/first/{name}/") for name in ("data", "model", "spec")
@@ -158,12 +158,12 @@ RESOURCES = {
 }  # fmt: skip
 VPC = {"Subnets": ["subnet-1", "subnet-2"], "SecurityGroupIds": ["sg-1"]}
 TAGS = [{"Key": "team", "Value": "search"}, {"Key": "cost center", "Value": "a=b"}]
-TOLD = MINIMAL["Environment"]
+ENVIRONMENT = MINIMAL["Environment"]
 INPUTS = "s3://box/runs/first/input"
 STREAMED = [
     channel("data", f"{INPUTS}/data/", "FastFile"),
     channel("model", f"{INPUTS}/model/", "FastFile"),
-    # A file of a few lines.
+    # The spec is one small file.
     channel("spec", f"{INPUTS}/spec/"),
 ]
 
@@ -171,14 +171,14 @@ STREAMED = [
 @pytest.mark.parametrize(
     ("machine", "changes"),
     [
-        # A spot job waits an hour for machines, besides its own time, unless told otherwise.
+        # By default a spot job waits up to an hour for machines, in addition to its runtime.
         ({"spot": True, "max_runtime": 7_200}, SPOT_JOB),
         ({"spot": True, "max_runtime": 7_200, "max_wait": 10_800}, SPOT_JOB),
         (
             {"instance_type": KINDS},
             {"ResourceConfig": {"InstancePreferences": PREFERENCES, "VolumeSizeInGB": 100}},
         ),
-        # Of several machines each has the whole of every channel.
+        # Each of several machines gets the complete channels.
         (MACHINE, {"ResourceConfig": RESOURCES}),
         (
             {"subnet": ("subnet-1", "subnet-2"), "security_group": ("sg-1",)},
@@ -186,21 +186,21 @@ STREAMED = [
         ),
         ({"tag": ("team=search", "cost center=a=b")}, {"Tags": [*TAGS, *MINIMAL["Tags"]]}),
         (
-            # Not even the user takes away what finds the run again.
+            # Users cannot override the variable that identifies the run.
             {"env": ("A=b=c", "EMPTY=", "EMBEDTUNE_RUN=other"), "device": "cuda"},
-            {"Environment": TOLD | {"A": "b=c", "EMPTY": "", "EMBEDTUNE_DEVICE": "cuda"}},
+            {"Environment": ENVIRONMENT | {"A": "b=c", "EMPTY": "", "EMBEDTUNE_DEVICE": "cuda"}},
         ),
         ({"input_mode": "FastFile"}, {"InputDataConfig": STREAMED}),
         (
             {"isolate": True},
             {
                 "EnableNetworkIsolation": True,
-                "Environment": TOLD | {"HF_HUB_OFFLINE": "1", "EMBEDTUNE_NO_PUBLISH": "1"},
+                "Environment": ENVIRONMENT | {"HF_HUB_OFFLINE": "1", "EMBEDTUNE_NO_PUBLISH": "1"},
             },
         ),
     ],
 )
-def test_an_option_changes_this_and_nothing_else(plan, machine, changes):
+def test_an_option_changes_only_its_members_of_the_request(plan, machine, changes):
     assert requested(plan(machine)) == MINIMAL | changes
 
 
@@ -211,12 +211,12 @@ def test_the_specs_key_encrypts_the_results_and_wins_over_the_stacks(plan):
         assert requested(plan(output__kms_key=other), stack)["OutputDataConfig"] == output
 
 
-def test_a_taken_up_run_is_another_job_with_the_same_places(plan):
+def test_a_resumed_run_is_another_job_with_the_same_uris(plan):
     assert build_request(plan(), BARE, "first-2") == MINIMAL | {"TrainingJobName": "first-2"}
 
 
-def test_what_lies_in_s3_is_a_channel_where_it_lies(plan):
-    """A folder's prefix is closed, so that `s3://…/pairs` brings nothing of `s3://…/pairs-old`."""
+def test_a_source_in_s3_is_a_channel_without_staging(plan):
+    """A folder's prefix ends with a slash, so `s3://…/pairs` does not match `s3://…/pairs-old`."""
     made = plan(
         data__source="s3://data/pairs",
         data__corpus="s3://data/corpus.jsonl",
@@ -233,9 +233,9 @@ def test_what_lies_in_s3_is_a_channel_where_it_lies(plan):
     assert staging(made) == {}
 
 
-def test_the_job_itself_reads_the_hub_and_what_it_has_built_in(plan):
-    """No channel but the spec, and the stack's secret for the Hub alone."""
-    for data, model, told in (
+def test_the_job_itself_reads_the_hub_and_builtin_sources(plan):
+    """The spec is the only channel; only jobs that use the Hub get the stack's secret."""
+    for data, model, secret in (
         ("builtin:aws-docs", "builtin:minilm", None),
         ("me/pairs", "builtin:minilm", SECRET),
         ("builtin:aws-docs", "me/model", SECRET),
@@ -243,7 +243,7 @@ def test_the_job_itself_reads_the_hub_and_what_it_has_built_in(plan):
     ):
         made = plan(data__source=data, model__base=model)
         assert list(channels(made, BARE)) == ["spec"]
-        assert requested(made, STACK)["Environment"].get("EMBEDTUNE_HF_TOKEN_SECRET") == told
+        assert requested(made, STACK)["Environment"].get("EMBEDTUNE_HF_TOKEN_SECRET") == secret
 
 
 def test_the_options_secret_wins_over_the_stacks(plan):
@@ -252,7 +252,7 @@ def test_the_options_secret_wins_over_the_stacks(plan):
     assert environment(made, STACK)["EMBEDTUNE_HF_TOKEN_SECRET"] == other
 
 
-def test_isolation_brings_the_hubs_model_as_a_channel_and_no_secret(plan):
+def test_an_isolated_job_gets_the_hubs_model_as_a_channel_and_no_secret(plan):
     made = plan({"isolate": True}, model__base="me/model")
     assert staging(made) == {"data": "pairs.jsonl", "model": "me/model"}
     request = requested(made, STACK)
@@ -262,7 +262,7 @@ def test_isolation_brings_the_hubs_model_as_a_channel_and_no_secret(plan):
     assert "EMBEDTUNE_HF_TOKEN_SECRET" not in request["Environment"]
 
 
-def test_the_longest_name_and_its_suffix_are_legal(plan):
+def test_the_longest_name_with_a_suffix_is_valid(plan):
     made = plan()
     check_request(build_request(made, BARE, "a" * 60 + "-99"))
 
@@ -286,7 +286,7 @@ def test_the_longest_name_and_its_suffix_are_legal(plan):
         ({"isolate": True}, {"data__corpus": "me/documents"}, SpecError, "`me/documents`"),
     ],
 )
-def test_what_a_request_does_not_show_is_refused(plan, machine, fields, error, text):
+def test_mistakes_that_the_request_would_not_show_are_refused(plan, machine, fields, error, text):
     Path("hollow").mkdir()
     with pytest.raises(error) as raised:
         check_plan(plan(machine, **fields))
@@ -295,11 +295,11 @@ def test_what_a_request_does_not_show_is_refused(plan, machine, fields, error, t
 
 
 SPOT = {"spot": True}
-# What users set that SageMaker would refuse: the place in the request, the option, what is wrong.
+# Options that SageMaker would reject: the path in the request, the option, part of the message.
 REFUSED = [
     ({"role": "embedtune-trainer-role"}, "RoleArn", "--role", "'embedtune-trainer-role'"),
     ({"instance_type": ("ml.g5.3xlarge",)}, "ResourceConfig.InstanceType", "--instance-type",
-     "near it are `ml.g5.xlarge`"),
+     "similar values: `ml.g5.xlarge`"),
     (SPOT | {"max_wait": 3_599, "max_runtime": 3_600}, "StoppingCondition.MaxWaitTimeInSeconds",
      "--max-wait", "3599 s"),
     ({"max_wait": 7_200}, "StoppingCondition.MaxWaitTimeInSeconds", "--max-wait", "`--spot`"),
@@ -312,37 +312,37 @@ REFUSED = [
     ({"volume_kms_key": "12ab"}, "ResourceConfig.VolumeKmsKeyId", "--volume-kms-key",
      "ml.g5.2xlarge"),
     ({"env": ("A-B=c",)}, "Environment['A-B']", "--env", "letters, digits"),
-    ({"env": (f"TOKEN={'s3cret' * 100}",)}, "Environment['TOKEN']", "--env", "at most 512"),
-    ({"env": tuple(f"NAME_{i}=" for i in range(101))}, "Environment", "--env", "at most 100"),
+    ({"env": (f"TOKEN={'s3cret' * 100}",)}, "Environment['TOKEN']", "--env", "maximum is 512"),
+    ({"env": tuple(f"NAME_{i}=" for i in range(101))}, "Environment", "--env", "maximum is 100"),
     ({"tag": ("a=a#b",)}, "Tags[0].Value", "--tag", "'a#b'"),
     ({"tag": ("a=a\nb",)}, "Tags[0].Value", "--tag", r"'a\nb'"),
     ({"tag": ("aws:run=1",)}, "Tags[0].Key", "--tag", "`aws:run`"),
-    ({"subnet": ("subnet-1",)}, "VpcConfig.SecurityGroupIds", "--security-group", "at least 1"),
-    ({"security_group": ("sg-1",)}, "VpcConfig.Subnets", "--subnet", "at least 1"),
+    ({"subnet": ("subnet-1",)}, "VpcConfig.SecurityGroupIds", "--security-group", "minimum is 1"),
+    ({"security_group": ("sg-1",)}, "VpcConfig.Subnets", "--subnet", "minimum is 1"),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("machine", "path", "option", "what"), REFUSED)
-def test_what_sagemaker_would_refuse_is_one_line(plan, machine, path, option, what):
-    """It names the place in the request, how to change it and what is wrong, but no secret."""
+@pytest.mark.parametrize(("machine", "path", "option", "part"), REFUSED)
+def test_a_value_that_sagemaker_would_reject_is_one_line(plan, machine, path, option, part):
+    """The line names the path in the request, the option and the fault, but no secret."""
     with pytest.raises(SpecError) as raised:
         requested(plan(machine), replace(BARE, role_arn=machine.get("role", ROLE)))
     line = str(raised.value)
-    assert all(part in line for part in (f"`{path}` (`{option}`) ", what))
+    assert all(text in line for text in (f"`{path}` (`{option}`) ", part))
     assert "s3crets3cret" not in line
 
 
-def test_of_several_faults_the_others_are_counted(plan):
-    with pytest.raises(SpecError, match=r"`--role`.*Faults besides this one: 2\."):
+def test_further_faults_are_counted(plan):
+    with pytest.raises(SpecError, match=r"`--role`.*Further invalid values: 2\."):
         requested(plan({"max_wait": 1, "tag": ("aws:a=b",)}), replace(BARE, role_arn="x"))
 
 
-def test_a_volume_key_is_fine_where_the_volume_is_a_network_disk(plan):
+def test_a_volume_key_is_valid_for_instances_without_local_disks(plan):
     requested(plan({"volume_kms_key": "12ab", "instance_type": ("ml.p3.2xlarge",)}))
 
 
-def test_the_patterns_of_the_whole_request_are_understood():
-    """Each is Java's; in Python each compiles, and means as much of Unicode as it does there."""
+def test_every_pattern_of_the_service_model_compiles():
+    """The Java patterns match the same Unicode characters in Python."""
     patterns = {s.metadata["pattern"] for s in _shapes(_model()) if "pattern" in s.metadata}
     assert len(patterns) > 20
     for pattern in patterns:
@@ -361,8 +361,8 @@ def _shapes(shape):
         yield from _shapes(member)
 
 
-def test_a_request_is_checked_without_account_and_region(plan, tmp_path):
-    """In a fresh interpreter without settings, boto3 is not even loaded."""
+def test_a_request_is_validated_without_account_and_region(plan, tmp_path):
+    """A fresh interpreter does not even import boto3."""
     code = (
         "import sys, json\n"
         "from launcher.backends.sagemaker.validation import check_request\n"
