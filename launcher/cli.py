@@ -8,13 +8,20 @@ from typing import Any
 import click
 
 from job.core.errors import EmbedtuneError
+from launcher.commands.check import check
+from launcher.commands.compare import compare
 from launcher.commands.doctor import doctor
+from launcher.commands.fetch import fetch
 from launcher.commands.image import image
 from launcher.commands.infra import infra
-from launcher.commands.job_file import check, init, schema
-from launcher.commands.jobs import logs, status, stop
+from launcher.commands.init import init
 from launcher.commands.launch import launch
-from launcher.commands.results import compare, fetch, ls, report
+from launcher.commands.logs import logs
+from launcher.commands.ls import ls
+from launcher.commands.report import report
+from launcher.commands.schema import schema
+from launcher.commands.status import status
+from launcher.commands.stop import stop
 
 
 class _Group(click.Group):

@@ -1,1 +1,4 @@
-"""The commands and their options, one module per group."""
+"""The commands of `embedtune`: one module each, with its name.
+
+May import every other package of the launcher; each imports what it needs when it runs.
+"""

@@ -7,6 +7,7 @@ import click
 if TYPE_CHECKING:
     from launcher.runs.runs import Run
 
+NAME_HELP = "The default NAME is the latest run."
 OUTPUT_SOURCES = "[env: EMBEDTUNE_OUTPUT; default: runs]"
 
 

@@ -1,4 +1,4 @@
-"""`embedtune ls`, `report`, `fetch`, `compare`: the results of runs."""
+"""`embedtune compare`: runs side by side, as tables and as a page."""
 
 from collections.abc import Mapping
 from itertools import starmap
@@ -8,68 +8,10 @@ from typing import TYPE_CHECKING
 import click
 
 from job.core.errors import DataError
-from launcher.commands.options import output_option, print_report, require_option
+from launcher.commands.options import output_option
 
 if TYPE_CHECKING:
     from job.report.document import Report
-
-
-@click.command()
-@click.argument("name", required=False)
-@output_option
-@click.option("--open", "open_it", is_flag=True, help="Also open the page in the browser.")
-@require_option
-def report(name: str | None, output: str, requirements: tuple[str, ...], *, open_it: bool) -> None:
-    """Show the report of the run NAME (or s3://…/NAME), or of the latest finished run.
-
-    From S3, only the report is fetched, into runs/NAME/report.
-    """
-    from launcher.lookup import find_result
-    from launcher.runs import gate
-    from launcher.tables import PAGE
-
-    required = list(map(gate.parse, requirements))
-    run = find_result(output, name)
-    print_report(run)
-    if open_it:
-        click.launch(str(run.folder / "report" / PAGE))
-    gate.check(run.report(), required)
-
-
-@click.command()
-@click.argument("name")
-@output_option
-@click.option("--model", "with_model", is_flag=True, help="Also fetch the model.")
-@click.option(
-    "--to",
-    "folder",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Folder to fetch into.  [default: runs/NAME]",
-)
-def fetch(name: str, output: str, folder: Path | None, *, with_model: bool) -> None:
-    """Fetch the results of the run NAME (or s3://…/NAME), verified against its manifest."""
-    from launcher.lookup import find_result
-    from launcher.runs.runs import fetch_results
-
-    run = find_result(output, name)
-    names = fetch_results(run, folder or run.folder, with_model=with_model)
-    click.echo(f"{len(names)} files in {folder or run.folder}, verified against the manifest")
-
-
-@click.command()
-@output_option
-def ls(output: str) -> None:
-    """List the runs, latest first."""
-    from launcher.lookup import list_runs
-    from launcher.runs.runs import preload
-    from launcher.tables import run_lines, show
-
-    runs = list_runs(output)
-    if runs:
-        preload(runs)
-        show(run_lines(runs))
-    else:
-        click.echo(f"No runs in {output} yet. Start one with: embedtune launch", err=True)
 
 
 @click.command()

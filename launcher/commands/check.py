@@ -1,0 +1,25 @@
+"""`embedtune check`: looks at the data before anything is launched."""
+
+import subprocess
+import sys
+
+import click
+
+
+@click.command()
+@click.argument("data")
+@click.option("--model", help="Base model, to count the texts that it would truncate.")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="FIELD=VALUE",
+    help="Set a spec field; may be repeated.",
+)
+def check(data: str, model: str | None, settings: tuple[str, ...]) -> None:
+    """Check DATA (a path, s3://…, a Hub id, builtin:aws-docs) before you launch a job."""
+    command = [sys.executable, "-P", "-m", "job", "check", data]
+    command += ["--model", model] if model else []
+    for setting in settings:
+        command += ["--set", setting]
+    sys.exit(subprocess.run(command, check=False).returncode)

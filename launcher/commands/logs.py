@@ -1,0 +1,30 @@
+"""`embedtune logs`: what a job has logged, so far or to its end."""
+
+import sys
+
+import click
+
+from launcher.commands.options import NAME_HELP, output_option
+
+
+@click.command(epilog=NAME_HELP)
+@click.argument("name", required=False)
+@output_option
+@click.option(
+    "-f",
+    "--follow",
+    is_flag=True,
+    help="Follow until the job ends; exit with its code.",
+)
+def logs(name: str | None, output: str, *, follow: bool) -> None:
+    """Print the log of the run NAME; Ctrl-C does not stop the job."""
+    from launcher.lookup import find_job, job_of, print_log
+    from launcher.lookup import follow as follow_to_end
+
+    run = find_job(output, name)
+    job = job_of(run)
+    if follow and job and run.state == "running":
+        sys.exit(follow_to_end(run, job, sys.stdout, stop_on_interrupt=False))
+    print_log(run)
+    if follow:
+        sys.exit((run.receipt or {}).get("exit_code", 0))

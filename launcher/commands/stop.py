@@ -1,0 +1,23 @@
+"""`embedtune stop`: a job writes a checkpoint and ends."""
+
+import click
+
+from launcher.commands.options import NAME_HELP, output_option
+
+
+@click.command(epilog=NAME_HELP)
+@click.argument("name", required=False)
+@output_option
+def stop(name: str | None, output: str) -> None:
+    """Stop the run NAME after it writes a checkpoint; launch it again to resume."""
+    from launcher.lookup import find_job, job_of
+    from launcher.runs.runs import Run
+
+    run = find_job(output, name)
+    job = job_of(run)
+    if job is None or run.state != "running":
+        click.echo(f"The run {run.name} is {run.state}; there is nothing to stop.", err=True)
+        return
+    job.stop()
+    # Read the state again: the run may have finished before it could be stopped.
+    click.echo(f"The run {run.name} is {Run(run.folder, run.published).state}.", err=True)
