@@ -15,10 +15,10 @@ from job.core.errors import DataError
 from job.data.dataset import Dataset, load_dataset, write_splits
 from job.distributed import process_group
 from job.distributed.process_group import from_rank_zero, is_rank_zero
-from job.evaluation.auxiliary import AuxiliaryTest, auxiliary_tests
+from job.evaluation.auxiliary_tests import AuxiliaryTest, auxiliary_tests
+from job.evaluation.base_vs_tuned import compare
 from job.evaluation.baseline import Baseline, load_baseline, save_baseline, score_base
 from job.evaluation.cache import load_seconds, save_seconds
-from job.evaluation.comparison import compare
 from job.evaluation.error_analysis import analyze_errors
 from job.evaluation.evaluate import Dimensions, choose_dimensions, embed, score_vectors
 from job.evaluation.hybrid import hybrid_search

@@ -13,8 +13,8 @@ from job.core.errors import StorageError
 from job.core.formatting import escape_keeping_lines
 from job.storage.stores import S3
 from launcher.backends.registry import JobHandle, load_backend
-from launcher.runs import runs
-from launcher.runs.runs import Run
+from launcher.runs import run as runs
+from launcher.runs.run import Run
 
 LOG = "logs/job.log"
 

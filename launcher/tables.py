@@ -18,11 +18,11 @@ from rich.text import Text
 
 from job.core.errors import EXIT_CODES
 from job.core.formatting import change, escape_to_one_line, interval, score, share, usd
-from job.report.compare import Group
+from job.report.compare_runs import Group
 from job.report.document import METRIC, Report
 from launcher.containers.image import Image
 from launcher.plan.checks import CheckResult
-from launcher.runs.runs import Run
+from launcher.runs.run import Run
 
 # The report for people.
 PAGE = "report.html"

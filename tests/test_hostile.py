@@ -31,7 +31,7 @@ from job.spec.parse import build_spec, parse_document
 from job.spec.schema import DataSpec, ModelSpec
 from job.storage.workspace import Workspace
 from launcher.cli import main
-from launcher.runs.live import Live
+from launcher.runs.live_log import Live
 
 ROOT = Path(__file__).parents[1]
 CPU = Machine("cpu", "float32", "")

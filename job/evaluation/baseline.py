@@ -8,7 +8,7 @@ from torch import Tensor
 
 from job.data.dataset import Dataset
 from job.distributed.process_group import from_rank_zero, is_rank_zero
-from job.evaluation.auxiliary import AuxiliaryTest
+from job.evaluation.auxiliary_tests import AuxiliaryTest
 from job.evaluation.cache import load_scores, save_scores
 from job.evaluation.evaluate import (
     NO_SCORES,

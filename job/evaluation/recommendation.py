@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable
 
 from job.core.formatting import RESCORED, precision_label, share_interval
-from job.evaluation.comparison import Point
+from job.evaluation.base_vs_tuned import Point
 from job.evaluation.quantization import BITS, stored_as
 from job.evaluation.results import Recommendation
 from job.spec.schema import EvaluationSpec

@@ -11,8 +11,8 @@ from typing import Any
 from job.core.formatting import change, format_p, interval
 from job.data.dataset import Dataset
 from job.distributed import process_group
+from job.evaluation.base_vs_tuned import Comparison
 from job.evaluation.baseline import Baseline
-from job.evaluation.comparison import Comparison
 from job.evaluation.evaluate import metric_key
 from job.evaluation.metrics import METRIC, Scores
 from job.evaluation.recommendation import frontier, recommend
@@ -63,7 +63,7 @@ class Results:
     hybrid: Fusion
     error_analysis: ErrorAnalysis
     truncation: Truncation
-    # The requested auxiliary tests: see `job.evaluation.auxiliary`.
+    # The requested auxiliary tests: see `job.evaluation.auxiliary_tests`.
     auxiliary: Mapping[str, AuxiliaryTest]
 
     @property

@@ -44,7 +44,7 @@ class Training:
     base_validation: float
     best_validation: float
     history: list[dict[str, float]]
-    # Why the training stopped early, as a clause for a sentence (`job.training.health`).
+    # Why the training stopped early, as a clause for a sentence (`job.training.health_checks`).
     stopped_early: str | None = None
     # The following fields describe this start only, so comparisons ignore them.
     # Pairs trained on, with repetitions.

@@ -44,7 +44,7 @@ from job.training.callbacks import (
 from job.training.checkpoints import write_checksums
 from job.training.disk_space import MAX_CHECKPOINTS, DiskSpaceCheck
 from job.training.hard_negatives import pad_negatives
-from job.training.health import HealthCheck
+from job.training.health_checks import HealthCheck
 from job.training.loss import matryoshka_loss
 
 

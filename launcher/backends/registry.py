@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 if TYPE_CHECKING:
     from launcher.plan.plan import Plan
-    from launcher.runs.runs import Run
+    from launcher.runs.run import Run
 
 
 class JobHandle(Protocol):

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 @click.option("--open", "open_it", is_flag=True, help="Also open the page in the browser.")
 def compare(names: tuple[str, ...], output: str, page: Path, *, open_it: bool) -> None:
     """Compare runs that were tested on the same queries and documents."""
-    from job.report.compare import Group
+    from job.report.compare_runs import Group
     from launcher.lookup import find_result
-    from launcher.runs.runs import by_test_set, preload
+    from launcher.runs.run import by_test_set, preload
     from launcher.tables import compare_lines, show
 
     runs = [find_result(output, name) for name in names]
@@ -51,7 +51,7 @@ def compare(names: tuple[str, ...], output: str, page: Path, *, open_it: bool) -
 
 def _write_page(page: Path, groups: "Mapping[str, Mapping[str, Report]]") -> bool:
     """Write compare.html; returns False, with a message, if packages for it are missing."""
-    from job.report.compare import to_compare_html
+    from job.report.compare_runs import to_compare_html
     from job.storage.workspace import write_atomically
 
     try:

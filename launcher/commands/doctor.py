@@ -54,7 +54,11 @@ def _examine_account(
     from job.core.errors import BackendError
     from job.spec.parse import build_spec, read_document
     from launcher.aws.sessions import open_session
-    from launcher.backends.sagemaker.checks import check_account, check_gpus, report_bad_settings
+    from launcher.backends.sagemaker.account_checks import (
+        check_account,
+        check_gpus,
+        report_bad_settings,
+    )
     from launcher.plan.plan import Plan
 
     try:

@@ -20,7 +20,7 @@ from launcher.commands.options import output_option
 def fetch(name: str, output: str, folder: Path | None, *, with_model: bool) -> None:
     """Fetch the results of the run NAME (or s3://…/NAME), verified against its manifest."""
     from launcher.lookup import find_result
-    from launcher.runs.runs import fetch_results
+    from launcher.runs.run import fetch_results
 
     run = find_result(output, name)
     names = fetch_results(run, folder or run.folder, with_model=with_model)

@@ -16,7 +16,7 @@ from launcher.plan.machine import MachineOptions
 if TYPE_CHECKING:
     from job.spec.schema import JobSpec
     from launcher.plan.plan import Plan
-    from launcher.runs.runs import Run
+    from launcher.runs.run import Run
 
 
 @click.command()
@@ -63,10 +63,10 @@ def launch(
     from launcher.backends.registry import load_backend
     from launcher.plan.plan import Plan
     from launcher.plan.run_names import check_name, new_name
-    from launcher.runs import gate
-    from launcher.runs.runs import Run
+    from launcher.runs.requirements import parse_requirement, require
+    from launcher.runs.run import Run
 
-    required = list(map(gate.parse, requirements))
+    required = list(map(parse_requirement, requirements))
     machine = MachineOptions(**options)
     if unsupported := ", ".join(machine.unsupported()):
         msg = f"`--backend {machine.backend}` does not accept {unsupported}."
@@ -88,7 +88,7 @@ def launch(
             return
     finished = Run(plan.folder, plan.destination)
     print_report(finished)
-    gate.check(finished.report(), required)
+    require(finished.report(), required)
 
 
 def _show_request(plan: "Plan", run: "Run", request: dict[str, Any]) -> None:
@@ -153,7 +153,7 @@ def _build_spec(
     from job.spec.parse import build_spec, parse_assignments, read_document
     from launcher.plan.plan import local_folder
     from launcher.plan.settings import default_output
-    from launcher.runs.runs import Run
+    from launcher.runs.run import Run
 
     options = {k: json.dumps(v, ensure_ascii=False) for k, v in given.items() if v is not None}
     path = job_file

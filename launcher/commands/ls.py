@@ -10,7 +10,7 @@ from launcher.commands.options import output_option
 def ls(output: str) -> None:
     """List the runs, latest first."""
     from launcher.lookup import list_runs
-    from launcher.runs.runs import preload
+    from launcher.runs.run import preload
     from launcher.tables import run_lines, show
 
     runs = list_runs(output)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from launcher.runs.runs import Run
+    from launcher.runs.run import Run
 
 NAME_HELP = "The default NAME is the latest run."
 OUTPUT_SOURCES = "[env: EMBEDTUNE_OUTPUT; default: runs]"

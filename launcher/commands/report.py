@@ -16,12 +16,12 @@ def report(name: str | None, output: str, requirements: tuple[str, ...], *, open
     From S3, only the report is fetched, into runs/NAME/report.
     """
     from launcher.lookup import find_result
-    from launcher.runs import gate
+    from launcher.runs.requirements import parse_requirement, require
     from launcher.tables import PAGE
 
-    required = list(map(gate.parse, requirements))
+    required = list(map(parse_requirement, requirements))
     run = find_result(output, name)
     print_report(run)
     if open_it:
         click.launch(str(run.folder / "report" / PAGE))
-    gate.check(run.report(), required)
+    require(run.report(), required)

@@ -11,7 +11,7 @@ from launcher.commands.options import NAME_HELP, output_option
 def stop(name: str | None, output: str) -> None:
     """Stop the run NAME after it writes a checkpoint; launch it again to resume."""
     from launcher.lookup import find_job, job_of
-    from launcher.runs.runs import Run
+    from launcher.runs.run import Run
 
     run = find_job(output, name)
     job = job_of(run)

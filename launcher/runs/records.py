@@ -8,7 +8,7 @@ import click
 
 from job.core.errors import StorageError
 from job.storage.workspace import write_atomically
-from launcher.runs.runs import LAUNCH, RECEIPT, Run
+from launcher.runs.run import LAUNCH, RECEIPT, Run
 
 
 def record_launch(run: Run, request: dict[str, Any], **facts: object) -> None:

@@ -7,7 +7,7 @@ import pytest
 import reports
 from chromium import chromium
 
-from job.report.compare import to_compare_html
+from job.report.compare_runs import to_compare_html
 from job.report.document import Report
 from job.report.render import to_html
 

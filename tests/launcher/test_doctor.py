@@ -17,7 +17,7 @@ from remote import served_s3
 from job.core.errors import BackendError
 from launcher.aws.account import resolve_image, trusts_sagemaker
 from launcher.backends.process.checks import check_process
-from launcher.backends.sagemaker import checks
+from launcher.backends.sagemaker import account_checks
 from launcher.commands.doctor import doctor as command
 from launcher.containers import engine
 from launcher.containers.checks import check_docker
@@ -42,7 +42,7 @@ class Account(boto3.Session):
 
     def examine(self, bucket=None, **machine):
         """Examine the account; return its findings by name."""
-        found = checks.check_account(self, MachineOptions("sagemaker", **machine), bucket)
+        found = account_checks.check_account(self, MachineOptions("sagemaker", **machine), bucket)
         return {finding.name: finding for finding in found}
 
     def run(self, monkeypatch, *options):
@@ -67,7 +67,7 @@ def server(served, monkeypatch, tmp_path):
     def not_installed(name):
         raise PackageNotFoundError(name)
 
-    monkeypatch.setattr(checks, "version", not_installed)
+    monkeypatch.setattr(account_checks, "version", not_installed)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     for service in ("iam", "sts", "ecr", "cloudformation", "s3"):
         get_backend(service)[ACCOUNT].reset()
@@ -200,7 +200,7 @@ def test_an_empty_account_lacks_everything_in_order(server, monkeypatch):
 
 
 def test_an_account_with_everything_lacks_nothing(server, monkeypatch, tmp_path):
-    monkeypatch.setattr(checks, "version", {"sagemaker-core": "2.27.0"}.get)
+    monkeypatch.setattr(account_checks, "version", {"sagemaker-core": "2.27.0"}.get)
     install_docker(tmp_path, "echo 28.2.1")
     add_role()
     add_stack()
@@ -492,7 +492,7 @@ def test_several_gpus_are_doubtful_if_they_do_not_pay_off():
 
     def gpus(instance_type, instances=1):
         machine = MachineOptions("sagemaker", instance_type=(instance_type,), instances=instances)
-        return checks.check_gpus(machine, None)
+        return account_checks.check_gpus(machine, None)
 
     assert gpus("ml.g5.2xlarge") == []
     (doubted,) = gpus("ml.g5.12xlarge")

@@ -11,12 +11,12 @@ from types import SimpleNamespace
 import pytest
 import reports
 
-from job.report.compare import Group
+from job.report.compare_runs import Group
 from job.report.document import Report
 from launcher import tables
 from launcher.containers.image import Image, Layer
 from launcher.plan.checks import CheckResult
-from launcher.runs.runs import Run
+from launcher.runs.run import Run
 
 # As long as names may be, and as `embedtune launch` makes them.
 NAMES = (f"{'long-' * 8}model-20261128-120000", "bge-base-en-v1-5-20261128-120000-3fa2", "first")

@@ -33,7 +33,7 @@ from launcher.containers.engine import docker
 from launcher.plan.plan import Plan
 from launcher.plan.staging import stage
 from launcher.runs.records import record_launch, write_receipt
-from launcher.runs.runs import Run, local_run
+from launcher.runs.run import Run, local_run
 
 # Time for the job to finish its step and write a checkpoint; SageMaker allows the same.
 GRACE_SECONDS = 120

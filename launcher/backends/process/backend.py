@@ -13,7 +13,7 @@ from job.core.errors import BackendError, EmbedtuneError, Interrupted, OutOfMemo
 from launcher.plan.plan import Plan
 from launcher.plan.staging import stage
 from launcher.runs.records import record_launch, write_receipt
-from launcher.runs.runs import Run
+from launcher.runs.run import Run
 
 # Between two polls of a job that is not our child process.
 PAUSE_SECONDS = 0.5

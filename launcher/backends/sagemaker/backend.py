@@ -16,7 +16,7 @@ from job.storage.workspace import write_atomically
 from launcher.aws import sessions
 from launcher.aws.pricing import Price, price_of
 from launcher.backends.sagemaker import context
-from launcher.backends.sagemaker.ending import ENDED, ending, machines
+from launcher.backends.sagemaker.job_outcome import ENDED, ending, machines
 from launcher.backends.sagemaker.job_search import (
     copy_isolated_results,
     last_job,
@@ -26,13 +26,13 @@ from launcher.backends.sagemaker.job_search import (
     spec_store,
 )
 from launcher.backends.sagemaker.logs import PAUSE_SECONDS, CloudLog
+from launcher.backends.sagemaker.request_validation import check_request
 from launcher.backends.sagemaker.sdk import create_training_job
 from launcher.backends.sagemaker.training_job import build_request, channels, check_plan, staging
-from launcher.backends.sagemaker.validation import check_request
 from launcher.plan.plan import Plan, local_folder
 from launcher.plan.staging import upload
 from launcher.runs.records import record_launch, write_receipt
-from launcher.runs.runs import LAUNCH, Run
+from launcher.runs.run import LAUNCH, Run
 
 Description = dict[str, Any]
 # boto3's, imported lazily.

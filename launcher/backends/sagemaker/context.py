@@ -55,7 +55,7 @@ def complete_request(session: "boto3.Session", plan: "Plan", document: dict[str,
     may cost more than `--max-cost`.
     """
     from launcher.aws.account import resolve_image
-    from launcher.backends.sagemaker.checks import check_account
+    from launcher.backends.sagemaker.account_checks import check_account
 
     machine = plan.machine
     specification = document["AlgorithmSpecification"]

@@ -7,7 +7,7 @@ from job.storage.stores import S3Store, Store, open_store
 from job.storage.workspace import MANIFEST
 from launcher.aws import sessions
 from launcher.backends.sagemaker.training_job import RUN_VARIABLE, SAGEMAKER_FOLDER
-from launcher.runs.runs import Run
+from launcher.runs.run import Run
 
 
 def last_job(sagemaker: Any, run: str) -> tuple[dict[str, Any] | None, set[str]]:  # noqa: ANN401

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import Any, TextIO
 
 from launcher.aws import sessions as aws
-from launcher.backends.sagemaker.ending import ENDED
-from launcher.runs.live import Live
+from launcher.backends.sagemaker.job_outcome import ENDED
+from launcher.runs.live_log import Live
 
 GROUP = "/aws/sagemaker/TrainingJobs"
 PAUSE_SECONDS, LAST_PAUSE_SECONDS = 2.0, 1.0

@@ -93,7 +93,7 @@ def test_scores_inside_an_autocast_block_are_as_exact_as_outside():
 
 
 def test_nan_scores_keep_the_shape_of_the_results():
-    """Broken models are detected elsewhere (`job.training.health`)."""
+    """Broken models are detected elsewhere (`job.training.health_checks`)."""
     scores = torch.tensor([[0.0, float("nan"), 1.0, 1.0, 1.0, 1.0], [2.0] * 6])
 
     assert top_k(scores, 3).positions[0].tolist()[0] == 1

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from job.evaluation.comparison import METRIC, Point, compare, compute_points
+from job.evaluation.base_vs_tuned import METRIC, Point, compare, compute_points
 from job.evaluation.evaluate import Dimensions
 from job.evaluation.metrics import Scores
 from job.evaluation.quantization import bytes_per_vector

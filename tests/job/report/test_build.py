@@ -14,8 +14,8 @@ from pydantic import ValidationError
 from job.core.errors import StorageError
 from job.core.formatting import format_p
 from job.data.dataset import load_dataset
+from job.evaluation.base_vs_tuned import compare
 from job.evaluation.baseline import Baseline, PromptChoice
-from job.evaluation.comparison import compare
 from job.evaluation.error_analysis import analyze_errors
 from job.evaluation.evaluate import Dimensions
 from job.evaluation.hybrid import hybrid_search

@@ -10,7 +10,7 @@ from botocore.stub import Stubber
 from launcher.aws import pricing as prices
 from launcher.aws.instances import GPUS, NETWORK_GBITS
 from launcher.aws.pricing import TABLE, Estimate, Price, estimate, price_of
-from launcher.backends.sagemaker.validation import _model
+from launcher.backends.sagemaker.request_validation import _model
 
 
 class Session(boto3.Session):

@@ -22,7 +22,7 @@ from job.core.errors import (
     StorageError,
     TimeLimit,
 )
-from launcher.backends.sagemaker.ending import OUT_OF_MEMORY, TIMEOUTS
+from launcher.backends.sagemaker.job_outcome import OUT_OF_MEMORY, TIMEOUTS
 
 HOURLY = 1.515
 TOKEN = "hf_PlantedToken"

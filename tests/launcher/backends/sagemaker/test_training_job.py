@@ -12,6 +12,7 @@ from botocore.validate import ParamValidator
 from job.core.errors import DataError, ModelError, SpecError
 from job.spec.parse import build_spec
 from launcher.aws.stack import Stack
+from launcher.backends.sagemaker.request_validation import _model, check_request, python_pattern
 from launcher.backends.sagemaker.training_job import (
     METRIC_DIMENSIONS,
     build_request,
@@ -20,7 +21,6 @@ from launcher.backends.sagemaker.training_job import (
     environment,
     staging,
 )
-from launcher.backends.sagemaker.validation import _model, check_request, python_pattern
 from launcher.plan.machine import MachineOptions
 from launcher.plan.plan import Plan
 
@@ -365,7 +365,7 @@ def test_a_request_is_validated_without_account_and_region(plan, tmp_path):
     """A fresh interpreter does not even import boto3."""
     code = (
         "import sys, json\n"
-        "from launcher.backends.sagemaker.validation import check_request\n"
+        "from launcher.backends.sagemaker.request_validation import check_request\n"
         "check_request(json.load(sys.stdin)); print('boto3' in sys.modules)"
     )
     done = subprocess.run(

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from launcher.runs.live import Live
+from launcher.runs.live_log import Live
 
 LINES = [
     "2026-11-23T16:23:56Z data: start",

@@ -12,7 +12,7 @@ from tiny_training import CPU, tiny_training
 from transformers import TrainerCallback
 
 from job.model.encoder import load_model
-from job.training.health import HealthCheck, is_degrading, spread
+from job.training.health_checks import HealthCheck, is_degrading, spread
 
 MAIN = "eval_dim_32_cosine_ndcg@10"
 
@@ -235,7 +235,9 @@ def test_the_spread_measures_how_much_embeddings_differ(prepare, monkeypatch):
     trainer = prepare()
     model, validation = trainer.health_check._model, trainer.health_check._validation
     for vectors, expected in ((torch.ones(64, 64), 0.0), (torch.eye(64), 1.0)):
-        monkeypatch.setattr("job.training.health.encode_documents", lambda *_, v=vectors: v * 3)
+        monkeypatch.setattr(
+            "job.training.health_checks.encode_documents", lambda *_, v=vectors: v * 3
+        )
         assert spread(model, validation) == pytest.approx(expected, abs=1e-9)
     one = replace(validation.search, corpus=validation.search.corpus.take(np.array([0])))
     assert spread(model, replace(validation, search=one)) == 0.0

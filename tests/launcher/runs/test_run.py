@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import pytest
 
 from job.core.errors import StorageError
-from launcher.runs.runs import Run, find_run, list_runs
+from launcher.runs.run import Run, find_run, list_runs
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from reports import improved
 from job.core.errors import GateNotMet, SpecError
 from job.report.document import Report
 from launcher.cli import main
-from launcher.runs.gate import Requirement, check, parse
+from launcher.runs.requirements import Requirement, parse_requirement, require
 
 MEASURED = improved()["comparison"]["64"]
 FLOAT32, INT8 = MEASURED["float32"], MEASURED["int8_rescored"]
@@ -37,7 +37,7 @@ REPORT = Report.model_validate(
     ],
 )
 def test_a_requirement_is_parsed(text, expected):
-    assert parse(text) == Requirement(text, *expected)
+    assert parse_requirement(text) == Requirement(text, *expected)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_a_requirement_is_parsed(text, expected):
 )
 def test_an_invalid_requirement_is_refused(text):
     with pytest.raises(SpecError, match="--require"):
-        parse(text)
+        parse_requirement(text)
 
 
 @pytest.mark.parametrize(
@@ -65,16 +65,16 @@ def test_an_invalid_requirement_is_refused(text):
 )
 def test_the_lower_bound_decides(text, met):
     if met:
-        check(REPORT, [parse(text)])
+        require(REPORT, [parse_requirement(text)])
     else:
         with pytest.raises(GateNotMet, match="its lower bound must meet"):
-            check(REPORT, [parse(text)])
+            require(REPORT, [parse_requirement(text)])
 
 
 def test_all_unmet_requirements_are_reported_together():
-    required = [parse(text) for text in ("lift>0", "lift>=0", "ndcg@10>=0.9 at 384")]
+    required = [parse_requirement(text) for text in ("lift>0", "lift>=0", "ndcg@10>=0.9 at 384")]
     with pytest.raises(GateNotMet) as caught:
-        check(REPORT, required)
+        require(REPORT, required)
     message = str(caught.value)
     for part in ("`lift>0`", "128", "[0.000, 0.080]", "`ndcg@10>=0.9 at 384`", "[0.850, 0.950]"):
         assert part in message
@@ -83,7 +83,7 @@ def test_all_unmet_requirements_are_reported_together():
 
 def test_a_requirement_on_unmeasured_vectors_is_an_error():
     with pytest.raises(SpecError, match=r"64 as float32 was not measured\. Measured: 384 as"):
-        check(REPORT, [parse("lift>0 at 64")])
+        require(REPORT, [parse_requirement("lift>0 at 64")])
 
 
 def test_an_invalid_requirement_fails_before_the_launch(tmp_path, monkeypatch):

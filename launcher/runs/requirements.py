@@ -30,7 +30,7 @@ class Requirement:
     precision: str
 
 
-def parse(text: str) -> Requirement:
+def parse_requirement(text: str) -> Requirement:
     found = GRAMMAR.fullmatch(text.strip().lower())
     if found is None:
         msg = f"`--require {text}`: expected `lift>0` or `ndcg@10>=0.8 at DIMENSION as PRECISION`."
@@ -43,7 +43,7 @@ def parse(text: str) -> Requirement:
     return Requirement(text, found["subject"], found["sign"], value, found["dimension"], precision)
 
 
-def check(report: Report, requirements: Iterable[Requirement]) -> None:
+def require(report: Report, requirements: Iterable[Requirement]) -> None:
     """Raise `GateNotMet`, naming all requirements that the report does not meet."""
     unmet = [line for each in requirements if (line := _shortfall(report, each))]
     if unmet:

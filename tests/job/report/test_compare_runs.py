@@ -6,7 +6,7 @@ from html import unescape
 import pytest
 from reports import improved
 
-from job.report.compare import Group, base_curves, to_compare_html
+from job.report.compare_runs import Group, base_curves, to_compare_html
 from job.report.document import Report
 
 SPEC = {

@@ -10,7 +10,7 @@ from conftest import distinct_rows as rows_of
 from conftest import write_jsonl
 
 from job.data.dataset import load_dataset
-from job.evaluation.auxiliary import (
+from job.evaluation.auxiliary_tests import (
     ARTICLE_VERDICTS,
     OUT_OF_DOMAIN_VERDICTS,
     article_test,

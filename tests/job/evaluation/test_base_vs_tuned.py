@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from job.evaluation import significance
-from job.evaluation.comparison import METRIC, compare, compute_points
+from job.evaluation.base_vs_tuned import METRIC, compare, compute_points
 from job.evaluation.evaluate import Dimensions
 from job.evaluation.metrics import Scores
 from job.evaluation.results import Lift

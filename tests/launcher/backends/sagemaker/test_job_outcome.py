@@ -3,7 +3,7 @@
 import pytest
 
 from job.core.errors import BackendError, DataError, OutOfMemory, Stopped, StorageError, TimeLimit
-from launcher.backends.sagemaker.ending import OUT_OF_MEMORY, TIMEOUTS, ending
+from launcher.backends.sagemaker.job_outcome import OUT_OF_MEMORY, TIMEOUTS, ending
 
 
 @pytest.mark.parametrize(
