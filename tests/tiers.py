@@ -22,11 +22,12 @@ COSTLY = {"subprocess", "Popen", "Process", "S3", "Hub", "SageMaker", "stack_ser
 TRAINING = {"job.pipeline", "job.training.train", "job.training.trainer"}
 SLOW_PATHS = ("job/distributed/test_torchrun.py", "job/storage/test_stores.py")
 # Interruptions in every phase, fuzzed files, each exit code by a command, SageMaker jobs by the
-# dozen, runs of several hosts, and the tests of the doubles. `make test` runs one job on SageMaker,
-# one of two processes, and one from S3.
+# dozen, runs of several processes and hosts, and the tests of the doubles. `make test` runs one job
+# on SageMaker, one from S3, and several processes that train, search and communicate, without a run.
 EXHAUSTIVE_PATHS = (
     *("benchmarks", "chaos", "doubles", "fuzz", "test_exit_codes.py"),
-    *("job/distributed/test_heartbeat.py", "launcher/test_instances.py"),
+    *("job/distributed/test_heartbeat.py", "job/distributed/test_torchrun.py"),
+    *("job/test_several_processes.py", "launcher/test_instances.py"),
     "launcher/backends/sagemaker/test_sdk.py",
 )
 EXHAUSTIVE_FIXTURES = {"article", "denied", "endings", "from_hub", "launchers", "wrong_token"}

@@ -170,14 +170,12 @@ def test_two_processes_on_one_host_equal_one_process(alone, pair):
     assert_the_same_run(pair, alone)
 
 
-@pytest.mark.exhaustive
 def test_two_hosts_equal_one_process(alone, hosts):
     """Each host reads the data itself and embeds a few rows at a time."""
     assert hosts[0].report["training"]["mini_batch_size"] == {"asked": 4, "used": 4, "halved": 0}
     assert_the_same_run(hosts[0], alone)
 
 
-@pytest.mark.exhaustive
 def test_only_rank_zero_writes(hosts):
     """The second host has only its configuration and the lock, and shares the checkpoints."""
     assert hosts[1] == {"input/config/resourceconfig.json", "lock"}
@@ -191,7 +189,6 @@ def without_losses(facts):
     return {name: value for name, value in facts.items() if not name.endswith(".loss")}
 
 
-@pytest.mark.exhaustive
 def test_a_run_resumes_after_its_hosts_were_stopped_or_lost(desk, hosts):
     """A signal to one host stops both after a checkpoint; a lost host ends the other.
 
@@ -240,7 +237,6 @@ def assert_both_end_with(first, second, code):
     return failure(first), failure(second)
 
 
-@pytest.mark.exhaustive
 def test_every_host_reports_the_failure_of_one(desk):
     """Each reads its own data; the other host's line names the failing host."""
     workspace = desk("bad-host")
@@ -251,7 +247,6 @@ def test_every_host_reports_the_failure_of_one(desk):
     assert line == f"algo-2: {own}"
 
 
-@pytest.mark.exhaustive
 def test_hosts_with_different_data_do_not_train(desk, pairs_file):
     """Each detects that the other's data has another fingerprint."""
     workspace = desk("other-data")

@@ -50,7 +50,7 @@ class Account(boto3.Session):
         monkeypatch.setattr("launcher.aws.sessions.open_session", lambda *_: self)
         done = CliRunner(env={"COLUMNS": "400"}).invoke(command, options, standalone_mode=False)
         table, _, steps = done.stdout.partition("To do, in this order:\n")
-        rows = re.findall(r"^(\w+) +(\w+) +(.*)$", table, re.MULTILINE)
+        _, *rows = re.findall(r"^(\w+) +(\w+) +(.*)$", table, re.MULTILINE)
         return done.exit_code, {row[0]: row[1:] for row in rows}, steps.splitlines()
 
 

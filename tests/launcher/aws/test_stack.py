@@ -80,7 +80,7 @@ def test_nothing_is_created_before_the_user_confirms(account):
     """The question says what would be created and what it costs."""
     stdout, lines = embedtune("deploy", answer="n\n", code=1)
     assert stdout == ""
-    assert "an encrypted bucket, a repository for images, the role" in lines[0]
+    assert "an encrypted bucket, an image repository, the role" in lines[0]
     assert "about $0.023 per GB and month" in lines[2]
     assert account("cloudformation").describe_stacks()["Stacks"] == []
 

@@ -303,7 +303,7 @@ def test_ctrl_c_ends_the_step_and_leaves_a_checkpoint(halted):
     """Exit code 10, the last step, the command to resume, and a checkpoint of that step."""
     assert (halted.done.returncode, halted.done.stdout) == (10, "")
     *_, reason, how = halted.done.stderr.splitlines()
-    interrupted = r"Error: The run was interrupted after step (\d+) of 80\. Launch it again .*"
+    interrupted = r"Error: The run was interrupted after step (\d+) of 80\. Relaunch it .*"
     step = int(re.fullmatch(interrupted, reason)[1])
     assert how == "To resume: embedtune launch --name halted --device cpu"
     assert 0 < step < 80

@@ -170,6 +170,7 @@ def test_an_interrupted_spot_job_resumes_from_its_checkpoint(account, first):
     assert "algo-1" not in first.cut.err
 
 
+@pytest.mark.exhaustive
 def test_a_stopped_run_resumes_as_another_job(account, here):
     """The name is enough: the spec and the checkpoint are stored with the run."""
     started = account.launch(here, "again", "--detach", *program(RESUMING))
