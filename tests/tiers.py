@@ -23,7 +23,7 @@ TRAINING = {"job.pipeline", "job.training.train", "job.training.trainer"}
 SLOW_PATHS = ("job/distributed/test_torchrun.py", "job/storage/test_stores.py")
 # Interruptions in every phase, fuzzed files, each exit code by a command, SageMaker jobs by the
 # dozen, runs of several processes and hosts, and the tests of the doubles. `make test` runs one job
-# on SageMaker, one from S3, and several processes that train, search and communicate, without a run.
+# on SageMaker, one from S3, and processes that train and search together.
 EXHAUSTIVE_PATHS = (
     *("benchmarks", "chaos", "doubles", "fuzz", "test_exit_codes.py"),
     *("job/distributed/test_heartbeat.py", "job/distributed/test_torchrun.py"),
