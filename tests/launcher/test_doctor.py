@@ -18,7 +18,7 @@ from job.core.errors import BackendError
 from launcher.aws.account import resolve_image, trusts_sagemaker
 from launcher.backends.process.checks import check_process
 from launcher.backends.sagemaker import account_checks
-from launcher.commands.doctor import doctor as command
+from launcher.cli import main
 from launcher.containers import engine
 from launcher.containers.checks import check_docker
 from launcher.plan.machine import MachineOptions
@@ -48,7 +48,7 @@ class Account(boto3.Session):
     def run(self, monkeypatch, *options):
         """Run the command; returns its exit code, table rows and numbered steps."""
         monkeypatch.setattr("launcher.aws.sessions.open_session", lambda *_: self)
-        done = CliRunner(env={"COLUMNS": "400"}).invoke(command, options, standalone_mode=False)
+        done = CliRunner(env={"COLUMNS": "400"}).invoke(main, ["doctor", *options])
         table, _, steps = done.stdout.partition("To do, in this order:\n")
         _, *rows = re.findall(r"^(\w+) +(\w+) +(.*)$", table, re.MULTILINE)
         return done.exit_code, {row[0]: row[1:] for row in rows}, steps.splitlines()
@@ -229,7 +229,7 @@ def test_without_credentials_the_account_is_not_checked(account, monkeypatch):
 
 def test_without_a_region_the_command_prints_how_to_set_one(server, monkeypatch):
     monkeypatch.delenv("AWS_DEFAULT_REGION")
-    done = CliRunner(env={"COLUMNS": "300"}).invoke(command, [], standalone_mode=False)
+    done = CliRunner(env={"COLUMNS": "300"}).invoke(main, ["doctor"])
     assert done.exit_code == 13
     assert "No AWS region is set" in done.stdout
     assert "2. settings: `--profile` and `--region`, or `aws configure`\n" in done.stdout
@@ -440,7 +440,7 @@ def states(findings):
 
 def test_a_process_needs_the_jobs_packages(monkeypatch):
     monkeypatch.setattr(engine, "DEVICES", ())
-    done = CliRunner().invoke(command, ["--backend", "process"])
+    done = CliRunner().invoke(main, ["doctor", "--backend", "process"])
     assert (done.exit_code, "To do" in done.stdout) == (0, False)
     assert states(check_process()) == {"packages": "ok", "GPU": "skipped"}
     monkeypatch.setitem(sys.modules, "datasets", None)
@@ -482,7 +482,7 @@ def test_docker_needs_an_engine_an_image_and_optionally_a_gpu(
     if script:
         install_docker(tmp_path, script)
     options = ["--backend", "docker", "--image", image]
-    done = CliRunner(env={"COLUMNS": "400"}).invoke(command, options)
+    done = CliRunner(env={"COLUMNS": "400"}).invoke(main, ["doctor", *options])
     assert done.exit_code == (13 if "missing" in expected.values() else 0)
     assert states(check_docker(image)) == expected
 
