@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from job.data.sources import Document, RawRow
+from job.data.formats.layout import Document, RawRow
 from job.storage.arrow_tables import TableFile, one_array, one_table
 
 # Shown of a rejected row's texts; enough to find it again.
@@ -96,7 +96,7 @@ def clean_documents(documents: Iterable[Document]) -> Cleaned:
     count = 0
     for document in documents:
         count += 1
-        text, named = document.text, _is_encodable(document.id)
+        text, named = document.full, _is_encodable(document.id)
         if reason := _fault(text, "document") or (None if named else "id is not text"):
             rejected.add(document.file, document.row, reason, None, _excerpt(text))
         else:

@@ -8,14 +8,14 @@ import dataclasses
 import itertools
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from job.core.errors import DataError
 from job.data.builtin_aws_docs import mine_pairs
 from job.data.columns import ColumnChoice, choose_columns, require_group
+from job.data.formats.layout import Document, RawRow, Source, titled
 from job.data.readers import SURPLUS, Record, explained, read_records
 from job.spec.schema import Columns, DataSpec
 
@@ -23,41 +23,6 @@ from job.spec.schema import Columns, DataSpec
 FIRST_ROWS = 100
 BUILTIN_DOCS = "builtin:aws-docs"
 BEIR_SPLITS = {"train": "train", "dev": "validation", "validation": "validation", "test": "test"}
-
-
-@dataclass(frozen=True)
-class RawRow:
-    """One row as found; the values may still be anything that the file could hold."""
-
-    file: str
-    row: int
-    anchor: Any
-    positives: list[Any]
-    negatives: list[Any] = field(default_factory=list)
-    # What the column `data.columns.group` holds.
-    group: Any = None
-    surplus: bool = False
-    # BEIR brings these along: its own ids, and the split that its authors chose.
-    query_id: str | None = None
-    split: str | None = None
-
-
-@dataclass(frozen=True)
-class Document:
-    id: str
-    text: Any
-    # Where it was found, which makes it no other document.
-    file: str = field(default="", compare=False)
-    row: int = field(default=0, compare=False)
-
-
-@dataclass(frozen=True)
-class Source:
-    """Rows to be read once, front to back, and the documents that belong to no row."""
-
-    rows: Iterator[RawRow]
-    columns: dict[str, Any]
-    documents: Iterable[Document] = ()
 
 
 def open_source(name: str, spec: DataSpec, role: str = "data") -> Source:
@@ -94,7 +59,7 @@ def open_documents(name: str) -> Iterator[Document]:
             raise DataError(msg)
         given = [record.fields[key] for key in ("id", "_id") if record.fields.get(key) is not None]
         name = identifier(given[0]) if given else f"c{number:08d}"
-        yield Document(name, _joined(record.fields), record.file, record.row)
+        yield _document(name, record)
 
 
 def _existing(name: str, missing: str) -> Path:
@@ -153,7 +118,7 @@ def _from_beir(folder: Path, group: str | None, required: str | None) -> Source:
         names = dict.fromkeys(key for record in first for key in _with_metadata(record))
         require_group(names, required, str(file))
     documents = (
-        Document(identifier(_given_id(record)), _joined(record.fields), record.file, record.row)
+        _document(identifier(_given_id(record)), record)
         for record in _beir_records(folder, "corpus")
     )
     return Source(_beir_rows(folder, group), columns, documents)
@@ -230,6 +195,10 @@ def _beir_file(folder: Path, stem: str) -> Path | None:
     return next((file for file in files if file.is_file()), None)
 
 
+def _document(name: str, record: Record) -> Document:
+    fields = record.fields
+    return Document(name, fields.get("title"), fields.get("text"), record.file, record.row)
+
+
 def _joined(fields: dict[str, Any]) -> Any:  # noqa: ANN401  what a file holds is judged later
-    title, text = fields.get("title"), fields.get("text")
-    return f"{title} {text}" if title and isinstance(text, str) else text
+    return titled(fields.get("title"), fields.get("text"))

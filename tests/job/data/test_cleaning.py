@@ -14,7 +14,7 @@ from job.data.cleaning import (
     count_reasons,
     text_key,
 )
-from job.data.sources import Document, RawRow
+from job.data.formats.layout import Document, RawRow
 
 GOOD = RawRow("a.jsonl", 1, "What is it?", ["It is a thing."])
 
@@ -227,8 +227,8 @@ def test_rows_keep_their_order_at_any_number(count):
 def test_documents_without_text_are_left_out_and_counted():
     """A document that says nothing can answer nothing; where it stood is told, as of a row."""
     values = ["text ", None, "", " \n", 7, ["a"], "a \ud83d b"]
-    documents = [Document(str(n), value, "c.jsonl", n) for n, value in enumerate(values)]
-    cleaned = clean_documents([*documents, Document("\ud83d", "text", "c.jsonl", 7)])
+    documents = [Document(str(n), None, value, "c.jsonl", n) for n, value in enumerate(values)]
+    cleaned = clean_documents([*documents, Document("\ud83d", None, "text", "c.jsonl", 7)])
     assert cleaned.kept.to_pylist() == [{"id": "0", "text": "text", "key": text_key("TEXT")}]
     places = cleaned.rejected.select(["file", "row", "reason", "anchor", "positive"]).to_pylist()
     assert [tuple(place.values()) for place in places] == [

@@ -9,7 +9,8 @@ import pytest
 from conftest import write_jsonl
 
 from job.core.errors import DataError
-from job.data.sources import Document, RawRow, is_beir, open_documents, open_source
+from job.data.formats.layout import Document, RawRow
+from job.data.sources import is_beir, open_documents, open_source
 from job.spec.schema import DataSpec
 
 CORPUS = [
@@ -122,10 +123,10 @@ def test_a_beir_folder_becomes_rows_with_their_own_ids(tmp_path, suffix):
         RawRow(qrels, 8, None, ["Dogs bark."], query_id="lost"),
     ]
     assert list(source.documents) == [
-        Document("d1", "Cats They purr."),
-        Document("d2", "Dogs bark."),
-        Document("7", "Nobody asks for this one."),
-        Document("d4", None),
+        Document("d1", "Cats", "They purr."),
+        Document("d2", "", "Dogs bark."),
+        Document("7", None, "Nobody asks for this one."),
+        Document("d4", "Only a title", None),
     ]
 
 
@@ -166,10 +167,10 @@ def test_a_corpus_keeps_its_ids_titles_and_texts(tmp_path):
         ],
     )
     assert list(open_documents(str(path))) == [
-        Document("12", "a"),
-        Document("b", "B b"),
-        Document("c00000003", "c"),
-        Document("d", None),
+        Document("12", None, "a"),
+        Document("b", "B", "b"),
+        Document("c00000003", None, "c"),
+        Document("d", None, None),
     ]
 
 
