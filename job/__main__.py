@@ -28,7 +28,7 @@ from job.core.errors import (
     StorageError,
     first_line,
 )
-from job.core.formatting import on_one_line
+from job.core.formatting import for_terminal, on_one_line
 from job.distributed.topology import read_topology
 from job.distributed.torchrun import PEER_LOST, PEER_LOST_SECONDS, PeerLost, is_worker, run_workers
 from job.runtime.oom import is_out_of_memory
@@ -134,8 +134,9 @@ def train(
 @click.argument("data")
 @click.option("--model", default=None, help="Base model, for token counts.")
 @click.option("--set", "settings", multiple=True, help="A field of the spec: data.limit=2000.")
-def check(data: str, model: str | None, settings: tuple[str, ...]) -> None:
-    """Judge pairs without training: what would be used, dropped, split and provable."""
+@click.option("--json", "as_json", is_flag=True, help="Print the facts as one JSON document.")
+def check(data: str, model: str | None, settings: tuple[str, ...], *, as_json: bool) -> None:
+    """Check pairs without training: what would be used, dropped, split and provable."""
 
     def work() -> None:
         from job.check import check_data
@@ -144,9 +145,14 @@ def check(data: str, model: str | None, settings: tuple[str, ...]) -> None:
         if model:
             given["model"] = {"base": model}
         spec = build_spec(given, parse_assignments(settings))
-        check_data(spec, lambda line: click.echo(on_one_line(line)), count_tokens=model is not None)
+        write = click.echo if as_json else _echo_line
+        check_data(spec, write, count_tokens=model is not None, as_json=as_json)
 
     sys.exit(exit_code(work, None, extra="data"))
+
+
+def _echo_line(line: str) -> None:
+    click.echo(for_terminal(on_one_line(line), sys.stdout.encoding))
 
 
 @main.command()

@@ -1,19 +1,24 @@
-"""`check`: what a job would make of the pairs, before anything is paid for; without torch."""
+"""`check`: what a job would train on, before anything is paid for; without torch."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from job.core.errors import ModelError, StorageError
 from job.data.dataset import Dataset, inspect_dataset, require_enough
 from job.data.out_of_domain import load_out_of_domain
+from job.data.plausibility import advice_on_groups, chained_rows, left_out
+from job.data.words import count_words
 from job.evaluation.significance import detectable_lift
 from job.inputs import fetch_data, fetch_model
+from job.model.encoder import Prompts, documented_prompts
 from job.spec.schema import JobSpec, ModelSpec
 from job.storage.arrow_tables import column_values
 from job.storage.workspace import Workspace
@@ -23,67 +28,198 @@ from job.storage.workspace import Workspace
 LIFT_DEVIATION = 0.28
 WORD_EDGES = (0, 8, 16, 32, 64, 128, 256, 512, 10**9)
 BAR = 40
+# Of an example: characters of a text, and negatives.
+SHOWN = 160
+SHOWN_NEGATIVES = 3
 
 
-def check_data(spec: JobSpec, echo: Callable[[str], object], *, count_tokens: bool) -> None:
-    """Tell through `echo` what was found; raises `DataError` where a job would."""
+def check_data(
+    spec: JobSpec, echo: Callable[[str], object], *, count_tokens: bool, as_json: bool = False
+) -> None:
+    """Report through `echo` what was found; raises `DataError` where a job would.
+
+    `as_json` reports one JSON document instead of lines.
+    """
     with TemporaryDirectory() as folder:
         workspace = Workspace(Path(folder))
         channels = {role: found.path for role, found in fetch_data(spec, workspace, {}).items()}
         dataset = inspect_dataset(spec.data, channels, spec.evaluation.protocol)
-        for line in describe(dataset):
-            echo(line)
+        if as_json:
+            echo(json.dumps(as_document(dataset, spec.model), indent=2))
+        lines = describe(dataset, spec)
         if count_tokens:
-            echo(describe_truncation(dataset, spec.model, workspace))
+            lines = chain(lines, [describe_truncation(dataset, spec.model, workspace)])
+        for line in () if as_json else lines:
+            echo(line)
         require_enough(dataset, spec.data)
-        if out_of_domain := load_out_of_domain(spec, channels, dataset):
+        if (out_of_domain := load_out_of_domain(spec, channels, dataset)) and not as_json:
             sizes = f"{len(out_of_domain.queries)} queries, {len(out_of_domain.corpus)} documents"
             left_out = f"left out {out_of_domain.left_out} rows with texts of the data"
             echo(f"Other      {out_of_domain.source}: {sizes}; {left_out}")
-    echo("Ready to train.")
+    if not as_json:
+        warned = dataset.facts["warnings"]
+        echo("Ready to train, but read the warnings." if warned else "Ready to train.")
 
 
-def describe(dataset: Dataset) -> Iterable[str]:
+def as_document(dataset: Dataset, model: ModelSpec) -> dict[str, Any]:
+    """Return the facts for programs: the keys of `check --json`."""
     facts = dataset.facts
-    columns, kinds = facts["columns"], dataset.test.kinds
-    group = ""
+    labels, found = facts["labels"], facts["contexts_found_in_corpus"]
+    duplicates = facts["duplicates"]
+    return {
+        "format": facts["format"],
+        "source": facts["source"],
+        "columns": facts["columns"],
+        "rows": facts["rows"],
+        "pairs": facts["used"],
+        "negatives": facts["negatives"],
+        "labels": labels and labels["counts"],
+        "merged_rows": facts["merged_rows"],
+        "dropped": {reason: dropped["rows"] for reason, dropped in facts["dropped"].items()},
+        "first_dropped": {why: dropped["first"] for why, dropped in facts["dropped"].items()},
+        "left_out": facts["leakage"]["removed_rows"],
+        "corpus": facts["corpus"],
+        "contexts": found and found["contexts"],
+        "contexts_found_in_corpus": found and found["found"],
+        "splits": facts["splits"],
+        "queries": facts["queries"],
+        "groups": {"count": duplicates["groups"], "largest": duplicates["largest_group"]},
+        "examples": list(examples(dataset, model)),
+        "notes": facts["notes"],
+        "warnings": facts["warnings"],
+    }
+
+
+def describe(dataset: Dataset, spec: JobSpec) -> Iterable[str]:
+    facts = dataset.facts
+    known = "" if facts["format"] == "rows" else f", read as `{facts['format']}`"
+    yield f"Source     {facts['source']}: {facts['rows']} rows, {facts['used']} usable{known}"
+    yield _columns(dataset)
+    for note in facts["notes"]:
+        yield f"Decided    {note}"
+    if labels := facts["labels"]:
+        counts = ", ".join(f"`{label}` {count}" for label, count in labels["counts"].items())
+        yield f"Labels     `{labels['column']}`: {counts}; {_verdicts(labels)}"
+    yield from _rows_not_used(facts, spec)
+    if facts["negatives"]:
+        yield f"Negatives  {facts['negatives']} hard negatives in the rows used"
+    if found := facts["contexts_found_in_corpus"]:
+        yield f"Corpus     {found['found']} of {found['contexts']} contexts found in the corpus"
+    yield from _duplicates_and_leakage(facts, spec)
+    yield from _histogram("Questions", _texts(dataset, "anchor"))
+    yield from _histogram("Contexts", _texts(dataset, "positive"))
+    yield from _prompts(spec.model)
+    for number, example in enumerate(examples(dataset, spec.model), start=1):
+        yield f"Example {number}  question  {example['question']}"
+        yield f"           context   {example['context']}"
+        for negative in example["negatives"]:
+            yield f"           negative  {negative}"
+    if len(dataset.test):
+        groups = len(np.unique(dataset.test.groups))
+        lift = detectable_lift(LIFT_DEVIATION / groups**0.5, groups)
+        yield (
+            f"Proof      {len(dataset.test)} test queries in {counted(groups, 'group')} show a lift of "
+            f"{lift:.3f} nDCG@10 or more (80 % chance; "
+            f"assumes that lifts vary by {LIFT_DEVIATION} between queries)"
+        )
+    for warning in facts["warnings"]:
+        yield f"WARNING    {warning}"
+
+
+def _columns(dataset: Dataset) -> str:
+    columns, kinds = dataset.facts["columns"], dataset.test.kinds
+    more = ""
+    for role, name in (("label", "label"), ("query_id", "question id"), ("document_id", "id")):
+        more += f", {name} `{columns[role]}`" if columns.get(role) else ""
     if columns["group"] is not None and kinds is not None:
         sliced = f"{len(kinds) - kinds.null_count} of {len(kinds)} test queries"
-        group = f", group `{columns['group']}` ({sliced})"
-    yield f"Source     {facts['source']}: {facts['rows']} rows, {facts['used']} usable"
-    yield (
+        more += f", group `{columns['group']}` ({sliced})"
+    return (
         f"Columns    question `{columns['anchor']}`, context `{columns['positive']}`, "
-        f"negatives {', '.join(f'`{name}`' for name in columns['negatives']) or 'none'}"
-        f"{group}"
+        f"negatives {', '.join(f'`{name}`' for name in columns['negatives']) or 'none'}{more}"
     )
+
+
+def _verdicts(labels: dict[str, Any]) -> str:
+    parts = [f"{labels['relevant']} answers", f"{labels['not_relevant']} hard negatives"]
+    if labels["no_label"]:
+        parts.append(f"{labels['no_label']} without a label")
+    return ", ".join(parts)
+
+
+def _rows_not_used(facts: dict[str, Any], spec: JobSpec) -> Iterable[str]:
+    if merged := facts["merged_rows"]:
+        yield f"Merged     {merged} rows repeat a pair and add negatives to it"
     for reason, dropped in facts["dropped"].items():
         yield f"Dropped    {dropped['rows']} × {reason} ({_places(dropped)})"
     if not facts["dropped"]:
         yield "Dropped    nothing"
     for reason, dropped in facts["dropped_documents"].items():
         yield f"Left out   {dropped['rows']} documents × {reason} ({_places(dropped)})"
+    if removed := facts["leakage"]["removed_rows"]:
+        yield f"Left out   {left_out(removed, spec.data)}"
+
+
+def _duplicates_and_leakage(facts: dict[str, Any], spec: JobSpec) -> Iterable[str]:
     duplicates, leakage = facts["duplicates"], facts["leakage"]
+    groups, largest = duplicates["groups"], duplicates["largest_group"]
+    grouped = counted(groups, "group") + (", the largest of" if groups > 1 else " of")
     yield (
         f"Duplicates {duplicates['rows_sharing_a_context']} rows share a context, "
-        f"{duplicates['near_duplicate_pairs']} near-duplicate pairs; {duplicates['groups']} "
-        f"groups, the largest of {duplicates['largest_group']} rows"
+        f"{duplicates['near_duplicate_pairs']} near-duplicate pairs; "
+        f"{grouped} {counted(largest, 'row')}"
     )
+    if chained := chained_rows(facts):
+        yield f"Groups     {chained}. {advice_on_groups(facts, spec.data)}"
     yield (
         f"Leakage    {leakage['under_a_random_split']:.1%} of a random split's test rows would "
         f"have their context in training; ours: {leakage['test_contexts_in_train']:.1%}"
     )
     splits = ", ".join(f"{name} {size}" for name, size in facts["splits"].items())
     yield f"Splits     {splits}; corpus {facts['corpus']} documents"
-    yield from _histogram("Questions", _texts(dataset, "anchor"))
-    yield from _histogram("Contexts", _texts(dataset, "positive"))
-    if len(dataset.test):
-        groups = len(np.unique(dataset.test.groups))
-        lift = detectable_lift(LIFT_DEVIATION / groups**0.5, groups)
-        yield (
-            f"Proof      {len(dataset.test)} test queries in {groups} groups show a lift of "
-            f"{lift:.3f} nDCG@10 or more (80 % chance; "
-            f"assumes that lifts vary by {LIFT_DEVIATION} between queries)"
-        )
+
+
+def examples(dataset: Dataset, model: ModelSpec) -> Iterator[dict[str, Any]]:
+    """Show two pairs as they reach the model, shortened; of those with negatives, if there are."""
+    tables = sorted(dataset.tables[::2], key=len)[::-1] if not len(dataset.train) else []
+    table = tables[0] if tables else dataset.train.table
+    counts = pc.list_value_length(table["negatives"]).to_numpy()
+    first = [*np.flatnonzero(counts)[:2], *np.flatnonzero(counts == 0)[:2]][:2]
+    prompt = prompts_of(model).query
+    for row in table.take(pa.array(first, pa.int64())).to_pylist():
+        yield {
+            "question": shorten(row["anchor"]),
+            "context": shorten(row["positive"]),
+            "negatives": [shorten(text) for text in row["negatives"][:SHOWN_NEGATIVES]],
+            "prompt": prompt or None,
+        }
+
+
+def prompts_of(model: ModelSpec) -> Prompts:
+    """Return the prompts that the spec names, or those that the model's family documents."""
+    known = documented_prompts(model.base, {})
+    query = known.query if model.query_prompt == "auto" else model.query_prompt
+    document = known.document if model.document_prompt == "auto" else model.document_prompt
+    return Prompts(query, document)
+
+
+def _prompts(model: ModelSpec) -> Iterable[str]:
+    prompts = prompts_of(model)
+    roles = (("question", prompts.query, model.query_prompt),
+             ("context", prompts.document, model.document_prompt))  # fmt: skip
+    for role, prompt, given in roles:
+        if prompt:
+            where = ", if it helps the base model on validation" if given == "auto" else ""
+            yield f"Prompt     `{prompt}` before each {role}{where}"
+
+
+def counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def shorten(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= SHOWN else line[: SHOWN - 1].rstrip() + "…"
 
 
 def _places(dropped: dict[str, Any]) -> str:
@@ -138,7 +274,7 @@ def _texts(dataset: Dataset, column: str) -> Iterator[str]:
 
 
 def _histogram(name: str, texts: Iterator[str]) -> Iterable[str]:
-    lengths = np.fromiter((len(text.split()) for text in texts), dtype=np.int64)
+    lengths = np.fromiter(map(count_words, texts), dtype=np.int64)
     counts = np.histogram(lengths, WORD_EDGES)[0]
     yield f"{name:<10} words: median {int(np.median(lengths))}, longest {lengths.max()}"
     for (low, high), count in zip(pairwise(WORD_EDGES), counts, strict=True):

@@ -36,6 +36,25 @@ def visible(text: str) -> str:
     return text.translate(SIGNS)
 
 
+# What terminals without Unicode show instead.
+PLAIN_SIGNS = str.maketrans(
+    {"█": "#", "…": "...", "×": "x", "–": "-", "—": "-", "“": '"', "”": '"', "’": "'", "µ": "u"}
+)
+
+
+def for_terminal(text: str, encoding: str | None) -> str:
+    """Replace characters that the terminal's encoding lacks with plain ones."""
+    parts = []
+    for character in text:
+        plain = character.translate(PLAIN_SIGNS)
+        try:
+            character.encode(encoding or "utf-8")
+            parts.append(character)
+        except UnicodeEncodeError:
+            parts.append(plain if plain.isascii() else "?")
+    return "".join(parts)
+
+
 score = "{:.3f}".format
 change = "{:+.3f}".format
 share = "{:.1%}".format

@@ -2,9 +2,8 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -12,22 +11,19 @@ import pyarrow.compute as pc
 
 from job.core.errors import DataError, SpecError
 from job.data import splits
-from job.data.cleaning import (
-    PAIR_FACTOR,
-    Cleaned,
-    clean_documents,
-    clean_rows,
-    count_reasons,
-    joined,
-    pair_key,
-    text_key,
-)
-from job.data.near_duplicates import Groups, KeyedTexts, group_rows
+from job.data.cleaning import Cleaned, clean_documents, clean_rows, count_reasons, joined
+from job.data.formats.layout import RawRow, Source
+from job.data.labels import LabelReader, label_facts
+from job.data.near_duplicates import MAX_GROUP_SHARE, Groups, KeyedTexts, group_rows
+from job.data.own_ids import name_once
 from job.data.sources import open_documents, open_source
+from job.data.text_keys import pair_key, pair_keys, text_key
+from job.data.titles import TitledDocuments
 from job.spec.schema import DataSpec
 from job.storage.arrow_tables import BATCH, IntArray, KeyArray, column_on_disk, rows_on_disk
 
 Channels = Mapping[str, Path]
+ROLES = ("data", "validation", "test")
 
 
 @dataclass(frozen=True)
@@ -39,6 +35,13 @@ class Rows:
     cleaned: Cleaned
     documents: Cleaned
     numbers: IntArray
+    # The layout that the source was read as.
+    format: str = "rows"
+    # Counts of the labels, if there are any.
+    labels: dict[str, Any] | None = None
+    # What was decided, and what looks wrong: sentences for `check`.
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def collect_rows(spec: DataSpec, channels: Channels) -> Rows:
@@ -47,27 +50,51 @@ def collect_rows(spec: DataSpec, channels: Channels) -> Rows:
     typed = spec.source or "channel data"
     names = {"data": spec.source} | spec.model_dump(include={"validation", "test", "corpus"})
     names |= {key: str(folder) for key, folder in channels.items() if key in names}
-    main = open_source(str(names["data"]), spec)
+    sources = {role: open_source(str(names[role]), spec, role) for role in ROLES if names[role]}
+    main = sources["data"]
     documents = [clean_documents(main.documents)]
     if names["corpus"]:
         documents.append(clean_documents(open_documents(names["corpus"])))
-    parts = [clean_rows(main.rows, spec.min_characters)]
-    for split in ("validation", "test"):
-        if name := names[split]:
-            more = open_source(name, spec, split)
-            documents.append(clean_documents(more.documents))
-            rows = (row for row in more.rows if row.split in (None, split))
-            parts.append(clean_rows(rows, spec.min_characters, split))
+    documents += [clean_documents(sources[role].documents) for role in ROLES[1:] if names[role]]
+    given = joined(documents)
+    titles = TitledDocuments(given.kept)
+    parts, readers = [], []
+    for role, source in sources.items():
+        readers.append(LabelReader(str(names[role]), source.columns, spec))
+        rows, split = _rows_of(source, role)
+        parts.append(clean_rows(rows, spec.min_characters, split, readers[-1], titles or None))
     cleaned = joined(parts)
     if not len(cleaned.kept):
-        dropped = count_reasons(cleaned.rejected).items()
-        why = "; ".join(f"{reason}: {found['rows']}" for reason, found in dropped)
-        msg = (
-            f"`{typed}` has {cleaned.rows} rows and none can be used ({why or 'none is relevant'})"
-        )
-        raise DataError(msg + ". Correct them, or name their columns in `data.columns`.")
-    cleaned = replace(cleaned, kept=_distinct_query_ids(_true_negatives(cleaned.kept)))
-    return Rows(typed, main.columns, cleaned, joined(documents), np.arange(len(cleaned.kept)))
+        raise DataError(_nothing_to_use(typed, cleaned))
+    pairs = _true_negatives(cleaned.kept)
+    for name, key in (("query_id", "anchor_key"), ("document_id", "positive_key")):
+        pairs = name_once(pairs, name, key)
+    cleaned = replace(cleaned, kept=pairs)
+    return Rows(
+        typed,
+        main.columns,
+        cleaned,
+        given,
+        np.arange(len(pairs)),
+        main.format,
+        label_facts(readers),
+        tuple(dict.fromkeys(note for source in sources.values() for note in source.notes)),
+        tuple(filter(None, (reader.warning() for reader in readers))),
+    )
+
+
+def _rows_of(source: Source, role: str) -> tuple[Iterable[RawRow], str | None]:
+    """Return the rows to read, and the split they all belong to."""
+    if role == "data":
+        return source.rows, None
+    return (row for row in source.rows if row.split in (None, role)), role
+
+
+def _nothing_to_use(typed: str, cleaned: Cleaned) -> str:
+    dropped = count_reasons(cleaned.rejected).items()
+    why = "; ".join(f"{reason}: {found['rows']}" for reason, found in dropped)
+    msg = f"`{typed}` has {cleaned.rows} rows and none can be used ({why or 'none is relevant'})"
+    return msg + ". Correct them, or name their columns in `data.columns`."
 
 
 def require_data(spec: DataSpec, channels: Channels) -> None:
@@ -81,7 +108,7 @@ def _true_negatives(pairs: pa.Table) -> pa.Table:
     if not pc.sum(pc.list_value_length(pairs["negatives"])).as_py():
         return pairs
     questions, contexts = (pairs[f"{name}_key"].to_numpy() for name in ("anchor", "positive"))
-    answers = np.unique(questions * np.uint64(PAIR_FACTOR) + contexts)
+    answers = np.unique(pair_keys(questions, contexts))
 
     def kept(questions: list[int], negatives: list[list[str]]) -> list[Any]:
         rows = list(zip(questions, negatives, strict=True))
@@ -92,20 +119,6 @@ def _true_negatives(pairs: pa.Table) -> pa.Table:
         return [[text for text in texts if not next(wrong)] for _, texts in rows]
 
     return _with_column(pairs, "negatives", kept, "anchor_key", "negatives")
-
-
-def _distinct_query_ids(pairs: pa.Table) -> pa.Table:
-    """Rename a given id that names another question already: two BEIR folders may both count."""
-    if pairs["query_id"].null_count == len(pairs):
-        return pairs
-    bearers: dict[str, int] = {}
-
-    def distinct(name: str | None, question: int) -> str | None:
-        while name is not None and bearers.setdefault(name, question) != question:
-            name += "~"
-        return name
-
-    return _with_column(pairs, "query_id", partial(map, distinct), "query_id", "anchor_key")
 
 
 def _with_column(
@@ -148,12 +161,26 @@ class Grouping:
     groups: Groups
 
 
-def group_texts(rows: Rows, threshold: float | None) -> Grouping:
-    """Group rows by what their texts share."""
+def group_texts(
+    rows: Rows, threshold: float | None, large_groups: Literal["keep", "by_question"] = "keep"
+) -> Grouping:
+    """Group rows by what their texts share; divide groups too large for a split, if asked to."""
     pairs = rows.cleaned.kept
     keys = [pairs["anchor_key"].to_numpy(), pairs["positive_key"].to_numpy()]
     texts = KeyedTexts(keys, [pairs["anchor"], pairs["positive"]])
-    return Grouping(keys[0], keys[1], group_rows(keys, texts, threshold))
+    groups = group_rows(keys, texts, threshold)
+    if large_groups == "by_question":
+        groups = _divided(groups, keys[0])
+    return Grouping(keys[0], keys[1], groups)
+
+
+def _divided(groups: Groups, questions: KeyArray) -> Groups:
+    """Divide groups of more than `MAX_GROUP_SHARE` of the rows by their questions."""
+    large = np.bincount(groups.labels) > max(2, MAX_GROUP_SHARE * len(questions))
+    by_question = np.unique(questions, return_inverse=True)[1] + len(large)
+    labels = np.where(large[groups.labels], by_question, groups.labels)
+    distinct = np.unique(labels, return_inverse=True)[1].astype(np.int64)
+    return replace(groups, labels=distinct)
 
 
 def stand_alone(rows: Rows) -> tuple[Rows, Grouping]:
@@ -163,8 +190,9 @@ def stand_alone(rows: Rows) -> tuple[Rows, Grouping]:
     """
     pairs, documents = rows.cleaned.kept, rows.documents.kept
     nulls = pa.nulls(len(pairs), pa.large_string())
-    at = pairs.schema.get_field_index("query_id")
-    cleaned = replace(rows.cleaned, kept=pairs.set_column(at, "query_id", nulls))
+    for name in ("query_id", "document_id"):
+        pairs = pairs.set_column(pairs.schema.get_field_index(name), name, nulls)
+    cleaned = replace(rows.cleaned, kept=pairs)
     others = ~np.isin(documents["key"].to_numpy(), pairs["positive_key"].to_numpy())
     kept = replace(rows.documents, kept=rows_on_disk(documents, np.flatnonzero(others)))
     own = np.arange(len(pairs), dtype=np.uint64)

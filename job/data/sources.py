@@ -14,7 +14,7 @@ from typing import Any
 
 from job.core.errors import DataError
 from job.data.builtin_aws_docs import mine_pairs
-from job.data.columns import ColumnChoice, choose_columns, require_group
+from job.data.columns import NO_LABEL, ColumnChoice, choose_columns, require_group
 from job.data.formats.layout import Document, RawRow, Source, titled
 from job.data.readers import SURPLUS, Record, explained, read_records
 from job.spec.schema import Columns, DataSpec
@@ -47,7 +47,7 @@ def open_source(name: str, spec: DataSpec, role: str = "data") -> Source:
     wanted = (
         None if role == "out_of_domain" else spec.columns.model_copy(update={"group": required})
     )
-    return _from_records(name, read_records(path), wanted, group)
+    return _from_records(name, read_records(path), wanted, group, role)
 
 
 def open_documents(name: str) -> Iterator[Document]:
@@ -80,16 +80,24 @@ def is_beir(path: Path) -> bool:
 
 
 def _from_records(
-    name: str, records: Iterator[Record], wanted: Columns | None, group: str | None
+    name: str,
+    records: Iterator[Record],
+    wanted: Columns | None,
+    group: str | None,
+    role: str = "data",
 ) -> Source:
     first = list(itertools.islice(records, FIRST_ROWS))
     if not first:
         msg = f"`{name}` holds no rows; each needs a question and the context that answers it."
         raise DataError(msg)
     fields = {key: value for record in reversed(first) for key, value in record.fields.items()}
-    choice = dataclasses.replace(choose_columns(fields, wanted, name), group=group)
+    if wanted and role != "data" and wanted.label not in (*fields, NO_LABEL):
+        # A validation or test set may hold nothing but answers.
+        wanted = wanted.model_copy(update={"label": None})
+    found = choose_columns(fields, wanted, name, [record.fields for record in first])
+    choice = dataclasses.replace(found, group=group)
     rows = (_raw_row(record, choice) for record in itertools.chain(first, records))
-    return Source(rows, vars(choice) | {"negatives": list(choice.negatives)})
+    return Source(rows, choice.facts(), notes=choice.notes)
 
 
 def _raw_row(record: Record, choice: ColumnChoice) -> RawRow:
@@ -105,8 +113,26 @@ def _raw_row(record: Record, choice: ColumnChoice) -> RawRow:
         positive if isinstance(positive, list) else [positive],
         negatives,
         group=record.fields.get(choice.group) if choice.group is not None else None,
+        label=record.fields.get(choice.label) if choice.label is not None else None,
         surplus=SURPLUS in record.fields,
+        query_id=_own_id(record.fields.get(choice.query_id or "")),
+        document_ids=_own_ids(record, choice),
     )
+
+
+def _own_ids(record: Record, choice: ColumnChoice) -> list[str | None]:
+    """Return the ids of a row's contexts, if its column holds one for each of them."""
+    if choice.document_id is None:
+        return []
+    given, contexts = (record.fields.get(name) for name in (choice.document_id, choice.positive))
+    ids = given if isinstance(given, list) else [given]
+    count = len(contexts) if isinstance(contexts, list) else 1
+    return [_own_id(value) for value in ids] if len(ids) == count else []
+
+
+def _own_id(given: object) -> str | None:
+    named = isinstance(given, str | int) and not isinstance(given, bool) and str(given).strip()
+    return identifier(given) if named else None
 
 
 def _from_beir(folder: Path, group: str | None, required: str | None) -> Source:

@@ -72,6 +72,14 @@ class Columns(Section):
     """Columns of hard negatives; found by their names (`negative`, …)."""
     group: str | None = None
     """Column to slice the report by, for instance a product or a language."""
+    label: str | None = None
+    """Column that says whether the context answers the question (0: a hard negative; grades above 0
+    are relevant); found by its name. `none`: read no labels."""
+
+    @field_validator("negatives", mode="before")
+    @classmethod
+    def _take_one_name(cls, given: object) -> object:
+        return (given,) if isinstance(given, str) else given
 
 
 class DataSpec(Section):
@@ -87,6 +95,10 @@ class DataSpec(Section):
     max_download_gb: float = Field(50.0, gt=0.0)
     """Larger data is refused before it is downloaded."""
     columns: Columns = Columns()
+    min_label: float | None = None
+    """Rows whose label is lower become hard negatives; needed for similarities."""
+    positive_labels: tuple[str | int | float, ...] | None = Field(None, min_length=1)
+    """Labels that make a pair, if labels are classes; rows with others become hard negatives."""
     validation: str | None = None
     """Pairs to validate on, instead of a split."""
     test: str | None = None
@@ -102,12 +114,21 @@ class DataSpec(Section):
     near_duplicate_threshold: float | None = Field(0.8, gt=0.0, le=1.0)
     """Texts whose word shingles overlap so far (Jaccard) stay in one split; `null` compares
     normalized texts only."""
+    large_groups: Literal["keep", "by_question"] = "keep"
+    """Groups of rows that share texts stay in one split. `by_question` divides those of more than
+    5 % of the rows by question; contexts that splits then share are counted."""
     min_characters: int = Field(3, ge=1, le=1000)
-    """Shorter questions and contexts are dropped."""
+    """Shorter questions and contexts are dropped; a character of a language without spaces counts
+    twice."""
     min_test_queries: int = Field(30, ge=1)
     """Fewer test queries than this are an error: they would prove nothing."""
     seed: int = Field(42, ge=0, lt=2**32)
     """Seed of the sample and of the splits."""
+
+    @field_validator("positive_labels", mode="before")
+    @classmethod
+    def _take_one_label(cls, given: object) -> object:
+        return given if given is None or isinstance(given, list | tuple) else (given,)
 
 
 class ModelSpec(Section):

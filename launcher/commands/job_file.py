@@ -39,10 +39,12 @@ def schema(*, of_report: bool) -> None:
 @click.argument("data")
 @click.option("--model", help="Base model: counts the texts that it would cut.")
 @click.option("--set", "settings", multiple=True, metavar="FIELD=VALUE", help="A spec field.")
-def check(data: str, model: str | None, settings: tuple[str, ...]) -> None:
-    """Judge DATA (a path, s3://…, a Hub id, builtin:aws-docs) before anything is paid for."""
+@click.option("--json", "as_json", is_flag=True, help="Print the facts as one JSON document.")
+def check(data: str, model: str | None, settings: tuple[str, ...], *, as_json: bool) -> None:
+    """Check DATA (a path, s3://…, a Hub id, builtin:aws-docs) before anything is paid for."""
     command = [sys.executable, "-P", "-m", "job", "check", data]
     command += ["--model", model] if model else []
+    command += ["--json"] if as_json else []
     for setting in settings:
         command += ["--set", setting]
     sys.exit(subprocess.run(command, check=False).returncode)

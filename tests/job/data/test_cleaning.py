@@ -8,13 +8,13 @@ import pytest
 
 from job.data.cleaning import (
     GROUP_CHARACTERS,
-    PAIR_SCHEMA,
     clean_documents,
     clean_rows,
     count_reasons,
-    text_key,
 )
 from job.data.formats.layout import Document, RawRow
+from job.data.schemas import PAIR_SCHEMA
+from job.data.text_keys import text_key
 
 GOOD = RawRow("a.jsonl", 1, "What is it?", ["It is a thing."])
 
@@ -46,6 +46,8 @@ def test_a_good_row_is_kept_with_all_that_belongs_to_it():
             [" wrong "],
             group=" Öl\n& Gas ",
             query_id="q7",
+            document_ids=["d1"],
+            grades=[2.0],
             split="train",
         )
     )
@@ -59,6 +61,8 @@ def test_a_good_row_is_kept_with_all_that_belongs_to_it():
             "positive": "12 m",
             "negatives": ["wrong"],
             "query_id": "q7",
+            "document_id": "d1",
+            "grade": 2.0,
             "split": "train",
             "group": "Öl & Gas",
             "anchor_key": text_key("größe des hauses?"),
@@ -229,7 +233,9 @@ def test_documents_without_text_are_left_out_and_counted():
     values = ["text ", None, "", " \n", 7, ["a"], "a \ud83d b"]
     documents = [Document(str(n), None, value, "c.jsonl", n) for n, value in enumerate(values)]
     cleaned = clean_documents([*documents, Document("\ud83d", None, "text", "c.jsonl", 7)])
-    assert cleaned.kept.to_pylist() == [{"id": "0", "text": "text", "key": text_key("TEXT")}]
+    assert cleaned.kept.to_pylist() == [
+        {"id": "0", "text": "text", "key": text_key("TEXT"), "text_key": 0}
+    ]
     places = cleaned.rejected.select(["file", "row", "reason", "anchor", "positive"]).to_pylist()
     assert [tuple(place.values()) for place in places] == [
         ("c.jsonl", 1, "empty document", None, None),

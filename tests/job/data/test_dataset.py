@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from job.core.errors import DataError, SpecError
-from job.data.cleaning import normalize
 from job.data.corpus import numbered_ids, unique_ids
 from job.data.dataset import inspect_dataset, load_dataset, write_splits
 from job.data.splits import SPLIT_NAMES
+from job.data.text_keys import normalize
 from job.spec.schema import DataSpec
 from job.storage.arrow_tables import JoinedColumn
 

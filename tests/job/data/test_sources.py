@@ -76,7 +76,7 @@ def test_a_csv_row_with_surplus_fields_is_marked(tmp_path):
         RawRow(str(path), 3, "q", ["c"], surplus=True),
     ]
     path.write_text("question,body\nq,b,more\n")
-    refusal(lambda: rows_of(path), "is among `question`, `body`. Name it")
+    refusal(lambda: rows_of(path), "is among `question`, `body`. Name both")
 
 
 def test_rows_are_read_only_when_they_are_asked_for(tmp_path):

@@ -1,0 +1,133 @@
+"""What looks wrong with data that can be read: sentences for `check`, the log and the report."""
+
+import re
+from collections.abc import Sequence
+from statistics import median
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+
+from job.data.rows import Rows
+from job.data.words import count_words
+from job.spec.commands import check_command
+from job.spec.schema import DataSpec
+from job.storage.arrow_tables import JoinedColumn
+
+# So many contexts are looked at, evenly spread.
+SAMPLE = 10_000
+MIN_CONTEXT_WORDS = 4
+# One word that is a path, a URL, a file name, a number, or an id such as `DOC-17` and `a3f0…`.
+REFERENCE = re.compile(
+    r"\w+://\S+|www\.\S+|\S*[/\\]\S+|\S+\.[A-Za-z]{2,5}\d?|\S*[\d_]\S*|[0-9a-fA-F-]{16,}"
+)
+FILE_NAME = re.compile(r"[^.]{1,80}\.(pdf|docx?|html?|md|txt|xlsx?|pptx?|csv|json)", re.IGNORECASE)
+LIST_AS_TEXT = re.compile(r"""\s*\[\s*(['"{]).*\]\s*""", re.DOTALL)
+# A row with so many times the median's negatives makes batches large for all rows.
+MANY_NEGATIVES = 16
+# A group of more rows than this share leaves too few for the splits.
+CHAINED_SHARE = 0.5
+
+
+def warnings_about(rows: Rows) -> list[str]:
+    """Return what looks like data that was read wrongly, or will not teach anything."""
+    pairs = rows.cleaned.kept
+    positions = np.unique(np.linspace(0, len(pairs) - 1, min(SAMPLE, len(pairs))).astype(np.int64))
+    batches = JoinedColumn([pairs["positive"]]).batches(positions)
+    contexts = [text for batch in batches for text in batch.to_pylist()]
+    found = (_references(contexts), _lists(contexts), _strangers(rows), _many_negatives(rows))
+    return [warning for warning in found if warning]
+
+
+def _references(contexts: Sequence[str]) -> str | None:
+    share = sum(map(_is_reference, contexts)) / len(contexts)
+    words = median(map(count_words, contexts))
+    example = min(contexts, key=len)[:60]
+    advice = "put the text that answers into the rows, or bring it as `data.corpus`"
+    if share > 0.5:
+        return (
+            f"{share:.0%} of the contexts look like file names, ids or URLs, not like texts "
+            f"(`{example}`): a model would learn names by heart; {advice}"
+        )
+    if words < MIN_CONTEXT_WORDS:
+        return (
+            f"half of the contexts have {words:g} words or fewer (`{example}`): too short to "
+            f"answer a question; {advice}"
+        )
+    return None
+
+
+def _is_reference(text: str) -> bool:
+    is_word = count_words(text) == 1 and REFERENCE.fullmatch(text.strip())
+    return bool(is_word or FILE_NAME.fullmatch(text.strip()))
+
+
+def _lists(contexts: Sequence[str]) -> str | None:
+    found = [text for text in contexts if LIST_AS_TEXT.fullmatch(text)]
+    if len(found) <= len(contexts) / 2:
+        return None
+    return (
+        f"{len(found)} of {len(contexts)} contexts are lists written as texts "
+        f"(`{found[0][:60]}`): write a JSON list, or a row for each context"
+    )
+
+
+def _strangers(rows: Rows) -> str | None:
+    """Warn of a corpus that lacks most contexts: another spelling of them competes as wrong."""
+    documents = rows.documents.kept["key"].to_numpy()
+    contexts = np.unique(rows.cleaned.kept["positive_key"].to_numpy())
+    missing = int((~np.isin(contexts, documents)).sum())
+    if not len(documents) or missing <= len(contexts) / 2:
+        return None
+    return (
+        f"{missing} of {len(contexts)} contexts are not in the corpus and are added to it; if they "
+        "are there in other words, the search finds those, which count as wrong"
+    )
+
+
+def _many_negatives(rows: Rows) -> str | None:
+    counts = pc.list_value_length(rows.cleaned.kept["negatives"]).to_numpy()
+    most, usual = int(counts.max(initial=0)), int(np.median(counts))
+    if most < MANY_NEGATIVES * max(1, usual):
+        return None
+    return (
+        f"one pair has {most} negatives, the median pair {usual}: batches give all pairs as many, "
+        "which takes time and memory; leave the pair fewer"
+    )
+
+
+def left_out(count: int, spec: DataSpec) -> str:
+    """Say in words how many rows were removed from training, and why."""
+    given = [name for name in ("test", "validation") if getattr(spec, name)] or ["test"]
+    rows, their = ("row is", "its") if count == 1 else ("rows are", "their")
+    return f"{count} {rows} left out: {their} question is in the {' or '.join(given)} set"
+
+
+def chained_rows(facts: dict[str, Any]) -> str | None:
+    """Say that shared texts chain most rows together, if they do."""
+    groups, largest = (facts["duplicates"][name] for name in ("groups", "largest_group"))
+    if not facts["used"] or largest <= CHAINED_SHARE * facts["used"] or largest <= 2:
+        return None
+    known = f"{groups} group{'' if groups == 1 else 's'}"
+    parts = f"{known} of {largest} rows" if groups == 1 else f"{known}, one of {largest} rows"
+    return f"The rows form {parts}: shared texts chain them together, and no group is divided"
+
+
+def advice_on_groups(facts: dict[str, Any], spec: DataSpec) -> str:
+    """Say what helps when one group holds most rows; a command only if it gives enough."""
+    own = "Bring an own test set (`data.test`)"
+    if spec.large_groups != "keep" or not can_be_split(facts["questions"], spec):
+        return f"{own}, or more rows, with other contexts."
+    command = check_command(facts["source"], spec, large_groups="by_question")
+    return (
+        f"{own}, or divide large groups by question (contexts that training and test then share "
+        f"are counted): `{command}`."
+    )
+
+
+def can_be_split(questions: int, spec: DataSpec) -> bool:
+    """Tell whether the fractions of so many questions are enough to validate and to test on."""
+    tested = spec.min_test_queries if not spec.test else 0
+    validated = 2 if not spec.validation else 0
+    shares = (spec.test_fraction, tested), (spec.validation_fraction, validated)
+    return all(int(share * questions) >= needed for share, needed in shares)
