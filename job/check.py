@@ -104,7 +104,9 @@ def describe(dataset: Dataset, spec: JobSpec) -> Iterable[str]:
     if facts["negatives"]:
         yield f"Negatives  {facts['negatives']} hard negatives in the rows used"
     if found := facts["contexts_found_in_corpus"]:
-        yield f"Corpus     {found['found']} of {found['contexts']} contexts found in the corpus"
+        others = "" if found["found"] == found["contexts"] else "; the others are added to it"
+        known = f"{found['found']} of {found['contexts']} contexts found in the corpus"
+        yield f"Corpus     {known}{others}"
     yield from _duplicates_and_leakage(facts, spec)
     yield from _histogram("Questions", _texts(dataset, "anchor"))
     yield from _histogram("Contexts", _texts(dataset, "positive"))
@@ -117,9 +119,9 @@ def describe(dataset: Dataset, spec: JobSpec) -> Iterable[str]:
     if len(dataset.test):
         groups = len(np.unique(dataset.test.groups))
         lift = detectable_lift(LIFT_DEVIATION / groups**0.5, groups)
+        tested = f"{len(dataset.test)} test queries in {counted(groups, 'group')}"
         yield (
-            f"Proof      {len(dataset.test)} test queries in {counted(groups, 'group')} show a lift of "
-            f"{lift:.3f} nDCG@10 or more (80 % chance; "
+            f"Proof      {tested} show a lift of {lift:.3f} nDCG@10 or more (80 % chance; "
             f"assumes that lifts vary by {LIFT_DEVIATION} between queries)"
         )
     for warning in facts["warnings"]:

@@ -128,7 +128,7 @@ def _with_negatives(
     return pairs.set_column(at, pairs.schema.field(at), column), new
 
 
-def _reject(rejected: TableFile, negatives: pa.Table, row: int, reason: str) -> None:
+def _reject(rejected: TableFile, negatives: pa.Table, row: np.integer[Any], reason: str) -> None:
     found = negatives.slice(int(row), 1).to_pylist()[0]
     place = found["file"], found["row"]
     rejected.add(*place, reason, found["anchor"], excerpt(found["text"]))

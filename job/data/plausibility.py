@@ -35,7 +35,7 @@ def warnings_about(rows: Rows) -> list[str]:
     positions = np.unique(np.linspace(0, len(pairs) - 1, min(SAMPLE, len(pairs))).astype(np.int64))
     batches = JoinedColumn([pairs["positive"]]).batches(positions)
     contexts = [text for batch in batches for text in batch.to_pylist()]
-    found = (_references(contexts), _lists(contexts), _strangers(rows), _many_negatives(rows))
+    found = (_references(contexts), _lists(contexts), _many_negatives(rows))
     return [warning for warning in found if warning]
 
 
@@ -69,19 +69,6 @@ def _lists(contexts: Sequence[str]) -> str | None:
     return (
         f"{len(found)} of {len(contexts)} contexts are lists written as texts "
         f"(`{found[0][:60]}`): write a JSON list, or a row for each context"
-    )
-
-
-def _strangers(rows: Rows) -> str | None:
-    """Warn of a corpus that lacks most contexts: another spelling of them competes as wrong."""
-    documents = rows.documents.kept["key"].to_numpy()
-    contexts = np.unique(rows.cleaned.kept["positive_key"].to_numpy())
-    missing = int((~np.isin(contexts, documents)).sum())
-    if not len(documents) or missing <= len(contexts) / 2:
-        return None
-    return (
-        f"{missing} of {len(contexts)} contexts are not in the corpus and are added to it; if they "
-        "are there in other words, the search finds those, which count as wrong"
     )
 
 

@@ -54,9 +54,20 @@ Questions  words: median 3, longest 3
 Contexts   words: median 10, longest 60
          8-15 ██████████████████████████████████████ 32
         32-63 ██ 2
+Example 1  question  What about 1?
+           context   told1x0 told1x1 told1x2 told1x3 told1x4 told1x5 told1x6 told1x7 told1x8 told1x9
+Example 2  question  What about 3?
+           context   told3x0 told3x1 told3x2 told3x3 told3x4 told3x5 told3x6 told3x7 told3x8 told3x9
 Proof      3 test queries in 3 groups show a lift of 1.000 nDCG@10 or more (80 % chance; \
 assumes that lifts vary by 0.28 between queries)
 """
+# Of the default model, which the tiny one does not have.
+PROMPT = (
+    "Prompt     `Represent this sentence for searching relevant passages: ` before each question, "
+    "if it helps the base model on validation\n"
+)
+BEFORE, EXAMPLE, AFTER = FACTS.partition("Example 1")
+PROMPTED = BEFORE + PROMPT + EXAMPLE + AFTER
 
 
 @pytest.fixture
@@ -85,9 +96,9 @@ def truncation(encoder):
 @pytest.mark.usefixtures("folder")
 def test_the_facts_are_those_of_the_file():
     """What would be used, dropped, split and provable; then that a job would start or why not."""
-    assert check("pairs.jsonl") == (0, FACTS + "Ready to train.\n", "")
+    assert check("pairs.jsonl") == (0, PROMPTED + "Ready to train.\n", "")
     code, told, talk = check("pairs.jsonl", data__min_test_queries="30")
-    assert (code, told) == (4, FACTS)
+    assert (code, told) == (4, PROMPTED)
     assert talk.startswith("Error: `pairs.jsonl` leaves 3 test queries of 34 usable rows (38 read)")
 
 
@@ -179,7 +190,7 @@ def test_the_column_of_the_group_is_named_with_what_it_will_slice(folder):
     plain = "Columns    question `question`, context `context`, negatives none"
     (line,) = [line for line in told.splitlines() if line.startswith("Columns")]
     assert line.removeprefix(plain) in {f", group `kind` ({n} of 3 test queries)" for n in (1, 2)}
-    assert told.replace(line, plain) == FACTS + "Ready to train.\n"
+    assert told.replace(line, plain) == PROMPTED + "Ready to train.\n"
 
 
 def test_a_probe_is_read_before_anything_is_paid_for(folder):
@@ -191,7 +202,7 @@ def test_a_probe_is_read_before_anything_is_paid_for(folder):
         "Other      probe.jsonl: 4 queries, 4 documents; left out 2 rows with texts of the data\n"
     )
     done = check("pairs.jsonl", evaluation__out_of_domain="probe.jsonl")
-    assert done == (0, FACTS + told + "Ready to train.\n", "")
+    assert done == (0, PROMPTED + told + "Ready to train.\n", "")
     code, told, talk = check("pairs.jsonl", evaluation__out_of_domain="pairs.jsonl")
-    assert (code, told) == (3, FACTS)
+    assert (code, told) == (3, PROMPTED)
     assert talk.startswith("Error: `evaluation.out_of_domain` is `pairs.jsonl`")

@@ -314,6 +314,7 @@ def test_the_facts_of_a_small_data_set_are_complete(by_hand, tmp_path):
     """All that the report says about the data, compared as a whole."""
     assert by_hand.facts == {
         "source": str(tmp_path / "data.jsonl"),
+        "format": "rows",
         "columns": {
             "anchor": "question",
             "positive": "context",
@@ -322,6 +323,13 @@ def test_the_facts_of_a_small_data_set_are_complete(by_hand, tmp_path):
         },
         "rows": 12,
         "used": 8,
+        "questions": 7,
+        "merged_rows": 0,
+        "negatives": 2,
+        "labels": None,
+        "contexts_found_in_corpus": {"found": 1, "contexts": 6},
+        "notes": [],
+        "warnings": [],
         "dropped": {
             "exact duplicate": {"rows": 1, "first": [f"{tmp_path / 'data.jsonl'}:3"]},
             "empty context": {"rows": 1, "first": [f"{tmp_path / 'data.jsonl'}:4"]},
@@ -378,6 +386,11 @@ def test_training_sees_its_rows_and_no_test_split(by_hand):
     assert sorted(vars(training)) == ["corpus", "train", "validation"]
 
 
+def split_line(name, anchor, positive, *negatives):
+    row = {"id": name, "anchor": anchor, "positive": positive, "negatives": negatives}
+    return json.dumps(row, ensure_ascii=False) + "\n"
+
+
 def test_splits_are_written_as_other_tools_read_them(by_hand, tmp_path):
     """Every file as a whole: ids that agree, UTF-8 kept as it is, one row a line."""
     folder = tmp_path / "made" / "here"
@@ -386,18 +399,18 @@ def test_splits_are_written_as_other_tools_read_them(by_hand, tmp_path):
     corpus = CORPUS_BY_HAND.items()
     assert written == {
         "train.jsonl": (
-            '{"id": "q00000000", "anchor": "Was kostet Öl?", "positive": "Öl kostet 2 €."}\n'
-            '{"id": "q00000001", "anchor": "Is oil dear?", "positive": "ÖL kostet  2 €."}\n'
-            '{"id": "q00000003", "anchor": "What else?", "positive": "nothing else."}\n'
+            split_line("q00000000", "Was kostet Öl?", "Öl kostet 2 €.", "Gas ist billig.")
+            + split_line("q00000001", "Is oil dear?", "ÖL kostet  2 €.")
+            + split_line("q00000003", "What else?", "nothing else.", "gas ist billig.")
         ),
         "validation.jsonl": (
-            '{"id": "q00000004", "anchor": "validated 1?", "positive": "The first of two."}\n'
-            '{"id": "q00000005", "anchor": "validated 2?", "positive": "The second of two."}\n'
+            split_line("q00000004", "validated 1?", "The first of two.")
+            + split_line("q00000005", "validated 2?", "The second of two.")
         ),
         "test.jsonl": (
-            '{"id": "q00000006", "anchor": "Asked in test?", "positive": "One answer."}\n'
-            '{"id": "q00000007", "anchor": "asked in  test?", "positive": "Another answer."}\n'
-            '{"id": "q00000008", "anchor": "Asked, too?", "positive": "Öl kostet 2 €."}\n'
+            split_line("q00000006", "Asked in test?", "One answer.")
+            + split_line("q00000007", "asked in  test?", "Another answer.")
+            + split_line("q00000008", "Asked, too?", "Öl kostet 2 €.")
         ),
         "corpus.jsonl": "".join(f'{{"id": "{i}", "text": "{text}"}}\n' for i, text in corpus),
         "qrels.tsv": HEADER
