@@ -97,6 +97,8 @@ class Data(Part):
     columns: dict[str, Any]
     rows: int
     used: int
+    # Distinct questions of the rows used.
+    questions: int | None = None
     # By reason.
     dropped: dict[str, Dropped]
     dropped_documents: dict[str, Dropped]

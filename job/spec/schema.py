@@ -97,7 +97,7 @@ class DataSpec(Section):
     columns: Columns = Columns()
     min_label: float | None = None
     """Rows whose label is lower become hard negatives; needed for similarities."""
-    positive_labels: tuple[str | int | float, ...] | None = Field(None, min_length=1)
+    positive_labels: tuple[str, ...] | None = Field(None, min_length=1)
     """Labels that make a pair, if labels are classes; rows with others become hard negatives."""
     validation: str | None = None
     """Pairs to validate on, instead of a split."""

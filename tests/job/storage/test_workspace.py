@@ -117,11 +117,13 @@ def test_the_spec_is_merged_from_defaults_then_job_json_then_hyperparameters(wor
 def test_hyperparameters_alone_are_a_job(workspace):
     """Who uses SageMaker's own SDK needs no channel `spec`; strings and numbers say the same.
 
-    What its tuner adds is no field, and letters that JSON writes as escapes are themselves.
+    What its tuner and its framework estimators add is no field, and letters that JSON writes as
+    escapes are themselves.
     """
     values = {"training.epochs": 3, "evaluation.dimensions": [64, 32], "model.name": "Größe 😀"}
     strings = {key: v if isinstance(v, str) else json.dumps(v) for key, v in values.items()}
-    for given in (values, strings | {"_tuning_objective_metric": "tuned ndcg@10"}):
+    added = {"_tuning_objective_metric": "tuned ndcg@10", "sagemaker_program": "train.py"}
+    for given in (values, strings | added):
         give_hyperparameters(workspace, given)
         assert workspace.read_spec() == build_spec({}, strings)
 
