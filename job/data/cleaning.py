@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from job.data.formats.layout import Document, RawRow
+from job.data.formats.layout import Absent, Document, RawRow
 from job.storage.arrow_tables import TableFile, one_array, one_table
 
 # Shown of a rejected row's texts; enough to find it again.
@@ -134,6 +134,8 @@ def _reason_to_reject(row: RawRow, positive: object, min_characters: int) -> str
 
 
 def _fault(value: object, name: str) -> str | None:
+    if isinstance(value, Absent):
+        return value.reason
     if value is None or (isinstance(value, str) and not value.strip()):
         return f"empty {name}"
     return None if isinstance(value, str) and _is_encodable(value) else f"{name} is not text"

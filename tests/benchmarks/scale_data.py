@@ -139,9 +139,9 @@ def measure(source: Path, folder: Path) -> list[dict[str, object]]:
 
     for function, name in STAGES.items():
         setattr(dataset, function, metered(name, getattr(dataset, function)))
-    dataset = dataset.load_dataset(DataSpec(source=str(source)), {})
-    dataset.write_splits(dataset, folder / "splits")
-    print(json.dumps(dataset.facts), file=sys.stderr)
+    loaded = dataset.load_dataset(DataSpec(source=str(source)), {})
+    dataset.write_splits(loaded, folder / "splits")
+    print(json.dumps(loaded.facts), file=sys.stderr)
     return found
 
 
