@@ -287,5 +287,8 @@ def _read_batches(file: Path, kind: str, batches: Any) -> Iterator[Record]:  # n
     # The others are values that Python has none for: bytes in texts, years, time zones.
     except (pa.ArrowException, ValueError, OverflowError, LookupError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        msg = f"`{file}` is not a readable {kind} file: {reason.rstrip('.')}. Write it anew."
+        remedy = (
+            "Save it again with `datasets.save_to_disk`" if kind == "Arrow" else "Write it anew"
+        )
+        msg = f"`{file}` is not a readable {kind} file: {reason.rstrip('.')}. {remedy}."
         raise DataError(msg) from None
