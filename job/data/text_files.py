@@ -40,12 +40,12 @@ def read_lines(file: Path, encoding: str = "utf-8") -> Iterator[str]:
     """
     opener = gzip.open if file.suffix.lower() == ".gz" else open
     line, room = 0, max(MAX_UNPACKED_BYTES, MAX_UNPACKED_RATIO * file.stat().st_size)
+    used = "utf-8" if codecs.lookup(encoding).name in ("utf-8", "utf-8-sig") else encoding
     try:
         with opener(file, "rb") as opened:
             handle = cast("IO[bytes]", opened)
             start = handle.read(4)
             handle.seek(0)
-            used = encoding
             if start[:2] in MARKS and start not in UTF32:
                 used = MARKS[start[:2]]
             for line, raw in enumerate(_raw_lines(handle, used), start=1):
@@ -61,14 +61,16 @@ def read_lines(file: Path, encoding: str = "utf-8") -> Iterator[str]:
                 text = raw.decode("utf-8") if isinstance(raw, bytes) else raw
                 yield text.removeprefix("\ufeff") if line == 1 else text
     except UnicodeDecodeError as error:
-        raise _wrong_encoding(file, encoding, error, line + 1) from None
+        # Other encodings are decoded ahead of the lines.
+        where = f"in line {line}" if used == "utf-8" else f"after line {line}"
+        raise _wrong_encoding(file, used, error, where) from None
     except (EOFError, zlib.error):
         msg = f"`{file}` is a damaged or cut-off gzip file (after line {line}). Fetch it again."
         raise DataError(msg) from None
 
 
 def _raw_lines(handle: IO[bytes], encoding: str) -> Iterator[bytes | str]:
-    if codecs.lookup(encoding).name in ("utf-8", "utf-8-sig"):
+    if encoding == "utf-8":
         yield from iter(lambda: handle.readline(MAX_LINE_BYTES), b"")
         return
     # Of other encodings a line's end may be two bytes, or half of a letter's.
@@ -97,8 +99,8 @@ def _refuse_foreign(file: Path, start: bytes | str, encoding: str) -> None:
         raise DataError(msg + _way_out(file))
 
 
-def _wrong_encoding(file: Path, encoding: str, error: UnicodeDecodeError, line: int) -> DataError:
-    byte = f"byte 0x{error.object[error.start]:02x} in line {line}"
+def _wrong_encoding(file: Path, encoding: str, error: UnicodeDecodeError, where: str) -> DataError:
+    byte = f"byte 0x{error.object[error.start]:02x} {where}"
     msg = f"`{file}` is not {encoding.upper()}: {byte}. "
     return DataError(msg + _way_out(file))
 

@@ -192,7 +192,7 @@ class _Rows:
         ids = [name for _, name in found]
         if self._context_ids and len(found) == 1 and ids[0] is None:
             ids = [first_id(fields, self._context_ids)]
-        for anchor in self._values(record, choice.anchor):
+        for anchor in self._values(record, choice.anchor) or [None]:
             text, own_id = passage(anchor)
             yield RawRow(
                 record.file,
