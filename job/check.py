@@ -130,9 +130,7 @@ def describe(dataset: Dataset, spec: JobSpec) -> Iterable[str]:
 
 def _columns(dataset: Dataset) -> str:
     columns, kinds = dataset.facts["columns"], dataset.test.kinds
-    more = ""
-    for role, name in (("label", "label"), ("query_id", "question id"), ("document_id", "id")):
-        more += f", {name} `{columns[role]}`" if columns.get(role) else ""
+    more = f", label `{columns['label']}`" if columns.get("label") else ""
     if columns["group"] is not None and kinds is not None:
         sliced = f"{len(kinds) - kinds.null_count} of {len(kinds)} test queries"
         more += f", group `{columns['group']}` ({sliced})"

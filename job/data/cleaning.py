@@ -8,12 +8,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from job.data.formats.layout import Document, RawRow
+from job.data.formats.layout import Absent, Document, RawRow
+from job.data.given_documents import ID_CHARACTERS, GivenDocuments
 from job.data.labels import NO_LABEL, Label, LabelReader
 from job.data.more_negatives import DUPLICATE, MoreNegatives, excerpt
 from job.data.schemas import DOCUMENT_SCHEMA, PAIR_SCHEMA, REJECTED_SCHEMA
 from job.data.text_keys import pair_key, question_key, text_key
-from job.data.titles import TitledDocuments
 from job.data.words import characters
 from job.storage.arrow_tables import TableFile, one_array, one_table
 
@@ -59,14 +59,15 @@ def clean_rows(
     min_characters: int,
     split: str | None = None,
     labels: LabelReader | None = None,
-    titles: TitledDocuments | None = None,
+    documents: GivenDocuments | None = None,
 ) -> Cleaned:
     """Read all rows once; `split` marks them all as belonging to one split.
 
-    Texts that `titles` knows get their title. Negatives of rows that repeat a pair, and contexts
+    Contexts that are a document's text without its title, or its id, become that document's whole
+    text. Negatives of rows that repeat a pair, and contexts
     that `labels` calls not relevant, become negatives of the pair or question.
     """
-    cleaner = _Cleaner(min_characters, split, labels, titles)
+    cleaner = _Cleaner(min_characters, split, labels, documents)
     for row in rows:
         cleaner.add(row)
     return cleaner.cleaned()
@@ -78,10 +79,10 @@ class _Cleaner:
         min_characters: int,
         split: str | None,
         labels: LabelReader | None,
-        titles: TitledDocuments | None,
+        documents: GivenDocuments | None,
     ) -> None:
         self._min_characters, self._split = min_characters, split
-        self._labels, self._titles = labels, titles
+        self._labels, self._documents = labels, documents
         self._pairs, self._rejected = TableFile(PAIR_SCHEMA), TableFile(REJECTED_SCHEMA)
         self._negatives = MoreNegatives()
         # Numbers, as there may be millions: a pair takes 90 bytes.
@@ -92,7 +93,8 @@ class _Cleaner:
         self._rows += 1
         labels = self._labels.read(row) if self._labels else None
         positives = row.positives or [None]
-        for number, positive in enumerate(positives):
+        for number, found in enumerate(positives):
+            positive = self._resolved(found, _at(row.document_ids, number))
             label = labels[number] if labels else None
             reason = _reason_to_reject(row, positive, self._min_characters)
             if label == NO_LABEL and not reason:
@@ -125,28 +127,40 @@ class _Cleaner:
             self._negatives.add_to_pair(row, identity, negatives)
             return None
         self._seen.add(identity)
-        grade = label.grade if label else next(iter(row.grades[number : number + 1]), None)
-        named = (row.query_id, next(iter(row.document_ids[number : number + 1]), None), grade)
+        grade = label.grade if label else _at(row.grades, number)
+        named = (row.query_id, _at(row.document_ids, number), grade)
         texts = (row.anchor.strip(), positive, [text for text, _ in negatives])
         owned = (*named, split, _group_name(row.group))
         self._pairs.add(row.file, row.row, *texts, *owned, anchor_key, positive_key)
         return None
 
     def _titled(self, text: str, key: int) -> tuple[str, int]:
-        return (self._titles.find(key) if self._titles else None) or (text, key)
+        return (self._documents.with_title(key) if self._documents else None) or (text, key)
+
+    def _resolved(self, context: Any, name: str | None = None) -> Any:  # noqa: ANN401
+        """Replace a context that is an id in the corpus, or an object with one, by the document."""
+        if self._documents is None:
+            return context
+        is_text = isinstance(context, str)
+        if is_text and (len(context) > ID_CHARACTERS or self._documents.has(context)):
+            return context
+        known = self._documents.by_id(context)
+        if known is None and name is not None and not is_text:
+            known = self._documents.by_id(name)
+        return context if known is None else known
 
     def _usable_negatives(self, row: RawRow, keys: set[int]) -> list[tuple[str, int]]:
         """Keep negatives that are text and neither the question nor an answer of the same row."""
         texts = [
             negative.strip()
-            for negative in row.negatives
+            for negative in map(self._resolved, row.negatives)
             if isinstance(negative, str) and negative.strip() and _is_encodable(negative)
         ]
         if not texts:
             return []
         answers = keys | {
             self._titled(positive, text_key(positive))[1]
-            for positive in row.positives
+            for positive in map(self._resolved, row.positives)
             if isinstance(positive, str)
         }
         found = (self._titled(text, text_key(text)) for text in texts)
@@ -175,6 +189,10 @@ def clean_documents(documents: Iterable[Document]) -> Cleaned:
     return Cleaned(kept.table(), rejected.table(), count)
 
 
+def _at(values: Sequence[Any], number: int) -> Any:  # noqa: ANN401  an id, a grade, or None
+    return values[number] if number < len(values) else None
+
+
 def _reason_to_reject(row: RawRow, positive: object, min_characters: int) -> str | None:
     if row.surplus:
         return "more fields than the header names"
@@ -187,6 +205,8 @@ def _reason_to_reject(row: RawRow, positive: object, min_characters: int) -> str
 
 
 def _fault(value: object, name: str) -> str | None:
+    if isinstance(value, Absent):
+        return value.reason
     if value is None or (isinstance(value, str) and not value.strip()):
         return f"empty {name}"
     return None if isinstance(value, str) and _is_encodable(value) else f"{name} is not text"

@@ -7,6 +7,7 @@ from statistics import median
 from typing import Any
 
 from job.core.errors import DataError
+from job.data.formats.values import passage
 from job.data.readers import SURPLUS
 from job.spec.commands import check_command
 from job.spec.schema import Columns
@@ -25,9 +26,6 @@ TWINS = (("sentence1", "sentence2"), ("question1", "question2"), ("text1", "text
 # What a model said: shown when a context is chosen instead.
 SAID_NAMES = (*ANSWER_NAMES, "response", "output", "completion")
 NEGATIVE_NAME = re.compile(r"(hard_?)?neg(ative)?s?(_?\d+)?")
-QUERY_ID_NAMES = ("query_id", "query-id", "qid", "question_id", "_id", "id")
-DOCUMENT_ID_NAMES = ("document_id", "doc_id", "docid", "passage_id", "context_id", "chunk_id",
-                     "corpus_id", "corpus-id", "pid")  # fmt: skip
 LABEL_NAMES = ("label", "labels", "gold_label", "relevance", "relevance_label", "is_relevant",
                "relevant", "is_positive", "is_duplicate", "is_match", "grade", "judgement",
                "judgment", "relevance_score", "score", "scores", "similarity", "similarity_score",
@@ -59,16 +57,13 @@ class ColumnChoice:
     negatives: tuple[str, ...]
     group: str | None = None
     label: str | None = None
-    query_id: str | None = None
-    document_id: str | None = None
     # Sentences for `check` about what was decided.
     notes: tuple[str, ...] = ()
 
     def facts(self) -> dict[str, Any]:
         """Return the columns by role, for the report."""
-        roles = {name: value for name, value in vars(self).items() if name != "notes"}
-        found = {"query_id", "document_id", "label"}
-        named = {name: value for name, value in roles.items() if value or name not in found}
+        named = {"anchor": self.anchor, "positive": self.positive, "group": self.group}
+        named |= {"label": self.label} if self.label else {}
         return named | {"negatives": list(self.negatives)}
 
 
@@ -106,8 +101,6 @@ def choose_columns(
         negatives,
         explicit.group,
         _label_column(fields, others, wanted, source, (anchor, positive)),
-        _id_column(others, QUERY_ID_NAMES),
-        _id_column(others, DOCUMENT_ID_NAMES),
         _notes(positive, others, explicit),
     )
 
@@ -152,7 +145,7 @@ def _first_tier(names: list[str], tiers: Sequence[Collection[str]]) -> list[str]
 def _holds_objects(value: Any) -> bool:  # noqa: ANN401  what a file holds
     """Tell whether a value is an object, or a list of objects, without a text."""
     first = value[0] if isinstance(value, list) and value else value
-    return isinstance(first, dict) and not isinstance(first.get("text"), str)
+    return isinstance(first, dict) and not isinstance(passage(first)[0], str)
 
 
 def _label_column(
@@ -183,12 +176,6 @@ def _is_label(value: Any) -> bool:  # noqa: ANN401  what a file holds
         return bool(value) and all(isinstance(part, bool | int | float) for part in value)
     # A text of some length is what is relevant, not whether something is.
     return not isinstance(value, dict) and len(str(value)) <= MAX_LABEL_CHARACTERS
-
-
-def _id_column(others: Mapping[str, Any], known: Sequence[str]) -> str | None:
-    by_name = {_plain(name): name for name in others}
-    found = (by_name[name] for name in known if name in by_name)
-    return next((name for name in found if isinstance(others[name], str | int)), None)
 
 
 def _notes(positive: str, others: Mapping[str, Any], explicit: Columns) -> tuple[str, ...]:

@@ -1,53 +1,33 @@
-"""Rows out of files: JSONL, JSON, CSV, TSV and Parquet, compressed or not, a row at a time.
+"""Rows out of files: JSONL, JSON, CSV, TSV, Parquet and Arrow, compressed or not, a row at a time.
 
 Nothing is judged here beyond "is this file what its name says": a broken file is a `DataError`
 that names the file and the line.
 """
 
-import codecs
-import csv
-import gzip
 import json
 import os
-import zlib
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from job.core.errors import DataError
+from job.data.formats.documents import is_list, named_row, read_list
+from job.data.formats.layout import Document, DocumentLayout
+from job.data.formats.layout import Record as Record  # noqa: PLC0414  others know it from here
+from job.data.formats.splits import file_splits
+from job.data.tables import SURPLUS as SURPLUS  # noqa: PLC0414  as above
+from job.data.tables import read_table, refuse_doubles
+from job.data.text_files import read_lines
 
 TEXT_FORMATS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
-FORMATS = (*TEXT_FORMATS, ".parquet")
+FORMATS = (*TEXT_FORMATS, ".parquet", ".arrow")
 SUFFIXES = ", ".join(f"`{suffix}`" for suffix in FORMATS) + " (text formats also with `.gz`)"
-# No text is so long; a small compressed file may well unpack to such a line.
-MAX_LINE_BYTES = 64 * 1024 * 1024
-# A compressed file may unpack to so many bytes, or to so many times its size if that is more. Texts
-# take a third to a tenth of their size; a bomb takes a thousandth.
-MAX_UNPACKED_BYTES = 2**30
-MAX_UNPACKED_RATIO = 200
-# Python's default limit of 128 KiB is below what exported documents reach.
-csv.field_size_limit(MAX_LINE_BYTES)
-# Key under which csv puts the fields that the header has no name for.
-SURPLUS = "\0surplus"
-# How files begin that are no text, whatever their names say.
-FOREIGN = {
-    b"PK\x03\x04": "a workbook or another ZIP archive; export it as CSV in UTF-8",
-    b"\xd0\xcf\x11\xe0": "an old workbook; export it as CSV in UTF-8",
-    b"PAR1": "Parquet; end its name in `.parquet`",
-    b"\x1f\x8b": "compressed once more than its name says; unpack it",
-}
-
-
-@dataclass(frozen=True)
-class Record:
-    file: str
-    # The line in text files (a CSV's header is line 1), else the row, from 1.
-    row: int
-    fields: dict[str, Any]
+# A JSON document is read whole, and takes several times its size in memory.
+LARGE_DOCUMENT = 10**9
+# A list of rows, or the one such list in an object, under whatever key.
+ROWS = DocumentLayout("rows", "a list of objects", is_list, read_list)
+LISTS = "lists"
 
 
 def file_format(path: Path) -> str | None:
@@ -111,66 +91,152 @@ def explained(path: Path | str) -> Iterator[None]:
         raise DataError(msg) from None
 
 
-def read_records(path: Path) -> Iterator[Record]:
+def read_records(path: Path, encoding: str = "utf-8") -> Iterator[Record]:
     """Yield the rows of a file or of each file in a folder."""
-    readers = {".json": _read_json, ".csv": _read_csv, ".tsv": _read_csv, ".parquet": _read_parquet}
-    with explained(path):
-        files = list_files(path)
-    for file in files:
-        read = readers.get(file_format(file) or "", _read_jsonl)
-        with explained(file):
-            yield from read(file)
+    return RecordFiles.at(path, encoding).records()
 
 
-def _read_lines(file: Path) -> Iterator[str]:
-    """Decode line by line, so that a wrong byte is reported with its line."""
-    opener = gzip.open if file.suffix.lower() == ".gz" else open
-    line, room = 0, max(MAX_UNPACKED_BYTES, MAX_UNPACKED_RATIO * file.stat().st_size)
-    try:
-        with opener(file, "rb") as handle:
-            lines = iter(lambda: handle.readline(MAX_LINE_BYTES), b"")
-            for line, raw in enumerate(lines, start=1):
-                if len(raw) == MAX_LINE_BYTES:
-                    msg = f"`{file}` line {line} is longer than {MAX_LINE_BYTES:,} bytes; split it."
-                    raise DataError(msg)
-                if (room := room - len(raw)) < 0:
-                    msg = f"`{file}` unpacks to more than {MAX_UNPACKED_BYTES:,} bytes and "
-                    msg += f"{MAX_UNPACKED_RATIO} times its size (up to line {line}), as no real "
-                    raise DataError(msg + "texts do. If they are yours, `gunzip` it.")
-                if line == 1:
-                    _refuse_foreign(file, raw)
-                text = raw.decode("utf-8")
-                yield text.removeprefix("\ufeff") if line == 1 else text
-    except UnicodeDecodeError as error:
-        byte = f"byte 0x{error.object[error.start]:02x} in line {line}"
-        msg = f"`{file}` is not UTF-8: {byte}. Save it as UTF-8."
-        raise DataError(msg) from None
-    except (EOFError, zlib.error):
-        msg = f"`{file}` is a damaged or cut-off gzip file (after line {line}). Fetch it again."
-        raise DataError(msg) from None
+class RecordFiles:
+    """Files whose rows are read front to back, and what was found out about them on the way."""
 
+    def __init__(
+        self,
+        files: Mapping[Path, str | None],
+        encoding: str = "utf-8",
+        layouts: Sequence[DocumentLayout] = (ROWS,),
+        named: Sequence[str] = (),
+    ) -> None:
+        """`files` gives each file's split; `named` are columns that the user knows of."""
+        self.files = files
+        self.notes: list[str] = []
+        # Names of the layouts of documents, as they are met.
+        self.layouts: dict[str, None] = {}
+        self._encoding, self._known, self._named = encoding, layouts, named
+        # Recognizing, documents and rows each ask for it.
+        self._parsed: tuple[Path, Any] | None = None
 
-def _refuse_foreign(file: Path, start: bytes) -> None:
-    for magic, what in FOREIGN.items():
-        if start.startswith(magic):
-            msg = f"`{file}` is {what}."
-            raise DataError(msg)
-    if b"\0" in start and not start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        msg = f"`{file}` is not UTF-8: its first line holds zero bytes, as UTF-16 does. "
-        raise DataError(msg + "Save it as UTF-8.")
+    @classmethod
+    def at(
+        cls,
+        path: Path,
+        encoding: str = "utf-8",
+        layouts: Sequence[DocumentLayout] = (ROWS,),
+        named: Sequence[str] = (),
+        *,
+        leave_out: Sequence[Path] = (),
+        pooled: bool = True,
+    ) -> "RecordFiles":
+        """Read a file or a folder; unless they are `pooled`, names of files decide splits."""
+        with explained(path):
+            files = [file for file in list_files(path) if file not in leave_out]
+        splits = {} if pooled else file_splits(files, path)
+        return cls({file: splits.get(file) for file in files}, encoding, layouts, named)
 
+    def records(self) -> Iterator[Record]:
+        for file, split in self.files.items():
+            with explained(file):
+                rows = self._read(file)
+                yield from (row._replace(split=split) for row in rows) if split else rows
 
-def _read_jsonl(file: Path) -> Iterator[Record]:
-    for number, line in enumerate(_read_lines(file), start=1):
-        if not line.strip():
-            continue
+    def documents(self) -> Iterator[Document]:
+        """Yield the documents that the files hold beside their rows."""
+        for file in self.files:
+            with explained(file):
+                if file_format(file) == ".json" and (whole := self._parse(file)) is not None:
+                    layout = self._layout(file, whole)
+                    if layout.documents is not None:
+                        yield from layout.documents(whole)
+
+    def _read(self, file: Path) -> Iterator[Record]:
+        suffix = file_format(file)
+        if suffix in (".csv", ".tsv"):
+            return read_table(file, self._encoding, self._named)
+        if suffix == ".parquet":
+            return _read_parquet(file)
+        if suffix == ".arrow":
+            return _read_arrow(file)
+        return self._read_json(file)
+
+    def _read_json(self, file: Path) -> Iterator[Record]:
+        is_whole = file_format(file) == ".json" or self._is_one_document(file)
+        if is_whole and (whole := self._parse(file)) is not None:
+            layout = self._layout(file, whole)
+            self.layouts[layout.name] = None
+            return self._rows(file, layout.records(whole))
+        return self._rows(file, self._lines(file))
+
+    def _is_one_document(self, file: Path) -> bool:
+        """Whether lines of JSON are none: an array, or an object over several lines."""
+        first = next(
+            (line.strip() for line in read_lines(file, self._encoding) if line.strip()), ""
+        )
+        if not first.startswith("["):
+            return first == "{"
         try:
-            value = json.loads(line)
+            # One row of a file of lists begins with a text.
+            return all(isinstance(value, list | dict) for value in json.loads(first))
+        except (ValueError, RecursionError):
+            return True
+
+    def _parse(self, file: Path) -> Any:  # noqa: ANN401  what the file holds
+        """Parse a JSON document; None if the file holds JSON lines after all."""
+        if self._parsed and self._parsed[0] == file:
+            return self._parsed[1]
+        if file.stat().st_size > LARGE_DOCUMENT:
+            note = f"`{file}` is one JSON document of {file.stat().st_size / 1e9:.1f} GB, which is "
+            self.notes.append(note + "read whole; JSON lines (`.jsonl`) take a fraction of memory.")
+        text = "".join(read_lines(file, self._encoding))
+        try:
+            document = json.loads(text)
         except (ValueError, RecursionError) as error:
-            found = f"{_json_fault(error)}. Found {line.strip()[:60]!r}"
-            msg = f"`{file}` line {number} is not valid JSON: {found}."
+            # Many tools write JSON lines under the name `.json`.
+            if getattr(error, "msg", "") == "Extra data" or file_format(file) != ".json":
+                return None
+            where = f"line {error.lineno}: " if isinstance(error, json.JSONDecodeError) else ""
+            msg = f"`{file}` is not valid JSON, {where}{_json_fault(error)}."
             raise DataError(msg) from None
-        yield _record(file, number, value)
+        self._parsed = (file, document)
+        return document
+
+    def _layout(self, file: Path, document: object) -> DocumentLayout:
+        found = next((known for known in self._known if known.recognizes(document)), None)
+        if found is None:
+            msg = f"`{file}` holds no list of rows; expected a list of objects or JSON lines."
+            if ROWS not in self._known:
+                expected = "; or ".join(known.summary for known in self._known)
+                msg = f"`{file}` is not in the layout that `data.format` names: {expected}."
+            raise DataError(msg)
+        return found
+
+    def _lines(self, file: Path) -> Iterator[tuple[int, Any, None]]:
+        for number, line in enumerate(read_lines(file, self._encoding), start=1):
+            if not line.strip():
+                continue
+            try:
+                yield number, json.loads(line), None
+            except (ValueError, RecursionError) as error:
+                found = f"{_json_fault(error)}. Found {line.strip()[:60]!r}"
+                msg = f"`{file}` line {number} is not valid JSON: {found}."
+                raise DataError(msg) from None
+
+    def _rows(self, file: Path, values: Iterable[tuple[int, Any, str | None]]) -> Iterator[Record]:
+        """Make records of objects, or of lists if the first row is one."""
+        lists: bool | None = None
+        name = str(file)
+        for number, value, split in values:
+            if lists is None:
+                lists = isinstance(value, list)
+                if lists:
+                    self.layouts[LISTS] = None
+            fields = named_row(value) if lists and isinstance(value, list) else value
+            if not isinstance(fields, dict) or (lists and isinstance(value, dict)):
+                msg = f"`{file}` row {number} is a {type(value).__name__}; "
+                raise DataError(msg + f"expected {EXPECTED_LIST if lists else EXPECTED}.")
+            yield Record(name, number, fields, split)
+
+
+EXPECTED = 'an object such as {"question": …, "context": …}'
+EXPECTED_LIST = 'a list such as ["question", "context", "negative"]'
 
 
 def _json_fault(error: Exception) -> str:
@@ -180,81 +246,49 @@ def _json_fault(error: Exception) -> str:
     return "nested too deeply" if isinstance(error, RecursionError) else "a number is too long"
 
 
-def _record(file: Path, number: int, value: object) -> Record:
-    if not isinstance(value, dict):
-        msg = f"`{file}` row {number} is a {type(value).__name__}; "
-        raise DataError(msg + 'expected an object such as {"question": …, "context": …}.')
-    return Record(str(file), number, value)
-
-
-def _read_json(file: Path) -> Iterator[Record]:
-    text = "".join(_read_lines(file))
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        if getattr(error, "msg", "") == "Extra data":
-            # Many tools write JSON lines under the name `.json`.
-            yield from _read_jsonl(file)
-            return
-        where = f"line {error.lineno}: " if isinstance(error, json.JSONDecodeError) else ""
-        msg = f"`{file}` is not valid JSON, {where}{_json_fault(error)}."
-        raise DataError(msg) from None
-    lists = [document]
-    if not isinstance(document, list):
-        inner = document.values() if isinstance(document, dict) else ()
-        lists = [v for v in inner if isinstance(v, list) and v and isinstance(v[0], dict)]
-    if len(lists) != 1:
-        msg = f"`{file}` holds no list of rows; expected a list of objects or JSON lines."
-        raise DataError(msg)
-    for number, value in enumerate(lists[0], start=1):
-        yield _record(file, number, value)
-
-
-def _read_csv(file: Path) -> Iterator[Record]:
-    lines = _read_lines(file)
-    header = next(lines, "")
-    # Spreadsheets in half of Europe write semicolons and call it CSV.
-    comma = ";" if header.count(";") > header.count(",") else ","
-    delimiter = "\t" if file_format(file) == ".tsv" else comma
-    # Strict: a quote that never closes would swallow the rest of the file.
-    reader = csv.reader(chain([header], lines), delimiter=delimiter, strict=True)
-    try:
-        names = next(reader, [])
-        _refuse_doubles(file, names)
-        line = reader.line_num + 1
-        for values in reader:
-            if values:
-                fields = dict.fromkeys(names) | dict(zip(names, values, strict=False))
-                surplus = {SURPLUS: values[len(names) :]} if len(values) > len(names) else {}
-                yield Record(str(file), line, fields | surplus)
-            line = reader.line_num + 1
-    except csv.Error as error:
-        msg = f"`{file}` line {reader.line_num} is not valid CSV: {error}."
-        raise DataError(msg) from None
-
-
-def _refuse_doubles(file: Path, names: list[str]) -> None:
-    """Refuse two columns of one name, of which the last would win in silence."""
-    counts = Counter(name for name in names if name.strip())
-    if doubles := [name for name, count in counts.items() if count > 1]:
-        msg = f"`{file}` has the column `{doubles[0]}` twice; rename one of them."
-        raise DataError(msg)
-
-
 def _read_parquet(file: Path) -> Iterator[Record]:
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    try:
-        number = 0
+    def batches() -> Iterator[Any]:
         whole = pq.ParquetFile(file)
-        _refuse_doubles(file, whole.schema_arrow.names)
-        for batch in whole.iter_batches(batch_size=8192):
+        refuse_doubles(file, whole.schema_arrow.names)
+        return whole.iter_batches(batch_size=8192)
+
+    return _read_batches(file, "Parquet", batches)
+
+
+def _read_arrow(file: Path) -> Iterator[Record]:
+    """Read what `datasets` saves: a stream of batches, or a file of them."""
+    import pyarrow as pa
+
+    def batches() -> Iterator[Any]:
+        mapped = pa.memory_map(str(file))
+        try:
+            stream = pa.ipc.open_stream(mapped)
+        except pa.ArrowInvalid:
+            whole = pa.ipc.open_file(pa.memory_map(str(file)))
+            stream = (whole.get_batch(number) for number in range(whole.num_record_batches))
+        for batch in stream:
+            refuse_doubles(file, batch.schema.names)
+            yield from (batch.slice(at, 8192) for at in range(0, len(batch), 8192))
+
+    return _read_batches(file, "Arrow", batches)
+
+
+def _read_batches(file: Path, kind: str, batches: Any) -> Iterator[Record]:  # noqa: ANN401
+    import pyarrow as pa
+
+    name, number = str(file), 0
+    try:
+        for batch in batches():
             for fields in batch.to_pylist():
                 number += 1
-                yield Record(str(file), number, fields)
+                yield Record(name, number, fields)
     # The others are values that Python has none for: bytes in texts, years, time zones.
     except (pa.ArrowException, ValueError, OverflowError, LookupError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        msg = f"`{file}` is not a readable Parquet file: {reason.rstrip('.')}. Write it anew."
+        remedy = (
+            "Save it again with `datasets.save_to_disk`" if kind == "Arrow" else "Write it anew"
+        )
+        msg = f"`{file}` is not a readable {kind} file: {reason.rstrip('.')}. {remedy}."
         raise DataError(msg) from None

@@ -13,12 +13,12 @@ from job.core.errors import DataError, SpecError
 from job.data import splits
 from job.data.cleaning import Cleaned, clean_documents, clean_rows, count_reasons, joined
 from job.data.formats.layout import RawRow, Source
+from job.data.given_documents import GivenDocuments
 from job.data.labels import LabelReader, label_facts
 from job.data.near_duplicates import MAX_GROUP_SHARE, Groups, KeyedTexts, group_rows
 from job.data.own_ids import name_once
 from job.data.sources import open_documents, open_source
 from job.data.text_keys import pair_key, pair_keys, text_key
-from job.data.titles import TitledDocuments
 from job.spec.schema import DataSpec
 from job.storage.arrow_tables import BATCH, IntArray, KeyArray, column_on_disk, rows_on_disk
 
@@ -54,15 +54,15 @@ def collect_rows(spec: DataSpec, channels: Channels) -> Rows:
     main = sources["data"]
     documents = [clean_documents(main.documents)]
     if names["corpus"]:
-        documents.append(clean_documents(open_documents(names["corpus"])))
+        documents.append(clean_documents(open_documents(str(names["corpus"]), spec.encoding)))
     documents += [clean_documents(sources[role].documents) for role in ROLES[1:] if names[role]]
     given = joined(documents)
-    titles = TitledDocuments(given.kept)
+    corpus = GivenDocuments(given.kept)
     parts, readers = [], []
     for role, source in sources.items():
         readers.append(LabelReader(str(names[role]), source.columns, spec))
         rows, split = _rows_of(source, role)
-        parts.append(clean_rows(rows, spec.min_characters, split, readers[-1], titles or None))
+        parts.append(clean_rows(rows, spec.min_characters, split, readers[-1], corpus or None))
     cleaned = joined(parts)
     if not len(cleaned.kept):
         raise DataError(_nothing_to_use(typed, cleaned))
@@ -78,7 +78,7 @@ def collect_rows(spec: DataSpec, channels: Channels) -> Rows:
         np.arange(len(pairs)),
         main.format,
         label_facts(readers),
-        tuple(dict.fromkeys(note for source in sources.values() for note in source.notes)),
+        _notes(sources.values(), corpus),
         tuple(filter(None, (reader.warning() for reader in readers))),
     )
 
@@ -88,6 +88,13 @@ def _rows_of(source: Source, role: str) -> tuple[Iterable[RawRow], str | None]:
     if role == "data":
         return source.rows, None
     return (row for row in source.rows if row.split in (None, role)), role
+
+
+def _notes(sources: Iterable[Source], corpus: GivenDocuments) -> tuple[str, ...]:
+    notes = dict.fromkeys(note.rstrip(".") for source in sources for note in source.notes)
+    if corpus.found_by_id:
+        notes["contexts that are ids of documents in the corpus are read as these documents"] = None
+    return tuple(notes)
 
 
 def _nothing_to_use(typed: str, cleaned: Cleaned) -> str:

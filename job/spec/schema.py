@@ -82,6 +82,14 @@ class Columns(Section):
         return (given,) if isinstance(given, str) else given
 
 
+# The layouts of `job.data.formats.registry`, in its order.
+DataFormat = Literal[
+    "auto", "rows", "lists", "beir", "autorag", "saved", "llamaindex", "squad", "splits", "pandas",
+    "columns", "tevatron", "dpr", "instructions", "flagembedding", "sentence-transformers", "swift",
+    "ragas", "nemo", "questions",
+]  # fmt: skip
+
+
 class DataSpec(Section):
     source: str | None = None
     """Pairs: a file, a folder, a BEIR folder, `s3://bucket/prefix`, a Hub data set (`owner/name`,
@@ -89,11 +97,15 @@ class DataSpec(Section):
     subset: str | None = None
     """Configuration of a Hub data set."""
     split: str = "train"
-    """Split of a Hub data set; `a+b` joins two."""
+    """Split of a Hub data set; `a+b` joins two, also those of a folder's files."""
     revision: str | None = None
     """Branch, tag or commit of a Hub data set."""
     max_download_gb: float = Field(50.0, gt=0.0)
     """Larger data is refused before it is downloaded."""
+    format: DataFormat = "auto"
+    """Layout of the pairs; `auto`: recognized from the folder or the first rows."""
+    encoding: str = "utf-8"
+    """Encoding of text files (`cp1252`); UTF-16 with a byte order mark is read in any case."""
     columns: Columns = Columns()
     min_label: float | None = None
     """Rows whose label is lower become hard negatives; needed for similarities."""
@@ -129,6 +141,17 @@ class DataSpec(Section):
     @classmethod
     def _take_one_label(cls, given: object) -> object:
         return given if given is None or isinstance(given, list | tuple) else (given,)
+
+    @field_validator("encoding")
+    @classmethod
+    def _is_known(cls, encoding: str) -> str:
+        try:
+            # Encodings of bytes as bytes (`hex`) are known as well.
+            "".encode(encoding)
+        except (LookupError, ValueError):
+            msg = f"there is no encoding `{encoding}`; known are `utf-8`, `cp1252`, `shift_jis`, …"
+            raise ValueError(msg) from None
+        return encoding
 
 
 class ModelSpec(Section):

@@ -98,6 +98,36 @@ def test_the_same_pair_with_and_without_its_title_is_one(titled):
     assert found["dropped"] == {"exact duplicate": 1}
 
 
+@pytest.mark.parametrize("written", [str, lambda name: {"id": name}, lambda name: [name]])
+def test_contexts_that_are_ids_are_read_from_the_corpus(titled, written):
+    """Negatives as well; it is said."""
+    rows = [
+        {"query": row["question"], "pos_doc": written(f"m{n}"), "neg_doc": [f"m{(n + 1) % 10}"]}
+        for n, row in enumerate(pairs())
+    ]
+    corpus = titled.parent / "corpus.jsonl"
+    found = check(write_jsonl(titled, rows), data__corpus=corpus)
+    assert (found["corpus"], found["contexts_found_in_corpus"]) == (10, 10)
+    assert (found["pairs"], found["negatives"], found["warnings"]) == (10, 10, [])
+    assert "contexts that are ids of documents in the corpus are" in found["notes"][-1]
+    assert found["examples"][0]["context"].startswith("Manual ")
+
+
+def test_a_text_that_is_a_document_is_no_id(tmp_path):
+    """Even if another document is called so."""
+    documents = [{"id": "green door", "text": "Another text."}, {"id": "2", "text": "Green door"}]
+    corpus = write_jsonl(tmp_path / "corpus.jsonl", documents)
+    rows = [*pairs(), {"question": "Which?", "context": "green door"}]
+    source = write_jsonl(tmp_path / "a.jsonl", rows)
+    contexts = [
+        row["positive"]
+        for table in inspect(source, corpus=str(corpus)).tables
+        for row in table.to_pylist()
+    ]
+    assert "green door" in contexts
+    assert "Another text." not in contexts
+
+
 # --- repeated pairs ---------------------------------------------------------------------------
 
 
@@ -150,17 +180,17 @@ def test_contexts_win_over_answers_and_it_is_said(tmp_path):
         {
             "question": row["question"],
             "answer": f"Sorry, attempt {n}.",
-            "contexts": [row["context"]],
+            "context": row["context"],
             "ground_truth": "See the manual.",
         }
         for n, row in enumerate(pairs())
     ]
     source = write_jsonl(tmp_path / "a.jsonl", rows)
     found = check(source)
-    assert found["columns"]["positive"] == "contexts"
+    assert found["columns"]["positive"] == "context"
     (note,) = found["notes"]
-    assert note.startswith("`contexts` is trained on, not `answer`: a retriever must find")
-    assert "Decided    `contexts` is trained on, not `answer`" in run(source).stdout
+    assert note.startswith("`context` is trained on, not `answer`: a retriever must find")
+    assert "Decided    `context` is trained on, not `answer`" in run(source).stdout
 
 
 @pytest.mark.parametrize(
@@ -205,7 +235,7 @@ def test_very_short_contexts_are_warned_of(tmp_path):
 
 def test_lists_written_as_texts_are_warned_of(tmp_path):
     """If they were not read as lists."""
-    rows = [row | {"context": f"['{row['context']}' 'and more']"} for row in pairs()]
+    rows = [row | {"context": f"['{row['context']}', and more]"} for row in pairs()]
     (warning,) = check(write_jsonl(tmp_path / "a.jsonl", rows))["warnings"]
     assert "10 of 10 contexts are lists written as texts" in warning
 

@@ -96,13 +96,6 @@ def test_what_cannot_be_a_label_is_none(value):
     assert choose_columns(fields, Columns(), "a.csv").label is None
 
 
-def test_the_owners_ids_are_found():
-    """Of questions and of contexts."""
-    fields = {"id": 7, "question": "q", "context": "c", "doc_id": "d"}
-    choice = choose_columns(fields, Columns(), "a.csv")
-    assert (choice.query_id, choice.document_id) == ("id", "doc_id")
-
-
 @pytest.mark.parametrize("said", ["answer", "response", "output"])
 @pytest.mark.parametrize("context", ["context", "contexts", "passage", "document", "text"])
 def test_what_a_retriever_must_find_wins_over_what_was_said(context, said):

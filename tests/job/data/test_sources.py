@@ -9,8 +9,9 @@ import pytest
 from conftest import write_jsonl
 
 from job.core.errors import DataError
-from job.data.formats.layout import Document, RawRow
-from job.data.sources import is_beir, open_documents, open_source
+from job.data.formats.beir import is_beir
+from job.data.formats.layout import Absent, Document, RawRow
+from job.data.sources import open_documents, open_source
 from job.spec.schema import DataSpec
 
 CORPUS = [
@@ -115,13 +116,21 @@ def test_a_beir_folder_becomes_rows_with_their_own_ids(tmp_path, suffix):
     source = open_source(str(folder), DataSpec())
     qrels = str(folder / "qrels" / "test.tsv")
     assert source.columns == columns("queries.text", "corpus.text")
-    assert list(source.rows) == [
-        RawRow(qrels, 2, "What purrs?", ["Cats They purr."], query_id="q1"),
-        RawRow(qrels, 3, "What barks?", ["Dogs bark."], query_id="q2"),
-        RawRow(qrels, 4, "What purrs?", ["Nobody asks for this one."], query_id="q1"),
-        RawRow(qrels, 7, "What purrs?", [None], query_id="q1"),
-        RawRow(qrels, 8, None, ["Dogs bark."], query_id="lost"),
+    purrs, barks = "What purrs?", "What barks?"
+    lost = Absent("document `lost` is not in the corpus")
+    asked = Absent("query `lost` is not in the queries")
+    expected = [
+        (2, purrs, "Cats They purr.", "q1", "d1", 1.0),
+        (3, barks, "Dogs bark.", "q2", "d2", 2.0),
+        (4, purrs, "Nobody asks for this one.", "q1", "7", 0.5),
+        (7, purrs, lost, "q1", "lost", 1.0),
+        (8, asked, "Dogs bark.", "lost", "d2", 1.0),
     ]
+    assert list(source.rows) == [
+        RawRow(qrels, row, query, [text], query_id=name, document_ids=[document], grades=[grade])
+        for row, query, text, name, document, grade in expected
+    ]
+    assert source.notes == ["The judged document `lost` is not in the corpus."]
     assert list(source.documents) == [
         Document("d1", "Cats", "They purr."),
         Document("d2", "", "Dogs bark."),

@@ -1,0 +1,182 @@
+"""Layouts that are one JSON document: each becomes rows, and sometimes documents beside them.
+
+A reader yields (row from 1, fields, split); the registry has their names and order.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from job.data.formats.layout import Absent, Document
+from job.data.formats.splits import split_of
+from job.data.formats.values import identifier, passage
+
+Row = tuple[int, Any, str | None]
+
+
+def is_llamaindex(document: Any) -> bool:  # noqa: ANN401  what a file holds
+    return isinstance(document, dict) and all(
+        isinstance(document.get(key), dict)
+        for key in (_queries(document), "corpus", _judgements(document))
+    )
+
+
+def read_llamaindex(document: Mapping[str, Any]) -> Iterator[Row]:
+    """`queries`, `corpus` and `relevant_docs`, or `questions` and `relevant_contexts`, by ids."""
+    corpus, queries = document["corpus"], document[_queries(document)]
+    for number, (name, found) in enumerate(document[_judgements(document)].items(), start=1):
+        ids = found if isinstance(found, list | dict) else [found]
+        passages = [
+            {"id": key, "text": _node_text(corpus[key])}
+            if key in corpus
+            else Absent(f"document `{key}` is not in the corpus")
+            for key in map(str, ids)
+        ]
+        query = queries.get(name, Absent(f"query `{name}` is not in the queries"))
+        yield number, {"query_id": name, "query": query, "positive": passages}, None
+
+
+def llamaindex_documents(document: Mapping[str, Any]) -> Iterator[Document]:
+    for number, (name, value) in enumerate(document["corpus"].items(), start=1):
+        yield Document(identifier(name), None, _node_text(value), row=number)
+
+
+def _queries(document: Mapping[str, Any]) -> str:
+    return "queries" if "queries" in document else "questions"
+
+
+def _judgements(document: Mapping[str, Any]) -> str:
+    return "relevant_docs" if "relevant_docs" in document else "relevant_contexts"
+
+
+def _node_text(value: Any) -> Any:  # noqa: ANN401
+    return passage(value)[0]
+
+
+def is_squad(document: Any) -> bool:  # noqa: ANN401
+    articles = document.get("data") if isinstance(document, dict) else document
+    return (
+        isinstance(articles, list)
+        and bool(articles)
+        and isinstance(articles[0], dict)
+        and isinstance(articles[0].get("paragraphs"), list)
+    )
+
+
+def read_squad(document: Any) -> Iterator[Row]:  # noqa: ANN401
+    """Articles of paragraphs of questions; those that the paragraph does not answer are left."""
+    number = 0
+    for paragraph in _paragraphs(document):
+        for asked in paragraph.get("qas") or []:
+            number += 1
+            if isinstance(asked, dict) and not asked.get("is_impossible"):
+                row = {"query_id": asked.get("id"), "question": asked.get("question")}
+                yield number, row | {"context": paragraph.get("context")}, None
+
+
+def squad_documents(document: Any) -> Iterator[Document]:  # noqa: ANN401
+    """Every paragraph: those without a question that they answer are searched as well."""
+    for number, paragraph in enumerate(_paragraphs(document), start=1):
+        yield Document(f"p{number:08d}", None, paragraph.get("context"), row=number)
+
+
+def _paragraphs(document: Any) -> Iterator[dict[str, Any]]:  # noqa: ANN401
+    for article in document["data"] if isinstance(document, dict) else document:
+        paragraphs = article.get("paragraphs") if isinstance(article, dict) else None
+        yield from (entry for entry in paragraphs or [] if isinstance(entry, dict))
+
+
+def is_splits(document: Any) -> bool:  # noqa: ANN401
+    return (
+        isinstance(document, dict)
+        and len(_split_lists(document)) > 1
+        and all(isinstance(rows, list) for rows in _split_lists(document).values())
+    )
+
+
+def read_splits(document: Mapping[str, Any]) -> Iterator[Row]:
+    """`{"train": […], "test": […]}`: the rows of each key belong to its split."""
+    for key, rows in _split_lists(document).items():
+        yield from ((number, row, split_of(key)) for number, row in enumerate(rows, start=1))
+
+
+def _split_lists(document: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: rows for key, rows in document.items() if split_of(key, whole=True)}
+
+
+def is_pandas(document: Any) -> bool:  # noqa: ANN401
+    """`to_json` with the orientations columns, index or split."""
+    if not isinstance(document, dict) or not document:
+        return False
+    if isinstance(document.get("columns"), list) and isinstance(document.get("data"), list):
+        return all(isinstance(row, list) for row in document["data"])
+    parts = [*document.values()]
+    if not (all(isinstance(part, dict) and part for part in parts) and len(parts) > 1):
+        return False
+    return _is_by_index(document) or all(part.keys() == parts[0].keys() for part in parts)
+
+
+def _is_by_index(document: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether the outer keys name rows: they are numbers, or more than the inner ones."""
+    inner = dict.fromkeys(key for part in document.values() for key in part)
+    numbered = [all(key.isdigit() for key in keys) for keys in (document, inner)]
+    return numbered[0] if numbered[0] != numbered[1] else len(document) > len(inner)
+
+
+def read_pandas(document: Mapping[str, Any]) -> Iterator[Row]:
+    if isinstance(document.get("columns"), list):
+        names = document["columns"]
+        rows: Any = (dict(zip(names, row, strict=False)) for row in document["data"])
+    elif _is_by_index(document):
+        rows = (({} if key.isdigit() else {"id": key}) | row for key, row in document.items())
+    else:
+        columns: Mapping[str, Mapping[str, Any]] = document
+        index = dict.fromkeys(key for column in columns.values() for key in column)
+        rows = ({name: column.get(key) for name, column in columns.items()} for key in index)
+    yield from ((number, row, None) for number, row in enumerate(rows, start=1))
+
+
+def is_columns(document: Any) -> bool:  # noqa: ANN401
+    """Column → list of values, as `datasets` and `to_dict("list")` write."""
+    if not isinstance(document, dict) or len(document) < 2:
+        return False
+    columns = [*document.values()]
+    return all(
+        isinstance(column, list)
+        and len(column) == len(columns[0]) > 0
+        and not isinstance(column[0], dict)
+        for column in columns
+    )
+
+
+def read_columns(document: Mapping[str, list[Any]]) -> Iterator[Row]:
+    rows = zip(*document.values(), strict=True)
+    for number, values in enumerate(rows, start=1):
+        yield number, dict(zip(document, values, strict=True)), None
+
+
+def is_list(document: Any) -> bool:  # noqa: ANN401
+    return _rows_of(document) is not None
+
+
+def read_list(document: Any) -> Iterator[Row]:  # noqa: ANN401
+    """A list of rows, or the one such list in an object of other things."""
+    rows = _rows_of(document) or []
+    yield from ((number, row, None) for number, row in enumerate(rows, start=1))
+
+
+def _rows_of(document: Any) -> list[Any] | None:  # noqa: ANN401
+    if isinstance(document, list):
+        return document
+    inner = document.values() if isinstance(document, dict) else ()
+    lists = [v for v in inner if isinstance(v, list) and v and isinstance(v[0], dict)]
+    return lists[0] if len(lists) == 1 else None
+
+
+def named_row(values: list[Any]) -> dict[str, Any] | None:
+    """Name the values of a row that is a list: `[question, context, negative …]`."""
+    if len(values) < 2 or not isinstance(values[0], str) or isinstance(values[1], int | float):
+        return None
+    if not isinstance(values[1], str | list | dict):
+        return None
+    row = {"question": values[0], "context": values[1]}
+    return row | ({"negative": values[2:]} if len(values) > 2 else {})

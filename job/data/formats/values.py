@@ -1,0 +1,104 @@
+"""Values of a field: passages as objects, lists written as text, ids, templates."""
+
+import ast
+import io
+import json
+import re
+import tokenize
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from job.data.formats.layout import titled
+
+# Where an object that stands for a passage keeps its text and its id, the likeliest first.
+TEXT_KEYS = ("text", "contents", "content", "passage", "document", "page_content", "context")
+ID_KEYS = ("docid", "doc_id", "document_id", "_id", "id", "pid", "passage_id", "corpus_id")
+QUERY_ID_KEYS = ("query_id", "query-id", "queryid", "qid", "question_id", "_id", "id")
+CONTEXT_ID_KEYS = ("document_id", "doc_id", "docid", "context_id", "passage_id", "corpus_id", "pid")
+# A part of a template: a field, then keys or positions within it, `{messages[0][content]}`.
+PLACEHOLDER = re.compile(r"\{([^{}\[\]]+)((?:\[[^\[\]{}]+\])*)\}")
+
+
+def passage(value: Any) -> tuple[Any, str | None]:  # noqa: ANN401  what a file holds
+    """Return text and id of a passage, which may be an object; other values stay as they are."""
+    if not isinstance(value, dict):
+        return value, None
+    text = next((value[key] for key in TEXT_KEYS if isinstance(value.get(key), str)), None)
+    return (value if text is None else titled(value.get("title"), text)), first_id(value, ID_KEYS)
+
+
+def first_id(fields: Mapping[str, Any], keys: Iterable[str]) -> str | None:
+    """Return the first of these fields that holds an id."""
+    for key in keys:
+        value = fields.get(key)
+        if isinstance(value, str | int) and not isinstance(value, bool) and value != "":
+            return identifier(value)
+    return None
+
+
+def identifier(given: object) -> str:
+    """Make of a given id one that can stand in a table: no white space, and no formula."""
+    name = re.sub(r"\s|[\x00-\x1f\x7f]", "_", str(given))
+    return f"_{name}" if name[:1] in ("=", "+", "-", "@") else name
+
+
+def as_list(value: Any) -> list[Any]:  # noqa: ANN401  what a file holds
+    return value if isinstance(value, list) else [value]
+
+
+def list_in_text(value: object) -> list[Any] | None:
+    """Parse a list that an export wrote as text: as JSON, Python or numpy do.
+
+    Returns None if the text is no list of texts or objects.
+    """
+    if not (isinstance(value, str) and value.lstrip()[:1] == "[" and value.rstrip()[-1:] == "]"):
+        return None
+    text = value.strip()
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        found = _python_list(text)
+    if isinstance(found, list) and found and all(isinstance(item, str | dict) for item in found):
+        return found
+    return [] if found == [] else None
+
+
+def _python_list(text: str) -> Any:  # noqa: ANN401  whatever the text holds
+    try:
+        tokens = [token.string for token in tokenize.generate_tokens(io.StringIO(text).readline)]
+        # numpy leaves out the commas, and Python would join what stands side by side.
+        inner = [token for token in tokens if token.strip() and token not in ("[", "]", ",")]
+        if inner and all(token[:1] in "'\"" for token in inner):
+            return [ast.literal_eval(token) for token in inner]
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, tokenize.TokenError, RecursionError, MemoryError):
+        return None
+
+
+def is_template(name: str | None) -> bool:
+    return name is not None and PLACEHOLDER.search(name) is not None
+
+
+def fill_template(template: str, fields: Mapping[str, Any]) -> str | None:
+    """Fill a template's placeholders; None if a text that it names is missing everywhere."""
+    found = 0
+
+    def fill(part: re.Match[str]) -> str:
+        nonlocal found
+        value: Any = fields.get(part[1])
+        for key in re.findall(r"\[([^\[\]]+)\]", part[2]):
+            value = _inside(value, key)
+        text = value.strip() if isinstance(value, str) else "" if value is None else str(value)
+        found += bool(text)
+        return text
+
+    text = PLACEHOLDER.sub(fill, template).strip()
+    return text if found else None
+
+
+def _inside(value: Any, key: str) -> Any:  # noqa: ANN401  as above
+    if isinstance(value, dict):
+        return value.get(key)
+    if isinstance(value, list) and re.fullmatch(r"-?\d{1,9}", key):
+        return value[int(key)] if -len(value) <= int(key) < len(value) else None
+    return None
