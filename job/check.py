@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from job.core.errors import ModelError, StorageError
+from job.core.formatting import counted
 from job.data.dataset import Dataset, inspect_dataset, require_enough
 from job.data.out_of_domain import load_out_of_domain
 from job.data.plausibility import advice_on_groups, chained_rows, left_out
@@ -211,10 +212,6 @@ def _prompts(model: ModelSpec) -> Iterable[str]:
         if prompt:
             where = ", if it helps the base model on validation" if given == "auto" else ""
             yield f"Prompt     `{prompt}` before each {role}{where}"
-
-
-def counted(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def shorten(text: str) -> str:

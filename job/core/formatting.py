@@ -36,6 +36,14 @@ def visible(text: str) -> str:
     return text.translate(SIGNS)
 
 
+def counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def are(count: int) -> str:
+    return f"{count} is" if count == 1 else f"{count} are"
+
+
 # What terminals without Unicode show instead.
 PLAIN_SIGNS = str.maketrans(
     {"█": "#", "…": "...", "×": "x", "–": "-", "—": "-", "“": '"', "”": '"', "’": "'", "µ": "u"}

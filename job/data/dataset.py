@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from job.core.errors import DataError
+from job.core.formatting import are, counted
 from job.data import splits
 from job.data.cleaning import count_reasons
 from job.data.corpus import Corpus as Corpus  # noqa: PLC0414  others know it from here
@@ -265,11 +266,15 @@ def require_enough(dataset: Dataset, spec: DataSpec) -> None:
     source, of_all = f"`{facts['source']}` leaves", f"of {facts['used']} usable rows"
     if (size := len(dataset.test)) < spec.min_test_queries:
         msg = f"{source} {size} test queries {of_all} ({facts['rows']} read); at least "
-        msg += f"{spec.min_test_queries} are needed to prove anything. "
+        msg += f"{are(spec.min_test_queries)} needed to prove anything. "
         raise DataError(msg + _more_to_test(dataset, spec))
-    for name, size in (("validation", len(dataset.validation)), ("train", len(dataset.train))):
-        if size < 2:
-            msg = f"{source} {size} rows for the split `{name}` {of_all}; at least 2 are needed. "
+    for name, size, needed in (
+        ("validation", len(dataset.validation), 1),
+        ("train", len(dataset.train), 2),
+    ):
+        if size < needed:
+            msg = f"{source} {counted(size, 'row')} for the split `{name}` {of_all}; at least "
+            msg += f"{are(needed)} needed. "
             raise DataError(msg + _more_to_train(dataset, spec, name))
 
 
@@ -287,7 +292,8 @@ def _more_to_train(dataset: Dataset, spec: DataSpec, split: str) -> str:
         msg = f"{left_out(removed, spec)}. Bring other rows to train on, or take the rows to train "
         msg += f"on out of `data.{given}`"
         plain = spec.model_copy(update={given: None})
-        if can_be_split(removed + facts["splits"]["train"] + facts["splits"]["validation"], plain):
+        rows = removed + facts["splits"]["train"] + facts["splits"]["validation"]
+        if can_be_split(rows, rows, plain):
             command = check_command(facts["source"], plain)
             return f"{msg}, or leave it out, so that the rows are split: `{command}`."
         return msg + "."

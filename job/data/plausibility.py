@@ -103,7 +103,7 @@ def chained_rows(facts: dict[str, Any]) -> str | None:
 def advice_on_groups(facts: dict[str, Any], spec: DataSpec) -> str:
     """Say what helps when one group holds most rows; a command only if it gives enough."""
     own = "Bring an own test set (`data.test`)"
-    if spec.large_groups != "keep" or not can_be_split(facts["questions"], spec):
+    if spec.large_groups != "keep" or not can_be_split(facts["used"], facts["questions"], spec):
         return f"{own}, or more rows, with other contexts."
     command = check_command(facts["source"], spec, large_groups="by_question")
     return (
@@ -112,9 +112,10 @@ def advice_on_groups(facts: dict[str, Any], spec: DataSpec) -> str:
     )
 
 
-def can_be_split(questions: int, spec: DataSpec) -> bool:
-    """Tell whether the fractions of so many questions are enough to validate and to test on."""
-    tested = spec.min_test_queries if not spec.test else 0
-    validated = 2 if not spec.validation else 0
-    shares = (spec.test_fraction, tested), (spec.validation_fraction, validated)
-    return all(int(share * questions) >= needed for share, needed in shares)
+def can_be_split(rows: int, questions: int, spec: DataSpec) -> bool:
+    """Tell whether the fractions of so many rows hold enough questions to validate and to test."""
+    needed = (
+        (spec.test_fraction, 0 if spec.test else spec.min_test_queries),
+        (spec.validation_fraction, 0 if spec.validation else 1),
+    )
+    return all(round(share * rows) * questions / rows >= least for share, least in needed)

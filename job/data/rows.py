@@ -1,5 +1,6 @@
 """All usable rows of all sources, grouped and given their splits."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from job.core.errors import DataError, SpecError
+from job.core.formatting import counted
 from job.data import splits
 from job.data.cleaning import Cleaned, clean_documents, clean_rows, count_reasons, joined
 from job.data.formats.layout import RawRow, Source
@@ -78,7 +80,7 @@ def collect_rows(spec: DataSpec, channels: Channels) -> Rows:
         np.arange(len(pairs)),
         main.format,
         label_facts(readers),
-        _notes(sources.values(), corpus),
+        _notes(sources.values(), corpus, parts[0].kept),
         tuple(filter(None, (reader.warning() for reader in readers))),
     )
 
@@ -90,10 +92,18 @@ def _rows_of(source: Source, role: str) -> tuple[Iterable[RawRow], str | None]:
     return (row for row in source.rows if row.split in (None, role)), role
 
 
-def _notes(sources: Iterable[Source], corpus: GivenDocuments) -> tuple[str, ...]:
+def _notes(sources: Iterable[Source], corpus: GivenDocuments, pairs: pa.Table) -> tuple[str, ...]:
     notes = dict.fromkeys(note.rstrip(".") for source in sources for note in source.notes)
     if corpus.found_by_id:
         notes["contexts that are ids of documents in the corpus are read as these documents"] = None
+    own = Counter(decided_codes(pairs).tolist())
+    given = [
+        f"{counted(own[code], 'row')} to {purpose} on"
+        for code, purpose in ((splits.VALIDATION, "validate"), (splits.TEST, "test"))
+        if own[code]
+    ]
+    if given:
+        notes[f"the data has its own splits, which are kept: {' and '.join(given)}"] = None
     return tuple(notes)
 
 

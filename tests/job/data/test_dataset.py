@@ -619,14 +619,14 @@ def test_too_few_test_queries_are_an_error(tmp_path):
     ("fractions", "split", "size"),
     [
         ({"validation_fraction": 0.0}, "validation", 0),
-        ({"validation_fraction": 0.05}, "validation", 1),
         ({"validation_fraction": 0.5, "test_fraction": 0.5}, "train", 0),
+        ({"validation_fraction": 0.5, "test_fraction": 0.45}, "train", 1),
     ],
 )
-def test_a_split_of_less_than_two_rows_is_an_error(tmp_path, fractions, split, size):
-    """Each split needs two rows at least; `inspect_dataset` shows what is there."""
+def test_a_split_of_too_few_rows_is_an_error(tmp_path, fractions, split, size):
+    """Training needs two rows, validation one; `inspect_dataset` shows what is there."""
     source = write_pairs(tmp_path / "a.jsonl", plain_pairs(20))
-    told = f"`{source}` leaves {size} rows for the split `{split}` of 20 usable rows"
+    told = f"`{source}` leaves {size} row{'' if size == 1 else 's'} for the split `{split}` of 20 usable rows"
     refusal(told, source=source, **fractions)
     assert inspect_dataset(settle(source, **fractions), {}).facts["splits"][split] == size
 
