@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from job.core.errors import DataError, SpecError
+from job.core.formatting import counted
 from job.data.corpus import numbered_ids, unique_ids
 from job.data.dataset import inspect_dataset, load_dataset, write_splits
 from job.data.splits import SPLIT_NAMES
@@ -626,7 +627,7 @@ def test_too_few_test_queries_are_an_error(tmp_path):
 def test_a_split_of_too_few_rows_is_an_error(tmp_path, fractions, split, size):
     """Training needs two rows, validation one; `inspect_dataset` shows what is there."""
     source = write_pairs(tmp_path / "a.jsonl", plain_pairs(20))
-    told = f"`{source}` leaves {size} row{'' if size == 1 else 's'} for the split `{split}` of 20 usable rows"
+    told = f"`{source}` leaves {counted(size, 'row')} for the split `{split}` of 20 usable rows"
     refusal(told, source=source, **fractions)
     assert inspect_dataset(settle(source, **fractions), {}).facts["splits"][split] == size
 
