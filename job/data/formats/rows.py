@@ -20,6 +20,7 @@ from job.data.formats.layout import (
     RowLayout,
     Source,
 )
+from job.data.formats.row_layouts import unfit_columns
 from job.data.formats.values import (
     CONTEXT_ID_KEYS,
     QUERY_ID_KEYS,
@@ -55,6 +56,7 @@ def open_rows(
         msg = f"`{request.name}` has no rows of `data.format={request.format}`, which are "
         msg += f"{layouts[0].summary}. Leave it out to have the layout recognized."
         raise DataError(msg)
+    _refuse_unfit(request, layout, fields)
     templates = _templates(request.columns)
 
     def plain(record: Record) -> Record:
@@ -82,6 +84,15 @@ def open_rows(
     every = map(plain, itertools.chain(first, records))
     name = LISTS if found == [LISTS] else ", ".join(n for n in found if n != LISTS) or "rows"
     return Source(rows.read(every), columns, documents, name, notes)
+
+
+def _refuse_unfit(request: Request, layout: RowLayout | None, fields: Fields) -> None:
+    """Refuse exports of chats, unless the user says which columns ask and answer."""
+    named = request.columns is not None and request.columns.anchor and request.columns.positive
+    if layout is None and not named and (unfit := unfit_columns(fields)):
+        what, columns = unfit
+        msg = f"`{request.name}` is {what}: what a model answers is seldom what a search should "
+        raise DataError(msg + f"find. To train on it all the same: `{request.command(**columns)}`.")
 
 
 def _first_values(records: Iterable[Record]) -> dict[str, Any]:

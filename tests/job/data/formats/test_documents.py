@@ -117,6 +117,29 @@ def test_rows_may_be_lists(tmp_path, lines):
     ]
 
 
+def test_the_first_of_rows_that_are_lists_may_name_the_others(tmp_path):
+    rows = [["context", "question"], *([context, question] for question, context in PAIRS)]
+    assert pairs(opened(tmp_path / "a.json", rows)) == PAIRS
+
+
+def test_nemo_names_documents_of_other_files_by_ids(tmp_path):
+    """The corpora lie beside the file, or wherever it says."""
+    corpus = tmp_path / "wiki"
+    write_jsonl(corpus / "train.jsonl", [{"id": key, "text": text} for key, text in CORPUS.items()])
+    (corpus / "merlin_metadata.json").write_text('{"class": "TextQADataset", "corpus_id": "wiki"}')
+    row = {"question_id": "q0", "question": PAIRS[0][0], "corpus_id": "wiki"}
+    row |= {"pos_doc": [{"id": "d0"}], "neg_doc": [{"id": "d1"}, "d9", "gone"]}
+    source = opened(tmp_path / "a.json", {"corpus": [{"path": "wiki"}], "data": [row]})
+    (found,) = source.rows
+    assert source.format == "nemo"
+    assert (found.query_id, found.anchor, found.positives) == ("q0", PAIRS[0][0], [PAIRS[0][1]])
+    missing = Absent("document `gone` is not in the corpus")
+    assert found.negatives == [PAIRS[1][1], "Nobody asks.", missing]
+    assert [document.id for document in source.documents] == [*CORPUS]
+    with pytest.raises(DataError, match="names the corpus `nowhere`, which does not exist"):
+        opened(tmp_path / "b.json", {"corpus": {"path": "nowhere"}, "data": [row]})
+
+
 def test_lists_and_objects_do_not_mix(tmp_path):
     """The first row says what the others must be."""
     path = tmp_path / "a.jsonl"
