@@ -6,6 +6,7 @@ that names the file and the line.
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,7 @@ FORMATS = (*TEXT_FORMATS, ".parquet", ".arrow")
 SUFFIXES = ", ".join(f"`{suffix}`" for suffix in FORMATS) + " (text formats also with `.gz`)"
 # A JSON document is read whole, and takes several times its size in memory.
 LARGE_DOCUMENT = 10**9
+NO_SPACE = re.compile(r"\S")
 # A list of rows, or the one such list in an object, under whatever key.
 ROWS = DocumentLayout("rows", "a list of objects", is_list, read_list)
 LISTS = "lists"
@@ -142,7 +144,7 @@ class RecordFiles:
         """Yield the documents that the files hold beside their rows."""
         for file in self.files:
             with explained(file):
-                if file_format(file) == ".json" and (found := self._parse(file)) is not None:
+                if self._is_whole(file) and (found := self._parse(file)) is not None:
                     layout, whole = found
                     if layout.documents is not None:
                         yield from layout.documents(whole)
@@ -158,15 +160,17 @@ class RecordFiles:
         return self._read_json(file)
 
     def _read_json(self, file: Path) -> Iterator[Record]:
-        is_whole = file_format(file) == ".json" or self._is_one_document(file)
-        if is_whole and (found := self._parse(file)) is not None:
+        if self._is_whole(file) and (found := self._parse(file)) is not None:
             layout, whole = found
             self.layouts[layout.name] = None
             return self._rows(file, layout.records(whole))
         return self._rows(file, self._lines(file))
 
-    def _is_one_document(self, file: Path) -> bool:
-        """Whether lines of JSON are none: an array, or an object over several lines."""
+    def _is_whole(self, file: Path) -> bool:
+        """Whether a file holds JSON that is no lines: an array, or objects over several lines."""
+        suffix = file_format(file)
+        if suffix == ".json" or suffix not in (".jsonl", ".ndjson"):
+            return suffix == ".json"
         first = next(
             (line.strip() for line in read_lines(file, self._encoding) if line.strip()), ""
         )
@@ -189,12 +193,14 @@ class RecordFiles:
         try:
             document = json.loads(text)
         except (ValueError, RecursionError) as error:
-            # Many tools write JSON lines under the name `.json`.
-            if getattr(error, "msg", "") == "Extra data" or file_format(file) != ".json":
+            if getattr(error, "msg", "") != "Extra data" and file_format(file) == ".json":
+                where = f"line {error.lineno}: " if isinstance(error, json.JSONDecodeError) else ""
+                msg = f"`{file}` is not valid JSON, {where}{_json_fault(error)}."
+                raise DataError(msg) from None
+            # Many tools write JSON lines under the name `.json`, some objects over several lines.
+            document = _objects(text)
+            if document is None:
                 return None
-            where = f"line {error.lineno}: " if isinstance(error, json.JSONDecodeError) else ""
-            msg = f"`{file}` is not valid JSON, {where}{_json_fault(error)}."
-            raise DataError(msg) from None
         layout = self._layout(file, document)
         if layout.complete is not None:
             document = layout.complete(document, file)
@@ -245,6 +251,21 @@ class RecordFiles:
 
 EXPECTED = 'an object such as {"question": …, "context": …}'
 EXPECTED_LIST = 'a list such as ["question", "context", "negative"]'
+
+
+def _objects(text: str) -> list[Any] | None:
+    """Read objects that stand one after another over several lines; None if they do not."""
+    found, at, decoder = [], 0, json.JSONDecoder()
+    if text.lstrip().partition("\n")[0].strip() != "{":
+        return None
+    try:
+        # A space at a time would take the square of their number.
+        while (start := NO_SPACE.search(text, at)) is not None:
+            value, at = decoder.raw_decode(text, start.start())
+            found.append(value)
+    except (ValueError, RecursionError):
+        return None
+    return found
 
 
 def _json_fault(error: Exception) -> str:

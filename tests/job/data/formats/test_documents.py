@@ -104,6 +104,13 @@ def test_an_array_is_read_under_either_name(tmp_path, name, indent):
     assert source.format == "rows"
 
 
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
+def test_objects_over_several_lines_are_read_one_by_one(tmp_path, name):
+    """As `jq` prints them."""
+    source = opened(tmp_path / name, "".join(json.dumps(row, indent=2) + "\n" for row in ROWS))
+    assert pairs(source) == PAIRS
+
+
 @pytest.mark.parametrize("lines", [False, True])
 def test_rows_may_be_lists(tmp_path, lines):
     """A question, its context, and whatever negatives follow."""
