@@ -24,7 +24,7 @@ from job.data.formats.layout import (
 )
 from job.data.formats.registry import layouts_for, not_in
 from job.data.formats.rows import open_rows
-from job.data.formats.values import first_id
+from job.data.formats.values import TEXT_KEYS, first_id
 from job.data.origin import named_by_origin, origin_of
 from job.data.readers import ROWS, Record, RecordFiles, explained, list_files, read_records
 from job.spec.schema import Columns, DataSpec
@@ -66,7 +66,7 @@ def open_source(name: str, spec: DataSpec, role: str = "data") -> Source:
         return _open(request)
     with named_by_origin(path, uri):
         source = _open(request)
-    rows, documents = (_renamed(found, path, uri) for found in (source.rows, source.documents))
+    rows, documents = _renamed(source.rows, path, uri), _renamed(source.documents, path, uri)
     return dataclasses.replace(source, rows=rows, documents=documents)
 
 
@@ -137,7 +137,7 @@ def open_documents(name: str, encoding: str = "utf-8") -> Iterator[Document]:
 
 def _documents(path: Path, encoding: str) -> Iterator[Document]:
     for number, record in enumerate(read_records(path, encoding), start=1):
-        if not any(key in record.fields for key in beir.TEXT_KEYS):
+        if not any(key in record.fields for key in TEXT_KEYS):
             msg = f"`{record.file}` row {record.row} has no `text`; a corpus has `id` and `text`."
             raise DataError(msg)
         yield beir.document(first_id(record.fields, CORPUS_IDS) or f"c{number:08d}", record)

@@ -6,6 +6,7 @@ questions.
 
 import dataclasses
 import itertools
+import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -67,7 +68,8 @@ def open_rows(
             given = given | {name: fill_template(name, given) for name in templates}
         return record if given is record.fields else record._replace(fields=given)
 
-    seen = _first_values([plain(record) for record in first])
+    shown = [plain(record) for record in first]
+    seen = _first_values(shown)
     wanted, notes = request.columns, list[str]()
     if layout is not None:
         wanted = _filled(wanted, layout, seen)
@@ -77,7 +79,8 @@ def open_rows(
     later = None
     if request.columns is not None and request.columns.negatives is None:
         later = _negative_names(layout)
-    rows = _Rows(choice, [plain(record) for record in first], later)
+    rows = _Rows(choice, shown, later)
+    _refuse_objects(request, choice, shown)
     notes = [*files.notes, *notes, *rows.notes]
     found = ([layout.name] if layout else []) + [n for n in files.layouts if n != "rows"]
     columns: dict[str, Any] = vars(choice) | {"negatives": rows.negatives}
@@ -93,6 +96,35 @@ def _refuse_unfit(request: Request, layout: RowLayout | None, fields: Fields) ->
         what, columns = unfit
         msg = f"`{request.name}` is {what}: what a model answers is seldom what a search should "
         raise DataError(msg + f"find. To train on it all the same: `{request.command(**columns)}`.")
+
+
+def _refuse_objects(request: Request, choice: ColumnChoice, first: Sequence[Record]) -> None:
+    """Refuse columns of objects whose texts go by no known name: all of them would be dropped."""
+    columns = (choice.positive, *choice.negatives)
+    templates = {name: found for name in columns if (found := _object_template(name, first))}
+    if not templates:
+        return
+    name, template = next(iter(templates.items()))
+    positive = templates.get(choice.positive, choice.positive)
+    negatives = [templates.get(column, column) for column in choice.negatives]
+    named = {"anchor": choice.anchor, "positive": positive}
+    named |= {"negatives": json.dumps(negatives, ensure_ascii=False)} if negatives else {}
+    msg = f"`{request.name}` has objects in the column `{name}`, and none of their fields is known "
+    msg += f"as the text. Rename it to `text`, or name it, if it is that of `{template}`: "
+    raise DataError(msg + f"`{request.command(**named)}`.")
+
+
+def _object_template(column: str, first: Sequence[Record]) -> str | None:
+    """Return the likeliest template for a column that holds nothing but unknown objects."""
+    given = [record.fields.get(column) for record in first]
+    values = [value for entry in given for value in as_list(entry) if value is not None]
+    if not values or not all(isinstance(passage(value)[0], dict) for value in values):
+        return None
+    texts = {key: len(text) for key, text in values[0].items() if isinstance(text, str)}
+    if not texts:
+        return None
+    key = max(texts, key=lambda name: texts[name])
+    return f"{{{column}{'[*]' if any(isinstance(v, list) for v in given) else ''}[{key}]}}"
 
 
 def _first_values(records: Iterable[Record]) -> dict[str, Any]:

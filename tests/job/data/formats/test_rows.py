@@ -157,6 +157,26 @@ def test_a_template_makes_one_text_of_several_fields(tmp_path):
     assert read(tmp_path, [chat], columns=named) == [(Q, [A], [])]
 
 
+def reopened(error, path):
+    """Open a file as the command in an error's line does."""
+    typed = shlex.split(str(error).rpartition(": `")[2].rstrip("`."))
+    assert typed[:3] == ["embedtune", "check", str(path)]
+    spec = build_spec({}, parse_assignments(typed[4::2]))
+    return open_source(str(path), spec.data)
+
+
+def test_objects_of_unknown_fields_are_refused_with_a_template(tmp_path):
+    """Dropped in silence, all negatives would be missing."""
+    wrong = [{"url": "u", "body": N}, {"url": "v", "body": B}]
+    path = write_jsonl(
+        tmp_path / "a.jsonl", [{"question": Q, "context": {"body": A, "n": 1}, "negatives": wrong}]
+    )
+    with pytest.raises(DataError, match="has objects in the column `context`") as caught:
+        open_source(str(path), DataSpec())
+    (row,) = reopened(caught.value, path).rows
+    assert (row.positives, row.negatives) == ([A], [N, B])
+
+
 TURNS = [("system", "Be kind."), ("user", Q), ("assistant", A)]
 UNFIT = {
     "Alpaca": {"instruction": "Open it.", "input": "Now?", "output": A},
@@ -172,9 +192,6 @@ def test_exports_of_chats_are_refused_with_the_command_that_reads_them(tmp_path,
     path = write_jsonl(tmp_path / "a b.jsonl", [UNFIT[name]])
     with pytest.raises(DataError, match="seldom what a search should find") as caught:
         open_source(str(path), DataSpec())
-    typed = shlex.split(str(caught.value).rpartition(": `")[2].rstrip("`."))
-    assert typed[:3] == ["embedtune", "check", str(path)]
-    settings = parse_assignments(typed[4::2])
-    (row,) = open_source(str(path), build_spec({}, settings).data).rows
+    (row,) = reopened(caught.value, path).rows
     asked = "Open it. Now?" if name == "Alpaca" else Q
     assert (row.anchor, row.positives) == (asked, [A])
