@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from job.core.errors import DataError, ModelError, TrainingError
+from job.data.origin import write_origin
 from job.data.readers import explained, file_format
 from job.data.rows import require_data
 from job.model.encoder import find_locally
@@ -152,13 +153,14 @@ def _data_from_hub(
     cached, names = hub.download_data(reference, commit, spec.subset, split, limit)
     shutil.rmtree(folder, ignore_errors=True)
     # The cache holds other splits as well; a folder of its own holds what was asked for.
-    for name in names:
+    for name, target_name in names.items():
         if file_format(Path(name)) is None:
             msg = f"The Hub data set `{repository}` holds `{name}`, a format not read here. "
             raise DataError(msg + "Save its rows as Parquet or JSONL.")
-        target = inside(folder, name)
+        target = inside(folder, target_name)
         target.parent.mkdir(parents=True, exist_ok=True)
         link_or_copy(cached / name, target)
+    write_origin(folder, repository)
     facts = {"uri": repository, "commit": commit, "subset": spec.subset, "split": split}
     return Fetched(folder, facts)
 
@@ -196,6 +198,8 @@ def _from_s3(
         msg = f"`{uri}` has changed since this run began; start a new one with another `--name`."
         raise error(msg)
     _fetch_missing(place, entries, folder / version)
+    if kind == "data":
+        write_origin(folder, uri)
     return Fetched(_path_of(folder, facts), facts)
 
 

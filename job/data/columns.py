@@ -123,11 +123,11 @@ def _find_pair(
 ) -> dict[str, list[str]]:
     """Return the candidates for `anchor` and `positive`; one each, if they are clear."""
     readable = [name for name in names if not _holds_objects(fields[name])]
+    # Objects of contexts without a known text are refused with a template that reads them.
+    positive = _first_tier(readable, POSITIVE_NAMES) or _first_tier(names, [CONTEXT_NAMES])
     found = {
         "anchor": [explicit.anchor] if explicit.anchor else _first_tier(readable, ANCHOR_NAMES),
-        "positive": (
-            [explicit.positive] if explicit.positive else _first_tier(readable, POSITIVE_NAMES)
-        ),
+        "positive": [explicit.positive] if explicit.positive else positive,
     }
     plain = {_plain(name): name for name in readable}
     for first, second in TWINS:

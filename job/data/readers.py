@@ -6,13 +6,14 @@ that names the file and the line.
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from job.core.errors import DataError
-from job.data.formats.documents import is_list, named_row, read_list
+from job.data.formats.documents import header_row, is_list, named_row, read_list
 from job.data.formats.layout import Document, DocumentLayout
 from job.data.formats.layout import Record as Record  # noqa: PLC0414  others know it from here
 from job.data.formats.splits import file_splits
@@ -25,6 +26,7 @@ FORMATS = (*TEXT_FORMATS, ".parquet", ".arrow")
 SUFFIXES = ", ".join(f"`{suffix}`" for suffix in FORMATS) + " (text formats also with `.gz`)"
 # A JSON document is read whole, and takes several times its size in memory.
 LARGE_DOCUMENT = 10**9
+NO_SPACE = re.compile(r"\S")
 # A list of rows, or the one such list in an object, under whatever key.
 ROWS = DocumentLayout("rows", "a list of objects", is_list, read_list)
 LISTS = "lists"
@@ -113,7 +115,7 @@ class RecordFiles:
         self.layouts: dict[str, None] = {}
         self._encoding, self._known, self._named = encoding, layouts, named
         # Recognizing, documents and rows each ask for it.
-        self._parsed: tuple[Path, Any] | None = None
+        self._parsed: tuple[Path, tuple[DocumentLayout, Any]] | None = None
 
     @classmethod
     def at(
@@ -142,8 +144,8 @@ class RecordFiles:
         """Yield the documents that the files hold beside their rows."""
         for file in self.files:
             with explained(file):
-                if file_format(file) == ".json" and (whole := self._parse(file)) is not None:
-                    layout = self._layout(file, whole)
+                if self._is_whole(file) and (found := self._parse(file)) is not None:
+                    layout, whole = found
                     if layout.documents is not None:
                         yield from layout.documents(whole)
 
@@ -158,15 +160,17 @@ class RecordFiles:
         return self._read_json(file)
 
     def _read_json(self, file: Path) -> Iterator[Record]:
-        is_whole = file_format(file) == ".json" or self._is_one_document(file)
-        if is_whole and (whole := self._parse(file)) is not None:
-            layout = self._layout(file, whole)
+        if self._is_whole(file) and (found := self._parse(file)) is not None:
+            layout, whole = found
             self.layouts[layout.name] = None
             return self._rows(file, layout.records(whole))
         return self._rows(file, self._lines(file))
 
-    def _is_one_document(self, file: Path) -> bool:
-        """Whether lines of JSON are none: an array, or an object over several lines."""
+    def _is_whole(self, file: Path) -> bool:
+        """Whether a file holds JSON that is no lines: an array, or objects over several lines."""
+        suffix = file_format(file)
+        if suffix == ".json" or suffix not in (".jsonl", ".ndjson"):
+            return suffix == ".json"
         first = next(
             (line.strip() for line in read_lines(file, self._encoding) if line.strip()), ""
         )
@@ -178,8 +182,8 @@ class RecordFiles:
         except (ValueError, RecursionError):
             return True
 
-    def _parse(self, file: Path) -> Any:  # noqa: ANN401  what the file holds
-        """Parse a JSON document; None if the file holds JSON lines after all."""
+    def _parse(self, file: Path) -> tuple[DocumentLayout, Any] | None:
+        """Parse a JSON document and recognize it; None if the file holds JSON lines after all."""
         if self._parsed and self._parsed[0] == file:
             return self._parsed[1]
         if file.stat().st_size > LARGE_DOCUMENT:
@@ -189,14 +193,19 @@ class RecordFiles:
         try:
             document = json.loads(text)
         except (ValueError, RecursionError) as error:
-            # Many tools write JSON lines under the name `.json`.
-            if getattr(error, "msg", "") == "Extra data" or file_format(file) != ".json":
+            if getattr(error, "msg", "") != "Extra data" and file_format(file) == ".json":
+                where = f"line {error.lineno}: " if isinstance(error, json.JSONDecodeError) else ""
+                msg = f"`{file}` is not valid JSON, {where}{_json_fault(error)}."
+                raise DataError(msg) from None
+            # Many tools write JSON lines under the name `.json`, some objects over several lines.
+            document = _objects(text)
+            if document is None:
                 return None
-            where = f"line {error.lineno}: " if isinstance(error, json.JSONDecodeError) else ""
-            msg = f"`{file}` is not valid JSON, {where}{_json_fault(error)}."
-            raise DataError(msg) from None
-        self._parsed = (file, document)
-        return document
+        layout = self._layout(file, document)
+        if layout.complete is not None:
+            document = layout.complete(document, file)
+        self._parsed = (file, (layout, document))
+        return self._parsed[1]
 
     def _layout(self, file: Path, document: object) -> DocumentLayout:
         found = next((known for known in self._known if known.recognizes(document)), None)
@@ -222,13 +231,18 @@ class RecordFiles:
     def _rows(self, file: Path, values: Iterable[tuple[int, Any, str | None]]) -> Iterator[Record]:
         """Make records of objects, or of lists if the first row is one."""
         lists: bool | None = None
+        header: list[str] | None = None
         name = str(file)
         for number, value, split in values:
             if lists is None:
                 lists = isinstance(value, list)
                 if lists:
                     self.layouts[LISTS] = None
-            fields = named_row(value) if lists and isinstance(value, list) else value
+                if header := header_row(value):
+                    continue
+            fields = value
+            if lists and isinstance(value, list):
+                fields = dict(zip(header, value, strict=False)) if header else named_row(value)
             if not isinstance(fields, dict) or (lists and isinstance(value, dict)):
                 msg = f"`{file}` row {number} is a {type(value).__name__}; "
                 raise DataError(msg + f"expected {EXPECTED_LIST if lists else EXPECTED}.")
@@ -237,6 +251,21 @@ class RecordFiles:
 
 EXPECTED = 'an object such as {"question": …, "context": …}'
 EXPECTED_LIST = 'a list such as ["question", "context", "negative"]'
+
+
+def _objects(text: str) -> list[Any] | None:
+    """Read objects that stand one after another over several lines; None if they do not."""
+    found, at, decoder = [], 0, json.JSONDecoder()
+    if text.lstrip().partition("\n")[0].strip() != "{":
+        return None
+    try:
+        # A space at a time would take the square of their number.
+        while (start := NO_SPACE.search(text, at)) is not None:
+            value, at = decoder.raw_decode(text, start.start())
+            found.append(value)
+    except (ValueError, RecursionError):
+        return None
+    return found
 
 
 def _json_fault(error: Exception) -> str:
@@ -252,7 +281,7 @@ def _read_parquet(file: Path) -> Iterator[Record]:
     def batches() -> Iterator[Any]:
         whole = pq.ParquetFile(file)
         refuse_doubles(file, whole.schema_arrow.names)
-        return whole.iter_batches(batch_size=8192)
+        yield from whole.iter_batches(batch_size=8192)
 
     return _read_batches(file, "Parquet", batches)
 
@@ -275,7 +304,7 @@ def _read_arrow(file: Path) -> Iterator[Record]:
     return _read_batches(file, "Arrow", batches)
 
 
-def _read_batches(file: Path, kind: str, batches: Any) -> Iterator[Record]:  # noqa: ANN401
+def _read_batches(file: Path, kind: str, batches: Callable[[], Iterator[Any]]) -> Iterator[Record]:
     import pyarrow as pa
 
     name, number = str(file), 0

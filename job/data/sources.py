@@ -4,9 +4,11 @@ S3 and the Hub are no places to read from: `job.inputs` makes files of what lies
 All of them become the same thing: rows of (anchor, positives, negatives) as they were found.
 """
 
+import dataclasses
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 from job.core.errors import DataError
 from job.data.builtin_aws_docs import mine_pairs
@@ -15,18 +17,21 @@ from job.data.formats.layout import (
     Document,
     DocumentLayout,
     FolderLayout,
+    RawRow,
     Request,
     RowLayout,
     Source,
 )
 from job.data.formats.registry import layouts_for, not_in
 from job.data.formats.rows import open_rows
-from job.data.formats.values import first_id
+from job.data.formats.values import TEXT_KEYS, first_id
+from job.data.origin import named_by_origin, origin_of
 from job.data.readers import ROWS, Record, RecordFiles, explained, list_files, read_records
 from job.spec.schema import Columns, DataSpec
 from job.storage.hub import parse_reference
 
 BUILTIN_DOCS = "builtin:aws-docs"
+Found = TypeVar("Found", RawRow, Document)
 CORPUS_IDS = ("id", *beir.DOCUMENT_IDS)
 
 
@@ -47,8 +52,9 @@ def open_source(name: str, spec: DataSpec, role: str = "data") -> Source:
         return open_rows(Request(name, Path(), Columns(group=required), group), _Mined())
     missing = "does not exist (as a path), nor does it look like a Hub id (`owner/name`)"
     path = _existing(name, f"`{name}` {missing}. Check the spelling.")
+    uri = origin_of(path)
     request = Request(
-        name,
+        uri or name,
         path,
         None if other else spec.columns.model_copy(update={"group": required}),
         group,
@@ -57,7 +63,18 @@ def open_source(name: str, spec: DataSpec, role: str = "data") -> Source:
         label_is_optional=role != "data",
         pooled=_is_pooled(spec),
     )
-    return _open(request)
+    if uri is None:
+        return _open(request)
+    with named_by_origin(path, uri):
+        source = _open(request)
+    rows, documents = _renamed(source.rows, path, uri), _renamed(source.documents, path, uri)
+    return dataclasses.replace(source, rows=rows, documents=documents)
+
+
+def _renamed(found: Iterable[Found], path: Path, uri: str) -> Iterator[Found]:
+    with named_by_origin(path, uri):
+        for entry in found:
+            yield dataclasses.replace(entry, file=entry.file.replace(str(path), uri))
 
 
 def _open(request: Request) -> Source:
@@ -114,12 +131,17 @@ class _Mined(RecordFiles):
 def open_documents(name: str, encoding: str = "utf-8") -> Iterator[Document]:
     """Read the documents of `data.corpus`: columns `text` and, if they have one, `id` or `_id`."""
     path = _existing(name, f"`data.corpus` is `{name}`, which does not exist; check the path.")
+    uri = origin_of(path)
+    found = _documents(path, encoding)
+    yield from found if uri is None else _renamed(found, path, uri)
+
+
+def _documents(path: Path, encoding: str) -> Iterator[Document]:
     for number, record in enumerate(read_records(path, encoding), start=1):
-        if not any(key in record.fields for key in beir.TEXT_KEYS):
+        if not any(key in record.fields for key in TEXT_KEYS):
             msg = f"`{record.file}` row {record.row} has no `text`; a corpus has `id` and `text`."
             raise DataError(msg)
-        name = first_id(record.fields, CORPUS_IDS) or f"c{number:08d}"
-        yield beir.document(name, record)
+        yield beir.document(first_id(record.fields, CORPUS_IDS) or f"c{number:08d}", record)
 
 
 def _existing(name: str, missing: str) -> Path:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
+from statistics import median
 from typing import NoReturn
 
 from job.core.errors import DataError
@@ -82,15 +83,40 @@ def _require_header(
     file: Path, names: Sequence[str], lines: Sequence[str], delimiter: str, named: Sequence[str]
 ) -> None:
     """Refuse a first line that holds texts: taken for names, it would be lost as a row."""
-    filled = [name.strip() for name in names if name.strip()]
     rows = [row for row in _loosely(lines, delimiter)[1:] if len(row) == len(names)]
+    columns = list(zip(*rows, strict=True)) or [()] * len(names)
+    cells = [(name.strip(), column) for name, column in zip(names, columns, strict=True) if name]
     values = {value.strip() for row in rows for value in row}
-    texts = [name for name in filled if _is_sentence(name)]
-    # A form's questions are names as well, which whoever made it knows.
-    as_questions = all(name.endswith("?") for name in texts) and set(named) & set(names)
-    repeated = any(name in values and _is_sentence(name) for name in filled)
-    if len(filled) > 1 and (repeated or (len(texts) == len(filled) and not as_questions)):
+    texts = [name for name, _ in cells if _is_sentence(name)]
+    # What the user names is believed, unless it says more than a name: a form asks questions.
+    believed = set(named) & set(names) and all(name.endswith("?") for name in texts)
+    repeated = any(name in values for name in texts)
+    if len(cells) > 1 and (repeated or (not believed and _are_values(cells))):
         _refuse_without_header(file, names, rows or [list(names)], delimiter)
+
+
+def _are_values(cells: Sequence[tuple[str, Sequence[str]]]) -> bool:
+    """Whether the cells of a first line are such as stand below them."""
+    texts = [_is_sentence(name) for name, _ in cells]
+    alike = [_is_like(name, column) for name, column in cells]
+    return (any(texts) and all(map(any, zip(texts, alike, strict=True)))) or (
+        len(cells) > 1 and all(alike) and all(_size(name) > 2 for name, _ in cells)
+    )
+
+
+def _is_like(name: str, column: Sequence[str]) -> bool:
+    """Whether a cell is a number or an id as the others of its column, or about as long."""
+    shapes = [re.sub(r"\d+", "0", value.strip()) for value in column if value.strip()]
+    if re.search(r"\d", name):
+        return not shapes or shapes.count(re.sub(r"\d+", "0", name)) * 2 > len(shapes)
+    sizes = [_size(shape) for shape in shapes]
+    return bool(sizes) and median(sizes) / 2 <= _size(name) <= median(sizes) * 2
+
+
+def _size(text: str) -> float:
+    """Count words; scripts without spaces write one in about two letters."""
+    words = text.split()
+    return max(len(words), len(text) / 2 if not text.isascii() and len(words) < 2 else 0)
 
 
 def _is_sentence(text: str) -> bool:

@@ -137,7 +137,7 @@ def test_every_role_is_fetched_into_a_folder_of_its_own(put, workspace):
     for role in roles:
         put(role, {"x.jsonl": jsonl([{"question": role, "context": role}])})
     uris = {f"data__{role}": f"s3://box/{role}/x.jsonl" for role in roles[1:4]}
-    uris["evaluation__out_of_domain"] = "s3://box/probe/x.jsonl"
+    uris["evaluation__out_of_domain"] = "s3://box/out_of_domain/x.jsonl"
     found = fetch_data(make_spec("s3://box/data/x.jsonl", **uris), workspace, {})
     assert {role: questions(copy.path) for role, copy in found.items()} == {r: [r] for r in roles}
 

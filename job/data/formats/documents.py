@@ -10,6 +10,8 @@ from job.data.formats.layout import Absent, Document
 from job.data.formats.splits import split_of
 from job.data.formats.values import identifier, passage
 
+# Names of columns that are no question and no context themselves.
+HEADINGS = {"question", "query", "anchor", "context", "positive", "document", "passage", "answer"}
 Row = tuple[int, Any, str | None]
 
 
@@ -180,3 +182,10 @@ def named_row(values: list[Any]) -> dict[str, Any] | None:
         return None
     row = {"question": values[0], "context": values[1]}
     return row | ({"negative": values[2:]} if len(values) > 2 else {})
+
+
+def header_row(value: Any) -> list[str] | None:  # noqa: ANN401  what a file holds
+    """Return the names that the first of rows that are lists gives, if it gives any."""
+    if not (isinstance(value, list) and len(value) > 1 and all(isinstance(v, str) for v in value)):
+        return None
+    return value if {name.strip().lower() for name in value} & HEADINGS else None

@@ -58,7 +58,12 @@ def is_autorag(path: Path) -> bool:
 def open_autorag(request: Request) -> Source:
     """`qa.parquet` names ids in `retrieval_gt`: lists of which any one answers, or all together."""
     corpus, questions = (request.path / f"{stem}.parquet" for stem in ("corpus", "qa"))
-    columns = {"anchor": "query", "positive": "retrieval_gt", "negatives": [], "group": None}
+    columns: dict[str, Any] = {
+        "anchor": "query",
+        "positive": "retrieval_gt",
+        "negatives": [],
+        "group": None,
+    }
     documents = (
         Document(identifier(_id(record.fields)), None, document_text(record.fields), *record[:2])
         for record in read_records(corpus)

@@ -132,6 +132,8 @@ class DocumentLayout:
     recognizes: Callable[[Any], bool]
     records: Callable[[Any], Iterator[tuple[int, Any, str | None]]]
     documents: Callable[[Any], Iterator[Document]] | None = None
+    # Makes a document of one that names other files; the path is its own.
+    complete: Callable[[Any, Path], Any] | None = None
 
 
 Fields = Mapping[str, Any]

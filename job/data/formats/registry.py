@@ -5,7 +5,7 @@ first of them. `data.format` names one instead.
 """
 
 from job.core.errors import DataError
-from job.data.formats import beir, documents, folders, row_layouts
+from job.data.formats import beir, documents, folders, nemo, row_layouts
 from job.data.formats.layout import DocumentLayout, FolderLayout, Layout, RowLayout
 from job.data.readers import LISTS, ROWS
 
@@ -41,6 +41,14 @@ LAYOUTS: tuple[Layout, ...] = (
         documents.is_squad,
         documents.read_squad,
         documents.squad_documents,
+    ),
+    DocumentLayout(
+        "nemo",
+        "`corpus` with its `path`, and `data` of ids in `pos_doc`, `neg_doc` (NVIDIA NeMo)",
+        nemo.is_nemo,
+        nemo.read_nemo,
+        nemo.nemo_documents,
+        nemo.with_corpora,
     ),
     DocumentLayout(
         "splits",
@@ -79,12 +87,12 @@ def layouts_for(name: str) -> tuple[Layout, ...]:
         return LAYOUTS
     if name in (ROWS.name, LISTS):
         return (ROWS,)
-    chosen = next(layout for layout in LAYOUTS if layout.name == name)
-    if not isinstance(chosen, RowLayout):
-        return (chosen,)
+    chosen = tuple(layout for layout in LAYOUTS if layout.name == name)
+    if not any(isinstance(layout, RowLayout) for layout in chosen):
+        return chosen
     # Whatever holds rows may hold those of the layout.
     holders = (known for known in LAYOUTS if isinstance(known, DocumentLayout) or _has_files(known))
-    return (*holders, chosen)
+    return (*holders, *(layout for layout in chosen if isinstance(layout, RowLayout)))
 
 
 def _has_files(layout: Layout) -> bool:

@@ -211,3 +211,32 @@ QUESTIONS = RowLayout(
     _is_many,
     lambda fields: (_present(fields, MANY)[0], _context_of(fields) or ""),
 )
+
+
+# Exports of dialogues, which are refused: what a model answers is seldom what is retrieved.
+
+SPEAKERS = ("role", "from")
+CHATS = ("messages", "conversations", "conversation")
+
+
+def unfit_columns(fields: Fields) -> tuple[str, dict[str, str]] | None:
+    """Tell exports to train chat models with, and the columns by which they can be read."""
+    if "instruction" in fields and "output" in fields:
+        asked = "{instruction} {input}" if "input" in fields else "instruction"
+        return "an instruction data set (Alpaca)", {"anchor": asked, "positive": "output"}
+    for name in CHATS:
+        turns = fields.get(name)
+        if isinstance(turns, list) and turns and all(_speaker(turn) for turn in turns):
+            first = next((n for n, turn in enumerate(turns) if _speaker(turn) != "system"), 0)
+            said = "content" if "content" in turns[first] else "value"
+            columns = {"anchor": first, "positive": first + 1}
+            return "a chat export", {
+                key: f"{{{name}[{number}][{said}]}}" for key, number in columns.items()
+            }
+    return None
+
+
+def _speaker(turn: object) -> str | None:
+    if not isinstance(turn, dict):
+        return None
+    return next((str(turn[key]) for key in SPEAKERS if key in turn), None)

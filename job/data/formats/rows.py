@@ -6,6 +6,7 @@ questions.
 
 import dataclasses
 import itertools
+import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -20,8 +21,10 @@ from job.data.formats.layout import (
     RowLayout,
     Source,
 )
+from job.data.formats.row_layouts import unfit_columns
 from job.data.formats.values import (
     CONTEXT_ID_KEYS,
+    ID_KEYS,
     QUERY_ID_KEYS,
     as_list,
     fill_template,
@@ -55,6 +58,7 @@ def open_rows(
         msg = f"`{request.name}` has no rows of `data.format={request.format}`, which are "
         msg += f"{layouts[0].summary}. Leave it out to have the layout recognized."
         raise DataError(msg)
+    _refuse_unfit(request, layout, fields)
     templates = _templates(request.columns)
 
     def plain(record: Record) -> Record:
@@ -80,12 +84,55 @@ def open_rows(
     if request.columns is not None and request.columns.negatives is None:
         later = _negative_names(layout)
     rows = _Rows(choice, shown, later)
+    _refuse_objects(request, choice, shown)
     notes = [*files.notes, *notes, *choice.notes, *rows.notes]
     found = ([layout.name] if layout else []) + [n for n in files.layouts if n != "rows"]
     columns = choice.facts() | {"negatives": rows.negatives}
     every = map(plain, itertools.chain(first, records))
     name = LISTS if found == [LISTS] else ", ".join(n for n in found if n != LISTS) or "rows"
     return Source(rows.read(every), columns, documents, name, notes)
+
+
+def _refuse_unfit(request: Request, layout: RowLayout | None, fields: Fields) -> None:
+    """Refuse exports of chats, unless the user says which columns ask and answer."""
+    named = request.columns is not None and request.columns.anchor and request.columns.positive
+    if layout is None and not named and (unfit := unfit_columns(fields)):
+        what, columns = unfit
+        msg = f"`{request.name}` is {what}: what a model answers is seldom what a search should "
+        raise DataError(msg + f"find. To train on it all the same: `{request.command(**columns)}`.")
+
+
+def _refuse_objects(request: Request, choice: ColumnChoice, first: Sequence[Record]) -> None:
+    """Refuse columns of objects whose texts go by no known name: all of them would be dropped."""
+    columns = (choice.positive, *choice.negatives)
+    templates = {name: found for name in columns if (found := _object_template(name, first))}
+    if not templates:
+        return
+    name, template = next(iter(templates.items()))
+    positive = templates.get(choice.positive, choice.positive)
+    negatives = [templates.get(column, column) for column in choice.negatives]
+    named = {"anchor": choice.anchor, "positive": positive}
+    named |= {"negatives": json.dumps(negatives, ensure_ascii=False)} if negatives else {}
+    msg = f"`{request.name}` has objects in the column `{name}`, and none of their fields is known "
+    msg += f"as the text. Rename it to `text`, or name it, if it is that of `{template}`: "
+    raise DataError(msg + f"`{request.command(**named)}`.")
+
+
+def _object_template(column: str, first: Sequence[Record]) -> str | None:
+    """Return the likeliest template for a column that holds nothing but unknown objects."""
+    given = [record.fields.get(column) for record in first]
+    values = [value for entry in given for value in as_list(entry) if value is not None]
+    if not values or not all(isinstance(passage(value)[0], dict) for value in values):
+        return None
+    texts = {
+        key: len(text)
+        for key, text in values[0].items()
+        if isinstance(text, str) and key not in ID_KEYS
+    }
+    if not texts:
+        return None
+    key = max(texts, key=lambda name: texts[name])
+    return f"{{{column}{'[*]' if any(isinstance(v, list) for v in given) else ''}[{key}]}}"
 
 
 def _first_values(records: Iterable[Record]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ import io
 import json
 import re
 import tokenize
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from job.data.formats.layout import titled
@@ -79,26 +79,39 @@ def is_template(name: str | None) -> bool:
     return name is not None and PLACEHOLDER.search(name) is not None
 
 
-def fill_template(template: str, fields: Mapping[str, Any]) -> str | None:
-    """Fill a template's placeholders; None if a text that it names is missing everywhere."""
-    found = 0
+def fill_template(template: str, fields: Mapping[str, Any]) -> Any:  # noqa: ANN401
+    """Fill a template's placeholders; None if there is no text at any of them.
 
-    def fill(part: re.Match[str]) -> str:
-        nonlocal found
-        value: Any = fields.get(part[1])
-        for key in re.findall(r"\[([^\[\]]+)\]", part[2]):
-            value = _inside(value, key)
-        text = value.strip() if isinstance(value, str) else "" if value is None else str(value)
-        found += bool(text)
-        return text
-
-    text = PLACEHOLDER.sub(fill, template).strip()
-    return text if found else None
+    A template that is one placeholder may stand for a list: `{passages[*][body]}`.
+    """
+    if whole := PLACEHOLDER.fullmatch(template):
+        value = _found(fields, whole)
+        return value.strip() or None if isinstance(value, str) else value
+    texts = [_text(_found(fields, part)) for part in PLACEHOLDER.finditer(template)]
+    if not any(texts):
+        return None
+    filled = iter(texts)
+    return PLACEHOLDER.sub(lambda _: next(filled), template).strip()
 
 
-def _inside(value: Any, key: str) -> Any:  # noqa: ANN401  as above
+def _text(value: object) -> str:
+    return value.strip() if isinstance(value, str) else "" if value is None else str(value)
+
+
+def _found(fields: Mapping[str, Any], part: re.Match[str]) -> Any:  # noqa: ANN401
+    return _inside(fields.get(part[1]), re.findall(r"\[([^\[\]]+)\]", part[2]))
+
+
+def _inside(value: Any, path: Sequence[str]) -> Any:  # noqa: ANN401
+    """Follow keys and positions into a value; `*` stands for every entry of a list."""
+    if not path:
+        return value
+    key, *rest = path
     if isinstance(value, dict):
-        return value.get(key)
+        return _inside(value.get(key), rest)
+    if isinstance(value, list) and key == "*":
+        return [_inside(entry, rest) for entry in value]
     if isinstance(value, list) and re.fullmatch(r"-?\d{1,9}", key):
-        return value[int(key)] if -len(value) <= int(key) < len(value) else None
+        is_there = -len(value) <= int(key) < len(value)
+        return _inside(value[int(key)], rest) if is_there else None
     return None

@@ -25,7 +25,9 @@ METRIC_DIMENSIONS = (1024, 768, 512, 384, 256, 128, 64)
 # SageMaker ends a spot job that waits longer than that for machines, besides its own time.
 SPOT_WAIT_SECONDS = 3600
 # By these a path is told from a Hub id, which has slashes as well.
-DATA_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".gz")
+DATA_SUFFIXES = (
+    ".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow", ".gz",
+)  # fmt: skip
 # Whoever may describe the job would read them.
 TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 # Cut off from S3 and the Hub, the job leaves its results where SageMaker takes them.

@@ -104,6 +104,13 @@ def test_an_array_is_read_under_either_name(tmp_path, name, indent):
     assert source.format == "rows"
 
 
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
+def test_objects_over_several_lines_are_read_one_by_one(tmp_path, name):
+    """As `jq` prints them."""
+    source = opened(tmp_path / name, "".join(json.dumps(row, indent=2) + "\n" for row in ROWS))
+    assert pairs(source) == PAIRS
+
+
 @pytest.mark.parametrize("lines", [False, True])
 def test_rows_may_be_lists(tmp_path, lines):
     """A question, its context, and whatever negatives follow."""
@@ -115,6 +122,29 @@ def test_rows_may_be_lists(tmp_path, lines):
         (PAIRS[0][0], [PAIRS[0][1]], ["n1", "n2"]),
         (PAIRS[1][0], [PAIRS[1][1]], [None]),
     ]
+
+
+def test_the_first_of_rows_that_are_lists_may_name_the_others(tmp_path):
+    rows = [["context", "question"], *([context, question] for question, context in PAIRS)]
+    assert pairs(opened(tmp_path / "a.json", rows)) == PAIRS
+
+
+def test_nemo_names_documents_of_other_files_by_ids(tmp_path):
+    """The corpora lie beside the file, or wherever it says."""
+    corpus = tmp_path / "wiki"
+    write_jsonl(corpus / "train.jsonl", [{"id": key, "text": text} for key, text in CORPUS.items()])
+    (corpus / "merlin_metadata.json").write_text('{"class": "TextQADataset", "corpus_id": "wiki"}')
+    row = {"question_id": "q0", "question": PAIRS[0][0], "corpus_id": "wiki"}
+    row |= {"pos_doc": [{"id": "d0"}], "neg_doc": [{"id": "d1"}, "d9", "gone"]}
+    source = opened(tmp_path / "a.json", {"corpus": [{"path": "wiki"}], "data": [row]})
+    (found,) = source.rows
+    assert source.format == "nemo"
+    assert (found.query_id, found.anchor, found.positives) == ("q0", PAIRS[0][0], [PAIRS[0][1]])
+    missing = Absent("document `gone` is not in the corpus")
+    assert found.negatives == [PAIRS[1][1], "Nobody asks.", missing]
+    assert [document.id for document in source.documents] == [*CORPUS]
+    with pytest.raises(DataError, match="names the corpus `nowhere`, which does not exist"):
+        opened(tmp_path / "b.json", {"corpus": {"path": "nowhere"}, "data": [row]})
 
 
 def test_lists_and_objects_do_not_mix(tmp_path):

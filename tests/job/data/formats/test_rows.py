@@ -1,10 +1,13 @@
 """Rows of whatever layout: questions, contexts and negatives as the layout means them."""
 
+import shlex
+
 import pytest
 from conftest import write_jsonl
 
 from job.core.errors import DataError
 from job.data.sources import open_source
+from job.spec.parse import build_spec, parse_assignments
 from job.spec.schema import DataSpec
 
 Q, A, B, N = "What opens it?", "A lever opens it.", "By two turns.", "It is kept warm."
@@ -152,3 +155,43 @@ def test_a_template_makes_one_text_of_several_fields(tmp_path):
     chat = {"messages": [{"role": "user", "content": Q}, {"role": "assistant", "content": A}]}
     named = {"anchor": "{messages[0][content]}", "positive": "{messages[-1][content]}"}
     assert read(tmp_path, [chat], columns=named) == [(Q, [A], [])]
+
+
+def reopened(error, path):
+    """Open a file as the command in an error's line does."""
+    typed = shlex.split(str(error).rpartition(": `")[2].rstrip("`."))
+    assert typed[:3] == ["embedtune", "check", str(path)]
+    spec = build_spec({}, parse_assignments(typed[4::2]))
+    return open_source(str(path), spec.data)
+
+
+def test_objects_of_unknown_fields_are_refused_with_a_template(tmp_path):
+    """Dropped in silence, all negatives would be missing."""
+    wrong = [{"url": "u", "body": N}, {"url": "v", "body": B}]
+    path = write_jsonl(
+        tmp_path / "a.jsonl", [{"question": Q, "context": {"body": A, "n": 1}, "negatives": wrong}]
+    )
+    with pytest.raises(DataError, match="has objects in the column `context`") as caught:
+        open_source(str(path), DataSpec())
+    (row,) = reopened(caught.value, path).rows
+    assert (row.positives, row.negatives) == ([A], [N, B])
+
+
+TURNS = [("system", "Be kind."), ("user", Q), ("assistant", A)]
+UNFIT = {
+    "Alpaca": {"instruction": "Open it.", "input": "Now?", "output": A},
+    "Alpaca without input": {"instruction": Q, "output": A},
+    "chat": {"messages": [{"role": who, "content": text} for who, text in TURNS]},
+    "ShareGPT": {"conversations": [{"from": who, "value": text} for who, text in TURNS[1:]]},
+}
+
+
+@pytest.mark.parametrize("name", UNFIT)
+def test_exports_of_chats_are_refused_with_the_command_that_reads_them(tmp_path, name):
+    """In one sentence that says why; whoever wants to can train on them."""
+    path = write_jsonl(tmp_path / "a b.jsonl", [UNFIT[name]])
+    with pytest.raises(DataError, match="seldom what a search should find") as caught:
+        open_source(str(path), DataSpec())
+    (row,) = reopened(caught.value, path).rows
+    asked = "Open it. Now?" if name == "Alpaca" else Q
+    assert (row.anchor, row.positives) == (asked, [A])

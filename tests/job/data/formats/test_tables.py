@@ -97,12 +97,40 @@ def test_a_form_whose_columns_are_questions_can_be_named(tmp_path):
 
 @pytest.mark.parametrize(
     "header",
-    ["question,context", "Frage,Antwort", "问题,上下文", "Customer Question Text,Answer given"],
+    [
+        "question,context",
+        "Frage,Antwort",
+        "问题,上下文",
+        "Customer Question Text,Answer given",
+        "question_1,answer_2",
+        "Q1,A1",
+        "The customer's own question,What we say",
+    ],
 )
 def test_names_of_columns_are_no_texts(tmp_path, header):
     path = tmp_path / "a.csv"
-    path.write_text(f"{header}\nWhere is it?,It is here.\n", "utf-8")
+    path.write_text(
+        f"{header}\nWhere is it now?,It is here on the shelf below the pump.\n", "utf-8"
+    )
     assert len([*read_records(path)]) == 1
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        "red valve opening,turn the lever twice\nkiln temperature degrees,nine hundred by day\n",
+        "17,Where is it?,It is here.\n18,How is it?,It is warm.\n",
+        "q17,Where is it?,It is here.\nq18,How is it?,It is warm.\n",
+        "Where is it?,It is here.,1\nHow is it?,It is warm.,0\n",
+        "怎么打开红色的阀门,把杠杆转两圈就打开了\n窑炉白天的温度是多少,白天保持在九百度左右\n",
+    ],
+    ids=["no marks", "numbers", "ids", "labels", "Chinese"],
+)
+def test_first_lines_like_those_below_are_no_header(tmp_path, rows):
+    path = tmp_path / "a.csv"
+    path.write_text(rows, "utf-8")
+    with pytest.raises(DataError, match="has no header line"):
+        [*read_records(path)]
 
 
 def test_columns_are_named_by_what_they_hold():
