@@ -26,10 +26,15 @@ TWINS = (("sentence1", "sentence2"), ("question1", "question2"), ("text1", "text
 # What a model said: shown when a context is chosen instead.
 SAID_NAMES = (*ANSWER_NAMES, "response", "output", "completion")
 NEGATIVE_NAME = re.compile(r"(hard_?)?neg(ative)?s?(_?\d+)?")
+# The likeliest names of labels; also names that end in one of these words: `esci_label`.
 LABEL_NAMES = ("label", "labels", "gold_label", "relevance", "relevance_label", "is_relevant",
-               "relevant", "is_positive", "is_duplicate", "is_match", "grade", "judgement",
-               "judgment", "relevance_score", "score", "scores", "similarity", "similarity_score",
-               "rating")  # fmt: skip
+               "relevant", "relevance_score", "score", "scores", "similarity")  # fmt: skip
+LABEL_NAME = re.compile(
+    r"(.*[\s_-])?(label|relevance|relevanz|relevant|relevancy|score|similarity|grade|rating|"
+    r"judge?ment)s?|is_?(relevant|positive|match|duplicate|correct|answer|paraphrase)"
+)
+# Scores of a teacher model, one for each negative or positive.
+TEACHER_NAME = re.compile(r"(pos|neg)\w*scores?")
 # Spec value that means: no column at all.
 NO_LABEL = "none"
 MAX_LABEL_CHARACTERS = 40
@@ -123,8 +128,13 @@ def _find_pair(
 ) -> dict[str, list[str]]:
     """Return the candidates for `anchor` and `positive`; one each, if they are clear."""
     readable = [name for name in names if not _holds_objects(fields[name])]
-    # Objects of contexts without a known text are refused with a template that reads them.
-    positive = _first_tier(readable, POSITIVE_NAMES) or _first_tier(names, [CONTEXT_NAMES])
+    # Contexts that are objects without a known text are refused, with a template that reads them;
+    # an answer must not take their place.
+    positive = (
+        _first_tier(readable, POSITIVE_NAMES[:1])
+        or _first_tier(names, POSITIVE_NAMES[:1])
+        or _first_tier(readable, POSITIVE_NAMES)
+    )
     found = {
         "anchor": [explicit.anchor] if explicit.anchor else _first_tier(readable, ANCHOR_NAMES),
         "positive": [explicit.positive] if explicit.positive else positive,
@@ -161,14 +171,20 @@ def _label_column(
             return None
         _require(_named(fields), named_label, "label", source)
         return named_label
-    found = [name for name in others if _plain(name) in LABEL_NAMES and _is_label(others[name])]
-    found.sort(key=lambda name: LABEL_NAMES.index(_plain(name)))
+    found = [name for name in others if _is_label_name(name) and _is_label(others[name])]
+    order = {name: place for place, name in enumerate(LABEL_NAMES)}
+    found.sort(key=lambda name: order.get(_plain(name), len(order)))
     if len(found) > 1 and wanted is not None:
         named = {"columns.anchor": pair[0], "columns.positive": pair[1], "columns.label": found[0]}
         msg = f"`{source}` has several columns that may say whether a context answers its question:"
         msg += f" {_listed(found)}. Choose one, or `{NO_LABEL}`: "
         raise DataError(msg + f"`{check_command(source, wanted, **named)}`.")
     return found[0] if found else None
+
+
+def _is_label_name(name: str) -> bool:
+    plain = _plain(name)
+    return bool(LABEL_NAME.fullmatch(plain)) and not TEACHER_NAME.fullmatch(plain)
 
 
 def _is_label(value: Any) -> bool:  # noqa: ANN401  what a file holds

@@ -25,8 +25,8 @@ FILE_NAME = re.compile(r"[^.]{1,80}\.(pdf|docx?|html?|md|txt|xlsx?|pptx?|csv|jso
 LIST_AS_TEXT = re.compile(r"""\s*\[\s*(['"{]).*\]\s*""", re.DOTALL)
 # A row with so many times the median's negatives makes batches large for all rows.
 MANY_NEGATIVES = 16
-# A group of more rows than this share leaves too few for the splits.
-CHAINED_SHARE = 0.5
+# A group of more rows than this share leaves too few for the splits; of fewer than these, none.
+CHAINED_SHARE, CHAINED_ROWS = 0.3, 5
 
 
 def warnings_about(rows: Rows) -> list[str]:
@@ -93,7 +93,7 @@ def left_out(count: int, spec: DataSpec) -> str:
 def chained_rows(facts: dict[str, Any]) -> str | None:
     """Say that shared texts chain most rows together, if they do."""
     groups, largest = (facts["duplicates"][name] for name in ("groups", "largest_group"))
-    if not facts["used"] or largest <= CHAINED_SHARE * facts["used"] or largest <= 2:
+    if largest < max(CHAINED_ROWS, CHAINED_SHARE * facts["used"]):
         return None
     known = f"{groups} group{'' if groups == 1 else 's'}"
     parts = f"{known} of {largest} rows" if groups == 1 else f"{known}, one of {largest} rows"

@@ -86,7 +86,7 @@ class Columns(Section):
 DataFormat = Literal[
     "auto", "rows", "lists", "beir", "autorag", "saved", "llamaindex", "squad", "splits", "pandas",
     "columns", "tevatron", "dpr", "instructions", "flagembedding", "sentence-transformers", "swift",
-    "ragas", "nemo", "questions",
+    "msmarco", "ragas", "nemo", "questions",
 ]  # fmt: skip
 
 

@@ -74,6 +74,7 @@ LAYOUTS: tuple[Layout, ...] = (
     row_layouts.FLAGEMBEDDING,
     row_layouts.SET,
     row_layouts.SWIFT,
+    row_layouts.MSMARCO,
     row_layouts.RAGAS,
     row_layouts.NEMO,
     row_layouts.QUESTIONS,

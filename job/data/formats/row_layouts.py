@@ -179,6 +179,27 @@ RAGAS = RowLayout(
     notes=_ragas_notes,
 )
 
+
+def _is_msmarco(fields: Fields) -> bool:
+    passages = fields.get("passages")
+    return isinstance(passages, dict) and isinstance(passages.get("passage_text"), list)
+
+
+def _from_msmarco(fields: dict[str, Any]) -> dict[str, Any]:
+    passages = fields.get("passages")
+    found = passages if isinstance(passages, dict) else {}
+    labels = found.get("is_selected") or None
+    return {"positive": found.get("passage_text"), "is_selected_label": labels}
+
+
+MSMARCO = RowLayout(
+    "msmarco",
+    "`query` and `passages` of lists `passage_text` and `is_selected` (MS MARCO)",
+    _is_msmarco,
+    lambda fields: (_present(fields, ["query", "question"])[0], "positive"),
+    convert=_from_msmarco,
+)
+
 NEMO = RowLayout(
     "nemo",
     "`query`, `pos_doc`, `neg_doc` (NVIDIA NeMo)",

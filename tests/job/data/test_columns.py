@@ -22,7 +22,9 @@ NEGATIVE_NAMES = [
 ]
 NO_NEGATIVES = ["negativity", "negative_text", "neglect", "non_negative", "_1"]
 LABELS = ["score", "similarity", "label", "labels", "LABEL", " score", "label ", "relevance"]
-LABELS += ["is_relevant", "gold_label", "relevance_score", "is_duplicate"]
+LABELS += ["is_relevant", "gold_label", "relevance_score", "is_duplicate", "esci_label"]
+LABELS += ["relevance score", "Judgment", "grade", "rating", "bm25-score"]
+NO_LABELS = ["labelled", "product_class", "pos_scores", "neg_score", "scored_by", "is_open"]
 
 
 def choose(names, wanted=None):
@@ -87,6 +89,12 @@ def test_labels_are_found_by_their_names(name):
     assert choose(["question", "context", name], named) == expected
 
 
+@pytest.mark.parametrize("name", NO_LABELS)
+def test_other_columns_are_no_labels(name):
+    """A topic is not a label, and a teacher's scores are not read."""
+    assert choose(["question", "context", name]).label is None
+
+
 @pytest.mark.parametrize(
     "value", ["a text that is rather long for something that is called a label", ["tag"], {"a": 1}]
 )
@@ -121,6 +129,12 @@ def test_a_column_of_objects_is_never_taken(objects):
     with pytest.raises(DataError) as caught:
         choose_columns(fields, Columns(), "a.csv")
     assert "data.columns.positive=body" in str(caught.value)
+
+
+def test_answers_do_not_take_the_place_of_contexts_that_cannot_be_read():
+    """What holds these is refused where their text is looked for."""
+    fields = {"query": "What?", "answers": ["A thing."], "passages": {"odd": ["It is a thing."]}}
+    assert choose_columns(fields, Columns(), "a.csv").positive == "passages"
 
 
 ROWS = {

@@ -192,6 +192,21 @@ def test_a_list_of_labels_is_read_with_its_list_of_contexts(tmp_path):
     assert "row 5 has 1 labels in `labels` for 2 contexts" in refusal(tmp_path, rows)
 
 
+def test_passages_with_their_own_labels_are_read(tmp_path):
+    """MS MARCO: an object of two lists; a row in which nothing is selected has no answer."""
+    rows = [
+        {
+            "query": f"what {n}",
+            "answers": ["What was said."],
+            "passages": {"is_selected": [0, int(n > 0)], "passage_text": [f"no {n}", f"text {n}"]},
+        }
+        for n in range(9)
+    ]
+    facts = inspect(tmp_path, rows).facts
+    assert (facts["format"], facts["used"], facts["negatives"]) == ("msmarco", 8, 8)
+    assert facts["dropped"]["not relevant, and its question has no answer"]["rows"] == 2
+
+
 def test_a_given_test_set_may_have_no_labels(tmp_path):
     """Those that it has count there as well."""
     rows = labelled((1, 0), "gut")
