@@ -1,6 +1,6 @@
 """Rows of a workbook: the sheet that holds rows, its first line the names of the columns."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from job.core.errors import DataError
@@ -33,7 +33,7 @@ def read_workbook(file: Path) -> Iterator[Record]:
         yield from _records(file, rows)
 
 
-def _records(file: Path, rows: list[list[object]]) -> Iterator[Record]:
+def _records(file: Path, rows: Sequence[Sequence[object]]) -> Iterator[Record]:
     names = [str(name) for name in rows[0]]
     refuse_doubles(file, names)
     named = [number for number, name in enumerate(names) if name.strip()]
