@@ -1,4 +1,4 @@
-"""Rows out of files: JSONL, JSON, CSV, TSV, Parquet and Arrow, compressed or not, a row at a time.
+"""Rows out of files: JSON lines and documents, tables, Parquet, Arrow, workbooks; row by row.
 
 Nothing is judged here beyond "is this file what its name says": a broken file is a `DataError`
 that names the file and the line.
@@ -20,9 +20,10 @@ from job.data.formats.splits import file_splits
 from job.data.tables import SURPLUS as SURPLUS  # noqa: PLC0414  as above
 from job.data.tables import read_table, refuse_doubles
 from job.data.text_files import read_lines
+from job.data.workbooks import WORKBOOKS, read_workbook
 
 TEXT_FORMATS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
-FORMATS = (*TEXT_FORMATS, ".parquet", ".arrow")
+FORMATS = (*TEXT_FORMATS, ".parquet", ".arrow", *WORKBOOKS)
 SUFFIXES = ", ".join(f"`{suffix}`" for suffix in FORMATS) + " (text formats also with `.gz`)"
 # A JSON document is read whole, and takes several times its size in memory.
 LARGE_DOCUMENT = 10**9
@@ -157,6 +158,8 @@ class RecordFiles:
             return _read_parquet(file)
         if suffix == ".arrow":
             return _read_arrow(file)
+        if suffix in WORKBOOKS:
+            return read_workbook(file)
         return self._read_json(file)
 
     def _read_json(self, file: Path) -> Iterator[Record]:

@@ -18,8 +18,8 @@ MAX_UNPACKED_BYTES = 2**30
 MAX_UNPACKED_RATIO = 200
 # How files begin that are no text, whatever their names say.
 FOREIGN = {
-    b"PK\x03\x04": "a workbook or another ZIP archive; export it as CSV in UTF-8",
-    b"\xd0\xcf\x11\xe0": "an old workbook; export it as CSV in UTF-8",
+    b"PK\x03\x04": "a workbook or another ZIP archive; end its name in `.xlsx` if it is one",
+    b"\xd0\xcf\x11\xe0": "an old workbook; end its name in `.xls`",
     b"PAR1": "Parquet; end its name in `.parquet`",
     b"\x1f\x8b": "compressed once more than its name says; unpack it",
 }

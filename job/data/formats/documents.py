@@ -39,7 +39,9 @@ def read_llamaindex(document: Mapping[str, Any]) -> Iterator[Row]:
 
 def llamaindex_documents(document: Mapping[str, Any]) -> Iterator[Document]:
     for number, (name, value) in enumerate(document["corpus"].items(), start=1):
-        yield Document(identifier(name), None, _node_text(value), row=number)
+        title = value.get("title") if isinstance(value, dict) else None
+        text = _node_text(value | {"title": None} if isinstance(value, dict) else value)
+        yield Document(identifier(name), title, text, row=number)
 
 
 def _queries(document: Mapping[str, Any]) -> str:
@@ -88,21 +90,30 @@ def _paragraphs(document: Any) -> Iterator[dict[str, Any]]:  # noqa: ANN401
 
 
 def is_splits(document: Any) -> bool:  # noqa: ANN401
-    return (
-        isinstance(document, dict)
-        and len(_split_lists(document)) > 1
-        and all(isinstance(rows, list) for rows in _split_lists(document).values())
-    )
+    parts = _parts(document)
+    return len(parts) > 1 and all(_part_rows(part) is not None for part in parts.values())
 
 
 def read_splits(document: Mapping[str, Any]) -> Iterator[Row]:
     """`{"train": […], "test": […]}`: the rows of each key belong to its split."""
-    for key, rows in _split_lists(document).items():
-        yield from ((number, row, split_of(key)) for number, row in enumerate(rows, start=1))
+    for key, part in _parts(document).items():
+        split = split_of(key, whole=True)
+        yield from ((number, row, split) for number, row, _ in _part_rows(part) or ())
 
 
-def _split_lists(document: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: rows for key, rows in document.items() if split_of(key, whole=True)}
+def _parts(document: Any) -> dict[str, Any]:  # noqa: ANN401
+    if not isinstance(document, dict):
+        return {}
+    found = {key: rows for key, rows in document.items() if split_of(key, whole=True)}
+    return found or _parts(document.get("data"))
+
+
+def _part_rows(part: Any) -> Iterator[Row] | None:  # noqa: ANN401
+    """Read the rows of one split: a list, or columns as a whole document may have them."""
+    if isinstance(part, list):
+        return ((number, row, None) for number, row in enumerate(part, start=1))
+    readers = ((is_columns, read_columns), (is_pandas, read_pandas))
+    return next((read(part) for recognizes, read in readers if recognizes(part)), None)
 
 
 def is_pandas(document: Any) -> bool:  # noqa: ANN401

@@ -27,6 +27,7 @@ SPOT_WAIT_SECONDS = 3600
 # By these a path is told from a Hub id, which has slashes as well.
 DATA_SUFFIXES = (
     ".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow", ".gz",
+    ".xlsx", ".xlsm", ".xlsb", ".xls", ".ods",
 )  # fmt: skip
 # Whoever may describe the job would read them.
 TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")

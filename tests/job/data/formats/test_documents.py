@@ -95,6 +95,31 @@ def test_keys_that_name_splits_decide_them(tmp_path):
     ]
 
 
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"data": {"train": ROWS[:1], "test": ROWS[1:]}},
+        {"train": {k: [v] for k, v in ROWS[0].items()}, "test": ROWS[1:]},
+        {"train": {k: {"0": v} for k, v in ROWS[0].items()}, "test": ROWS[1:]},
+    ],
+    ids=["below data", "columns", "pandas"],
+)
+def test_splits_may_lie_deeper_or_hold_columns(tmp_path, document):
+    source = opened(tmp_path / "a.json", document)
+    assert [(row.anchor, row.split) for row in source.rows] == [
+        (PAIRS[0][0], "train"),
+        (PAIRS[1][0], "test"),
+    ]
+
+
+def test_titles_of_a_llamaindex_corpus_belong_to_its_texts(tmp_path):
+    corpus = {"d0": {"title": "T", "text": PAIRS[0][1]}}
+    document = {"queries": QUERIES, "corpus": corpus, "relevant_docs": {"q0": ["d0"]}}
+    source = opened(tmp_path / "a.json", document)
+    assert list(source.documents) == [Document("d0", "T", PAIRS[0][1])]
+    assert [row.positives for row in source.rows] == [[f"T {PAIRS[0][1]}"]]
+
+
 @pytest.mark.parametrize("indent", [None, 1])
 @pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
 def test_an_array_is_read_under_either_name(tmp_path, name, indent):
