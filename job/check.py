@@ -1,4 +1,4 @@
-"""`check`: what a job would train on, before anything is paid for; without torch."""
+"""`check`: report what a job would train on, before it costs anything. Needs no torch."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator
@@ -24,22 +24,23 @@ from job.spec.schema import JobSpec, ModelSpec
 from job.storage.arrow_tables import column_values
 from job.storage.workspace import Workspace
 
-# Standard deviation of a query's lift; measured: 0.29 on builtin:aws-docs, 0.25-0.30 on the
-# article's data (job/LOG.md).
+# Standard deviation of the lift between queries. Measured: 0.29 on builtin:aws-docs, 0.25-0.30 on
+# the article's data (job/LOG.md).
 LIFT_DEVIATION = 0.28
 WORD_EDGES = (0, 8, 16, 32, 64, 128, 256, 512, 10**9)
-BAR = 40
-# Of an example: characters of a text, and negatives.
-SHOWN = 160
-SHOWN_NEGATIVES = 3
+# Length of the bar of all texts in a histogram.
+BAR_CHARACTERS = 40
+# Of an example, show this many characters of each text, and this many negatives.
+EXAMPLE_CHARACTERS = 160
+EXAMPLE_NEGATIVES = 3
 
 
 def check_data(
     spec: JobSpec, echo: Callable[[str], object], *, count_tokens: bool, as_json: bool = False
 ) -> None:
-    """Report through `echo` what was found; raises `DataError` where a job would.
+    """Pass the facts of the data to `echo`, line by line; raise `DataError` if a job would.
 
-    `as_json` reports one JSON document instead of lines.
+    With `as_json`, pass one JSON document instead of lines.
     """
     with TemporaryDirectory() as folder:
         workspace = Workspace(Path(folder))
@@ -55,8 +56,8 @@ def check_data(
         require_enough(dataset, spec.data)
         if (out_of_domain := load_out_of_domain(spec, channels, dataset)) and not as_json:
             sizes = f"{len(out_of_domain.queries)} queries, {len(out_of_domain.corpus)} documents"
-            left_out = f"left out {out_of_domain.left_out} rows with texts of the data"
-            echo(f"Other      {out_of_domain.source}: {sizes}; {left_out}")
+            excluded = f"{counted(out_of_domain.left_out, 'row')} excluded: texts also in the data"
+            echo(f"Other data {out_of_domain.source}: {sizes}; {excluded}")
     if not as_json:
         warned = dataset.facts["warnings"]
         echo("Ready to train, but read the warnings." if warned else "Ready to train.")
@@ -92,6 +93,7 @@ def as_document(dataset: Dataset, model: ModelSpec) -> dict[str, Any]:
 
 
 def describe(dataset: Dataset, spec: JobSpec) -> Iterable[str]:
+    """Yield the lines of the check that need no model."""
     facts = dataset.facts
     known = "" if facts["format"] == "rows" else f", read as `{facts['format']}`"
     yield f"Source     {facts['source']}: {facts['rows']} rows, {facts['used']} usable{known}"
@@ -120,25 +122,25 @@ def describe(dataset: Dataset, spec: JobSpec) -> Iterable[str]:
     if len(dataset.test):
         groups = len(np.unique(dataset.test.groups))
         lift = detectable_lift(LIFT_DEVIATION / groups**0.5, groups)
-        tested = f"{len(dataset.test)} test queries in {counted(groups, 'group')}"
+        tested = f"{len(dataset.test)} queries in {counted(groups, 'group')}"
         yield (
-            f"Proof      {tested} show a lift of {lift:.3f} nDCG@10 or more (80 % chance; "
-            f"assumes that lifts vary by {LIFT_DEVIATION} between queries)"
+            f"Test size  {tested} detect a lift of {lift:.3f} nDCG@10 or more with 80 % "
+            f"probability (assumed standard deviation of a query's lift: {LIFT_DEVIATION})"
         )
     for warning in facts["warnings"]:
         yield f"WARNING    {warning}"
 
 
 def _columns(dataset: Dataset) -> str:
-    columns, kinds = dataset.facts["columns"], dataset.test.kinds
-    more = f", label `{columns['label']}`" if columns.get("label") else ""
-    if columns["group"] is not None and kinds is not None:
-        sliced = f"{len(kinds) - kinds.null_count} of {len(kinds)} test queries"
-        more += f", group `{columns['group']}` ({sliced})"
-    return (
-        f"Columns    question `{columns['anchor']}`, context `{columns['positive']}`, "
-        f"negatives {', '.join(f'`{name}`' for name in columns['negatives']) or 'none'}{more}"
-    )
+    columns, segments = dataset.facts["columns"], dataset.test.segments
+    negatives = ", ".join(f"`{name}`" for name in columns["negatives"]) or "none"
+    line = f"Columns    question `{columns['anchor']}`, context `{columns['positive']}`, "
+    line += f"negatives {negatives}"
+    line += f", label `{columns['label']}`" if columns.get("label") else ""
+    if columns["group"] is None or segments is None:
+        return line
+    filled = len(segments) - segments.null_count
+    return f"{line}, group `{columns['group']}` (set for {filled} of {len(segments)} test queries)"
 
 
 def _verdicts(labels: dict[str, Any]) -> str:
@@ -152,11 +154,11 @@ def _rows_not_used(facts: dict[str, Any], spec: JobSpec) -> Iterable[str]:
     if merged := facts["merged_rows"]:
         yield f"Merged     {merged} rows repeat a pair and add negatives to it"
     for reason, dropped in facts["dropped"].items():
-        yield f"Dropped    {dropped['rows']} × {reason} ({_places(dropped)})"
+        yield f"Dropped    {counted(dropped['rows'], 'row')}: {reason} ({_locations(dropped)})"
     if not facts["dropped"]:
-        yield "Dropped    nothing"
+        yield "Dropped    no rows"
     for reason, dropped in facts["dropped_documents"].items():
-        yield f"Left out   {dropped['rows']} documents × {reason} ({_places(dropped)})"
+        yield f"Dropped    {counted(dropped['rows'], 'document')}: {reason} ({_locations(dropped)})"
     if removed := facts["leakage"]["removed_rows"]:
         yield f"Left out   {left_out(removed, spec.data)}"
 
@@ -164,26 +166,25 @@ def _rows_not_used(facts: dict[str, Any], spec: JobSpec) -> Iterable[str]:
 def _duplicates_and_leakage(facts: dict[str, Any], spec: JobSpec) -> Iterable[str]:
     duplicates, leakage = facts["duplicates"], facts["leakage"]
     groups, largest = duplicates["groups"], duplicates["largest_group"]
-    grouped = counted(groups, "group") + (", the largest of" if groups > 1 else " of")
+    grouped = counted(groups, "group") + (", the largest with" if groups > 1 else " of")
     yield (
-        f"Duplicates {duplicates['rows_sharing_a_context']} rows share a context, "
-        f"{duplicates['near_duplicate_pairs']} near-duplicate pairs; "
+        f"Duplicates {duplicates['rows_sharing_a_context']} rows share a context; "
+        f"{counted(duplicates['near_duplicate_pairs'], 'near-duplicate pair')}; "
         f"{grouped} {counted(largest, 'row')}"
     )
     if chained := chained_rows(facts):
         yield f"Groups     {chained}. {advice_on_groups(facts, spec.data)}"
     yield (
-        f"Leakage    {leakage['under_a_random_split']:.1%} of a random split's test rows would "
-        f"have their context in training; ours: {leakage['test_contexts_in_train']:.1%}"
+        f"Leakage    {leakage['test_contexts_in_train']:.1%} of test rows have their context in "
+        f"train; with a random split: {leakage['under_a_random_split']:.1%}"
     )
     splits = ", ".join(f"{name} {size}" for name, size in facts["splits"].items())
-    yield f"Splits     {splits}; corpus {facts['corpus']} documents"
+    yield f"Splits     {splits}; corpus {counted(facts['corpus'], 'document')}"
 
 
 def examples(dataset: Dataset, model: ModelSpec) -> Iterator[dict[str, Any]]:
     """Show two pairs as they reach the model, shortened; of those with negatives, if there are."""
-    tables = sorted(dataset.tables[::2], key=len)[::-1] if not len(dataset.train) else []
-    table = tables[0] if tables else dataset.train.table
+    table = dataset.train.table if len(dataset.train) else max(dataset.tables, key=len)
     counts = pc.list_value_length(table["negatives"]).to_numpy()
     first = [*np.flatnonzero(counts)[:2], *np.flatnonzero(counts == 0)[:2]][:2]
     prompt = prompts_of(model).query
@@ -191,7 +192,7 @@ def examples(dataset: Dataset, model: ModelSpec) -> Iterator[dict[str, Any]]:
         yield {
             "question": shorten(row["anchor"]),
             "context": shorten(row["positive"]),
-            "negatives": [shorten(text) for text in row["negatives"][:SHOWN_NEGATIVES]],
+            "negatives": [shorten(text) for text in row["negatives"][:EXAMPLE_NEGATIVES]],
             "prompt": prompt or None,
         }
 
@@ -216,27 +217,43 @@ def _prompts(model: ModelSpec) -> Iterable[str]:
 
 def shorten(text: str) -> str:
     line = " ".join(text.split())
-    return line if len(line) <= SHOWN else line[: SHOWN - 1].rstrip() + "…"
+    if len(line) <= EXAMPLE_CHARACTERS:
+        return line
+    return line[: EXAMPLE_CHARACTERS - 1].rstrip() + "…"
 
 
-def _places(dropped: dict[str, Any]) -> str:
+def _columns(dataset: Dataset) -> str:
+    columns, segments = dataset.facts["columns"], dataset.test.segments
+    negatives = ", ".join(f"`{name}`" for name in columns["negatives"]) or "none"
+    line = f"Columns    question `{columns['anchor']}`, context `{columns['positive']}`, "
+    line += f"negatives {negatives}"
+    if columns["group"] is None or segments is None:
+        return line
+    filled = len(segments) - segments.null_count
+    return f"{line}, group `{columns['group']}` (set for {filled} of {len(segments)} test queries)"
+
+
+def _locations(dropped: dict[str, Any]) -> str:
     more = ", …" if dropped["rows"] > len(dropped["first"]) else ""
     return ", ".join(dropped["first"]) + more
 
 
 def describe_truncation(dataset: Dataset, spec: ModelSpec, workspace: Workspace) -> str:
-    """Say how many texts the model would cut; needs its tokenizer and the package `tokenizers`."""
+    """Return a line with the share of texts that the model would truncate.
+
+    Needs the model's tokenizer and the package `tokenizers`; without them, the line says so.
+    """
     try:
         from tokenizers import Tokenizer
     except ModuleNotFoundError:
-        return "Truncation not counted: `pip install tokenizers` to count tokens"
+        return "Truncation not counted: it needs one more package, `pip install tokenizers`"
     try:
-        # The tokenizer and the settings, without the weights.
+        # Fetch the tokenizer and the settings, but no weights.
         folder = fetch_model(spec, workspace, {}, only="*.json").path
     except (ModelError, StorageError) as error:
         return f"Truncation not counted: {error}"
     if not (folder / "tokenizer.json").is_file():
-        return f"Truncation not counted: no tokenizer of `{spec.base}` can be had"
+        return f"Truncation not counted: `{spec.base}` has no `tokenizer.json`"
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.no_truncation()
     tokenizer.no_padding()
@@ -245,19 +262,19 @@ def describe_truncation(dataset: Dataset, spec: ModelSpec, workspace: Workspace)
     for name, column in (("questions", "anchor"), ("contexts", "positive")):
         encoded = (len(tokenizer.encode(text).ids) for text in _texts(dataset, column))
         counts = np.fromiter(encoded, dtype=np.int64)
-        parts.append(f"{(counts > limit).mean():.1%} of the {name} (longest {counts.max()})")
-    return f"Truncation at {limit} tokens: {' and '.join(parts)}"
+        parts.append(f"{(counts > limit).mean():.1%} of {name} (longest: {counts.max()})")
+    return f"Truncation {' and '.join(parts)} exceed the model's limit of {limit} tokens"
 
 
 def _max_length(model: Path) -> int:
-    """Find the limit that sentence-transformers will use, 512 (BERT's) where none is stated."""
-    if own := _settings(model / "sentence_bert_config.json").get("max_seq_length"):
-        return int(own)
-    stated = (
+    """Return the token limit that sentence-transformers will use; 512 (BERT's) if none is set."""
+    if limit := _settings(model / "sentence_bert_config.json").get("max_seq_length"):
+        return int(limit)
+    limits = (
         _settings(model / "tokenizer_config.json").get("model_max_length"),
         _settings(model / "config.json").get("max_position_embeddings"),
     )
-    return int(min((limit for limit in stated if limit), default=512))
+    return int(min(filter(None, limits), default=512))
 
 
 def _settings(path: Path) -> dict[str, Any]:
@@ -277,4 +294,5 @@ def _histogram(name: str, texts: Iterator[str]) -> Iterable[str]:
     for (low, high), count in zip(pairwise(WORD_EDGES), counts, strict=True):
         if count:
             label = f"{low}-{high - 1}" if high < WORD_EDGES[-1] else f"{low} or more"
-            yield f"  {label:>11} {'█' * max(1, round(BAR * count / len(lengths)))} {count}"
+            bar = "█" * max(1, round(BAR_CHARACTERS * count / len(lengths)))
+            yield f"  {label:>11} {bar} {count}"

@@ -1,4 +1,4 @@
-"""Rows become pairs: cleaned one by one, kept in Arrow columns, each with the keys of its texts."""
+"""Clean rows into pairs: check each row, store it in Arrow columns with the hashes of its texts."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -17,7 +17,7 @@ from job.data.text_keys import pair_key, question_key, text_key
 from job.data.words import characters
 from job.storage.arrow_tables import TableFile, one_array, one_table
 
-# A group's name is a label in tables; those that are alike so far are taken for one.
+# A group's name is a label in tables, cut to this length; names that are equal when cut are merged.
 GROUP_CHARACTERS = 100
 # Tells a context that is not relevant from the same context as an answer.
 NOT_RELEVANT = 0x9E3779B97F4A7C15
@@ -25,7 +25,7 @@ NOT_RELEVANT = 0x9E3779B97F4A7C15
 
 @dataclass(frozen=True)
 class Cleaned:
-    """`kept` can be used, `rejected` says why not; `rows` counts what was read."""
+    """Usable rows (`kept`), rejected rows with their reasons, and the number of rows read."""
 
     kept: pa.Table
     rejected: pa.Table
@@ -34,7 +34,7 @@ class Cleaned:
     merged: int = 0
 
 
-def joined(parts: Sequence[Cleaned]) -> Cleaned:
+def concatenate(parts: Sequence[Cleaned]) -> Cleaned:
     kept = one_table([part.kept for part in parts])
     rejected = one_table([part.rejected for part in parts])
     rows, merged = (sum(getattr(part, name) for part in parts) for name in ("rows", "merged"))
@@ -42,15 +42,15 @@ def joined(parts: Sequence[Cleaned]) -> Cleaned:
 
 
 def count_reasons(rejected: pa.Table) -> dict[str, dict[str, Any]]:
-    """Count rejected rows by reason, with where the first few of each stand."""
+    """Count rejected rows by reason; `first` locates up to three of each as `file:row`."""
     by_reason: dict[str, dict[str, Any]] = {}
     counts = pc.value_counts(one_array(rejected["reason"])).to_pylist()
     for found in sorted(counts, key=lambda count: -count["counts"]):
-        # Positions, as there may be a million such rows.
-        where = pc.indices_nonzero(pc.equal(rejected["reason"], found["values"]))
-        first = rejected.take(where.slice(0, 3)).to_pylist()
-        places = [f"{row['file']}:{row['row']}" for row in first]
-        by_reason[found["values"]] = {"rows": found["counts"], "first": places}
+        # Take indices, not rows: there may be a million such rows.
+        indices = pc.indices_nonzero(pc.equal(rejected["reason"], found["values"]))
+        first = rejected.take(indices.slice(0, 3)).to_pylist()
+        locations = [f"{row['file']}:{row['row']}" for row in first]
+        by_reason[found["values"]] = {"rows": found["counts"], "first": locations}
     return by_reason
 
 
@@ -61,11 +61,11 @@ def clean_rows(
     labels: LabelReader | None = None,
     documents: GivenDocuments | None = None,
 ) -> Cleaned:
-    """Read all rows once; `split` marks them all as belonging to one split.
+    """Clean rows in one pass; a given `split` overrides the split of every row.
 
-    Contexts that are a document's text without its title, or its id, become that document's whole
-    text. Negatives of rows that repeat a pair, and contexts
-    that `labels` calls not relevant, become negatives of the pair or question.
+    A context or negative that is the text of one of the `documents` without its title, or its id,
+    is replaced by the document's full text. If a row repeats a pair, its negatives are added to the
+    pair; a context that is not relevant by its label becomes a negative of its question.
     """
     cleaner = _Cleaner(min_characters, split, labels, documents)
     for row in rows:
@@ -85,7 +85,7 @@ class _Cleaner:
         self._labels, self._documents = labels, documents
         self._pairs, self._rejected = TableFile(PAIR_SCHEMA), TableFile(REJECTED_SCHEMA)
         self._negatives = MoreNegatives()
-        # Numbers, as there may be millions: a pair takes 90 bytes.
+        # Hashes of pairs. Not the texts, as there may be millions: a hash takes 90 bytes.
         self._seen: set[int] = set()
         self._rows = 0
 
@@ -175,7 +175,7 @@ class _Cleaner:
 
 
 def clean_documents(documents: Iterable[Document]) -> Cleaned:
-    """Read all documents once; those without text can answer nothing."""
+    """Clean documents in one pass; reject those without text or with an invalid id."""
     kept, rejected = TableFile(DOCUMENT_SCHEMA), TableFile(REJECTED_SCHEMA)
     count = 0
     for document in documents:
@@ -213,7 +213,7 @@ def _fault(value: object, name: str) -> str | None:
 
 
 def _is_encodable(text: str) -> bool:
-    # A lone surrogate is no character: tokenizers and Arrow refuse it.
+    # Tokenizers and Arrow refuse lone surrogates, which are not characters.
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
@@ -222,13 +222,13 @@ def _is_encodable(text: str) -> bool:
 
 
 def _group_name(value: object) -> str | None:
-    """Write any value as a label on one line; nothing where it is null or blank."""
-    # Not-a-number is what tables have for null.
+    """Format any value as a label on one line; return None if it is null or blank."""
+    # Tables store null as NaN.
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
     if isinstance(value, bool):
         return str(value).lower()
-    # One file writes 3 where another, with a gap in the column, writes 3.0.
+    # A column of integers becomes floats (3 → 3.0) if a value is missing.
     text = repr(value).removesuffix(".0") if isinstance(value, float) else str(value)
     name = " ".join(text.encode("utf-8", "replace").decode("utf-8").split())
     cut = name[: GROUP_CHARACTERS - 1].rstrip() + "…" if len(name) > GROUP_CHARACTERS else name

@@ -1,4 +1,4 @@
-"""Which column asks and which answers: by the names people use, or as the spec says."""
+"""Choose the columns of questions, contexts and negatives: by usual names, or as the spec says."""
 
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -38,7 +38,7 @@ TEACHER_NAME = re.compile(r"(pos|neg)\w*scores?")
 # Spec value that means: no column at all.
 NO_LABEL = "none"
 MAX_LABEL_CHARACTERS = 40
-# More would not be read, and a file without a header may have a text for each name.
+# Columns listed in a message. In a file without a header, each name may be a whole text.
 MAX_LISTED = 20
 QUESTION_MARKS = ("?", "？", "؟", "՞", "፧")
 # How the word for "question" begins in headings, and how those for texts that answer do.
@@ -78,12 +78,12 @@ def choose_columns(
     source: str,
     samples: Sequence[Mapping[str, Any]] = (),
 ) -> ColumnChoice:
-    """Choose from a first row's fields; explicit names win over found ones.
+    """Choose columns from the fields of a first row; names in the spec win over usual names.
 
-    `wanted` is None if the spec cannot name columns, as for out-of-domain data: negatives are not
-    read there. `samples` are rows by which columns are suggested if none has a known name.
+    `wanted` is None if the spec cannot name columns, as for out-of-domain data: then negatives are
+    ignored. `samples` are rows by which columns are suggested if none has a known name.
     """
-    names = _named(fields)
+    names = _column_names(fields)
     explicit = wanted or Columns(negatives=())
     pair = _find_pair(names, fields, explicit)
     missing = [key for key, found in pair.items() if len(found) != 1]
@@ -112,14 +112,14 @@ def choose_columns(
 
 def require_group(fields: Mapping[str, Any], wanted: str | None, source: str) -> None:
     if wanted is not None:
-        _require(_named(fields), wanted, "group", source)
+        _require(_column_names(fields), wanted, "group", source)
 
 
 def _plain(name: str) -> str:
     return name.lower().strip()
 
 
-def _named(fields: Mapping[str, Any]) -> list[str]:
+def _column_names(fields: Mapping[str, Any]) -> list[str]:
     return [name for name in fields if isinstance(name, str) and name != SURPLUS]
 
 
@@ -169,7 +169,7 @@ def _label_column(
     if named_label is not None:
         if named_label == NO_LABEL:
             return None
-        _require(_named(fields), named_label, "label", source)
+        _require(_column_names(fields), named_label, "label", source)
         return named_label
     found = [name for name in others if _is_label_name(name) and _is_label(others[name])]
     order = {name: place for place, name in enumerate(LABEL_NAMES)}
@@ -204,9 +204,8 @@ def _notes(positive: str, others: Mapping[str, Any], explicit: Columns) -> tuple
 
 def _require(names: list[str], wanted: str, field: str, source: str) -> None:
     if wanted not in names:
-        there = _listed(names)
-        msg = f"`{source}` has no column `{wanted}` (`data.columns.{field}`); it has {there}."
-        raise DataError(msg)
+        msg = f"`{source}` has no column `{wanted}` (`data.columns.{field}`). "
+        raise DataError(msg + f"Its columns: {_listed(names)}.")
 
 
 class _Advice:
@@ -219,7 +218,7 @@ class _Advice:
         wanted: Columns | None,
         source: str,
     ) -> None:
-        self._names, self._wanted, self._source = _named(fields), wanted, source
+        self._names, self._wanted, self._source = _column_names(fields), wanted, source
         texts = {name: list(_texts_of(name, samples)) for name in self._names}
         self._texts = {name: found for name, found in texts.items() if found}
         lengths = {name: median(map(len, found)) for name, found in self._texts.items()}
@@ -235,10 +234,10 @@ class _Advice:
             msg = f"`{self._source}` has several columns for `{field}`: {_listed(found)}. "
         else:
             known = [name for tier in tiers for name in tier]
-            msg = f"`{self._source}` has no column for `{field}`: none of {_listed(known)} is "
-            msg += f"among {_listed(self._names)}. "
+            msg = f"`{self._source}` has no column for `{field}`. Its columns: "
+            msg += f"{_listed(self._names)}. Recognized names: {_listed(known)}. "
         if self._wanted is None:
-            return msg + ("Leave one of them." if found else "Give it one of those names.")
+            return msg + ("Keep only one." if found else "Rename a column.")
         return msg + self._command(key, found)
 
     def _command(self, key: str, found: list[str]) -> str:

@@ -1,4 +1,4 @@
-"""The data of a run: a corpus, pairs to train on, and queries to validate and to test on."""
+"""The data of a run: a corpus, training pairs, and queries for validation and test."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ from job.core.errors import DataError
 from job.core.formatting import are, counted
 from job.data import splits
 from job.data.cleaning import count_reasons
-from job.data.corpus import Corpus as Corpus  # noqa: PLC0414  others know it from here
+from job.data.corpus import Corpus as Corpus  # noqa: PLC0414  other modules import it from here
 from job.data.corpus import build_corpus, numbered_ids
 from job.data.plausibility import (
     advice_on_groups,
@@ -31,7 +31,7 @@ from job.data.rows import (
     group_texts,
     sample_rows,
     split_codes,
-    stand_alone,
+    use_article_protocol,
 )
 from job.spec.commands import check_command
 from job.spec.schema import DataSpec
@@ -51,9 +51,9 @@ SPLIT_COLUMNS = ["id", "anchor", "positive", "negatives"]
 
 @dataclass(frozen=True)
 class Queries:
-    """Questions, each once, and the documents that answer them.
+    """Distinct questions and the documents that answer them.
 
-    `documents[offsets[i]:offsets[i + 1]]` are the corpus positions relevant to query i.
+    `documents[offsets[i]:offsets[i + 1]]` are the corpus positions of query i's relevant documents.
     """
 
     ids: pa.Array
@@ -63,8 +63,8 @@ class Queries:
     groups: IntArray
     # Relevance of each document, above 0; None if all are 1.
     grades: FloatArray | None = None
-    # What the column `data.columns.group` says of each; null where it says nothing.
-    kinds: pa.Array | None = None
+    # Value of the column `data.columns.group` for each query, or null.
+    segments: pa.Array | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -80,12 +80,15 @@ class Queries:
 
 @dataclass(frozen=True)
 class TrainingPairs:
-    """`table` has id, anchor, positive, negatives; the arrays number each row's texts."""
+    """Training rows (`table`: id, anchor, positive, negatives) and the numbers of their texts.
+
+    In each array, equal numbers mean the same question, document or group.
+    """
 
     table: pa.Table
     questions: IntArray
     documents: IntArray
-    # Rows that share a text, or nearly, share a group.
+    # Rows with equal or near-duplicate texts share a group.
     groups: IntArray
 
     def __len__(self) -> int:
@@ -94,7 +97,7 @@ class TrainingPairs:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What training may see: there is no test split in it."""
+    """The part of a dataset that training may see: everything except the test split."""
 
     train: TrainingPairs
     validation: Queries
@@ -115,7 +118,7 @@ class Dataset:
 
     @property
     def tables(self) -> tuple[pa.Table, pa.Table, pa.Table]:
-        """The rows of all splits, which have an id and two texts at least."""
+        """The rows of train, validation and test; each has an id and at least two texts."""
         return self.train.table, self.validation_pairs, self.test_pairs
 
     @property
@@ -124,17 +127,17 @@ class Dataset:
 
 
 def load_dataset(spec: DataSpec, channels: Channels, protocol: str = "grouped") -> Dataset:
-    """Read, judge, group and split; raises `DataError` where too little is left."""
+    """Read, clean, group and split the data; raise `DataError` if too little remains."""
     dataset = inspect_dataset(spec, channels, protocol)
     require_enough(dataset, spec)
     return dataset
 
 
 def inspect_dataset(spec: DataSpec, channels: Channels, protocol: str = "grouped") -> Dataset:
-    """Do the same with however little there is."""
+    """Do the same as `load_dataset`, but accept any number of rows above 0."""
     rows = sample_rows(collect_rows(spec, channels), spec)
     if protocol == "article":
-        rows, grouping = stand_alone(rows)
+        rows, grouping = use_article_protocol(rows)
     else:
         grouping = group_texts(rows, spec.near_duplicate_threshold, spec.large_groups)
     codes = split_codes(rows, grouping, spec)
@@ -196,7 +199,7 @@ def _build(rows: Rows, grouping: Grouping, codes: IntArray, facts: dict[str, Any
     train, validation, test = (np.flatnonzero(codes == code) for code in range(3))
     tables = [rows_on_disk(table, part) for part in (train, validation, test)]
     evaluated = [_queries(rows, grouping, positions, part) for part in (validation, test)]
-    # What is searched decides the test's scores as much as what is asked.
+    # Test scores depend on the corpus as much as on the queries.
     columns = [[part["anchor"], part["positive"]] for part in tables]
     columns[splits.TEST].append(corpus.texts)
     facts = facts | {
@@ -219,13 +222,13 @@ def _build(rows: Rows, grouping: Grouping, codes: IntArray, facts: dict[str, Any
 
 
 def _queries(rows: Rows, grouping: Grouping, positions: IntArray, part: IntArray) -> Queries:
-    """Gather one split's rows into queries: rows with the same question are one query."""
+    """Convert the rows of one split into queries; rows with the same question are one query."""
     numbers, first, inverse = np.unique(
         grouping.question_keys[part], return_index=True, return_inverse=True
     )
     order = np.argsort(first)
     rank = np.argsort(order)
-    # One number for query and document: as pairs they would take a minute to sort, at a million.
+    # Encode (query, document) as one number: sorting a million pairs would take a minute.
     size = int(positions.max(initial=0)) + 1
     judged, at = np.unique(rank[inverse] * size + positions[part], return_index=True)
     relevant = np.divmod(judged, size)
@@ -238,7 +241,7 @@ def _queries(rows: Rows, grouping: Grouping, positions: IntArray, part: IntArray
         documents=relevant[1],
         groups=grouping.groups.labels[rows_of_queries],
         grades=_grades(rows.cleaned.kept["grade"], part[at]),
-        kinds=one_array(pairs["group"]),
+        segments=one_array(pairs["group"]),
     )
 
 
@@ -248,7 +251,7 @@ def _grades(column: pa.ChunkedArray, rows: IntArray) -> FloatArray | None:
 
 
 def build_search(rows: Rows, threshold: float | None) -> tuple[Queries, Corpus]:
-    """Make queries of all rows, to be searched for in all their documents."""
+    """Make queries of all rows, and a corpus of all their documents."""
     grouping = group_texts(rows, threshold)
     corpus, positions = build_corpus(rows, grouping.document_keys)
     return _queries(rows, grouping, positions, np.arange(len(rows.numbers))), corpus
@@ -261,19 +264,19 @@ def _query_ids(pairs: pa.Table, numbers: IntArray) -> pa.Array:
 
 
 def require_enough(dataset: Dataset, spec: DataSpec) -> None:
-    """Refuse splits that cannot train, select or prove anything."""
+    """Raise `DataError` if a split is too small to train on, validate on or test on."""
     facts = dataset.facts
-    source, of_all = f"`{facts['source']}` leaves", f"of {facts['used']} usable rows"
+    source, of_all = f"`{facts['source']}` has", f"from {facts['used']} usable rows"
     if (size := len(dataset.test)) < spec.min_test_queries:
-        msg = f"{source} {size} test queries {of_all} ({facts['rows']} read); at least "
-        msg += f"{are(spec.min_test_queries)} needed to prove anything. "
+        msg = f"{source} {size} test queries {of_all} ({facts['rows']} read); a meaningful test "
+        msg += f"needs at least {spec.min_test_queries}. "
         raise DataError(msg + _more_to_test(dataset, spec))
     for name, size, needed in (
         ("validation", len(dataset.validation), 1),
         ("train", len(dataset.train), 2),
     ):
         if size < needed:
-            msg = f"{source} {counted(size, 'row')} for the split `{name}` {of_all}; at least "
+            msg = f"{source} {counted(size, 'row')} in the split `{name}` {of_all}; at least "
             msg += f"{are(needed)} needed. "
             raise DataError(msg + _more_to_train(dataset, spec, name))
 
@@ -281,7 +284,7 @@ def require_enough(dataset: Dataset, spec: DataSpec) -> None:
 def _more_to_test(dataset: Dataset, spec: DataSpec) -> str:
     if chained := chained_rows(dataset.facts):
         return f"{chained}. {advice_on_groups(dataset.facts, spec)}"
-    return "Bring more rows, or set `data.test_fraction` or `data.min_test_queries`."
+    return "Add rows, or change `data.test_fraction` or `data.min_test_queries`."
 
 
 def _more_to_train(dataset: Dataset, spec: DataSpec, split: str) -> str:
@@ -289,8 +292,8 @@ def _more_to_train(dataset: Dataset, spec: DataSpec, split: str) -> str:
     removed = facts["leakage"]["removed_rows"]
     if removed and (spec.test or spec.validation):
         given = "test" if spec.test else "validation"
-        msg = f"{left_out(removed, spec)}. Bring other rows to train on, or take the rows to train "
-        msg += f"on out of `data.{given}`"
+        msg = f"{left_out(removed, spec)}. Add other rows to train on, or remove the rows to "
+        msg += f"train on from `data.{given}`"
         plain = spec.model_copy(update={given: None})
         rows = removed + facts["splits"]["train"] + facts["splits"]["validation"]
         if can_be_split(rows, rows, plain):
@@ -299,12 +302,11 @@ def _more_to_train(dataset: Dataset, spec: DataSpec, split: str) -> str:
         return msg + "."
     if chained := chained_rows(facts):
         return f"{chained}. {advice_on_groups(facts, spec)}"
-    field = f" or set `data.{split}_fraction`" if split == "validation" else ""
-    return f"Bring more rows{',' if field else ''}{field}."
+    return f"Add rows{', or change `data.validation_fraction`' if split == 'validation' else ''}."
 
 
 def write_splits(dataset: Dataset, folder: Path) -> None:
-    """Write the splits as other tools read them: JSON lines and TREC-style judgements."""
+    """Write the splits in formats that other tools read: JSON lines and TREC-style qrels."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, table in zip(splits.SPLIT_NAMES, dataset.tables, strict=True):
         _write_jsonl(folder / f"{name}.jsonl", table.select(SPLIT_COLUMNS))
@@ -328,7 +330,7 @@ def _write_jsonl(path: Path, table: pa.Table) -> None:
 
 
 def _fingerprint(columns: list[pa.Array | pa.ChunkedArray]) -> str:
-    """Digest texts in their order; equal digests mean equal splits."""
+    """Hash texts in order; equal fingerprints mean equal splits."""
     digest = hashlib.sha256()
     for column in columns:
         for text in column_values(column):

@@ -102,9 +102,9 @@ def chained_rows(facts: dict[str, Any]) -> str | None:
 
 def advice_on_groups(facts: dict[str, Any], spec: DataSpec) -> str:
     """Say what helps when one group holds most rows; a command only if it gives enough."""
-    own = "Bring an own test set (`data.test`)"
+    own = "Provide a separate test set (`data.test`)"
     if spec.large_groups != "keep" or not can_be_split(facts["used"], facts["questions"], spec):
-        return f"{own}, or more rows, with other contexts."
+        return f"{own}, or more rows with other contexts."
     command = check_command(facts["source"], spec, large_groups="by_question")
     return (
         f"{own}, or divide large groups by question (contexts that training and test then share "

@@ -1,7 +1,7 @@
 """Rows out of files: JSON lines and documents, tables, Parquet, Arrow, workbooks; row by row.
 
-Nothing is judged here beyond "is this file what its name says": a broken file is a `DataError`
-that names the file and the line.
+This module only checks that a file has the format its name says; a broken file raises a
+`DataError` that names the file and the line. `cleaning` checks the values.
 """
 
 import json
@@ -34,62 +34,62 @@ LISTS = "lists"
 
 
 def file_format(path: Path) -> str | None:
-    """Suffix that decides how a file is read, below a `.gz` if there is one."""
-    packed = path.suffix.lower() == ".gz"
-    suffix = Path(path.stem if packed else path.name).suffix.lower()
-    return suffix if suffix in (TEXT_FORMATS if packed else FORMATS) else None
+    """Return the suffix that selects the reader, without `.gz`; None if no reader has it."""
+    gzipped = path.suffix.lower() == ".gz"
+    suffix = Path(path.stem if gzipped else path.name).suffix.lower()
+    return suffix if suffix in (TEXT_FORMATS if gzipped else FORMATS) else None
 
 
 def list_files(path: Path) -> list[Path]:
-    """List the data files at a path: itself, or what a folder holds, in the order of names."""
+    """Return the path of a data file, or the data files below a folder, sorted by name."""
     if path.is_file():
         if file_format(path) is None:
-            msg = f"`{path}` has a suffix that says no format; expected {SUFFIXES}."
+            msg = f"The suffix of `{path}` is not supported. Supported: {SUFFIXES}."
             raise DataError(msg)
         return [path]
     if not path.is_dir():
-        msg = f"`{path}` is neither a file nor a folder; save the rows as a file."
+        msg = f"`{path}` is neither a regular file nor a folder. Save the rows in a file."
         raise DataError(msg)
     files = sorted(
         file
         for file in _files_below(path)
         if file.is_file()
         and file_format(file)
-        # Notebooks, sync tools and Git keep copies in hidden folders.
+        # Jupyter, sync tools and Git store copies of files in hidden folders.
         and not any(part.startswith(".") for part in file.relative_to(path).parts)
     )
     if not files:
-        msg = f"The folder `{path}` holds no data file; expected {SUFFIXES}."
+        msg = f"The folder `{path}` contains no data file. Supported suffixes: {SUFFIXES}."
         raise DataError(msg)
     return files
 
 
 def _files_below(path: Path) -> Iterator[Path]:
     def refuse(error: OSError) -> None:
-        # Passed over, its rows would be missing in silence.
-        with explained(error.filename):
+        # `os.walk` would skip the folder, and its rows would be missing without a message.
+        with explain_read_errors(error.filename):
             raise error
 
     for folder, _, names in os.walk(path, onerror=refuse):
         for name in names:
             for part in (folder, name):
-                # No report, and no list of dropped rows, could hold it.
+                # Such a name cannot be written to the report or the list of dropped rows.
                 shown = os.fsencode(part).decode("utf-8", "backslashreplace")
                 if shown != part:
-                    msg = f"The name `{shown}` is not UTF-8; rename that file or folder."
+                    msg = f"The name `{shown}` is not UTF-8. Rename that file or folder."
                     raise DataError(msg)
             yield Path(folder, name)
 
 
 @contextmanager
-def explained(path: Path | str) -> Iterator[None]:
-    """Say which path it was that cannot be read."""
+def explain_read_errors(path: Path | str) -> Iterator[None]:
+    """Convert an `OSError` into a `DataError` that names the path."""
     try:
         yield
     except OSError as error:
-        # gzip and Parquet report broken content as operating system errors without a number.
+        # For broken content, gzip and pyarrow raise an OSError without an error number.
         reason = error.strerror or next(iter(str(error).splitlines()), "no reason was given")
-        remedy = "Write or fetch it anew" if error.errno is None else "Make it readable"
+        remedy = "Create or fetch it again" if error.errno is None else "Make it readable"
         msg = f"`{path}` cannot be read: {reason.rstrip('.')}. {remedy}, or remove it."
         raise DataError(msg) from None
 
@@ -130,21 +130,21 @@ class RecordFiles:
         pooled: bool = True,
     ) -> "RecordFiles":
         """Read a file or a folder; unless they are `pooled`, names of files decide splits."""
-        with explained(path):
+        with explain_read_errors(path):
             files = [file for file in list_files(path) if file not in leave_out]
         splits = {} if pooled else file_splits(files, path)
         return cls({file: splits.get(file) for file in files}, encoding, layouts, named)
 
     def records(self) -> Iterator[Record]:
         for file, split in self.files.items():
-            with explained(file):
+            with explain_read_errors(file):
                 rows = self._read(file)
                 yield from (row._replace(split=split) for row in rows) if split else rows
 
     def documents(self) -> Iterator[Document]:
         """Yield the documents that the files hold beside their rows."""
         for file in self.files:
-            with explained(file):
+            with explain_read_errors(file):
                 if self._is_whole(file) and (found := self._parse(file)) is not None:
                     layout, whole = found
                     if layout.documents is not None:

@@ -1,7 +1,7 @@
 """Where pairs come from: files, folders and `builtin:aws-docs`, in any layout of the registry.
 
-S3 and the Hub are no places to read from: `job.inputs` makes files of what lies there.
-All of them become the same thing: rows of (anchor, positives, negatives) as they were found.
+Every source yields rows of (anchor, positives, negatives) with unchecked values. Data from S3 and
+the Hub is downloaded first, by `job.inputs`.
 """
 
 import dataclasses
@@ -26,7 +26,14 @@ from job.data.formats.registry import layouts_for, not_in
 from job.data.formats.rows import open_rows
 from job.data.formats.values import TEXT_KEYS, first_id
 from job.data.origin import named_by_origin, origin_of
-from job.data.readers import ROWS, Record, RecordFiles, explained, list_files, read_records
+from job.data.readers import (
+    ROWS,
+    Record,
+    RecordFiles,
+    explain_read_errors,
+    list_files,
+    read_records,
+)
 from job.spec.schema import Columns, DataSpec
 from job.storage.hub import parse_reference
 
@@ -36,7 +43,7 @@ CORPUS_IDS = ("id", *beir.DOCUMENT_IDS)
 
 
 def open_source(name: str, spec: DataSpec, role: str = "data") -> Source:
-    """Open pairs by path or `builtin:` name; reading starts when the rows are asked for.
+    """Open pairs by path or `builtin:` name; rows are read lazily.
 
     `role` is that of a channel: where `data` lacks the group's column, that is an error; where a
     validation or test set does, its groups are null. Of another domain only questions and contexts
@@ -47,7 +54,7 @@ def open_source(name: str, spec: DataSpec, role: str = "data") -> Source:
     required = group if role == "data" else None
     if name.startswith("builtin:"):
         if name != BUILTIN_DOCS:
-            msg = f"There is no `{name}`; the built-in data is called `{BUILTIN_DOCS}`."
+            msg = f"There is no built-in data `{name}`. Use `{BUILTIN_DOCS}`."
             raise DataError(msg)
         return open_rows(Request(name, Path(), Columns(group=required), group), _Mined())
     missing = "does not exist (as a path), nor does it look like a Hub id (`owner/name`)"
@@ -145,7 +152,7 @@ def _documents(path: Path, encoding: str) -> Iterator[Document]:
 
 
 def _existing(name: str, missing: str) -> Path:
-    with explained(name):
+    with explain_read_errors(name):
         if not Path(name).exists():
             raise DataError(missing)
     return Path(name)

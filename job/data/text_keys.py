@@ -9,8 +9,9 @@ import pyarrow.compute as pc
 
 from job.storage.arrow_tables import KeyArray
 
-# So many characters at a time: a run of marks takes the square of its length, hours for a line.
-NORMALIZED = 10_000
+# Characters to normalize at a time. NFKC takes quadratic time on a run of combining marks: hours
+# for one long line.
+NORMALIZE_CHARACTERS = 10_000
 # Any odd numbers with many digits.
 PAIR_FACTOR = 0xD6E8FEB86659FD93
 SPLIT_FACTOR = 0xA0761D6478BD642F
@@ -21,7 +22,8 @@ SPLITS = (None, "train", "validation", "test")
 
 def normalize(text: str) -> str:
     """Reduce a text to what makes it the same text: letters without case, width and spacing."""
-    parts = (text[start : start + NORMALIZED] for start in range(0, len(text), NORMALIZED))
+    size = NORMALIZE_CHARACTERS
+    parts = (text[start : start + size] for start in range(0, len(text), size))
     composed = "".join(unicodedata.normalize("NFKC", part) for part in parts)
     return " ".join(composed.casefold().split())
 

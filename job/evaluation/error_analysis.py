@@ -108,8 +108,8 @@ def _kinds(
         array = np.array(names)
         for name in dict.fromkeys(sorted(names)):
             yield by, name.partition("|")[2] or name, np.flatnonzero(array == name)
-    if group_column is not None and queries.kinds is not None:
-        given = np.array(queries.kinds.to_pylist(), dtype=object)
+    if group_column is not None and queries.segments is not None:
+        given = np.array(queries.segments.to_pylist(), dtype=object)
         counted = Counter(name for name in given if name is not None)
         for name, _ in sorted(counted.items(), key=lambda item: (-item[1], item[0]))[:KINDS_SHOWN]:
             yield group_column, name, np.flatnonzero(given == name)

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 from job.core.errors import TrainingError
 from job.data.dataset import TrainingPairs
 from job.distributed import process_group
-from job.model.encoder import Model, parameters
+from job.model.encoder import Model, count_parameters
 from job.runtime.logs import tell
 from job.spec.schema import ResolvedTraining, TrainingSpec
 from job.storage.workspace import write_atomically
@@ -72,7 +72,7 @@ def resolve(spec: TrainingSpec, model: Model, pairs: TrainingPairs) -> Hyperpara
         passes = chosen["epochs"] = epochs(len(pairs), batch)
         reasons["epochs"] = f"about {math.ceil(len(pairs) / batch) * passes} updates"
     if spec.learning_rate == "auto":
-        chosen["learning_rate"], reasons["learning_rate"] = learning_rate(parameters(model))
+        chosen["learning_rate"], reasons["learning_rate"] = learning_rate(count_parameters(model))
     if spec.mini_batch_size == "auto":
         # Each process has its share of the batch.
         share = math.ceil(batch / process_group.world_size())

@@ -175,7 +175,7 @@ class RankingLoss(MultipleNegativesRankingLoss):
         self.tuned = model
 
     def forward(self, sentence_features: Iterable[dict[str, Any]], labels: Tensor) -> Tensor:
-        tokens = self.tuned.machine.tokens_at_once
+        tokens = self.tuned.machine.tokens_per_pass
         with self.tuned.training():
             columns = [embed_by_length(self.model, column, tokens) for column in sentence_features]
         return batch_loss(columns, labels, self.answers, self.scale)

@@ -157,7 +157,7 @@ def test_the_datas_own_kinds_are_segments_named_by_their_column(corpus):
 @pytest.mark.parametrize("column", [None, "product"])
 def test_data_that_names_no_kinds_has_the_other_segments_only(queries, corpus, column):
     """Neither where no column is named, nor where no query has a value in it."""
-    nameless = replace(queries, kinds=pa.nulls(COUNT, pa.large_string()))
+    nameless = replace(queries, segments=pa.nulls(COUNT, pa.large_string()))
     plain = analyze_errors(queries, corpus, scores(queries), scores(queries), scores(queries))
     for asked in (queries, nameless):
         where = analyze_errors(asked, corpus, *[scores(queries)] * 3, column)

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer, models
 from job.core.errors import TrainingError
 from job.data.dataset import TrainingPairs
 from job.model.device import Machine
-from job.model.encoder import Model, Prompts, load_model, parameters
+from job.model.encoder import Model, Prompts, count_parameters, load_model
 from job.spec.schema import ModelSpec, ResolvedTraining, TrainingSpec
 from job.training.hyperparameters import (
     Hyperparameters,
@@ -123,7 +123,7 @@ def test_the_parameters_of_the_model_decide_its_learning_rate():
     encoder = torch.nn.Linear(1000, 335_000, bias=False, device="meta")
     large = Model(torch.nn.Sequential(encoder), ROOMY, 1000, Prompts())
 
-    assert parameters(large) == 335 * 10**6
+    assert count_parameters(large) == 335 * 10**6
     assert resolve(TrainingSpec(), large, pairs_of(320)).spec.learning_rate == 2e-5
 
 
