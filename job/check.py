@@ -1,4 +1,4 @@
-"""`check`: what a job would make of the pairs, before anything is paid for; without torch."""
+"""`check`: report what a job would use of the data, before it costs anything. Needs no torch."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator
@@ -18,15 +18,16 @@ from job.spec.schema import JobSpec, ModelSpec
 from job.storage.arrow_tables import column_values
 from job.storage.workspace import Workspace
 
-# Standard deviation of a query's lift; measured: 0.29 on builtin:aws-docs, 0.25-0.30 on the
-# article's data (job/LOG.md).
+# Standard deviation of the lift between queries. Measured: 0.29 on builtin:aws-docs, 0.25-0.30 on
+# the article's data (job/LOG.md).
 LIFT_DEVIATION = 0.28
 WORD_EDGES = (0, 8, 16, 32, 64, 128, 256, 512, 10**9)
-BAR = 40
+# Length of the bar of all texts in a histogram.
+BAR_CHARACTERS = 40
 
 
 def check_data(spec: JobSpec, echo: Callable[[str], object], *, count_tokens: bool) -> None:
-    """Tell through `echo` what was found; raises `DataError` where a job would."""
+    """Pass the facts of the data to `echo`, line by line; raise `DataError` if a job would."""
     with TemporaryDirectory() as folder:
         workspace = Workspace(Path(folder))
         channels = {role: found.path for role, found in fetch_data(spec, workspace, {}).items()}
@@ -38,72 +39,83 @@ def check_data(spec: JobSpec, echo: Callable[[str], object], *, count_tokens: bo
         require_enough(dataset, spec.data)
         if out_of_domain := load_out_of_domain(spec, channels, dataset):
             sizes = f"{len(out_of_domain.queries)} queries, {len(out_of_domain.corpus)} documents"
-            left_out = f"left out {out_of_domain.left_out} rows with texts of the data"
-            echo(f"Other      {out_of_domain.source}: {sizes}; {left_out}")
+            excluded = f"{_count(out_of_domain.left_out, 'row')} excluded: texts also in the data"
+            echo(f"Other data {out_of_domain.source}: {sizes}; {excluded}")
     echo("Ready to train.")
 
 
 def describe(dataset: Dataset) -> Iterable[str]:
+    """Yield the lines of the check that need no model."""
     facts = dataset.facts
-    columns, kinds = facts["columns"], dataset.test.kinds
-    group = ""
-    if columns["group"] is not None and kinds is not None:
-        sliced = f"{len(kinds) - kinds.null_count} of {len(kinds)} test queries"
-        group = f", group `{columns['group']}` ({sliced})"
     yield f"Source     {facts['source']}: {facts['rows']} rows, {facts['used']} usable"
-    yield (
-        f"Columns    question `{columns['anchor']}`, context `{columns['positive']}`, "
-        f"negatives {', '.join(f'`{name}`' for name in columns['negatives']) or 'none'}"
-        f"{group}"
-    )
+    yield _columns(dataset)
     for reason, dropped in facts["dropped"].items():
-        yield f"Dropped    {dropped['rows']} × {reason} ({_places(dropped)})"
+        yield f"Dropped    {_count(dropped['rows'], 'row')}: {reason} ({_locations(dropped)})"
     if not facts["dropped"]:
-        yield "Dropped    nothing"
+        yield "Dropped    no rows"
     for reason, dropped in facts["dropped_documents"].items():
-        yield f"Left out   {dropped['rows']} documents × {reason} ({_places(dropped)})"
+        yield f"Dropped    {_count(dropped['rows'], 'document')}: {reason} ({_locations(dropped)})"
     duplicates, leakage = facts["duplicates"], facts["leakage"]
     yield (
-        f"Duplicates {duplicates['rows_sharing_a_context']} rows share a context, "
-        f"{duplicates['near_duplicate_pairs']} near-duplicate pairs; {duplicates['groups']} "
-        f"groups, the largest of {duplicates['largest_group']} rows"
+        f"Duplicates {duplicates['rows_sharing_a_context']} rows share a context; "
+        f"{_count(duplicates['near_duplicate_pairs'], 'near-duplicate pair')}; "
+        f"{_count(duplicates['groups'], 'group')}, "
+        f"the largest with {_count(duplicates['largest_group'], 'row')}"
     )
     yield (
-        f"Leakage    {leakage['under_a_random_split']:.1%} of a random split's test rows would "
-        f"have their context in training; ours: {leakage['test_contexts_in_train']:.1%}"
+        f"Leakage    {leakage['test_contexts_in_train']:.1%} of test rows have their context in "
+        f"train; with a random split: {leakage['under_a_random_split']:.1%}"
     )
     splits = ", ".join(f"{name} {size}" for name, size in facts["splits"].items())
-    yield f"Splits     {splits}; corpus {facts['corpus']} documents"
+    yield f"Splits     {splits}; corpus {_count(facts['corpus'], 'document')}"
     yield from _histogram("Questions", _texts(dataset, "anchor"))
     yield from _histogram("Contexts", _texts(dataset, "positive"))
     if len(dataset.test):
         groups = len(np.unique(dataset.test.groups))
         lift = detectable_lift(LIFT_DEVIATION / groups**0.5, groups)
         yield (
-            f"Proof      {len(dataset.test)} test queries in {groups} groups show a lift of "
-            f"{lift:.3f} nDCG@10 or more (80 % chance; "
-            f"assumes that lifts vary by {LIFT_DEVIATION} between queries)"
+            f"Test size  {len(dataset.test)} queries in {_count(groups, 'group')} detect a lift of "
+            f"{lift:.3f} nDCG@10 or more with 80 % probability (assumed standard deviation of a "
+            f"query's lift: {LIFT_DEVIATION})"
         )
 
 
-def _places(dropped: dict[str, Any]) -> str:
+def _columns(dataset: Dataset) -> str:
+    columns, segments = dataset.facts["columns"], dataset.test.segments
+    negatives = ", ".join(f"`{name}`" for name in columns["negatives"]) or "none"
+    line = f"Columns    question `{columns['anchor']}`, context `{columns['positive']}`, "
+    line += f"negatives {negatives}"
+    if columns["group"] is None or segments is None:
+        return line
+    filled = len(segments) - segments.null_count
+    return f"{line}, group `{columns['group']}` (set for {filled} of {len(segments)} test queries)"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _locations(dropped: dict[str, Any]) -> str:
     more = ", …" if dropped["rows"] > len(dropped["first"]) else ""
     return ", ".join(dropped["first"]) + more
 
 
 def describe_truncation(dataset: Dataset, spec: ModelSpec, workspace: Workspace) -> str:
-    """Say how many texts the model would cut; needs its tokenizer and the package `tokenizers`."""
+    """Return a line with the share of texts that the model would truncate.
+
+    Needs the model's tokenizer and the package `tokenizers`; without them, the line says so.
+    """
     try:
         from tokenizers import Tokenizer
     except ModuleNotFoundError:
-        return "Truncation not counted: `pip install tokenizers` to count tokens"
+        return "Truncation not counted: it needs one more package, `pip install tokenizers`"
     try:
-        # The tokenizer and the settings, without the weights.
+        # Fetch the tokenizer and the settings, but no weights.
         folder = fetch_model(spec, workspace, {}, only="*.json").path
     except (ModelError, StorageError) as error:
         return f"Truncation not counted: {error}"
     if not (folder / "tokenizer.json").is_file():
-        return f"Truncation not counted: no tokenizer of `{spec.base}` can be had"
+        return f"Truncation not counted: `{spec.base}` has no `tokenizer.json`"
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.no_truncation()
     tokenizer.no_padding()
@@ -112,19 +124,19 @@ def describe_truncation(dataset: Dataset, spec: ModelSpec, workspace: Workspace)
     for name, column in (("questions", "anchor"), ("contexts", "positive")):
         encoded = (len(tokenizer.encode(text).ids) for text in _texts(dataset, column))
         counts = np.fromiter(encoded, dtype=np.int64)
-        parts.append(f"{(counts > limit).mean():.1%} of the {name} (longest {counts.max()})")
-    return f"Truncation at {limit} tokens: {' and '.join(parts)}"
+        parts.append(f"{(counts > limit).mean():.1%} of {name} (longest: {counts.max()})")
+    return f"Truncation {' and '.join(parts)} exceed the model's limit of {limit} tokens"
 
 
 def _max_length(model: Path) -> int:
-    """Find the limit that sentence-transformers will use, 512 (BERT's) where none is stated."""
-    if own := _settings(model / "sentence_bert_config.json").get("max_seq_length"):
-        return int(own)
-    stated = (
+    """Return the token limit that sentence-transformers will use; 512 (BERT's) if none is set."""
+    if limit := _settings(model / "sentence_bert_config.json").get("max_seq_length"):
+        return int(limit)
+    limits = (
         _settings(model / "tokenizer_config.json").get("model_max_length"),
         _settings(model / "config.json").get("max_position_embeddings"),
     )
-    return int(min((limit for limit in stated if limit), default=512))
+    return int(min(filter(None, limits), default=512))
 
 
 def _settings(path: Path) -> dict[str, Any]:
@@ -144,4 +156,5 @@ def _histogram(name: str, texts: Iterator[str]) -> Iterable[str]:
     for (low, high), count in zip(pairwise(WORD_EDGES), counts, strict=True):
         if count:
             label = f"{low}-{high - 1}" if high < WORD_EDGES[-1] else f"{low} or more"
-            yield f"  {label:>11} {'█' * max(1, round(BAR * count / len(lengths)))} {count}"
+            bar = "█" * max(1, round(BAR_CHARACTERS * count / len(lengths)))
+            yield f"  {label:>11} {bar} {count}"

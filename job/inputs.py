@@ -1,8 +1,8 @@
-"""What a run reads from elsewhere, brought here first: data and model from S3 and the Hub.
+"""Download the data and the base model of a run from S3 and the Hub.
 
-Everything then is a file or folder, which one loader reads wherever it came from. Which version
-was fetched is noted beside the checkpoints: a branch or an object that moves on must not change
-the data under a half-trained model.
+Afterwards every input is a local file or folder, read by the same code whatever its source. The
+resolved versions are saved with the checkpoints: if a branch or an S3 object changes, a resumed run
+must not continue on other data.
 """
 
 import fnmatch
@@ -19,13 +19,13 @@ from typing import Any
 
 from job.core.errors import DataError, ModelError, TrainingError
 from job.data.origin import write_origin
-from job.data.readers import explained, file_format
+from job.data.readers import explain_read_errors, file_format
 from job.data.rows import require_data
 from job.model.encoder import find_locally
 from job.runtime.logs import tell
 from job.spec.schema import DataSpec, JobSpec, ModelSpec
 from job.storage import hub
-from job.storage.stores import S3, Entry, S3Store, inside
+from job.storage.stores import S3, Entry, S3Store, safe_join
 from job.storage.workspace import DATA_CHANNELS, Workspace, link_or_copy, write_atomically
 
 GIGA = 1e9
@@ -35,7 +35,7 @@ CHUNK = 2**20
 
 @dataclass(frozen=True)
 class Fetched:
-    """A file or folder here; `facts` say exactly what it is a copy of."""
+    """A local file or folder, and `facts` that identify its source and version."""
 
     path: Path
     facts: dict[str, Any]
@@ -43,7 +43,7 @@ class Fetched:
 
 @dataclass(frozen=True)
 class Inputs:
-    """All that a run reads: data by role (a channel's name), and the base model's folder."""
+    """The local inputs of a run: data by role (a channel's name), and the base model's folder."""
 
     channels: dict[str, Path]
     model: Path
@@ -54,9 +54,9 @@ class Inputs:
 def fetch_inputs(
     spec: JobSpec, workspace: Workspace, resolved: dict[str, dict[str, Any]] | None = None
 ) -> Inputs:
-    """Fetch what the spec names and no channel brings, and note which versions those were.
+    """Fetch the inputs that the spec names and no channel provides; save their versions.
 
-    Other hosts than the first fetch the versions that it `resolved`, its inputs' facts.
+    With `resolved`, the facts that the first host determined, fetch exactly those versions.
     """
     require_data(spec.data, workspace.channels())
     revisions = read_resolved_revisions(workspace) if resolved is None else resolved
@@ -71,24 +71,23 @@ def fetch_inputs(
 
 
 def read_resolved_revisions(workspace: Workspace) -> dict[str, dict[str, Any]]:
-    """Return what an earlier start of this run fetched; nothing where nothing was trained on it."""
+    """Return the versions that this run's checkpoints were trained on; empty if there are none."""
     if not (workspace.revisions.is_file() and any(workspace.checkpoints.glob("checkpoint-*"))):
         return {}
     revisions: dict[str, dict[str, Any]]
     try:
         revisions = json.loads(workspace.revisions.read_text("utf-8"))
     except ValueError:
-        msg = (
-            f"`{workspace.revisions}` is damaged: nobody knows what the checkpoints beside it were "
-        )
-        raise TrainingError(msg + "trained on; delete that folder to train anew.") from None
+        msg = f"`{workspace.revisions}` is damaged, so it is unknown which data and model the "
+        msg += "checkpoints in that folder were trained on. "
+        raise TrainingError(msg + "Delete the folder to start training again.") from None
     return revisions
 
 
 def fetch_data(
     spec: JobSpec, workspace: Workspace, revisions: dict[str, dict[str, Any]]
 ) -> dict[str, Fetched]:
-    """Fetch the data that lies in S3 or on the Hub, by role."""
+    """Fetch the data that the spec names in S3 or on the Hub; return it by role."""
     data = spec.data
     sources = [data.source, data.validation, data.test, data.corpus, spec.evaluation.out_of_domain]
     limit = data.max_download_gb * GIGA
@@ -98,23 +97,26 @@ def fetch_data(
             continue
         folder, pinned = workspace.fetched / role, revisions.get(role, {})
         if uri.startswith(S3):
-            # BEIR's judgements are `.tsv`, which is a format as well.
+            # The filter keeps BEIR's qrels, too: they are `.tsv` files.
             fetched[role] = _from_s3(
                 uri, folder, pinned, limit, "data", lambda n: file_format(Path(n)) is not None
             )
         elif reference := hub_reference(uri):
-            # `data.subset`, `split` and `revision` are those of the data, of which this is none.
-            own = (
+            # `data.subset`, `split` and `revision` do not apply to out-of-domain data.
+            settings = (
                 DataSpec(max_download_gb=data.max_download_gb) if role == "out_of_domain" else data
             )
-            fetched[role] = _data_from_hub(role, reference, own, folder, pinned)
+            fetched[role] = _data_from_hub(role, reference, settings, folder, pinned)
     return fetched
 
 
 def hub_reference(uri: str) -> hub.Reference | None:
-    """Tell a Hub data set from a path; one that ends like a data file is a path, if a wrong one."""
-    # A folder that may not be entered tells of nothing in it.
-    with explained(uri):
+    """Parse a Hub data set; return None for a path.
+
+    A name with the suffix of a data file is a path, even if no such file exists.
+    """
+    # `exists` raises if a folder is not accessible.
+    with explain_read_errors(uri):
         is_path = not uri.startswith(hub.SCHEME) and (Path(uri).exists() or file_format(Path(uri)))
     return None if is_path else hub.parse_reference(uri)
 
@@ -122,18 +124,18 @@ def hub_reference(uri: str) -> hub.Reference | None:
 def fetch_model(
     spec: ModelSpec, workspace: Workspace, revisions: dict[str, dict[str, Any]], only: str = "*"
 ) -> Fetched:
-    """Fetch the base model, or those of its files that match `only`; the channel `model` wins."""
+    """Fetch the base model, or only its files that match `only`; the channel `model` wins."""
     folder, pinned = workspace.fetched / "model", revisions.get("model", {})
     limit = spec.max_download_gb * GIGA
     if (channel := workspace.channel("model")) is not None:
-        return Fetched(_model_in(channel, folder, limit), {"uri": spec.base})
+        return Fetched(_model_from_channel(channel, folder, limit), {"uri": spec.base})
     if spec.base.startswith(S3):
         found = _from_s3(spec.base, folder, pinned, limit, "model", lambda n: _is_model(n, only))
-        packed = not found.path.is_dir()
-        path = _unpacked(found.path, found.path.parent, limit) if packed else found.path
+        is_file = not found.path.is_dir()
+        path = _unpack(found.path, found.path.parent, limit) if is_file else found.path
         return Fetched(path, found.facts)
-    if (here := find_locally(spec.base)) is not None:
-        return Fetched(here, {"uri": spec.base})
+    if (local := find_locally(spec.base)) is not None:
+        return Fetched(local, {"uri": spec.base})
     commit = pinned.get("commit") or hub.resolve(spec.base, "model", spec.revision)
     trust = spec.trust_remote_code
     path = hub.download_model(spec.base, commit, limit, only=only, trust_code=trust)
@@ -144,7 +146,7 @@ def _data_from_hub(
     role: str, reference: hub.Reference, spec: DataSpec, folder: Path, pinned: dict[str, Any]
 ) -> Fetched:
     repository = reference.repository
-    # A data set that is given to test on has its rows in a split of that name.
+    # `data.validation` and `data.test` default to the split of that name.
     split = reference.split or (role if role in ("validation", "test") else spec.split)
     commit = pinned.get("commit") or hub.resolve(
         repository, "dataset", reference.revision or spec.revision
@@ -152,12 +154,12 @@ def _data_from_hub(
     limit = spec.max_download_gb * GIGA
     cached, names = hub.download_data(reference, commit, spec.subset, split, limit)
     shutil.rmtree(folder, ignore_errors=True)
-    # The cache holds other splits as well; a folder of its own holds what was asked for.
+    # The Hub's cache may contain other splits, so the wanted files get a separate folder.
     for name, target_name in names.items():
         if file_format(Path(name)) is None:
-            msg = f"The Hub data set `{repository}` holds `{name}`, a format not read here. "
-            raise DataError(msg + "Save its rows as Parquet or JSONL.")
-        target = inside(folder, target_name)
+            msg = f"The format of `{name}` in the Hub data set `{repository}` is not supported. "
+            raise DataError(msg + "Save the rows as Parquet or JSONL.")
+        target = safe_join(folder, target_name)
         target.parent.mkdir(parents=True, exist_ok=True)
         link_or_copy(cached / name, target)
     write_origin(folder, repository)
@@ -173,20 +175,20 @@ def _from_s3(
     kind: str,
     wanted: Callable[[str], bool],
 ) -> Fetched:
-    """Fetch an object, or what lies below a prefix, but for what an earlier try brought.
+    """Fetch an object, or the wanted objects below a prefix; skip files that exist already.
 
-    Each version of the listing has a folder of its own, so a file that is there is the right one.
+    Each version of the listing has a separate folder, so an existing file is never outdated.
     """
     if pinned and _path_of(folder, pinned).exists():
         return Fetched(_path_of(folder, pinned), pinned)
-    place = S3Store(uri)
-    if single := place.as_file():
-        place, entries = single[0], [single[1]]
+    store = S3Store(uri)
+    if single := store.as_file():
+        store, entries = single[0], [single[1]]
     else:
-        entries = [entry for entry in place.files() if wanted(entry.name)]
+        entries = [entry for entry in store.files() if wanted(entry.name)]
     error = ModelError if kind == "model" else DataError
     if not entries:
-        msg = f"There is no {kind} in `{uri}`: neither an object of that name nor any below it. "
+        msg = f"`{uri}` contains no {kind}: no object has that key or a suitable key below it. "
         raise error(msg + "Check the bucket and the prefix.")
     size = sum(entry.size for entry in entries)
     hub.check_size(uri, size, limit, kind)
@@ -195,22 +197,22 @@ def _from_s3(
     file = entries[0].name if single else None
     facts = {"uri": uri, "version": version, "file": file, "files": len(entries), "bytes": size}
     if pinned and pinned["version"] != version:
-        msg = f"`{uri}` has changed since this run began; start a new one with another `--name`."
+        msg = f"`{uri}` has changed since this run started. Start a new run with another `--name`."
         raise error(msg)
-    _fetch_missing(place, entries, folder / version)
+    _fetch_missing(store, entries, folder / version)
     if kind == "data":
         write_origin(folder, uri)
     return Fetched(_path_of(folder, facts), facts)
 
 
-def _fetch_missing(place: S3Store, entries: list[Entry], folder: Path) -> None:
+def _fetch_missing(store: S3Store, entries: list[Entry], folder: Path) -> None:
     for other in folder.parent.glob("*"):
         if other.name != folder.name:
             shutil.rmtree(other, ignore_errors=True)
-    here = {e: inside(folder, e.name) for e in entries}
-    missing = [e for e, path in here.items() if not path.is_file() or path.stat().st_size != e.size]
-    tell("fetch", place.uri, files=len(entries), missing=len(missing))
-    place.get(missing, folder)
+    paths = {e: safe_join(folder, e.name) for e in entries}
+    missing = [e for e, p in paths.items() if not p.is_file() or p.stat().st_size != e.size]
+    tell("fetch", store.uri, files=len(entries), missing=len(missing))
+    store.get(missing, folder)
 
 
 def _path_of(folder: Path, facts: dict[str, Any]) -> Path:
@@ -223,36 +225,36 @@ def _is_model(name: str, only: str) -> bool:
     )
 
 
-def _model_in(channel: Path, folder: Path, limit: float) -> Path:
-    """Find the model in a channel: its files, or one archive of them."""
+def _model_from_channel(channel: Path, folder: Path, limit: float) -> Path:
+    """Return the folder of the model in a channel, which has its files or one archive of them."""
     files = list(channel.iterdir())
     if len(files) == 1 and files[0].is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        return _unpacked(files[0], folder, limit)
+        return _unpack(files[0], folder, limit)
     return find_locally(str(channel)) or channel
 
 
-def _unpacked(path: Path, beside: Path, limit: float) -> Path:
-    """Unpack a model that came as an archive, as SageMaker stores them; returns its folder."""
+def _unpack(path: Path, parent: Path, limit: float) -> Path:
+    """Unpack the archive of a model, as SageMaker stores it, below `parent`; return its folder."""
     if not path.name.endswith(ARCHIVES):
-        msg = f"`{path.name}` is no model: name a folder of a model, or its `model.tar.gz`."
+        msg = f"`{path.name}` is not a model. Name a model's folder, or its `model.tar.gz`."
         raise ModelError(msg)
-    folder = beside / "unpacked"
+    folder = parent / "unpacked"
     shutil.rmtree(folder, ignore_errors=True)
     try:
-        # To its end, where its checksum is: what is damaged further on looks like an end to tar.
-        with gzip.open(path) as whole:
-            while whole.read(CHUNK):
+        # Read to the end, to verify gzip's checksum: tar treats some damage as the archive's end.
+        with gzip.open(path) as compressed:
+            while compressed.read(CHUNK):
                 pass
         with tarfile.open(path) as archive:
             members = [m for m in archive if _is_model(m.name, "*")]
             hub.check_size(path.name, sum(m.size for m in members), limit, "model")
-            # Refuses names and links that lead out of the folder, and devices.
+            # The filter refuses devices, and names and links that point outside the folder.
             archive.extractall(folder, members, filter="data")
     except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
         shutil.rmtree(folder, ignore_errors=True)
         reason = str(error).splitlines()[0].rstrip(".")
-        msg = f"The archive `{path.name}` cannot be unpacked: {reason}. Pack it anew."
+        msg = f"The archive `{path.name}` cannot be unpacked: {reason}. Create it again."
         raise ModelError(msg) from None
     inner = [found.parent for found in folder.rglob("modules.json")]
     return min(inner, key=lambda found: len(found.parts), default=folder)

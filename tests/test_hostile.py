@@ -1,7 +1,7 @@
-"""Hostile input: what strangers put into models, data and specs runs nothing and gets nowhere.
+"""Hostile input: models, data and specs of strangers run no code and cannot escape their folders.
 
-container/SECURITY.md names, for each kind, the guard and where it is tested: beside its module, or
-here.
+container/SECURITY.md lists each threat with its guard and its test: here, or in the tests of the
+module that has the guard.
 """
 
 import ast
@@ -49,13 +49,13 @@ class Payload:
 
 @pytest.fixture
 def ran(tmp_path):
-    """The file that appears if a stranger's code was run."""
+    """Return the path of a file that exists only if a stranger's code has run."""
     return tmp_path / "ran"
 
 
 @pytest.fixture
 def model(tmp_path, tiny_encoder):
-    """A model's folder, to be made hostile."""
+    """Return a copy of a model's folder, to be changed by tests."""
     return Path(shutil.copytree(tiny_encoder, tmp_path / "model"))
 
 
@@ -64,7 +64,7 @@ def change(path, **fields):
 
 
 def refusal(folder):
-    """Load a model as a job does; returns the one line."""
+    """Load a model as a job does, expect an error and return its line."""
     with pytest.raises(ModelError) as caught:
         load_model(ModelSpec(base=str(folder)), CPU)
     assert "\n" not in str(caught.value)
@@ -74,24 +74,24 @@ def refusal(folder):
 # Pickles.
 
 
-def test_a_pickle_is_harmful_where_it_is_read(ran):
-    """The payload of the tests below works; else they would prove nothing."""
+def test_reading_the_pickle_runs_its_code(ran):
+    """The payload works; otherwise the tests below would prove nothing."""
     pickle.loads(pickle.dumps(Payload(ran)))
     assert ran.exists()
 
 
-@pytest.mark.parametrize("place", [".", "2_Dense"])
-def test_no_pickle_of_a_model_is_read(model, ran, place):
-    """Neither the model's own weights nor those of a layer on top of it."""
-    (model / place).mkdir(exist_ok=True)
+@pytest.mark.parametrize("module", [".", "2_Dense"])
+def test_no_pickle_of_a_model_is_read(model, ran, module):
+    """This holds for the transformer's weights and for those of a layer on top of it."""
+    (model / module).mkdir(exist_ok=True)
     (model / "model.safetensors").unlink()
-    weights = model / place / "pytorch_model.bin"
+    weights = model / module / "pytorch_model.bin"
     weights.write_bytes(pickle.dumps(Payload(ran)))
     assert f"`{weights}` is a pickle" in refusal(model)
     assert not ran.exists()
 
 
-# Code in a model's repository, parts outside it, sizes that are only declared.
+# Code in a model's repository, paths outside it, and sizes that are only declared.
 
 
 def change_module(model, **fields):
@@ -100,74 +100,74 @@ def change_module(model, **fields):
     (model / "modules.json").write_text(json.dumps(modules), "utf-8")
 
 
-def asking_in_the_configuration(model):
-    """`auto_map` names classes of the repository's own files."""
+def name_code_in_the_configuration(model):
+    """`auto_map` names classes in files of the repository."""
     parts = {"AutoConfig": "intruder.Part", "AutoModel": "intruder.Part"}
     change(model / "config.json", auto_map=parts, model_type="intruder")
 
 
-def asking_in_the_list_of_modules(model):
-    """Not even from a folder on this machine, which the library once trusted."""
+def name_code_in_the_list_of_modules(model):
+    """Earlier versions of the library trusted such code in local folders."""
     change_module(model, type="intruder.Part")
 
 
-def asking_in_the_tokenizer(model):
-    asked = {"AutoTokenizer": ["intruder.Part", "intruder.Part"]}
-    change(model / "tokenizer_config.json", auto_map=asked, tokenizer_class="Part")
+def name_code_in_the_tokenizer(model):
+    classes = {"AutoTokenizer": ["intruder.Part", "intruder.Part"]}
+    change(model / "tokenizer_config.json", auto_map=classes, tokenizer_class="Part")
 
 
 @pytest.mark.parametrize(
-    ("ask", "said"),
+    ("name_code", "message"),
     [
-        (asking_in_the_configuration, "contains custom code"),
-        (asking_in_the_list_of_modules, "'intruder.Part'"),
-        # A known tokenizer is taken instead, or none.
-        (asking_in_the_tokenizer, None),
+        (name_code_in_the_configuration, "contains custom code"),
+        (name_code_in_the_list_of_modules, "'intruder.Part'"),
+        # The library uses a known tokenizer instead, or none.
+        (name_code_in_the_tokenizer, None),
     ],
 )
-def test_code_that_a_model_asks_for_is_not_run(model, ran, ask, said):
+def test_code_that_a_model_names_is_not_run(model, ran, name_code, message):
     text = f"from pathlib import Path\nPath({str(ran)!r}).touch()\nclass Part: pass\n"
     (model / "intruder.py").write_text(text, "utf-8")
-    ask(model)
-    if said:
-        assert said in refusal(model)
+    name_code(model)
+    if message:
+        assert message in refusal(model)
     else:
         with suppress(ModelError):
             load_model(ModelSpec(base=str(model)), CPU)
     assert not ran.exists()
 
 
-def naming_a_module_outside(model):
-    """`modules.json` may name parts of the model, and nothing beside it."""
+def name_a_module_outside(model):
+    """`modules.json` may only name paths inside the model's folder."""
     shutil.copytree(model / "1_Pooling", model.parent / "elsewhere")
     change_module(model, path="../elsewhere")
 
 
-def declaring_an_endless_header(declared, model):
-    """Its length stands in the first eight bytes, and nothing is allocated for it."""
+def declare_a_huge_header(declared, model):
+    """The first eight bytes are the header's length; the library must not allocate it."""
     weights = model / "model.safetensors"
     weights.write_bytes(struct.pack("<Q", declared) + weights.read_bytes()[8:])
 
 
-def declaring_a_vocabulary_of_a_billion_words(model):
-    """256 GB, if anybody made room for it before looking at the weights."""
+def declare_a_vocabulary_of_a_billion_words(model):
+    """Such an embedding needs 256 GB if it is allocated before the weights are read."""
     change(model / "config.json", vocab_size=1_000_000_000)
 
 
 @pytest.mark.parametrize(
-    ("harm", "said"),
+    ("harm", "message"),
     [
-        (naming_a_module_outside, "'../elsewhere'"),
+        (name_a_module_outside, "'../elsewhere'"),
         *(
-            (partial(declaring_an_endless_header, size), "Error while deserializing header")
+            (partial(declare_a_huge_header, size), "Error while deserializing header")
             for size in (1 << 62, (1 << 64) - 1, 200_000_000)
         ),
-        (declaring_a_vocabulary_of_a_billion_words, "cannot be loaded"),
+        (declare_a_vocabulary_of_a_billion_words, "cannot be loaded"),
     ],
 )
-def test_what_a_model_only_declares_is_refused(model, harm, said):
+def test_false_declarations_of_a_model_are_refused(model, harm, message):
     harm(model)
-    assert said in refusal(model)
+    assert message in refusal(model)
 
 
 # YAML.
@@ -182,8 +182,8 @@ def test_what_a_model_only_declares_is_refused(model, harm, said):
     ],
     ids=["job file", "hyperparameter"],
 )
-def test_no_yaml_tag_makes_an_object(tmp_path, monkeypatch, tag, read):
-    """A sentence, and nothing is called."""
+def test_no_yaml_tag_creates_an_object(tmp_path, monkeypatch, tag, read):
+    """The tag gives an error of one line, and its function is not called."""
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SpecError, match="not valid YAML") as caught:
         read(f"!!python/object/{tag} [ran]")
@@ -191,19 +191,19 @@ def test_no_yaml_tag_makes_an_object(tmp_path, monkeypatch, tag, read):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_page_of_yaml_cannot_stand_for_a_disk_of_it():
-    """Ten aliases of ten aliases of ten: each level is written once and counts tenfold."""
+def test_yaml_aliases_cannot_expand_to_a_huge_document():
+    """Aliases are refused: with ten aliases per level, each level is ten times larger."""
     levels = [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12)]
     with pytest.raises(SpecError) as caught:
         parse_document("\n".join(["a0: &a0 [x]", *levels]), "job.yaml")
-    assert "`job.yaml` is not valid YAML in line 2: an alias" in str(caught.value)
+    assert "`job.yaml` is not valid YAML in line 2: aliases" in str(caught.value)
 
 
-# Files that unpack to more than memory holds.
+# Files that unpack to more than the memory.
 
 
-def test_a_line_that_does_not_end_is_not_gathered(tmp_path, monkeypatch):
-    """A few kilobytes of gzip may hold one line of many gigabytes."""
+def test_an_endless_line_is_not_read_into_memory(tmp_path, monkeypatch):
+    """A few kilobytes of gzip may contain one line of many gigabytes."""
     monkeypatch.setattr("job.data.text_files.MAX_LINE_BYTES", 1000)
     file = tmp_path / "pairs.jsonl.gz"
     with gzip.open(file, "wb") as handle:
@@ -224,7 +224,7 @@ def test_a_line_that_does_not_end_is_not_gathered(tmp_path, monkeypatch):
     ],
 )
 def test_a_bomb_of_many_short_lines_is_not_unpacked(tmp_path, monkeypatch, name, start, line):
-    """Each line is harmless; a thousandth of the file's size is what no real texts take."""
+    """Each line is short, but no real texts are compressed to a thousandth of their size."""
     monkeypatch.setattr("job.data.text_files.MAX_UNPACKED_BYTES", 1_000_000)
     file = tmp_path / name
     with gzip.open(file, "wb") as handle:
@@ -235,12 +235,12 @@ def test_a_bomb_of_many_short_lines_is_not_unpacked(tmp_path, monkeypatch, name,
     with pytest.raises(DataError) as caught:
         rows.extend(read_records(file))
     assert len(rows) * len(line) <= most
-    said = f"`{file}` unpacks to more than 1,000,000 bytes and 200 times its size"
-    assert said in str(caught.value)
+    message = f"`{file}` unpacks to more than 1,000,000 bytes and 200 times its size"
+    assert message in str(caught.value)
 
 
-def test_what_is_packed_as_texts_are_or_is_small_is_read(tmp_path, monkeypatch):
-    """Either limit alone is no reason: rows that repeat a little, and many rows that do not."""
+def test_a_file_above_only_one_of_the_two_limits_is_read(tmp_path, monkeypatch):
+    """Small files may have a high ratio, and large files a normal one."""
     line = b'{"question": "a", "context": "b"}\n'
     file = tmp_path / "pairs.jsonl.gz"
     file.write_bytes(gzip.compress(line * 10_000))
@@ -253,32 +253,32 @@ def test_what_is_packed_as_texts_are_or_is_small_is_read(tmp_path, monkeypatch):
     assert sum(1 for _ in read_records(tmp_path)) == 10_000
 
 
-# What a terminal would obey, and what Markdown would.
+# Commands to a terminal, and Markdown.
 
 RED, UPWARDS, TURNED = "\x1b[31m", "\x9b1A", "\u202e"
 HARMFUL = f"{RED}{UPWARDS}{TURNED}\x07"
 HARMLESS = r"\x1b[31m\x9b1A\u202e\x07"
 
 
-def test_a_file_name_cannot_command_the_terminal(tmp_path, capfd):
-    """In the one line of an error it stands as it would be typed."""
+def test_a_file_name_cannot_control_the_terminal(tmp_path, capfd):
+    """In the line of an error, control characters are escaped."""
     folder = tmp_path / HARMFUL
     folder.mkdir()
     assert exit_code(lambda: open_source(str(folder), DataSpec()), None) == DataError.exit_code
     (line,) = capfd.readouterr().err.splitlines()
-    assert line.startswith(f"Error: The folder `{tmp_path}/{HARMLESS}` holds no data file")
+    assert line.startswith(f"Error: The folder `{tmp_path}/{HARMLESS}` contains no data file")
 
 
 def test_a_stranger_cannot_forge_a_line_of_the_log(capsys, monkeypatch):
-    """A name with a line break and a command in it is one line, as text."""
+    """A name with a line break and a terminal command becomes one line of plain text."""
     monkeypatch.setattr(log, "handlers", [])
     log_to_stderr()
     tell("fetch", f"a\n2026 verdict: Improved{HARMFUL}")
     assert capsys.readouterr().err.endswith(f" fetch: a\\x0a2026 verdict: Improved{HARMLESS}\n")
 
 
-def test_the_log_of_a_job_cannot_command_the_terminal_that_shows_it(tmp_path, monkeypatch):
-    """It may come from a bucket that others write to, or from CloudWatch; lines and tabs stay."""
+def test_the_log_of_a_job_cannot_control_the_terminal_that_shows_it(tmp_path, monkeypatch):
+    """It may come from CloudWatch or a shared bucket; only line breaks and tabs are kept."""
     monkeypatch.chdir(tmp_path)
     run = tmp_path / "runs" / "theirs"
     (run / "logs").mkdir(parents=True)
@@ -294,8 +294,8 @@ def test_the_log_of_a_job_cannot_command_the_terminal_that_shows_it(tmp_path, mo
     assert f"one{HARMLESS}" in terminal.getvalue()
 
 
-def test_a_report_cannot_command_the_terminal_that_shows_it(trained_run, tmp_path, monkeypatch):
-    """Its sentences may be anybody's: neither a terminal's commands nor rich's own markup."""
+def test_a_report_cannot_control_the_terminal_that_shows_it(trained_run, tmp_path, monkeypatch):
+    """A stranger may have written it: neither terminal commands nor rich's markup are obeyed."""
     monkeypatch.chdir(tmp_path)
     shutil.copytree(trained_run.folder, tmp_path / "runs" / "theirs")
     report = trained_run.report
@@ -304,18 +304,18 @@ def test_a_report_cannot_command_the_terminal_that_shows_it(trained_run, tmp_pat
     report["cost"]["basis"] = HARMFUL
     path = tmp_path / "runs" / "theirs" / "report" / "report.json"
     path.write_text(json.dumps(report), "utf-8")
-    said = CliRunner(env={"COLUMNS": "200"}).invoke(main, ["report", "theirs"]).output
-    assert said.count(HARMLESS) == 3
-    assert "[blink]Improved" in said
-    assert not {*HARMFUL} - {*"[31m1A"} & {*said}
+    output = CliRunner(env={"COLUMNS": "200"}).invoke(main, ["report", "theirs"]).output
+    assert output.count(HARMLESS) == 3
+    assert "[blink]Improved" in output
+    assert not {*HARMFUL} - {*"[31m1A"} & {*output}
 
 
-def test_a_prompt_cannot_leave_its_place_in_the_card():
-    """A base model brings its prompts along, and the card goes to the Hub."""
+def test_a_prompt_cannot_break_out_of_its_code_span_in_the_card():
+    """A base model's prompts are in the card, which is pushed to the Hub."""
     assert code(f"`<script>\n# A heading{RED}") == r"`'<script>\x0a# A heading\x1b[31m`"
 
 
-# Ids of the data in tables that a spreadsheet may open.
+# Ids in tables that users may open in a spreadsheet.
 
 
 @pytest.mark.parametrize(
@@ -332,7 +332,7 @@ def test_a_prompt_cannot_leave_its_place_in_the_card():
     ],
 )
 def test_no_id_is_a_formula_or_a_second_row(tmp_path, given, written):
-    """`qrels.tsv` holds the data's own ids, and is a table for whoever opens it."""
+    """`qrels.tsv` contains ids from the data, and users may open it in a spreadsheet."""
     corpus = tmp_path / "corpus.jsonl"
     corpus.write_text(json.dumps({"id": given, "text": "a text"}) + "\n", "utf-8")
     assert [document.id for document in open_documents(str(corpus))] == [written]
@@ -342,7 +342,7 @@ def test_no_id_is_a_formula_or_a_second_row(tmp_path, given, written):
 
 
 def test_a_link_out_of_a_channel_is_refused(tmp_path):
-    """`/proc/self/environ` is no pair, and no line of it may stand in an error."""
+    """Otherwise an error could quote a line of a secret file such as `/proc/self/environ`."""
     workspace = Workspace(tmp_path / "ml")
     channel = workspace.channel_folder("data")
     (channel / "more").mkdir(parents=True)
@@ -362,11 +362,11 @@ def test_a_link_within_a_channel_is_followed(tmp_path):
     assert workspace.channels() == {"data": channel}
 
 
-# Our own code.
+# Our code.
 
 
 def test_our_code_reads_no_pickle():
-    """No module for pickles is imported, and torch reads files as plain tensors only."""
+    """It imports no module for pickles, and `torch.load` reads only plain tensors."""
     for path in [*(ROOT / "job").rglob("*.py"), *(ROOT / "launcher").rglob("*.py")]:
         tree = ast.parse(path.read_text("utf-8"))
         modules = {a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
@@ -382,7 +382,7 @@ def test_our_code_reads_no_pickle():
 
 
 def test_the_guards_that_the_threat_model_names_exist():
-    """Each name that stands in backticks beside a file of ours is in it, and the tests exist."""
+    """Each name in backticks next to a file occurs in that file, and the listed tests exist."""
     text = (ROOT / "container" / "SECURITY.md").read_text("utf-8")
     named = re.findall(r"`(\w+)` in `([\w/]+\.py)`|`([\w/]+\.py)` `(\w+)`", text)
     pairs = [(name or late, path or early) for name, path, early, late in named]

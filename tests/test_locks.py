@@ -1,4 +1,4 @@
-"""The image's locks: hashes for everything, the versions of constraints.txt, nothing forgotten."""
+"""The image's locks: complete, with hashes, and with the versions of constraints.txt."""
 
 import re
 import tomllib
@@ -13,13 +13,13 @@ ROOT = Path(__file__).parents[1]
 LOCKS = ROOT / "container" / "locks"
 NAMES = ("build", "demo", "torch", "torch-cpu", "train")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
-# Where the image runs, whatever this machine is.
+# The image's platform, independent of this machine.
 IMAGE = {"python_version": "3.11", "python_full_version": "3.11.0", "sys_platform": "linux",
          "platform_system": "Linux", "platform_machine": "x86_64", "os_name": "posix"}  # fmt: skip
 
 
 def revisions(text):
-    """Read `name==version` lines, by the name that pip compares."""
+    """Map the normalized names of `name==version` lines to versions."""
     return {canonicalize_name(n): v for n, v in re.findall(r"(?m)^([\w.-]+)==([^\s;]+)", text)}
 
 
@@ -34,7 +34,7 @@ CONSTRAINTS = revisions((ROOT / "constraints.txt").read_text("utf-8"))
 
 
 def closure(requirements):
-    """Name everything that requirements bring to the image, as the packages here tell."""
+    """Return all direct and indirect requirements, from the metadata of installed packages."""
     found, waiting = set(), [(Requirement(text), "") for text in requirements]
     while waiting:
         wanted, extra = waiting.pop()
@@ -49,7 +49,7 @@ def closure(requirements):
 
 
 def required(*extras):
-    """List the direct requirements of the project and of some extras, its own left out."""
+    """Return the direct requirements of the project and of some extras, without embedtune."""
     optional = PROJECT["project"]["optional-dependencies"]
     lines = PROJECT["project"]["dependencies"] + [line for e in extras for line in optional[e]]
     return [line for line in lines if not line.startswith("embedtune")]
@@ -57,18 +57,18 @@ def required(*extras):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_locked_package_has_hashes(name):
-    """Each entry is one exact version and at least one SHA-256; nothing else is in the file."""
+    """Each entry is an exact version with at least one SHA-256; the file has nothing else."""
     text = (LOCKS / f"{name}.txt").read_text("utf-8")
     entry = r"[a-z0-9][\w.-]*==[\w.+!]+( ; [^\\\n]+)?( \\\n    --hash=sha256:[0-9a-f]{64})+\n"
     assert re.fullmatch(rf"(# .*\n)*({entry})+", text)
 
 
-def test_these_are_all_the_locks():
+def test_there_are_no_other_locks():
     assert sorted(path.stem for path in LOCKS.iterdir()) == list(NAMES)
 
 
 def test_the_image_has_the_versions_that_are_tested():
-    """What a lock and constraints.txt both name, they name in one version (`make lock`)."""
+    """A package in a lock and in constraints.txt has the same version in both (`make lock`)."""
     agreed = {
         name: CONSTRAINTS.get(name, v) for name, v in locked("build", "train", "demo").items()
     }
@@ -77,15 +77,15 @@ def test_the_image_has_the_versions_that_are_tested():
     assert locked("torch-cpu") == {"torch": f"{CONSTRAINTS['torch']}+cpu"}
 
 
-def test_nothing_that_the_job_needs_is_missing_from_the_locks():
-    """pip resolves nothing in the image, so the locks hold the dependencies' dependencies too."""
+def test_the_locks_contain_all_indirect_requirements():
+    """pip resolves nothing in the image, so the locks must be complete."""
     wanted = closure(required("data", "train", "demo")) - {"torch"}
     assert wanted - locked("train", "demo").keys() == set()
     assert closure(PROJECT["build-system"]["requires"]) <= locked("build").keys()
 
 
-def test_a_lock_allows_what_pyproject_asks_for():
-    """A lower bound that was raised without `make lock` is seen here."""
+def test_locked_versions_satisfy_pyproject():
+    """This fails if a lower bound was raised without `make lock`."""
     versions = locked("build", "train", "demo", "torch")
     wanted = [*required("data", "train", "demo"), *PROJECT["build-system"]["requires"]]
     for requirement in map(Requirement, wanted):
@@ -93,7 +93,7 @@ def test_a_lock_allows_what_pyproject_asks_for():
 
 
 def test_the_dockerfile_installs_nothing_without_a_hash():
-    """But for another CUDA line, of which the Dockerfile says so, and our own wheel."""
+    """The exceptions are our wheel, and a torch from another index, as the Dockerfile explains."""
     text = (ROOT / "Dockerfile").read_text("utf-8").replace("\\\n", " ")
     installs = [
         line.split("&&")[0] for line in re.findall(r"pip (?:[^&]*? )?install ([^&;]*)", text)

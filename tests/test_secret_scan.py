@@ -1,4 +1,4 @@
-"""`.ci/secrets` finds a key that was once committed, and shows nobody what it is."""
+"""`.ci/secrets` finds keys in the Git history without printing them."""
 
 import random
 import string
@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SCAN = ROOT / ".ci" / "secrets"
 pytestmark = pytest.mark.skipif(
-    not (ROOT / ".venv" / "bin" / "kingfisher").is_file(), reason="the scanner is in .venv alone"
+    not (ROOT / ".venv" / "bin" / "kingfisher").is_file(), reason="the scanner is only in .venv"
 )
 
 
@@ -18,7 +18,7 @@ def drawn(count, letters):
     return "".join(random.Random(8).choices(letters, k=count))
 
 
-# Made while the test runs: as texts they would be found in this very repository.
+# Generated at run time: as literals they would be found in this repository.
 LETTERS = string.ascii_letters + string.digits
 PLANTED = {
     "aws": f"aws_access_key_id = {'AK' + 'IA'}{drawn(16, string.ascii_uppercase + '234567')}\n"
@@ -47,8 +47,8 @@ def repository(tmp_path):
 
 
 @pytest.mark.parametrize("text", PLANTED.values(), ids=PLANTED)
-def test_a_key_is_found_after_it_was_deleted(repository, text):
-    """History keeps it; the place is named, the key is not repeated."""
+def test_a_deleted_key_is_found_in_the_history(repository, text):
+    """The file is printed, but not the key."""
     (repository / "settings.py").write_text(text, "utf-8")
     git(repository, "add", "settings.py")
     git(repository, "commit", "-qm", "second")
@@ -62,14 +62,14 @@ def test_a_key_is_found_after_it_was_deleted(repository, text):
     assert secret not in done.stdout + done.stderr
 
 
-def test_what_tests_plant_is_told_from_a_key(repository):
-    """`hf_PlantedToken` is no token: none is that short."""
+def test_fake_tokens_of_tests_are_not_reported(repository):
+    """`hf_PlantedToken` is too short for a token."""
     done = scan(repository)
     assert done.returncode == 0, done.stdout
 
 
-def test_a_shallow_clone_is_scanned_as_far_as_it_goes(repository, tmp_path_factory):
-    """And so is what is not committed yet."""
+def test_shallow_clones_and_uncommitted_files_are_scanned(repository, tmp_path_factory):
+    """The scan covers the available history and the working tree."""
     clone = tmp_path_factory.mktemp("clone") / "shallow"
     git(repository, "clone", "-q", "--depth", "1", repository.as_uri(), str(clone))
     assert scan(clone).returncode == 0

@@ -1,4 +1,4 @@
-"""From files to a dataset: readers, columns, cleaning, near-duplicates, splits, the corpus.
+"""Turn files into a dataset: readers, columns, cleaning, near-duplicates, splits, corpus.
 
-May import `core` to `distributed`; needs no torch.
+May import `core` to `distributed`. Does not need torch.
 """

@@ -1,19 +1,19 @@
-"""`builtin:aws-docs`: real pairs mined from the API reference that ships inside botocore.
+"""`builtin:aws-docs`: real pairs mined from the AWS API reference that botocore contains.
 
-The first sentence of an operation's documentation asks, the rest answers. The same botocore
-gives the same pairs in the same order.
+The first sentence of an operation's documentation is the question, the rest is its context.
+The same botocore version gives the same pairs in the same order.
 """
 
 import re
 from collections.abc import Iterator
 from html.parser import HTMLParser
 
-# A sentence ends where a new one can begin; "e.g. foo" and "v1.2" do not end one.
+# A sentence ends before a capital letter, a quote or a parenthesis: not in "e.g. foo" or "v1.2".
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z\"'(])")
 MIN_QUESTION_WORDS = 5
 MIN_CONTEXT_WORDS = 20
 MAX_CONTEXT_WORDS = 120
-# Boxes stand above the text proper and say little about the operation itself.
+# Boxes precede the main text and say little about the operation itself.
 BOXES = ("important", "note")
 BLOCKS = ("p", "li", "ul", "ol", "dd", "dt", "dl", "div", "br", "h1", "h2", "h3", "h4")
 
@@ -31,7 +31,7 @@ def mine_pairs() -> Iterator[dict[str, str]]:
 
 
 def split_documentation(html: str) -> tuple[str, str] | None:
-    """Split HTML into its first sentence and the rest; nothing where either is too short."""
+    """Split HTML into its first sentence and the rest; return None if either is too short."""
     sentences = SENTENCE_END.split(plain_text(html), maxsplit=1)
     if len(sentences) < 2:
         return None

@@ -1,4 +1,4 @@
-"""Which column asks and which answers: by the names people use, or as the spec says."""
+"""Choose the columns of questions, contexts and negatives: by usual names, or as the spec says."""
 
 import re
 from collections.abc import Collection, Mapping
@@ -12,7 +12,7 @@ from job.spec.schema import Columns
 ANCHOR_NAMES = ("anchor", "query", "question")
 POSITIVE_NAMES = ("positive", "context", "document", "passage", "answer", "pos")
 NEGATIVE_NAME = re.compile(r"(hard_?)?neg(ative)?s?(_?\d+)?")
-# More would not be read, and a file without a header may have a text for each name.
+# Columns listed in a message. In a file without a header, each name may be a whole text.
 MAX_LISTED = 20
 SCORE_NAMES = ("score", "similarity", "similarity_score", "label", "labels")
 
@@ -26,12 +26,12 @@ class ColumnChoice:
 
 
 def choose_columns(fields: Mapping[str, Any], wanted: Columns | None, source: str) -> ColumnChoice:
-    """Choose from a first row's fields; explicit names win over found ones.
+    """Choose columns from the fields of a first row; names in the spec win over usual names.
 
-    `wanted` is None where the spec cannot name columns, as for out-of-domain data: negatives are
-    not looked for there.
+    `wanted` is None if the spec cannot name columns, as for out-of-domain data: then negatives are
+    ignored.
     """
-    names = _named(fields)
+    names = _column_names(fields)
     explicit = wanted or Columns(negatives=())
     if not (explicit.anchor and explicit.positive):
         _refuse_scores(fields, source, nameable=wanted is not None)
@@ -50,42 +50,44 @@ def choose_columns(fields: Mapping[str, Any], wanted: Columns | None, source: st
 
 def require_group(fields: Mapping[str, Any], wanted: str | None, source: str) -> None:
     if wanted is not None:
-        _require(_named(fields), wanted, "group", source)
+        _require(_column_names(fields), wanted, "group", source)
 
 
-def _named(fields: Mapping[str, Any]) -> list[str]:
+def _column_names(fields: Mapping[str, Any]) -> list[str]:
     return [name for name in fields if isinstance(name, str) and name != SURPLUS]
 
 
 def _find(names: list[str], known: Collection[str], key: str, source: str) -> str:
-    """Find the one column of a known name; `key` is what names another one, with a dot."""
+    """Return the only column with a known name.
+
+    `key` is the spec field that names another one; without a dot, there is no such field.
+    """
     found = [name for name in names if name.lower().strip() in known]
     if len(found) == 1:
         return found[0]
     if found:
-        advice = f"Choose one with `--set {key}={found[0]}`" if "." in key else "Leave one of them"
+        advice = f"Choose one with `--set {key}={found[0]}`" if "." in key else "Keep only one"
         msg = f"`{source}` has several columns for `{key}`: {_listed(found)}. {advice}."
     else:
-        advice = f"Name it with `--set {key}=NAME`" if "." in key else "Give it one of those names"
-        msg = f"`{source}` has no column for `{key}`: none of {_listed(known)} is among "
-        msg += f"{_listed(names)}. {advice}."
+        advice = f"Name it with `--set {key}=NAME`" if "." in key else "Rename a column"
+        msg = f"`{source}` has no column for `{key}`. Its columns: {_listed(names)}. "
+        msg += f"Recognized names: {_listed(known)}. {advice}."
     raise DataError(msg)
 
 
 def _require(names: list[str], wanted: str, field: str, source: str) -> None:
     if wanted not in names:
-        there = _listed(names)
-        msg = f"`{source}` has no column `{wanted}` (`data.columns.{field}`); it has {there}."
-        raise DataError(msg)
+        msg = f"`{source}` has no column `{wanted}` (`data.columns.{field}`). "
+        raise DataError(msg + f"Its columns: {_listed(names)}.")
 
 
 def _refuse_scores(fields: Mapping[str, Any], source: str, *, nameable: bool) -> None:
     scored = [name for name in fields if str(name).lower().strip() in SCORE_NAMES]
     if scored:
         naming = "name the columns with `--set data.columns.anchor=… --set data.columns.positive=…`"
-        msg = f"`{source}` has a column `{scored[0]}`: neither scores nor labels are accepted, "
-        msg += "only pairs in which the context answers the question. Keep those rows and "
-        raise DataError(msg + f"{naming if nameable else 'drop that column'}.")
+        msg = f"`{source}` has a column `{scored[0]}`, but scores and labels are not supported: "
+        msg += "in each row, the context must answer the question. Keep only such rows, then "
+        raise DataError(msg + f"{naming if nameable else 'remove that column'}.")
 
 
 def _listed(names: Collection[str]) -> str:

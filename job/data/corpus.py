@@ -1,4 +1,4 @@
-"""The corpus of a run: all documents, each once, in the order of their ids."""
+"""The corpus of a run: all documents without duplicates, sorted by id."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from job.storage.arrow_tables import (
 
 @dataclass(frozen=True)
 class Corpus:
-    """All documents, sorted by id (compared as strings): a position is also a tie-break."""
+    """All documents, sorted by id as strings; equal scores are ranked by position."""
 
     ids: pa.Array
     texts: pa.Array
@@ -34,15 +34,15 @@ class Corpus:
 
 
 def build_corpus(rows: Rows, keys: KeyArray) -> tuple[Corpus, IntArray]:
-    """Gather given documents, contexts (by their `keys`) and negatives.
+    """Return the corpus of given documents, contexts (with these `keys`) and negatives.
 
-    The second value gives each row's document position.
+    The second value is the position in the corpus of each row's context.
     """
     given, pairs, negatives = rows.documents.kept, rows.cleaned.kept, _negatives(rows)
     every_key = [given["key"].to_numpy(), keys, negatives["key"].to_numpy()]
-    # Equal texts are one document; it is known by the id it was first seen with.
+    # Equal texts become one document with the id that came first.
     distinct, first = np.unique(np.concatenate(every_key), return_index=True)
-    # Given documents come first and keep their ids.
+    # Given documents come first, so they keep their ids.
     seen = np.argsort(first)
     every_id = [given["id"], numbered_ids("d", rows.numbers), negatives["id"]]
     ids = unique_ids(JoinedColumn(every_id), first[seen])
@@ -55,7 +55,7 @@ def build_corpus(rows: Rows, keys: KeyArray) -> tuple[Corpus, IntArray]:
 
 
 def numbered_ids(prefix: str, numbers: IntArray) -> pa.Array:
-    """Name things by their numbers, such that names sort as the first 10^8 numbers do."""
+    """Make ids from numbers, padded so that the first 10^8 ids sort in numeric order."""
     digits = pc.utf8_lpad(pa.array(numbers).cast(TEXT), 8, "0")
     return pc.binary_join_element_wise(pa.scalar(prefix, TEXT), digits, pa.scalar("", TEXT))
 
@@ -70,21 +70,21 @@ def _negatives(rows: Rows) -> pa.Table:
 
 
 def unique_ids(ids: JoinedColumn, positions: IntArray) -> pa.Array:
-    """Rename the second bearer of an id: a given corpus may use the names that we generate."""
+    """Rename repeated ids: a given corpus may use the same ids as `numbered_ids`."""
     names = column_on_disk(ids.batches(positions), TEXT)
     counts = names.value_counts()
     if len(counts) == len(names):
         return names
     repeated = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
-    # The new names have a tilde, so only ids that have one can meet them.
-    concerned = pc.or_(pc.is_in(names, repeated), pc.match_substring(names, "~"))
-    renamed = _renamed(names.filter(concerned).to_pylist())
-    return pc.replace_with_mask(names, concerned, pa.array(renamed, TEXT))
+    # New ids contain a tilde, so they can only collide with ids that contain one.
+    affected = pc.or_(pc.is_in(names, repeated), pc.match_substring(names, "~"))
+    renamed = _make_unique(names.filter(affected).to_pylist())
+    return pc.replace_with_mask(names, affected, pa.array(renamed, TEXT))
 
 
-def _renamed(ids: list[str]) -> list[str]:
+def _make_unique(ids: list[str]) -> list[str]:
     unique: dict[str, None] = {}
-    # Counted on, as a corpus may give all its documents one id.
+    # Remember the last number: counting from 1 is quadratic if all documents have the same id.
     copies: Counter[str] = Counter()
     for identifier in ids:
         name = identifier

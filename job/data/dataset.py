@@ -1,4 +1,4 @@
-"""The data of a run: a corpus, pairs to train on, and queries to validate and to test on."""
+"""The data of a run: a corpus, training pairs, and queries for validation and test."""
 
 import hashlib
 import json
@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from job.core.errors import DataError
 from job.data import splits
 from job.data.cleaning import count_reasons
-from job.data.corpus import Corpus as Corpus  # noqa: PLC0414  others know it from here
+from job.data.corpus import Corpus as Corpus  # noqa: PLC0414  other modules import it from here
 from job.data.corpus import build_corpus, numbered_ids
 from job.data.rows import (
     Channels,
@@ -23,7 +23,7 @@ from job.data.rows import (
     group_texts,
     sample_rows,
     split_codes,
-    stand_alone,
+    use_article_protocol,
 )
 from job.spec.schema import DataSpec
 from job.storage.arrow_tables import (
@@ -38,9 +38,9 @@ from job.storage.arrow_tables import (
 
 @dataclass(frozen=True)
 class Queries:
-    """Questions, each once, and the documents that answer them.
+    """Distinct questions and the documents that answer them.
 
-    `documents[offsets[i]:offsets[i + 1]]` are the corpus positions relevant to query i.
+    `documents[offsets[i]:offsets[i + 1]]` are the corpus positions of query i's relevant documents.
     """
 
     ids: pa.Array
@@ -48,8 +48,8 @@ class Queries:
     offsets: IntArray
     documents: IntArray
     groups: IntArray
-    # What the column `data.columns.group` says of each; null where it says nothing.
-    kinds: pa.Array | None = None
+    # Value of the column `data.columns.group` for each query, or null.
+    segments: pa.Array | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -60,12 +60,15 @@ class Queries:
 
 @dataclass(frozen=True)
 class TrainingPairs:
-    """`table` has id, anchor, positive, negatives; the arrays number each row's texts."""
+    """Training rows (`table`: id, anchor, positive, negatives) and the numbers of their texts.
+
+    In each array, equal numbers mean the same question, document or group.
+    """
 
     table: pa.Table
     questions: IntArray
     documents: IntArray
-    # Rows that share a text, or nearly, share a group.
+    # Rows with equal or near-duplicate texts share a group.
     groups: IntArray
 
     def __len__(self) -> int:
@@ -74,7 +77,7 @@ class TrainingPairs:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What training may see: there is no test split in it."""
+    """The part of a dataset that training may see: everything except the test split."""
 
     train: TrainingPairs
     validation: Queries
@@ -95,7 +98,7 @@ class Dataset:
 
     @property
     def tables(self) -> tuple[pa.Table, pa.Table, pa.Table]:
-        """The rows of all splits, which have an id and two texts at least."""
+        """The rows of train, validation and test; each has an id and at least two texts."""
         return self.train.table, self.validation_pairs, self.test_pairs
 
     @property
@@ -104,17 +107,17 @@ class Dataset:
 
 
 def load_dataset(spec: DataSpec, channels: Channels, protocol: str = "grouped") -> Dataset:
-    """Read, judge, group and split; raises `DataError` where too little is left."""
+    """Read, clean, group and split the data; raise `DataError` if too little remains."""
     dataset = inspect_dataset(spec, channels, protocol)
     require_enough(dataset, spec)
     return dataset
 
 
 def inspect_dataset(spec: DataSpec, channels: Channels, protocol: str = "grouped") -> Dataset:
-    """Do the same with however little there is."""
+    """Do the same as `load_dataset`, but accept any number of rows above 0."""
     rows = sample_rows(collect_rows(spec, channels), spec)
     if protocol == "article":
-        rows, grouping = stand_alone(rows)
+        rows, grouping = use_article_protocol(rows)
     else:
         grouping = group_texts(rows, spec.near_duplicate_threshold)
     codes = split_codes(rows, grouping, spec)
@@ -158,7 +161,7 @@ def _build(rows: Rows, grouping: Grouping, codes: IntArray, facts: dict[str, Any
     train, validation, test = (np.flatnonzero(codes == code) for code in range(3))
     tables = [rows_on_disk(table, part) for part in (train, validation, test)]
     evaluated = [_queries(rows, grouping, positions, part) for part in (validation, test)]
-    # What is searched decides the test's scores as much as what is asked.
+    # Test scores depend on the corpus as much as on the queries.
     columns = [[part["anchor"], part["positive"]] for part in tables]
     columns[splits.TEST].append(corpus.texts)
     facts = facts | {
@@ -181,13 +184,13 @@ def _build(rows: Rows, grouping: Grouping, codes: IntArray, facts: dict[str, Any
 
 
 def _queries(rows: Rows, grouping: Grouping, positions: IntArray, part: IntArray) -> Queries:
-    """Gather one split's rows into queries: rows with the same question are one query."""
+    """Convert the rows of one split into queries; rows with the same question are one query."""
     numbers, first, inverse = np.unique(
         grouping.question_keys[part], return_index=True, return_inverse=True
     )
     order = np.argsort(first)
     rank = np.argsort(order)
-    # One number for query and document: as pairs they would take a minute to sort, at a million.
+    # Encode (query, document) as one number: sorting a million pairs would take a minute.
     size = int(positions.max(initial=0)) + 1
     relevant = np.divmod(np.unique(rank[inverse] * size + positions[part]), size)
     rows_of_queries = part[first[order]]
@@ -198,12 +201,12 @@ def _queries(rows: Rows, grouping: Grouping, positions: IntArray, part: IntArray
         offsets=np.searchsorted(relevant[0], np.arange(len(numbers) + 1)),
         documents=relevant[1],
         groups=grouping.groups.labels[rows_of_queries],
-        kinds=one_array(pairs["group"]),
+        segments=one_array(pairs["group"]),
     )
 
 
 def build_search(rows: Rows, threshold: float | None) -> tuple[Queries, Corpus]:
-    """Make queries of all rows, to be searched for in all their documents."""
+    """Make queries of all rows, and a corpus of all their documents."""
     grouping = group_texts(rows, threshold)
     corpus, positions = build_corpus(rows, grouping.document_keys)
     return _queries(rows, grouping, positions, np.arange(len(rows.numbers))), corpus
@@ -216,21 +219,21 @@ def _query_ids(pairs: pa.Table, numbers: IntArray) -> pa.Array:
 
 
 def require_enough(dataset: Dataset, spec: DataSpec) -> None:
-    """Refuse splits that cannot train, select or prove anything."""
+    """Raise `DataError` if a split is too small to train on, validate on or test on."""
     facts = dataset.facts
-    source, of_all = f"`{facts['source']}` leaves", f"of {facts['used']} usable rows"
+    source, of_all = f"`{facts['source']}` has", f"from {facts['used']} usable rows"
     if (size := len(dataset.test)) < spec.min_test_queries:
-        msg = f"{source} {size} test queries {of_all} ({facts['rows']} read); at least "
-        msg += f"{spec.min_test_queries} are needed to prove anything. Bring more rows, or set "
+        msg = f"{source} {size} test queries {of_all} ({facts['rows']} read); a meaningful test "
+        msg += f"needs at least {spec.min_test_queries}. Add rows, or change "
         raise DataError(msg + "`data.test_fraction` or `data.min_test_queries`.")
     for name, size in (("validation", len(dataset.validation)), ("train", len(dataset.train))):
         if size < 2:
-            msg = f"{source} {size} rows for the split `{name}` {of_all}; at least 2 are needed."
-            raise DataError(msg + " See `embedtune check`.")
+            msg = f"{source} {size} rows in the split `{name}` {of_all}; at least 2 are needed. "
+            raise DataError(msg + "`embedtune check` shows why rows were dropped.")
 
 
 def write_splits(dataset: Dataset, folder: Path) -> None:
-    """Write the splits as other tools read them: JSON lines and TREC-style judgements."""
+    """Write the splits in formats that other tools read: JSON lines and TREC-style qrels."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, table in zip(splits.SPLIT_NAMES, dataset.tables, strict=True):
         _write_jsonl(folder / f"{name}.jsonl", table.select(["id", "anchor", "positive"]))
@@ -253,7 +256,7 @@ def _write_jsonl(path: Path, table: pa.Table) -> None:
 
 
 def _fingerprint(columns: list[pa.Array | pa.ChunkedArray]) -> str:
-    """Digest texts in their order; equal digests mean equal splits."""
+    """Hash texts in order; equal fingerprints mean equal splits."""
     digest = hashlib.sha256()
     for column in columns:
         for text in column_values(column):

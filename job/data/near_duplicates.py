@@ -1,7 +1,7 @@
-"""Which rows belong together: those that share a question or a context, or nearly so.
+"""Group rows that share a question or a context, or have near-duplicate texts.
 
-Groups never cross a split. Near-duplicates are found with MinHash (library `datasketch`) and
-locality-sensitive hashing, and confirmed by the exact Jaccard similarity of their word shingles.
+All rows of a group go to the same split. MinHash (library `datasketch`) and locality-sensitive
+hashing find candidates; the exact Jaccard similarity of word shingles confirms near-duplicates.
 """
 
 import re
@@ -18,11 +18,11 @@ from job.storage.mapped_arrays import zeros
 WORD = re.compile(r"\w+")
 SHINGLE_WORDS = 3
 PERMUTATIONS = 64
-# Of a text's candidates so many are compared exactly; templated texts have thousands.
+# Candidates of a text to compare exactly; templated texts have thousands.
 MAX_CANDIDATES = 32
-# A text with so many candidates is none for later ones.
-MAX_ALIKE = 256
-# A group of more rows than this share would decide a split alone.
+# A text with this many candidates is not indexed: it is no candidate of later texts.
+MAX_SIMILAR = 256
+# A group with a larger share of the rows would dominate a split.
 MAX_GROUP_SHARE = 0.05
 # Any odd number with many digits: it mixes the parts of a hash.
 HASH_FACTOR = np.uint64(0x9E3779B97F4A7C15)
@@ -30,18 +30,18 @@ HASH_FACTOR = np.uint64(0x9E3779B97F4A7C15)
 
 @dataclass(frozen=True)
 class Groups:
-    """`labels` gives each row its group (0-based); the counts are for the report."""
+    """The group of each row (`labels`, 0-based), and counts for the report."""
 
     labels: IntArray
     near_duplicate_pairs: int
-    # Groups that near-duplicates chained beyond the cap; in them only equal texts count.
+    # Groups that near-duplicates made too large; they were regrouped by equal texts only.
     oversized: int
 
 
 class KeyedTexts(Mapping[int, str]):
-    """Columns of texts by their keys, in the order in which the keys first stand.
+    """Texts by key, in the order of the keys' first occurrence.
 
-    Of several spellings of a text it is the last one.
+    If texts with the same key are spelled differently, the last one is returned.
     """
 
     def __init__(self, keys: Sequence[KeyArray], columns: Sequence[pa.ChunkedArray]) -> None:
@@ -66,8 +66,8 @@ def group_rows(
 ) -> Groups:
     """Group rows by connected components.
 
-    `keys` are columns of text keys, one value a row: rows with a common key are connected.
-    `texts_by_key` are the texts to be compared for near-duplicates.
+    `keys` are columns of text keys, one value per row: rows with a common key are connected.
+    `texts_by_key` are the texts to search for near-duplicates.
     """
     columns = list(keys)
     nodes, flat = np.unique(np.concatenate(columns), return_inverse=True)
@@ -81,7 +81,7 @@ def group_rows(
     loose = _components(len(nodes), np.concatenate([same, near]))[numbers[0]]
     sizes = np.bincount(loose)
     oversized = sizes > max(2, MAX_GROUP_SHARE * len(loose))
-    # A component without near-duplicates is the same either way, so only chained ones count.
+    # Only components that near-duplicates connect can be divided into smaller ones.
     width = int(exact.max()) + 1
     parts = np.bincount(np.unique(loose * width + exact) // width)
     chained = oversized & (parts > 1)
@@ -93,12 +93,12 @@ def group_rows(
 def near_duplicates(texts_by_key: Mapping[int, str], threshold: float) -> Iterator[tuple[int, int]]:
     """Yield pairs of keys whose texts' shingles have at least this Jaccard similarity.
 
-    Enough pairs to connect near-duplicates, not all of them. Takes 8 bytes of memory a text, 8
-    more a band on the disk, and about 12 a band for each text that another one may be like.
+    These pairs connect near-duplicates; they are not all pairs. Takes 8 bytes of memory per text,
+    about 12 per band for each text with a candidate, and on disk 8 bytes per band and text.
     """
     keys = np.fromiter(texts_by_key, np.uint64, len(texts_by_key))
-    bands = _bands(texts_by_key, threshold)
-    neighbors = _in_company(bands)
+    bands = _hash_bands(texts_by_key, threshold)
+    neighbors = _sharing_a_band(bands)
     keys, index = keys[neighbors], _Index([band[neighbors] for band in bands])
     for number, key in enumerate(keys.tolist()):
         candidates = index.query(number)
@@ -106,49 +106,49 @@ def near_duplicates(texts_by_key: Mapping[int, str], threshold: float) -> Iterat
         for candidate in sorted(keys[list(candidates)].tolist())[:MAX_CANDIDATES]:
             if jaccard(words, shingles(texts_by_key[candidate])) >= threshold:
                 yield key, candidate
-        # Else a million texts of one template would each meet all those before it.
-        if len(candidates) < MAX_ALIKE:
+        # Otherwise each of a million texts of one template has all earlier ones as candidates.
+        if len(candidates) < MAX_SIMILAR:
             index.insert(number)
 
 
-def _bands(texts_by_key: Mapping[int, str], threshold: float) -> list[KeyArray]:
-    """Hash each text's sketch by bands: texts that agree in one of them may be alike.
+def _hash_bands(texts_by_key: Mapping[int, str], threshold: float) -> list[KeyArray]:
+    """Hash the bands of each text's MinHash; texts with an equal band hash are candidates.
 
-    A text of signs only has nothing in common with another: its hashes are all 0.
+    A text without words is no candidate: its hashes are all 0.
     """
     from datasketch import MinHash, MinHashLSH
 
-    # Candidates are confirmed exactly, so what costs is a missed pair, which may leak. Evenly
-    # weighted, two pairs in three at the threshold are missed; above 0.9 there are too few bands.
+    # False candidates cost little, as they are checked exactly; a missed pair may leak. With even
+    # weights, two of three pairs at the threshold are missed; above 0.9 there are too few bands.
     plan = MinHashLSH(threshold=min(threshold, 0.9), num_perm=PERMUTATIONS, weights=(0.05, 0.95))
     sketch = MinHash(num_perm=PERMUTATIONS, seed=1)
     bands = list(zeros((plan.b, len(texts_by_key)), np.uint64, arrow_tables.MAX_IN_MEMORY))
     block = np.empty((BATCH, PERMUTATIONS), dtype=np.uint64)
-    silent = np.zeros(BATCH, dtype=bool)
+    wordless = np.zeros(BATCH, dtype=bool)
     for number, key in enumerate(texts_by_key):
         row = number % BATCH
         words = shingles(texts_by_key[key])
-        silent[row] = words == {""}
+        wordless[row] = words == {""}
         sketch.clear()
         sketch.update_batch([word.encode("utf-8") for word in words])
         block[row] = sketch.hashvalues
         if row + 1 == BATCH or number + 1 == len(texts_by_key):
             for band in range(plan.b):
-                hashes = _hashed(block[: row + 1, band * plan.r : (band + 1) * plan.r])
-                bands[band][number - row : number + 1] = np.where(silent[: row + 1], 0, hashes)
+                hashes = _hash_rows(block[: row + 1, band * plan.r : (band + 1) * plan.r])
+                bands[band][number - row : number + 1] = np.where(wordless[: row + 1], 0, hashes)
     return bands
 
 
-def _hashed(values: KeyArray) -> KeyArray:
-    """Hash each row to 64 bits that are odd; a collision costs one comparison."""
+def _hash_rows(values: KeyArray) -> KeyArray:
+    """Hash each row to an odd 64-bit number; a collision only costs one more comparison."""
     hashes = np.zeros(len(values), dtype=np.uint64)
     for column in values.T:
         hashes = hashes * HASH_FACTOR + column
     return hashes * np.uint64(2) + np.uint64(1)
 
 
-def _in_company(bands: list[KeyArray]) -> IntArray:
-    """Find the texts that agree with another one in some band."""
+def _sharing_a_band(bands: list[KeyArray]) -> IntArray:
+    """Return the positions of texts that share a band hash with another text."""
     shared = np.zeros(len(bands[0]), dtype=bool)
     for band in bands:
         order = np.argsort(band, kind="stable")
@@ -158,11 +158,11 @@ def _in_company(bands: list[KeyArray]) -> IntArray:
 
 
 class _Index:
-    """Texts by the hashes of their bands, as linked lists that are arrays."""
+    """Texts by band hash: linked lists, stored as arrays."""
 
     def __init__(self, bands: list[KeyArray]) -> None:
         self._buckets = [np.unique(band, return_inverse=True)[1].astype(np.int32) for band in bands]
-        # The last text of a bucket, and the one before each text; -1 where there is none.
+        # The last text of each bucket, and the text before each text; -1: none.
         self._last = [np.full(len(buckets), -1, dtype=np.int32) for buckets in self._buckets]
         self._before = [np.full(len(buckets), -1, dtype=np.int32) for buckets in self._buckets]
 

@@ -1,4 +1,4 @@
-"""Did it forget? Pairs of another domain, which were not trained on, to score both models on."""
+"""Test for forgetting: pairs of another domain, on which base and tuned model are scored."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,33 +18,33 @@ TEXTS = ("anchor", "positive")
 
 @dataclass(frozen=True)
 class OutOfDomain:
-    """Questions of another domain, searched for among the contexts of all of them."""
+    """Questions of another domain, and a corpus of all their contexts."""
 
     source: str
     queries: Queries
     corpus: Corpus
-    # Usable rows of which a text is in the job's own data as well.
+    # Usable rows that were excluded because the training data contains one of their texts.
     left_out: int
 
 
 def load_out_of_domain(spec: JobSpec, channels: Channels, dataset: Dataset) -> OutOfDomain | None:
-    """Read the channel `out_of_domain` or what `evaluation.out_of_domain` names; else nothing.
+    """Read the channel `out_of_domain`, else what `evaluation.out_of_domain` names; else None.
 
-    `dataset` is the job's own data: rows that share a text with it are left out.
-    Raises `DataError` where less is left than a test set must have.
+    Rows that share a text with `dataset`, the job's data, are excluded.
+    Raises `DataError` if fewer than `data.min_test_queries` queries remain.
     """
     named = spec.evaluation.out_of_domain
-    place = str(channels["out_of_domain"]) if "out_of_domain" in channels else named
-    if place is None:
+    path = str(channels["out_of_domain"]) if "out_of_domain" in channels else named
+    if path is None:
         return None
-    own = spec.data.source
-    if named and own and (named == own or Path(named).resolve() == Path(own).resolve()):
-        msg = f"`evaluation.out_of_domain` is `{named}`, the job's own data, which cannot show "
-        raise SpecError(msg + "what was forgotten. Name data of another domain.")
-    found = open_source(place, spec.data, "out_of_domain")
-    # Marked as of one split: its authors' splits are no matter here.
+    source = spec.data.source
+    if named and source and (named == source or Path(named).resolve() == Path(source).resolve()):
+        msg = f"`evaluation.out_of_domain` is `{named}`, which is also `data.source`, so it cannot "
+        raise SpecError(msg + "show forgetting. Name data of another domain.")
+    found = open_source(path, spec.data, "out_of_domain")
+    # One split for all rows: a BEIR folder's splits do not matter here.
     cleaned = clean_rows(found.rows, spec.data.min_characters, "test")
-    # Rows that share no text with the job's own data, of whatever split.
+    # Keep rows that share no text with any split of the job's data.
     columns = [table[name] for table in dataset.tables for name in TEXTS]
     known = np.array([text_key(t) for c in columns for t in column_values(c)], np.uint64)
     shared = [np.isin(cleaned.kept[f"{name}_key"].to_numpy(), known) for name in TEXTS]
@@ -53,21 +53,18 @@ def load_out_of_domain(spec: JobSpec, channels: Channels, dataset: Dataset) -> O
     drawn = np.random.default_rng(spec.data.seed).permutation(others)
     numbers = np.sort(drawn[: spec.evaluation.out_of_domain_limit])
     cleaned = replace(cleaned, kept=cleaned.kept.take(numbers))
-    source = named or "channel out_of_domain"
-    _require_enough(source, cleaned, left_out, spec)
-    # The drawn contexts alone are searched: a large collection costs no more.
-    rows = Rows(source, found.columns, cleaned, clean_documents(()), numbers)
-    return OutOfDomain(source, *build_search(rows, spec.data.near_duplicate_threshold), left_out)
+    name = named or "channel out_of_domain"
+    _require_enough(name, cleaned, left_out, spec)
+    # The corpus has only contexts of the sample, so a large collection does not cost more.
+    rows = Rows(name, found.columns, cleaned, clean_documents(()), numbers)
+    return OutOfDomain(name, *build_search(rows, spec.data.near_duplicate_threshold), left_out)
 
 
 def _require_enough(source: str, cleaned: Cleaned, left_out: int, spec: JobSpec) -> None:
     needed = spec.data.min_test_queries
     queries = len(np.unique(cleaned.kept["anchor_key"].to_numpy()))
     if queries < needed:
-        msg = f"`{source}` (`evaluation.out_of_domain`) leaves {queries} queries of "
-        msg += f"{cleaned.rows} rows ({left_out} are in the job's own data); "
-        msg += f"at least {needed} are needed to prove "
-        advice = (
-            "bring more rows, or set `evaluation.out_of_domain_limit` or `data.min_test_queries`"
-        )
-        raise DataError(msg + f"anything; {advice}.")
+        msg = f"`{source}` (`evaluation.out_of_domain`) has {queries} usable queries in "
+        msg += f"{cleaned.rows} rows ({left_out} rows share texts with the job's data); "
+        msg += f"a meaningful test needs at least {needed}. Add rows, or change "
+        raise DataError(msg + "`evaluation.out_of_domain_limit` or `data.min_test_queries`.")

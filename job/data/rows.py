@@ -1,4 +1,4 @@
-"""All usable rows of all sources, grouped and given their splits."""
+"""Collect the usable rows of all sources, group them and assign them to splits."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -17,8 +17,8 @@ from job.data.cleaning import (
     Cleaned,
     clean_documents,
     clean_rows,
+    concatenate,
     count_reasons,
-    joined,
     pair_key,
     text_key,
 )
@@ -32,19 +32,20 @@ Channels = Mapping[str, Path]
 
 @dataclass(frozen=True)
 class Rows:
-    """All usable rows of all sources, with their documents; `numbers` count them from 0."""
+    """The usable rows of all sources, and the documents that belong to no row."""
 
     source: str
     columns: dict[str, Any]
     cleaned: Cleaned
     documents: Cleaned
+    # Each row's number, from 0, before `data.limit` takes a sample; generated ids contain it.
     numbers: IntArray
 
 
 def collect_rows(spec: DataSpec, channels: Channels) -> Rows:
-    """Read every source; a channel wins over the spec's source of the same name."""
+    """Read and clean every source; a channel overrides the spec's source of the same name."""
     require_data(spec, channels)
-    typed = spec.source or "channel data"
+    label = spec.source or "channel data"
     names = {"data": spec.source} | spec.model_dump(include={"validation", "test", "corpus"})
     names |= {key: str(folder) for key, folder in channels.items() if key in names}
     main = open_source(str(names["data"]), spec)
@@ -58,26 +59,26 @@ def collect_rows(spec: DataSpec, channels: Channels) -> Rows:
             documents.append(clean_documents(more.documents))
             rows = (row for row in more.rows if row.split in (None, split))
             parts.append(clean_rows(rows, spec.min_characters, split))
-    cleaned = joined(parts)
+    cleaned = concatenate(parts)
     if not len(cleaned.kept):
         dropped = count_reasons(cleaned.rejected).items()
         why = "; ".join(f"{reason}: {found['rows']}" for reason, found in dropped)
-        msg = (
-            f"`{typed}` has {cleaned.rows} rows and none can be used ({why or 'none is relevant'})"
-        )
-        raise DataError(msg + ". Correct them, or name their columns in `data.columns`.")
-    cleaned = replace(cleaned, kept=_distinct_query_ids(_true_negatives(cleaned.kept)))
-    return Rows(typed, main.columns, cleaned, joined(documents), np.arange(len(cleaned.kept)))
+        msg = f"`{label}` has {cleaned.rows} rows, none of them usable "
+        msg += f"({why or 'no document is relevant to a query'}). Correct the rows, or choose "
+        raise DataError(msg + "other columns in `data.columns`.")
+    cleaned = replace(cleaned, kept=_distinct_query_ids(_drop_false_negatives(cleaned.kept)))
+    numbers = np.arange(len(cleaned.kept))
+    return Rows(label, main.columns, cleaned, concatenate(documents), numbers)
 
 
 def require_data(spec: DataSpec, channels: Channels) -> None:
     if spec.source is None and "data" not in channels:
-        msg = "`data.source` is missing, and there is no channel `data`: nothing to train on."
+        msg = "There is no training data: set `data.source`, or provide the channel `data`."
         raise SpecError(msg)
 
 
-def _true_negatives(pairs: pa.Table) -> pa.Table:
-    """Drop negatives that answer the same question in another row."""
+def _drop_false_negatives(pairs: pa.Table) -> pa.Table:
+    """Drop negatives that are the context of the same question in another row."""
     if not pc.sum(pc.list_value_length(pairs["negatives"])).as_py():
         return pairs
     questions, contexts = (pairs[f"{name}_key"].to_numpy() for name in ("anchor", "positive"))
@@ -86,22 +87,22 @@ def _true_negatives(pairs: pa.Table) -> pa.Table:
     def kept(questions: list[int], negatives: list[list[str]]) -> list[Any]:
         rows = list(zip(questions, negatives, strict=True))
         keys = [pair_key(question, text_key(text)) for question, texts in rows for text in texts]
-        sought = np.array(keys, dtype=np.uint64)
-        place = np.minimum(np.searchsorted(answers, sought), len(answers) - 1)
-        wrong = iter(answers[place] == sought)
-        return [[text for text in texts if not next(wrong)] for _, texts in rows]
+        wanted = np.array(keys, dtype=np.uint64)
+        positions = np.minimum(np.searchsorted(answers, wanted), len(answers) - 1)
+        is_false = iter(answers[positions] == wanted)
+        return [[text for text in texts if not next(is_false)] for _, texts in rows]
 
     return _with_column(pairs, "negatives", kept, "anchor_key", "negatives")
 
 
 def _distinct_query_ids(pairs: pa.Table) -> pa.Table:
-    """Rename a given id that names another question already: two BEIR folders may both count."""
+    """Rename a query id that another question has: two BEIR folders may use the same ids."""
     if pairs["query_id"].null_count == len(pairs):
         return pairs
-    bearers: dict[str, int] = {}
+    question_by_id: dict[str, int] = {}
 
     def distinct(name: str | None, question: int) -> str | None:
-        while name is not None and bearers.setdefault(name, question) != question:
+        while name is not None and question_by_id.setdefault(name, question) != question:
             name += "~"
         return name
 
@@ -111,18 +112,18 @@ def _distinct_query_ids(pairs: pa.Table) -> pa.Table:
 def _with_column(
     table: pa.Table, name: str, compute: Callable[..., Iterable[Any]], *names: str
 ) -> pa.Table:
-    """Set a column to what is computed of others, a batch at a time."""
-    kind = table.schema.field(name).type
+    """Replace the column `name` by values computed from other columns, batch by batch."""
+    arrow_type = table.schema.field(name).type
     batches = table.select(names).to_batches(max_chunksize=BATCH)
     values = (compute(*(column.to_pylist() for column in batch.columns)) for batch in batches)
-    column = column_on_disk((pa.array(list(batch), kind) for batch in values), kind)
+    column = column_on_disk((pa.array(list(batch), arrow_type) for batch in values), arrow_type)
     return table.set_column(table.schema.get_field_index(name), table.schema.field(name), column)
 
 
 def sample_rows(rows: Rows, spec: DataSpec) -> Rows:
-    """Draw `data.limit` of the rows that are not of a given test or validation set."""
+    """Draw `data.limit` rows; rows of given validation and test sets are kept and not counted."""
     pairs = rows.cleaned.kept
-    drawable = np.flatnonzero(~np.isin(decided_codes(pairs), (splits.VALIDATION, splits.TEST)))
+    drawable = np.flatnonzero(~np.isin(given_codes(pairs), (splits.VALIDATION, splits.TEST)))
     if spec.limit is None or spec.limit >= len(drawable):
         return rows
     drawn = np.random.default_rng(spec.seed).permutation(drawable)[: spec.limit]
@@ -131,17 +132,17 @@ def sample_rows(rows: Rows, spec: DataSpec) -> Rows:
     return replace(rows, cleaned=cleaned, numbers=rows.numbers[kept])
 
 
-def decided_codes(pairs: pa.Table) -> IntArray:
-    """Give the split that the source decided for each row; its "train" is ours to divide."""
+def given_codes(pairs: pa.Table) -> IntArray:
+    """Return each row's given split; rows of a given "train" are undecided, as we split them."""
     known = pc.index_in(pairs["split"], pa.array(["validation", "test"], pa.large_string()))
     codes = np.array([splits.VALIDATION, splits.TEST, splits.UNDECIDED], dtype=np.int64)
-    decided: IntArray = codes[known.fill_null(len(codes) - 1).to_numpy()]
-    return decided
+    given: IntArray = codes[known.fill_null(len(codes) - 1).to_numpy()]
+    return given
 
 
 @dataclass(frozen=True)
 class Grouping:
-    """Each row's question and document by key (equal keys: the same text), and its group."""
+    """The keys of each row's question and document (equal keys: same text), and its group."""
 
     question_keys: KeyArray
     document_keys: KeyArray
@@ -149,17 +150,17 @@ class Grouping:
 
 
 def group_texts(rows: Rows, threshold: float | None) -> Grouping:
-    """Group rows by what their texts share."""
+    """Group rows by equal texts and near-duplicates."""
     pairs = rows.cleaned.kept
     keys = [pairs["anchor_key"].to_numpy(), pairs["positive_key"].to_numpy()]
     texts = KeyedTexts(keys, [pairs["anchor"], pairs["positive"]])
     return Grouping(keys[0], keys[1], group_rows(keys, texts, threshold))
 
 
-def stand_alone(rows: Rows) -> tuple[Rows, Grouping]:
-    """Follow the article: each row is its own question, its own document and its own group.
+def use_article_protocol(rows: Rows) -> tuple[Rows, Grouping]:
+    """Make each row a separate question, document and group, as the article does.
 
-    What several rows would share is dropped: their source's query ids and documents.
+    Drops what rows would share: given query ids, and given documents that equal a context.
     """
     pairs, documents = rows.cleaned.kept, rows.documents.kept
     nulls = pa.nulls(len(pairs), pa.large_string())
@@ -167,16 +168,19 @@ def stand_alone(rows: Rows) -> tuple[Rows, Grouping]:
     cleaned = replace(rows.cleaned, kept=pairs.set_column(at, "query_id", nulls))
     others = ~np.isin(documents["key"].to_numpy(), pairs["positive_key"].to_numpy())
     kept = replace(rows.documents, kept=rows_on_disk(documents, np.flatnonzero(others)))
-    own = np.arange(len(pairs), dtype=np.uint64)
-    grouping = Grouping(own, own, Groups(own.astype(np.int64), 0, 0))
+    distinct = np.arange(len(pairs), dtype=np.uint64)
+    grouping = Grouping(distinct, distinct, Groups(distinct.astype(np.int64), 0, 0))
     return replace(rows, cleaned=cleaned, documents=kept), grouping
 
 
 def split_codes(rows: Rows, grouping: Grouping, spec: DataSpec) -> IntArray:
-    """Split the rows; those of `-1` are left out since their question is in a given test set."""
-    decided = decided_codes(rows.cleaned.kept)
+    """Return each row's split; `splits.UNDECIDED` excludes a row.
+
+    A row is excluded if its question is also in a later split that was given.
+    """
+    decided = given_codes(rows.cleaned.kept)
     fractions = (spec.validation_fraction, spec.test_fraction)
-    # Before dividing, so that the shares are those of the rows that stay.
+    # Exclude rows before splitting, so that the fractions apply to the remaining rows.
     trained = np.where(decided == splits.UNDECIDED, splits.TRAIN, decided)
     kept = ~splits.leaked_rows(trained, grouping.question_keys)
     codes = np.full(len(decided), splits.UNDECIDED, dtype=np.int64)

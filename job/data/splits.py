@@ -1,4 +1,4 @@
-"""Which row goes where: seeded splits that no group crosses, and what a random split would leak."""
+"""Split rows with a seed, keeping groups whole, and compute what a random split would leak."""
 
 from typing import Any
 
@@ -13,10 +13,10 @@ SPLIT_NAMES = ("train", "validation", "test")
 def split_rows(
     groups: IntArray, decided: IntArray, fractions: tuple[float, float], seed: int
 ) -> IntArray:
-    """Give each undecided row a split; rows of one group get the same.
+    """Assign each undecided row to a split; rows of one group get the same split.
 
-    `decided` holds `UNDECIDED` or a split a row; `fractions` are those of (validation, test) among
-    the undecided rows. A split that was decided for some rows gets no further ones.
+    `decided` has a split or `UNDECIDED` for each row; `fractions` are the shares of (validation,
+    test) of the undecided rows. A split that already has rows gets no more.
     """
     codes = decided.copy()
     free = decided == UNDECIDED
@@ -27,7 +27,7 @@ def split_rows(
     }
     chosen = np.full(len(labels), TRAIN, dtype=np.int64)
     for position in np.random.default_rng(seed).permutation(len(labels)):
-        # A group that is larger than the room left is trained on; smaller ones fill the room.
+        # A group that fits into neither split goes to train; smaller groups fill the room.
         for code, left in room.items():
             if sizes[position] <= left:
                 chosen[position] = code
@@ -38,7 +38,7 @@ def split_rows(
 
 
 def leaked_rows(codes: IntArray, questions: KeyArray) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """Mark rows whose question also stands in a later split (train < validation < test)."""
+    """Return a mask of rows whose question is also in a later split (train < validation < test)."""
     leaked = np.zeros(len(codes), dtype=bool)
     for split in (TRAIN, VALIDATION):
         later = questions[codes > split]
@@ -47,13 +47,13 @@ def leaked_rows(codes: IntArray, questions: KeyArray) -> np.ndarray[Any, np.dtyp
 
 
 def shared_share(codes: IntArray, keys: KeyArray) -> float:
-    """Share of the test rows whose key (a question's or a context's) also stands in training."""
+    """Return the share of test rows whose key (of question or context) is also in train."""
     test = keys[codes == TEST]
     return float(np.isin(test, keys[codes == TRAIN]).mean()) if len(test) else 0.0
 
 
 def random_split_share(keys: KeyArray, fraction: float, seed: int) -> float:
-    """Compute what `shared_share` would be, had the rows been split at random."""
+    """Return the `shared_share` of a random split."""
     order = np.random.default_rng(seed).permutation(len(keys))
     codes = np.full(len(keys), TRAIN)
     codes[order[: round(fraction * len(keys))]] = TEST

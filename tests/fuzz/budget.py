@@ -1,4 +1,4 @@
-"""How many cases: few and always the same ones in CI, `FUZZ_CASES=20000` new ones by hand."""
+"""The number of cases: in CI few and always the same; `FUZZ_CASES=20000` runs many new ones."""
 
 import os
 
@@ -8,7 +8,7 @@ GIVEN = os.environ.get("FUZZ_CASES")
 
 
 def cases(in_ci):
-    """Decorate a property with its number of cases."""
+    """Return a decorator that sets a property's number of cases."""
     return settings(
         max_examples=int(GIVEN or in_ci),
         derandomize=not GIVEN,

@@ -1,4 +1,4 @@
-"""Valid files, and what may happen to them on their way: bytewise, and row by row."""
+"""Valid files, and mutations of their bytes and of their rows."""
 
 import gzip
 import io
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 PACKED = tuple(f"{suffix}.gz" for suffix in SUFFIXES if suffix != ".parquet")
 
-# What changes a file's bytes.
+# Mutations of bytes.
 
 INTERESTING = [
     *(b"\0", b"\xff", b"\n", b"\r", b'"', b"'", b",", b";", b"\t", b"{", b"}", b"[", b"]"),
@@ -20,7 +20,7 @@ INTERESTING = [
     *(b"1e999", b"null", b"\x1f\x8b", b"PAR1", b"\x80" * 9, b"\x7f" * 8, b"PK\x03\x04"),
 ]
 pieces = st.one_of(st.sampled_from(INTERESTING), st.binary(min_size=1, max_size=8))
-places = st.floats(0.0, 1.0, exclude_max=True)
+positions = st.floats(0.0, 1.0, exclude_max=True)
 
 
 def inserted(data, where, piece, _):
@@ -56,7 +56,7 @@ def flipped(data, where, _, length):
 changes = st.lists(
     st.tuples(
         st.sampled_from([inserted, overwritten, cut_out, cut_off, repeated, flipped, flipped]),
-        places,
+        positions,
         pieces,
         st.integers(1, 200),
     ),
@@ -71,7 +71,7 @@ def changed(data, steps):
     return data
 
 
-# What changes a file's rows.
+# Mutations of rows.
 
 words = st.one_of(
     st.text(max_size=30),
@@ -97,13 +97,13 @@ odd_rows = st.one_of(
 row_lists = st.tuples(st.lists(odd_rows, min_size=1, max_size=12), st.booleans())
 
 
-def mingled(rows, first):
-    """Put odd rows before or behind good ones."""
+def mixed(rows, first):
+    """Put odd rows before or after good ones."""
     return [*rows, *plain(20)] if first else [*plain(20), *rows]
 
 
 def as_file(rows, suffix):
-    """Write rows in a format, as far as it can hold them."""
+    """Encode rows in a format, as far as the format can represent them."""
     plain_suffix = suffix.removesuffix(".gz")
     if plain_suffix == ".parquet":
         data = parquet(rows)
@@ -122,15 +122,15 @@ def table(rows, delimiter):
 
 
 def parquet(rows):
-    """Write rows, each column in the first type that takes all its values."""
+    """Encode rows as Parquet; a column with mixed types becomes strings."""
     columns = dict.fromkeys(key for row in rows for key in row)
-    arrays = {written(key): array([row.get(key) for row in rows]) for key in columns}
+    arrays = {encodable(key): array([row.get(key) for row in rows]) for key in columns}
     buffer = io.BytesIO()
     pq.write_table(pa.table(arrays), buffer)
     return buffer.getvalue()
 
 
-def written(text):
+def encodable(text):
     return text.encode("utf-8", "replace").decode()
 
 
@@ -141,7 +141,7 @@ def array(cells):
         pq.write_table(pa.table([made], ["made"]), io.BytesIO())
         return made
     except (pa.ArrowException, ValueError, TypeError, OverflowError):
-        return pa.array([None if cell is None else written(str(cell)) for cell in cells])
+        return pa.array([None if cell is None else encodable(str(cell)) for cell in cells])
 
 
 VALID = {suffix: as_file(plain(30), suffix) for suffix in (*SUFFIXES, *PACKED)}
@@ -150,7 +150,7 @@ VALID = {suffix: as_file(plain(30), suffix) for suffix in (*SUFFIXES, *PACKED)}
 
 ids = st.sampled_from(["q0", "q1", "d0", "d1", "q 1", "", "None", "=1", "q\u00a01", "\U0001f642"])
 scores = st.sampled_from(["1", "0", "2", "-1", "0.5", "nan", "inf", "", "x", "1 ", "٣", "1e400"])
-judgements = st.lists(
+qrels_lines = st.lists(
     st.builds("{}\t{}\t{}".format, ids, ids, scores) | st.text(max_size=20), max_size=6
 )
 entry = st.fixed_dictionaries(

@@ -1,6 +1,6 @@
-"""What a run leaves, held against what a slow reader sees in the same files.
+"""Compare the result of a check with that of a slow, simple reader of the same files.
 
-The reader knows Python's `json`, `csv`, `gzip` and pyarrow, and nothing of `job/`.
+The slow reader uses Python's `json`, `csv`, `gzip` and pyarrow, but no code of `job/`.
 """
 
 import csv
@@ -26,10 +26,10 @@ from job.__main__ import main
 from job.core.errors import EXIT_CODES
 from job.data.dataset import Dataset, write_splits
 
-# A case takes a tenth of a second; what takes so long does not end.
+# A case takes a tenth of a second; one that takes this long hangs.
 HANG_SECONDS = 60
 CONTROL = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
-# What makes a small file enough for a result.
+# Settings with which a small file is enough.
 LENIENT = ["--set", "data.min_test_queries=1"]
 
 
@@ -39,7 +39,7 @@ class Hang(BaseException):
 
 @contextmanager
 def watched(seconds=None):
-    """End what hangs, with a traceback of where."""
+    """Raise `Hang` if the block takes too long."""
 
     def end(*_):
         raise Hang
@@ -56,13 +56,13 @@ def watched(seconds=None):
 @dataclass(frozen=True)
 class Ending:
     code: int
-    told: str
+    output: str
     error: str
     dataset: Dataset | None
 
 
-def check(place, *settings) -> Ending:
-    """Run `python -m job check` in this process; keeps the data set that it looked at."""
+def check(path, *settings) -> Ending:
+    """Run `python -m job check` in this process; return its output and the dataset it inspected."""
     seen: list[Dataset] = []
     inspect = job.check.inspect_dataset
 
@@ -72,7 +72,7 @@ def check(place, *settings) -> Ending:
 
     with pytest.MonkeyPatch.context() as patch, watched():
         patch.setattr(job.check, "inspect_dataset", inspected)
-        done = CliRunner().invoke(main, ["check", str(place), *LENIENT, *settings])
+        done = CliRunner().invoke(main, ["check", str(path), *LENIENT, *settings])
     return Ending(done.exit_code, done.stdout, done.stderr, seen[0] if seen else None)
 
 
@@ -82,15 +82,15 @@ def summary(ending: Ending) -> str:
 
 
 def fault_of(ending: Ending) -> str | None:
-    """Say what a user could not live with, whatever the input was."""
+    """Return what is wrong with an ending for any input: exit code, error lines, characters."""
     if ending.code not in EXIT_CODES or ending.code == 1:
         return f"exit code {ending.code}: {ending.error}"
     lines = ending.error.removesuffix("\n").split("\n") if ending.error else []
     if ending.code and not (len(lines) == 1 and lines[0].startswith("Error: ")):
-        return f"not one line of error: {ending.error}"
+        return f"the error is not one line: {ending.error}"
     if not ending.code and lines:
-        return f"talk beside a result: {ending.error}"
-    if found := CONTROL.search(ending.told + ending.error):
+        return f"output on stderr despite success: {ending.error}"
+    if found := CONTROL.search(ending.output + ending.error):
         return f"a control character: {found[0]!r}"
     return None
 
@@ -99,7 +99,7 @@ def fault_of(ending: Ending) -> str | None:
 
 
 def read_slowly(path: Path) -> list[dict[str, Any]]:
-    """Read all rows of a file or folder; raises whatever a damaged one makes it raise."""
+    """Read all rows of a file or folder; a damaged file may raise any exception."""
     if path.is_dir():
         files = sorted(file for file in path.rglob("*") if file.is_file())
         return [row for file in files for row in read_slowly(file)]
@@ -191,16 +191,16 @@ def likely_delimiter(text, usual):
 
 
 def read_beir_slowly(folder: Path) -> list[dict[str, Any]]:
-    """Read the judgements that say "relevant", with the texts that they are about."""
+    """Read the relevant pairs of the qrels with their texts."""
     texts = []
     for name in ("queries", "corpus"):
         lines = line_rows((folder / f"{name}.jsonl").read_bytes().decode("utf-8-sig"))
-        told = [(str(line["_id"]), line.get("text")) for line in lines]
-        # A document is what it is called and what it says.
+        pairs = [(str(line["_id"]), line.get("text")) for line in lines]
+        # A document is its title and its text.
         titles = [line.get("title") if name == "corpus" else None for line in lines]
         named = [
             (key, f"{title} {text}" if title and isinstance(text, str) else text)
-            for (key, text), title in zip(told, titles, strict=True)
+            for (key, text), title in zip(pairs, titles, strict=True)
         ]
         assert len({key for key, _ in named}) == len({(key, repr(text)) for key, text in named})
         texts.append(dict(named))
@@ -214,12 +214,12 @@ def read_beir_slowly(folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
-# The slow judge.
+# Slow cleaning.
 
 
 def same(text):
     if len(text) > 100_000:
-        return text  # there is one of each; composing its marks would take hours
+        return text  # long texts are unique in the tests; normalizing them would take hours
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
@@ -254,8 +254,8 @@ def unrolled(rows, anchor, positive):
                 yield row, text_of(question), text_of(answer)
 
 
-def judge_slowly(rows, anchor, positive):
-    """Return the pairs that are to be used, in order, and the number of those that are not."""
+def clean_slowly(rows, anchor, positive):
+    """Return the usable pairs, in order, and the number of unusable ones."""
     used, dropped, seen = [], 0, set()
     for row, question, answer in unrolled(rows, anchor, positive):
         good = is_text(question) and is_text(answer) and "too many" not in row
@@ -269,52 +269,52 @@ def judge_slowly(rows, anchor, positive):
     return used, dropped
 
 
-def written(folder: Path, name: str) -> list[dict[str, Any]]:
-    """Read what a run wrote."""
+def read_written(folder: Path, name: str) -> list[dict[str, Any]]:
+    """Read a JSON lines file that a run wrote."""
     text = (folder / f"{name}.jsonl").read_text("utf-8")
     return [json.loads(line) for line in text.split("\n") if line]
 
 
-def verdict(place: Path, ending: Ending, folder: Path) -> str | None:
-    """Say what is wrong with an ending, its success included; nothing where all is well."""
+def find_fault(path: Path, ending: Ending, folder: Path) -> str | None:
+    """Return what is wrong with an ending, including a wrong dataset; None if nothing is."""
     if fault := fault_of(ending):
         return fault
     if ending.dataset is None:
         return None
     try:
-        is_beir = (place / "qrels").is_dir()
-        rows = read_beir_slowly(place) if is_beir else read_slowly(place)
-    except Exception as error:  # noqa: BLE001  whatever a damaged file does to a simple reader
-        return f"a success where a slow reader fails: {error!r}"
-    return wrong_success(rows, ending.dataset, folder)
+        is_beir = (path / "qrels").is_dir()
+        rows = read_beir_slowly(path) if is_beir else read_slowly(path)
+    except Exception as error:  # noqa: BLE001  a damaged file may raise anything in a simple reader
+        return f"success, but the slow reader fails: {error!r}"
+    return wrong_dataset(rows, ending.dataset, folder)
 
 
-def wrong_success(rows, dataset: Dataset, folder: Path) -> str | None:
-    """Hold a data set against the rows of its files: what is used, dropped, written."""
+def wrong_dataset(rows, dataset: Dataset, folder: Path) -> str | None:
+    """Compare a dataset with the rows of its files: used, dropped and written rows."""
     facts = dataset.facts
     columns = facts["columns"]
     beir = columns["anchor"] == "queries.text"
     names = ("question", "context") if beir else (columns["anchor"], columns["positive"])
-    used, dropped = judge_slowly(rows, *names)
+    used, dropped = clean_slowly(rows, *names)
     write_splits(dataset, folder)
-    splits = [written(folder, name) for name in ("train", "validation", "test")]
-    kept = Counter((row["anchor"], row["positive"]) for split in splits for row in split)
-    rejected = written(folder, "rejected")
+    splits = [read_written(folder, name) for name in ("train", "validation", "test")]
+    used_pairs = Counter((row["anchor"], row["positive"]) for split in splits for row in split)
+    rejected = read_written(folder, "rejected")
     reasons = Counter(row["reason"] for row in rejected)
-    told, left_out = (
+    dropped_rows, dropped_documents = (
         Counter({why: d["rows"] for why, d in facts[key].items()})
         for key in ("dropped", "dropped_documents")
     )
-    documents = {row["text"] for row in written(folder, "corpus")}
+    documents = {row["text"] for row in read_written(folder, "corpus")}
     faults = {
         "rows": facts["rows"] != sum(len(several(row.get(names[0]))) for row in rows),
-        "texts": kept != Counter(used),
+        "texts": used_pairs != Counter(used),
         "used": facts["used"] != len(used),
-        "rejected": sum(told.values()) != dropped,
-        "reasons": reasons != told + left_out,
+        "rejected": sum(dropped_rows.values()) != dropped,
+        "reasons": reasons != dropped_rows + dropped_documents,
         "sizes": list(facts["splits"].values()) != [len(split) for split in splits],
-        # Two spellings of one text are one document.
+        # Texts that are equal when normalized are one document.
         "corpus": {same(text) for text in documents} < {same(answer) for _, answer in used},
     }
     wrong = [name for name, is_wrong in faults.items() if is_wrong]
-    return f"a wrong success: {wrong}, {facts}" if wrong else None
+    return f"a wrong dataset: {wrong}, {facts}" if wrong else None

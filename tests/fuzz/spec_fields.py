@@ -1,4 +1,4 @@
-"""Every field of the spec with what its schema says, and values at, beyond and beside that."""
+"""Every field of the spec with its schema, and values at its bounds, beyond them, and odd ones."""
 
 import math
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ SCHEMA = JobSpec.model_json_schema()
 @dataclass(frozen=True)
 class Field:
     name: str
-    # What the field may be: JSON schemas without references.
+    # The field's alternative types: JSON schemas without references.
     kinds: tuple[dict[str, Any], ...]
 
     def kinds_alone(self) -> list[dict[str, Any]]:
@@ -20,7 +20,7 @@ class Field:
         return [{key: kind[key] for key in kind if key not in words} for kind in self.kinds]
 
     def document(self, value) -> dict[str, Any]:
-        """Write a job file that sets this field alone."""
+        """Return a job file's document that sets only this field."""
         for part in reversed(self.name.split(".")):
             value = {part: value}
         return value
@@ -31,7 +31,7 @@ def resolved(schema):
 
 
 def fields(schema=SCHEMA, prefix=""):
-    """List all fields, those of sections with dots."""
+    """Yield all fields; names of fields in sections have dots."""
     for name, given in schema["properties"].items():
         kinds = [resolved(kind) for kind in given.get("anyOf", [given])]
         if "properties" in kinds[0]:
@@ -59,7 +59,7 @@ def before(value, kind):
 
 
 def bounds(kind):
-    """List pairs of a value that is just allowed, and one just not."""
+    """Yield pairs of a value at a bound and the next value beyond it."""
     if "minimum" in kind:
         yield kind["minimum"], before(kind["minimum"], kind)
     if "exclusiveMinimum" in kind:

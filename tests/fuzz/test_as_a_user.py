@@ -1,4 +1,4 @@
-"""The same from outside: the commands as processes, on what is ugliest."""
+"""Ugly files from a user's view: commands run as processes."""
 
 import os
 import subprocess
@@ -29,21 +29,21 @@ def errors(done):
 
 
 @pytest.mark.parametrize("name", ["a device", "every kind of value", "a name that is no Unicode"])
-def test_a_check_as_a_process_ends_as_in_a_test(name, tmp_path, monkeypatch):
-    """The code and the words of the function behind it, through launcher and job."""
+def test_a_check_as_a_process_has_the_same_result(name, tmp_path, monkeypatch):
+    """Exit code, stdout and stderr equal those of a check in this process."""
     monkeypatch.chdir(tmp_path)
-    place = CASES[name].make(tmp_path)
-    done = call(tmp_path, "check", place, *ruler.LENIENT)
-    ending = ruler.check(place)
+    path = CASES[name].make(tmp_path)
+    done = call(tmp_path, "check", path, *ruler.LENIENT)
+    ending = ruler.check(path)
     assert (done.returncode, done.stdout.decode(), done.stderr.decode()) == (
         ending.code,
-        ending.told,
+        ending.output,
         ending.error,
     )
 
 
 def test_a_run_on_odd_texts_uses_them_byte_for_byte(tmp_path, tiny_encoder):
-    """Whatever stands in the file is learnt from and searched, or in `rejected.jsonl`."""
+    """Each row of the file is in a split and the corpus, or in `rejected.jsonl`."""
     rows = [*make_pairs(300), *odd_rows(), *MIXED]
     (tmp_path / "odd.jsonl").write_text(as_lines(rows, ensure_ascii=True), "utf-8")
     job = JOB.format(pairs="odd.jsonl", encoder=tiny_encoder, epochs=1)
@@ -52,10 +52,10 @@ def test_a_run_on_odd_texts_uses_them_byte_for_byte(tmp_path, tiny_encoder):
     assert (done.returncode, errors(done)) == (0, [])
     assert not ruler.CONTROL.search(done.stdout.decode())
     ending = ruler.check(tmp_path / "odd.jsonl")
-    assert ruler.verdict(tmp_path / "odd.jsonl", ending, tmp_path / "out") is None
+    assert ruler.find_fault(tmp_path / "odd.jsonl", ending, tmp_path / "out") is None
     for name in ("train", "validation", "test", "corpus", "rejected"):
-        found = ruler.written(tmp_path / "runs" / "odd" / "data", name)
-        expected = ruler.written(tmp_path / "out", name)
+        found = ruler.read_written(tmp_path / "runs" / "odd" / "data", name)
+        expected = ruler.read_written(tmp_path / "out", name)
         for row in expected:
             row.pop("file", None)
         for row in found:

@@ -1,4 +1,4 @@
-"""Whatever is fed to `check`: a right result or one line, never a traceback, never a hang."""
+"""For any input, `check` gives a correct result or a one-line error: no traceback, no hang."""
 
 import tempfile
 from pathlib import Path
@@ -12,19 +12,19 @@ from hypothesis import strategies as st
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_an_ugly_file_is_used_to_the_row_or_refused_in_a_line(name, tmp_path, monkeypatch):
-    """What is used, dropped and written adds up to what a slow reader sees in the file."""
+def test_an_ugly_file_is_read_correctly_or_refused_in_one_line(name, tmp_path, monkeypatch):
+    """The used, dropped and written rows equal those of a slow reader."""
     monkeypatch.chdir(tmp_path)
     case = CASES[name]
-    place = case.make(tmp_path)
-    ending = ruler.check(place)
+    path = case.make(tmp_path)
+    ending = ruler.check(path)
     assert ending.code == case.code
-    assert case.told in (ending.error or ruler.summary(ending))
-    assert ruler.verdict(tmp_path / place, ending, tmp_path / "out") is None
+    assert case.expected in (ending.error or ruler.summary(ending))
+    assert ruler.find_fault(tmp_path / path, ending, tmp_path / "out") is None
 
 
-def test_what_can_just_be_read_can_just_be_judged():
-    """Python's reader and its writer give up at depths that differ by a few."""
+def test_deeply_nested_json_gives_no_traceback():
+    """The maximum depths of Python's JSON reader and writer differ slightly."""
     for depth in range(800, 1000, 8):
         deep = f'{{"question": {nested(depth)}, "context": "deep below"}}\n'
         with tempfile.TemporaryDirectory() as folder:
@@ -34,37 +34,37 @@ def test_what_can_just_be_read_can_just_be_judged():
 
 
 def fed(name, data):
-    """Feed a file's bytes, or those of a folder's files by name, to the check."""
+    """Check a file's bytes, or those of a folder's files by name; return what is wrong."""
     with tempfile.TemporaryDirectory() as folder:
         files = {name: data} if isinstance(data, bytes) else data
         for file, content in files.items():
             path = Path(folder, "fed", file)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
-        place = Path(folder, "fed", name)
-        ending = ruler.check(place)
+        path = Path(folder, "fed", name)
+        ending = ruler.check(path)
         event(f"exit code {ending.code}{', a data set' if ending.dataset else ''}")
-        return ruler.verdict(place, ending, Path(folder, "out"))
+        return ruler.find_fault(path, ending, Path(folder, "out"))
 
 
 @cases(in_ci=150)
 @given(st.sampled_from(sorted(mutations.VALID)), mutations.changes)
 def test_damaged_bytes(suffix, steps):
-    """Of whatever format: insertions, gaps, repetitions, cut ends, flipped bits."""
+    """Files of all formats with insertions, gaps, repetitions, truncation and flipped bits."""
     assert fed(f"a{suffix}", mutations.changed(mutations.VALID[suffix], steps)) is None
 
 
 @cases(in_ci=100)
 @given(st.sampled_from(sorted(mutations.VALID)), mutations.row_lists)
 def test_odd_rows(suffix, rows):
-    """Rows of any keys and values, before or behind good ones."""
-    assert fed(f"a{suffix}", mutations.as_file(mutations.mingled(*rows), suffix)) is None
+    """Rows with any keys and values, before or after good rows."""
+    assert fed(f"a{suffix}", mutations.as_file(mutations.mixed(*rows), suffix)) is None
 
 
 @cases(in_ci=50)
-@given(mutations.entries, mutations.entries, mutations.judgements)
+@given(mutations.entries, mutations.entries, mutations.qrels_lines)
 def test_odd_beir(documents, queries, qrels):
-    """Ids that are missing, double, odd or lead nowhere; scores that are none."""
+    """Ids that are missing, duplicate, odd or unknown; scores that are not numbers."""
     assert fed("", mutations.beir_files(documents, queries, qrels)) is None
 
 

@@ -1,4 +1,4 @@
-"""Whatever a spec says: a job, or one line that names the field; never a traceback."""
+"""Any spec gives a job or a one-line error that names the field: no traceback."""
 
 import json
 
@@ -13,19 +13,19 @@ from hypothesis import strategies as st
 
 from job.__main__ import exit_code
 from job.core.errors import SpecError
-from job.core.formatting import on_one_line
+from job.core.formatting import escape_to_one_line
 from job.spec.parse import build_spec, parse_document
 from job.storage.workspace import Workspace
 from launcher.cli import main
 
 NAMES = [field.name for field in FIELDS]
-# One field of each kind.
+# One field of each type.
 KINDS = list({repr(field.kinds_alone()): field for field in FIELDS}.values())
 every_field = pytest.mark.parametrize("field", FIELDS, ids=NAMES)
 
 
 def refusal(document, assignments=None):
-    """Build a spec that cannot be; returns the one line."""
+    """Build an invalid spec; return the line of the error."""
     with pytest.raises(SpecError) as caught:
         build_spec(document, assignments)
     line = str(caught.value)
@@ -35,7 +35,7 @@ def refusal(document, assignments=None):
 
 
 def built(name, *given):
-    """Build a spec; nothing where that is refused, in a line that names the field."""
+    """Build a spec; return None if it is refused with a line that names the field."""
     try:
         spec = build_spec(*given)
     except SpecError as error:
@@ -55,7 +55,7 @@ def value_of(spec, name):
 
 
 def is_faithful(given, taken):
-    """Whether a value that was taken is the one that was given."""
+    """Return whether the accepted value means the same as the given one."""
     if isinstance(given, list) and isinstance(taken, list) and len(given) == len(taken):
         return all(map(is_faithful, given, taken))
     if isinstance(taken, bool):
@@ -70,8 +70,8 @@ def is_faithful(given, taken):
 
 
 @every_field
-def test_what_the_schema_allows_is_taken_and_no_more(field):
-    """Each bound belongs to what is allowed, the next value beyond it is refused by name."""
+def test_exactly_what_the_schema_allows_is_accepted(field):
+    """The value at each bound is accepted; the next value is an error that names the field."""
     for kind in field.kinds:
         for value in members(kind):
             assert value_of(build_spec(field.document(value)), field.name) == value
@@ -83,8 +83,8 @@ def test_what_the_schema_allows_is_taken_and_no_more(field):
 
 
 @every_field
-def test_an_odd_value_is_taken_as_it_is_or_refused_by_name(field):
-    """A spec that was built says what was given, and is the same after writing and reading."""
+def test_an_odd_value_is_accepted_unchanged_or_refused_by_name(field):
+    """An accepted value is not altered, and survives writing and reading the spec."""
     for value in ODD_VALUES:
         spec = built(field.name, field.document(value))
         if spec and value not in (None, {}):
@@ -103,7 +103,7 @@ TEXTS = [
 
 @pytest.mark.parametrize("field", KINDS, ids=[field.name for field in KINDS])
 def test_an_odd_text_is_read_or_refused_by_name(field):
-    """As `--set`, and as SageMaker sends hyperparameters."""
+    """`--set` and SageMaker's hyperparameters give values as strings."""
     for text in TEXTS:
         built(field.name, {}, {field.name: text})
 
@@ -111,18 +111,18 @@ def test_an_odd_text_is_read_or_refused_by_name(field):
 @pytest.mark.parametrize("section", list(sections()))
 @pytest.mark.parametrize("name", ["bogus", "", "no", "0", "data", "epoch", "\x1b[31m", "a b"])
 def test_a_bogus_field_is_named_at_every_level(section, name):
-    """In the job file and in assignments."""
+    """An unknown field in any section is an error that names it."""
     key = section + name
     document = {name: 1}
     for part in reversed(section.split(".")[:-1]):
         document = {part: document}
     if key != "data":
-        shown = on_one_line(f"`{key or 'the spec'}`")
+        shown = escape_to_one_line(f"`{key or 'the spec'}`")
         assert f"{shown} is not a field of the spec" in refusal(document)
 
 
 def ugly_documents():
-    """Texts of job files, each wrong in its own way, and what its line names."""
+    """Return invalid job files, and what each error must name."""
     return {
         "data: {source: a}\ndata: {limit: 3}": "`data`",
         "data: {source: a, source: b}": "`source`",
@@ -155,24 +155,25 @@ def ugly_documents():
 @pytest.mark.parametrize(
     ("text", "named"), list(ugly_documents().items()), ids=lambda t: ascii(t)[:40]
 )
-def test_an_ugly_job_file_is_refused_wherever_it_stands(text, named, tmp_path, monkeypatch, capsys):
-    """By the launcher, before anything is sent, and by a job that finds it in its workspace."""
+def test_an_ugly_job_file_is_refused_by_launcher_and_job(
+    text, named, tmp_path, monkeypatch, capsys
+):
+    """The launcher refuses it before it sends anything, and a job refuses it in its workspace."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "job.yaml").write_text(text, "utf-8")
     data = [] if "source" in text else ["--data", "x.jsonl"]
     done = CliRunner().invoke(main, ["launch", "job.yaml", *data, "--dry-run"])
-    told_here = done.stderr
-    place = Workspace(tmp_path / "ml")
-    place.job_spec.parent.mkdir(parents=True)
-    place.job_spec.write_text(text, "utf-8")
-    code = exit_code(place.read_spec, place)
-    told_there = capsys.readouterr().err
+    workspace = Workspace(tmp_path / "ml")
+    workspace.job_spec.parent.mkdir(parents=True)
+    workspace.job_spec.write_text(text, "utf-8")
+    code = exit_code(workspace.read_spec, workspace)
+    error_of_job = capsys.readouterr().err
     assert (done.exit_code, code) == (SpecError.exit_code, SpecError.exit_code)
-    for told in (told_here, told_there.replace("job.json", "job.yaml")):
-        assert named in told
-        assert told.startswith("Error: ")
-        assert told.count("\n") == 1
-        assert not ruler.CONTROL.search(told)
+    for error in (done.stderr, error_of_job.replace("job.json", "job.yaml")):
+        assert named in error
+        assert error.startswith("Error: ")
+        assert error.count("\n") == 1
+        assert not ruler.CONTROL.search(error)
 
 
 keys = st.sampled_from([*{part for name in NAMES for part in name.split(".")}, "x", ""]) | st.text(
@@ -194,7 +195,7 @@ documents = st.recursive(
 @cases(in_ci=150)
 @given(st.dictionaries(keys, documents, max_size=4))
 def test_any_document_is_a_spec_or_one_line(document):
-    """Of right and wrong names, with any value anywhere."""
+    """Documents have valid and invalid names, with any value anywhere."""
     try:
         spec = build_spec(document)
     except SpecError:
@@ -208,7 +209,7 @@ def test_any_document_is_a_spec_or_one_line(document):
     st.one_of(st.text(max_size=60), documents.map(lambda d: yaml.safe_dump(d, allow_unicode=True)))
 )
 def test_any_text_is_a_document_or_one_line(text):
-    """As a job file."""
+    """The text is that of a job file."""
     try:
         document = parse_document(text, "job.yaml")
     except SpecError as error:
@@ -223,5 +224,5 @@ def test_any_text_is_a_document_or_one_line(text):
 @cases(in_ci=100)
 @given(st.sampled_from(NAMES), st.one_of(st.text(max_size=20), st.sampled_from(TEXTS)))
 def test_any_setting_is_a_spec_or_one_line(name, text):
-    """As `--set`."""
+    """The text is a value of `--set`."""
     built(name, {}, {name: text})

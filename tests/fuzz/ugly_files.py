@@ -1,8 +1,8 @@
-"""One table of ugly files: what exports, editors, transfers and strangers leave.
+"""A table of ugly files, as exports, editors, transfers and strangers produce them.
 
-A case is a function that makes its file in a folder and returns what a user would type after
-`embedtune check`, the exit code, and what the check says: how many rows are used, or a part of
-the line of its error.
+A case has a function that creates its file in a folder and returns the argument of
+`embedtune check`, the exit code, and what is expected: the number of used rows, or a part of the
+error.
 """
 
 import csv
@@ -27,11 +27,11 @@ HEADER = "question,context\n"
 class Case(NamedTuple):
     make: Callable[[Path], str]
     code: int
-    told: str
+    expected: str
 
 
 def texts(count=40, stem="w"):
-    """Make pairs of which no two are alike, with letters beyond ASCII."""
+    """Make pairs without near-duplicates, with characters beyond ASCII."""
     return [
         {
             "question": f"Größe {stem}{n} wo{n} wann{n}?",
@@ -42,7 +42,7 @@ def texts(count=40, stem="w"):
 
 
 def plain(count=40):
-    """Make such pairs of ASCII alone."""
+    """Make pairs without near-duplicates, in ASCII."""
     return [
         {"question": f"where{n} is item{n}?", "context": f"item{n} lies{n} on shelf{n}."}
         for n in range(count)
@@ -55,9 +55,9 @@ def as_lines(rows, **options):
 
 def as_table(rows, delimiter=",", line_end="\r\n"):
     text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, list(rows[0]), delimiter=delimiter, lineterminator=line_end)
-    writer.writeheader()
-    writer.writerows(rows)
+    table = csv.DictWriter(text, list(rows[0]), delimiter=delimiter, lineterminator=line_end)
+    table.writeheader()
+    table.writerows(rows)
     return text.getvalue()
 
 
@@ -68,12 +68,12 @@ def as_parquet(table):
 
 
 def with_rows(*more, count=40):
-    """Add rows to good ones."""
+    """Return good rows and some more as JSON lines."""
     return as_lines([*plain(count), *more])
 
 
 def workbook():
-    """Make what a spreadsheet saves by default."""
+    """Make a file in the default format of spreadsheets."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         archive.writestr("xl/worksheets/sheet1.xml", "<row><c><v>question</v></c></row>" * 100)
@@ -95,7 +95,7 @@ def good_columns():
 
 
 def odd_parquet():
-    """Give good pairs beside a column of every odd type."""
+    """Return Parquet with good pairs and a column of every odd type."""
     question, context = good_columns()
     count = len(question)
     odd = {
@@ -124,8 +124,8 @@ def duplicate_columns():
     return as_parquet(pa.Table.from_arrays([question, context, context], names))
 
 
-def beside_good_columns(odd):
-    """Add a column of one odd value to good pairs."""
+def with_odd_column(odd):
+    """Return Parquet with good pairs and a column of one odd value."""
     return parquet_of(*good_columns(), {"odd": pa.concat_arrays([odd] * 40)})
 
 
@@ -134,7 +134,7 @@ def bytes_as_text():
 
 
 def dictionary_parquet():
-    """Give pairs whose texts are stored as numbers of a dictionary."""
+    """Return Parquet with dictionary-encoded texts."""
     return parquet_of(*(column.dictionary_encode() for column in good_columns()))
 
 
@@ -157,9 +157,9 @@ ODD_TEXTS = {
 
 
 def odd_rows():
-    """Make every odd text a question and a context once."""
+    """Make a row of each odd text, as question and context."""
     return [
-        {"question": f"about {name}: {text}", "context": f"told of {name}: {text}"}
+        {"question": f"about {name}: {text}", "context": f"expected of {name}: {text}"}
         for name, text in ODD_TEXTS.items()
     ]
 
@@ -199,12 +199,12 @@ def gzipped(data):
 GOOD = as_lines(plain())
 PACKED = gzipped(GOOD)
 TABLE = as_table(plain())
-# Of a file that is read to its end, and of one without rows, or without a question's column.
-ALL, EMPTY, NO_QUESTION = "40 of 40", "holds no rows", "no column for `data.columns.anchor`"
+# What is expected of several files: a count, or a part of an error.
+ALL, EMPTY, NO_QUESTION = "40 of 40", "has no rows", "no column for `data.columns.anchor`"
 NO_HEADER = "has no header line"
-ZEROS, DAMAGED = "zero bytes", "damaged or cut-off gzip file"
-NO_LIST, PARQUET = "holds no list of rows", "not a readable Parquet file"
-NOWHERE, NO_DATA = "does not exist (as a path)", "holds no data file"
+ZEROS, DAMAGED = "zero bytes", "damaged or truncated gzip file"
+NO_LIST, PARQUET = "must contain exactly one list", "not a readable Parquet file"
+NOWHERE, NO_DATA = "is neither an existing path", "contains no data file"
 
 ENCODINGS = {
     "utf-8-sig": ALL,
@@ -219,12 +219,16 @@ ENCODINGS = {
     "shift_jis": "not UTF-8: byte 0x81 in line",
 }
 
-# Name of the case → (name of the file, its content or what makes it, what is told).
+# Name of the case → (name of the file, its content or a function that makes it, what is expected).
 FILES: dict[str, tuple[str, str | bytes | Callable[[], str | bytes], str]] = {
-    # Encodings; what one lacks is replaced, as exports do.
+    # Encodings; characters that one lacks are replaced, as exports do.
     **{
-        f"{encoding} in {suffix}": (f"a.{suffix}", make(texts()).encode(encoding, "replace"), told)
-        for encoding, told in ENCODINGS.items()
+        f"{encoding} in {suffix}": (
+            f"a.{suffix}",
+            make(texts()).encode(encoding, "replace"),
+            expected,
+        )
+        for encoding, expected in ENCODINGS.items()
         for suffix, make in (("csv", as_table), ("jsonl", as_lines))
     },
     "two BOMs": ("a.csv", "\ufeff\ufeff" + as_table(texts()), NO_QUESTION),
@@ -275,7 +279,7 @@ FILES: dict[str, tuple[str, str | bytes | Callable[[], str | bytes], str]] = {
     "no column of a known name but odd ones": (
         "a.jsonl",
         as_lines([{"\x1b]0;q\x07": "a", "\ud800": "b"}], ensure_ascii=True),
-        r"is among `\x1b]0;q\x07`, `\ud800`",
+        r"Its columns: `\x1b]0;q\x07`, `\ud800`",
     ),
     # Tables.
     "too few and too many fields": (
@@ -294,11 +298,15 @@ FILES: dict[str, tuple[str, str | bytes | Callable[[], str | bytes], str]] = {
     "no header": ("a.csv", TABLE.partition("\r\n")[2], NO_HEADER),
     "only a header": ("a.csv", HEADER, EMPTY),
     # Files under a wrong name, or damaged.
-    "a workbook named .csv": ("a.csv", workbook(), "workbook or another ZIP archive"),
-    "an old workbook": ("a.tsv", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(64), "old workbook"),
-    "Parquet named .csv": ("a.csv", dictionary_parquet(), "Parquet; end its name in `.parquet`"),
+    "a workbook named .csv": ("a.csv", workbook(), "Excel workbook or another ZIP archive"),
+    "an old workbook": (
+        "a.tsv",
+        b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(64),
+        "old Excel workbook",
+    ),
+    "Parquet named .csv": ("a.csv", dictionary_parquet(), "a Parquet file; rename it"),
     "JSON lines named .parquet": ("a.parquet", GOOD, PARQUET),
-    "gzip without its suffix": ("a.jsonl", PACKED, "compressed once more than its name says"),
+    "gzip without its suffix": ("a.jsonl", PACKED, "a gzip file without the suffix `.gz`"),
     "gzip": ("a.jsonl.gz", PACKED, ALL),
     "gzip of a table": ("a.csv.gz", gzipped(as_table(texts())), ALL),
     "no gzip": ("a.jsonl.gz", GOOD, "Not a gzipped file"),
@@ -309,7 +317,7 @@ FILES: dict[str, tuple[str, str | bytes | Callable[[], str | bytes], str]] = {
     "gzip with trailing zeros": ("a.jsonl.gz", PACKED + bytes(512), ALL),
     "an empty file": ("a.jsonl", "", EMPTY),
     "an empty Parquet": ("a.parquet", "", PARQUET),
-    "no suffix": ("pairs", GOOD, "a suffix that says no format"),
+    "no suffix": ("pairs", GOOD, "The suffix of `pairs` is not supported"),
     "a suffix in capitals": ("PAIRS.JSONL", GOOD, ALL),
     "bytes of all values": ("a.csv", bytes(range(256)) * 40, ZEROS),
     # Parquet.
@@ -320,9 +328,9 @@ FILES: dict[str, tuple[str, str | bytes | Callable[[], str | bytes], str]] = {
         duplicate_columns(),
         "the column `context` twice",
     ),
-    # Which Python has no values for.
+    # Values that Python cannot represent.
     **{
-        f"Parquet with {name}": ("a.parquet", beside_good_columns(odd), PARQUET)
+        f"Parquet with {name}": ("a.parquet", with_odd_column(odd), PARQUET)
         for name, odd in {
             "a moment beyond the calendar": pa.array([2**60], pa.timestamp("ms")),
             "a time zone of nowhere": pa.array([0], pa.timestamp("s", tz="Nowhere/Land")),
@@ -347,8 +355,8 @@ FILES: dict[str, tuple[str, str | bytes | Callable[[], str | bytes], str]] = {
         "cannot be read",
     ),
     # Numbers of rows.
-    "one row": ("a.jsonl", as_lines(plain(1)), "leaves 0 test queries of 1 usable rows (1 read)"),
-    "one row of nothing": ("a.jsonl", "{}\n", "is among (no columns)"),
+    "one row": ("a.jsonl", as_lines(plain(1)), "has 0 test queries from 1 usable rows (1 read)"),
+    "one row of nothing": ("a.jsonl", "{}\n", "Its columns: (no columns)"),
 }
 
 # BEIR.
@@ -357,29 +365,30 @@ DOCUMENTS = [{"_id": f"d{n}", "title": "", "text": row["context"]} for n, row in
 QUERIES = [{"_id": f"q{n}", "text": row["question"]} for n, row in enumerate(plain())]
 QRELS = [f"q{n}\td{n}\t1" for n in range(40)]
 ANOTHER = "another text altogether"
+BAD_QREL = "line 42 is not a valid qrels line"
 
 
-def written(files, place):
-    """Return what writes files by name, and tells where."""
+def writer(files, argument):
+    """Return a function that writes files by name, and returns the argument of `check`."""
 
     def write(folder):
         for name, content in files.items():
             data = content() if callable(content) else content
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(data.encode("utf-8") if isinstance(data, str) else data)
-        return place
+        return argument
 
     return write
 
 
 def beir(documents=(), queries=(), qrels=(), leave_out=0, splits=("test",), cleaned=QRELS):
-    """Add documents, queries and judgements to good ones."""
+    """Return a function that writes a BEIR folder with these additions."""
     lines = [*cleaned, *qrels]
-    told = "".join(f"{line}\n" for line in ["query-id\tcorpus-id\tscore", *lines])
-    files = {f"beir/qrels/{split}.tsv": told for split in splits}
+    content = "".join(f"{line}\n" for line in ["query-id\tcorpus-id\tscore", *lines])
+    files = {f"beir/qrels/{split}.tsv": content for split in splits}
     files["beir/corpus.jsonl"] = as_lines([*DOCUMENTS, *documents], ensure_ascii=True)
     files["beir/queries.jsonl"] = as_lines([*QUERIES, *queries][leave_out:], ensure_ascii=True)
-    return written(files, "beir")
+    return writer(files, "beir")
 
 
 FOLDERS = {
@@ -389,7 +398,7 @@ FOLDERS = {
     "BEIR with a document of no id": (beir([{"text": "x y z"}]), "row 41 has no `_id`"),
     "BEIR with two documents of one id": (
         beir([{"_id": "d0", "text": ANOTHER}]),
-        "`beir/corpus.jsonl` row 41 says something else of the id 'd0'",
+        "`beir/corpus.jsonl` row 41 has the id 'd0' of an earlier row",
     ),
     "BEIR with a document twice": (beir(DOCUMENTS[:1]), ALL),
     "BEIR with ids that differ by a space": (
@@ -405,20 +414,23 @@ FOLDERS = {
     ),
     "BEIR with numbers for texts": (beir([{"_id": "n", "text": 5}], (), ["q0\tn\t1"]), "40 of 41"),
     **{
-        f"BEIR with the score {score}": (beir(qrels=[f"q0\td1\t{score}"]), told)
-        for score, told in {
+        f"BEIR with the score {score}": (beir(qrels=[f"q0\td1\t{score}"]), expected)
+        for score, expected in {
             **dict.fromkeys(("0", "-1"), ALL),
             "0.5": "41 of 41",
-            **dict.fromkeys(("nan", "inf", "high", "", "1,0", "0x1"), "line 42 is no judgement"),
+            **dict.fromkeys(("nan", "inf", "high", "", "1,0", "0x1"), BAD_QREL),
         }.items()
     },
-    "BEIR with a judgement of one field": (beir(qrels=["q1"]), "line 42 is no judgement"),
-    "BEIR with no judgement": (beir(cleaned=()), "none is relevant"),
-    "BEIR without judgements": (beir(splits=()), "has no `qrels/*.tsv`"),
-    "BEIR with an unknown split": (beir(splits=("test", "more")), "`beir/qrels/more.tsv` names no"),
+    "BEIR with a qrels line of one field": (beir(qrels=["q1"]), BAD_QREL),
+    "BEIR with empty qrels": (beir(cleaned=()), "no document is relevant"),
+    "BEIR without qrels": (beir(splits=()), "has no `qrels/*.tsv`"),
+    "BEIR with an unknown split": (
+        beir(splits=("test", "more")),
+        "`beir/qrels/more.tsv` is not a known split",
+    ),
 }
 
-# Places that are no file, and names of none.
+# Paths that are not regular files, and invalid names.
 
 
 def fifo(folder):
@@ -429,7 +441,7 @@ def fifo(folder):
 def fifo_in_a_folder(folder):
     (folder / "data").mkdir()
     os.mkfifo(folder / "data" / "a.jsonl")
-    return written({"data/b.jsonl": GOOD}, "data")(folder)
+    return writer({"data/b.jsonl": GOOD}, "data")(folder)
 
 
 def listening_socket(folder):
@@ -443,13 +455,13 @@ def listening_socket(folder):
     return "a.jsonl"
 
 
-def link(to, place="a.jsonl", files=()):
-    """Return what makes a link beside files."""
+def link(to, argument="a.jsonl", files=()):
+    """Return a function that makes a link, and files next to it."""
 
     def make(folder):
-        written(dict(files), place)(folder)
-        (folder / ("data/again" if files else place)).symlink_to(to)
-        return place
+        writer(dict(files), argument)(folder)
+        (folder / ("data/again" if files else argument)).symlink_to(to)
+        return argument
 
     return make
 
@@ -464,43 +476,50 @@ def typed(text):
 
 
 NO_UNICODE = os.fsdecode(b"gr\xf6\xdfe.jsonl")
+IRREGULAR = "neither a regular file nor a folder"
 PLACES = {
-    "a FIFO": (fifo, "neither a file nor a folder"),
+    "a FIFO": (fifo, IRREGULAR),
     "a FIFO in a folder": (fifo_in_a_folder, ALL),
-    "a socket": (listening_socket, "neither a file nor a folder"),
-    "a device": (link("/dev/zero"), "neither a file nor a folder"),
+    "a socket": (listening_socket, IRREGULAR),
+    "a device": (link("/dev/zero"), IRREGULAR),
     "a folder named like a file": (empty_folder, NO_DATA),
-    "a folder of other files": (written({"data/README.md": "# no rows\n"}, "data"), NO_DATA),
+    "a folder without data files": (
+        writer({"data/README.md": "# no rows\n"}, "data"),
+        NO_DATA,
+    ),
     "a link to itself": (link("a.jsonl"), NOWHERE),
     "a folder that holds itself": (link(".", "data", {"data/b.jsonl": GOOD}), ALL),
     "a name that is no Unicode in a folder": (
-        written({f"data/{NO_UNICODE}": GOOD}, "data"),
+        writer({f"data/{NO_UNICODE}": GOOD}, "data"),
         r"The name `gr\xf6\xdfe.jsonl` is not UTF-8",
     ),
     "a broken file in a folder": (
-        written({"data/a.jsonl": GOOD, "data/b.jsonl": GOOD + "oops\n"}, "data"),
+        writer({"data/a.jsonl": GOOD, "data/b.jsonl": GOOD + "oops\n"}, "data"),
         "`data/b.jsonl` line 41 is not valid JSON",
     ),
     "a space": (typed(" "), NOWHERE),
-    "an unknown built-in": (typed("builtin:"), "is called `builtin:aws-docs`"),
+    "an unknown built-in": (typed("builtin:"), "Use `builtin:aws-docs`"),
     "a scheme that is not known": (typed("ftp://host/a.jsonl"), NOWHERE),
 }
-# No file's fault: errors of the spec.
+# These are errors of the spec, not of a file.
 NAMES = {
-    "a name that is no Unicode": (written({NO_UNICODE: GOOD}, NO_UNICODE), "not UTF-8"),
+    "a name that is no Unicode": (writer({NO_UNICODE: GOOD}, NO_UNICODE), "not UTF-8"),
     "nothing": (typed(""), "`data.source`: is empty"),
     "a NUL": (typed("a\0b"), "zero byte"),
     "a name of 300 characters": (typed("x" * 300 + ".jsonl"), "4095 bytes"),
-    "no bucket": (typed("s3://"), "names no bucket"),
+    "no bucket": (typed("s3://"), "has no valid bucket name"),
 }
 
 
 def cases():
-    made = {name: (written({file: data}, file), told) for name, (file, data, told) in FILES.items()}
-    for name, (make, told) in (made | FOLDERS | PLACES).items():
-        yield name, Case(make, 0 if told[:1].isdigit() else 4, told)
-    for name, (make, told) in NAMES.items():
-        yield name, Case(make, 3, told)
+    made = {
+        name: (writer({file: data}, file), expected)
+        for name, (file, data, expected) in FILES.items()
+    }
+    for name, (make, expected) in (made | FOLDERS | PLACES).items():
+        yield name, Case(make, 0 if expected[:1].isdigit() else 4, expected)
+    for name, (make, expected) in NAMES.items():
+        yield name, Case(make, 3, expected)
 
 
 CASES = dict(cases())

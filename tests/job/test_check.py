@@ -1,4 +1,4 @@
-"""`python -m job check`: the facts of a hand-made file, each of which can be counted there."""
+"""`python -m job check`: the facts of a hand-made file, where each can be verified by counting."""
 
 import json
 import shutil
@@ -20,42 +20,42 @@ def words(stem, count):
 
 
 def hand_made_rows():
-    """Make 34 usable rows: 30 alone, 2 that share row 1's context, 2 nearly alike; 4 useless."""
+    """Make 34 usable rows (2 share row 1's context, 2 are near-duplicates) and 4 unusable rows."""
     rows = [
         {"question": f"What about {n}?", "context": words(f"told{n}x", 10)} for n in range(1, 31)
     ]
     rows += [{"question": f"And {what}?", "context": rows[0]["context"]} for what in ("a1", "b1")]
-    # 57 of their 59 runs of three words are the same.
+    # 57 of their 59 three-word shingles are equal.
     rows += [
         {"question": f"Nearly {last}?", "context": f"{words('like', 59)} {last}"}
         for last in ("left", "right")
     ]
-    useless = [
+    unusable = [
         {"question": " ", "context": "No question here"},
         {"question": "What about 3?", "context": rows[2]["context"].upper()},
         {"question": "Why?", "context": "ab"},
         {"question": "Same text", "context": "same  TEXT"},
     ]
-    return [*rows, *useless]
+    return [*rows, *unusable]
 
 
 FACTS = """\
 Source     pairs.jsonl: 38 rows, 34 usable
 Columns    question `question`, context `context`, negatives none
-Dropped    1 × empty question (pairs.jsonl:35)
-Dropped    1 × exact duplicate (pairs.jsonl:36)
-Dropped    1 × context is too short (pairs.jsonl:37)
-Dropped    1 × question equals context (pairs.jsonl:38)
-Duplicates 3 rows share a context, 1 near-duplicate pairs; 31 groups, the largest of 3 rows
-Leakage    0.0% of a random split's test rows would have their context in training; ours: 0.0%
+Dropped    1 row: empty question (pairs.jsonl:35)
+Dropped    1 row: exact duplicate (pairs.jsonl:36)
+Dropped    1 row: context is too short (pairs.jsonl:37)
+Dropped    1 row: question equals context (pairs.jsonl:38)
+Duplicates 3 rows share a context; 1 near-duplicate pair; 31 groups, the largest with 3 rows
+Leakage    0.0% of test rows have their context in train; with a random split: 0.0%
 Splits     train 28, validation 3, test 3; corpus 32 documents
 Questions  words: median 3, longest 3
           0-7 ████████████████████████████████████████ 34
 Contexts   words: median 10, longest 60
          8-15 ██████████████████████████████████████ 32
         32-63 ██ 2
-Proof      3 test queries in 3 groups show a lift of 1.000 nDCG@10 or more (80 % chance; \
-assumes that lifts vary by 0.28 between queries)
+Test size  3 queries in 3 groups detect a lift of 1.000 nDCG@10 or more with 80 % probability \
+(assumed standard deviation of a query's lift: 0.28)
 """
 
 
@@ -67,7 +67,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def check(*arguments, **settings):
-    """Run the check; returns its exit code, its facts and its talk."""
+    """Run the check; return exit code, stdout and stderr."""
     given = {"data.min_test_queries": "3"} | {k.replace("__", "."): v for k, v in settings.items()}
     options = [part for name, value in given.items() for part in ("--set", f"{name}={value}")]
     done = CliRunner().invoke(main, ["check", *arguments, *options])
@@ -75,26 +75,26 @@ def check(*arguments, **settings):
 
 
 def truncation(encoder):
-    """Check with a model; returns what was printed after the facts."""
-    code, told, talk = check("pairs.jsonl", "--model", str(encoder))
-    assert (code, talk) == (0, "")
-    assert told.startswith(FACTS)
-    return told.removeprefix(FACTS)
+    """Check with a model; return what is printed after the facts."""
+    code, out, err = check("pairs.jsonl", "--model", str(encoder))
+    assert (code, err) == (0, "")
+    assert out.startswith(FACTS)
+    return out.removeprefix(FACTS)
 
 
 @pytest.mark.usefixtures("folder")
-def test_the_facts_are_those_of_the_file():
-    """What would be used, dropped, split and provable; then that a job would start or why not."""
+def test_the_check_prints_the_facts_of_the_file():
+    """After the facts, it prints that a job would start, or the error that prevents it."""
     assert check("pairs.jsonl") == (0, FACTS + "Ready to train.\n", "")
-    code, told, talk = check("pairs.jsonl", data__min_test_queries="30")
-    assert (code, told) == (4, FACTS)
-    assert talk.startswith("Error: `pairs.jsonl` leaves 3 test queries of 34 usable rows (38 read)")
+    code, out, err = check("pairs.jsonl", data__min_test_queries="30")
+    assert (code, out) == (4, FACTS)
+    assert err.startswith("Error: `pairs.jsonl` has 3 test queries from 34 usable rows (38 read)")
 
 
 @pytest.mark.usefixtures("folder")
-def test_settings_of_the_data_count():
-    """`--set` means here what it means to a job: other rows, other splits."""
-    code, told, _ = check(
+def test_data_settings_apply_to_the_check():
+    """`--set` changes rows and splits as it does for a job."""
+    code, out, _ = check(
         "pairs.jsonl",
         data__near_duplicate_threshold="null",
         data__min_characters="2",
@@ -103,42 +103,42 @@ def test_settings_of_the_data_count():
         data__min_test_queries="10",
     )
     assert code == 0
-    assert "Source     pairs.jsonl: 38 rows, 20 usable\n" in told
-    assert "Dropped    1 × context is too short" not in told
-    assert ", 0 near-duplicate pairs;" in told
-    assert "Splits     train 8, validation 2, test 10; corpus " in told
+    assert "Source     pairs.jsonl: 38 rows, 20 usable\n" in out
+    assert "context is too short" not in out
+    assert "; 0 near-duplicate pairs;" in out
+    assert "Splits     train 8, validation 2, test 10; corpus " in out
 
 
 @pytest.mark.parametrize(("limit", "cut"), [(12, "5.9%"), (None, "0.0%")])
 @pytest.mark.usefixtures("folder")
-def test_texts_that_the_model_would_cut_are_counted(tiny_encoder, tmp_path, limit, cut):
-    """Each word is a token, two more frame it: contexts of 10 words pass a limit of 12, 60 not.
+def test_texts_that_the_model_would_truncate_are_counted(tiny_encoder, tmp_path, limit, cut):
+    """Each word is a token, and there are two special tokens: 12 tokens for a context of 10 words.
 
-    The tiny encoder reads 64 tokens, as sentence-transformers says when it has loaded it.
+    The limit of the tiny encoder is 64 tokens, which sentence-transformers uses, too.
     """
     encoder = shutil.copytree(tiny_encoder, tmp_path / "encoder")
     if limit:
         settings = json.dumps({"max_seq_length": limit})
         (encoder / "sentence_bert_config.json").write_text(settings, "utf-8")
-    # "What about 1?" has a question mark besides its words; 2 of 34 contexts are too long.
+    # The question mark of "What about 1?" is a token, too; 2 of 34 contexts are too long.
     assert truncation(encoder) == (
-        f"Truncation at {limit or 64} tokens: 0.0% of the questions (longest 6) and {cut} of the "
-        "contexts (longest 62)\nReady to train.\n"
+        f"Truncation 0.0% of questions (longest: 6) and {cut} of contexts (longest: 62) exceed "
+        f"the model's limit of {limit or 64} tokens\nReady to train.\n"
     )
 
 
 @pytest.mark.parametrize("model", ["empty", "./nowhere", "nobody/no-such-model"])
-def test_a_model_that_cannot_be_had_is_no_reason_to_stop(folder, model):
-    """The facts are worth having without the count of tokens: without a tokenizer or a network."""
+def test_a_missing_model_does_not_fail_the_check(folder, model):
+    """Without a tokenizer or a network, all other facts are printed."""
     (folder / "empty").mkdir()
-    told = truncation(folder / "empty" if model == "empty" else model)
-    assert told.startswith("Truncation not counted: ")
-    assert f"{model}`" in told
-    assert told.endswith("\nReady to train.\n")
+    out = truncation(folder / "empty" if model == "empty" else model)
+    assert out.startswith("Truncation not counted: ")
+    assert f"{model}`" in out
+    assert out.endswith("\nReady to train.\n")
 
 
-def test_nothing_is_left_of_what_a_check_fetched(folder, monkeypatch):
-    """It works in a folder of its own, which goes when it ends, whether the data will do or not."""
+def test_a_check_leaves_no_files_behind(folder, monkeypatch):
+    """Downloads go to a temporary folder, which is deleted at the end, also after an error."""
     (folder / "temporary").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder / "temporary"))
     for needed in ("3", "30"):
@@ -146,8 +146,8 @@ def test_nothing_is_left_of_what_a_check_fetched(folder, monkeypatch):
     assert sorted(path.name for path in folder.rglob("*")) == ["pairs.jsonl", "temporary"]
 
 
-def test_a_reader_that_has_seen_enough_is_no_bug_of_ours(folder):
-    """`embedtune check … | head -1` ends without a traceback."""
+def test_a_closed_pipe_gives_no_traceback(folder):
+    """`embedtune check … | head -1` ends quietly."""
     command = [sys.executable, "-P", "-u", "-m", "job", "check", "pairs.jsonl"]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder
@@ -158,7 +158,7 @@ def test_a_reader_that_has_seen_enough_is_no_bug_of_ours(folder):
 
 
 def test_checking_needs_neither_torch_nor_its_libraries(folder, tiny_encoder):
-    """A laptop with `embedtune[data]` alone can check, tokens included."""
+    """`embedtune[data]` is enough to check data on a laptop, including the count of tokens."""
     arguments = ["check", "pairs.jsonl", "--set", "data.min_test_queries=3"]
     code = (
         "import sys; from job.__main__ import main\n"
@@ -170,28 +170,29 @@ def test_checking_needs_neither_torch_nor_its_libraries(folder, tiny_encoder):
     assert done.stdout.splitlines()[-2:] == ["Ready to train.", "heavy: []"]
 
 
-def test_the_column_of_the_group_is_named_with_what_it_will_slice(folder):
-    """Beside the other columns; how many of the test queries have a value there."""
+def test_the_group_column_is_printed_with_its_number_of_values(folder):
+    """The line of the columns has the number of test queries with a value."""
     rows = [row | {"kind": "odd" if n % 2 else None} for n, row in enumerate(hand_made_rows())]
     write_jsonl(folder / "pairs.jsonl", rows)
-    code, told, _ = check("pairs.jsonl", data__columns__group="kind")
+    code, out, _ = check("pairs.jsonl", data__columns__group="kind")
     assert code == 0
     plain = "Columns    question `question`, context `context`, negatives none"
-    (line,) = [line for line in told.splitlines() if line.startswith("Columns")]
-    assert line.removeprefix(plain) in {f", group `kind` ({n} of 3 test queries)" for n in (1, 2)}
-    assert told.replace(line, plain) == FACTS + "Ready to train.\n"
+    (line,) = [line for line in out.splitlines() if line.startswith("Columns")]
+    expected = {f", group `kind` (set for {n} of 3 test queries)" for n in (1, 2)}
+    assert line.removeprefix(plain) in expected
+    assert out.replace(line, plain) == FACTS + "Ready to train.\n"
 
 
-def test_a_probe_is_read_before_anything_is_paid_for(folder):
-    """How much of it there is, or why it will not do."""
+def test_out_of_domain_data_is_checked_too(folder):
+    """The check prints its size, or the error that a job would raise."""
     rows = hand_made_rows()
     others = [{"question": f"Other {n}?", "context": f"Else {n}."} for n in range(4)]
-    write_jsonl(folder / "probe.jsonl", [*others, rows[0], rows[4]])
-    told = (
-        "Other      probe.jsonl: 4 queries, 4 documents; left out 2 rows with texts of the data\n"
+    write_jsonl(folder / "other.jsonl", [*others, rows[0], rows[4]])
+    line = (
+        "Other data other.jsonl: 4 queries, 4 documents; 2 rows excluded: texts also in the data\n"
     )
-    done = check("pairs.jsonl", evaluation__out_of_domain="probe.jsonl")
-    assert done == (0, FACTS + told + "Ready to train.\n", "")
-    code, told, talk = check("pairs.jsonl", evaluation__out_of_domain="pairs.jsonl")
-    assert (code, told) == (3, FACTS)
-    assert talk.startswith("Error: `evaluation.out_of_domain` is `pairs.jsonl`")
+    done = check("pairs.jsonl", evaluation__out_of_domain="other.jsonl")
+    assert done == (0, FACTS + line + "Ready to train.\n", "")
+    code, out, err = check("pairs.jsonl", evaluation__out_of_domain="pairs.jsonl")
+    assert (code, out) == (3, FACTS)
+    assert err.startswith("Error: `evaluation.out_of_domain` is `pairs.jsonl`")

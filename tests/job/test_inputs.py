@@ -1,4 +1,4 @@
-"""What a run reads from S3 and the Hub: which version, how much of it, and what is refused."""
+"""Fetching data and models from S3 and the Hub: versions, limits and errors."""
 
 import gzip
 import io
@@ -41,7 +41,7 @@ def server():
 
 @pytest.fixture
 def s3(server):
-    """An S3 endpoint with an empty bucket; nothing is tried twice."""
+    """An S3 endpoint with an empty bucket; the client does not retry."""
     with emptied(server):
         yield server
 
@@ -53,7 +53,7 @@ def workspace(tmp_path):
 
 @pytest.fixture
 def put(s3):
-    """Put files into the bucket, under a prefix."""
+    """Put files into the bucket below a prefix."""
 
     def work(prefix, files):
         for name, data in files.items():
@@ -80,7 +80,7 @@ def questions(path):
 
 
 def downloads(s3):
-    """List the objects that were read, whole or in part."""
+    """Return the objects that were read, at least in part."""
     return sorted({r.path for r in s3.requests if r.method == "GET" and r.path.count("/") > 1})
 
 
@@ -109,21 +109,21 @@ FILES = {
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_an_object_is_data(s3, put, workspace, name):
-    """It keeps its name, which says its format; nothing beside it is read."""
+def test_a_single_object_can_be_data(s3, put, workspace, name):
+    """It keeps its name, as the suffix is its format; other objects are not read."""
     put("data", FILES | {"other.jsonl": b"{}"})
     uri = f"s3://box/data/{name}"
     found = fetch_source(workspace, uri)
     assert questions(found.path)
     assert downloads(s3) == [f"/box/data/{name}"]
     version, size = found.path.parent.name, len(FILES[name])
-    told = {"uri": uri, "version": version, "file": found.path.name, "files": 1, "bytes": size}
-    assert found.facts == told
+    facts = {"uri": uri, "version": version, "file": found.path.name, "files": 1, "bytes": size}
+    assert found.facts == facts
 
 
 @pytest.mark.parametrize("uri", ["s3://box/data", "s3://box/data/"])
-def test_a_prefix_is_data(s3, put, workspace, uri):
-    """All that a format is known of, however deep; the rest is not even fetched."""
+def test_a_prefix_can_be_data(s3, put, workspace, uri):
+    """All files with a supported suffix are fetched, at any depth; other files are not."""
     put("data", FILES | {"README.md": b"", "_SUCCESS": b"", "qrels/test.tsv": b""})
     found = fetch_source(workspace, uri)
     assert set(files_of(found.path)) == set(FILES) | {"qrels/test.tsv"}
@@ -131,8 +131,8 @@ def test_a_prefix_is_data(s3, put, workspace, uri):
     assert (found.facts["file"], found.facts["files"]) == (None, len(FILES) + 1)
 
 
-def test_every_role_is_fetched_into_a_folder_of_its_own(put, workspace):
-    """Validation, test, corpus and probe lie in S3 as the pairs do."""
+def test_every_role_is_fetched_into_a_separate_folder(put, workspace):
+    """Validation, test, corpus and out-of-domain data may be in S3, too."""
     roles = ("data", "validation", "test", "corpus", "out_of_domain")
     for role in roles:
         put(role, {"x.jsonl": jsonl([{"question": role, "context": role}])})
@@ -143,7 +143,7 @@ def test_every_role_is_fetched_into_a_folder_of_its_own(put, workspace):
 
 
 def test_a_channel_wins_over_s3(s3, workspace):
-    """What a machine brings along is used, though the spec names something else."""
+    """A channel's files are used even if the spec names an S3 URI."""
     channel = workspace.channel_folder("data")
     channel.mkdir(parents=True)
     (channel / "x.jsonl").write_bytes(jsonl(ROWS))
@@ -152,8 +152,8 @@ def test_a_channel_wins_over_s3(s3, workspace):
     assert s3.requests == []
 
 
-def test_what_is_here_is_not_fetched(s3, workspace, tiny_encoder, pairs_file):
-    """Paths and what is built in are nobody's to fetch; the report says what they were."""
+def test_local_inputs_are_not_fetched(s3, workspace, tiny_encoder, pairs_file):
+    """Paths are used directly; the facts still name the model."""
     inputs = fetch_inputs(make_spec(str(pairs_file), str(tiny_encoder)), workspace)
     facts = {"model": {"uri": str(tiny_encoder)}}
     assert inputs == Inputs({}, tiny_encoder, facts)
@@ -161,12 +161,12 @@ def test_what_is_here_is_not_fetched(s3, workspace, tiny_encoder, pairs_file):
 
 
 @pytest.mark.parametrize("uri", ["s3://box/none", "s3://box/none.jsonl", "s3://box"])
-def test_nothing_below_a_prefix_is_the_datas_error(s3, workspace, uri):
-    """As is a prefix that holds no data; a bucket that is misspelt is the storage's."""
+def test_a_prefix_without_data_is_a_data_error(s3, workspace, uri):
+    """A bucket that does not exist is a storage error."""
     s3.put("box", "nonesuch/README.md", b"")
     with pytest.raises(DataError, match=f"`{uri}`"):
         fetch_source(workspace, uri)
-    with pytest.raises(StorageError, match="no such bucket"):
+    with pytest.raises(StorageError, match="NoSuchBucket"):
         fetch_source(workspace, uri.replace("box", "nobox"))
 
 
@@ -177,8 +177,8 @@ def test_nothing_below_a_prefix_is_the_datas_error(s3, workspace, uri):
         (lambda w, **limit: fetch_base(w, "s3://box/x", **limit), "model", ModelError),
     ],
 )
-def test_what_is_above_the_limit_is_not_downloaded(s3, put, workspace, fetch, field, error):
-    """The sum of what is wanted counts, and no object is asked for."""
+def test_inputs_above_the_limit_are_not_downloaded(s3, put, workspace, fetch, field, error):
+    """The total size of the wanted objects counts; none of them is requested."""
     put("x", {"a.jsonl": b"x" * 600, "b.jsonl": b"x" * 600})
     limit = f"{field}__max_download_gb"
     with pytest.raises(error, match=rf"`s3://box/x` .* `{field}\.max_download_gb` allows 1e-06"):
@@ -187,8 +187,8 @@ def test_what_is_above_the_limit_is_not_downloaded(s3, put, workspace, fetch, fi
     fetch(workspace, **{limit: "0.0000012"})
 
 
-def test_a_fetch_that_broke_off_is_taken_up(s3, put, workspace):
-    """Only what is missing is fetched, and half a file is missing; in the end that is nothing."""
+def test_an_interrupted_fetch_is_resumed(s3, put, workspace):
+    """Only missing files are fetched; a truncated file counts as missing."""
     put("data", FILES)
     s3.truncate("pairs.parquet", at=3, times=1000)
     with pytest.raises(StorageError):
@@ -207,7 +207,7 @@ def test_a_fetch_that_broke_off_is_taken_up(s3, put, workspace):
 
 
 def test_a_new_version_replaces_the_old_one(put, workspace):
-    """Same name, same size, other content: and nothing of the old is left."""
+    """A file with the same name and size but other content is fetched; the old one is deleted."""
     put("data", {"a.jsonl": b'{"n": 1}', "b.jsonl": b'{"n": 1}'})
     old = fetch_source(workspace, "s3://box/data")
     put("data", {"a.jsonl": b'{"n": 2}'})
@@ -219,13 +219,15 @@ def test_a_new_version_replaces_the_old_one(put, workspace):
     }
 
 
-# What a half-trained model was trained on.
+# Resumed runs.
 
 
 @pytest.mark.parametrize("uri", ["s3://box/data/x.jsonl", "s3://box/data"])
-def test_a_resumed_run_keeps_its_copy(s3, put, workspace, uri):
-    """S3 has moved on; the copy that the run began with has not. On another machine it is fetched
-    again: the checkpoints came along, the copy did not."""
+def test_a_resumed_run_uses_its_first_copy(s3, put, workspace, uri):
+    """Changes in S3 do not matter while the copy exists.
+
+    On another machine, which has the checkpoints but no copy, the same version is fetched again.
+    """
     put("data", {"x.jsonl": b"old"})
     first = fetch_inputs(make_spec(uri), workspace)
     mark_trained(workspace)
@@ -239,8 +241,8 @@ def test_a_resumed_run_keeps_its_copy(s3, put, workspace, uri):
 
 
 @pytest.mark.parametrize("role", ["data", "model"])
-def test_a_resumed_run_refuses_what_has_moved_on(put, workspace, role):
-    """Better no result than one of two data sets; the exit code says which input it was."""
+def test_a_resumed_run_without_a_copy_refuses_a_changed_input(put, workspace, role):
+    """A run must not mix two versions; the exit code shows which input changed."""
     put(role, {"x.json": b"old"})
     uris = {"data": "builtin:aws-docs", "model": "builtin:minilm"} | {role: f"s3://box/{role}"}
     spec = make_spec(uris["data"], uris["model"])
@@ -253,8 +255,8 @@ def test_a_resumed_run_refuses_what_has_moved_on(put, workspace, role):
         fetch_inputs(spec, workspace)
 
 
-def test_a_run_without_a_checkpoint_takes_the_new_version(put, workspace):
-    """Nothing was trained on the old one."""
+def test_a_run_without_a_checkpoint_uses_the_new_version(put, workspace):
+    """Nothing was trained on the old version."""
     put("data", {"x.jsonl": b"old"})
     fetch_inputs(make_spec("s3://box/data"), workspace)
     put("data", {"x.jsonl": b"new"})
@@ -296,7 +298,7 @@ OTHERS = {"pytorch_model.bin": b"pickle", "onnx/model.onnx": b"onnx", "a/rng.pt"
 
 
 def test_a_model_folder_is_fetched_without_its_pickles(s3, put, workspace, tiny_encoder):
-    """Weights as safetensors and what belongs to them; `check` counts tokens without weights."""
+    """Other weight formats are not fetched; `only` restricts the files, as `check` needs it."""
     files = files_of(tiny_encoder)
     put("m", files | OTHERS)
     spec = make_spec(base="s3://box/m/").model
@@ -312,8 +314,8 @@ def test_a_model_folder_is_fetched_without_its_pickles(s3, put, workspace, tiny_
 @pytest.mark.parametrize(
     ("name", "folder"), [("model.tar.gz", ""), ("job/model.tgz", "./"), ("model.tgz", "my model/")]
 )
-def test_a_packed_model_is_unpacked(put, workspace, tiny_encoder, name, folder):
-    """As SageMaker leaves it, with or without a folder of its own."""
+def test_an_archive_of_a_model_is_unpacked(put, workspace, tiny_encoder, name, folder):
+    """SageMaker writes such archives; the model may be in a folder inside."""
     files = files_of(tiny_encoder)
     members = [(f"{folder}{n}", data) for n, data in (files | OTHERS).items()]
     put("m", {name: pack(members)})
@@ -322,7 +324,7 @@ def test_a_packed_model_is_unpacked(put, workspace, tiny_encoder, name, folder):
 
 @pytest.mark.parametrize("packed", [False, True], ids=["files", "archive"])
 def test_the_channel_model_wins_over_the_specs_base(s3, workspace, tiny_encoder, packed):
-    """Its files, or the one archive of them; nothing else is looked at."""
+    """The channel has the model's files, or one archive of them; S3 is not accessed."""
     files = files_of(tiny_encoder)
     channel = workspace.channel_folder("model")
     given = {"model.tar.gz": pack(files.items())} if packed else files
@@ -351,7 +353,7 @@ HOSTILE = {
 
 @pytest.mark.parametrize("member", HOSTILE.values(), ids=list(HOSTILE))
 def test_a_hostile_archive_is_refused(put, workspace, tmp_path, member):
-    """One line, and nothing but the archive itself is here."""
+    """The error is one line, and no file is written but the archive itself."""
     put("m", {"model.tar.gz": pack([("config.json", b"{}"), *member])})
     with pytest.raises(ModelError, match=r"^The archive `model\.tar\.gz` [^\n]*$"):
         fetch_base(workspace, "s3://box/m/model.tar.gz")
@@ -368,15 +370,15 @@ DAMAGES = {
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_archive_is_refused(put, workspace, tiny_encoder, damage):
-    """One line, not a traceback, and nothing half unpacked."""
+    """The error is one line, and no unpacked files remain."""
     put("m", {"model.tar.gz": DAMAGES[damage](pack(files_of(tiny_encoder).items()))})
     with pytest.raises(ModelError, match=r"^The archive `model\.tar\.gz` [^\n]*$"):
         fetch_base(workspace, "s3://box/m/model.tar.gz")
     assert [path.rpartition("/")[2] for path in files_of(workspace.fetched)] == ["model.tar.gz"]
 
 
-def test_an_archive_that_swells_is_refused(put, workspace):
-    """What it unpacks to counts as well, before it is unpacked."""
+def test_an_archive_that_is_too_large_when_unpacked_is_refused(put, workspace):
+    """The unpacked size is checked before unpacking."""
     put("m", {"model.tar.gz": pack([("model.safetensors", bytes(1_000_000))])})
     with pytest.raises(ModelError, match=r"`model\.max_download_gb` allows 0\.0005"):
         fetch_base(workspace, "s3://box/m/model.tar.gz", model__max_download_gb="0.0005")
@@ -386,15 +388,15 @@ def test_an_archive_that_swells_is_refused(put, workspace):
 @pytest.mark.parametrize(
     ("uri", "named"), [("s3://box/none", "s3://box/none"), ("s3://box/m/model.zip", "model.zip")]
 )
-def test_nothing_below_a_prefix_is_the_models_error(put, workspace, uri, named):
-    """As is an object that is no model."""
+def test_a_prefix_without_a_model_is_a_model_error(put, workspace, uri, named):
+    """So is an object that is not a model."""
     put("m", {"model.zip": b"zip"})
     with pytest.raises(ModelError, match=f"`{named}`"):
         fetch_base(workspace, uri)
 
 
-def test_check_reads_s3_and_leaves_the_weights_there(s3, put, tiny_encoder, pairs_file):
-    """Pairs and tokenizer, judged before anything is paid for."""
+def test_check_reads_data_and_tokenizer_from_s3(s3, put, tiny_encoder, pairs_file):
+    """It does not download the weights."""
     from job.check import check_data
 
     put("data", {"pairs.jsonl": pairs_file.read_bytes()})
@@ -402,7 +404,7 @@ def test_check_reads_s3_and_leaves_the_weights_there(s3, put, tiny_encoder, pair
     lines = []
     check_data(make_spec("s3://box/data", "s3://box/m"), lines.append, count_tokens=True)
     assert lines[0] == "Source     s3://box/data: 400 rows, 400 usable"
-    assert lines[-2].startswith("Truncation at 64 tokens: 0.0% of the questions")
+    assert lines[-2].startswith("Truncation 0.0% of questions")
     assert lines[-1] == "Ready to train."
     assert [path for path in downloads(s3) if path.endswith(".safetensors")] == []
 
@@ -410,8 +412,8 @@ def test_check_reads_s3_and_leaves_the_weights_there(s3, put, tiny_encoder, pair
 # Data and models on the Hub.
 
 
-def test_a_hub_data_set_is_told_from_a_path(tmp_path, monkeypatch):
-    """A misspelt path is not looked for on the Hub, where it would be somebody else's."""
+def test_hub_data_sets_and_paths_are_distinguished(tmp_path, monkeypatch):
+    """A misspelled path is not searched for on the Hub, where it could be a stranger's data."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "here" / "pairs").mkdir(parents=True)
     references = {
@@ -425,8 +427,8 @@ def test_a_hub_data_set_is_told_from_a_path(tmp_path, monkeypatch):
         uri: Reference(*parts) for uri, parts in references.items()
     }
     paths = ("data/pairs.csv.gz", "pairs", "./me/pairs", "/me/pairs", "a/b/c", "here/pairs")
-    halves = ("me/", "me/x@", "me/x:", "s3://b/x", "me/x y", "builtin:aws-docs")
-    assert [hub_reference(uri) for uri in (*paths, *halves)] == [None] * 12
+    invalid = ("me/", "me/x@", "me/x:", "s3://b/x", "me/x y", "builtin:aws-docs")
+    assert [hub_reference(uri) for uri in (*paths, *invalid)] == [None] * 12
 
 
 CARD = b"""\
@@ -463,7 +465,7 @@ CODE = {"modeling.py": b"raise SystemExit('executed')\n"}
 
 
 def fetch_cases(root, cases):
-    """Fetch each case's data or model into a workspace of its own; tell what came of it."""
+    """Fetch each case's data or model into a separate workspace; return files or errors."""
     import os
     import time
     from pathlib import Path
@@ -538,7 +540,7 @@ CASES = {
     "model revision": {"model.base": "me/tiny", "model.revision": "old"},
     "private model": {"model.base": "me/private"},
 }
-# Field, name, other settings; exit code and words of the line.
+# Field, name, other settings; exit code and parts of the message.
 REFUSED = [
     ("data.source", "me/unknown", {}, 4, "HF_TOKEN"),
     ("data.source", "me/private", {"token": ""}, 4, "HF_TOKEN"),
@@ -563,7 +565,7 @@ REFUSED = [
 
 @pytest.fixture(scope="module")
 def fetched(hub, tmp_path_factory):
-    """What became of each case; one interpreter does them all."""
+    """Return the outcome of each case; one process runs them all."""
     home = tmp_path_factory.mktemp("hub")
     environment = hub.environment(home / "cache", HF_TOKEN=TOKEN)
     refused = {str(n): {case[0]: case[1], **case[2]} for n, case in enumerate(REFUSED)}
@@ -581,13 +583,13 @@ def fetched(hub, tmp_path_factory):
         ("subset", {"data": ["Hard?"]}),
         ("joined", {"data": ["Tested?", "New?"]}),
         ("roles", {"validation": ["Chosen?"], "test": ["Tested?"]}),
-        # Neither subset nor revision of the data are the probe's.
+        # `data.subset` and `data.revision` do not apply to out-of-domain data.
         ("out_of_domain", {"data": ["Hard?"], "out_of_domain": ["Tested?"]}),
         ("odd", {"data": ["Odd?"]}),
     ],
 )
-def test_a_hub_data_set_gives_what_was_asked_for(fetched, case, expected):
-    """By id or address, revision, configuration and split; a role has the split of its name."""
+def test_the_requested_part_of_a_hub_data_set_is_fetched(fetched, case, expected):
+    """Revision, subset and split are respected; roles default to the split of their name."""
     found = {
         role: sorted(json.loads(text)["question"] for text in files.values())
         for role, files in fetched[case]["data"].items()
@@ -600,14 +602,14 @@ def test_a_hub_data_set_gives_what_was_asked_for(fetched, case, expected):
     ("case", "repository", "role"),
     [("roles", "me/gz", "corpus"), ("parquet", "me/parquet", "data"), ("private", "me/gz", "data")],
 )
-def test_a_hub_file_comes_as_it_is(fetched, case, repository, role):
-    """Compressed, in columns or private: byte for byte, under its own name."""
+def test_hub_files_are_copied_unchanged(fetched, case, repository, role):
+    """This holds for compressed, Parquet and private files; names are kept."""
     expected = {name: data.decode("latin-1") for name, data in DATA_SETS[repository].items()}
     assert fetched[case]["data"][role] == expected
 
 
 def test_the_facts_name_the_commit(fetched, hub):
-    """A branch or a tag moves, a commit does not."""
+    """Branches and tags may move, but a commit does not."""
     repo = hub.repos["dataset", "me/pairs"]
     facts = {"uri": "me/pairs", "subset": None, "split": "train"}
     assert fetched["plain"]["facts"]["data"] == facts | {"commit": repo.branches["main"]}
@@ -621,8 +623,8 @@ def test_the_facts_name_the_commit(fetched, hub):
     ]
 
 
-def test_a_hub_model_comes_without_pickles_and_code(fetched, hub, tiny_encoder):
-    """What is not loaded is not downloaded, nor asked for."""
+def test_pickles_and_code_of_a_hub_model_are_not_fetched(fetched, hub, tiny_encoder):
+    """They are not even requested."""
     files = {name: data.decode("latin-1") for name, data in files_of(tiny_encoder).items()}
     assert fetched["model"]["model"] == files
     assert fetched["model revision"]["model"] == files | {"old": ""}
@@ -633,8 +635,8 @@ def test_a_hub_model_comes_without_pickles_and_code(fetched, hub, tiny_encoder):
 
 
 @pytest.mark.parametrize("number", range(len(REFUSED)))
-def test_what_the_hub_does_not_give_is_told(fetched, number):
-    """One line and the exit code of what is missing, no token in it; nobody waits for it."""
+def test_hub_errors_are_one_line_with_the_exit_code_of_the_input(fetched, number):
+    """The message contains no token, and the job does not retry for long."""
     found, (_, name, _, code, *words) = fetched[str(number)], REFUSED[number]
     assert found["code"] == code
     named = re.split("[@:]", name)[0]
@@ -644,8 +646,8 @@ def test_what_the_hub_does_not_give_is_told(fetched, number):
     assert found["seconds"] < 10
 
 
-def test_trusted_code_comes_along_and_what_is_too_large_does_not(hub, tmp_path):
-    """Who trusts a repository gets its Python files, still without pickles."""
+def test_trusted_code_is_fetched_and_too_large_inputs_are_not(hub, tmp_path):
+    """With `trust_remote_code`, Python files are fetched, but still no pickles."""
     hub.requests.clear()
     cases = {case[0]: {case[0]: case[1], **case[2]} for case in REFUSED if "1e-8" in str(case[2])}
     environment = hub.environment(tmp_path / "cache")
@@ -660,8 +662,8 @@ def test_trusted_code_comes_along_and_what_is_too_large_does_not(hub, tmp_path):
     assert "pytorch_model.bin" not in names
 
 
-def test_a_resumed_run_stays_at_its_commits(hub, tmp_path):
-    """The branches move on; a run that has trained does not, and another takes the new."""
+def test_a_resumed_run_keeps_its_commits(hub, tmp_path):
+    """When a branch moves, a run with a checkpoint keeps the old commit; others use the new one."""
     model = {"config.json": b"{}", "model.safetensors": b"1"}
     first = hub.add("dataset", "me/moving", {"train.jsonl": b'{"n": 1}'})
     first_model = hub.add("model", "me/moving", model)
@@ -671,12 +673,12 @@ def test_a_resumed_run_stays_at_its_commits(hub, tmp_path):
     def fetch(*names):
         return in_client(environment, fetch_cases, str(tmp_path), dict.fromkeys(names, case))
 
-    begun = fetch("resumed", "fresh")["resumed"]
+    before = fetch("resumed", "fresh")["resumed"]
     mark_trained(Workspace(tmp_path / "resumed"))
     second = hub.add("dataset", "me/moving", {"train.jsonl": b'{"n": 2}'})
     second_model = hub.add("model", "me/moving", model | {"model.safetensors": b"2"})
     found = fetch("resumed", "fresh")
-    assert found["resumed"] == begun
+    assert found["resumed"] == before
     commits = {
         name: [found[name]["facts"][role]["commit"] for role in ("data", "model")] for name in found
     }
@@ -685,8 +687,8 @@ def test_a_resumed_run_stays_at_its_commits(hub, tmp_path):
     assert found["fresh"]["model"]["model.safetensors"] == "2"
 
 
-def test_a_hub_that_is_away_or_fails_is_told_at_once(hub, tmp_path):
-    """Nobody waits half a minute for a port that is closed; it is the storage's fault."""
+def test_an_unreachable_or_failing_hub_is_a_storage_error_at_once(hub, tmp_path):
+    """The job does not wait half a minute for a closed port."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     away = Hub.environment(SimpleNamespace(endpoint=f"http://127.0.0.1:{port}"), tmp_path / "cache")
@@ -705,16 +707,16 @@ def test_a_hub_that_is_away_or_fails_is_told_at_once(hub, tmp_path):
 
 @pytest.mark.parametrize("offline", ["0", pytest.param("1", marks=pytest.mark.exhaustive)])
 def test_a_cache_saves_the_download(hub, tmp_path, offline):
-    """The job's own, offline, and one that is only read, in which nothing is written.
+    """The job reads a shared cache without writing to it, and works offline with its own cache.
 
-    Half a model in it is no model: it is downloaded into the job's own cache.
+    If the shared cache has only a part of a model, the job downloads it into its own cache.
     """
     shared, cases = tmp_path / "shared", {"model": CASES["model"]}
     first = in_client(hub.environment(shared), fetch_cases, str(tmp_path / "1"), cases)
     before = {path: path.lstat().st_mtime_ns for path in (shared / "hub").rglob("*")}
     hub.requests.clear()
-    told = {"EMBEDTUNE_HUB_CACHE": str(shared / "hub"), "HF_HUB_OFFLINE": offline}
-    reading = hub.environment(tmp_path / "own", **told)
+    variables = {"EMBEDTUNE_HUB_CACHE": str(shared / "hub"), "HF_HUB_OFFLINE": offline}
+    reading = hub.environment(tmp_path / "own", **variables)
     assert in_client(reading, fetch_cases, str(tmp_path / "2"), cases) == first
     assert {path: path.lstat().st_mtime_ns for path in (shared / "hub").rglob("*")} == before
     assert [path for method, path in hub.requests if method == "GET" and "/resolve/" in path] == []

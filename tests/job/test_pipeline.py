@@ -1,4 +1,4 @@
-"""The whole job, on the tiny encoder: what it finds, what it leaves behind."""
+"""The whole job on the tiny encoder: its report, its files, and how it resumes."""
 
 import hashlib
 import json
@@ -23,13 +23,13 @@ from job.storage.workspace import Workspace
 DIMENSIONS = ("64", "32", "16")
 PROMPTS = {"query": "ask1 ask2 ", "document": "tell3 tell4 "}
 NO_PROMPTS = {"query": "", "document": ""}
-# Sections of a report that name the run, or tell of times.
+# Sections of a report that contain the run's name or times.
 VOLATILE = {"job_name", "finished", "seconds", "cost", "usage", "repeat", "training"}
 
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """A finished job: its result folder, its report, and how to run it once more."""
+    """A finished job: its result folder, report, workspace and spec."""
 
     folder: Path
     report: dict
@@ -43,7 +43,7 @@ class Job:
 
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory, pairs_file):
-    """Write pairs where questions have two answers and contexts two questions; some are bad."""
+    """Write pairs: some questions have two answers, some contexts two questions, some are bad."""
     rows = [json.loads(line) for line in pairs_file.read_text("utf-8").splitlines()]
 
     def backwards(text):
@@ -56,8 +56,8 @@ def pairs(tmp_path_factory, pairs_file):
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    """Folder of all runs of this module, with progress lines switched on as a job does."""
+def jobs_folder(tmp_path_factory):
+    """Return the folder of this module's runs, with progress lines enabled as in a job."""
     log = logging.getLogger("embedtune")
     level = log.level
     log.setLevel(logging.INFO)
@@ -66,22 +66,22 @@ def place(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def run_job(place, tiny_encoder, tiny_settings, pairs):
-    """Run a job in-process, with any field of the spec given."""
+def run_job(jobs_folder, tiny_encoder, tiny_settings, pairs):
+    """Run a job in this process; keywords set fields of the spec."""
 
     def work(name, *, stop=None, price=None, **fields):
         given = {
             "data.source": str(pairs),
             "model.base": str(tiny_encoder),
-            "output.uri": str(place / "runs"),
+            "output.uri": str(jobs_folder / "runs"),
         }
         fields = {key.replace("__", "."): value for key, value in fields.items()}
         spec = build_spec({}, given | tiny_settings | fields)
-        workspace = Workspace(place / "work" / name)
+        workspace = Workspace(jobs_folder / "work" / name)
         run(spec, workspace, RunContext(name, "cpu", price), stop or StopSignal())
-        folder = place / "runs" / name
+        folder = jobs_folder / "runs" / name
         text = (folder / "report" / "report.json").read_text("utf-8")
-        # JSON for everybody: NaN and Infinity only Python reads.
+        # NaN and Infinity are not standard JSON.
         report = json.loads(text, parse_constant=pytest.fail)
         return Job(folder, report, workspace, spec)
 
@@ -90,19 +90,19 @@ def run_job(place, tiny_encoder, tiny_settings, pairs):
 
 @pytest.fixture(scope="module")
 def reference(run_job):
-    """Run the job as it is meant."""
+    """Run the job with default settings."""
     return run_job("reference", price=3.6)
 
 
 @pytest.fixture(scope="module")
 def half_trained(run_job):
-    """Train for one epoch: a model that knows something and can learn more."""
+    """Train for one epoch: a model that has learned something and can still improve."""
     return run_job("half-trained", training__epochs="1")
 
 
 @pytest.fixture(scope="module")
 def prompted(run_job, half_trained):
-    """Train on from a model that knows no prompts, with prompts."""
+    """Continue with prompts from a model that was trained without prompts."""
     return run_job(
         "prompted",
         training__epochs="1",
@@ -120,11 +120,11 @@ def files_of(folder):
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
-# What a job finds
+# The results of a job
 
 
-def test_a_job_improves_a_model_that_can_learn_and_says_so(reference):
-    """A real run ends with an improvement whose interval excludes zero, at every dimension."""
+def test_a_job_reports_an_improvement(reference):
+    """The lift's interval excludes zero at every dimension."""
     report = reference.report
     assert report["verdict"]["improved"]
     assert report["verdict"]["dimension"] == 32
@@ -135,10 +135,10 @@ def test_a_job_improves_a_model_that_can_learn_and_says_so(reference):
 
 @pytest.mark.parametrize("dimension", DIMENSIONS)
 @pytest.mark.parametrize("scores", ["tuned", "base"])
-def test_the_scores_can_be_checked_from_the_published_files(
+def test_the_scores_can_be_reproduced_from_the_published_files(
     reference, prompted, tiny_encoder, half_trained, scores, dimension
 ):
-    """sentence-transformers' evaluator finds the report's numbers in model/ and data/ alone."""
+    """sentence-transformers' evaluator computes the report's scores from model/ and data/."""
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
 
@@ -170,7 +170,7 @@ def test_the_scores_can_be_checked_from_the_published_files(
 
 
 def test_the_same_seed_gives_the_same_result_to_the_last_digit(run_job, reference):
-    """Splits, fingerprints, weights, scores and statistics are those of the first run."""
+    """Splits, fingerprints, weights, scores and statistics equal those of the first run."""
     again = run_job("again", price=3.6)
 
     assert again.report.keys() > VOLATILE
@@ -178,7 +178,7 @@ def test_the_same_seed_gives_the_same_result_to_the_last_digit(run_job, referenc
     assert {key: again.report[key] for key in kept} == {key: reference.report[key] for key in kept}
     for key in again.report["training"].keys() - {"seconds", "pairs_per_second", "peak_memory"}:
         assert again.report["training"][key] == reference.report["training"][key]
-    # The card names the run's folder.
+    # The card contains the name of the run's folder.
     unlike = ("logs", "report", "model/README.md")
     same = {name for name in files_of(again.folder) if not name.startswith(unlike)}
     differing = {
@@ -198,8 +198,8 @@ def test_the_same_seed_gives_the_same_result_to_the_last_digit(run_job, referenc
         ),
     ],
 )
-def test_a_model_that_cannot_improve_is_the_base_model(run_job, tiny_encoder, name, fields, why):
-    """Nothing is dressed up: no lift, no certainty, and model/ embeds as the base model does."""
+def test_without_improvement_the_result_is_the_base_model(run_job, tiny_encoder, name, fields, why):
+    """The lift is 0 with p = 1, and model/ gives the embeddings of the base model."""
     import numpy as np
     from sentence_transformers import SentenceTransformer
 
@@ -214,7 +214,7 @@ def test_a_model_that_cannot_improve_is_the_base_model(run_job, tiny_encoder, na
     assert {d: by["float32"] for d, by in tuned.items()} == {
         d: by["float32"] for d, by in base.items()
     }
-    # What is deployed then is the base model, whose smaller vectors are told instead.
+    # The base model is what users deploy, so all its precisions are reported.
     assert all(set(by) == PRECISIONS for by in tuned.values())
     assert report["training"]["best_step"] == 0
     texts = [row["text"] for row in read_jsonl(finished.folder / "data" / "corpus.jsonl")][:50]
@@ -225,11 +225,11 @@ def test_a_model_that_cannot_improve_is_the_base_model(run_job, tiny_encoder, na
     np.testing.assert_array_equal(before, after)
 
 
-# What a job leaves behind
+# The files of a job
 
 
-def test_a_job_leaves_what_it_promises(reference):
-    """The result folder holds these files, and the workspace no checkpoints any more."""
+def test_a_job_writes_all_promised_files(reference):
+    """The result folder has exactly these files; the checkpoints are deleted."""
     names = {re.sub(r"events\.out.*", "events", name) for name in files_of(reference.folder)}
 
     assert {name for name in names if not name.startswith("model/")} == {
@@ -254,21 +254,21 @@ def test_a_job_leaves_what_it_promises(reference):
 
 
 PRECISIONS = {"float32", "int8", "int8_rescored", "binary", "binary_rescored"}
-# What other data, or other settings, would have otherwise.
+# Keys whose content depends on data and settings.
 VARIED = ("columns", "dropped", "dropped_documents", "out_of_domain", "article", "hyperparameters")
 
 
 def keys_of(value):
-    """Return the nested keys of a document, but for those that vary."""
+    """Return the nested keys of a document, except those that vary."""
     if not isinstance(value, dict):
         return None
     return {key: keys_of(inner) for key, inner in value.items() if key not in VARIED}
 
 
 def test_the_report_has_exactly_the_promised_keys(reference):
-    """Version 1 of report.json: other programs read it, so keys are added and never renamed.
+    """Other programs read version 1 of report.json, so keys may be added but never renamed.
 
-    The golden one was written before there was a model of it.
+    The golden report was written by hand, before the typed report existed.
     """
     report = reference.report
 
@@ -276,63 +276,63 @@ def test_the_report_has_exactly_the_promised_keys(reference):
     assert report.keys() == reports.improved().keys()
     assert report["data"].keys() == reports.improved()["data"].keys()
     assert (report["version"], report["job_name"]) == (1, "reference")
-    # A model that was here is no copy of a version somewhere else.
+    # A local model has no version.
     assert report["inputs"]["model"] == {"uri": reference.spec.model.base}
     assert report["spec"] == reference.spec.model_dump(mode="json")
 
 
-def test_a_missing_gpu_is_told_before_anything_is_fetched(tiny_spec, tmp_path, monkeypatch):
-    """The data's own error, or its download, would come first otherwise."""
+def test_a_missing_gpu_is_an_error_before_anything_is_fetched(tiny_spec, tmp_path, monkeypatch):
+    """Otherwise an error of the data, or its download, would come first."""
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     spec = tiny_spec(data__source=str(tmp_path / "nowhere.jsonl"))
-    with pytest.raises(MachineError, match=r"^The device `cuda` is not usable here"):
+    with pytest.raises(MachineError, match=r"^The device `cuda` is not usable"):
         run(spec, Workspace(tmp_path / "work"), RunContext("name", "cuda"), StopSignal())
 
 
-def test_the_log_tells_each_stage_and_score(reference):
-    """A start and an end line for each stage, in the order of the story, and the verdict.
+def test_the_log_has_each_stage_and_score(reference):
+    """Each stage has a start and an end line, in order; the last line is the verdict.
 
-    Scores stand there under the article's keys, which SageMaker's metric definitions look for.
+    Scores have the article's keys, which SageMaker's metric definitions match.
     """
     lines = (reference.folder / "logs/job.log").read_text("utf-8").splitlines()
-    told = [match[1] for line in lines if (match := re.search(r"Z ([a-z ]+): (start|done)", line))]
+    logged = [m[1] for line in lines if (m := re.search(r"Z ([a-z ]+): (start|done)", line))]
 
-    # The seconds of "start" passed before there was anything to say.
+    # "start" is the time before the first log line.
     stages = [stage for stage in reference.report["seconds"] if stage != "start"]
-    assert told == [stage for stage in stages for _ in ("start", "done")]
+    assert logged == [stage for stage in stages for _ in ("start", "done")]
     assert lines[-1].endswith(f"verdict: {reference.report['verdict']['sentence']}")
-    scores, said = reference.report["scores"], {line.partition(" ")[2] for line in lines}
-    assert f"bm25 ndcg@10: {scores['bm25']['ndcg@10']:.4f}" in said
+    scores, events = reference.report["scores"], {line.partition(" ")[2] for line in lines}
+    assert f"bm25 ndcg@10: {scores['bm25']['ndcg@10']:.4f}" in events
     for model in ("base", "tuned"):
         for d in DIMENSIONS:
             score = scores[model][d]["float32"]["ndcg@10"]
-            assert f"{model} dim_{d}_cosine_ndcg@10: {score:.4f}" in said
+            assert f"{model} dim_{d}_cosine_ndcg@10: {score:.4f}" in events
     steps = reference.report["training"]["steps"]
     assert any(f"validate: step={steps}/{steps} dim_32_cosine_ndcg@10: " in line for line in lines)
 
 
-def test_what_auto_became_stands_in_the_log_and_in_the_report(reference):
-    """The one field that the spec leaves open, with the same value and reason."""
+def test_resolved_auto_values_are_in_the_log_and_in_the_report(reference):
+    """The only field with `auto` has the same value and reason in both."""
     (field,) = reference.report["training"]["hyperparameters"]
     value, reason = reference.report["training"]["hyperparameters"][field].values()
     log = (reference.folder / "logs/job.log").read_text("utf-8")
 
     assert (field, value) == ("mini_batch_size", None)
-    assert reason == "a batch needs about 0.0 GiB, which is free"
-    assert f'Z recipe: {field}=null reason="{reason}"\n' in log
+    assert reason == "a batch needs about 0.0 GiB, which fits in memory"
+    assert f'Z hyperparameters: {field}=null reason="{reason}"\n' in log
 
 
 # Prompts
 
 
 SENTENCE = re.compile(
-    r"The base model is scored (with|without) its prompts, where it is stronger on validation "
-    r"\(ndcg@10 (\d\.\d{3}) with, (\d\.\d{3}) without\)\."
+    r"The base model is scored (with|without) its prompts, because that scores higher on "
+    r"validation \(ndcg@10 (\d\.\d{3}) with, (\d\.\d{3}) without\)\."
 )
 
 
-def test_explicit_prompts_are_kept_though_the_base_model_is_stronger_without(prompted):
-    """The base model is scored at its best, the tuned one uses what the spec asks for."""
+def test_explicit_prompts_are_used_even_if_the_base_model_is_better_without(prompted):
+    """The base model is scored at its best; the tuned model uses the prompts of the spec."""
     from sentence_transformers import SentenceTransformer
 
     prompts = prompted.report["prompts"]
@@ -348,18 +348,18 @@ def test_explicit_prompts_are_kept_though_the_base_model_is_stronger_without(pro
 @pytest.mark.parametrize(
     ("base", "brought", "named", "used", "tuned"),
     [
-        # Many families have a prompt for queries only; naming it is wanting it.
+        # Many families have a prompt for queries only; a prompt in the spec is always used.
         ("half_trained", {}, {"query": PROMPTS["query"]}, NO_PROMPTS, {"query": PROMPTS["query"]}),
-        # Prompts that a model merely brings along are used neither before nor after, if they hurt.
+        # Prompts saved with the model are used for neither model if they lower its score.
         ("half_trained", PROMPTS, {}, NO_PROMPTS, {}),
-        # A model that was trained with prompts is stronger with them.
+        # A model that was trained with prompts is better with them.
         ("prompted", PROMPTS, {}, PROMPTS, PROMPTS),
     ],
 )
-def test_a_base_model_is_scored_at_its_best_and_the_tuned_one_as_asked(
+def test_a_base_model_is_scored_at_its_best_and_the_tuned_model_as_specified(
     request, pairs, tiny_settings, tmp_path, base, brought, named, used, tuned
 ):
-    """On validation the base model's stronger way is found."""
+    """The score on validation decides whether the base model uses its prompts."""
     from sentence_transformers import SentenceTransformer
 
     encoder = SentenceTransformer(str(request.getfixturevalue(base).model), device="cpu")
@@ -376,7 +376,7 @@ def test_a_base_model_is_scored_at_its_best_and_the_tuned_one_as_asked(
 
 
 def test_the_articles_protocol_runs_without_prompts(run_job, prompted):
-    """Every row is its own query and its own document; prompts are left aside."""
+    """Every row is a separate query and document, and no prompts are used."""
     finished = run_job(
         "article",
         training__epochs="1",
@@ -390,11 +390,11 @@ def test_the_articles_protocol_runs_without_prompts(run_job, prompted):
     assert report["data"]["corpus"] == report["data"]["used"] == 480
 
 
-# Ways to train
+# Hard negatives
 
 
 def with_negatives(rows, lacking):
-    """Give two rows of three a negative: half of its own context and half of the one before."""
+    """Add a negative to two of three rows: half of its own context, half of the previous one."""
     for number, row in enumerate(rows):
         if number % 3 != lacking:
             words = [*rows[number - 1]["context"].split()[:4], *row["context"].split()[4:], "is"]
@@ -402,8 +402,8 @@ def with_negatives(rows, lacking):
     return rows
 
 
-def test_hard_negatives_are_trained_on_and_searched_among(run_job, pairs, tmp_path):
-    """A column of negatives joins the corpus and the batches; rows may lack theirs."""
+def test_hard_negatives_are_used_for_training_and_in_the_corpus(run_job, pairs, tmp_path):
+    """Rows may have no negative."""
     rows = with_negatives(read_jsonl(pairs)[:400], lacking=1)
 
     report = run_job("negatives", data__source=str(write_jsonl(tmp_path / "n.jsonl", rows))).report
@@ -414,11 +414,11 @@ def test_hard_negatives_are_trained_on_and_searched_among(run_job, pairs, tmp_pa
     assert report["verdict"]["improved"]
 
 
-# Ends that are none
+# Launching again, and resuming
 
 
-def test_a_finished_job_is_not_done_again(run_job, reference):
-    """The second launch changes nothing, so the manifest still holds."""
+def test_a_finished_job_does_not_run_again(run_job, reference):
+    """The second launch changes nothing, so the manifest is still correct."""
     before = {name: sha256(reference.folder / name) for name in files_of(reference.folder)}
 
     again = run_job("reference", price=3.6)
@@ -432,27 +432,27 @@ def test_a_finished_job_is_not_done_again(run_job, reference):
 
 
 def test_another_job_under_the_same_name_is_refused(run_job, reference):
-    """The folder belongs to a run; another spec is refused with the fields that differ."""
+    """The folder belongs to one run; the error names the fields that differ."""
     with pytest.raises(SpecError, match=r"these differ: `training.scale`\. Use another `--name`"):
         run_job("reference", training__scale="30")
 
 
-def test_a_job_that_could_not_be_published_is_taken_up_where_it_ended(run_job, place, half_trained):
-    """Without its manifest a run is unfinished; the next launch publishes what was made."""
-    obstacle = place / "runs" / "obstructed" / "per_query.parquet"
+def test_after_a_failed_publish_the_next_launch_only_publishes(run_job, jobs_folder, half_trained):
+    """A run without a manifest is unfinished; its results are not computed again."""
+    obstacle = jobs_folder / "runs" / "obstructed" / "per_query.parquet"
     obstacle.mkdir(parents=True)
 
     with pytest.raises(StorageError, match="obstructed"):
         run_job("obstructed", training__epochs="1")
     assert not (obstacle.parent / "manifest.json").exists()
-    made = Workspace(place / "work" / "obstructed")
+    made = Workspace(jobs_folder / "work" / "obstructed")
     before = {path: path.stat().st_mtime_ns for path in made.model.rglob("*")}
     report = json.loads((made.report / "report.json").read_text("utf-8"))
     log = (made.logs / "job.log").read_bytes()
     obstacle.rmdir()
     finished = run_job("obstructed", training__epochs="1")
 
-    # Its seconds, too, are those of the first attempt.
+    # The seconds, too, are those of the first launch.
     assert finished.report == report
     assert (finished.folder / "logs" / "job.log").read_bytes() == log
     assert {path: path.stat().st_mtime_ns for path in made.model.rglob("*")} == before
@@ -464,11 +464,11 @@ def test_a_job_that_could_not_be_published_is_taken_up_where_it_ended(run_job, p
     }
 
 
-def test_a_job_that_was_lost_after_its_training_does_not_train_again(
-    run_job, place, half_trained, tmp_path
+def test_a_job_that_failed_after_training_does_not_train_again(
+    run_job, jobs_folder, half_trained, tmp_path
 ):
-    """Its checkpoints hold the training's outcome; what had not been written is made anew."""
-    in_the_way = place / "work" / "lost" / "output" / "data" / "per_query.parquet"
+    """The result of training is in its checkpoints; files that are missing are written."""
+    in_the_way = jobs_folder / "work" / "lost" / "output" / "data" / "per_query.parquet"
     in_the_way.mkdir(parents=True)
 
     with pytest.raises(OSError, match="per_query"):
@@ -481,10 +481,10 @@ def test_a_job_that_was_lost_after_its_training_does_not_train_again(
     assert finished.report["scores"] == half_trained.report["scores"]
 
 
-def test_a_resumed_job_does_not_score_the_base_model_again(run_job, place, monkeypatch):
-    """Its report is that of the uninterrupted job, its seconds are those of both starts.
+def test_a_resumed_job_does_not_score_the_base_model_again(run_job, jobs_folder, monkeypatch):
+    """Its report equals that of an uninterrupted job; its seconds are the sum of both starts.
 
-    So it is where no checkpoint beats the base model, whose vectors are then encoded again.
+    In this run no checkpoint is better than the base model, so its vectors are encoded again.
     """
     fields = {
         "training__epochs": "1",
@@ -496,9 +496,9 @@ def test_a_resumed_job_does_not_score_the_base_model_again(run_job, place, monke
     stop.request()
     with pytest.raises(Interrupted):
         run_job("cut", stop=stop, **fields)
-    # The spec keeps the name for this job.
-    assert files_of(place / "runs" / "cut") == {"spec.json"}
-    kept = load_seconds(Workspace(place / "work" / "cut").seconds)
+    # The published spec reserves the name for this job.
+    assert files_of(jobs_folder / "runs" / "cut") == {"spec.json"}
+    saved = load_seconds(Workspace(jobs_folder / "work" / "cut").seconds)
 
     def scored_again(*_):
         pytest.fail("the base model was scored a second time")
@@ -509,25 +509,25 @@ def test_a_resumed_job_does_not_score_the_base_model_again(run_job, place, monke
     assert finished.report["training"]["resumed_from_step"] == 1
     for key in whole.report.keys() - VOLATILE:
         assert finished.report[key] == whole.report[key], key
-    assert kept.keys() >= {"start", "fetch", "data", "model", "score base", "train"}
-    assert all(finished.report["seconds"][stage] >= seconds for stage, seconds in kept.items())
+    assert saved.keys() >= {"start", "fetch", "data", "model", "score base", "train"}
+    assert all(finished.report["seconds"][stage] >= seconds for stage, seconds in saved.items())
     log = (finished.folder / "logs" / "job.log").read_text("utf-8")
-    assert "score base: taken from an earlier start of this run" in log
+    assert "score base: reusing the scores from an earlier start of this run" in log
     assert re.search(r"train: done seconds=\S+ steps=12 resumed_from_step=1\n", log)
 
 
 @pytest.mark.exhaustive
-def test_a_job_whose_data_has_changed_is_not_gone_on_with(run_job, place, pairs):
-    """The checkpoint was trained on other pairs: which differ is told, and nothing is lost."""
+def test_a_job_whose_data_has_changed_is_not_resumed(run_job, jobs_folder, pairs):
+    """The error names the input that differs; with the old data, the job can be resumed."""
     stop = StopSignal()
     stop.request()
-    own = place / "own.jsonl"
+    own = jobs_folder / "own.jsonl"
     own.write_bytes(pairs.read_bytes())
     with pytest.raises(Interrupted):
         run_job("changed", data__source=str(own), stop=stop)
     own.write_bytes(b"".join(pairs.read_bytes().splitlines(keepends=True)[5:]))
 
-    with pytest.raises(TrainingError, match="were made from something else: the data was"):
+    with pytest.raises(TrainingError, match="were trained from other inputs: the data was"):
         run_job("changed", data__source=str(own))
     own.write_bytes(pairs.read_bytes())
     assert run_job("changed", data__source=str(own)).report["training"]["resumed_from_step"] == 1

@@ -1,4 +1,4 @@
-"""The built-in data: real pairs out of botocore, the same ones every time."""
+"""The built-in data: real pairs from botocore, the same ones every time."""
 
 import itertools
 
@@ -30,7 +30,7 @@ def pairs():
     ],
 )
 def test_documentation_becomes_plain_text(html, text):
-    """Blocks are set apart, inline tags vanish, boxes go with all they hold."""
+    """Blocks are separated, inline tags are removed, boxes are removed with their content."""
     assert plain_text(html) == text
 
 
@@ -43,8 +43,8 @@ def test_documentation_becomes_plain_text(html, text):
         "Is this a sentence that can ask?",
     ],
 )
-def test_a_sentence_ends_where_a_new_one_can_begin(question):
-    """Full stops within a sentence do not end it."""
+def test_a_full_stop_inside_a_sentence_does_not_end_it(question):
+    """A sentence ends where a new one can begin."""
     assert split_documentation(f"{question} (That is all.) {REST}") == (
         question,
         f"(That is all.) {REST}",
@@ -68,14 +68,14 @@ LONG = [f"Word{n}" for n in range(200)]
     ],
     ids=["nothing", "one sentence", "short question", "short context", "box", "just", "cut"],
 )
-def test_five_words_ask_and_20_to_120_answer(html, words):
-    """Less gives no pair, and more would not fit a small model."""
+def test_a_question_has_at_least_5_words_and_a_context_20_to_120(html, words):
+    """Shorter texts give no pair; longer contexts are cut, as they would not fit a small model."""
     expected = (QUESTION, " ".join(LONG[:words])) if words else None
     assert split_documentation(html) == expected
 
 
 def test_thousands_of_pairs_are_mined(pairs):
-    """In the order of services and operations, so that a row number is the same everywhere."""
+    """They are sorted by service and operation, so that row numbers are the same everywhere."""
     assert len(pairs) > 5000
     assert {tuple(pair) for pair in pairs} == {("question", "context", "source")}
     sources = [tuple(pair["source"].split(".")) for pair in pairs]
@@ -83,8 +83,8 @@ def test_thousands_of_pairs_are_mined(pairs):
     assert list(itertools.islice(mine_pairs(), 50)) == pairs[:50]
 
 
-def test_every_mined_pair_keeps_to_the_limits(pairs):
-    """Both texts are one line of plain words, but for what AWS escaped twice."""
+def test_every_mined_pair_is_within_the_limits(pairs):
+    """Both texts are one line of plain words; a few have tags that AWS escaped twice."""
     tags, marked = ("<p>", "</p>", "<code>", "<a href", "<li>", "<ul>", "&nbsp;", "&quot;"), 0
     for pair in pairs:
         question, context = pair["question"].split(), pair["context"].split()

@@ -1,4 +1,4 @@
-"""Judging rows: what is kept is clean, what is dropped says why and where it stands."""
+"""Cleaning rows: kept pairs are clean; rejected rows have a reason and a location."""
 
 import dataclasses
 import datetime
@@ -23,7 +23,7 @@ def row(number=1, anchor="What is it?", positive="It is a thing.", **more):
     return RawRow("a.jsonl", number, anchor, [positive], **more)
 
 
-def compute_metrics(*rows, min_characters=3, split=None):
+def clean(*rows, min_characters=3, split=None):
     return clean_rows(rows, min_characters, split)
 
 
@@ -35,9 +35,9 @@ def reasons(cleaned):
     return cleaned.rejected["reason"].to_pylist()
 
 
-def test_a_good_row_is_kept_with_all_that_belongs_to_it():
-    """Texts lose their outer space and nothing else; keys are those of the texts."""
-    cleaned = compute_metrics(
+def test_a_good_row_is_kept_with_all_its_fields():
+    """Texts only lose outer white space; the keys are hashes of the texts."""
+    cleaned = clean(
         RawRow(
             "qrels.tsv",
             7,
@@ -68,10 +68,8 @@ def test_a_good_row_is_kept_with_all_that_belongs_to_it():
 
 
 def test_each_positive_of_a_row_is_a_pair():
-    """A row with several answers gives several pairs; a bad answer costs only itself."""
-    cleaned = compute_metrics(
-        RawRow("a.jsonl", 4, "What is it?", ["a thing", "", "an object"], group="g")
-    )
+    """A row with several answers gives several pairs; only a bad answer is dropped."""
+    cleaned = clean(RawRow("a.jsonl", 4, "What is it?", ["a thing", "", "an object"], group="g"))
     assert cleaned.rows == 1
     assert cleaned.kept.select(["row", "positive", "group"]).to_pylist() == [
         {"row": 4, "positive": "a thing", "group": "g"},
@@ -99,8 +97,8 @@ BAD_TEXTS = [
 @pytest.mark.parametrize(("value", "reason"), BAD_TEXTS, ids=repr)
 @pytest.mark.parametrize(("field", "name"), [("anchor", "question"), ("positive", "context")])
 def test_a_text_that_cannot_be_used_is_dropped_with_its_reason(field, name, value, reason):
-    """Whatever a file can hold is judged without a traceback, on either side of the pair."""
-    cleaned = compute_metrics(row(9, **{field: value}))
+    """Every type of value that a file can contain is handled, as a question and as a context."""
+    cleaned = clean(row(9, **{field: value}))
     assert len(cleaned.kept) == 0
     assert dropped(cleaned) == {reason.format(name): {"rows": 1, "first": ["a.jsonl:9"]}}
 
@@ -109,25 +107,25 @@ def test_a_text_that_cannot_be_used_is_dropped_with_its_reason(field, name, valu
     ("raw", "reason"),
     [
         (row(anchor=None, positive=None), "empty question"),
-        # An empty list of positives does not let a row vanish.
+        # A row with an empty list of positives is reported, too.
         (RawRow("a.jsonl", 1, "What is it?", []), "empty context"),
-        # Who knows in which column such a row's texts stand.
+        # The texts of such a row may be in wrong columns.
         (row(surplus=True), "more fields than the header names"),
-        # Such a row teaches nothing and would be found by every model.
+        # Such a row teaches nothing, and every model would find its context.
         (row(positive="What is it?"), "question equals context"),
         (row(positive="  WHAT is\nit? "), "question equals context"),
     ],
 )
-def test_a_row_that_is_no_pair_is_dropped_with_one_reason(raw, reason):
-    """Where both texts are bad it is the question's."""
-    assert reasons(compute_metrics(raw)) == [reason]
+def test_an_unusable_row_is_dropped_with_one_reason(raw, reason):
+    """If both texts are bad, the reason is that of the question."""
+    assert reasons(clean(raw)) == [reason]
 
 
 @pytest.mark.parametrize(("characters", "kept"), [(4, 2), (5, 1), (6, 0)])
-def test_the_shortest_text_allowed_has_just_so_many_characters(characters, kept):
-    """`min_characters` is the length of the shortest text that is kept."""
+def test_texts_shorter_than_min_characters_are_dropped(characters, kept):
+    """A text with exactly `min_characters` is kept."""
     rows = [row(1, "12345", "1234567"), row(2, "1234", "123456")]
-    assert len(compute_metrics(*rows, min_characters=characters).kept) == kept
+    assert len(clean(*rows, min_characters=characters).kept) == kept
 
 
 SAME = [
@@ -143,11 +141,9 @@ SAME = [
 
 @pytest.mark.parametrize(("text", "other"), SAME)
 def test_texts_that_differ_in_case_width_or_spaces_are_the_same(text, other):
-    """A row whose texts are the same as an earlier row's is dropped, not trained on twice."""
+    """A row with the same texts as an earlier row is dropped, so it is not trained on twice."""
     assert text_key(text) == text_key(other)
-    cleaned = compute_metrics(
-        row(1, text, "An answer."), row(2, other, "an ANSWER."), row(3, "Z.Z", text)
-    )
+    cleaned = clean(row(1, text, "An answer."), row(2, other, "an ANSWER."), row(3, "Z.Z", text))
     assert cleaned.kept["row"].to_pylist() == [1, 3]
     assert dropped(cleaned) == {"exact duplicate": {"rows": 1, "first": ["a.jsonl:2"]}}
 
@@ -155,30 +151,30 @@ def test_texts_that_differ_in_case_width_or_spaces_are_the_same(text, other):
 @pytest.mark.parametrize(
     ("text", "other"), [("a b", "ab"), ("a.", "a"), ("resume", "résumé"), ("1 m", "1 km")]
 )
-def test_other_differences_make_other_texts(text, other):
+def test_texts_that_differ_otherwise_are_different(text, other):
     """Punctuation, accents and word boundaries carry meaning."""
     assert text_key(text) != text_key(other)
 
 
 def test_the_same_pair_in_two_splits_is_no_duplicate():
-    """A given split keeps its rows; what it shares with training is removed there."""
+    """A given split keeps its rows; shared rows are removed from train later."""
     rows = [dataclasses.replace(GOOD, split=split) for split in ("train", "test", None, "test")]
-    assert compute_metrics(*rows).kept["split"].to_pylist() == ["train", "test", None]
+    assert clean(*rows).kept["split"].to_pylist() == ["train", "test", None]
 
 
 def test_a_given_split_overrides_that_of_the_rows():
-    """Rows of `data.test` are test rows, whatever their folder calls them."""
+    """Rows of `data.test` are test rows, whatever split their BEIR folder assigns."""
     rows = [dataclasses.replace(GOOD, split=split) for split in ("train", "test", None)]
-    cleaned = compute_metrics(*rows, split="test")
+    cleaned = clean(*rows, split="test")
     assert cleaned.kept["split"].to_pylist() == ["test"]
     assert reasons(cleaned) == ["exact duplicate", "exact duplicate"]
 
 
-def test_dropped_rows_are_counted_by_reason_with_the_first_three_places():
-    """The commonest reason comes first; three places are enough to find the fault."""
+def test_dropped_rows_are_counted_by_reason_with_the_first_three_locations():
+    """The most frequent reason comes first."""
     empty = [row(n, positive="") for n in range(2, 7)]
     again = [dataclasses.replace(GOOD, file="b.csv", row=n) for n in (11, 12)]
-    cleaned = compute_metrics(GOOD, row(8, anchor="?"), *again, *empty)
+    cleaned = clean(GOOD, row(8, anchor="?"), *again, *empty)
     assert cleaned.rows == 9
     assert list(dropped(cleaned).items()) == [
         ("empty context", {"rows": 5, "first": ["a.jsonl:2", "a.jsonl:3", "a.jsonl:4"]}),
@@ -187,9 +183,9 @@ def test_dropped_rows_are_counted_by_reason_with_the_first_three_places():
     ]
 
 
-def test_the_rejected_table_shows_each_row_as_it_was_found():
-    """A rejected row can be found again by its place and the start of its texts."""
-    cleaned = compute_metrics(
+def test_the_rejected_table_shows_the_location_and_the_raw_texts_of_each_row():
+    """Texts are cut to 200 characters, but not cleaned."""
+    cleaned = clean(
         row(1, 5, "x" * 300),
         row(2, "Why?", None),
         row(3, "a \ud83d b", "text"),
@@ -207,16 +203,16 @@ def test_the_rejected_table_shows_each_row_as_it_was_found():
     ]
 
 
-def test_negatives_are_texts_that_do_not_answer():
-    """What is no text, or is the question or one of the row's answers, is no negative."""
+def test_unusable_negatives_are_removed():
+    """Values that are not text, the question, and the row's answers are not negatives."""
     negatives = [None, "", "  ", 3, "bad \udc00", "THE ANSWER", "another answer", "what?", " no "]
     raw = RawRow("a.jsonl", 1, "What?", ["The answer", "Another  answer"], [*negatives, "nor"])
-    assert compute_metrics(raw).kept["negatives"].to_pylist() == [["no", "nor"], ["no", "nor"]]
+    assert clean(raw).kept["negatives"].to_pylist() == [["no", "nor"], ["no", "nor"]]
 
 
 @pytest.mark.parametrize("count", [0, 10_000, 20_001])
-def test_rows_keep_their_order_at_any_number(count):
-    """They are collected in batches; none is lost or moved where a batch ends."""
+def test_rows_keep_their_order_across_batches(count):
+    """No row is lost or moved at the end of a batch."""
     cleaned = clean_rows((row(n, f"question {n}", f"answer {n}") for n in range(count)), 3)
     assert (cleaned.rows, len(cleaned.rejected), dropped(cleaned)) == (count, 0, {})
     assert cleaned.kept["row"].to_pylist() == list(range(count))
@@ -224,14 +220,14 @@ def test_rows_keep_their_order_at_any_number(count):
     assert cleaned.kept.schema == PAIR_SCHEMA
 
 
-def test_documents_without_text_are_left_out_and_counted():
-    """A document that says nothing can answer nothing; where it stood is told, as of a row."""
+def test_documents_without_text_are_rejected_and_counted():
+    """Their locations are reported like those of rows."""
     values = ["text ", None, "", " \n", 7, ["a"], "a \ud83d b"]
     documents = [Document(str(n), None, value, "c.jsonl", n) for n, value in enumerate(values)]
     cleaned = clean_documents([*documents, Document("\ud83d", None, "text", "c.jsonl", 7)])
     assert cleaned.kept.to_pylist() == [{"id": "0", "text": "text", "key": text_key("TEXT")}]
-    places = cleaned.rejected.select(["file", "row", "reason", "anchor", "positive"]).to_pylist()
-    assert [tuple(place.values()) for place in places] == [
+    rejected = cleaned.rejected.select(["file", "row", "reason", "anchor", "positive"]).to_pylist()
+    assert [tuple(row.values()) for row in rejected] == [
         ("c.jsonl", 1, "empty document", None, None),
         ("c.jsonl", 2, "empty document", None, ""),
         ("c.jsonl", 3, "empty document", None, " \n"),
@@ -271,14 +267,14 @@ LONG = "a product " * 20
         (LONG, LONG[: GROUP_CHARACTERS - 1].rstrip() + "…"),
     ],
 )
-def test_a_group_of_any_kind_becomes_a_name(value, name):
-    """Null and blank stay null; nothing is too strange or too long to be a label."""
-    cleaned = compute_metrics(row(group=value))
+def test_a_group_value_of_any_type_becomes_a_label(value, name):
+    """Null and blank become null; long values are cut."""
+    cleaned = clean(row(group=value))
     assert cleaned.kept["group"].to_pylist() == [name]
     assert len(name or "") <= GROUP_CHARACTERS
 
 
 @pytest.mark.exhaustive
-def test_a_run_of_marks_is_not_sorted_as_a_whole():
-    """It takes the square of its length: hours for a line of ten megabytes."""
+def test_normalizing_a_long_run_of_combining_marks_is_fast():
+    """Sorting the marks takes quadratic time: hours for a line of ten megabytes."""
     assert text_key("a" + "\u0301\u0327" * 200_000) == text_key("A" + "\u0301\u0327" * 200_000)

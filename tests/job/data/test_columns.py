@@ -1,4 +1,4 @@
-"""Choosing columns: every name people use is found, and nothing is guessed between two."""
+"""Choosing columns: usual names are recognized; an ambiguous choice is an error."""
 
 import pytest
 
@@ -36,8 +36,8 @@ def choose(names, wanted=None):
         ),
     ],
 )
-def test_columns_are_found_by_every_name_people_use(names, expected):
-    """Without regard to case and outer spaces, by the whole name, in the file's order."""
+def test_columns_are_found_by_their_usual_names(names, expected):
+    """Case and outer spaces do not matter; the whole name must match; the file's order is kept."""
     assert choose(names) == ColumnChoice(*expected)
 
 
@@ -61,15 +61,15 @@ def test_columns_are_found_by_every_name_people_use(names, expected):
         (["question", "context"], {"group": "question"}, ("question", "context", (), "question")),
     ],
 )
-def test_names_in_the_spec_win_and_leave_the_others_to_be_found(names, wanted, expected):
-    """Who names both columns has kept the right rows of a scored file."""
+def test_names_in_the_spec_win_and_other_columns_are_still_found(names, wanted, expected):
+    """If the spec names both columns, a column of scores is accepted."""
     assert choose(names, wanted) == ColumnChoice(*expected)
 
 
 @pytest.mark.parametrize(
-    ("names", "wanted", "told"),
+    ("names", "wanted", "parts"),
     [
-        (["q", "context"], {}, ["data.columns.anchor=NAME", "`question`", "`q`, `context`"]),
+        (["q", "context"], {}, ["data.columns.anchor=NAME", "`question`", ": `q`, `context`."]),
         (["question", "body"], {}, ["data.columns.positive=NAME", "`pos`", "`question`, `body`"]),
         ([], {}, ["data.columns.anchor=NAME", "(no columns)"]),
         (["question", "Query", "pos"], {}, ["`question`, `Query`", "data.columns.anchor=question"]),
@@ -94,30 +94,30 @@ def test_names_in_the_spec_win_and_leave_the_others_to_be_found(names, wanted, e
         ([f"c{n}" for n in range(100)], {}, ["`c18`, `c19`, 80 more"]),
     ],
 )
-def test_what_cannot_be_chosen_is_told_with_the_option_that_decides(names, wanted, told):
-    """Nothing is guessed between two; scores would train on pairs that are no answers."""
+def test_an_unclear_choice_is_an_error_that_names_the_option_to_set(names, wanted, parts):
+    """Scores are refused: training would use pairs in which the context is no answer."""
     with pytest.raises(DataError) as caught:
         choose(names, wanted)
-    assert [part for part in ["`pairs.csv`", *told] if part not in str(caught.value)] == []
+    assert [part for part in ["`pairs.csv`", *parts] if part not in str(caught.value)] == []
 
 
-def test_where_the_spec_can_name_no_column_they_are_found_by_their_names():
-    """Hard negatives are not even looked for."""
+def test_without_columns_in_the_spec_only_usual_names_count():
+    """Columns of hard negatives are ignored."""
     fields = dict.fromkeys(["Question", "answer", "negative"])
-    assert choose_columns(fields, None, "probe.csv") == ColumnChoice("Question", "answer", ())
+    assert choose_columns(fields, None, "other.csv") == ColumnChoice("Question", "answer", ())
 
 
 @pytest.mark.parametrize(
-    ("names", "told"),
+    ("names", "part"),
     [
         (["q", "context"], "`anchor`"),
         (["question", "context", "answer"], "`context`, `answer`"),
         (["question", "context", "label"], "`label`"),
     ],
 )
-def test_no_message_advises_to_name_a_column_that_the_spec_cannot_name(names, told):
-    """`data.columns` would change what is read of the data."""
+def test_errors_in_out_of_domain_data_do_not_mention_data_columns(names, part):
+    """`data.columns` describes the training data, not these files."""
     with pytest.raises(DataError) as caught:
-        choose_columns(dict.fromkeys(names), None, "probe.csv")
-    assert told in str(caught.value)
+        choose_columns(dict.fromkeys(names), None, "other.csv")
+    assert part in str(caught.value)
     assert "data.columns" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""The data of a run: from any source to leak-free splits, one corpus, and the facts about both."""
+"""The data of a run: from any source to splits without leaks, a corpus, and their facts."""
 
 import collections
 import hashlib
@@ -33,10 +33,10 @@ def write_beir(folder, documents, queries, qrels):
     """Write a BEIR folder; `qrels` maps a split to (query id, document id) tuples."""
     write_jsonl(folder / "corpus.jsonl", [{"_id": i, "text": t} for i, t in documents.items()])
     write_jsonl(folder / "queries.jsonl", [{"_id": i, "text": t} for i, t in queries.items()])
-    for split, judgements in qrels.items():
+    for split, relevant in qrels.items():
         path = folder / "qrels" / f"{split}.tsv"
         path.parent.mkdir(exist_ok=True)
-        path.write_text(HEADER + "".join(f"{q}\t{d}\t1\n" for q, d in judgements))
+        path.write_text(HEADER + "".join(f"{q}\t{d}\t1\n" for q, d in relevant))
     return folder
 
 
@@ -44,26 +44,26 @@ def plain_pairs(count, word="word"):
     return [tuple(row.values()) for row in distinct_rows(count, word)]
 
 
-def settle(source=None, **spec):
-    """Make a spec in which a handful of rows is enough."""
+def make_spec(source=None, **spec):
+    """Make a spec that accepts a few rows."""
     return DataSpec(**{"source": source and str(source), "min_test_queries": 1} | spec)
 
 
 def load(source=None, channels=None, protocol="grouped", **spec):
-    return load_dataset(settle(source, **spec), channels or {}, protocol)
+    return load_dataset(make_spec(source, **spec), channels or {}, protocol)
 
 
-def refusal(*told, **given):
-    """Load what must be refused; the line names what is told."""
+def refusal(*parts, **given):
+    """Check that loading raises a `DataError` whose message has all the parts."""
     with pytest.raises(DataError) as caught:
         load(**given)
     message = str(caught.value)
-    assert [part for part in told if part not in message] == []
+    assert [part for part in parts if part not in message] == []
     return message
 
 
 def tables(dataset):
-    """Rows of each split, as they would be written."""
+    """Return the rows of each split as they are written."""
     named = (dataset.train.table, dataset.validation_pairs, dataset.test_pairs)
     return dict(zip(SPLIT_NAMES, (table.to_pylist() for table in named), strict=True))
 
@@ -86,7 +86,7 @@ def documents_of(dataset):
 
 
 def comparable(dataset):
-    """Everything of a data set in values that `==` compares."""
+    """Return everything in a data set as values that `==` compares."""
     queries = [
         (q.ids.to_pylist(), q.texts.to_pylist(), q.offsets.tolist(), q.documents.tolist())
         for q in (dataset.validation, dataset.test)
@@ -99,7 +99,7 @@ def comparable(dataset):
 
 QUESTIONS = ["aaa", "AAA ", "bbb", "b  bb", "ccc", "ﬀf", "fff", "ｇgg", "ggg", "xyz", "?"]
 CONTEXTS = ["rrr", "RRR", "sss", "s ss", "ttt", "T\tTT", "t tt", "uuu", "xyz", "", "AAA"]
-# Rows of their own, so that there is always something for each split.
+# Rows without shared texts, so that each split gets some.
 FILLERS = distinct_rows(14)
 
 generated_rows = st.lists(
@@ -121,19 +121,19 @@ thorough = settings(max_examples=100, deadline=None)
 
 
 def load_rows(rows, test_rows=(), **spec):
-    """Load generated rows behind the fillers; the first row has all columns."""
+    """Load generated rows after the fillers; the first row has all columns."""
     spec = {"near_duplicate_threshold": None} | spec
     first = {"question": "the first question", "context": "the first context", "negative": "neg"}
     with tempfile.TemporaryDirectory() as folder:
         source = write_jsonl(Path(folder) / "a.jsonl", [first, *FILLERS, *rows])
         if test_rows:
             spec["test"] = str(write_jsonl(Path(folder) / "test.jsonl", test_rows))
-        # Not `load_dataset`: rows that share a question may leave one query where two are needed.
-        return inspect_dataset(settle(source, **spec), {})
+        # Not `load_dataset`: if rows share a question, a split may have fewer than two queries.
+        return inspect_dataset(make_spec(source, **spec), {})
 
 
 def usable(rows):
-    """Which normalized pairs of the rows can be used, written down once more and plainly."""
+    """Return the normalized pairs that can be used: a second, simple implementation."""
     found = set()
     for row in [*FILLERS, *rows]:
         contexts = row["context"] if isinstance(row["context"], list) else [row["context"]]
@@ -151,15 +151,15 @@ def normalized(rows):
 def read_qrels(path):
     header, *lines = path.read_text("utf-8").splitlines()
     assert header + "\n" == HEADER
-    judgements = [line.split("\t") for line in lines]
-    assert all(score == "1" for *_, score in judgements)
-    return [(query, document) for query, document, _ in judgements]
+    qrels = [line.split("\t") for line in lines]
+    assert all(score == "1" for *_, score in qrels)
+    return [(query, document) for query, document, _ in qrels]
 
 
 @thorough
 @given(generated_rows, shares, shares, seeds, thresholds)
 def test_any_rows_become_splits_without_a_leak(rows, validation, test, seed, threshold):
-    """Each usable pair is in one split, no text in two, and no split exceeds its share."""
+    """Each usable pair is in one split, no text is in two, and no split exceeds its share."""
     dataset = load_rows(
         rows,
         validation_fraction=validation,
@@ -181,10 +181,10 @@ def test_any_rows_become_splits_without_a_leak(rows, validation, test, seed, thr
 @thorough
 @given(generated_rows, seeds)
 def test_any_rows_become_queries_and_a_corpus(rows, seed):
-    """Each question is asked once, all its answers count and nothing else; each text is there once.
+    """Each question is one query, with exactly its answers as relevant documents.
 
-    The corpus has contexts and negatives of all splits, ids unique and in string order; training
-    rows with one question have one number.
+    The corpus has the contexts and negatives of all splits once, with unique ids in string order.
+    Training rows with the same question have the same number.
     """
     dataset = load_rows(rows, seed=seed, validation_fraction=0.2, test_fraction=0.2)
     answers = collections.defaultdict(set)
@@ -199,7 +199,7 @@ def test_any_rows_become_queries_and_a_corpus(rows, seed):
             (normalize(text), {normalize(document) for document in documents})
             for text, documents in relevant_texts(queries, dataset.corpus).items()
         ]
-        # Queries stand in the order in which their questions come first.
+        # Queries are in the order of the first occurrence of their questions.
         assert found == [(question, answers[question]) for question in dict.fromkeys(questions)]
         assert len(set(queries.ids.to_pylist())) == len(queries)
     ids, texts = dataset.corpus.ids.to_pylist(), dataset.corpus.texts.to_pylist()
@@ -217,19 +217,19 @@ def test_any_rows_become_queries_and_a_corpus(rows, seed):
     with tempfile.TemporaryDirectory() as folder:
         write_splits(dataset, Path(folder))
         files = {path.stem: read_jsonl(path) for path in Path(folder).glob("*.jsonl")}
-        judgements = read_qrels(Path(folder) / "qrels.tsv")
+        qrels = read_qrels(Path(folder) / "qrels.tsv")
     texts = {row["id"]: row["text"] for row in files["corpus"]}
     evaluated = files["validation"] + files["test"]
     asked = {row["id"]: row["anchor"] for row in evaluated}
-    cleaned = {(normalize(asked[query]), normalize(texts[text])) for query, text in judgements}
-    assert cleaned == set(normalized(evaluated))
-    assert len(judgements) == len(set(judgements)) == len(cleaned)
+    relevant = {(normalize(asked[query]), normalize(texts[text])) for query, text in qrels}
+    assert relevant == set(normalized(evaluated))
+    assert len(qrels) == len(set(qrels)) == len(relevant)
 
 
 @thorough
 @given(generated_rows, seeds)
 def test_the_same_seed_gives_the_same_data_set(rows, seed):
-    """Splits, ids, corpus, facts: all is as it was, but for the folder's name."""
+    """Splits, ids, corpus and facts are equal, except the folder's name."""
     first, second = (load_rows(rows, seed=seed, test_fraction=0.2) for _ in range(2))
     ignored = {"source": None, "dropped": None}
     *values, facts = comparable(first)
@@ -239,8 +239,8 @@ def test_the_same_seed_gives_the_same_data_set(rows, seed):
 
 @thorough
 @given(generated_rows, generated_rows.filter(bool), seeds)
-def test_what_a_given_test_set_asks_is_never_trained_on(rows, test_rows, seed):
-    """Given test rows are all tested; other rows with their questions are removed and counted."""
+def test_questions_of_a_given_test_set_are_never_trained_on(rows, test_rows, seed):
+    """All given test rows are in test; other rows with their questions are removed and counted."""
     test_rows = [{"question": "given question", "context": "given context"}, *test_rows]
     dataset = load_rows(rows, test_rows, seed=seed, validation_fraction=0.3)
     tested = usable(test_rows) - usable([]) | {("given question", "given context")}
@@ -286,7 +286,7 @@ GIVEN = {
 
 @pytest.fixture
 def by_hand(tmp_path):
-    """A data set whose every row was thought about; all its splits are given."""
+    """Load a hand-made data set; all its splits are given."""
     paths = {
         name: str(write_jsonl(tmp_path / f"{name}.jsonl", rows)) for name, rows in GIVEN.items()
     }
@@ -311,7 +311,7 @@ CORPUS_BY_HAND = {
 
 
 def test_the_facts_of_a_small_data_set_are_complete(by_hand, tmp_path):
-    """All that the report says about the data, compared as a whole."""
+    """The facts that the report has about the data, compared as a whole."""
     assert by_hand.facts == {
         "source": str(tmp_path / "data.jsonl"),
         "columns": {
@@ -327,7 +327,7 @@ def test_the_facts_of_a_small_data_set_are_complete(by_hand, tmp_path):
             "empty context": {"rows": 1, "first": [f"{tmp_path / 'data.jsonl'}:4"]},
             "question is too short": {"rows": 1, "first": [f"{tmp_path / 'test.jsonl'}:4"]},
         },
-        # Counted apart: a share of dropped rows is one of the rows.
+        # Counted separately, as the share of dropped rows is relative to the rows.
         "dropped_documents": {
             "empty document": {"rows": 1, "first": [f"{tmp_path / 'corpus.jsonl'}:3"]},
             "document is not text": {"rows": 1, "first": [f"{tmp_path / 'corpus.jsonl'}:4"]},
@@ -342,7 +342,7 @@ def test_the_facts_of_a_small_data_set_are_complete(by_hand, tmp_path):
         },
         "leakage": {
             "test_contexts_in_train": 1 / 3,
-            # Seed 5 draws row 1 of nine, whose context two others have.
+            # Seed 5 draws row 1 of nine, which shares its context with two others.
             "under_a_random_split": 1.0,
             "removed_rows": 1,
         },
@@ -366,7 +366,7 @@ def test_the_facts_of_a_small_data_set_are_complete(by_hand, tmp_path):
 
 
 def test_training_sees_its_rows_and_no_test_split(by_hand):
-    """What training gets has the cleaned negatives, and no way to the test queries."""
+    """Training gets the cleaned negatives, and has no access to the test queries."""
     training = by_hand.training
     rows = [tuple(row.values()) for row in training.train.table.to_pylist()]
     assert rows == [
@@ -378,8 +378,8 @@ def test_training_sees_its_rows_and_no_test_split(by_hand):
     assert sorted(vars(training)) == ["corpus", "train", "validation"]
 
 
-def test_splits_are_written_as_other_tools_read_them(by_hand, tmp_path):
-    """Every file as a whole: ids that agree, UTF-8 kept as it is, one row a line."""
+def test_splits_are_written_in_standard_formats(by_hand, tmp_path):
+    """Every file, compared as a whole: matching ids, unescaped UTF-8, one row per line."""
     folder = tmp_path / "made" / "here"
     write_splits(by_hand, folder)
     written = {path.name: path.read_text("utf-8") for path in folder.iterdir()}
@@ -428,7 +428,7 @@ def test_splits_are_written_as_other_tools_read_them(by_hand, tmp_path):
 
 
 def test_channels_win_over_the_sources_of_the_spec(tmp_path):
-    """Each replaces the field of its name, and has its columns; the report keeps what was typed."""
+    """Each channel replaces the field of its name; the report still names the spec's source."""
     rows = {name: plain_pairs(n, name) for n, name in ((9, "data"), (3, "validation"), (4, "test"))}
     channels = {
         name: write_jsonl(tmp_path / name / "a.jsonl", [{"q": q, "a": a} for q, a in pairs]).parent
@@ -445,15 +445,15 @@ def test_channels_win_over_the_sources_of_the_spec(tmp_path):
 
 
 def test_a_channel_alone_is_enough(tmp_path):
-    """Without `data.source` the channel `data` is the source, and is called so."""
+    """Without `data.source`, the source is the channel `data`, called "channel data"."""
     channel = write_pairs(tmp_path / "a.jsonl", plain_pairs(20)).parent
     assert load(None, {"data": channel}).facts["source"] == "channel data"
     with pytest.raises(SpecError, match=r"`data\.source`"):
         load_dataset(DataSpec(), {})
 
 
-def test_a_given_validation_set_leaves_only_the_test_set_to_divide(tmp_path):
-    """The test share is one of the other rows, and what validation asks is not trained on."""
+def test_with_a_given_validation_set_only_the_test_set_is_drawn(tmp_path):
+    """The test share is relative to the other rows; questions of validation are not in train."""
     pairs = plain_pairs(20)
     source = write_pairs(tmp_path / "a.jsonl", pairs)
     given = write_pairs(
@@ -466,7 +466,7 @@ def test_a_given_validation_set_leaves_only_the_test_set_to_divide(tmp_path):
 
 
 def test_a_limit_draws_the_same_rows_every_time(tmp_path):
-    """`data.limit` draws with the seed, keeps the order, and numbers rows as without it."""
+    """`data.limit` draws with the seed and keeps the rows' order and numbers."""
     source = write_pairs(tmp_path / "a.jsonl", plain_pairs(100))
     first, second = (load(source, limit=30, test_fraction=0.2) for _ in range(2))
     assert comparable(first) == comparable(second)
@@ -484,7 +484,7 @@ def test_a_limit_draws_the_same_rows_every_time(tmp_path):
 
 
 def test_a_limit_never_touches_given_validation_and_test_rows(tmp_path):
-    """Only rows to train on are drawn; neither search nor test is made smaller, nor a BEIR one."""
+    """Only other rows are drawn, so test set and corpus stay as large as they were."""
     source = write_pairs(tmp_path / "a.jsonl", plain_pairs(50))
     given = {
         "validation": str(write_pairs(tmp_path / "v.jsonl", plain_pairs(12, "v"))),
@@ -493,7 +493,7 @@ def test_a_limit_never_touches_given_validation_and_test_rows(tmp_path):
     dataset = load(source, limit=5, **given)
     assert dataset.facts["splits"] == {"train": 5, "validation": 12, "test": 14}
     assert pairs_of(dataset.test_pairs.to_pylist()) == plain_pairs(14, "t")
-    qrels = {"train": JUDGEMENTS[:20], "test": JUDGEMENTS[20:]}
+    qrels = {"train": QRELS[:20], "test": QRELS[20:]}
     folder = write_beir(tmp_path / "beir", DOCUMENTS, QUERIES, qrels)
     dataset = load(folder, limit=10, validation_fraction=0.2)
     assert dataset.facts["splits"] == {"train": 8, "validation": 2, "test": 10}
@@ -502,7 +502,7 @@ def test_a_limit_never_touches_given_validation_and_test_rows(tmp_path):
 
 @pytest.mark.parametrize("field", ["anchor", "positive"])
 def test_near_duplicates_stay_in_one_split(tmp_path, field):
-    """Each question, or context, has a twin with one more word in its own split, with any seed."""
+    """Each question or context is in the same split as its copy with one more word."""
     texts = [" ".join(f"w{n}x{k}" for k in range(100)) for n in range(40)]
     texts += [f"{text} more" for text in texts]
     pairs = [(text, f"other{n} text{n}") for n, text in enumerate(texts)]
@@ -517,7 +517,7 @@ def test_near_duplicates_stay_in_one_split(tmp_path, field):
 
 
 def test_oversized_groups_are_reported(tmp_path):
-    """Where a template chains all rows, the splitter falls back and the facts say so."""
+    """If a template connects all rows, they are regrouped by equal texts and counted."""
     template = " ".join(f"word{n}" for n in range(40))
     pairs = [(f"asks{n} who{n}", f"{template} {n}") for n in range(40)]
     facts = load(write_pairs(tmp_path / "a.jsonl", pairs)).facts
@@ -529,8 +529,8 @@ def test_oversized_groups_are_reported(tmp_path):
 # --- the corpus -------------------------------------------------------------------------------
 
 
-def test_more_documents_are_searched_under_their_own_ids(tmp_path):
-    """One that a row has as well is there once, by its given id, which wins over ours."""
+def test_documents_of_a_given_corpus_keep_their_ids(tmp_path):
+    """A document that is also a row's context is there once, with the given id."""
     pairs = plain_pairs(20)
     rows = [{"_id": "z", "title": "T", "text": "t"}, {"_id": "y", "text": pairs[3][1].upper()}]
     rows += [{"_id": "d00000000", "text": "another"}, *({"id": "x", "text": f"{n}"} for n in "ab")]
@@ -550,7 +550,7 @@ def test_more_documents_are_searched_under_their_own_ids(tmp_path):
 @settings(deadline=None)
 @given(st.lists(st.sampled_from(["a", "b", "a~2", "a~2~2", "b~2", "c", "d"]), max_size=12))
 def test_given_ids_are_made_unique_in_their_order(ids):
-    """Against a plain loop over all of them: only who comes second is renamed."""
+    """The ids equal those of a simple loop, which renames only the second of two equal ids."""
     used, copies = [], collections.Counter()
     for given_id in ids:
         name = given_id
@@ -564,13 +564,13 @@ def test_given_ids_are_made_unique_in_their_order(ids):
 
 @pytest.mark.parametrize("number", [0, 7, 10**7, 10**8 - 1, 10**8, 12 * 10**8])
 def test_numbered_ids_have_eight_digits_or_more(number):
-    """As Python writes them."""
+    """The format equals that of Python's `08d`."""
     ids = numbered_ids("d", np.array([number]))
     assert (ids.type, ids.to_pylist()) == (pa.large_string(), [f"d{number:08d}"])
 
 
-def test_an_answer_in_another_row_is_no_negative(tmp_path):
-    """What answers the same question elsewhere would be punished as wrong."""
+def test_an_answer_in_another_row_is_removed_from_the_negatives(tmp_path):
+    """As a negative, training would push a correct answer away from its question."""
     rows = [
         {"question": "Which one?", "context": "This one.", "negative": "THAT one."},
         {"question": "Which one?", "context": "That one.", "negative": "Neither."},
@@ -584,20 +584,20 @@ def test_an_answer_in_another_row_is_no_negative(tmp_path):
 # --- too little -------------------------------------------------------------------------------
 
 
-def test_data_of_which_nothing_can_be_used_is_an_error(tmp_path):
-    """The reasons are counted, the commonest first; a channel is named without a path."""
+def test_data_without_usable_rows_is_an_error(tmp_path):
+    """The reasons are counted, the most frequent first; a channel is named without a path."""
     rows = [("", "c c c"), ("What?", None), ("", "d d d"), ("a", "e e e")]
     source = write_pairs(tmp_path / "in" / "a.jsonl", rows)
-    told = "empty question: 2; empty context: 1; question is too short: 1"
-    refusal(f"`{source}` has 4 rows", told, source=source)
-    refusal("`channel data` has 4 rows", told, channels={"data": source.parent})
+    reasons = "empty question: 2; empty context: 1; question is too short: 1"
+    refusal(f"`{source}` has 4 rows", reasons, source=source)
+    refusal("`channel data` has 4 rows", reasons, channels={"data": source.parent})
 
 
 def test_too_few_test_queries_are_an_error(tmp_path):
-    """Queries count, not rows, 30 where nothing else is said; the message says what to do."""
+    """Queries count, not rows; the default is 30; the message names the fields to change."""
     source = write_pairs(tmp_path / "a.jsonl", [*plain_pairs(50), ("?", "no question")])
-    told = [f"`{source}` leaves 5 test queries of 50 usable rows (51 read)", "at least 6"]
-    refusal(*told, "`data.min_test_queries`", source=source, min_test_queries=6)
+    parts = [f"`{source}` has 5 test queries from 50 usable rows (51 read)", "at least 6"]
+    refusal(*parts, "`data.min_test_queries`", source=source, min_test_queries=6)
     assert len(load(source, min_test_queries=5).test) == 5
     assert DataSpec().min_test_queries == 30
 
@@ -610,19 +610,19 @@ def test_too_few_test_queries_are_an_error(tmp_path):
         ({"validation_fraction": 0.5, "test_fraction": 0.5}, "train", 0),
     ],
 )
-def test_a_split_of_less_than_two_rows_is_an_error(tmp_path, fractions, split, size):
-    """Each split needs two rows at least; `inspect_dataset` shows what is there."""
+def test_a_split_of_fewer_than_two_rows_is_an_error(tmp_path, fractions, split, size):
+    """Train and validation need at least two rows; `inspect_dataset` accepts fewer."""
     source = write_pairs(tmp_path / "a.jsonl", plain_pairs(20))
-    told = f"`{source}` leaves {size} rows for the split `{split}` of 20 usable rows"
-    refusal(told, source=source, **fractions)
-    assert inspect_dataset(settle(source, **fractions), {}).facts["splits"][split] == size
+    part = f"`{source}` has {size} rows in the split `{split}` from 20 usable rows"
+    refusal(part, source=source, **fractions)
+    assert inspect_dataset(make_spec(source, **fractions), {}).facts["splits"][split] == size
 
 
 # --- BEIR -------------------------------------------------------------------------------------
 
 DOCUMENTS = {f"doc{n}": f"text{n} body{n} here{n}" for n in range(40)}
 QUERIES = {f"query{n}": f"what{n} is{n} it{n}" for n in range(30)}
-JUDGEMENTS = [(f"query{n}", f"doc{n}") for n in range(30)]
+QRELS = [(f"query{n}", f"doc{n}") for n in range(30)]
 
 
 def relevant_ids(dataset, queries):
@@ -633,26 +633,26 @@ def relevant_ids(dataset, queries):
 
 
 def test_a_beir_folder_keeps_its_ids_and_all_its_documents(tmp_path):
-    """One judgement file is split by us; documents that no row points to are searched, too."""
+    """We split a single qrels file; documents that are not relevant to a query are kept, too."""
     extra = [("query0", "doc35"), ("query0", "doc1")]
-    folder = write_beir(tmp_path, DOCUMENTS, QUERIES, {"test": [*JUDGEMENTS, *extra]})
+    folder = write_beir(tmp_path, DOCUMENTS, QUERIES, {"test": [*QRELS, *extra]})
     dataset = load(None, {"data": folder}, validation_fraction=0.2, test_fraction=0.2)
     assert documents_of(dataset) == DOCUMENTS
     assert sum(dataset.facts["splits"].values()) == 32
     relevant = relevant_ids(dataset, dataset.validation) | relevant_ids(dataset, dataset.test)
-    # Queries 0 and 1 share a document and with it a split.
-    answers = {query: [document] for query, document in JUDGEMENTS}
+    # Queries 0 and 1 share a document, so they are in the same split.
+    answers = {query: [document] for query, document in QRELS}
     answers["query0"] = ["doc0", "doc1", "doc35"]
     assert relevant == {query: answers[query] for query in relevant}
     assert ("query0" in relevant) == ("query1" in relevant)
 
 
-def test_several_beir_judgement_files_are_honoured_as_splits(tmp_path):
-    """A training row whose question is tested is removed; all positives of a query are relevant."""
+def test_several_qrels_files_of_a_beir_folder_are_its_splits(tmp_path):
+    """Training rows with a question of test are removed; a query may have several documents."""
     qrels = {
-        "train": [*JUDGEMENTS[:20], ("query29", "doc39")],
-        "dev": JUDGEMENTS[20:25],
-        "test": [*JUDGEMENTS[25:], ("query25", "doc35"), ("query25", "doc0")],
+        "train": [*QRELS[:20], ("query29", "doc39")],
+        "dev": QRELS[20:25],
+        "test": [*QRELS[25:], ("query25", "doc35"), ("query25", "doc0")],
     }
     dataset = load(write_beir(tmp_path, DOCUMENTS, QUERIES, qrels))
     parts = {name: [row["id"] for row in rows] for name, rows in tables(dataset).items()}
@@ -662,27 +662,27 @@ def test_several_beir_judgement_files_are_honoured_as_splits(tmp_path):
         "test": [*(f"query{n}" for n in range(25, 30)), "query25", "query25"],
     }
     assert dataset.facts["leakage"]["removed_rows"] == 1
-    expected = {query: [document] for query, document in JUDGEMENTS[25:]}
+    expected = {query: [document] for query, document in QRELS[25:]}
     assert relevant_ids(dataset, dataset.test) == expected | {"query25": ["doc0", "doc25", "doc35"]}
 
 
 def test_a_beir_folder_can_be_the_given_test_set(tmp_path):
-    """Its test queries alone are tested, by their ids; all its documents are searched."""
+    """Only its test queries are used, with their ids; the corpus has all its documents."""
     source = write_pairs(tmp_path / "a.jsonl", plain_pairs(20, "other"))
     for tested in (0, 20):
-        qrels = {"train": JUDGEMENTS[:tested]} if tested else {}
+        qrels = {"train": QRELS[:tested]} if tested else {}
         folder = tmp_path / f"beir{tested}"
-        write_beir(folder, DOCUMENTS, QUERIES, qrels | {"test": JUDGEMENTS[tested:]})
+        write_beir(folder, DOCUMENTS, QUERIES, qrels | {"test": QRELS[tested:]})
         dataset = load(source, test=str(folder))
         assert dataset.test.ids.to_pylist() == [f"query{n}" for n in range(tested, 30)]
         assert set(DOCUMENTS.values()) <= set(dataset.corpus.texts.to_pylist())
 
 
 def test_queries_of_two_beir_folders_have_different_ids(tmp_path):
-    """BEIR folders often number their queries from 1; a judgement must name one query."""
+    """BEIR folders often number their queries from 1, but qrels need unique ids."""
     queries = {query: f"another {text}" for query, text in QUERIES.items()}
-    first = write_beir(tmp_path / "a", DOCUMENTS, QUERIES, {"test": JUDGEMENTS})
-    second = write_beir(tmp_path / "b", DOCUMENTS, queries, {"test": JUDGEMENTS})
+    first = write_beir(tmp_path / "a", DOCUMENTS, QUERIES, {"test": QRELS})
+    second = write_beir(tmp_path / "b", DOCUMENTS, queries, {"test": QRELS})
     dataset = load(first, test=str(second), validation_fraction=0.2)
     assert not set(dataset.validation.ids.to_pylist()) & set(dataset.test.ids.to_pylist())
 
@@ -690,8 +690,8 @@ def test_queries_of_two_beir_folders_have_different_ids(tmp_path):
 # --- the article's protocol -------------------------------------------------------------------
 
 
-def test_the_article_protocol_takes_every_row_for_itself(tmp_path):
-    """Equal contexts and questions stay separate documents and queries, split at random."""
+def test_the_article_protocol_treats_every_row_separately(tmp_path):
+    """Equal contexts and questions remain separate documents and queries; the split is random."""
     pairs = [(f"what{n} is{n} it{n}", f"shared{n // 2} text{n // 2}") for n in range(60)]
     pairs += [("what0 is0 it0", "another answer")]
     dataset = load(write_pairs(tmp_path / "a.jsonl", pairs), protocol="article")
@@ -707,8 +707,8 @@ def test_the_article_protocol_takes_every_row_for_itself(tmp_path):
     assert dataset.train.questions.tolist() == list(range(49))
 
 
-def test_the_article_protocol_reports_what_it_leaks(tmp_path):
-    """The share of test rows whose context is trained on, as counted from the written splits."""
+def test_the_article_protocol_reports_its_leakage(tmp_path):
+    """The share of test rows whose context is in train equals that of the splits."""
     pairs = [(f"what{n} is{n} it{n}", f"shared{n // 2} text{n // 2}") for n in range(200)]
     source = write_pairs(tmp_path / "a.jsonl", pairs)
     article, grouped = load(source, protocol="article"), load(source)
@@ -726,34 +726,34 @@ def test_the_article_protocol_reports_what_it_leaks(tmp_path):
     assert grouped.facts["duplicates"]["groups"] == 100
 
 
-def test_the_article_protocol_takes_a_beir_folders_judgements_for_queries(tmp_path):
-    """With ids of their own; no relevant document stands in the corpus again as a wrong answer."""
-    judgements = [(f"query{n // 2}", f"doc{n}") for n in range(40)]
-    folder = write_beir(tmp_path, DOCUMENTS, QUERIES, {"test": judgements})
+def test_the_article_protocol_makes_each_qrels_line_of_a_beir_folder_a_query(tmp_path):
+    """Query ids are new; no relevant document is in the corpus again as an irrelevant one."""
+    qrels = [(f"query{n // 2}", f"doc{n}") for n in range(40)]
+    folder = write_beir(tmp_path, DOCUMENTS, QUERIES, {"test": qrels})
     dataset = load(folder, protocol="article", test_fraction=0.5)
     assert len(set(dataset.test.ids.to_pylist())) == len(dataset.test) == 20
     assert sorted(dataset.corpus.texts.to_pylist()) == sorted(DOCUMENTS.values())
 
 
-# --- groups that the data names ---------------------------------------------------------------
+# --- segments ---------------------------------------------------------------------------------
 
 
 def grouped_rows(count, word="word"):
     return [row | {"kind": n % 3 or None} for n, row in enumerate(distinct_rows(count, word))]
 
 
-def kinds_by_text(queries):
-    return dict(zip(queries.texts.to_pylist(), queries.kinds.to_pylist(), strict=True))
+def segments_by_text(queries):
+    return dict(zip(queries.texts.to_pylist(), queries.segments.to_pylist(), strict=True))
 
 
-def test_queries_know_what_the_data_calls_their_kind(tmp_path):
-    """As text; null where the row has none."""
+def test_queries_have_the_segment_of_their_row(tmp_path):
+    """The value becomes text; it is null if the row has none."""
     rows = grouped_rows(60)
     source = write_jsonl(tmp_path / "a.jsonl", rows)
     expected = {row["question"]: row["kind"] and str(row["kind"]) for row in rows}
     for protocol in ("grouped", "article"):
         dataset = load(source, protocol=protocol, columns={"group": "kind"}, test_fraction=0.3)
-        found = kinds_by_text(dataset.test) | kinds_by_text(dataset.validation)
+        found = segments_by_text(dataset.test) | segments_by_text(dataset.validation)
         assert found == {text: expected[text] for text in found}
         assert len(dataset.test) == 18
         assert dataset.facts["columns"]["group"] == "kind"
@@ -767,19 +767,19 @@ def test_queries_know_what_the_data_calls_their_kind(tmp_path):
     ],
     ids=["several rows", "without the column"],
 )
-def test_a_query_of_a_given_test_set_is_of_its_first_rows_kind(tmp_path, tested, expected):
-    """Or of none where the set has no such column."""
+def test_a_query_of_a_given_test_set_has_the_segment_of_its_first_row(tmp_path, tested, expected):
+    """Without the column, segments are null."""
     test = write_jsonl(tmp_path / "test.jsonl", tested)
     source = write_jsonl(tmp_path / "a.jsonl", grouped_rows(9))
     dataset = load(source, test=str(test), columns={"group": "kind"}, validation_fraction=0.3)
-    assert dataset.test.kinds.to_pylist() == expected
+    assert dataset.test.segments.to_pylist() == expected
 
 
-def test_a_group_changes_nothing_else(tmp_path):
-    """Neither splits nor ids nor what is written: it is for slicing the report alone."""
+def test_a_group_column_changes_nothing_but_segments(tmp_path):
+    """Splits, ids and written files are the same; segments only divide the report's numbers."""
     source = write_jsonl(tmp_path / "a.jsonl", grouped_rows(60))
     plain, grouped = (comparable(load(source, columns=c)) for c in ({}, {"group": "kind"}))
     assert grouped[-1]["columns"].pop("group") == "kind"
     assert plain[-1]["columns"].pop("group") is None
     assert grouped == plain
-    assert set(load(source).test.kinds.to_pylist()) == {None}
+    assert set(load(source).test.segments.to_pylist()) == {None}

@@ -1,4 +1,4 @@
-"""Grouping: rows that share a text, or nearly so, are one group, and nothing else is."""
+"""Grouping: rows with equal or near-duplicate texts are one group; other rows are not."""
 
 import itertools
 
@@ -17,7 +17,7 @@ WORDS = [f"word{n}" for n in range(30)]
 
 
 def near_text(number):
-    """Texts of different numbers differ in the last word only."""
+    """Return a text that differs from those of other numbers only in its last word."""
     return " ".join([*WORDS[:-1], f"end{number}"])
 
 
@@ -26,14 +26,14 @@ def far_text(number):
 
 
 def group(rows, texts=None, threshold=None):
-    """Group rows of (question key, context key); texts that are not given are all different."""
+    """Group rows of (question key, context key); texts that are not given are different."""
     keys = [np.array(column, dtype=np.uint64) for column in zip(*rows, strict=True)]
     known = {key: far_text(key) for row in rows for key in row} | (texts or {})
     return group_rows(keys, known, threshold)
 
 
 def partition(labels):
-    """Sets of the row numbers that have the same label."""
+    """Return the sets of row numbers that have the same label."""
     order = sorted(range(len(labels)), key=lambda row: labels[row])
     return {frozenset(rows) for _, rows in itertools.groupby(order, key=lambda row: labels[row])}
 
@@ -43,7 +43,7 @@ def parts(*groups):
 
 
 def components(rows):
-    """Merge sets of keys until none overlap: slow, and plainly right."""
+    """Merge sets of keys until none overlap: slow, but obviously correct."""
     merged: list[tuple[set, set]] = []
     for number, row in enumerate(rows):
         keys, numbers = set(row), {number}
@@ -58,7 +58,7 @@ def components(rows):
 # Numbers from 6 to 12 are questions here and contexts there: a text is the same as either.
 @given(st.lists(st.tuples(st.integers(0, 12), st.integers(6, 20)), min_size=1, max_size=25))
 def test_without_a_threshold_groups_are_the_components_of_equal_texts(rows):
-    """Against a plain merging of sets: nothing is split that is connected, nothing is joined."""
+    """The groups equal those of a simple merging of sets."""
     groups = group(rows)
     assert partition(groups.labels) == components(rows)
     # Labels can be used as positions.
@@ -68,7 +68,7 @@ def test_without_a_threshold_groups_are_the_components_of_equal_texts(rows):
 
 @pytest.mark.parametrize("near", [(1, 2), (11, 12), (1, 12)], ids=["questions", "contexts", "both"])
 def test_near_duplicates_are_one_group(near):
-    """Questions, contexts, and a question and a context that nearly agree connect their rows."""
+    """Near-duplicate texts connect their rows, whether they are questions or contexts."""
     texts = {key: near_text(key) for key in near}
     groups = group([(1, 11), (2, 12), (3, 13)], texts, 0.8)
     assert partition(groups.labels) == parts({0, 1}, {2})
@@ -77,13 +77,13 @@ def test_near_duplicates_are_one_group(near):
 
 @pytest.mark.parametrize(("threshold", "expected"), [(0.92, 1), (0.94, 0), (None, 0)])
 def test_only_texts_of_at_least_the_threshold_are_near(threshold, expected):
-    """28 shingles each, 27 in common: a similarity of 27 in 29, which is 0.931."""
+    """28 shingles each, 27 in common: a similarity of 27/29 = 0.931."""
     groups = group([(1, 11), (2, 12)], {11: near_text(1), 12: near_text(2)}, threshold)
     assert groups.near_duplicate_pairs == expected
 
 
 def near_duplicates_by_datasketch(texts, threshold):
-    """Find them text by text with the library's own index, which holds all in memory."""
+    """Find near-duplicates with the library's index, which holds all texts in memory."""
     plan = MinHashLSH(threshold=min(threshold, 0.9), num_perm=64, weights=(0.05, 0.95))
     for key, text in texts.items():
         if (words := shingles(text)) == {""}:
@@ -94,16 +94,16 @@ def near_duplicates_by_datasketch(texts, threshold):
         for candidate in candidates[: groups.MAX_CANDIDATES]:
             if jaccard(words, shingles(texts[candidate])) >= threshold:
                 yield key, candidate
-        if len(candidates) < groups.MAX_ALIKE:
+        if len(candidates) < groups.MAX_SIMILAR:
             plan.insert(key, sketch)
 
 
-@pytest.mark.parametrize("limits", [(32, 256), (2, 3)], ids=["few alike", "many alike"])
+@pytest.mark.parametrize("limits", [(32, 256), (2, 3)], ids=["high limits", "low limits"])
 @pytest.mark.parametrize("threshold", [0.05, 0.5, 0.8, 1.0])
-def test_sorting_hashes_finds_what_an_index_of_all_texts_finds(monkeypatch, threshold, limits):
-    """The same pairs in the same order, across batches, however many texts are alike."""
+def test_sorting_hashes_finds_the_same_pairs_as_an_index(monkeypatch, threshold, limits):
+    """The pairs and their order are the same, across batches and with many similar texts."""
     monkeypatch.setattr(groups, "MAX_CANDIDATES", limits[0])
-    monkeypatch.setattr(groups, "MAX_ALIKE", limits[1])
+    monkeypatch.setattr(groups, "MAX_SIMILAR", limits[1])
     monkeypatch.setattr(groups, "BATCH", 64)
     random = np.random.default_rng(7)
     texts = ["", "!?", "one", "one"]
@@ -120,8 +120,8 @@ def test_sorting_hashes_finds_what_an_index_of_all_texts_finds(monkeypatch, thre
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), max_size=20))
-def test_keyed_texts_are_those_of_a_dictionary(rows):
-    """In the order in which keys first stand, each with the last of its spellings."""
+def test_keyed_texts_equal_those_of_a_dictionary(rows):
+    """Keys are in the order of their first occurrence, each with its last spelling."""
     columns = [[row[0] for row in rows], [row[1] + 2**63 for row in rows]]
     columns[1] = [key - 2**63 if key % 2 else key for key in columns[1]]
     spelt = [[f"{side} {n}" for n in range(len(rows))] for side in ("anchor", "positive")]
@@ -136,7 +136,7 @@ def test_keyed_texts_are_those_of_a_dictionary(rows):
 
 
 def test_nearly_all_pairs_above_the_threshold_are_found():
-    """Each text has a twin with one word changed, a similarity of 0.806; groups need them."""
+    """Each text has a copy with one changed word, a similarity of 0.806; 90 % must be found."""
     texts = {}
     for number in range(0, 400, 2):
         words = far_text(number).split()
@@ -155,10 +155,10 @@ def test_nearly_all_pairs_above_the_threshold_are_found():
         (4, {5: (5, 1000)}, [{0, 5}]),
         (4, {50: (50, 9998), 51: (51, 9999)}, [{50, 51}]),
     ],
-    ids=["up to it", "beyond", "equal texts", "another pair"],
+    ids=["at the cap", "above the cap", "equal texts", "another pair"],
 )
-def test_a_chain_beyond_the_cap_falls_apart_into_equal_texts(chained, changes, together):
-    """Of 60 rows a twentieth is 3; what is not in the chain stays as it is."""
+def test_a_group_above_the_cap_is_divided_into_equal_texts(chained, changes, together):
+    """The cap is 5 % of 60 rows, which is 3; other groups do not change."""
     rows = [changes.get(n, (n, 1000 + n)) for n in range(60)]
     texts = {1000 + n: near_text(n) for n in range(chained)}
     if 50 in changes:
@@ -170,8 +170,8 @@ def test_a_chain_beyond_the_cap_falls_apart_into_equal_texts(chained, changes, t
     assert groups.near_duplicate_pairs >= chained - 1
 
 
-def test_a_large_group_of_equal_texts_is_never_taken_apart():
-    """Ten rows with one context belong together, however large their share."""
+def test_a_large_group_of_equal_texts_is_never_divided():
+    """Ten rows with the same context stay together, however large their share."""
     groups = group([(n, 99) for n in range(10)] + [(50, 51)], threshold=0.8)
     assert partition(groups.labels) == parts(set(range(10)), {10})
     assert groups.oversized == 0
@@ -193,5 +193,5 @@ def test_two_near_duplicates_stay_together_in_the_smallest_data():
     ],
 )
 def test_shingles_are_runs_of_three_words(text, expected):
-    """Case and punctuation are left out; a shorter text is one shingle."""
+    """Case and punctuation are ignored; a shorter text is one shingle."""
     assert shingles(text) == expected

@@ -1,4 +1,4 @@
-"""Another domain: what is asked and searched, and what is left out."""
+"""Out-of-domain data: its queries and corpus, and the rows that are excluded."""
 
 import pytest
 from conftest import distinct_rows as rows_of
@@ -12,12 +12,12 @@ from job.spec.parse import build_spec
 
 @pytest.fixture
 def load(tmp_path):
-    """Load a probe of rows, or of a path, beside the job's own sixty rows."""
+    """Load out-of-domain rows, or a path, for a job with sixty rows of its own."""
     data = write_jsonl(tmp_path / "data.jsonl", rows_of(60, "own"))
 
     def make(out_of_domain, channels=None, **fields):
         if isinstance(out_of_domain, list):
-            out_of_domain = str(write_jsonl(tmp_path / "probe.jsonl", out_of_domain))
+            out_of_domain = str(write_jsonl(tmp_path / "out_of_domain.jsonl", out_of_domain))
         settings = {"data.source": str(data), "data.min_test_queries": "3"}
         settings |= {key.replace("__", "."): value for key, value in fields.items()}
         if out_of_domain is not None:
@@ -37,8 +37,8 @@ def asked(out_of_domain):
     }
 
 
-def test_every_row_asks_and_every_context_is_searched(load):
-    """There are no splits: rows of one question are one query, equal contexts one document."""
+def test_all_rows_become_queries_and_all_contexts_the_corpus(load):
+    """There are no splits; equal questions are one query, equal contexts one document."""
     rows = [
         {"question": "One?", "context": "First."},
         {"question": "one?", "context": "Second."},
@@ -54,21 +54,21 @@ def test_every_row_asks_and_every_context_is_searched(load):
     }
     assert sorted(out_of_domain.corpus.texts.to_pylist()) == ["First.", "Second.", "Third."]
     assert out_of_domain.left_out == 0
-    # The statistics take queries that share a context as one observation.
+    # The statistics treat queries that share a context as one observation.
     groups = out_of_domain.queries.groups.tolist()
     assert groups[0] == groups[1] != groups[2]
 
 
-def test_no_more_pairs_are_drawn_than_the_limit_says(load):
-    """With the seed of the data; what is not drawn is not searched either."""
+def test_the_limit_is_the_number_of_pairs_drawn(load):
+    """Pairs are drawn with `data.seed`; the corpus contains only contexts that were drawn."""
     rows = rows_of(50, "other")
-    probes = [
+    samples = [
         load(rows, evaluation__out_of_domain_limit="20", data__seed=seed)[0]
         for seed in ("1", "1", "2")
     ]
-    first, again, other = (asked(out_of_domain) for out_of_domain in probes)
+    first, again, other = (asked(out_of_domain) for out_of_domain in samples)
     assert first == again != other
-    assert len(first) == len(probes[0].corpus) == 20
+    assert len(first) == len(samples[0].corpus) == 20
     assert first.items() <= {row["question"]: [row["context"]] for row in rows}.items()
 
 
@@ -81,8 +81,8 @@ def test_no_more_pairs_are_drawn_than_the_limit_says(load):
     ],
     ids=["question", "context", "as the other"],
 )
-def test_rows_that_share_a_text_with_the_jobs_own_data_are_left_out(load, shared):
-    """Of whatever split, and however it is written: that would be no other domain."""
+def test_rows_that_share_a_text_with_the_jobs_data_are_excluded(load, shared):
+    """This holds for texts of all splits, in any spelling, as question or context."""
     others = rows_of(5, "other")
     known = [{key: text.format(n=n) for key, text in shared.items()} for n in range(60)]
     out_of_domain, _ = load([*known, *others])
@@ -90,45 +90,46 @@ def test_rows_that_share_a_text_with_the_jobs_own_data_are_left_out(load, shared
     assert asked(out_of_domain) == {row["question"]: [row["context"]] for row in others}
 
 
-def test_the_jobs_own_data_is_no_probe(load, tmp_path):
-    """However its path is written; a copy of it leaves too few rows."""
+def test_the_jobs_data_is_refused_as_out_of_domain_data(load, tmp_path):
+    """This holds for every spelling of its path; a copy of it has too few other rows."""
     for path in (tmp_path / "data.jsonl", f"{tmp_path}/x/../data.jsonl"):
-        with pytest.raises(SpecError, match=f"`{path}`, the job's own data"):
+        with pytest.raises(SpecError, match=f"`{path}`, which is also `data.source`"):
             load(path)
     copy = write_jsonl(tmp_path / "copy.jsonl", rows_of(62, "own"))
-    with pytest.raises(DataError, match=rf"`{copy}` .* 2 queries of 62 rows \(60 .* at least 3 "):
+    message = rf"`{copy}` .* 2 usable queries in 62 rows \(60 .* at least 3\."
+    with pytest.raises(DataError, match=message):
         load(copy)
 
 
 @pytest.mark.parametrize(
-    ("rows", "limit", "told"),
+    ("rows", "limit", "queries"),
     [
-        ([{"question": "One?", "context": f"answer {n}"} for n in range(9)], "500", "1 queries"),
-        (rows_of(9, "other"), "2", "2 queries"),
-        ([{"question": "", "context": "nothing"}], "500", "0 queries"),
+        ([{"question": "One?", "context": f"answer {n}"} for n in range(9)], "500", 1),
+        (rows_of(9, "other"), "2", 2),
+        ([{"question": "", "context": "nothing"}], "500", 0),
     ],
     ids=["one question", "limit", "nothing usable"],
 )
-def test_too_small_a_probe_is_an_error(load, rows, limit, told):
-    """Queries count, not rows; and those that are drawn."""
-    with pytest.raises(DataError, match=f"leaves {told} of {len(rows)} rows"):
+def test_too_few_out_of_domain_queries_are_an_error(load, rows, limit, queries):
+    """Queries count, not rows, and only those that are drawn."""
+    with pytest.raises(DataError, match=f"has {queries} usable queries in {len(rows)} rows"):
         load(rows, evaluation__out_of_domain_limit=limit)
 
 
 def test_a_channel_wins_over_the_spec(load, tmp_path):
-    """The report names what the spec says; a channel alone is enough."""
+    """The report names the field of the spec; a channel alone is enough."""
     rows = rows_of(4, "channel")
     write_jsonl(tmp_path / "channel" / "x.jsonl", rows)
     channels = {"out_of_domain": tmp_path / "channel"}
     assert load(None)[0] is None
-    for named, source in (("s3://box/probe", "s3://box/probe"), (None, "channel out_of_domain")):
+    for named, source in (("s3://box/other", "s3://box/other"), (None, "channel out_of_domain")):
         out_of_domain, _ = load(named, channels)
         assert out_of_domain.source == source
         assert list(asked(out_of_domain)) == [row["question"] for row in rows]
 
 
-def test_columns_of_the_data_are_not_those_of_the_probe(load, tmp_path):
-    """They are found by the names people use; hard negatives are not searched."""
+def test_data_columns_do_not_apply_to_out_of_domain_data(load, tmp_path):
+    """Columns are found by their usual names; hard negatives are not in the corpus."""
     own = [{"q": r["question"], "a": r["context"], "kind": "x"} for r in rows_of(60, "own")]
     write_jsonl(tmp_path / "other.jsonl", own)
     fields = {"source": str(tmp_path / "other.jsonl")}
@@ -139,8 +140,8 @@ def test_columns_of_the_data_are_not_those_of_the_probe(load, tmp_path):
     assert len(out_of_domain.corpus) == 4
 
 
-def test_a_beir_folder_is_a_probe_without_the_rest_of_its_corpus(load, tmp_path):
-    """All its judgements of whatever split; a pair that two splits have is one."""
+def test_of_a_beir_folder_only_relevant_documents_are_in_the_corpus(load, tmp_path):
+    """The qrels of all its splits are used; a pair in two splits counts once."""
     folder = tmp_path / "beir"
     numbers = range(9)
     write_jsonl(folder / "corpus.jsonl", [{"_id": f"d{n}", "text": f"text {n}"} for n in numbers])

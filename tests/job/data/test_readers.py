@@ -1,4 +1,4 @@
-"""Reading files: every format gives the same rows (for broken ones see `tests/fuzz`)."""
+"""Reading files: every format gives the same rows (for broken files see `tests/fuzz`)."""
 
 import gzip
 import json
@@ -13,7 +13,7 @@ from fuzz.ugly_files import as_lines, as_table
 from job.core.errors import DataError
 from job.data.readers import SURPLUS, Record, file_format, read_records
 
-# All that the formats quote or escape: separators, quotes, letters beyond ASCII and beyond 16 bits.
+# Everything that formats quote or escape: separators, quotes, characters beyond ASCII and 16 bits.
 ROWS = [
     {"question": "Where is Größe, in cm?", "context": 'It says "42"; not 43.'},
     {"question": "いくらですか", "context": "tab\there, 🙂 there"},
@@ -21,7 +21,7 @@ ROWS = [
 ]
 
 
-# Name → content, and the number that a user would give the first row.
+# Name → content, and the line or row number of the first row.
 TEXT_FILES = {
     "rows.jsonl": (as_lines(ROWS), 1),
     "rows.ndjson": (as_lines(ROWS), 1),
@@ -49,7 +49,7 @@ def read(path):
 @pytest.mark.parametrize("suffix", ["", ".gz"], ids=["file", "gz"])
 @pytest.mark.parametrize("name", TEXT_FILES)
 def test_every_text_format_reads_to_the_same_rows(tmp_path, name, suffix, start):
-    """Format, compression and a byte order mark change nothing; numbers are those of an editor."""
+    """Format, compression and byte order mark change nothing; row numbers are lines."""
     content, first = TEXT_FILES[name]
     path = write(tmp_path / f"{name}{suffix}", start + content)
     expected = [Record(str(path), first + n, fields) for n, fields in enumerate(ROWS)]
@@ -57,7 +57,7 @@ def test_every_text_format_reads_to_the_same_rows(tmp_path, name, suffix, start)
 
 
 def test_parquet_reads_to_the_same_rows_over_several_batches(tmp_path):
-    """Parquet rows are numbered from 1 right through, however many batches they come in."""
+    """Parquet rows are numbered from 1 across all batches."""
     path = tmp_path / "rows.parquet"
     rows = ROWS * 3000
     pq.write_table(pa.Table.from_pylist(rows), path)
@@ -65,7 +65,7 @@ def test_parquet_reads_to_the_same_rows_over_several_batches(tmp_path):
 
 
 def test_a_folder_reads_as_its_data_files_in_the_order_of_names(tmp_path):
-    """To the bottom; what is hidden, as sync tools keep copies, or no data is passed over."""
+    """Subfolders are read, too; hidden files (copies of sync tools) and other files are skipped."""
     first = write(tmp_path / "a.csv", "question,context\nq1,c1\n")
     second = write(tmp_path / "b" / "part.jsonl.gz", '{"question": "q2", "context": "c2"}\n')
     third = write(tmp_path / "c.json", '[{"question": "q3", "context": "c3"}]')
@@ -87,8 +87,8 @@ def test_a_folder_reads_as_its_data_files_in_the_order_of_names(tmp_path):
         ("b.csv", 'question,context\n"q\n1",c1\nq2,"c\n\n2"\n', [(2, "q\n1"), (4, "q2")]),
     ],
 )
-def test_the_number_of_a_row_is_the_line_where_it_begins(tmp_path, name, content, expected):
-    """Where an editor jumps to: blank lines and those within fields count."""
+def test_the_number_of_a_row_is_its_first_line(tmp_path, name, content, expected):
+    """Blank lines and line breaks within fields count, as in an editor."""
     rows = read(write(tmp_path / name, content))
     assert [(row.row, row.fields["question"]) for row in rows] == expected
 
@@ -106,8 +106,8 @@ LONG = "line one\nline two " + "x" * 200_000
     ],
     ids=["too few fields", "too many", "longer than Python's default", "semicolons in texts"],
 )
-def test_no_row_of_a_csv_shifts_a_column(tmp_path, lines, fields):
-    """Missing fields are nothing, surplus ones kept apart; the header says what separates."""
+def test_csv_fields_stay_in_their_columns(tmp_path, lines, fields):
+    """Missing fields are None, surplus fields are separate; the header decides the delimiter."""
     path = write(tmp_path / "a.csv", f"question,context\n{lines}")
     assert [record.fields for record in read(path)] == [fields]
 
@@ -125,13 +125,13 @@ def test_no_row_of_a_csv_shifts_a_column(tmp_path, lines, fields):
         ("jsonl", None),
     ],
 )
-def test_the_suffix_below_gz_says_the_format(name, expected):
-    """Only the last suffix counts, and Parquet brings its own compression."""
+def test_the_suffix_before_gz_is_the_format(name, expected):
+    """Only the last suffix counts; Parquet is not gzipped, as it compresses its content."""
     assert file_format(Path(name)) == expected
 
 
-def test_a_folder_that_cannot_be_looked_into_is_no_empty_one(tmp_path, monkeypatch):
-    """Its rows would be missing in silence."""
+def test_a_subfolder_that_cannot_be_read_is_an_error(tmp_path, monkeypatch):
+    """Otherwise its rows would be missing without a message."""
     inner = write(tmp_path / "inner" / "b.jsonl", as_lines(ROWS)).parent
     write(tmp_path / "a.jsonl", as_lines(ROWS))
     scan = os.scandir

@@ -1,4 +1,4 @@
-"""Sources: files, BEIR folders and the built-in data all become the same rows."""
+"""Sources: files, BEIR folders and the built-in data all yield the same type of rows."""
 
 import itertools
 from pathlib import Path
@@ -43,15 +43,15 @@ def columns(anchor, positive, negatives=(), group=None):
     return {"anchor": anchor, "positive": positive, "negatives": [*negatives], "group": group}
 
 
-def refusal(read, *told):
-    """Read what must be refused; the line names what is told."""
+def refusal(read, *parts):
+    """Check that `read` raises a `DataError` whose message has all the parts."""
     with pytest.raises(DataError) as caught:
         read()
-    assert [part for part in told if part not in str(caught.value)] == []
+    assert [part for part in parts if part not in str(caught.value)] == []
 
 
 def test_lists_of_positives_and_negatives_are_unrolled(tmp_path):
-    """A row may have several answers, and negatives in lists and in numbered columns at once."""
+    """A row may have several answers, and negatives both in lists and in numbered columns."""
     rows = [
         {"query": "q", "pos": ["a", "b"], "neg": ["x", "y"], "negative_1": "z"},
         {"query": None, "pos": 5, "neg": [], "negative_1": None},
@@ -69,7 +69,7 @@ def test_lists_of_positives_and_negatives_are_unrolled(tmp_path):
 
 
 def test_a_csv_row_with_surplus_fields_is_marked(tmp_path):
-    """A comma too many shifts no text into a wrong column unseen, and names none of ours."""
+    """An additional comma does not silently shift texts; our internal key is not listed."""
     path = tmp_path / "a.csv"
     path.write_text("question,context\nq,c\nq,c,more\n")
     assert rows_of(path) == [
@@ -77,11 +77,11 @@ def test_a_csv_row_with_surplus_fields_is_marked(tmp_path):
         RawRow(str(path), 3, "q", ["c"], surplus=True),
     ]
     path.write_text("question,body\nq,b,more\n")
-    refusal(lambda: rows_of(path), "is among `question`, `body`. Name it")
+    refusal(lambda: rows_of(path), ": `question`, `body`. ")
 
 
-def test_rows_are_read_only_when_they_are_asked_for(tmp_path):
-    """Opening reads the first 100 rows for their columns; a later fault is met on the way."""
+def test_rows_are_read_lazily(tmp_path):
+    """Opening reads the first 100 rows to find the columns; later errors occur while reading."""
     path = tmp_path / "a.jsonl"
     path.write_text('{"question": "q", "context": "c"}\n' * 100 + "oops\n")
     rows = open_source(str(path), DataSpec()).rows
@@ -90,7 +90,7 @@ def test_rows_are_read_only_when_they_are_asked_for(tmp_path):
 
 
 def test_a_column_that_the_first_row_lacks_is_found(tmp_path):
-    """JSON lines may leave out what they have no value for; later rows still say what there is."""
+    """JSON lines may omit fields without a value, so later rows are read for columns, too."""
     good = {"question": "q", "context": "c"}
     source = open_source(
         str(write_jsonl(tmp_path / "a.jsonl", [good, good | {"negative": "n"}])), DataSpec()
@@ -100,7 +100,7 @@ def test_a_column_that_the_first_row_lacks_is_found(tmp_path):
 
 
 def test_the_built_in_data_is_numbered_and_named():
-    """Built-in rows carry the built-in's name, and need no columns from the spec."""
+    """The file of built-in rows is the source's name; `data.columns` does not apply to them."""
     source = open_source("builtin:aws-docs", DataSpec(columns={"anchor": "body"}))
     rows = list(itertools.islice(source.rows, 3))
     assert source.columns == columns("question", "context")
@@ -109,8 +109,8 @@ def test_the_built_in_data_is_numbered_and_named():
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz"])
-def test_a_beir_folder_becomes_rows_with_their_own_ids(tmp_path, suffix):
-    """Each positive judgement is a row; what the folder lacks is left to the judge of rows."""
+def test_a_beir_folder_becomes_rows_with_query_ids(tmp_path, suffix):
+    """Each relevant pair is a row; missing queries and documents are left to cleaning."""
     lines = "q1\td1\t1\nq2\td2\t2\nq1\t7\t0.5\nq2\td1\t0\nq2\t7\t-1\nq1\tlost\t1\nlost\td2\t1\n"
     folder = write_beir(tmp_path / "beir", {"test": lines}, suffix)
     source = open_source(str(folder), DataSpec())
@@ -144,20 +144,20 @@ def test_a_beir_folder_becomes_rows_with_their_own_ids(tmp_path, suffix):
     [
         {"train": "train", "dev": "validation", "test": "test"},
         {"train": "train", "validation": "validation"},
-        # One file is no split: its rows are divided by us, and its name is free.
+        # A single file is not a split: we split its rows, and it may have any name.
         {"judged-by-hand": None},
     ],
 )
-def test_several_beir_judgements_are_the_authors_splits(tmp_path, splits):
-    """Files called train, dev or validation, and test decide where their rows go."""
+def test_several_qrels_files_are_splits(tmp_path, splits):
+    """The file names train, dev or validation, and test decide the splits of their rows."""
     folder = write_beir(tmp_path, dict.fromkeys(splits, "q1\td1\t1\n"))
     found = {Path(row.file).stem: row.split for row in rows_of(folder)}
     assert found == splits
 
 
 @pytest.mark.parametrize("missing", ["corpus.jsonl", "queries.jsonl"])
-def test_half_a_beir_folder_is_none(tmp_path, missing):
-    """A folder is BEIR's by its corpus and its queries together."""
+def test_a_beir_folder_needs_a_corpus_and_queries(tmp_path, missing):
+    """Without one of them, the folder is not treated as BEIR."""
     folder = write_beir(tmp_path, {"test": "q1\td1\t1\n"})
     assert is_beir(folder)
     (folder / missing).unlink()
@@ -165,7 +165,7 @@ def test_half_a_beir_folder_is_none(tmp_path, missing):
 
 
 def test_a_corpus_keeps_its_ids_titles_and_texts(tmp_path):
-    """`id` or `_id` name a document, its number does otherwise; a title belongs to its text."""
+    """A document's id is its `id`, `_id` or row number; a title is put before the text."""
     path = write_jsonl(
         tmp_path / "corpus.jsonl",
         [
@@ -183,8 +183,8 @@ def test_a_corpus_keeps_its_ids_titles_and_texts(tmp_path):
     ]
 
 
-def test_a_corpus_that_is_none_is_an_error(tmp_path):
-    """The field of the spec and the path are named, or the first row without a text."""
+def test_an_invalid_corpus_is_an_error(tmp_path):
+    """The message names the field and the path, or the first row without a text."""
     missing = str(tmp_path / "no")
     refusal(lambda: list(open_documents(missing)), "`data.corpus`", f"`{missing}`")
     path = write_jsonl(tmp_path / "c.jsonl", [{"id": 1, "text": "a"}, {"id": 2, "body": "b"}])
@@ -198,8 +198,8 @@ GROUPED = [
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.parquet"])
-def test_a_group_comes_from_any_format_as_the_file_holds_it(tmp_path, name):
-    """Only where the spec names its column, which the report then names."""
+def test_groups_are_read_from_every_format(tmp_path, name):
+    """They are read only if the spec names their column; values are not converted."""
     path, csv = tmp_path / name, "question,context,product,year\nq1,c1,a,2024\nq2,c2,,2025\n"
     if path.suffix == ".parquet":
         pq.write_table(pa.Table.from_pylist(GROUPED), path)
@@ -211,28 +211,28 @@ def test_a_group_comes_from_any_format_as_the_file_holds_it(tmp_path, name):
     source = open_source(str(path), DataSpec(columns={"group": "year"}))
     assert source.columns == columns("question", "context", group="year")
     assert [str(row.group) for row in source.rows] == ["2024", "2025"]
-    kinds = [row.group for row in rows_of(path, group="product")]
-    assert kinds == ["a", "" if path.suffix == ".csv" else None]
+    groups = [row.group for row in rows_of(path, group="product")]
+    assert groups == ["a", "" if path.suffix == ".csv" else None]
 
 
-def test_only_data_must_have_the_column_of_the_group(tmp_path):
-    """The built-in data and BEIR's queries have columns, too; a given test set may lack it."""
+def test_only_data_must_have_the_group_column(tmp_path):
+    """This includes built-in data and BEIR's queries; a given test set may lack the column."""
     file = write_jsonl(tmp_path / "a.jsonl", [GROUPED[0], {"question": "q", "context": "c"}])
     beir = write_beir(tmp_path / "beir", {"test": "q1\td1\t1\n"})
-    for path, told in [
-        (file, "it has `question`, `context`, `product`, `year`"),
-        ("builtin:aws-docs", "it has `question`, `context`, `source`"),
+    for path, part in [
+        (file, ": `question`, `context`, `product`, `year`."),
+        ("builtin:aws-docs", ": `question`, `context`, `source`."),
         (beir, f"`{beir / 'queries.jsonl'}` has no column"),
     ]:
-        refusal(lambda p=path: rows_of(p, group="kind"), "`data.columns.group`", "`kind`", told)
+        refusal(lambda p=path: rows_of(p, group="kind"), "`data.columns.group`", "`kind`", part)
     for role in ("validation", "test"):
         assert [row.group for row in rows_of(file, role, group="product")] == ["a", None]
         assert [row.group for row in rows_of(file, role, group="kind")] == [None, None]
         assert [row.group for row in rows_of(beir, role, group="kind")] == [None]
 
 
-def test_a_group_of_a_beir_folder_is_a_field_of_its_queries(tmp_path):
-    """Beside the text or in `metadata`, which gives way to a field of the same name."""
+def test_the_groups_of_a_beir_folder_are_fields_of_its_queries(tmp_path):
+    """The field may be in `metadata`; a field of the query itself wins."""
     folder = write_beir(tmp_path, {"test": "q1\td1\t1\nq2\td2\t1\nq1\t7\t1\nlost\td1\t1\n"})
     queries = [
         {"_id": "q1", "text": "What purrs?", "metadata": {"lang": "en", "kind": "inner"}},
@@ -245,8 +245,8 @@ def test_a_group_of_a_beir_folder_is_a_field_of_its_queries(tmp_path):
     assert source.columns == columns("queries.text", "corpus.text", group="lang")
 
 
-def test_of_a_probe_only_questions_and_contexts_are_read(tmp_path):
-    """By the names people use: the columns that the spec names are those of other data."""
+def test_of_out_of_domain_data_only_questions_and_contexts_are_read(tmp_path):
+    """Columns are found by their usual names, as `data.columns` describes other data."""
     path = write_jsonl(
         tmp_path / "a.jsonl", [{"query": "q", "answer": "a", "negative": "n", "body": "b"}]
     )
@@ -261,7 +261,7 @@ def test_of_a_probe_only_questions_and_contexts_are_read(tmp_path):
 
 
 def test_a_path_that_cannot_be_reached_is_a_data_error(monkeypatch):
-    """A folder that may not be entered is no bug of ours."""
+    """A folder without access permission is the user's error, not a bug."""
 
     def denied(_):
         raise PermissionError(13, "Permission denied")

@@ -1,4 +1,4 @@
-"""Splitting: groups stay whole, shares are kept, decided rows stay where they are."""
+"""Splitting: groups stay whole, shares are respected, decided rows keep their split."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ seeds = st.integers(0, 2**32 - 1)
 
 @st.composite
 def grouped_rows(draw):
-    """Draw groups that collide often, and for each row a split or none."""
+    """Draw groups with many rows in common, and for each row a given split or none."""
     groups = draw(st.lists(st.integers(0, 12), min_size=1, max_size=60))
     choices = draw(st.lists(st.sampled_from([UNDECIDED, VALIDATION, TEST]), max_size=3))
     decided = [draw(st.sampled_from([UNDECIDED, *choices])) for _ in groups]
@@ -36,8 +36,8 @@ def undecided(groups):
 
 @thorough
 @given(grouped_rows(), fractions, fractions, seeds)
-def test_groups_stay_whole_and_decided_rows_where_they_are(rows, validation, test, seed):
-    """A split has at most its share of the undecided rows, none if it was given, and is filled."""
+def test_groups_stay_whole_and_decided_rows_keep_their_split(rows, validation, test, seed):
+    """A split gets at most its share of the undecided rows, and none if it was given."""
     groups, decided = rows
     before, free = decided.copy(), decided == UNDECIDED
     codes = split_rows(groups, decided, (validation, test), seed)
@@ -52,7 +52,7 @@ def test_groups_stay_whole_and_decided_rows_where_they_are(rows, validation, tes
         share = 0 if given_already else round(fraction * int(free.sum()))
         left = share - int((codes[free] == code).sum())
         assert left >= 0
-        # A group that is trained on would not have fitted into what is left.
+        # Each group in train is too large for the room that is left.
         assert given_already or all(size > left for size in trained[trained > 0])
     assert split_rows(groups, decided, (validation, test), seed).tolist() == codes.tolist()
 
@@ -70,15 +70,15 @@ def test_groups_stay_whole_and_decided_rows_where_they_are(rows, validation, tes
         (3, 0.5, 0.5, [0, 1, 2]),
     ],
 )
-def test_rows_that_stand_alone_fill_the_splits_exactly(rows, validation, test, sizes):
-    """Without larger groups each split has exactly its rounded share."""
+def test_groups_of_one_row_fill_the_splits_exactly(rows, validation, test, sizes):
+    """Without larger groups, each split has exactly its rounded share."""
     groups = np.arange(rows)
     codes = split_rows(groups, undecided(groups), (validation, test), 42)
     assert np.bincount(codes, minlength=3).tolist() == sizes
 
 
 def test_training_rows_whose_question_is_evaluated_are_leaked():
-    """Later splits win: what is asked in test is neither validated nor trained on."""
+    """Later splits win: a question of test is removed from validation and train."""
     questions = np.array([1, 2, 3, 4, 1, 2, 5, 1, 5])
     codes = np.array([TRAIN] * 4 + [VALIDATION] * 3 + [TEST] * 2)
     leaked = leaked_rows(codes, questions)
@@ -86,7 +86,7 @@ def test_training_rows_whose_question_is_evaluated_are_leaked():
 
 
 def test_rows_that_are_left_out_leak_nothing():
-    """A row without a split is nobody's leak, and makes none."""
+    """A row without a split neither leaks nor makes another row leak."""
     codes = np.array([UNDECIDED, TRAIN, UNDECIDED, TEST])
     assert not leaked_rows(codes, np.array([1, 2, 2, 1])).any()
 
@@ -102,7 +102,7 @@ def test_rows_that_are_left_out_leak_nothing():
     ],
 )
 def test_the_shared_share_is_that_of_test_rows_seen_in_training(train, test, share):
-    """Each test row counts, and only training rows count as seen."""
+    """Each test row counts; validation rows do not count as seen."""
     keys = np.array([*train, *test, 4, 5, 9])
     codes = np.array([TRAIN] * len(train) + [TEST] * len(test) + [VALIDATION] * 3)
     assert shared_share(codes, keys) == share
@@ -112,11 +112,11 @@ def test_the_shared_share_is_that_of_test_rows_seen_in_training(train, test, sha
     ("keys", "share"), [([5] * 40, 1.0), (list(range(40)), 0.0), ([1, 1, 2, 2], 0.0)]
 )
 def test_a_random_split_leaks_all_or_nothing_in_the_clear_cases(keys, share):
-    """One context in all rows is always seen, contexts of one row never; no test row sees none."""
+    """A context of all rows is always seen, a context of one row never; no test rows give 0."""
     assert random_split_share(np.array(keys), 0.1, 42) == share
 
 
-def test_a_random_split_leaks_about_the_share_that_chance_says():
-    """Of a context in two rows, one tested, the other is trained on with probability 0.8."""
+def test_a_random_split_leaks_about_the_expected_share():
+    """If a context has two rows and one is in test, the other is in train with probability 0.8."""
     keys = np.repeat(np.arange(2000), 2)
     assert random_split_share(keys, 0.2, 42) == pytest.approx(0.8, abs=0.05)

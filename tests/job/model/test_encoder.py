@@ -1,4 +1,4 @@
-"""Which model a job uses; what cannot be used is refused in one line."""
+"""Loading the base model: its weights, prompts and settings; errors are one line."""
 
 import importlib.util
 import json
@@ -18,16 +18,16 @@ from job.model.device import Machine
 from job.model.encoder import (
     BGE_ENGLISH,
     Prompts,
+    count_parameters,
     documented_prompts,
     find_locally,
     load_model,
-    noting_random_weights,
-    parameters,
+    record_missing_weights,
     set_dropout,
 )
 from job.spec.schema import ModelSpec
 
-CPU = Machine("cpu", "float32", "as the spec says")
+CPU = Machine("cpu", "float32", "set in the spec")
 E5 = Prompts("query: ", "passage: ")
 
 
@@ -74,13 +74,13 @@ def refusal(base, **fields):
         ("builtin:minilm", Prompts()),
         ("/data/models/bge-small-en-v1.5", Prompts(BGE_ENGLISH)),
         ("./bge-small-en-v1.5/", Prompts(BGE_ENGLISH)),
-        # A model is known by its own name, not by where somebody keeps it.
+        # Only the last part of a path is the model's name.
         ("/data/bge-base-en-trials/mine", Prompts()),
         ("e5-base-v2/ours", Prompts()),
     ],
 )
 def test_a_model_of_a_known_family_gets_its_documented_prompts(base, prompts):
-    """The prompts are those on the families' model cards; by the name, wherever the model lies."""
+    """The prompts are those of the families' model cards; only the model's name decides."""
     assert documented_prompts(base, {}) == prompts
 
 
@@ -96,13 +96,13 @@ def test_a_model_of_a_known_family_gets_its_documented_prompts(base, prompts):
         ({"clustering": "group: "}, Prompts(BGE_ENGLISH)),
     ],
 )
-def test_prompts_that_a_model_brings_along_win(own, prompts):
-    """What a model's own configuration says is nearer to the truth than its family's name."""
+def test_prompts_saved_with_a_model_win_over_those_of_its_family(own, prompts):
+    """A model's configuration is more reliable than its name."""
     assert documented_prompts("BAAI/bge-base-en-v1.5", own) == prompts
 
 
-def test_prompts_come_from_the_model_and_the_spec_wins(copy_encoder):
-    """`auto` takes what the model brings; a given prompt replaces it, and an empty one is none."""
+def test_prompts_in_the_spec_win_over_those_of_the_model(copy_encoder):
+    """`auto` uses the model's prompt; an empty string in the spec removes it."""
     folder = copy_encoder("bge-small-en-v1.5")
     assert load(folder).prompts == Prompts(BGE_ENGLISH)
     settings = folder / "config_sentence_transformers.json"
@@ -115,7 +115,7 @@ def test_prompts_come_from_the_model_and_the_spec_wins(copy_encoder):
 
 
 def test_a_model_loads_with_its_width_and_float32_weights(copy_encoder):
-    """However the weights were stored, training works on float32 ones."""
+    """Training uses float32 weights, whatever type was saved."""
     folder = copy_encoder()
     half = SentenceTransformer(str(folder), device="cpu", model_kwargs={"dtype": "bfloat16"})
     half.save_pretrained(str(folder), create_model_card=False)
@@ -125,15 +125,15 @@ def test_a_model_loads_with_its_width_and_float32_weights(copy_encoder):
     assert {weights.dtype for weights in half.parameters()} == {torch.bfloat16}
     assert {weights.dtype for weights in model.encoder.parameters()} == {torch.float32}
     assert (model.width, model.machine, model.prompts) == (64, CPU, Prompts())
-    assert parameters(model) == sum(weights.numel() for weights in half.parameters())
+    assert count_parameters(model) == sum(weights.numel() for weights in half.parameters())
 
 
 def test_the_builtin_model_loads(tmp_path):
-    """`builtin:minilm` is a real model out of a package: no hub, 384 wide, 22 M parameters."""
+    """`builtin:minilm` is a real model from a package: no download, 384 dimensions."""
     model = load("builtin:minilm")
 
     assert model.width == 384
-    assert round(parameters(model) / 1e6) == 23
+    assert round(count_parameters(model) / 1e6) == 23
     near, far = model.encoder.similarity(
         model.encoder.encode(["How do I get my money back?"]),
         model.encoder.encode(["Refunds take two weeks.", "The cat sleeps."]),
@@ -142,7 +142,7 @@ def test_the_builtin_model_loads(tmp_path):
 
 
 def test_a_length_beyond_the_models_positions_is_refused(tiny_encoder):
-    """64 positions cannot hold 65 tokens: better said at once than by a crash in training."""
+    """65 tokens do not fit into 64 positions; without the check, training would crash."""
     assert load(tiny_encoder, max_length=64).encoder.max_seq_length == 64
     with pytest.raises(SpecError, match=r"`model.max_length` is 65; .* 64 "):
         load(tiny_encoder, max_length=65)
@@ -150,14 +150,14 @@ def test_a_length_beyond_the_models_positions_is_refused(tiny_encoder):
 
 @pytest.mark.parametrize("base", ["./nowhere", "/no/where", "a/b/c", "~/x", "builtin:maxilm"])
 def test_a_missing_folder_is_named(base):
-    """What looks like a path is not looked for on the Hub."""
-    assert refusal(base).startswith(f"There is no model folder `{base}`.")
+    """A name that looks like a path is not searched for on the Hub."""
+    assert refusal(base).startswith(f"The model folder `{base}` does not exist.")
 
 
-def test_an_embedding_without_a_width_is_refused(tiny_encoder, monkeypatch):
-    """Nothing could be cut to dimensions."""
+def test_a_model_without_an_embedding_dimension_is_refused(tiny_encoder, monkeypatch):
+    """Its embeddings could not be truncated."""
     monkeypatch.setattr(SentenceTransformer, "get_embedding_dimension", lambda _: None)
-    assert f"`{tiny_encoder}` does not say how wide" in refusal(tiny_encoder)
+    assert f"`{tiny_encoder}` does not define" in refusal(tiny_encoder)
 
 
 def test_the_builtin_model_needs_its_package(monkeypatch):
@@ -176,7 +176,7 @@ WEIGHTS = "model.safetensors"
         (WEIGHTS, lambda _: b""),
         (WEIGHTS, lambda content: b"\0" * len(content)),
         (WEIGHTS, lambda _: b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"),
-        # A configuration without weights does not become a random model.
+        # A configuration without weights must not give a random model.
         (WEIGHTS, None),
         ("config.json", lambda content: content[: len(content) // 2]),
         ("modules.json", lambda content: content[: len(content) // 2]),
@@ -185,7 +185,7 @@ WEIGHTS = "model.safetensors"
     ],
 )
 def test_damaged_files_are_refused(copy_encoder, name, damage):
-    """A download that broke off is a wrong model, not a bug of ours."""
+    """An incomplete download is a `ModelError`, not a bug."""
     folder = copy_encoder()
     if damage:
         (folder / name).write_bytes(damage((folder / name).read_bytes()))
@@ -196,9 +196,9 @@ def test_damaged_files_are_refused(copy_encoder, name, damage):
 
 
 def test_pickled_weights_are_refused(copy_encoder):
-    """A pickle may run code when it is loaded: neither the user's is, nor one that was fetched.
+    """A pickle may run code when it is loaded, so neither local nor fetched pickles are loaded.
 
-    Beside safetensors it does not matter; many models carry both.
+    If there are safetensors, too, pickles are ignored; many models have both.
     """
     folder = copy_encoder()
     pickled = folder / "pytorch_model.bin"
@@ -212,8 +212,8 @@ def test_pickled_weights_are_refused(copy_encoder):
         load_model(ModelSpec(base="owner/name"), CPU, folder)
 
 
-def test_a_folder_that_may_not_be_entered_is_no_bug(forbidden):
-    """Whether a model is in it cannot be known."""
+def test_a_folder_without_permission_is_a_model_error(forbidden):
+    """It is unknown whether it contains a model."""
     base = str(forbidden / "model")
     with pytest.raises(ModelError) as caught:
         find_locally(base)
@@ -221,9 +221,9 @@ def test_a_folder_that_may_not_be_entered_is_no_bug(forbidden):
 
 
 def test_a_fetched_model_is_loaded_from_its_folder(copy_encoder):
-    """Its folder bears any name; prompts and messages go by what the spec calls it.
+    """The folder may have any name; prompts and messages use the name in the spec.
 
-    Loading asks nobody: a Hub id without its folder fails at once.
+    Loading uses no network: a Hub id without a folder fails at once.
     """
     base = "BAAI/bge-small-en-v1.5"
     folder = copy_encoder("0123abc")
@@ -238,8 +238,8 @@ def test_a_fetched_model_is_loaded_from_its_folder(copy_encoder):
     assert refusal(base).startswith(f"The model `{base}` is not on this machine.")
 
 
-def test_models_on_this_machine_are_found_and_others_are_left_to_be_fetched(tiny_encoder):
-    """A folder is where it is; what looks like a Hub id is nowhere here."""
+def test_only_local_models_are_found_locally(tiny_encoder):
+    """A name that looks like a Hub id gives None."""
     assert find_locally(str(tiny_encoder)) == tiny_encoder
     assert (find_locally("builtin:minilm") / WEIGHTS).is_file()
     assert find_locally("BAAI/bge-base-en-v1.5") is None
@@ -250,7 +250,7 @@ def test_models_on_this_machine_are_found_and_others_are_left_to_be_fetched(tiny
     importlib.util.find_spec("flash_attn") is not None, reason="FlashAttention is installed here"
 )
 def test_an_attention_that_is_not_installed_is_refused(tiny_encoder):
-    """FlashAttention needs a package and a GPU; its absence is one line."""
+    """FlashAttention needs a package and a GPU; without them, the error is one line."""
     message = refusal(tiny_encoder, attention="flash_attention_2")
 
     assert "FlashAttention2" in message
@@ -260,13 +260,13 @@ def attention_of(model):
     return model.encoder[0].model.config._attn_implementation
 
 
-def test_an_automatic_attention_is_the_machines_while_training(tiny_encoder):
-    """`auto` is what is fast: on a CPU the plain one to train, the fused one to encode."""
+def test_automatic_attention_changes_for_training(tiny_encoder):
+    """`auto` is the fastest one: on a CPU `eager` for training and `sdpa` for encoding."""
     model = load(tiny_encoder)
     assert attention_of(model) == "sdpa"
     with model.training():
         assert attention_of(model) == CPU.training_attention == "eager"
-    # A step that fails leaves the model as it was, too.
+    # It is restored after an exception, too.
     with pytest.raises(ZeroDivisionError), model.training():
         raise ZeroDivisionError
     assert attention_of(model) == "sdpa"
@@ -274,7 +274,7 @@ def test_an_automatic_attention_is_the_machines_while_training(tiny_encoder):
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_an_explicit_attention_is_kept(tiny_encoder, attention):
-    """Who names one gets it, whatever we think of it on this device."""
+    """It is used for training and encoding, even if another one is faster."""
     model = load(tiny_encoder, attention=attention)
     with model.training():
         assert attention_of(model) == attention
@@ -284,7 +284,7 @@ def test_an_explicit_attention_is_kept(tiny_encoder, attention):
 
 
 def tiny_modernbert():
-    """Build an encoder whose attentions hold their dropout as a number, not as a module."""
+    """Build an encoder whose attention layers store dropout as a number, not as a module."""
     torch.manual_seed(7)
     sizes = {"vocab_size": 40, "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2}
     specials = {"pad_token_id": 0, "cls_token_id": 1, "sep_token_id": 2}
@@ -295,7 +295,7 @@ def tiny_modernbert():
 
 
 def dropouts(encoder):
-    """List the dropout of each layer that is a module, and of each that holds a number."""
+    """Return the dropouts that are modules, and those that are numbers."""
     modules = list(encoder.modules())
     numbers = [getattr(module, "attention_dropout", None) for module in modules]
     return (
@@ -307,10 +307,10 @@ def dropouts(encoder):
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("family", ["bert", "modernbert"])
 def test_dropout_is_set_in_every_layer(tiny_encoder, family, attention):
-    """Without any, two passes in training mode agree in every bit; with some they do not."""
+    """Without dropout, two passes in training mode give equal bits; with dropout they differ."""
     if family == "bert":
         encoder = load(tiny_encoder, attention=attention).encoder[0].model
-        # A module each in the embeddings, attentions and outputs of two layers.
+        # One in the embeddings, three in each of the two layers.
         assert dropouts(encoder) == ([0.1] * 7, [])
     else:
         encoder = tiny_modernbert()
@@ -330,8 +330,8 @@ def test_dropout_is_set_in_every_layer(tiny_encoder, family, attention):
         assert same() == (share == 0.0)
 
 
-def test_dropout_in_training_is_no_part_of_the_model_that_is_saved(copy_encoder, tmp_path):
-    """Who trains the tuned model on finds the configuration it came with."""
+def test_dropout_of_training_is_not_saved_with_the_model(copy_encoder, tmp_path):
+    """The tuned model has the base model's configuration."""
     folder = copy_encoder()
     encoder = load(folder).encoder
 
@@ -345,8 +345,8 @@ def test_dropout_in_training_is_no_part_of_the_model_that_is_saved(copy_encoder,
         assert configurations[1][key] == configurations[0][key]
 
 
-def test_code_of_a_model_is_not_run_unasked(copy_encoder):
-    """A model that brings Python code is refused unless the spec trusts it."""
+def test_code_of_a_model_is_not_run_by_default(copy_encoder):
+    """A model with Python code is refused unless the spec trusts it."""
     folder = copy_encoder()
     modules = json.loads((folder / "modules.json").read_text("utf-8"))
     modules[1]["type"] = "intruder.Pooling"
@@ -356,7 +356,7 @@ def test_code_of_a_model_is_not_run_unasked(copy_encoder):
     assert "intruder.Pooling" in refusal(folder)
 
 
-# Weights that are not there.
+# Missing weights.
 
 
 @pytest.fixture
@@ -383,25 +383,25 @@ def change_files(copy_encoder):
     ],
 )
 def test_weights_that_would_stay_random_are_refused(change_files, change, count, first):
-    """The library loads such a model and prints a table; a job would train noise."""
+    """The library loads such a model and only prints a table; a job would train noise."""
     folder = change_files(**change)
 
     message = refusal(folder)
     assert message.startswith(f"The weights of the model `{folder}` are incomplete: ")
-    assert f"declares {count} " in message
+    assert f"lack {count} " in message
     assert f"`{first}`" in message
 
 
-def test_a_pooler_that_was_never_saved_is_no_loss(change_files):
-    """No embedding is made by it: many models come without."""
+def test_a_missing_pooler_is_accepted(change_files):
+    """Embeddings do not use it, and many models are saved without it."""
     assert load(change_files(without="pooler")).width == 64
 
 
-def test_loading_is_watched_within_a_job_alone(tiny_encoder):
-    """transformers is what it was afterwards, also where a model could not be loaded."""
+def test_transformers_is_patched_only_while_loading(tiny_encoder):
+    """The patch is removed afterwards, also if a model could not be loaded."""
     before = PreTrainedModel.__dict__["from_pretrained"]
     load(tiny_encoder)
     assert PreTrainedModel.__dict__["from_pretrained"] is before
-    with pytest.raises(RuntimeError), noting_random_weights():
+    with pytest.raises(RuntimeError), record_missing_weights():
         raise RuntimeError
     assert PreTrainedModel.__dict__["from_pretrained"] is before

@@ -1,4 +1,4 @@
-"""What is saved is what was scored: the model, and the table of every query."""
+"""The saved model and the table of all queries equal what was scored."""
 
 import stat
 from dataclasses import dataclass
@@ -18,13 +18,13 @@ from job.report.write import write_per_query
 from job.spec.parse import build_spec
 from job.spec.schema import JobSpec
 
-CPU = Machine("cpu", "float32", "as the spec says")
+CPU = Machine("cpu", "float32", "set in the spec")
 DIMENSIONS = Dimensions((64, 32), 32)
 
 
 @dataclass(frozen=True)
 class Scored:
-    """A data set and the base model's scores on it; saved as if it were the tuned one."""
+    """A dataset and the base model's scores on it; the base model serves as the tuned model."""
 
     spec: JobSpec
     dataset: Dataset
@@ -51,12 +51,12 @@ def table(scored, tmp_path_factory):
 
 @pytest.fixture
 def model(scored):
-    """Load the model anew: tests change it."""
+    """Load the model for each test, as tests change it."""
     return load_model(scored.spec.model, CPU)
 
 
-def test_a_saved_model_embeds_as_the_one_that_was_scored(scored, model, tmp_path):
-    """Anybody may read it and gets the same vectors, by our prompts and not by the base's own."""
+def test_a_saved_model_gives_the_same_embeddings_as_the_scored_one(scored, model, tmp_path):
+    """All users may read the files; the prompts are ours, not those of the base model."""
     import torch
     from sentence_transformers import SentenceTransformer
 
@@ -69,12 +69,12 @@ def test_a_saved_model_embeds_as_the_one_that_was_scored(scored, model, tmp_path
 
     assert not (tmp_path / "leftover.txt").exists()
     assert stat.S_IMODE((tmp_path / "model.safetensors").stat().st_mode) == 0o644
-    stored = SentenceTransformer(str(tmp_path), device="cpu")
-    assert stored.prompts == {"query": prompts.query, "document": prompts.document}
+    saved = SentenceTransformer(str(tmp_path), device="cpu")
+    assert saved.prompts == {"query": prompts.query, "document": prompts.document}
     texts = scored.dataset.test.texts.to_pylist()[:8]
     for prompt, encode in (
-        (prompts.query, stored.encode_query),
-        (prompts.document, stored.encode_document),
+        (prompts.query, saved.encode_query),
+        (prompts.document, saved.encode_document),
     ):
         torch.testing.assert_close(
             encode(texts, convert_to_tensor=True),
@@ -83,15 +83,15 @@ def test_a_saved_model_embeds_as_the_one_that_was_scored(scored, model, tmp_path
 
 
 @pytest.mark.parametrize("fault", ["lost on disk", "not a number"])
-def test_a_model_that_loads_otherwise_than_it_was_scored_is_refused(scored, model, tmp_path, fault):
-    """What a model keeps in memory only is lost; NaN equals nothing, not even itself."""
+def test_a_saved_model_with_other_embeddings_is_an_error(scored, model, tmp_path, fault):
+    """State that is not saved gets lost; NaN is not equal to itself."""
     import torch
 
     with torch.no_grad():
         if fault == "not a number":
             next(model.encoder.parameters()).fill_(float("nan"))
         else:
-            # Positions counted backwards: a buffer that transformers does not save.
+            # Reverse the positions, a buffer that transformers does not save.
             positions = model.encoder[0].model.embeddings.position_ids
             positions.copy_(torch.flip(positions, dims=[1]))
 
@@ -101,31 +101,31 @@ def test_a_model_that_loads_otherwise_than_it_was_scored_is_refused(scored, mode
 
 
 def test_each_query_has_a_row_for_each_model_dimension_and_precision(table, scored):
-    """BM25, which has no vectors, has dimension 0."""
+    """BM25 has no vectors, so its dimension is 0."""
     head = ["query_id", "model", "dimension", "precision", "rank"]
     assert table.column_names == [*head, *METRICS, "top_ids"]
     precisions = ["float32", "int8", "int8_rescored", "binary", "binary_rescored"]
-    kinds = [("bm25", 0, "float32"), *(("tuned", d, p) for d in (64, 32) for p in precisions)]
+    variants = [("bm25", 0, "float32"), *(("tuned", d, p) for d in (64, 32) for p in precisions)]
     names = ("model", "dimension", "precision", "query_id")
     assert list(zip(*(table[name].to_pylist() for name in names), strict=True)) == [
-        (*kind, query) for kind in kinds for query in scored.dataset.test.ids.to_pylist()
+        (*variant, query) for variant in variants for query in scored.dataset.test.ids.to_pylist()
     ]
 
 
 def test_the_tables_means_are_the_reported_scores(table, scored):
-    """Whoever slices the table starts from the numbers that the report shows."""
-    kinds = ["model", "dimension", "precision"]
-    means = table.to_pandas().groupby(kinds)[list(METRICS)].mean()
+    """The table's rows average to the numbers of the report."""
+    columns = ["model", "dimension", "precision"]
+    means = table.to_pandas().groupby(columns)[list(METRICS)].mean()
     reported = {("bm25", 0, "float32"): scored.base.bm25.means()}
     for dimension, by_precision in scored.tuned.items():
         reported |= {("tuned", dimension, p): s.means() for p, s in by_precision.items()}
-    assert {kind: dict(row) for kind, row in means.iterrows()} == {
-        kind: pytest.approx(scores) for kind, scores in reported.items()
+    assert {variant: dict(row) for variant, row in means.iterrows()} == {
+        variant: pytest.approx(scores) for variant, scores in reported.items()
     }
 
 
-def test_ranks_and_first_ten_tell_where_the_answer_was(table, scored):
-    """A rank counts from 1 and is null beyond 100; up to ten it points into the first ten."""
+def test_rank_and_top_ids_agree(table, scored):
+    """A rank starts at 1 and is null beyond 100; up to 10 it is a position in `top_ids`."""
     dataset = scored.dataset
     answers = {
         query: set(dataset.corpus.ids.take(dataset.test.relevant(number)).to_pylist())
@@ -135,7 +135,9 @@ def test_ranks_and_first_ten_tell_where_the_answer_was(table, scored):
     assert {row["rank"] is None for row in rows} == {True, False}
     for row in rows:
         rank, top = row["rank"], row["top_ids"]
-        hits = [place for place, found in enumerate(top, 1) if found in answers[row["query_id"]]]
+        hits = [
+            position for position, found in enumerate(top, 1) if found in answers[row["query_id"]]
+        ]
         assert len(set(top)) == 10
         assert (hits[0] if hits else None) == (rank if rank and rank <= 10 else None)
         assert row["mrr@10"] == pytest.approx(1 / hits[0] if hits else 0.0)

@@ -287,7 +287,7 @@ def test_a_failed_run_ends_with_the_jobs_line_and_code(folder, failed):
     run = folder / "runs" / "failed"
     assert (failed.returncode, failed.stdout) == (DataError.exit_code, "")
     line = (run / ".work" / "output" / "failure").read_text("utf-8")
-    assert line.startswith("`few.jsonl` leaves 0 test queries")
+    assert line.startswith("`few.jsonl` has 0 test queries")
     assert failed.stderr.endswith(f"\nError: {line}")
     receipt = load(run / "receipt.json")
     assert (receipt["exit_code"], receipt["usd"]) == (4, None)
@@ -353,7 +353,7 @@ def test_status_shows_a_running_job_and_its_end(folder, halted, failed):
     shown = embedtune(folder, "status", "failed").stdout
     assert re.search(r"(?m)^state +failed *$", shown)
     assert re.search(r"(?m)^exit code +4, the data cannot be read", shown)
-    assert re.search(r"(?m)^last line +`few\.jsonl` leaves 0 test queries", shown)
+    assert re.search(r"(?m)^last line +`few\.jsonl` has 0 test queries", shown)
 
 
 def test_logs_are_what_the_job_said_and_following_tells_its_code(folder, whole, failed):
@@ -363,7 +363,7 @@ def test_logs_are_what_the_job_said_and_following_tells_its_code(folder, whole, 
     followed = embedtune(folder, "logs", "whole", "--follow")
     assert (followed.returncode, followed.stdout) == (0, log)
     said = embedtune(folder, "logs", "failed", "--follow")
-    assert said.stdout.splitlines()[-1].startswith("`few.jsonl` leaves 0 test queries")
+    assert said.stdout.splitlines()[-1].startswith("`few.jsonl` has 0 test queries")
     assert said.returncode == DataError.exit_code
 
 
