@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 PINS := pyproject.toml constraints.txt
 
-.PHONY: demo test test-fast test-all image smoke test-docker test-sdk test-browser chaos lint docs golden lock audit secrets bench clean
+.PHONY: demo test test-fast test-all image smoke test-docker test-sdk test-browser chaos lint tree docs picture golden lock audit secrets bench clean
 
 demo: $(VENV)/.demo
 	$(BIN)/embedtune launch --data builtin:aws-docs --model builtin:minilm \
@@ -72,8 +72,17 @@ audit: $(VENV)/.audit
 secrets: $(VENV)/.dev
 	.ci/secrets
 
+# Each folder and the purpose that its docstring states; FILES='*.py': each file.
+tree:
+	@grep -rm1 --include='$(or $(FILES),__init__.py)' '^"""' job launcher | sed 's/:"""/  /; s/"""$$//' | sort
+
+# The generated parts of the READMEs: commands, fields of the job file, exit codes.
 docs: $(VENV)/.dev
-	$(BIN)/python -m launcher.reference README.md container/README.md
+	$(BIN)/python -m launcher.reference $(wildcard */README.md)
+
+# docs/report.png: the first screen of the newest demo's report.
+picture: $(VENV)/.dev
+	$(BIN)/python tests/picture.py $(ARGS)
 
 # The views of three reports, as the tests expect them; after a wanted change, to be read as a diff.
 golden: $(VENV)/.dev

@@ -1,3 +1,3 @@
-"""The batch job: pairs in; tuned model and proof out."""
+"""The batch job: reads pairs, writes a tuned model and a report that proves its effect."""
 
 __version__ = "0.1.0"

@@ -1,7 +1,7 @@
-"""Run the job: `python -m job train [--workspace DIR]`; whatever happens becomes an exit code.
+"""Run the job: `python -m job train [--workspace DIR]`; every outcome has an exit code.
 
 The reason of a failure goes to stderr and to `output/failure`, in one line. A traceback means a
-bug of ours.
+bug in embedtune.
 """
 
 import errno
@@ -28,7 +28,7 @@ from job.core.errors import (
     StorageError,
     first_line,
 )
-from job.core.formatting import for_terminal, on_one_line
+from job.core.formatting import escape_to_one_line, for_terminal
 from job.distributed.topology import read_topology
 from job.distributed.torchrun import PEER_LOST, PEER_LOST_SECONDS, PeerLost, is_worker, run_workers
 from job.runtime.oom import is_out_of_memory
@@ -39,7 +39,7 @@ from job.storage.workspace import DEFAULT_ROOT, Workspace
 if TYPE_CHECKING:
     from job.runtime.signals import StopSignal
 
-# With less than this left on the disk, a failed write needs no other explanation.
+# With less free disk space than this, any failed write means a full disk.
 DISK_FULL_BYTES = 1024 * 1024
 
 workspace_option = click.option(
@@ -47,7 +47,7 @@ workspace_option = click.option(
     type=click.Path(path_type=Path, file_okay=False),
     default=DEFAULT_ROOT,
     allow_from_autoenv=False,
-    help="The run's /opt/ml tree.",
+    help="Folder of the run, laid out like /opt/ml.",
 )
 RUN = ["EMBEDTUNE_RUN", "TRAINING_JOB_NAME"]
 option = partial(click.option, show_envvar=True)
@@ -58,34 +58,40 @@ DEVICE, AMOUNT = click.Choice(["auto", "cuda", "mps", "cpu"]), click.FloatRange(
 def main() -> None:
     """Fine-tune an embedding model and prove that it helped.
 
-    All that a run reads and leaves lies below one folder, /opt/ml. In a container, mount one there:
+    A run reads and writes only below one folder, /opt/ml. In a container, mount a folder there:
 
     \b
       docker run --gpus all --volume "$PWD/work":/opt/ml embedtune train
 
     \b
-      input/data/spec/job.json              the spec (`schema` describes it)
-      input/config/hyperparameters.json     fields of it, such as {"training.epochs": "3"}
-      input/data/data/                      the pairs, unless the spec names them
-      checkpoints/                          keep it, and `train` takes an interrupted run up
+      input/data/spec/job.json              the job spec (`schema` describes it)
+      input/config/hyperparameters.json     single fields of it: {"training.epochs": "3"}
+      input/data/data/                      the pairs, unless the spec has their source
+      checkpoints/                          keep it to resume an interrupted run
       model/  output/data/                  the results
-    """  # noqa: D301  Click's mark for lines to be left as they are
+    """  # noqa: D301  Click's mark for lines not to rewrap
 
 
-# Click makes the name of an option's variable of the prefix and the option's own.
+# Click builds the name of an option's variable from this prefix and the option's name.
 @main.command(context_settings={"auto_envvar_prefix": "EMBEDTUNE"})
 @workspace_option
 @option("--name", envvar=RUN, allow_from_autoenv=False, default="run", help="Name of the run.")
-@option("--device", type=DEVICE, default="auto", help="What to compute on.")
-@option("--price-per-hour", type=AMOUNT, help="The machine's price in USD, for the report.")
+@option("--device", type=DEVICE, default="auto", help="Device to compute on.")
+@option(
+    "--price-per-hour", type=AMOUNT, help="Price of the machine in USD per hour, for the report."
+)
 @option(
     "--stall-minutes",
     type=AMOUNT,
     default=30.0,
-    help="End a run in which nothing moves for so long; 0: never.",
+    help="End a run after this many minutes without progress; 0: never.",
 )
-@option("--hf-token-secret", help="ARN of the AWS secret with the Hub's token.")
-@option("--no-publish", is_flag=True, help="Leave the results in the workspace alone.")
+@option("--hf-token-secret", help="ARN of the AWS secret with the Hub token.")
+@option(
+    "--no-publish",
+    is_flag=True,
+    help="Leave the results in the workspace; do not upload or push them.",
+)
 def train(
     workspace: Path,
     name: str,
@@ -96,18 +102,18 @@ def train(
     *,
     no_publish: bool,
 ) -> None:
-    """Train, compare and report, as the workspace's spec says."""
-    # Read when torch is imported. Processes that end one after the other lose sight of each other's
-    # store, of which it warns with a stack of C++; what is an error, an exception says.
+    """Train, evaluate and report, as the spec in the workspace says."""
+    # Torch reads this at import. When workers end one after another, it would log C++ stack traces
+    # about the closed store; real errors raise exceptions anyway.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    # Read then too: threads that spin while they wait make training slow beside anything else.
+    # Also read at import: threads that spin while waiting slow down training on a shared machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    place = Workspace(workspace)
+    run_workspace = Workspace(workspace)
 
     def work() -> int:
         from job.runtime.signals import StopSignal
 
-        # First of all: process 1 of a container ignores the signals that it does not listen for.
+        # Before all else: process 1 of a container ignores signals without a handler.
         stop = StopSignal()
         stop.install()
         if hf_token_secret:
@@ -115,15 +121,16 @@ def train(
 
             use_hub_token(hf_token_secret)
         if not is_worker():
-            topology = read_topology(place, device)
+            topology = read_topology(run_workspace, device)
             if topology.world_size > 1:
-                return run_workers(topology, place, name)
-        _train(place, name, device, price_per_hour, stall_minutes, stop, publish=not no_publish)
+                return run_workers(topology, run_workspace, name)
+        publish = not no_publish
+        _train(run_workspace, name, device, price_per_hour, stall_minutes, stop, publish=publish)
         return 0
 
-    code = exit_code(work, place)
+    code = exit_code(work, run_workspace)
     if is_worker():
-        # Torch's communication aborts now and then where Python takes it down at its own end.
+        # Torch's communication sometimes aborts in Python's cleanup at exit, so skip that.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
@@ -132,11 +139,16 @@ def train(
 
 @main.command()
 @click.argument("data")
-@click.option("--model", default=None, help="Base model, for token counts.")
-@click.option("--set", "settings", multiple=True, help="A field of the spec: data.limit=2000.")
+@click.option("--model", default=None, help="Base model, to count tokens.")
+@click.option(
+    "--set", "settings", multiple=True, help="Set a field of the spec, such as data.limit=2000."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the facts as one JSON document.")
 def check(data: str, model: str | None, settings: tuple[str, ...], *, as_json: bool) -> None:
-    """Check pairs without training: what would be used, dropped, split and provable."""
+    """Check pairs without training.
+
+    Reports which rows are used and dropped, the splits, and the smallest provable effect.
+    """
 
     def work() -> None:
         from job.check import check_data
@@ -152,7 +164,7 @@ def check(data: str, model: str | None, settings: tuple[str, ...], *, as_json: b
 
 
 def _echo_line(line: str) -> None:
-    click.echo(for_terminal(on_one_line(line), sys.stdout.encoding))
+    click.echo(for_terminal(escape_to_one_line(line), sys.stdout.encoding))
 
 
 @main.command()
@@ -169,7 +181,7 @@ def report(workspace: Path) -> None:
     def work() -> None:
         folder = Workspace(workspace).report
         if not (folder / "report.md").is_file():
-            msg = f"There is no report in `{folder}`: no run has finished here."
+            msg = f"There is no report in `{folder}`: no run has finished in this workspace."
             raise StorageError(msg)
         click.echo((folder / "report.md").read_text("utf-8"))
 
@@ -200,30 +212,33 @@ def _train(
         with lock, watched(stall_minutes, workspace.write_failure, job_log):
             if not is_worker():
                 workspace.failure.unlink(missing_ok=True)
-            # What all ranks do, rank 0 says.
+            # All ranks do the same work; only rank 0 logs it.
             (log_to_stderr if process_group.is_rank_zero() else log_nothing)()
             from job.pipeline import RunContext, run
 
-            where = RunContext(name, device, price_per_hour, publish, started)
-            run(spec, workspace, where, stop)
+            context = RunContext(name, device, price_per_hour, publish, started)
+            run(spec, workspace, context, stop)
         process_group.destroy()
 
 
 def exit_code(
     work: Callable[[], int | None], workspace: Workspace | None, extra: str = "train"
 ) -> int:
-    """Do the work, which may know its code; turn every failure into its code and its one line."""
+    """Do the work and return its exit code; report a failure in one line.
+
+    `extra` is the pip extra to suggest if a package is missing.
+    """
     try:
         return work() or 0
     except BrokenPipeError:
-        # Whoever reads our output has seen enough (`| head`); Click ends quietly.
+        # The reader of our output closed the pipe (`| head`); Click then exits quietly.
         raise
     except PeerLost:
-        # The process that is the cause ends first: its code and reason are the run's.
+        # Let the process that failed first end first: its exit code and reason are the run's.
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         time.sleep(PEER_LOST_SECONDS)
         return PEER_LOST
-    except BaseException as error:  # noqa: BLE001  this is the one place that catches all
+    except BaseException as error:  # noqa: BLE001  only here, everything is caught
         expected = explain(error, workspace, extra)
         line = str(expected) if expected else f"{type(error).__name__}: {error}"
         if expected is None:
@@ -231,51 +246,53 @@ def exit_code(
         is_cause = workspace is None or not is_worker() or _is_first_failure(workspace)
         if expected and is_cause:
             click.echo(f"Error: {line}", err=True)
-        # A workspace that is still locked belongs to another process's run.
+        # A workspace that is still locked belongs to the run of another process.
         if workspace is not None and is_cause and (is_worker() or not workspace.is_locked()):
-            # One that cannot be written is what has just been reported.
+            # If it is not writable, the line on stderr already says so.
             with suppress(OSError):
                 workspace.write_failure(line)
         return expected.exit_code if expected else 1
 
 
 def _is_first_failure(workspace: Workspace) -> bool:
-    """Tell whether no other process of this host has failed before: its end is the cause of ours.
+    """Return whether this worker is the first of its host to fail; the others fail because of it.
 
-    Torchrun ends the others as the machine would, and all ranks of a host see some failures.
+    Torchrun stops the others, and some failures occur on all ranks of a host.
     """
     try:
         workspace.failure.parent.mkdir(parents=True, exist_ok=True)
         workspace.failure.touch(exist_ok=False)
     except OSError:
-        # One that cannot be written is what is to be reported.
+        # The file exists, or the workspace is not writable; report the latter.
         return not workspace.failure.is_file()
     return True
 
 
 def explain(error: BaseException, workspace: Workspace | None, extra: str) -> EmbedtuneError | None:
-    """Return the expected failure that an exception stands for; nothing for a bug of ours."""
+    """Return the expected error for an exception, or None for a bug in embedtune."""
     if isinstance(error, EmbedtuneError):
         return error
     if isinstance(error, KeyboardInterrupt):
-        return Interrupted("The run was interrupted; nothing of it is lost that was written.")
+        return Interrupted(
+            "The run was interrupted; files already written are kept. Relaunch it to resume."
+        )
     package = (getattr(error, "name", None) or "job").partition(".")[0]
     if isinstance(error, ModuleNotFoundError) and package not in ("job", "launcher"):
-        msg = f"The package `{error.name}` is missing here: `pip install 'embedtune[{extra}]'`."
+        msg = f"The package `{error.name}` is missing: `pip install 'embedtune[{extra}]'`."
         return MachineError(msg)
     if is_out_of_memory(error):
         why = first_line(error)
-        msg = f"Memory ran out ({why}). Set `training.mini_batch_size`, for instance to 16."
+        msg = f"Memory ran out ({why}). Set a smaller `training.mini_batch_size`, such as 16."
         return OutOfMemory(msg)
     is_full = (
         getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
-        # safetensors' own error has the cause in its text only; torch's has none.
+        # safetensors' error has the cause only in its text; torch's has none.
         or f"(os error {errno.ENOSPC})" in str(error)
     )
     if workspace and isinstance(error, Exception) and workspace.root.is_dir():
         is_full = is_full or shutil.disk_usage(workspace.root).free < DISK_FULL_BYTES
     if is_full:
-        return MachineError("The disk is full; free some space and launch the run again.")
+        return MachineError("The disk is full. Free some space and relaunch the run.")
     return None
 
 

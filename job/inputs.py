@@ -25,7 +25,7 @@ from job.model.encoder import find_locally
 from job.runtime.logs import tell
 from job.spec.schema import DataSpec, JobSpec, ModelSpec
 from job.storage import hub
-from job.storage.stores import S3, Entry, S3Store, inside
+from job.storage.stores import S3, Entry, S3Store, safe_join
 from job.storage.workspace import DATA_CHANNELS, Workspace, link_or_copy, write_atomically
 
 GIGA = 1e9
@@ -154,12 +154,12 @@ def _data_from_hub(
     limit = spec.max_download_gb * GIGA
     cached, names = hub.download_data(reference, commit, spec.subset, split, limit)
     shutil.rmtree(folder, ignore_errors=True)
-    # The cache holds other splits as well; a folder of its own holds what was asked for.
+    # The Hub's cache may contain other splits, so the wanted files get a separate folder.
     for name, target_name in names.items():
         if file_format(Path(name)) is None:
-            msg = f"The Hub data set `{repository}` holds `{name}`, a format not read here. "
-            raise DataError(msg + "Save its rows as Parquet or JSONL.")
-        target = inside(folder, target_name)
+            msg = f"The format of `{name}` in the Hub data set `{repository}` is not supported. "
+            raise DataError(msg + "Save the rows as Parquet or JSONL.")
+        target = safe_join(folder, target_name)
         target.parent.mkdir(parents=True, exist_ok=True)
         link_or_copy(cached / name, target)
     write_origin(folder, repository)
@@ -209,7 +209,7 @@ def _fetch_missing(store: S3Store, entries: list[Entry], folder: Path) -> None:
     for other in folder.parent.glob("*"):
         if other.name != folder.name:
             shutil.rmtree(other, ignore_errors=True)
-    paths = {e: inside(folder, e.name) for e in entries}
+    paths = {e: safe_join(folder, e.name) for e in entries}
     missing = [e for e, p in paths.items() if not p.is_file() or p.stat().st_size != e.size]
     tell("fetch", store.uri, files=len(entries), missing=len(missing))
     store.get(missing, folder)

@@ -33,14 +33,14 @@ from job.model.save import fingerprint, save_model
 from job.report.build import Results, build_report, job_cost
 from job.report.model_card import write_card
 from job.report.write import write_per_query, write_report
-from job.runtime.logs import Progress, log_scores, logged_to, quieten_libraries, tell
+from job.runtime.logs import Progress, disable_progress_bars, log_scores, log_to_folder, tell
 from job.runtime.signals import StopSignal
 from job.spec.schema import JobSpec
 from job.storage import publish
 from job.storage.hub import Push
 from job.storage.stores import open_store
 from job.storage.workspace import Workspace
-from job.training.disk_space import require_room_for_training
+from job.training.disk_space import require_disk_space
 from job.training.provenance import provenance_of, verify_checkpoints
 from job.training.train import Training, TrainingContext, train
 
@@ -93,9 +93,9 @@ def run(spec: JobSpec, workspace: Workspace, context: RunContext, stop: StopSign
 
     if from_rank_zero(is_finished):
         return
-    quieten_libraries()
+    disable_progress_bars()
     if not from_rank_zero(lambda: workspace.is_complete):
-        with logged_to(workspace.logs) if is_rank_zero() else nullcontext():
+        with log_to_folder(workspace.logs) if is_rank_zero() else nullcontext():
             if push and is_rank_zero():
                 push.prepare()
             produce_results(spec, workspace, context, stop, push)
@@ -126,7 +126,7 @@ def produce_results(
     with progress.stage("train") as facts:
 
         def on_checkpoint(folder: Path) -> None:
-            progress.note()
+            progress.update()
             save_seconds(workspace.seconds, progress.seconds)
             if push and spec.output.hub_strategy == "checkpoint":
                 push.checkpoint(folder, context.name)
@@ -163,7 +163,7 @@ class RunInputs:
     fetched: Inputs
     dataset: Dataset
     # Auxiliary tests by name, such as `out_of_domain`.
-    others: Mapping[str, AuxiliaryTest]
+    auxiliary: Mapping[str, AuxiliaryTest]
     model: Model
     dimensions: Dimensions
 
@@ -181,7 +181,7 @@ def prepare_inputs(
         return dataset, auxiliary_tests(spec, fetched.channels, dataset)
 
     with progress.stage("data") as facts:
-        dataset, others = process_group.once_per_host(read)
+        dataset, auxiliary = process_group.once_per_host(read)
         require_same_inputs(dataset, fetched)
         if is_rank_zero():
             write_splits(dataset, workspace.splits)
@@ -190,9 +190,9 @@ def prepare_inputs(
         model = load_model(spec.model, machine, fetched.model)
         dimensions = choose_dimensions(spec.evaluation, model.width)
         if spec.training.epochs != 0 and is_rank_zero():
-            require_room_for_training(model, workspace)
+            require_disk_space(model, workspace)
         facts.update(vars(machine))
-    return RunInputs(machine, fetched, dataset, others, model, dimensions)
+    return RunInputs(machine, fetched, dataset, auxiliary, model, dimensions)
 
 
 def fetch_on_each_host(spec: JobSpec, workspace: Workspace) -> Inputs:
@@ -237,7 +237,7 @@ def score_base_once(inputs: RunInputs, spec: JobSpec, workspace: Workspace) -> B
     if base:
         tell("score base", "reusing the scores from an earlier start of this run")
         return base
-    base = score_base(inputs.model, inputs.dataset, inputs.dimensions, spec, inputs.others)
+    base = score_base(inputs.model, inputs.dataset, inputs.dimensions, spec, inputs.auxiliary)
     if is_rank_zero():
         save_baseline(base, workspace.baseline)
     return base
@@ -251,7 +251,7 @@ class Tuned:
     # By dimension and precision.
     scores: Mapping[int, Mapping[str, Scores]]
     # Scores on the auxiliary tests, by name and dimension.
-    others: Mapping[str, Mapping[int, Scores]]
+    auxiliary: Mapping[str, Mapping[int, Scores]]
 
 
 def score_tuned(inputs: RunInputs, spec: JobSpec, base: Baseline, training: Training) -> Tuned:
@@ -260,19 +260,19 @@ def score_tuned(inputs: RunInputs, spec: JobSpec, base: Baseline, training: Trai
     if training.improved_on_validation:
         model = training.model
         vectors = embed(model, inputs.dataset.test, inputs.dataset.corpus, evaluation.batch_size)
-        others: Mapping[str, Mapping[int, Scores]] = {
+        auxiliary: Mapping[str, Mapping[int, Scores]] = {
             name: test.score(model, dimensions, evaluation.batch_size)
-            for name, test in inputs.others.items()
+            for name, test in inputs.auxiliary.items()
         }
     else:
         # Load the base model again: training has changed the weights in memory.
         untuned = load_model(spec.model, inputs.machine, inputs.fetched.model)
-        model, others = untuned.with_prompts(base.prompts.used), base.others
+        model, auxiliary = untuned.with_prompts(base.prompts.used), base.auxiliary
         vectors = base.vectors or embed(
             model, inputs.dataset.test, inputs.dataset.corpus, evaluation.batch_size
         )
     scores = score_vectors(vectors, inputs.dataset.test, dimensions.all, evaluation.precisions)
-    return Tuned(model, scores, others)
+    return Tuned(model, scores, auxiliary)
 
 
 def compare_models(
@@ -295,8 +295,8 @@ def compare_models(
         hybrid=hybrid_search(base.bm25, base.test, tuned.scores, test, by_group, main),
         error_analysis=analyze_errors(test, corpus, before, after, base.bm25, column),
         truncation=count_truncated(tuned.model, test, corpus),
-        others={
-            name: test.facts(base.others[name], tuned.others[name], inputs.dimensions, spec)
-            for name, test in inputs.others.items()
+        auxiliary={
+            name: test.compare(base.auxiliary[name], tuned.auxiliary[name], inputs.dimensions, spec)
+            for name, test in inputs.auxiliary.items()
         },
     )

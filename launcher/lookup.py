@@ -10,7 +10,7 @@ from typing import TextIO
 import click
 
 from job.core.errors import StorageError
-from job.core.formatting import on_its_lines
+from job.core.formatting import escape_keeping_lines
 from job.storage.stores import S3
 from launcher.backends.registry import JobHandle, load_backend
 from launcher.runs import runs
@@ -88,7 +88,7 @@ def print_log(run: Run) -> None:
     if not text:
         msg = f"The run `{run.name}` is {run.state} and has no log in `{run.place.uri}`."
         raise StorageError(msg)
-    click.echo(on_its_lines(text), nl=False)
+    click.echo(escape_keeping_lines(text), nl=False)
 
 
 def follow(run: Run, job: JobHandle, to: TextIO, *, stop_on_interrupt: bool) -> int:

@@ -1,6 +1,7 @@
-"""Writes the README's generated parts: `python -m launcher.reference README.md`.
+"""Write the generated parts of the READMEs: `python -m launcher.reference README.md …`.
 
-Each stands between `<!-- generated: NAME -->` and `<!-- end -->`; a test compares them.
+A part stands between `<!-- generated: NAME -->` and `<!-- end -->`. `make docs` renders every
+README; a test compares them with the code.
 """
 
 import re
@@ -14,16 +15,19 @@ from job.core.errors import EXIT_CODES
 from job.spec.parse import field_rows
 from launcher.cli import main
 
-SECTION = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+PART = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
-def command_line() -> str:
-    """Show each command's help as the terminal does."""
-    return "\n".join(_helps(main, "embedtune")).rstrip()
+def command_help() -> str:
+    """Return the help of every command as the terminal shows it."""
+    return "\n".join(_help_blocks(main, "embedtune")).rstrip()
 
 
 def spec_table() -> str:
-    rows = [f"| `{n}` | `{usual}` | {text.replace('|', '/')} |" for n, usual, text in field_rows()]
+    rows = [
+        f"| `{name}` | `{default}` | {description.replace('|', '/')} |"
+        for name, default, description in field_rows()
+    ]
     return "\n".join(["| field | default | meaning |", "|---|---|---|", *rows])
 
 
@@ -32,20 +36,20 @@ def exit_codes() -> str:
     return "\n".join(["| code | meaning |", "|---:|---|", *rows])
 
 
-SECTIONS = {"commands": command_line, "spec": spec_table, "exit_codes": exit_codes}
+PARTS = {"commands": command_help, "spec": spec_table, "exit_codes": exit_codes}
 
 
 def render(text: str) -> str:
-    """Replace every generated section of a Markdown text."""
-    return SECTION.sub(lambda m: f"{m[1]}\n{SECTIONS[m[2]]()}\n\n{m[3]}", text)
+    """Replace every generated part of a Markdown text."""
+    return PART.sub(lambda found: f"{found[1]}\n{PARTS[found[2]]()}\n\n{found[3]}", text)
 
 
-def _helps(command: click.Command, path: str) -> Iterator[str]:
+def _help_blocks(command: click.Command, path: str) -> Iterator[str]:
     context = click.Context(command, info_name=path, terminal_width=88, **main.context_settings)
     yield f"```text\n$ {path} --help\n{command.get_help(context)}\n```\n"
     if isinstance(command, click.Group):
         for name in sorted(command.commands):
-            yield from _helps(command.commands[name], f"{path} {name}")
+            yield from _help_blocks(command.commands[name], f"{path} {name}")
 
 
 if __name__ == "__main__":

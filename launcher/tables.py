@@ -8,7 +8,15 @@ from rich.markup import escape
 from rich.table import Table
 
 from job.core.errors import EXIT_CODES
-from job.core.formatting import change, interval, on_its_lines, on_one_line, score, share, usd
+from job.core.formatting import (
+    change,
+    escape_keeping_lines,
+    escape_to_one_line,
+    interval,
+    score,
+    share,
+    usd,
+)
 from job.report.compare import Group
 from job.report.document import METRIC, Report
 from launcher.containers.image import Image
@@ -20,7 +28,7 @@ PAGE = "report.html"
 
 def _plain(text: str) -> str:
     """Show a report's own texts as they are: neither markup nor a terminal's commands."""
-    return escape(on_one_line(text))
+    return escape(escape_to_one_line(text))
 
 
 def show_report(console: Console, report: Report, folder: Path) -> None:
@@ -98,7 +106,7 @@ def image_table(name: str, image: Image) -> Table:
     shown = f"{image.bytes / 1e6:,.0f} MB, {image.platform}, {image.id}"
     labels = "\n".join(f"{key}: {value}" for key, value in sorted(image.labels.items()))
     table = Table(title=_plain(f"{name}: {shown}"), title_justify="left", expand=True)
-    table.caption, table.caption_justify = escape(on_its_lines(labels)), "left"
+    table.caption, table.caption_justify = escape(escape_keeping_lines(labels)), "left"
     table.add_column("MB", justify="right", no_wrap=True)
     table.add_column("made by", no_wrap=True, overflow="ellipsis", ratio=1)
     for layer in image.layers:

@@ -1,4 +1,4 @@
-"""A tiny real encoder and data that it can learn from: whole jobs in seconds on one core."""
+"""A tiny real encoder and data it can learn: whole jobs run in seconds on one core."""
 
 import gzip
 import json
@@ -14,11 +14,11 @@ import pytest
 from filelock import FileLock
 from tiers import pytest_collection_modifyitems  # noqa: F401  a hook, found by its name
 
-# Before torch is imported: two workers with two threads each would fight for two cores.
+# Before the import of torch: two workers with two threads each would compete for two cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# And one that spins while it waits takes the core of the others.
+# A thread that spins while waiting blocks a core for the others.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-# As the job does: processes forked from one that has imported torch do not read it again.
+# Set here like in the job: forked processes, which already have torch, do not read it again.
 os.environ["TORCH_CPP_LOG_LEVEL"] = "ERROR"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -26,33 +26,33 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 # Programs that a shell starts in the background ignore Ctrl-C, and so would the jobs we start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Every concept has a word that asks for it and another that tells of it: an untrained encoder
-# cannot know which belong together, a trained one can.
+# Each concept has one word for questions and another for contexts: an untrained encoder cannot
+# know which belong together, a trained one can.
 CONCEPTS = 24
 FILLERS = ("the", "a", "of", "and", "in", "is")
 
 
 def make_pairs(count, seed=0):
-    """Make distinct question-context pairs that share no word but fillers."""
+    """Make distinct question-context pairs whose texts share only filler words."""
     draw = random.Random(seed)
     pairs = {}
     while len(pairs) < count:
         concepts = draw.sample(range(CONCEPTS), 4)
         question = " ".join(f"ask{i}" for i in concepts) + f" {draw.choice(FILLERS)}"
-        told = draw.sample(concepts, 4)
-        context = " ".join(f"tell{i} {draw.choice(FILLERS)}" for i in told)
+        answered = draw.sample(concepts, 4)
+        context = " ".join(f"tell{i} {draw.choice(FILLERS)}" for i in answered)
         pairs[frozenset(concepts)] = {"question": question, "context": context}
     return list(pairs.values())
 
 
 def distinct_rows(count, word="word"):
-    """Make rows of which no two texts are alike."""
+    """Make rows in which no two texts are similar."""
     texts = ((f"{word}{n} asks{n} this{n}?", f"{word}{n} says{n} that{n}.") for n in range(count))
     return [{"question": question, "context": context} for question, context in texts]
 
 
 def write_jsonl(path, rows):
-    """Write rows, compressed where the name says so, into a folder that need not be there."""
+    """Write rows, compressed if the name ends in `.gz`; create the folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     data = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
     path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
@@ -109,7 +109,7 @@ def build_encoder(folder, width=64):
 
 @pytest.fixture(scope="session", autouse=True)
 def nobodys_account():
-    """Forget the AWS account and the settings of whoever runs the tests."""
+    """Unset the AWS account and the settings of the user who runs the tests."""
     with pytest.MonkeyPatch.context() as patch:
         for name in list(os.environ):
             if name.startswith("AWS_") or name in ("EMBEDTUNE_OUTPUT", "HF_TOKEN"):
@@ -122,7 +122,7 @@ def nobodys_account():
 
 @pytest.fixture(scope="session")
 def made_once(tmp_path_factory, worker_id):
-    """Make a folder once for all of pytest-xdist's workers: `made_once(name, make)` returns it."""
+    """`made_once(name, make)` fills a folder once for all pytest-xdist workers and returns it."""
     base = tmp_path_factory.getbasetemp()
     base = base if worker_id == "master" else base.parent
 
@@ -140,7 +140,7 @@ def made_once(tmp_path_factory, worker_id):
 
 @pytest.fixture(scope="session")
 def tiny_encoder(made_once):
-    """Folder of an encoder, 64 wide; whoever changes it changes a copy."""
+    """Folder of an encoder of width 64; tests that modify it must copy it."""
     return made_once("encoder", lambda folder: build_encoder(folder / "tiny")) / "tiny"
 
 
@@ -153,7 +153,7 @@ def pairs_file(made_once):
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """A finished run that many tests look at, and none may change."""
+    """A finished run that many tests read, and none may modify."""
 
     folder: Path
     log: str
@@ -169,7 +169,7 @@ class TrainedRun:
 
 @pytest.fixture(scope="session")
 def trained_run(made_once, tiny_encoder, pairs_file, tiny_settings):
-    """The tiny job as a container runs it, once for all workers: what it left and said."""
+    """Result and log of the tiny job, run once for all workers."""
 
     def train(folder):
         config = folder / "ml" / "input" / "config"
@@ -192,7 +192,7 @@ def trained_run(made_once, tiny_encoder, pairs_file, tiny_settings):
 
 @pytest.fixture(scope="session")
 def tiny_settings():
-    """What makes the tiny encoder learn in a second or two."""
+    """Settings with which the tiny encoder learns in a second or two."""
     return {
         "training.epochs": "3",
         "training.batch_size": "32",
@@ -223,7 +223,7 @@ def tiny_spec(tiny_encoder, pairs_file, tiny_settings, tmp_path):
 
 @pytest.fixture
 def forbidden(tmp_path):
-    """A folder that nobody may enter, not even root: who asks is nobody meanwhile."""
+    """A folder that cannot be entered; root becomes the user `nobody` during the test."""
     folder = tmp_path / "theirs"
     folder.mkdir(mode=0)
     was = os.geteuid()

@@ -1,4 +1,4 @@
-"""Every row of the README's error table, provoked as a user would come upon it."""
+"""Every row of README's table of exit codes, caused as a user could cause it."""
 
 import os
 import re
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 LAUNCHER = [sys.executable, "-P", "-m", "launcher.cli"]
 JOBS = [sys.executable, "-P", "-m", "job"]
 CLASSES = {error.exit_code: error for error in EmbedtuneError.__subclasses__()}
-# What nobody can bring about from outside: a bug of ours, and memory that runs out at will.
+# Failures that a user cannot cause at will: a bug, and memory that runs out.
 SABOTAGE = """
 import job.__main__ as entry
 
@@ -29,7 +29,7 @@ def broken(*_, **__):
 entry._train = broken
 entry.main()
 """
-# Only SageMaker stops a job for its user or its time: its tests have them.
+# Only SageMaker stops a job for its user or a time limit: its tests cover these codes.
 ELSEWHERE = {11, 12}
 
 
@@ -45,7 +45,7 @@ def call(command, folder, *arguments, **environment):
 
 
 def train(folder, job, command=JOBS, **environment):
-    """Run a job, as a container does, with a spec in its workspace."""
+    """Run a job like a container, with a spec in its workspace."""
     workspace = Workspace(folder / "ml")
     workspace.job_spec.parent.mkdir(parents=True, exist_ok=True)
     workspace.job_spec.write_text(job, "utf-8")
@@ -57,10 +57,10 @@ def job(tiny_encoder, pairs_file):
     return JOB.format(pairs=pairs_file, encoder=tiny_encoder, epochs=1)
 
 
-# One way into each code, in a folder of its own, with the tiny job's file.
+# One way to cause each code, in a new folder, with the tiny job's file.
 
 
-def ready(folder, job):
+def success(folder, job):
     return call(LAUNCHER, folder, "check", re.search(r"source: (.*)", job)[1])
 
 
@@ -94,9 +94,9 @@ def no_storage(folder, job):
 
 
 def damaged_checkpoints(folder, job):
-    place = Workspace(folder / "ml")
-    (place.checkpoints / "checkpoint-1").mkdir(parents=True)
-    place.revisions.write_text("{half", "utf-8")
+    workspace = Workspace(folder / "ml")
+    (workspace.checkpoints / "checkpoint-1").mkdir(parents=True)
+    workspace.revisions.write_text("{half", "utf-8")
     return train(folder, job)
 
 
@@ -114,8 +114,8 @@ def interrupted(folder, job):
             assert launcher.poll() is None, launcher.communicate()
             time.sleep(0.01)
         launcher.send_signal(signal.SIGTERM)
-        _, said = launcher.communicate(timeout=300)
-    return subprocess.CompletedProcess(command, launcher.returncode, "", said)
+        _, output = launcher.communicate(timeout=300)
+    return subprocess.CompletedProcess(command, launcher.returncode, "", output)
 
 
 def refused_by_backend(folder, job):
@@ -127,12 +127,12 @@ def no_memory(folder, job):
 
 
 def stalled(folder, job):
-    # No run shows a sign of life in every few milliseconds.
+    # No run makes progress every few milliseconds.
     return train(folder, job, EMBEDTUNE_STALL_MINUTES="0.0001")
 
 
 CASES = {
-    0: ready,
+    0: success,
     1: bug,
     2: usage,
     3: wrong_spec,
@@ -151,18 +151,18 @@ CASES = {
 
 @pytest.fixture(scope="module")
 def endings(tmp_path_factory, job):
-    """Provoke them all, two at a time: most of it is waiting for torch to load."""
+    """Cause all failures, two at a time: most of the time is loading torch."""
     with ThreadPoolExecutor(2) as pool:
         running = {
-            code: pool.submit(provoke, tmp_path_factory.mktemp(provoke.__name__), job)
-            for code, provoke in CASES.items()
+            code: pool.submit(cause, tmp_path_factory.mktemp(cause.__name__), job)
+            for code, cause in CASES.items()
         }
     return {code: future.result() for code, future in running.items()}
 
 
 @pytest.mark.parametrize("code", CASES)
-def test_each_code_is_met_by_who_provokes_it(code, endings):
-    """The process ends with it; an expected failure is one line, only a bug has a traceback."""
+def test_each_failure_ends_with_its_code(code, endings):
+    """An expected failure is one line; only a bug has a traceback."""
     ended = endings[code]
     assert ended.returncode == code, ended.stderr
     assert ("Traceback" in ended.stderr) == (code == 1)
@@ -171,6 +171,6 @@ def test_each_code_is_met_by_who_provokes_it(code, endings):
 
 
 def test_every_code_has_a_case():
-    """A class that is added to the tree needs a way to provoke it."""
+    """A new error class needs a case here."""
     assert CASES.keys() | ELSEWHERE == EXIT_CODES.keys()
     assert {0, 1, 2} | CLASSES.keys() == EXIT_CODES.keys()

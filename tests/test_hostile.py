@@ -196,14 +196,14 @@ def test_yaml_aliases_cannot_expand_to_a_huge_document():
     levels = [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12)]
     with pytest.raises(SpecError) as caught:
         parse_document("\n".join(["a0: &a0 [x]", *levels]), "job.yaml")
-    assert "`job.yaml` is not valid YAML in line 2: an alias" in str(caught.value)
+    assert "`job.yaml` is not valid YAML in line 2: aliases" in str(caught.value)
 
 
 # Files that unpack to more than the memory.
 
 
-def test_a_line_that_does_not_end_is_not_gathered(tmp_path, monkeypatch):
-    """A few kilobytes of gzip may hold one line of many gigabytes."""
+def test_an_endless_line_is_not_read_into_memory(tmp_path, monkeypatch):
+    """A few kilobytes of gzip may contain one line of many gigabytes."""
     monkeypatch.setattr("job.data.text_files.MAX_LINE_BYTES", 1000)
     file = tmp_path / "pairs.jsonl.gz"
     with gzip.open(file, "wb") as handle:
@@ -224,7 +224,7 @@ def test_a_line_that_does_not_end_is_not_gathered(tmp_path, monkeypatch):
     ],
 )
 def test_a_bomb_of_many_short_lines_is_not_unpacked(tmp_path, monkeypatch, name, start, line):
-    """Each line is harmless; a thousandth of the file's size is what no real texts take."""
+    """Each line is short, but no real texts are compressed to a thousandth of their size."""
     monkeypatch.setattr("job.data.text_files.MAX_UNPACKED_BYTES", 1_000_000)
     file = tmp_path / name
     with gzip.open(file, "wb") as handle:

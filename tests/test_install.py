@@ -1,4 +1,4 @@
-"""Each command that the README offers for installing gives a tool that runs."""
+"""Each install command in README.md installs a tool that runs."""
 
 import os
 import re
@@ -13,11 +13,11 @@ ROOT = Path(__file__).parents[1]
 SECTION = re.search(r"(?ms)^## Install\n(.*?)^## ", (ROOT / "README.md").read_text("utf-8"))[1]
 BLOCK = re.search(r"```bash\n(.*?)```", SECTION, re.DOTALL)[1]
 COMMANDS = [*BLOCK.splitlines(), *re.findall(r"or `(.+? install .+?)`", SECTION)]
-# Where uv and pipx put environments and the commands of tools.
+# The folders into which uv and pipx install tools and their commands.
 FOLDERS = ("UV_TOOL_DIR", "UV_TOOL_BIN_DIR", "PIPX_HOME", "PIPX_BIN_DIR", "PIPX_MAN_DIR")
 
 
-def test_both_tools_are_offered():
+def test_the_readme_names_uv_and_pipx():
     assert [shlex.split(command)[0] for command in COMMANDS] == ["uv", "pipx"]
 
 
@@ -25,9 +25,9 @@ def test_both_tools_are_offered():
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_installed_tool_runs_alone(command, tmp_path):
-    """It shows its help away from the checkout, and has brought no torch."""
+    """It prints its help outside the checkout, and torch is not installed."""
     folders = {name: str(tmp_path / name.lower()) for name in FOLDERS}
-    # With the pinned versions, so that only our own changes can break it.
+    # Pinned versions, so that only our own changes can break it.
     pins = dict.fromkeys(("UV_CONSTRAINT", "PIP_CONSTRAINT"), str(ROOT / "constraints.txt"))
     found = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     environment = os.environ | folders | pins | found

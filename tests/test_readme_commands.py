@@ -1,4 +1,4 @@
-"""The README's commands for S3 and the Hub, run as they stand against local endpoints."""
+"""The commands for S3 and the Hub in launcher/README.md, run unchanged on local servers."""
 
 import os
 import re
@@ -11,7 +11,7 @@ from hub_server import Hub
 from s3_server import S3
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text("utf-8")
+README = (ROOT / "launcher" / "README.md").read_text("utf-8")
 SECTION = re.search(r"## S3 and the Hugging Face Hub\n(.*?)\n## ", README, re.DOTALL)[1]
 S3_BLOCK, HUB_BLOCK = re.findall(r"```bash\n(.*?)```", SECTION, re.DOTALL)
 BIN = Path(sys.executable).parent
@@ -40,8 +40,8 @@ def pairs_bytes(pairs_file):
     return pairs_file.read_bytes()
 
 
-def test_the_way_over_s3(tmp_path, pairs_bytes):
-    """Launch, list, report and fetch: the model that comes back is loadable, the tables agree."""
+def test_the_s3_commands_bring_back_report_and_model(tmp_path, pairs_bytes):
+    """`launch` and `report` print the same table, `ls` lists the run, `fetch` saves the model."""
     with S3() as s3:
         s3.bucket("my-bucket")
         s3.put("my-bucket", "pairs.jsonl", pairs_bytes)
@@ -51,12 +51,12 @@ def test_the_way_over_s3(tmp_path, pairs_bytes):
     assert (tmp_path / "first" / "model" / "model.safetensors").is_file()
 
 
-def test_the_way_over_the_hub(tmp_path, pairs_bytes, tiny_encoder):
-    """Data and model come from the Hub, the tuned model goes back with its card."""
+def test_the_hub_command_pushes_the_tuned_model(tmp_path, pairs_bytes, tiny_encoder):
+    """Data and model come from the Hub; the tuned model is pushed with its card, private."""
     with Hub() as hub:
         hub.add("dataset", "my-org/my-pairs", {"train.jsonl": pairs_bytes})
         hub.add("model", "my-org/my-model", tiny_encoder)
-        # The tiny encoder learns little at the default rate: push it whatever the verdict.
+        # The tiny encoder learns little at the default rate: push it whatever the verdict is.
         block = HUB_BLOCK.replace("--name", "--set output.hub_always=true --name")
         run_block(block, tmp_path, hub.environment(tmp_path / "home"))
         pushed = hub.files("my-org/my-model-tuned")

@@ -1,9 +1,9 @@
-"""Which tests run when: `make test-fast`, `make test` or only `make test-all`.
+"""Assign each test to a tier: `make test-fast`, `make test` or only `make test-all`.
 
-A test is `slow` if it, a fixture of it or a helper that one of them calls comes by what starts a
-process or a server or trains. That is looked up here, so nobody has to say it; what takes more than
-a second for another reason says it with the marker. `exhaustive` are many cases and long suites:
-what the README states is tested without them.
+A test is `slow` if its code, its fixtures or a helper that they call starts a process or a server,
+or trains. This module detects that; a test that takes over a second for another reason needs the
+marker. `exhaustive` tests are many cases and long suites; README's statements are tested without
+them.
 """
 
 import inspect
@@ -12,24 +12,25 @@ from pathlib import Path
 
 from hypothesis import settings
 
-# Where a test says no number of its own.
+# For tests that set no number of examples.
 settings.register_profile("fast", max_examples=20)
 
 TESTS = Path(__file__).parent
-# Modules and classes by which processes and servers are started, as the tests name them.
+# Names in tests of modules and classes that start processes and servers.
 COSTLY = {"subprocess", "Popen", "Process", "S3", "Hub", "SageMaker", "stack_server", "TCPStore"}
-# Any function of these trains.
+# Every function of these modules trains.
 TRAINING = {"job.pipeline", "job.training.train", "job.training.trainer"}
 SLOW_PATHS = ("job/distributed/test_torchrun.py", "job/storage/test_stores.py")
-# Cuts in every phase and at random, made-up files, each exit code by a command, SageMaker's jobs by
-# the dozen, and the doubles' own tests. What the README says of SageMaker is seen in one job, of
-# several machines in processes.
+# Interruptions in every phase, fuzzed files, each exit code by a command, SageMaker jobs by the
+# dozen, runs of several hosts, and the tests of the doubles. `make test` runs one job on SageMaker,
+# one of two processes, and one from S3.
 EXHAUSTIVE_PATHS = (
     *("benchmarks", "chaos", "doubles", "fuzz", "test_exit_codes.py"),
     *("job/distributed/test_heartbeat.py", "launcher/test_instances.py"),
+    "launcher/backends/sagemaker/test_sdk.py",
 )
-EXHAUSTIVE_FIXTURES = {"endings", "from_hub", "launchers"}
-# Whole runs in each: begun late, one of them would keep a worker long after the other has ended.
+EXHAUSTIVE_FIXTURES = {"article", "denied", "endings", "from_hub", "launchers", "wrong_token"}
+# Files with whole runs. They start first, so that at the end no worker is busy alone.
 LONGEST = (
     *("chaos/test_chaos.py", "launcher/backends/sagemaker/test_sagemaker.py"),
     *("job/test_several_processes.py", "job/test_pipeline.py", "launcher/test_remote.py"),
@@ -39,27 +40,27 @@ LONGEST = (
         "test_exit_codes.py",
     ),
 )
-# Run by name alone, or in a way of their own.
+# Run only by their marker, not in a tier.
 APART = {"aws", "browser", "docker", "sdk"}
 
 
 def pytest_collection_modifyitems(items):
-    """Mark every test by what it needs; the files that take longest come first."""
+    """Mark every test with its tier; sort the longest files first."""
     for item in items:
-        if lies_in(item, EXHAUSTIVE_PATHS) or uses_long_runs(item):
+        if is_below(item, EXHAUSTIVE_PATHS) or uses_long_runs(item):
             item.add_marker("exhaustive")
         own = {mark.name for mark in item.iter_markers()}
-        if own & {"exhaustive", *APART} or lies_in(item, SLOW_PATHS) or is_costly(item):
+        if own & {"exhaustive", *APART} or is_below(item, SLOW_PATHS) or is_costly(item):
             item.add_marker("slow")
     items.sort(key=rank)
 
 
-def lies_in(item, paths):
+def is_below(item, paths):
     return any(item.path.is_relative_to(TESTS / path) for path in paths)
 
 
 def uses_long_runs(item):
-    return lies_in(item, ["launcher"]) and not EXHAUSTIVE_FIXTURES.isdisjoint(item.fixturenames)
+    return is_below(item, ["launcher"]) and not EXHAUSTIVE_FIXTURES.isdisjoint(item.fixturenames)
 
 
 def rank(item):
@@ -75,19 +76,19 @@ def is_costly(item):
         function = inspect.unwrap(waiting.pop())
         if function not in seen:
             seen.add(function)
-            costs, called = look_at(function)
-            if costs:
+            is_expensive, called = inspect_calls(function)
+            if is_expensive:
                 return True
             waiting += called
     return False
 
 
 @cache
-def look_at(function):
-    """Say whether a function comes by what is costly, and what of the tests it may call."""
+def inspect_calls(function):
+    """Return whether a function uses anything costly, and the test functions it may call."""
     if not function.__code__.co_filename.startswith(str(TESTS)):
         return False, []
-    names = named_in(function.__code__)
+    names = used_names(function.__code__)
     known = [function.__globals__[name] for name in names if name in function.__globals__]
     parts = [part for each in known if inspect.isclass(each) for part in vars(each).values()]
     functions = [each for each in (*known, *parts) if inspect.isfunction(each)]
@@ -95,9 +96,9 @@ def look_at(function):
     return trains or not names.isdisjoint(COSTLY | TRAINING), functions
 
 
-def named_in(code):
-    """Name what a function uses of its module and imports, in inner functions as well."""
+def used_names(code):
+    """Return the names that a function uses, those of inner functions included."""
     names = set(code.co_names)
     for inner in filter(inspect.iscode, code.co_consts):
-        names |= named_in(inner)
+        names |= used_names(inner)
     return names

@@ -1,4 +1,4 @@
-"""A job file for the tiny encoder: learnt in seconds, and as long as its epochs are many."""
+"""A job file for the tiny encoder: trains in seconds; more epochs make it longer."""
 
 JOB = """\
 data:

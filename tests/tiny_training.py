@@ -1,4 +1,4 @@
-"""Everything that a training is given, ready to be trained once or several times."""
+"""All inputs of a training with the tiny encoder, for one or several trainings."""
 
 from dataclasses import dataclass, replace
 
@@ -28,7 +28,7 @@ class TinyTraining:
         return load_model(self.spec.model, machine)
 
     def train(self, stop=None, workspace=None, model=None, spec=None, **context):
-        """Train as a run does."""
+        """Train like a run."""
         return train(
             model or self.load(),
             self.dataset.training,
@@ -38,7 +38,7 @@ class TinyTraining:
         )
 
     def trainer(self, *callbacks, model=None, base=None, neighbors=None):
-        """Build the trainer of it; `base` is a made-up score of the base model."""
+        """Build its trainer; `base` replaces the base model's score."""
         model, validation = model or self.load(), self.base.validation
         if base is not None:
             validation = replace(validation, base=base)
@@ -50,7 +50,7 @@ class TinyTraining:
 
 
 def tiny_training(spec, folder):
-    """Read the data and score the base model of a spec."""
+    """Load the data and score the base model of a spec."""
     dataset = load_dataset(spec.data, {}, spec.evaluation.protocol)
     model = load_model(spec.model, CPU)
     base = score_base(model, dataset, choose_dimensions(spec.evaluation, model.width), spec)

@@ -1,7 +1,6 @@
-"""Runs of several processes and hosts, all of them on this machine; a host is a tree of processes.
+"""Start runs of several processes and hosts on this machine; a host is a tree of processes.
 
-Beside whole runs: some processes that meet for one piece of work, forked from one that has imported
-everything.
+`together` runs one function on several ranks, forked from a process that has imported everything.
 """
 
 import importlib.util
@@ -19,40 +18,40 @@ from pathlib import Path
 
 import psutil
 
-# Only to fail: a machine may be busy.
+# Time limit before a test fails; long, as a machine may be busy.
 PATIENCE_SECONDS = 240
 context = multiprocessing.get_context("forkserver")
 context.set_forkserver_preload(["job.pipeline", "datasets", "bm25s", "matplotlib.figure"])
 
 
 def together(processes, work, *arguments, hosts=1):
-    """Have processes meet and do a piece of work; returns what each returns, in order of ranks.
+    """Run `work(rank, *arguments)` on several ranks; return the results in rank order.
 
-    The work is a function of a test's module that takes its rank first; it is found by its name.
+    `work` is a top-level function of a test module: each rank imports it by name.
     """
-    port, members = free_port(), []
+    port, running = free_port(), []
     for rank in range(processes):
         ours, theirs = context.Pipe(duplex=False)
         place = (rank, processes, processes // hosts, port)
         name = (work.__code__.co_filename, work.__name__)
-        member = context.Process(target=_member, args=(theirs, place, name, arguments))
-        member.start()
+        process = context.Process(target=_run_rank, args=(theirs, place, name, arguments))
+        process.start()
         theirs.close()
-        members.append((member, ours))
+        running.append((process, ours))
     try:
-        found = [_heard(ours) for _, ours in members]
+        found = [_receive(ours) for _, ours in running]
     finally:
-        for member, _ in members:
-            member.kill()
-            member.join()
-    # Where one fails, the others lose its connection.
+        for process, _ in running:
+            process.kill()
+            process.join()
+    # If one fails, the others lose the connection: report the cause first.
     errors = [error for _, error in found if error]
     errors.sort(key=lambda error: (error == "it died", "closed by peer" in error))
     assert not errors, errors[0]
     return [value for value, _ in found]
 
 
-def _heard(pipe):
+def _receive(pipe):
     if not pipe.poll(PATIENCE_SECONDS):
         return None, "it has not ended"
     try:
@@ -61,7 +60,7 @@ def _heard(pipe):
         return None, "it died"
 
 
-def _member(pipe, place, name, arguments):
+def _run_rank(pipe, place, name, arguments):
     rank, size, per_host, port = place
     os.environ |= {
         "RANK": str(rank),
@@ -81,14 +80,14 @@ def _member(pipe, place, name, arguments):
             process_group.init_with(store, rank, size)
         pipe.send((_find(*name)(rank, *arguments), None))
         if size > 1:
-            # Who leaves first would take the others' answers along.
+            # A rank that leaves early would break the others' connections.
             distributed.barrier()
-    except BaseException:  # noqa: BLE001  whatever it is, the test shows it
+    except BaseException:  # noqa: BLE001  the test shows any error
         pipe.send((None, traceback.format_exc()))
 
 
 def _find(file, function):
-    """Load a test's module under a name by which its functions can be sent to others."""
+    """Load a test module under its own name, so that its objects can be pickled."""
     spec = importlib.util.spec_from_file_location(Path(file).stem, file)
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -96,7 +95,7 @@ def _find(file, function):
 
 
 def free_port():
-    """Find a port that is free with the one after it, and that no connection is given by chance."""
+    """Return a free port whose next one is free too, outside the range of outgoing connections."""
     while True:
         port = random.SystemRandom().randrange(20_000, 32_000, 2)
         with suppress(OSError), socket.socket() as one, socket.socket() as next_one:
@@ -106,7 +105,7 @@ def free_port():
 
 
 def hold_a_store(port, pipe):
-    """Be a first host of which there is nothing but the store, until it is killed."""
+    """Act as a first host that only has the store, until killed."""
     from torch.distributed import TCPStore
 
     store = TCPStore("127.0.0.1", port, is_master=True, wait_for_workers=False)
@@ -115,14 +114,14 @@ def hold_a_store(port, pipe):
 
 
 class Host:
-    """What runs on a host: the command, which supervises the processes that it starts."""
+    """A simulated host: the job command and the processes it starts."""
 
-    def __init__(self, workspace, log, *, silence=None, environment=None, folder=None):
-        """Start it; a `silence` shorter than usual is one that takes less patience to test."""
+    def __init__(self, workspace, log, *, lost_after=None, environment=None, folder=None):
+        """Start the command; `lost_after` shortens the time after which a silent host is lost."""
         self.workspace, self.log = workspace, log
         log.write_text("", "utf-8")
         arguments = ["train", "--workspace", str(workspace), "--device", "cpu"]
-        given = (arguments, str(log), environment or {}, silence, folder)
+        given = (arguments, str(log), environment or {}, lost_after, folder)
         self._process = context.Process(target=_supervise, args=given)
         self._process.start()
 
@@ -131,13 +130,13 @@ class Host:
         return self.log.read_text("utf-8")
 
     def wait(self):
-        """Wait for its end; returns the exit code."""
+        """Wait for its end; return the exit code."""
         self._process.join(PATIENCE_SECONDS)
         assert self._process.exitcode is not None, self.output
         return self._process.exitcode
 
-    def says(self, text):
-        """Wait for a log line; returns whether it came before the end."""
+    def logs(self, text):
+        """Wait for a text in the log; return whether it came before the host ended."""
         ends = time.monotonic() + PATIENCE_SECONDS
         while text not in self.output and self._process.is_alive():
             assert time.monotonic() < ends, self.output
@@ -145,19 +144,19 @@ class Host:
         return text in self.output
 
     def wait_for(self, text):
-        assert self.says(text), self.output
+        assert self.logs(text), self.output
 
     def send(self, number):
-        """Send a signal to what was started first, as an engine does."""
+        """Send a signal to the first process, as a container engine does."""
         with suppress(ProcessLookupError):
             os.kill(self._process.pid, number)
 
     def kill(self):
-        """Kill all of it at once, as where the machine is gone; returns whether it still ran."""
+        """Kill all processes at once, like a machine that is lost; return whether it still ran."""
         if self._process.is_alive():
             with suppress(psutil.NoSuchProcess):
                 supervisor = psutil.Process(self._process.pid)
-                # First the one that would tell others of its children's end.
+                # First suspend the parent, which would report the end of its children.
                 supervisor.suspend()
                 for process in [*supervisor.children(recursive=True), supervisor]:
                     with suppress(psutil.NoSuchProcess):
@@ -166,12 +165,12 @@ class Host:
         return self._process.exitcode == -signal.SIGKILL
 
 
-def _supervise(arguments, log, environment, silence, folder):
+def _supervise(arguments, log, environment, lost_after, folder):
     from job.__main__ import main
     from job.distributed import heartbeat
 
-    if silence:
-        heartbeat.SILENCE_SECONDS = silence
+    if lost_after:
+        heartbeat.LOST_AFTER_SECONDS = lost_after
     if folder:
         os.chdir(folder)
     os.environ |= environment
@@ -185,18 +184,18 @@ def _supervise(arguments, log, environment, silence, folder):
 
 
 def start_hosts(workspaces, **options):
-    """Start a host for each workspace, of one process each; they share the first's checkpoints."""
+    """Start a host of one process for each workspace; they share the first one's checkpoints."""
     names = [f"algo-{number}" for number in range(1, len(workspaces) + 1)]
-    meeting = {"EMBEDTUNE_PROCESSES": "1", "EMBEDTUNE_RENDEZVOUS": f"127.0.0.1:{free_port()}"}
+    rendezvous = {"EMBEDTUNE_PROCESSES": "1", "EMBEDTUNE_RENDEZVOUS": f"127.0.0.1:{free_port()}"}
     hosts = []
     for name, workspace in zip(names, workspaces, strict=True):
         config = workspace / "input" / "config"
         config.mkdir(parents=True, exist_ok=True)
-        told = {"current_host": name, "hosts": names, "network_interface_name": "eth0"}
-        (config / "resourceconfig.json").write_text(json.dumps(told), "utf-8")
+        resources = {"current_host": name, "hosts": names, "network_interface_name": "eth0"}
+        (config / "resourceconfig.json").write_text(json.dumps(resources), "utf-8")
         (workspaces[0] / "checkpoints").mkdir(exist_ok=True)
         if workspace != workspaces[0] and not (workspace / "checkpoints").exists():
             (workspace / "checkpoints").symlink_to(workspaces[0] / "checkpoints")
         log = workspace.with_suffix(".log")
-        hosts.append(Host(workspace, log, environment=meeting, **options))
+        hosts.append(Host(workspace, log, environment=rendezvous, **options))
     return hosts

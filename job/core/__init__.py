@@ -1,4 +1,4 @@
-"""Errors with their exit codes, how numbers are written, the grammar of log lines.
+"""Errors and exit codes, number formats, the grammar of log lines.
 
-Imports nothing of the job.
+Imports no other part of the job.
 """

@@ -1,49 +1,49 @@
-"""Every expected failure, drawn as a tree: one class, one exit code, the same on every backend.
+"""Every expected failure as a tree: one class, one exit code, the same on every backend.
 
 EmbedtuneError
-├── SpecError       3    the job's description
-├── DataError       4    the pairs
+├── SpecError       3    the job spec
+├── DataError       4    the data: pairs, corpus
 ├── ModelError      5    the base model
-├── MachineError    6    what the job runs on
-├── StorageError    7    S3 and the Hub
-├── TrainingError   8    the training itself
-├── GateNotMet      9    a required result was not reached
-├── Interrupted    10    the run can be resumed
-├── Stopped        11    somebody stopped the run
-├── TimeLimit      12    the run used up its time
+├── MachineError    6    the machine the job runs on
+├── StorageError    7    folders, S3, the Hub
+├── TrainingError   8    the training
+├── GateNotMet      9    a required result was missed
+├── Interrupted    10    interrupted; the run can be resumed
+├── Stopped        11    stopped by the user
+├── TimeLimit      12    the time limit was reached
 ├── BackendError   13    quota, role, capacity, image, engine
-├── OutOfMemory    14    device or host memory
-└── Stalled        15    nothing moved any more
+├── OutOfMemory    14    out of GPU or host memory
+└── Stalled        15    no progress for too long
 
-0 is success, 1 a bug of ours (with a traceback) and 2 wrong usage (Click's own).
+0 is success, 1 a bug in embedtune (with a traceback) and 2 wrong usage (Click's own code).
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import ClassVar
 
-from job.core.formatting import on_one_line
+from job.core.formatting import escape_to_one_line
 
 
 class EmbedtuneError(Exception):
-    """Says in one line what is wrong, what was found and what to do."""
+    """Its message is one line: what is wrong, what was found, what to do."""
 
     exit_code: ClassVar[int]
     meaning: ClassVar[str]
 
     def __str__(self) -> str:
-        # File names and rows, which are quoted in it, may hold anything.
-        return on_one_line(super().__str__())
+        # Quoted file names and rows may contain control characters.
+        return escape_to_one_line(super().__str__())
 
 
 class SpecError(EmbedtuneError):
     exit_code = 3
-    meaning = "the job's description is wrong: an unknown field, a value out of bounds"
+    meaning = "the job spec is invalid: an unknown field, a value out of bounds"
 
 
 class DataError(EmbedtuneError):
     exit_code = 4
-    meaning = "the data cannot be read, or there is too little of it"
+    meaning = "the data cannot be read, or has too few usable pairs"
 
 
 class ModelError(EmbedtuneError):
@@ -58,17 +58,17 @@ class MachineError(EmbedtuneError):
 
 class StorageError(EmbedtuneError):
     exit_code = 7
-    meaning = "results or inputs cannot be written or read (folder, S3, Hub)"
+    meaning = "inputs cannot be read or results cannot be written (folder, S3, Hub)"
 
 
 class TrainingError(EmbedtuneError):
     exit_code = 8
-    meaning = "training went wrong: a checkpoint cannot be restored"
+    meaning = "training failed: a damaged checkpoint, a saved model that differs from the tuned one"
 
 
 class GateNotMet(EmbedtuneError):
     exit_code = 9
-    meaning = "the run finished, but a required result was not reached"
+    meaning = "the run finished but missed a required result"
 
 
 class Interrupted(EmbedtuneError):
@@ -78,7 +78,7 @@ class Interrupted(EmbedtuneError):
 
 class Stopped(EmbedtuneError):
     exit_code = 11
-    meaning = "the run was stopped by its user"
+    meaning = "the user stopped the run"
 
 
 class TimeLimit(EmbedtuneError):
@@ -93,23 +93,23 @@ class BackendError(EmbedtuneError):
 
 class OutOfMemory(EmbedtuneError):
     exit_code = 14
-    meaning = "the device's or the machine's memory did not suffice"
+    meaning = "GPU or host memory ran out"
 
 
 class Stalled(EmbedtuneError):
     exit_code = 15
-    meaning = "nothing moved any more, so the run ended itself; it can be resumed"
+    meaning = "the run made no progress for too long and ended itself; it can be resumed"
 
 
 def first_line(error: BaseException) -> str:
-    """Quote what a library says of an error, of which the first line tells enough."""
+    """Return the first line of a library's error message, at most 300 characters."""
     line = next(iter(str(error).strip().splitlines()), type(error).__name__)
     return line.rstrip(".")[:300]
 
 
 @contextmanager
 def translated(expected: Callable[[Exception], EmbedtuneError | None]) -> Iterator[None]:
-    """Raise what `expected` makes of an exception; where that is nothing, it is a bug of ours."""
+    """Convert exceptions to the error `expected` returns; if it returns None, re-raise (a bug)."""
     try:
         yield
     except Exception as error:
@@ -120,7 +120,7 @@ def translated(expected: Callable[[Exception], EmbedtuneError | None]) -> Iterat
 
 EXIT_CODES: dict[int, str] = {
     0: "done",
-    1: "a bug of ours; the traceback says where",
+    1: "a bug in embedtune; the traceback shows where",
     2: "wrong usage of the command line",
     **{error.exit_code: error.meaning for error in EmbedtuneError.__subclasses__()},
 }

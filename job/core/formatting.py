@@ -1,17 +1,16 @@
-"""How numbers and names are written, the same in every view of a report."""
+"""Formats of numbers and names, the same in every view of a report."""
 
 RESCORED = "_rescored"
-# What a terminal obeys instead of showing it, and what turns a line's direction around.
-UNSEEN = {
+# Escapes for characters that control a terminal, break a line or reverse its direction.
+ESCAPES = {
     code: f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
     for span in ((0, 0x20), (0x7F, 0xA0), (0x2028, 0x202F), (0x2066, 0x206A), (0xD800, 0xE000))
     for code in range(*span)
 }
-LINES = {code: sign for code, sign in UNSEEN.items() if chr(code) not in "\t\n"}
+ESCAPES_KEEPING_LINES = {code: sign for code, sign in ESCAPES.items() if chr(code) not in "\t\n"}
 
-
-# What XML or a reader's eye does not take: written as a sign for it.
-SIGNS = {
+# Visible replacements for characters that XML forbids or a reader cannot see.
+VISIBLE_SIGNS = {
     **{code: chr(0x2400 + code) for code in range(0x20)},
     **dict.fromkeys((*range(128, 160), *range(55296, 57344), 65534, 65535), "�"),
     ord("\t"): "\t",
@@ -21,19 +20,19 @@ SIGNS = {
 }
 
 
-def on_one_line(text: str) -> str:
-    """Write a stranger's text so that whatever shows it only shows it."""
-    return text.translate(UNSEEN)
+def escape_to_one_line(text: str) -> str:
+    """Escape control characters and line breaks in untrusted text."""
+    return text.translate(ESCAPES)
 
 
-def on_its_lines(text: str) -> str:
-    """Write a stranger's text likewise, and leave its lines and tabs."""
-    return text.translate(LINES)
+def escape_keeping_lines(text: str) -> str:
+    """Escape control characters in untrusted text; keep its line breaks and tabs."""
+    return text.translate(ESCAPES_KEEPING_LINES)
 
 
 def visible(text: str) -> str:
-    """Replace control characters, which have no form of their own and which XML forbids."""
-    return text.translate(SIGNS)
+    """Replace control characters by visible signs; XML forbids them."""
+    return text.translate(VISIBLE_SIGNS)
 
 
 def counted(count: int, noun: str) -> str:
@@ -68,7 +67,7 @@ change = "{:+.3f}".format
 share = "{:.1%}".format
 one_decimal = "{:.1f}".format
 rate = "{:.2e}".format
-# Of both ends.
+# `[low, high]`, both ends formatted.
 interval = "[{0[0]:+.3f}, {0[1]:+.3f}]".format
 score_interval = "[{0[0]:.3f}, {0[1]:.3f}]".format
 share_interval = "[{0[0]:.1%}, {0[1]:.1%}]".format
@@ -82,8 +81,8 @@ def usd(value: float | None) -> str:
     return "unknown" if value is None else f"${value:.4f}"
 
 
-def spoken(precision: str) -> str:
-    """Write a precision for people: `int8, rescored`."""
+def precision_label(precision: str) -> str:
+    """Return the label of a precision, such as `int8, rescored`."""
     return precision.replace(RESCORED, ", rescored")
 
 

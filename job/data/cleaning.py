@@ -180,8 +180,8 @@ def clean_documents(documents: Iterable[Document]) -> Cleaned:
     count = 0
     for document in documents:
         count += 1
-        text, named = document.full, _is_encodable(document.id)
-        if reason := _fault(text, "document") or (None if named else "id is not text"):
+        text, has_valid_id = document.full, _is_encodable(document.id)
+        if reason := _fault(text, "document") or (None if has_valid_id else "id is not text"):
             rejected.add(document.file, document.row, reason, None, excerpt(text))
         else:
             own = text_key(document.text) if text != document.text else 0

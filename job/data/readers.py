@@ -1,4 +1,4 @@
-"""Rows out of files: JSON lines and documents, tables, Parquet, Arrow, workbooks; row by row.
+"""Read rows from files, one at a time: JSON lines and documents, tables, Parquet, Arrow, Excel.
 
 This module only checks that a file has the format its name says; a broken file raises a
 `DataError` that names the file and the line. `cleaning` checks the values.
@@ -18,17 +18,17 @@ from job.data.formats.layout import Document, DocumentLayout
 from job.data.formats.layout import Record as Record  # noqa: PLC0414  others know it from here
 from job.data.formats.splits import file_splits
 from job.data.tables import SURPLUS as SURPLUS  # noqa: PLC0414  as above
-from job.data.tables import read_table, refuse_doubles
+from job.data.tables import read_table, refuse_duplicate_columns
 from job.data.text_files import read_lines
 from job.data.workbooks import WORKBOOKS, read_workbook
 
 TEXT_FORMATS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
 FORMATS = (*TEXT_FORMATS, ".parquet", ".arrow", *WORKBOOKS)
 SUFFIXES = ", ".join(f"`{suffix}`" for suffix in FORMATS) + " (text formats also with `.gz`)"
-# A JSON document is read whole, and takes several times its size in memory.
+# A JSON document is read as a whole and takes several times its size in memory.
 LARGE_DOCUMENT = 10**9
 NO_SPACE = re.compile(r"\S")
-# A list of rows, or the one such list in an object, under whatever key.
+# A list of rows, or an object with one such list, under any key.
 ROWS = DocumentLayout("rows", "a list of objects", is_list, read_list)
 LISTS = "lists"
 
@@ -95,12 +95,12 @@ def explain_read_errors(path: Path | str) -> Iterator[None]:
 
 
 def read_records(path: Path, encoding: str = "utf-8") -> Iterator[Record]:
-    """Yield the rows of a file or of each file in a folder."""
+    """Yield the rows of a file, or of all data files below a folder."""
     return RecordFiles.at(path, encoding).records()
 
 
 class RecordFiles:
-    """Files whose rows are read front to back, and what was found out about them on the way."""
+    """Files whose rows are read once, in order; `layouts` and `notes` say what they are."""
 
     def __init__(
         self,
@@ -109,13 +109,13 @@ class RecordFiles:
         layouts: Sequence[DocumentLayout] = (ROWS,),
         named: Sequence[str] = (),
     ) -> None:
-        """`files` gives each file's split; `named` are columns that the user knows of."""
+        """`files` gives the split of each file; `named` are the columns that the spec names."""
         self.files = files
         self.notes: list[str] = []
-        # Names of the layouts of documents, as they are met.
+        # Names of the layouts of JSON documents that were read so far.
         self.layouts: dict[str, None] = {}
         self._encoding, self._known, self._named = encoding, layouts, named
-        # Recognizing, documents and rows each ask for it.
+        # The last document: recognition, documents and rows each need it.
         self._parsed: tuple[Path, tuple[DocumentLayout, Any]] | None = None
 
     @classmethod
@@ -129,7 +129,7 @@ class RecordFiles:
         leave_out: Sequence[Path] = (),
         pooled: bool = True,
     ) -> "RecordFiles":
-        """Read a file or a folder; unless they are `pooled`, names of files decide splits."""
+        """Read a file or a folder; unless `pooled`, the names of files decide the splits."""
         with explain_read_errors(path):
             files = [file for file in list_files(path) if file not in leave_out]
         splits = {} if pooled else file_splits(files, path)
@@ -142,7 +142,7 @@ class RecordFiles:
                 yield from (row._replace(split=split) for row in rows) if split else rows
 
     def documents(self) -> Iterator[Document]:
-        """Yield the documents that the files hold beside their rows."""
+        """Yield the documents that the files contain besides their rows."""
         for file in self.files:
             with explain_read_errors(file):
                 if self._is_whole(file) and (found := self._parse(file)) is not None:
@@ -170,7 +170,7 @@ class RecordFiles:
         return self._rows(file, self._lines(file))
 
     def _is_whole(self, file: Path) -> bool:
-        """Whether a file holds JSON that is no lines: an array, or objects over several lines."""
+        """Tell whether a file is one JSON document rather than JSON lines."""
         suffix = file_format(file)
         if suffix == ".json" or suffix not in (".jsonl", ".ndjson"):
             return suffix == ".json"
@@ -180,18 +180,20 @@ class RecordFiles:
         if not first.startswith("["):
             return first == "{"
         try:
-            # One row of a file of lists begins with a text.
+            # A row that is a list contains strings, a list of rows contains rows.
             return all(isinstance(value, list | dict) for value in json.loads(first))
         except (ValueError, RecursionError):
             return True
 
     def _parse(self, file: Path) -> tuple[DocumentLayout, Any] | None:
-        """Parse a JSON document and recognize it; None if the file holds JSON lines after all."""
+        """Parse a JSON document and recognize its layout; None if the file has JSON lines."""
         if self._parsed and self._parsed[0] == file:
             return self._parsed[1]
         if file.stat().st_size > LARGE_DOCUMENT:
             note = f"`{file}` is one JSON document of {file.stat().st_size / 1e9:.1f} GB, which is "
-            self.notes.append(note + "read whole; JSON lines (`.jsonl`) take a fraction of memory.")
+            self.notes.append(
+                note + "read as a whole; JSON lines (`.jsonl`) need a fraction of the memory."
+            )
         text = "".join(read_lines(file, self._encoding))
         try:
             document = json.loads(text)
@@ -200,7 +202,7 @@ class RecordFiles:
                 where = f"line {error.lineno}: " if isinstance(error, json.JSONDecodeError) else ""
                 msg = f"`{file}` is not valid JSON, {where}{_json_fault(error)}."
                 raise DataError(msg) from None
-            # Many tools write JSON lines under the name `.json`, some objects over several lines.
+            # Many tools give JSON lines the suffix `.json`; `jq` indents each object.
             document = _objects(text)
             if document is None:
                 return None
@@ -213,7 +215,7 @@ class RecordFiles:
     def _layout(self, file: Path, document: object) -> DocumentLayout:
         found = next((known for known in self._known if known.recognizes(document)), None)
         if found is None:
-            msg = f"`{file}` holds no list of rows; expected a list of objects or JSON lines."
+            msg = f"`{file}` must contain exactly one list of objects, or JSON lines."
             if ROWS not in self._known:
                 expected = "; or ".join(known.summary for known in self._known)
                 msg = f"`{file}` is not in the layout that `data.format` names: {expected}."
@@ -227,8 +229,8 @@ class RecordFiles:
             try:
                 yield number, json.loads(line), None
             except (ValueError, RecursionError) as error:
-                found = f"{_json_fault(error)}. Found {line.strip()[:60]!r}"
-                msg = f"`{file}` line {number} is not valid JSON: {found}."
+                reason = f"{_json_fault(error)}. Found {line.strip()[:60]!r}"
+                msg = f"`{file}` line {number} is not valid JSON: {reason}."
                 raise DataError(msg) from None
 
     def _rows(self, file: Path, values: Iterable[tuple[int, Any, str | None]]) -> Iterator[Record]:
@@ -257,12 +259,12 @@ EXPECTED_LIST = 'a list such as ["question", "context", "negative"]'
 
 
 def _objects(text: str) -> list[Any] | None:
-    """Read objects that stand one after another over several lines; None if they do not."""
+    """Parse objects that follow each other, each over several lines; None if they do not."""
     found, at, decoder = [], 0, json.JSONDecoder()
     if text.lstrip().partition("\n")[0].strip() != "{":
         return None
     try:
-        # A space at a time would take the square of their number.
+        # `raw_decode` does not skip white space.
         while (start := NO_SPACE.search(text, at)) is not None:
             value, at = decoder.raw_decode(text, start.start())
             found.append(value)
@@ -283,14 +285,14 @@ def _read_parquet(file: Path) -> Iterator[Record]:
 
     def batches() -> Iterator[Any]:
         whole = pq.ParquetFile(file)
-        refuse_doubles(file, whole.schema_arrow.names)
+        refuse_duplicate_columns(file, whole.schema_arrow.names)
         yield from whole.iter_batches(batch_size=8192)
 
     return _read_batches(file, "Parquet", batches)
 
 
 def _read_arrow(file: Path) -> Iterator[Record]:
-    """Read what `datasets` saves: a stream of batches, or a file of them."""
+    """Read Arrow in either of its formats; `datasets` saves streams."""
     import pyarrow as pa
 
     def batches() -> Iterator[Any]:
@@ -301,7 +303,7 @@ def _read_arrow(file: Path) -> Iterator[Record]:
             whole = pa.ipc.open_file(pa.memory_map(str(file)))
             stream = (whole.get_batch(number) for number in range(whole.num_record_batches))
         for batch in stream:
-            refuse_doubles(file, batch.schema.names)
+            refuse_duplicate_columns(file, batch.schema.names)
             yield from (batch.slice(at, 8192) for at in range(0, len(batch), 8192))
 
     return _read_batches(file, "Arrow", batches)
@@ -316,11 +318,12 @@ def _read_batches(file: Path, kind: str, batches: Callable[[], Iterator[Any]]) -
             for fields in batch.to_pylist():
                 number += 1
                 yield Record(name, number, fields)
-    # The others are values that Python has none for: bytes in texts, years, time zones.
+    # The other errors come from values that Python cannot represent: invalid UTF-8 in a string,
+    # years out of range, unknown time zones.
     except (pa.ArrowException, ValueError, OverflowError, LookupError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         remedy = (
-            "Save it again with `datasets.save_to_disk`" if kind == "Arrow" else "Write it anew"
+            "Save it again with `datasets.save_to_disk`" if kind == "Arrow" else "Create it again"
         )
         msg = f"`{file}` is not a readable {kind} file: {reason.rstrip('.')}. {remedy}."
         raise DataError(msg) from None

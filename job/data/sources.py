@@ -1,4 +1,4 @@
-"""Where pairs come from: files, folders and `builtin:aws-docs`, in any layout of the registry.
+"""Open the sources of pairs: files and folders in any known layout, and `builtin:aws-docs`.
 
 Every source yields rows of (anchor, positives, negatives) with unchecked values. Data from S3 and
 the Hub is downloaded first, by `job.inputs`.
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-from job.core.errors import DataError
+from job.core.errors import DataError, SpecError
 from job.data.builtin_aws_docs import mine_pairs
 from job.data.formats import beir
 from job.data.formats.layout import (
@@ -45,9 +45,9 @@ CORPUS_IDS = ("id", *beir.DOCUMENT_IDS)
 def open_source(name: str, spec: DataSpec, role: str = "data") -> Source:
     """Open pairs by path or `builtin:` name; rows are read lazily.
 
-    `role` is that of a channel: where `data` lacks the group's column, that is an error; where a
-    validation or test set does, its groups are null. Of another domain only questions and contexts
-    are read, found by their names: `data.columns` and `data.format` describe the data.
+    `role` is a channel's name. The role `data` requires the column `data.columns.group`; in
+    validation and test sets without it, groups are null. For `out_of_domain`, `data.columns` and
+    `data.format` do not apply: only questions and contexts are read, from columns with usual names.
     """
     other = role == "out_of_domain"
     group = None if other else spec.columns.group
@@ -57,8 +57,9 @@ def open_source(name: str, spec: DataSpec, role: str = "data") -> Source:
             msg = f"There is no built-in data `{name}`. Use `{BUILTIN_DOCS}`."
             raise DataError(msg)
         return open_rows(Request(name, Path(), Columns(group=required), group), _Mined())
-    missing = "does not exist (as a path), nor does it look like a Hub id (`owner/name`)"
+    missing = "is neither an existing path nor a Hub id (`owner/name`)"
     path = _existing(name, f"`{name}` {missing}. Check the spelling.")
+    _require_encoding(spec.encoding)
     uri = origin_of(path)
     request = Request(
         uri or name,
@@ -78,6 +79,17 @@ def open_source(name: str, spec: DataSpec, role: str = "data") -> Source:
     return dataclasses.replace(source, rows=rows, documents=documents)
 
 
+def _require_encoding(name: str) -> None:
+    try:
+        # Python also has encodings of bytes as bytes, such as `hex`.
+        "".encode(name)
+    except (LookupError, ValueError):
+        msg = (
+            f"`data.encoding`: there is no encoding `{name}`. Examples: `utf-8`, `cp1252`, `cp932`."
+        )
+        raise SpecError(msg) from None
+
+
 def _renamed(found: Iterable[Found], path: Path, uri: str) -> Iterator[Found]:
     with named_by_origin(path, uri):
         for entry in found:
@@ -92,7 +104,7 @@ def _open(request: Request) -> Source:
         return folder.open(request)
     if folder is None and len(folders) == len(layouts):
         raise not_in(request.name, layouts[0])
-    # A saved data set holds plain rows, whatever else is not asked for.
+    # The files of a saved data set have plain rows.
     whole = [layout for layout in layouts if isinstance(layout, DocumentLayout)] or [ROWS]
     rows = [layout for layout in layouts if isinstance(layout, RowLayout)]
     columns = request.columns
@@ -110,7 +122,7 @@ def _open(request: Request) -> Source:
 
 
 def _corpus_beside(path: Path) -> list[Path]:
-    """Find the files of a folder that hold documents beside the rows of the others."""
+    """Return the files of a folder that contain documents, not rows."""
     if not path.is_dir():
         return []
     files = list_files(path)
@@ -119,13 +131,13 @@ def _corpus_beside(path: Path) -> list[Path]:
 
 
 def _is_pooled(spec: DataSpec) -> bool:
-    """Whether splits are to be joined, as `train+test` does on the Hub."""
+    """Tell whether all rows are to be pooled, as `train+test` does on the Hub."""
     reference = parse_reference(spec.source) if spec.source else None
     return "+" in ((reference and reference.split) or spec.split)
 
 
 class _Mined(RecordFiles):
-    """The built-in pairs, as if they were files."""
+    """The built-in pairs, read like files."""
 
     def __init__(self) -> None:
         super().__init__({})
@@ -136,8 +148,8 @@ class _Mined(RecordFiles):
 
 
 def open_documents(name: str, encoding: str = "utf-8") -> Iterator[Document]:
-    """Read the documents of `data.corpus`: columns `text` and, if they have one, `id` or `_id`."""
-    path = _existing(name, f"`data.corpus` is `{name}`, which does not exist; check the path.")
+    """Yield the documents of `data.corpus`: column `text`; optional `title` and `id` or `_id`."""
+    path = _existing(name, f"`data.corpus` is `{name}`, which does not exist. Check the path.")
     uri = origin_of(path)
     found = _documents(path, encoding)
     yield from found if uri is None else _renamed(found, path, uri)
@@ -146,8 +158,8 @@ def open_documents(name: str, encoding: str = "utf-8") -> Iterator[Document]:
 def _documents(path: Path, encoding: str) -> Iterator[Document]:
     for number, record in enumerate(read_records(path, encoding), start=1):
         if not any(key in record.fields for key in TEXT_KEYS):
-            msg = f"`{record.file}` row {record.row} has no `text`; a corpus has `id` and `text`."
-            raise DataError(msg)
+            msg = f"`{record.file}` row {record.row} has no `text`. "
+            raise DataError(msg + "The columns of `data.corpus` are `text` and, optionally, `id`.")
         yield beir.document(first_id(record.fields, CORPUS_IDS) or f"c{number:08d}", record)
 
 

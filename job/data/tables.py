@@ -1,4 +1,4 @@
-"""CSV and its relatives: what separates the fields, whether there is a header, rows as records."""
+"""Read CSV and TSV: find the delimiter, check that there is a header, yield records."""
 
 import csv
 import re
@@ -14,36 +14,36 @@ from job.core.errors import DataError
 from job.data.formats.layout import Record
 from job.data.text_files import MAX_LINE_BYTES, read_lines
 
-# Python's default limit of 128 KiB is below what exported documents reach.
+# Exported documents exceed Python's default limit of 128 KiB.
 csv.field_size_limit(MAX_LINE_BYTES)
-# Key under which csv puts the fields that the header has no name for.
+# Key of a record's fields beyond the header's columns.
 SURPLUS = "\0surplus"
 DELIMITERS = ",;\t|"
-# Lines that say what separates the fields, and whether the first one is a header.
+# Lines to read to find the delimiter and to check the header.
 FIRST_LINES = 20
-# Names of columns have fewer words; a text of fewer is told by how it ends.
+# A text of fewer words counts as a sentence only by its last character.
 SENTENCE_WORDS = 6
 SENTENCE_END = re.compile(r"[.!?…。！？؟]['\")»”]?$")
-# Scripts without spaces write so much in one word.
+# One "word" of that many characters is a text, as scripts without spaces have.
 LONG_WORD = 16
 
 
 def read_table(file: Path, encoding: str, named: Sequence[str] = ()) -> Iterator[Record]:
-    """Yield the rows below the header; `named` are columns that the user knows of."""
+    """Yield the rows below the header; `named` are the columns that the spec names."""
     lines = read_lines(file, encoding)
     start = list(islice(lines, FIRST_LINES))
     skipped = 0
     if start and (told := re.fullmatch(r"sep=(.)\r?\n?", start[0])):
-        # Excel's own way to say it.
+        # Excel's own line that names the delimiter.
         delimiter, start, skipped = told[1], start[1:], 1
     else:
         delimiter = find_delimiter(start, "\t" if ".tsv" in file.name.lower() else ",")
-    # Strict: a quote that never closes would swallow the rest of the file.
+    # Not strict, csv would read the rest of the file as one field after an unclosed quote.
     reader = csv.reader(chain(start, lines), delimiter=delimiter, strict=True)
     try:
         names = next(reader, [])
         _require_header(file, names, start, delimiter, named)
-        refuse_doubles(file, names)
+        refuse_duplicate_columns(file, names)
         line = reader.line_num + 1 + skipped
         for values in reader:
             if values:
@@ -57,9 +57,9 @@ def read_table(file: Path, encoding: str, named: Sequence[str] = ()) -> Iterator
 
 
 def find_delimiter(lines: Sequence[str], usual: str) -> str:
-    """Find what separates the fields of the header, and of the rows as often.
+    """Return the delimiter that splits the header and most rows into the same number of fields.
 
-    Whatever the suffix: spreadsheets in half of Europe write semicolons and call it CSV.
+    The suffix only decides ties: in many European locales a CSV has semicolons.
     """
     scores = {}
     for delimiter in DELIMITERS:
@@ -71,7 +71,7 @@ def find_delimiter(lines: Sequence[str], usual: str) -> str:
 
 
 def _loosely(lines: Sequence[str], delimiter: str) -> list[list[str]]:
-    """Read the first rows, of which the last may be cut off."""
+    """Parse the first rows, without the last one, which may be incomplete."""
     try:
         rows = [row for row in csv.reader(lines, delimiter=delimiter) if row]
     except csv.Error:
@@ -82,13 +82,13 @@ def _loosely(lines: Sequence[str], delimiter: str) -> list[list[str]]:
 def _require_header(
     file: Path, names: Sequence[str], lines: Sequence[str], delimiter: str, named: Sequence[str]
 ) -> None:
-    """Refuse a first line that holds texts: taken for names, it would be lost as a row."""
+    """Refuse a first line of texts: as column names, the first row would be lost."""
     rows = [row for row in _loosely(lines, delimiter)[1:] if len(row) == len(names)]
     columns = list(zip(*rows, strict=True)) or [()] * len(names)
     cells = [(name.strip(), column) for name, column in zip(names, columns, strict=True) if name]
     values = {value.strip() for row in rows for value in row}
     texts = [name for name, _ in cells if _is_sentence(name)]
-    # What the user names is believed, unless it says more than a name: a form asks questions.
+    # Names in the spec are believed if they are questions, as in exports of forms.
     believed = set(named) & set(names) and all(name.endswith("?") for name in texts)
     repeated = any(name in values for name in texts)
     if len(cells) > 1 and (repeated or (not believed and _are_values(cells))):
@@ -96,7 +96,7 @@ def _require_header(
 
 
 def _are_values(cells: Sequence[tuple[str, Sequence[str]]]) -> bool:
-    """Whether the cells of a first line are such as stand below them."""
+    """Tell whether the cells of the first line look like those below them."""
     texts = [_is_sentence(name) for name, _ in cells]
     alike = [_is_like(name, column) for name, column in cells]
     return (any(texts) and all(map(any, zip(texts, alike, strict=True)))) or (
@@ -105,7 +105,7 @@ def _are_values(cells: Sequence[tuple[str, Sequence[str]]]) -> bool:
 
 
 def _is_like(name: str, column: Sequence[str]) -> bool:
-    """Whether a cell is a number or an id as the others of its column, or about as long."""
+    """Tell whether a cell has the digits of the others in its column, or a similar length."""
     shapes = [re.sub(r"\d+", "0", value.strip()) for value in column if value.strip()]
     if re.search(r"\d", name):
         return not shapes or shapes.count(re.sub(r"\d+", "0", name)) * 2 > len(shapes)
@@ -114,7 +114,7 @@ def _is_like(name: str, column: Sequence[str]) -> bool:
 
 
 def _size(text: str) -> float:
-    """Count words; scripts without spaces write one in about two letters."""
+    """Count words; in scripts without spaces, one word is about two characters."""
     words = text.split()
     return max(len(words), len(text) / 2 if not text.isascii() and len(words) < 2 else 0)
 
@@ -137,13 +137,13 @@ def _refuse_without_header(
     if file.suffix == ".gz":
         target = shlex.quote("with_header" + Path(file.stem).suffix)
     command = f"(printf '{shown}\\n'; {read}) > {target} && embedtune check {target}"
-    msg = f"`{file}` has no header line: its first line holds texts "
-    msg += f"({', '.join(repr(text[:40]) for text in first[:3])}), which would be lost as names "
-    raise DataError(msg + f"of columns. Add the line `{shown}` at its top: `{command}`.")
+    msg = f"`{file}` has no header line: its first line contains texts "
+    msg += f"({', '.join(repr(text[:40]) for text in first[:3])}), which would be taken for "
+    raise DataError(msg + f"column names. Add the line `{shown}` at its top: `{command}`.")
 
 
 def guess_names(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Name columns by what they hold: the one that asks, the one that answers, wrong answers."""
+    """Name columns by their values: the question, its context, then negatives."""
     columns = [[value.strip() for value in column] for column in zip(*rows, strict=True)]
     texts = [n for n, column in enumerate(columns) if not _is_short(column)]
     if len(texts) < 2:
@@ -165,13 +165,13 @@ def guess_names(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _is_short(column: Sequence[str]) -> bool:
-    """Whether a column holds numbers, ids or marks rather than texts."""
+    """Tell whether a column contains numbers, ids or labels rather than texts."""
     return all(len(value.split()) < 2 and len(value) < LONG_WORD for value in column)
 
 
-def refuse_doubles(file: Path, names: Sequence[str]) -> None:
-    """Refuse two columns of one name, of which the last would win in silence."""
+def refuse_duplicate_columns(file: Path, names: Sequence[str]) -> None:
+    """Refuse columns with the same name: the last one would silently replace the others."""
     counts = Counter(name for name in names if name.strip())
-    if doubles := [name for name, count in counts.items() if count > 1]:
-        msg = f"`{file}` has the column `{doubles[0]}` twice; rename one of them."
+    if duplicates := [name for name, count in counts.items() if count > 1]:
+        msg = f"`{file}` has the column `{duplicates[0]}` twice. Rename or remove one of them."
         raise DataError(msg)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from job.core.errors import DataError
 from job.data.formats.layout import Record
-from job.data.tables import SURPLUS, refuse_doubles
+from job.data.tables import SURPLUS, refuse_duplicate_columns
 
 WORKBOOKS = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods")
 
@@ -35,7 +35,7 @@ def read_workbook(file: Path) -> Iterator[Record]:
 
 def _records(file: Path, rows: Sequence[Sequence[object]]) -> Iterator[Record]:
     names = [str(name) for name in rows[0]]
-    refuse_doubles(file, names)
+    refuse_duplicate_columns(file, names)
     named = [number for number, name in enumerate(names) if name.strip()]
     for line, values in enumerate(rows[1:], start=2):
         if any(value != "" for value in values):

@@ -1,7 +1,7 @@
-"""What the hosts of a run tell each other beside their work: that they live, and why they ended.
+"""Detect lost hosts, and share why a host failed, so that no host waits for another forever.
 
-By a store of torch's on the first host. A host that ends badly says why, and one that says nothing
-any more is given up, so that no other waits for it without end.
+Each host writes heartbeats to a torch TCPStore on the first host. A failing host stores its cause
+there; a host whose heartbeats stop is reported as lost.
 """
 
 import json
@@ -19,18 +19,17 @@ from job.distributed.topology import Topology
 if TYPE_CHECKING:
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-# A host gives a sign of life so often, is given up after so long a silence, and waits so long for
-# the others to hear why it ends.
-BEAT_SECONDS, SILENCE_SECONDS, FAREWELL_SECONDS = 2.0, 20.0, 15.0
-MEETING_TIME = timedelta(minutes=15)
-# Of the store's, beside torchrun's own.
-NEXT_PORT = 1
+# Time between heartbeats; silence after which a host is lost; time for the others to read a cause.
+BEAT_SECONDS, LOST_AFTER_SECONDS, CAUSE_SECONDS = 2.0, 20.0, 15.0
+CONNECT_TIMEOUT = timedelta(minutes=15)
+# The store's port minus that of torchrun.
+PORT_OFFSET = 1
 CAUSE = "cause"
 
 
 @dataclass(frozen=True)
 class Cause:
-    """Why a run of several hosts ends: the host where it went wrong, its exit code and its line."""
+    """Why a run of several hosts failed: the failing host, its exit code and its error line."""
 
     host: str
     code: int
@@ -41,34 +40,34 @@ class Cause:
 
 
 class Heartbeat:
-    """Beats for this host and listens to the others; `on_cause` is called once if one ends."""
+    """Sends this host's heartbeats and watches the others; calls `on_cause` once if one fails."""
 
     def __init__(self, topology: Topology, on_cause: Callable[[], None]) -> None:
         self.cause: Cause | None = None
         self._topology = topology
         self._on_cause = on_cause
         self._over = threading.Event()
-        self._store = _meet(topology)
+        self._store = _connect(topology)
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
 
     def await_cause(self) -> Cause | None:
-        """Wait for what another host has to say of its end, or until its silence says it."""
-        self._thread.join(SILENCE_SECONDS + FAREWELL_SECONDS)
+        """Wait until another host reports its cause or is lost; return None after a timeout."""
+        self._thread.join(LOST_AFTER_SECONDS + CAUSE_SECONDS)
         return self.cause
 
     def end(self, cause: Cause | None = None) -> None:
-        """Stop listening; a cause is told to the others, who hear it before the store goes."""
+        """Stop watching; store a cause, and let the others read it before the store closes."""
         self._over.set()
         self._thread.join()
         hosts = [f"left/{host}" for host in self._topology.hosts]
-        # The first host, with the store, may have gone, and another one may never say farewell.
+        # The first host may be lost with its store, and another host may never leave.
         with suppress(RuntimeError):
             if cause:
                 self._store.set(CAUSE, json.dumps(asdict(cause)))
             self._store.set(f"left/{self._topology.current}", "")
             if self._topology.host_rank == 0:
-                self._store.wait(hosts, timedelta(seconds=FAREWELL_SECONDS))
+                self._store.wait(hosts, timedelta(seconds=CAUSE_SECONDS))
 
     def _watch(self) -> None:
         others = [host for host in self._topology.hosts if host != self._topology.current]
@@ -81,14 +80,14 @@ class Heartbeat:
                 if self._store.check([CAUSE]):
                     self.cause = Cause(**json.loads(self._store.get(CAUSE)))
                 else:
-                    self.cause = self._silent(heard)
+                    self.cause = self._find_lost(heard)
             except RuntimeError:
-                self.cause = _gone(self._topology.hosts[0])
+                self.cause = _lost(self._topology.hosts[0])
             if self.cause:
                 self._on_cause()
                 return
 
-    def _silent(self, heard: dict[str, tuple[bytes, float]]) -> Cause | None:
+    def _find_lost(self, heard: dict[str, tuple[bytes, float]]) -> Cause | None:
         now = time.monotonic()
         for host, (beat, at) in heard.items():
             if self._store.check([f"left/{host}"]):
@@ -97,29 +96,33 @@ class Heartbeat:
             last = self._store.get(key) if self._store.check([key]) else b""
             if last != beat:
                 heard[host] = (last, now)
-            # Before its first beat a host may still be starting.
-            elif beat and now - at > SILENCE_SECONDS:
-                return _gone(host)
+            # Before its first heartbeat, a host may still be starting.
+            elif beat and now - at > LOST_AFTER_SECONDS:
+                return _lost(host)
         return None
 
 
-def _gone(host: str) -> Cause:
-    line = "it has gone, without a word. Launch the run again to go on from its last checkpoint."
+def _lost(host: str) -> Cause:
+    line = "The host stopped responding. Relaunch the run to resume from its last checkpoint."
     return Cause(host, MachineError.exit_code, line)
 
 
-def _meet(topology: Topology) -> "TCPStore":
+def _connect(topology: Topology) -> "TCPStore":
     from torch.distributed import DistError, TCPStore  # type: ignore[attr-defined]
 
-    is_first, port = topology.host_rank == 0, topology.port + NEXT_PORT
+    is_first, port = topology.host_rank == 0, topology.port + PORT_OFFSET
     try:
         return TCPStore(
-            topology.address, port, is_master=is_first, wait_for_workers=False, timeout=MEETING_TIME
+            topology.address,
+            port,
+            is_master=is_first,
+            wait_for_workers=False,
+            timeout=CONNECT_TIMEOUT,
         )
     except DistError as error:
         why = str(error).splitlines()[0]
         msg = (
-            f"The hosts cannot meet at `{topology.address}:{port}`: {why}. They must reach each "
-            "other on all ports."
+            f"The hosts cannot connect at `{topology.address}:{port}`: {why}. Allow all ports "
+            "between the hosts, or set another `EMBEDTUNE_RENDEZVOUS`."
         )
         raise MachineError(msg) from None

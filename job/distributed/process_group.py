@@ -1,6 +1,6 @@
-"""The process group of a run: every rank runs the same pipeline, and rank 0 reports and writes.
+"""The process group of a run: every rank runs the same pipeline; rank 0 logs and writes.
 
-All ranks reach the collective calls in the same order. A run of one process makes none of them.
+All ranks make the same collective calls in the same order. With one process, they do nothing.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,19 +18,19 @@ from torch.distributed.rendezvous import rendezvous
 
 from job.distributed.shared_values import load_arrays, save_arrays
 from job.distributed.torchrun import PeerLost, is_worker
-from job.runtime.watchdog import alive
+from job.runtime.watchdog import record_activity
 
 Value = TypeVar("Value")
 
-# Of a collective call, which all ranks reach at about the same time. A rank that may work alone for
-# longer is waited for in `barrier`.
+# Of a collective call, which all ranks reach at about the same time. If one rank may work alone for
+# longer, the others wait in `barrier`, which has no timeout.
 COLLECTIVE_TIMEOUT = timedelta(minutes=30)
-# A waiting process handles a signal within this time.
+# Ranks in `barrier` handle signals at this interval.
 SIGNAL_SECONDS = timedelta(seconds=1)
 
 
 class _Barriers:
-    """The store through which ranks wait for each other, and how often they did."""
+    """The store that `barrier` uses, and the number of barriers so far."""
 
     store: Store
     count = 0
@@ -47,7 +47,7 @@ def init(device: str) -> None:
 
 
 def init_with(store: Store, rank: int, size: int, backend: str = "gloo") -> None:
-    """Join the process group that meets at a store."""
+    """Join the process group through this store."""
     distributed.init_process_group(
         backend, store=store, rank=rank, world_size=size, timeout=COLLECTIVE_TIMEOUT
     )
@@ -85,20 +85,20 @@ def host_count() -> int:
 
 @contextmanager
 def peer_loss_detected() -> Iterator[None]:
-    """Raise `PeerLost` for what torch raises where another process has gone."""
+    """Convert the errors that torch raises for a lost peer to `PeerLost`."""
     try:
         yield
     except RuntimeError as error:
-        # Gloo's errors have no class of their own.
+        # Gloo raises plain RuntimeErrors.
         if type(error).__name__.startswith("Dist") or "gloo" in str(error):
             raise PeerLost(str(error)) from error
         raise
 
 
 def barrier() -> None:
-    """Wait for all ranks, without a deadline: one of them may work alone for hours.
+    """Block until all ranks arrive, without a timeout: one of them may work alone for hours.
 
-    That a rank is gone is found out by torchrun and the heartbeat, which then end this process.
+    torchrun and the heartbeat detect lost ranks and then kill this process.
     """
     if world_size() == 1:
         return
@@ -107,8 +107,8 @@ def barrier() -> None:
     if _Barriers.store.add(arrived, 1) == world_size():
         _Barriers.store.set(all_here, "")
     while True:
-        # The ranks that work are watched themselves.
-        alive()
+        # Waiting is no stall: the working ranks have their own watchdogs.
+        record_activity()
         try:
             _Barriers.store.wait([all_here], SIGNAL_SECONDS)
         except DistStoreError:
@@ -117,7 +117,7 @@ def barrier() -> None:
 
 
 def from_rank_zero(work: Callable[[], Value]) -> Value:
-    """Do some work on rank 0 alone, however long it takes, and return its value on every rank."""
+    """Run `work` on rank 0 only, however long it takes; return its value on every rank."""
     if world_size() == 1:
         return work()
     value: Any = work() if is_rank_zero() else None
@@ -135,7 +135,7 @@ def broadcast(value: Value) -> Value:
 
 
 def all_gather_objects(value: Value) -> list[Value]:
-    """Return every rank's value, in order of ranks, to every rank."""
+    """Return the values of all ranks, in rank order, on every rank."""
     found: list[Any] = [value] * world_size()
     if world_size() > 1:
         distributed.all_gather_object(found, value)
@@ -143,7 +143,7 @@ def all_gather_objects(value: Value) -> list[Value]:
 
 
 def all_gather(tensor: Tensor) -> list[Tensor]:
-    """Return every rank's tensor, all of one shape, in order of ranks, to every rank."""
+    """Return the tensors of all ranks, in rank order, on every rank; all have the same shape."""
     import torch
 
     found = [torch.empty_like(tensor) for _ in range(world_size())]
@@ -152,7 +152,7 @@ def all_gather(tensor: Tensor) -> list[Tensor]:
 
 
 def all_reduce(tensor: Tensor) -> Tensor:
-    """Return the sum of every rank's tensor to every rank."""
+    """Return the sum of all ranks' tensors on every rank."""
     total = tensor.detach().contiguous().clone()
     if world_size() > 1:
         distributed.all_reduce(total)
@@ -160,12 +160,12 @@ def all_reduce(tensor: Tensor) -> Tensor:
 
 
 def any_rank(flag: bool) -> bool:  # noqa: FBT001  a value, not an option
-    """Tell on every rank whether it is true on any of them."""
+    """Return on every rank whether the flag is true on any of them."""
     return flag if world_size() == 1 else bool(all_reduce(torch.tensor(int(flag))))
 
 
 def broadcast_weights(module: nn.Module) -> None:
-    """Give every rank the weights of rank 0."""
+    """Copy the weights of rank 0 to every rank."""
     barrier()
     if world_size() > 1:
         for value in module.state_dict().values():
@@ -173,7 +173,7 @@ def broadcast_weights(module: nn.Module) -> None:
 
 
 def once_per_host(work: Callable[[], Value]) -> Value:
-    """Do some work on local rank 0 of each host; the host's other ranks map the arrays it made."""
+    """Run `work` on local rank 0 of each host; the host's other ranks memory-map its arrays."""
     if world_size() == 1:
         return work()
     found: Any = work() if local_rank() == 0 else None
@@ -183,7 +183,7 @@ def once_per_host(work: Callable[[], Value]) -> Value:
         saved = all_gather_objects(saved)[rank() - local_rank()]
         if local_rank() > 0:
             found = load_arrays(saved)
-        # What is mapped stays readable when its file has no name any more.
+        # Mapped files stay readable after they are deleted.
         barrier()
     value: Value = found
     return value

@@ -1,4 +1,4 @@
-"""Hands a value to the other processes of a host: its arrays and tables lie in files, mapped."""
+"""Share a value between the processes of a host: arrays and tables become memory-mapped files."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass, replace
@@ -9,13 +9,13 @@ from typing import Any
 
 @dataclass(frozen=True)
 class SavedArray:
-    """A file that stands for a numpy array, an Arrow array or an Arrow table, as its name says."""
+    """Replaces an array in a shared value; the file's suffix gives the type."""
 
     path: Path
 
 
 def save_arrays(value: object, folder: Path) -> Any:  # noqa: ANN401  of the same type
-    """Return a copy of dataclasses and dictionaries in which files stand for all arrays."""
+    """Write all arrays to files; return a copy of the value with `SavedArray`s in their place."""
     import numpy as np
     import pyarrow as pa
 
@@ -34,11 +34,11 @@ def save_arrays(value: object, folder: Path) -> Any:  # noqa: ANN401  of the sam
             return SavedArray(path)
         return part
 
-    return _changed(value, saved)
+    return _map_parts(value, saved)
 
 
 def load_arrays(value: object) -> Any:  # noqa: ANN401  of the type that was saved
-    """Put the arrays back; they are read from their files when they are used."""
+    """Return a copy of the value with its arrays, memory-mapped from their files."""
     import numpy as np
     import pyarrow as pa
 
@@ -48,23 +48,23 @@ def load_arrays(value: object) -> Any:  # noqa: ANN401  of the type that was sav
         if not isinstance(part, SavedArray):
             return part
         if part.path.suffix == ".npy":
-            # What is changed in memory does not reach the file.
+            # Copy on write: changes in memory do not reach the file.
             return np.load(part.path, mmap_mode="c", allow_pickle=False)
         table = pa.ipc.open_file(pa.memory_map(str(part.path))).read_all()
         return table if part.path.suffix == ".table" else one_array(table["array"])
 
-    return _changed(value, loaded)
+    return _map_parts(value, loaded)
 
 
-def _changed(value: Any, change: Callable[[object], object]) -> Any:  # noqa: ANN401
-    """Change whatever a value holds in its dataclasses, dictionaries and tuples."""
+def _map_parts(value: Any, change: Callable[[object], object]) -> Any:  # noqa: ANN401
+    """Apply `change` to the parts of a value in dataclasses, dictionaries and tuples."""
     if isinstance(value, SavedArray):
         return change(value)
     if is_dataclass(value) and not isinstance(value, type):
-        held = {each.name: _changed(getattr(value, each.name), change) for each in fields(value)}
-        return replace(value, **held)
+        parts = {each.name: _map_parts(getattr(value, each.name), change) for each in fields(value)}
+        return replace(value, **parts)
     if isinstance(value, dict):
-        return {key: _changed(part, change) for key, part in value.items()}
+        return {key: _map_parts(part, change) for key, part in value.items()}
     if isinstance(value, tuple):
-        return tuple(_changed(part, change) for part in value)
+        return tuple(_map_parts(part, change) for part in value)
     return change(value)

@@ -1,4 +1,4 @@
-"""Which hosts and GPUs a run has, as SageMaker's configuration and the machine say."""
+"""Read which hosts and GPUs a run has, from SageMaker's configuration and the machine."""
 
 import os
 import socket
@@ -15,19 +15,19 @@ from job.storage.workspace import Workspace
 Value = TypeVar("Value")
 PORT = 29400
 SHARDED = "ShardedByS3Key"
-# A host's name may not be known yet when another one has started.
-NAMES_SECONDS, LOOK_SECONDS = 600.0, 2.0
+# Hosts start at different times: a host's name may not resolve yet when another one starts.
+RESOLVE_SECONDS, RETRY_SECONDS = 600.0, 2.0
 
 
 @dataclass(frozen=True)
 class Topology:
-    """The hosts of a run in their order, the first of which has rank 0, and the ranks of each."""
+    """The hosts of a run in rank order, and the processes on each; the first host has rank 0."""
 
     hosts: tuple[str, ...] = ("localhost",)
     current: str = "localhost"
     interface: str | None = None
     processes: int = 1
-    # Where the hosts meet.
+    # The rendezvous of the hosts.
     address: str = "localhost"
     port: int = PORT
 
@@ -41,7 +41,7 @@ class Topology:
 
 
 class _Resources(BaseModel):
-    """SageMaker's resourceconfig.json; on any other machine there is none."""
+    """SageMaker's resourceconfig.json; it is missing on other machines."""
 
     hosts: list[str] | None = None
     current_host: str | None = None
@@ -49,10 +49,10 @@ class _Resources(BaseModel):
 
 
 def read_topology(workspace: Workspace, device: str) -> Topology:
-    """Find out what the run has; a GPU each is what a process computes on.
+    """Return the hosts and the processes per host, by default one per GPU.
 
-    `EMBEDTUNE_PROCESSES` sets how many there are on each host, `EMBEDTUNE_RENDEZVOUS` where the
-    hosts meet (`address:port`; by default the first host, port 29400).
+    `EMBEDTUNE_PROCESSES` sets the processes per host, `EMBEDTUNE_RENDEZVOUS` the address at which
+    hosts connect (`address:port`; by default the first host, port 29400).
     """
     path = workspace.resource_config
     found = _read(path, _Resources)
@@ -62,11 +62,11 @@ def read_topology(workspace: Workspace, device: str) -> Topology:
         _refuse_sharded_channels(workspace.input_config)
     if current not in hosts:
         msg = (
-            f"`{path}` says that this is the host `{current}`, which is none of its `hosts`. "
+            f"`{path}` names this host `{current}`, but its `hosts` do not contain that name. "
             "Correct or delete that file."
         )
         raise MachineError(msg)
-    address, port = _meeting_point(hosts[0])
+    address, port = _rendezvous(hosts[0])
     return Topology(hosts, current, found.network_interface_name, _processes(device), address, port)
 
 
@@ -76,25 +76,27 @@ def _read(path: Path, kind: type[Value]) -> Value:
     except (OSError, ValueError) as error:
         why = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
         msg = (
-            f"`{path}` is none of SageMaker's configuration files ({why}). Start the job through "
+            f"`{path}` is not a valid SageMaker configuration file ({why}). Start the job through "
             "SageMaker, or delete that file."
         )
         raise MachineError(msg) from None
 
 
 def _refuse_sharded_channels(path: Path) -> None:
-    """Refuse channels of which each host has only a part."""
+    """Refuse channels whose files SageMaker divides among the hosts."""
     channels = _read(path, dict[str, dict[str, Any]]).items()
-    sharded = [f"`{name}`" for name, told in channels if told.get("S3DistributionType") == SHARDED]
+    sharded = [
+        f"`{name}`" for name, settings in channels if settings.get("S3DistributionType") == SHARDED
+    ]
     if sharded:
         msg = (
-            f"SageMaker has split the files of the channel {', '.join(sharded)} among the hosts "
-            f"(`{SHARDED}`); every host reads all of them: request `FullyReplicated`."
+            f"SageMaker divided the files of the channel {', '.join(sharded)} among the hosts "
+            f"(`{SHARDED}`), but every host needs all files. Set `FullyReplicated`."
         )
         raise SpecError(msg)
 
 
-def _meeting_point(first: str) -> tuple[str, int]:
+def _rendezvous(first: str) -> tuple[str, int]:
     given = os.environ.get("EMBEDTUNE_RENDEZVOUS")
     if not given:
         return first, PORT
@@ -109,7 +111,7 @@ def _processes(device: str) -> int:
     given = os.environ.get("EMBEDTUNE_PROCESSES")
     if given:
         if not given.isdigit() or not int(given):
-            msg = f"`EMBEDTUNE_PROCESSES` is `{given}`; expected a number of processes, from 1."
+            msg = f"`EMBEDTUNE_PROCESSES` is `{given}`; expected a number of processes, 1 or more."
             raise MachineError(msg)
         return int(given)
     if device not in ("auto", "cuda"):
@@ -119,28 +121,28 @@ def _processes(device: str) -> int:
     return max(1, torch.cuda.device_count())
 
 
-def use_interface(topology: Topology) -> None:
-    """Have the libraries talk to the other hosts by the interface that leads to them."""
+def set_network_interface(topology: Topology) -> None:
+    """Make NCCL and Gloo use the network interface that connects the hosts."""
     name = "lo" if topology.address == "127.0.0.1" else topology.interface
     if name and len(topology.hosts) > 1:
         os.environ.setdefault("NCCL_SOCKET_IFNAME", name)
         os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
 
 
-def wait_for_names(topology: Topology, patience: float = NAMES_SECONDS) -> None:
-    """Wait until the hosts' meeting point has an address."""
-    ends = time.monotonic() + patience
+def wait_for_dns(topology: Topology, timeout: float = RESOLVE_SECONDS) -> None:
+    """Wait until the name of the rendezvous host resolves."""
+    deadline = time.monotonic() + timeout
     while True:
         try:
             socket.getaddrinfo(topology.address, topology.port)
         except OSError as error:
-            if time.monotonic() > ends:
+            if time.monotonic() > deadline:
                 msg = (
-                    f"The host `{topology.address}` has no address after {patience:g} s "
-                    f"({error.strerror}). See whether it has started, and whether the network "
-                    "lets the hosts of a run reach each other."
+                    f"The host name `{topology.address}` does not resolve after {timeout:g} s "
+                    f"({error.strerror}). Check that the host has started and that the network "
+                    "connects the hosts of a run."
                 )
                 raise MachineError(msg) from None
-            time.sleep(LOOK_SECONDS)
+            time.sleep(RETRY_SECONDS)
         else:
             return

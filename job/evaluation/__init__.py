@@ -1,4 +1,4 @@
-"""Scores of both models, and whether they differ: encoding, search, metrics, significance.
+"""Score both models and test whether they differ: encoding, search, metrics, significance.
 
 May import `core` to `model`.
 """

@@ -1,4 +1,7 @@
-"""Other tests of both models, beside the one that decides: another domain, other rules."""
+"""Additional tests of both models: out-of-domain data, and the article's protocol.
+
+They do not decide the verdict.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,12 +24,16 @@ from job.model.encoder import Model, Prompts
 from job.spec.schema import JobSpec
 from job.storage.arrow_tables import one_array
 
-# What a gain, a loss and a difference within chance mean in each test.
-FORGETTING = ("it gained there too", "it forgot", "no loss beyond chance")
-OTHER_RULES = (
-    "the gain holds under them",
-    "a loss under them",
-    "no difference beyond chance under them",
+# The conclusion from a significant gain, a significant loss and no significant difference.
+OUT_OF_DOMAIN_VERDICTS = (
+    "the tuned model gained there too",
+    "the tuned model forgot",
+    "no significant loss",
+)
+ARTICLE_VERDICTS = (
+    "the gain holds there too",
+    "a significant loss there",
+    "no significant difference there",
 )
 
 
@@ -35,27 +42,28 @@ class AuxiliaryTest:
     source: str
     queries: Queries
     corpus: Corpus
-    # What its sentence begins with.
+    # The start of the report's sentence.
     opening: str
+    # For a gain, a loss, and no significant difference.
     verdicts: tuple[str, str, str]
-    # None: each model's own.
+    # None: each model uses its own prompts.
     prompts: Prompts | None = None
-    # Usable rows that were not taken, as a text of theirs is in the job's own data.
+    # Usable rows that were skipped because one of their texts occurs in the job's data.
     left_out: int = 0
 
     def score(self, model: Model, dimensions: Dimensions, batch_size: int) -> dict[int, Scores]:
-        """Score a model by float32 vectors at each dimension."""
+        """Score a model with float32 vectors at each dimension."""
         model = model if self.prompts is None else model.with_prompts(self.prompts)
         return score(model, self.queries, self.corpus, dimensions.all, batch_size)
 
-    def facts(
+    def compare(
         self,
         base: Mapping[int, Scores],
         tuned: Mapping[int, Scores],
         dimensions: Dimensions,
         spec: JobSpec,
     ) -> Results:
-        """Compare both models' scores."""
+        """Compare both models' scores; return what the report shows."""
         by_group = GroupedQueries(self.queries.groups, spec.evaluation.permutations, spec.data.seed)
         main = dimensions.main
         lifts = {
@@ -85,35 +93,36 @@ class AuxiliaryTest:
 def auxiliary_tests(
     spec: JobSpec, channels: Channels, dataset: Dataset
 ) -> dict[str, AuxiliaryTest]:
-    """Prepare those that the spec asks for: `out_of_domain`, `article`."""
+    """Prepare the tests that the spec requests, by name: `out_of_domain`, `article`."""
     tests = {}
     if out_of_domain := load_out_of_domain(spec, channels, dataset):
-        opening = f"On {out_of_domain.source}, which was not trained on,"
+        opening = f"On out-of-domain data ({out_of_domain.source}),"
         found = (out_of_domain.source, out_of_domain.queries, out_of_domain.corpus)
         tests["out_of_domain"] = AuxiliaryTest(
-            *found, opening, FORGETTING, left_out=out_of_domain.left_out
+            *found, opening, OUT_OF_DOMAIN_VERDICTS, left_out=out_of_domain.left_out
         )
     if spec.evaluation.protocol == "both":
-        opening = "By the article's rules (each row's context a document of its own, no prompts)"
+        opening = "By the article's protocol (one document per row, no prompts),"
         found = (str(dataset.facts["source"]), *article_test(dataset))
-        tests["article"] = AuxiliaryTest(*found, opening, OTHER_RULES, Prompts())
+        tests["article"] = AuxiliaryTest(*found, opening, ARTICLE_VERDICTS, Prompts())
     return tests
 
 
 def article_test(dataset: Dataset) -> tuple[Queries, Corpus]:
-    """Arrange the test rows, and the contexts of all rows, as the article does.
+    """Build queries from the test rows, and a corpus from the contexts of all rows.
 
-    Each row is a query of its own, each row's context a document of its own: a context that stands
-    twice is wrong under its other id. Our split stays, so nothing tested was trained on.
+    As in the article, each row is one query and its context one document. If a context occurs in
+    two rows, only the row's own copy counts as relevant. The split is ours, so no tested row was
+    trained on.
     """
     test = dataset.test_pairs
     rows = pa.concat_tables([part.select(["id", "positive"]) for part in dataset.tables])
-    # Duplicates score alike, and the first one wins: none of the splits may come first.
+    # Duplicates get equal scores and the first one wins, so order by id, not by split.
     order = np.argsort(np.array(rows["id"].to_pylist(), dtype=object), kind="stable")
     ids, texts = numbered_ids("d", np.arange(len(rows))), one_array(rows["positive"]).take(order)
-    # A row has the group of its question, which several rows may ask.
-    asked = dataset.test
-    groups = dict(zip(map(text_key, asked.texts.to_pylist()), asked.groups, strict=True))
+    # Rows with the same question share its group.
+    known = dataset.test
+    groups = dict(zip(map(text_key, known.texts.to_pylist()), known.groups, strict=True))
     queries = Queries(
         ids=one_array(test["id"]),
         texts=one_array(test["anchor"]),

@@ -1,4 +1,4 @@
-"""What the tuned model must beat: BM25, and the base model with or without its prompts."""
+"""Score the baselines that the tuned model must beat: BM25 and the base model."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,13 +12,13 @@ from job.evaluation.auxiliary import AuxiliaryTest
 from job.evaluation.cache import load_scores, save_scores
 from job.evaluation.evaluate import (
     NO_SCORES,
-    Bounded,
     Dimensions,
+    SampledSearch,
     Validation,
     Vectors,
-    bound_corpus,
     embed,
     encode_documents,
+    sample_corpus,
     score,
     score_bm25,
     score_vectors,
@@ -30,9 +30,10 @@ from job.spec.schema import JobSpec
 
 @dataclass(frozen=True)
 class PromptChoice:
-    """The base model with its prompts and without: validation nDCG@10 at the main dimension.
+    """The base model's validation nDCG@10 at the main dimension, with its prompts and without.
 
-    Prompts can weaken a model; a weak baseline would flatter the tuned one.
+    The better variant is the baseline: prompts can weaken a model, and a weak baseline would
+    flatter the tuned model.
     """
 
     documented: Prompts
@@ -44,39 +45,40 @@ class PromptChoice:
         return self.documented if self.with_prompts >= self.without_prompts else Prompts()
 
     @property
-    def reached(self) -> float:
+    def ndcg(self) -> float:
         return max(self.with_prompts, self.without_prompts)
 
     def sentence(self) -> str:
         if self.documented == Prompts():
-            return "No prompts are used; the model documents none, or the spec says so."
+            return "No prompts are used: the model documents none, or the job file disables them."
         used = "with" if self.used == self.documented else "without"
         return (
-            f"The base model is scored {used} its prompts, where it is stronger on validation "
-            f"({METRIC} {self.with_prompts:.3f} with, {self.without_prompts:.3f} without)."
+            f"The base model is scored {used} its prompts, because that scores higher on "
+            f"validation ({METRIC} {self.with_prompts:.3f} with, {self.without_prompts:.3f} "
+            "without)."
         )
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """The untuned scores on the test set, and what checkpoints will be judged on.
+    """Test scores before tuning, and the validation search for checkpoints.
 
-    Scores are known on rank 0 alone.
+    Only rank 0 holds scores.
     """
 
     bm25: Scores
-    # As float32 vectors, by dimension and precision like the tuned model's.
+    # By dimension and precision, like the tuned model's scores; float32 only.
     test: dict[int, dict[str, Scores]]
     prompts: PromptChoice
     tuned_prompts: Prompts
     validation: Validation
-    # What `test` was scored by: if nothing beats the base model, its smaller vectors are asked for.
-    # None where an earlier start of the run has scored it.
+    # The vectors behind `test`: if no checkpoint beats the base model, they are scored at the
+    # smaller precisions too. None if the scores come from the cache of an earlier start.
     vectors: Vectors | None = None
-    # The whole corpus as embedded with `tuned_prompts`: (n_documents, width).
+    # The whole corpus, embedded with `tuned_prompts`: (n_documents, width).
     corpus_vectors: Tensor | None = None
-    # Scores of the tests beside, by their name and dimension.
-    others: Mapping[str, dict[int, Scores]] = field(default_factory=dict)
+    # Scores of the auxiliary tests, by name and dimension.
+    auxiliary: Mapping[str, dict[int, Scores]] = field(default_factory=dict)
 
 
 def score_base(
@@ -84,64 +86,65 @@ def score_base(
     dataset: Dataset,
     dimensions: Dimensions,
     spec: JobSpec,
-    others: Mapping[str, AuxiliaryTest] | None = None,
+    auxiliary: Mapping[str, AuxiliaryTest] | None = None,
 ) -> Baseline:
-    """Choose the base model's stronger prompts on validation, then score it on the test set."""
+    """Choose on validation whether the base model uses prompts, then score it on the test set."""
     main, batch_size = dimensions.main, spec.evaluation.batch_size
-    search, vectors = _search(dataset, spec), {}
+    # Corpus vectors by document prompt, so that the corpus is encoded once per prompt.
+    search, corpora = _validation_search(dataset, spec), {}
 
-    def reached(prompts: Prompts) -> float:
+    def validation_ndcg(prompts: Prompts) -> float:
         candidate = model.with_prompts(prompts)
-        if prompts.document not in vectors:
-            vectors[prompts.document] = encode_documents(candidate, dataset.corpus, batch_size)
-        known = vectors[prompts.document][search.positions]
-        scores = score(candidate, search.queries, search.corpus, [main], batch_size, known)
+        if prompts.document not in corpora:
+            corpora[prompts.document] = encode_documents(candidate, dataset.corpus, batch_size)
+        subset = corpora[prompts.document][search.positions]
+        scores = score(candidate, search.queries, search.corpus, [main], batch_size, subset)
         return from_rank_zero(lambda: scores[main].mean(METRIC))
 
-    documented = _documented(model, spec)
-    with_prompts = reached(documented)
-    without = reached(Prompts()) if documented != Prompts() else with_prompts
+    documented = _documented_prompts(model, spec)
+    with_prompts = validation_ndcg(documented)
+    without = validation_ndcg(Prompts()) if documented != Prompts() else with_prompts
     choice = PromptChoice(documented, with_prompts, without)
     prompted = model.with_prompts(choice.used)
-    known = vectors[choice.used.document]
-    tested = embed(prompted, dataset.test, dataset.corpus, batch_size, known)
+    corpus = corpora[choice.used.document]
+    vectors = embed(prompted, dataset.test, dataset.corpus, batch_size, corpus)
     tuned_prompts = _tuned_prompts(choice, spec)
     return Baseline(
         bm25=score_bm25(dataset.test, dataset.corpus),
-        test=score_vectors(tested, dataset.test, dimensions.all),
+        test=score_vectors(vectors, dataset.test, dimensions.all),
         prompts=choice,
         tuned_prompts=tuned_prompts,
-        validation=Validation(search, dimensions, batch_size, choice.reached),
-        others={
+        validation=Validation(search, dimensions, batch_size, choice.ndcg),
+        auxiliary={
             name: test.score(prompted, dimensions, batch_size)
-            for name, test in (others or {}).items()
+            for name, test in (auxiliary or {}).items()
         },
-        vectors=tested,
-        corpus_vectors=vectors[tuned_prompts.document],
+        vectors=vectors,
+        corpus_vectors=corpora[tuned_prompts.document],
     )
 
 
-def _search(dataset: Dataset, spec: JobSpec) -> Bounded:
+def _validation_search(dataset: Dataset, spec: JobSpec) -> SampledSearch:
     limit = spec.evaluation.validation_corpus_limit
-    return bound_corpus(dataset.validation, dataset.corpus, limit, spec.data.seed)
+    return sample_corpus(dataset.validation, dataset.corpus, limit, spec.data.seed)
 
 
-def _documented(model: Model, spec: JobSpec) -> Prompts:
+def _documented_prompts(model: Model, spec: JobSpec) -> Prompts:
     return Prompts() if spec.evaluation.protocol == "article" else model.prompts
 
 
 def _tuned_prompts(choice: PromptChoice, spec: JobSpec) -> Prompts:
-    # Prompts that the spec names are wanted whatever the base model makes of them.
+    # Prompts given in the spec are used even if the base model scores lower with them.
     explicit = {spec.model.query_prompt, spec.model.document_prompt} != {"auto"}
     return choice.documented if explicit else choice.used
 
 
 def save_baseline(base: Baseline, path: Path) -> None:
-    """Keep the scores for the next start of this run; the vectors are too large for that."""
+    """Cache the scores for the next start of this run; the vectors are too large to cache."""
     scores = {"bm25": base.bm25}
     scores |= {f"test/{d}": found["float32"] for d, found in base.test.items()}
-    for name, by_dimension in base.others.items():
-        scores |= {f"others/{name}/{d}": found for d, found in by_dimension.items()}
+    for name, by_dimension in base.auxiliary.items():
+        scores |= {f"auxiliary/{name}/{d}": found for d, found in by_dimension.items()}
     choice = base.prompts
     save_scores(path, scores, {"with": choice.with_prompts, "without": choice.without_prompts})
 
@@ -149,24 +152,24 @@ def save_baseline(base: Baseline, path: Path) -> None:
 def load_baseline(
     path: Path, model: Model, dataset: Dataset, dimensions: Dimensions, spec: JobSpec
 ) -> Baseline | None:
-    """Take up what an earlier start of this run has scored, if it came so far."""
-    kept = load_scores(path) if is_rank_zero() else None
-    facts = from_rank_zero(lambda: kept and kept[1])
+    """Load the scores that an earlier start of this run has cached; None if there are none."""
+    cached = load_scores(path) if is_rank_zero() else None
+    facts = from_rank_zero(lambda: cached and cached[1])
     if facts is None:
         return None
-    scores = kept[0] if kept else {}
-    choice = PromptChoice(_documented(model, spec), facts["with"], facts["without"])
-    others: dict[str, dict[int, Scores]] = {}
+    scores = cached[0] if cached else {}
+    choice = PromptChoice(_documented_prompts(model, spec), facts["with"], facts["without"])
+    auxiliary: dict[str, dict[int, Scores]] = {}
     for key, found in scores.items():
-        if key.startswith("others/"):
+        if key.startswith("auxiliary/"):
             _, name, dimension = key.split("/")
-            others.setdefault(name, {})[int(dimension)] = found
-    search, batch_size = _search(dataset, spec), spec.evaluation.batch_size
+            auxiliary.setdefault(name, {})[int(dimension)] = found
+    search, batch_size = _validation_search(dataset, spec), spec.evaluation.batch_size
     return Baseline(
         bm25=scores.get("bm25", NO_SCORES),
         test={d: {"float32": scores[f"test/{d}"]} for d in dimensions.all if scores},
         prompts=choice,
         tuned_prompts=_tuned_prompts(choice, spec),
-        validation=Validation(search, dimensions, batch_size, choice.reached),
-        others=others,
+        validation=Validation(search, dimensions, batch_size, choice.ndcg),
+        auxiliary=auxiliary,
     )

@@ -1,6 +1,6 @@
-"""What a run has computed so far, beside its checkpoints: a resumed run computes nothing twice.
+"""Cache intermediate results next to the checkpoints, so a resumed run computes nothing twice.
 
-A file that is damaged is as good as none: what it held is computed again.
+A damaged file counts as missing: its content is computed again.
 """
 
 import json
@@ -22,7 +22,7 @@ Facts = dict[str, Any]
 
 
 def save_scores(path: Path, scores: Mapping[str, Scores], facts: Facts) -> None:
-    """Save scores by their names, a row for each query, and facts that JSON can hold."""
+    """Save scores by name, one row per query, and JSON-serializable facts."""
     tables = [
         pa.table(
             {
@@ -58,12 +58,12 @@ def _scores(path: Path) -> tuple[dict[str, Scores], Facts]:
     return scores, json.loads(table.schema.metadata[b"facts"])
 
 
-def save_rows(path: Path, rows: Sequence[IntArray]) -> None:
-    """Save lists of row numbers, one for each row."""
+def save_neighbors(path: Path, rows: Sequence[IntArray]) -> None:
+    """Save each row's nearest neighbors: a list of row numbers per row."""
     _write(path, pa.table({"rows": pa.array(list(rows), pa.list_(pa.int64()))}))
 
 
-def load_rows(path: Path) -> list[IntArray] | None:
+def load_neighbors(path: Path) -> list[IntArray] | None:
     return _load(path, lambda path: list(_read(path)["rows"].to_numpy()))
 
 
@@ -78,9 +78,9 @@ def load_seconds(path: Path) -> dict[str, float]:
 
 def _write(path: Path, table: pa.Table) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f"{path.name}.part")
-    pq.write_table(table, beside, write_page_checksum=True)
-    beside.replace(path)
+    temporary = path.with_name(f"{path.name}.part")
+    pq.write_table(table, temporary, write_page_checksum=True)
+    temporary.replace(path)
 
 
 def _read(path: Path) -> pa.Table:
@@ -93,5 +93,5 @@ def _load(path: Path, read: Callable[[Path], Content]) -> Content | None:
     try:
         return read(path)
     except (OSError, KeyError, TypeError, ValueError, pa.ArrowException) as error:
-        warn("cache", f"`{path.name}` is damaged, so it is computed again", reason=str(error))
+        warn("cache", f"`{path.name}` is damaged; computing it again", reason=str(error))
         return None

@@ -1,4 +1,4 @@
-"""Base against tuned at every dimension, and what smaller vectors keep of the tuned one."""
+"""Compare base and tuned at every dimension, and smaller vectors with the best tuned ones."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from job.evaluation.significance import GroupedQueries
 
 
 class Point(ParetoPoint):
-    """The tuned model's vectors at a dimension and precision; `ci` is that of their nDCG@10."""
+    """The tuned model's vectors at a dimension and precision; `ci` belongs to their nDCG@10."""
 
     ci: Interval
 
@@ -19,10 +19,10 @@ class Point(ParetoPoint):
 class Comparison:
     dimensions: Dimensions
     lifts: dict[int, Lift]
-    # Tuned at a dimension against the base model at its full one, and against BM25.
+    # The tuned model at each dimension against the base model at full dimension, and against BM25.
     against_full_base: dict[int, Lift]
     against_bm25: dict[int, Lift]
-    # Every dimension and precision; the best float32 one is what the others keep a share of.
+    # Every dimension and precision; retention is relative to `best`, the best float32 point.
     points: tuple[Point, ...]
     best: Point
     minimum_detectable_effect: float
@@ -32,13 +32,13 @@ class Comparison:
 def compare(
     base: ByVector, tuned: ByVector, bm25: Scores, by_group: GroupedQueries, dimensions: Dimensions
 ) -> Comparison:
-    """Compare two sets of scores of the same queries."""
+    """Compare base and tuned scores of the same queries."""
     old, new = (
         {d: scores[d]["float32"].metrics[METRIC] for d in dimensions.all}
         for scores in (base, tuned)
     )
     lifts = {d: by_group.lift(new[d] - old[d]) for d in dimensions.all}
-    points, best = measure(tuned, dimensions, by_group)
+    points, best = compute_points(tuned, dimensions, by_group)
     return Comparison(
         dimensions=dimensions,
         lifts=lifts,
@@ -46,21 +46,23 @@ def compare(
         against_bm25={d: by_group.lift(new[d] - bm25.metrics[METRIC]) for d in dimensions.all},
         points=points,
         best=best,
-        minimum_detectable_effect=by_group.detectable(new[dimensions.main] - old[dimensions.main]),
+        minimum_detectable_effect=by_group.minimum_detectable_effect(
+            new[dimensions.main] - old[dimensions.main]
+        ),
         improved=lifts[dimensions.main].is_gain,
     )
 
 
-def measure(
+def compute_points(
     tuned: ByVector, dimensions: Dimensions, by_group: GroupedQueries
 ) -> tuple[tuple[Point, ...], Point]:
-    """Hold every dimension and precision against the best float32 one, which is returned too."""
+    """Return the points of all dimensions and precisions, and the best float32 point."""
     values = {
         (d, precision): scores.metrics[METRIC]
         for d in dimensions.all
         for precision, scores in tuned[d].items()
     }
-    # Of equals the largest: nothing is saved that is not proven.
+    # Among equals, the largest dimension: a smaller one must prove that it retains the quality.
     best = max(((d, "float32") for d in dimensions.all), key=lambda k: (values[k].mean(), k[0]))
     points = {
         (d, precision): Point(
@@ -69,7 +71,7 @@ def measure(
             bytes_per_vector=bytes_per_vector(d, precision),
             ndcg=float(found.mean()),
             ci=by_group.mean_interval(found),
-            # What it keeps of itself is beyond doubt, even where nothing else is.
+            # The best point retains all of itself, even if the jackknife has too few groups.
             retention=Retention(share=1.0, ci=(1.0, 1.0))
             if (d, precision) == best
             else by_group.retention(found, values[best]),

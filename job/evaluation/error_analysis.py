@@ -1,4 +1,4 @@
-"""Where the tuned model gained and lost: single queries, kinds of queries, labels to doubt."""
+"""Analyze where the tuned model gained and lost: queries, segments, suspected label errors."""
 
 import re
 from collections import Counter
@@ -11,16 +11,16 @@ from job.evaluation.metrics import METRIC, FloatArray, IntArray, Scores
 from job.evaluation.results import ErrorAnalysis, Example, Hub, Segment
 from job.evaluation.significance import EPSILON, GroupedQueries
 
-# So many are shown of each list.
-SHOWN = 10
-# Of fewer queries an interval says nothing.
-SLICE_AT_LEAST = 10
-# A column of more kinds than a table can show is told by its largest.
-KINDS_SHOWN = 20
-# A report is for reading: longer texts are cut.
-TEXT_CHARACTERS = 300
-# A document is a hub if it stands so often among the first ten where it does not belong.
-HUB_HITS = 5
+# Entries per list in the report.
+MAX_EXAMPLES = 10
+# Smaller segments are skipped: their intervals are too wide to be useful.
+MIN_SEGMENT_QUERIES = 10
+# If the group column has more values than this, only its largest segments are reported.
+MAX_SEGMENTS = 20
+# Longer texts are shortened in the report.
+MAX_CHARACTERS = 300
+# A document is a hub if it is irrelevant in the top 10 of at least this many queries.
+MIN_HUB_HITS = 5
 WORD = re.compile(r"\w+")
 QUESTION_WORDS = ("what", "how", "who", "which", "when", "where", "why")
 YES_OR_NO = ("is", "are", "was", "were", "do", "does", "did", "can", "has", "have", "will")
@@ -34,12 +34,12 @@ def analyze_errors(
     bm25: Scores,
     group_column: str | None = None,
 ) -> ErrorAnalysis:
-    """Compare two models' scores of queries, whose `kinds` are what `group_column` held."""
+    """Compare both models' scores; `queries.segments` holds the values of `group_column`."""
     lifts = tuned.metrics[METRIC] - base.metrics[METRIC]
     order = np.argsort(-lifts, kind="stable")
 
     def examples(chosen: IntArray) -> list[Example]:
-        return [_example(int(i), queries, corpus, base, tuned) for i in chosen[:SHOWN]]
+        return [_example(int(i), queries, corpus, base, tuned) for i in chosen[:MAX_EXAMPLES]]
 
     lost = order[::-1]
     not_found = np.flatnonzero((base.rank == 0) & (tuned.rank == 0) & (bm25.rank == 0))
@@ -48,9 +48,9 @@ def analyze_errors(
         lost=examples(lost[lifts[lost] < -EPSILON]),
         suspected_label_errors=examples(not_found),
         segments=[
-            _slice(by, name, members, queries.groups, base.metrics[METRIC], tuned.metrics[METRIC])
-            for by, name, members in _kinds(queries, corpus, group_column)
-            if len(members) >= SLICE_AT_LEAST
+            _segment(by, name, members, queries.groups, base.metrics[METRIC], tuned.metrics[METRIC])
+            for by, name, members in _segments(queries, corpus, group_column)
+            if len(members) >= MIN_SEGMENT_QUERIES
         ],
         hubs=_hubs(queries, corpus, base, tuned),
         not_found=len(not_found),
@@ -62,21 +62,21 @@ def _example(query: int, queries: Queries, corpus: Corpus, base: Scores, tuned: 
     first = int(tuned.top[query][0])
     return Example(
         query_id=queries.ids[query].as_py(),
-        query=_cut(queries.texts[query].as_py()),
-        answer=_cut(corpus.texts[int(relevant[0])].as_py()),
+        query=_shorten(queries.texts[query].as_py()),
+        answer=_shorten(corpus.texts[int(relevant[0])].as_py()),
         rank_base=int(base.rank[query]) or None,
         rank_tuned=int(tuned.rank[query]) or None,
         ndcg_base=float(base.metrics[METRIC][query]),
         ndcg_tuned=float(tuned.metrics[METRIC][query]),
-        instead=None if first in relevant else _cut(corpus.texts[first].as_py()),
+        instead=None if first in relevant else _shorten(corpus.texts[first].as_py()),
     )
 
 
-def _cut(text: str) -> str:
-    return text if len(text) <= TEXT_CHARACTERS else text[: TEXT_CHARACTERS - 1].rstrip() + "…"
+def _shorten(text: str) -> str:
+    return text if len(text) <= MAX_CHARACTERS else text[: MAX_CHARACTERS - 1].rstrip() + "…"
 
 
-def _slice(
+def _segment(
     by: str, name: str, members: IntArray, groups: IntArray, base: FloatArray, tuned: FloatArray
 ) -> Segment:
     lift = GroupedQueries(groups[members], 1, 0).lift(tuned[members] - base[members])
@@ -91,49 +91,50 @@ def _slice(
     )
 
 
-def _kinds(
+def _segments(
     queries: Queries, corpus: Corpus, group_column: str | None
 ) -> Iterator[tuple[str, str, IntArray]]:
-    """Yield every kind of queries: by what it is told, its name, and which they are."""
+    """Yield each segment: what it is grouped by, its name, and the indices of its queries."""
     first = queries.documents[queries.offsets[:-1]]
     texts = zip(queries.texts.to_pylist(), corpus.texts.take(first).to_pylist(), strict=True)
-    asked, told, shared, question_words = zip(*(_told(*pair) for pair in texts), strict=True)
-    kinds: dict[str, Sequence[str]] = {
-        "words of the query": _thirds(asked, "{:g}"),
-        "words of the answer": _thirds(told, "{:g}"),
+    features = zip(*(_features(*pair) for pair in texts), strict=True)
+    query_words, answer_words, shared, question_words = features
+    segments: dict[str, Sequence[str]] = {
+        "words of the query": _thirds(query_words, "{:g}"),
+        "words of the answer": _thirds(answer_words, "{:g}"),
         "the query's words in the answer": _thirds(shared, "{:.0%}"),
         "question word": question_words,
     }
-    for by, names in kinds.items():
+    for by, names in segments.items():
         array = np.array(names)
         for name in dict.fromkeys(sorted(names)):
             yield by, name.partition("|")[2] or name, np.flatnonzero(array == name)
     if group_column is not None and queries.segments is not None:
-        given = np.array(queries.segments.to_pylist(), dtype=object)
-        counted = Counter(name for name in given if name is not None)
-        for name, _ in sorted(counted.items(), key=lambda item: (-item[1], item[0]))[:KINDS_SHOWN]:
-            yield group_column, name, np.flatnonzero(given == name)
+        values = np.array(queries.segments.to_pylist(), dtype=object)
+        counts = Counter(name for name in values if name is not None)
+        for name, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:MAX_SEGMENTS]:
+            yield group_column, name, np.flatnonzero(values == name)
 
 
-def _told(question: str, answer: str) -> tuple[int, int, float, str]:
-    """Count the words of both; the share of the question's that the answer has; what it asks."""
-    asked, told = (WORD.findall(text.lower()) for text in (question, answer))
-    shared = len({*asked} & {*told}) / max(1, len({*asked}))
-    word = next((word for word in asked if word in QUESTION_WORDS), "none of these")
-    if asked and asked[0] in YES_OR_NO:
+def _features(question: str, answer: str) -> tuple[int, int, float, str]:
+    """Return the word counts of both, the share of query words in the answer, the question word."""
+    query_words, answer_words = (WORD.findall(text.lower()) for text in (question, answer))
+    shared = len({*query_words} & {*answer_words}) / max(1, len({*query_words}))
+    word = next((word for word in query_words if word in QUESTION_WORDS), "none of these")
+    if query_words and query_words[0] in YES_OR_NO:
         word = "yes or no"
-    return len(asked), len(told), shared, word
+    return len(query_words), len(answer_words), shared, word
 
 
 def _thirds(values: Sequence[float], form: str) -> list[str]:
-    """Name the third that each value lies in, by the values at its ends; ties stay together."""
+    """Name each value's third by its lowest and highest value; equal values share a third."""
     array = np.array(values, dtype=float)
     thirds = np.searchsorted(np.quantile(array, [1 / 3, 2 / 3]), array, side="left")
     names = {}
     for third in np.unique(thirds):
-        own = array[thirds == third]
-        low, high = form.format(own.min()), form.format(own.max())
-        # The number keeps them in order.
+        members = array[thirds == third]
+        low, high = form.format(members.min()), form.format(members.max())
+        # The number before the bar is the sort key.
         names[third] = f"{third}|{low} to {high}" if low != high else f"{third}|{low}"
     return [names[third] for third in thirds]
 
@@ -143,17 +144,19 @@ def _hubs(queries: Queries, corpus: Corpus, base: Scores, tuned: Scores) -> list
     return [
         Hub(
             document_id=corpus.ids[position].as_py(),
-            text=_cut(corpus.texts[position].as_py()),
+            text=_shorten(corpus.texts[position].as_py()),
             wrong_hits=hits,
             wrong_hits_base=before[position],
         )
-        for position, hits in sorted(after.items(), key=lambda item: (-item[1], item[0]))[:SHOWN]
-        if hits >= HUB_HITS
+        for position, hits in sorted(after.items(), key=lambda item: (-item[1], item[0]))[
+            :MAX_EXAMPLES
+        ]
+        if hits >= MIN_HUB_HITS
     ]
 
 
 def _wrong_hits(queries: Queries, scores: Scores) -> Counter[int]:
-    """Count, per document, the queries that find it among the first ten without need."""
+    """Count, per document, the queries that have it in their top 10 although it is irrelevant."""
     wrong: Counter[int] = Counter()
     for query, top in enumerate(scores.top):
         wrong.update(np.setdiff1d(top, queries.relevant(query)).tolist())

@@ -1,4 +1,4 @@
-"""One ruler for base and tuned model: encode once, score every dimension and precision."""
+"""Score a model, base or tuned, the same way: encode once, score each dimension and precision."""
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
@@ -18,16 +18,16 @@ from job.runtime.oom import retry_on_oom
 from job.spec.schema import EvaluationSpec
 from job.storage.mapped_arrays import empty_matrix
 
-USUAL_DIMENSIONS = (512, 256, 128, 64)
-# Texts that are Python objects at once. Sorted by length among so many, hardly any padding is left.
-TEXTS = 2**16
-# Of BM25, on other ranks than 0.
+DEFAULT_DIMENSIONS = (512, 256, 128, 64)
+# Texts encoded at once, as Python strings. Sorting this many by length leaves hardly any padding.
+TEXTS_PER_BLOCK = 2**16
+# BM25's scores on ranks other than 0.
 NO_SCORES = Scores({}, np.empty(0, np.int64), np.empty((0, 0), np.int64))
 
 
 @dataclass(frozen=True)
 class Dimensions:
-    """Dimensions to score, large to small; `main` carries the verdict."""
+    """Dimensions to score, large to small; the verdict is about `main`."""
 
     all: tuple[int, ...]
     main: int
@@ -38,21 +38,27 @@ class Dimensions:
 
 
 def choose_dimensions(spec: EvaluationSpec, width: int) -> Dimensions:
-    """Fit the wanted dimensions to the model's width."""
-    wanted = spec.dimensions or (width, *(d for d in USUAL_DIMENSIONS if d < width))
-    too_large = [d for d in wanted if d > width]
+    """Return the dimensions of the spec, or defaults below the model's width.
+
+    Raises `SpecError` if one exceeds the width, or if no vectors fit `max_bytes_per_vector`.
+    """
+    requested = spec.dimensions or (width, *(d for d in DEFAULT_DIMENSIONS if d < width))
+    too_large = [d for d in requested if d > width]
     if too_large:
-        msg = f"`evaluation.dimensions` has {too_large[0]}; the model has {width}. Leave it out."
+        msg = (
+            f"`evaluation.dimensions` contains {too_large[0]}, but the model has only {width} "
+            "dimensions. Remove that value."
+        )
         raise SpecError(msg)
-    ordered = tuple(sorted(wanted, reverse=True))
-    # A budget that nothing fits is refused before hours are spent on finding that out.
+    ordered = tuple(sorted(requested, reverse=True))
+    # Reject an impossible budget now, not after hours of training.
     smallest, precision = ordered[-1], min(spec.precisions, key=lambda name: BITS[name])
     needed, budget = bytes_per_vector(smallest, precision), spec.max_bytes_per_vector
     if budget is not None and budget < needed:
         msg = (
-            f"`evaluation.max_bytes_per_vector` is {budget}; the smallest vectors that may be "
-            f"recommended take {needed} ({smallest} dimensions as {precision}). Raise it, or add "
-            "a smaller one to `evaluation.dimensions` or `evaluation.precisions`."
+            f"`evaluation.max_bytes_per_vector` is {budget}, but the smallest allowed vectors take "
+            f"{needed} bytes ({smallest} dimensions as {precision}). Raise the limit, or add a "
+            "smaller value to `evaluation.dimensions` or `evaluation.precisions`."
         )
         raise SpecError(msg)
     return Dimensions(ordered, next((d for d in ordered if d <= spec.main_dimension), smallest))
@@ -64,38 +70,39 @@ def encode_documents(model: Model, corpus: Corpus, batch_size: int) -> torch.Ten
 
 
 def encode(model: Model, texts: pa.Array, prompt: str, batch_size: int) -> torch.Tensor:
-    """Embed texts with a prompt before each: (n, width), float32, on the CPU.
+    """Embed texts, each with the prompt in front: (n, width), float32, on the CPU.
 
     A collective call; only rank 0 gets the values, as in `encode_block`.
     """
-    # Rank 0 may have worked alone for long.
+    # Rank 0 may still be busy with work that only it does.
     process_group.barrier()
     shape = len(texts), model.width
     is_rank_zero = process_group.is_rank_zero()
     vectors = empty_matrix(*shape) if is_rank_zero else torch.empty(shape, device="meta")
-    for start in range(0, len(texts), TEXTS):
-        block = texts.slice(start, TEXTS).to_pylist()
-        found = encode_block(model, block, prompt, batch_size)
-        vectors[start : start + TEXTS].copy_(found)
+    for start in range(0, len(texts), TEXTS_PER_BLOCK):
+        block = texts.slice(start, TEXTS_PER_BLOCK).to_pylist()
+        vectors[start : start + TEXTS_PER_BLOCK].copy_(
+            encode_block(model, block, prompt, batch_size)
+        )
     return vectors
 
 
 def encode_block(model: Model, texts: list[str], prompt: str, batch_size: int) -> torch.Tensor:
-    """Embed texts with a prompt before each: (n, width), float32, on the model's device.
+    """Embed texts, each with the prompt in front: (n, width), float32, on the model's device.
 
-    A collective call; rank 0 alone gets the vectors, the others a tensor without values (`meta`).
+    A collective call; only rank 0 gets the vectors, other ranks get an empty `meta` tensor.
     """
     size = process_group.world_size()
     if size == 1:
         return _encode(model, texts, prompt, batch_size)
-    # Neighbours, often of one length, go to different ranks.
-    own = _encode(model, texts[process_group.rank() :: size], prompt, batch_size)
-    padded = own.new_zeros(-(-len(texts) // size), model.width)
-    padded[: len(own)] = own
-    shares = process_group.all_gather(padded)
+    # Neighboring texts often have similar lengths: deal them out to spread the work evenly.
+    shard = _encode(model, texts[process_group.rank() :: size], prompt, batch_size)
+    padded = shard.new_zeros(-(-len(texts) // size), model.width)
+    padded[: len(shard)] = shard
+    shards = process_group.all_gather(padded)
     if not process_group.is_rank_zero():
         return torch.empty(len(texts), model.width, device="meta")
-    return torch.stack(shares, dim=1).flatten(end_dim=1)[: len(texts)]
+    return torch.stack(shards, dim=1).flatten(end_dim=1)[: len(texts)]
 
 
 def _encode(model: Model, texts: list[str], prompt: str, batch_size: int) -> torch.Tensor:
@@ -117,11 +124,11 @@ def _encode(model: Model, texts: list[str], prompt: str, batch_size: int) -> tor
 
 @dataclass(frozen=True)
 class Vectors:
-    """What a model makes of queries, (n_queries, width), and a corpus, (n_documents, width)."""
+    """Embeddings of queries, (n_queries, width), and of a corpus, (n_documents, width)."""
 
     queries: torch.Tensor
     corpus: torch.Tensor
-    # Where they are compared.
+    # The device that computes the similarities.
     device: str = "cpu"
 
 
@@ -132,7 +139,7 @@ def embed(
     batch_size: int,
     corpus_vectors: torch.Tensor | None = None,
 ) -> Vectors:
-    """Encode all that a search needs; `corpus_vectors` saves encoding the corpus again."""
+    """Encode queries and corpus; pass `corpus_vectors` to skip encoding the corpus."""
     if corpus_vectors is None:
         corpus_vectors = encode_documents(model, corpus, batch_size)
     query_vectors = encode(model, queries.texts, model.prompts.query, batch_size)
@@ -145,9 +152,9 @@ def score_vectors(
     dimensions: Collection[int],
     precisions: Collection[str] = (),
 ) -> dict[int, dict[str, Scores]]:
-    """Score a search by each dimension and precision: float32, the others and them rescored.
+    """Score each dimension by float32 vectors, and by `precisions` with and without rescoring.
 
-    Rank 0 does that alone; the others get no scores.
+    Runs on rank 0 only; other ranks get no scores.
     """
     if not process_group.is_rank_zero():
         return {}
@@ -166,7 +173,7 @@ def score(
     batch_size: int,
     corpus_vectors: torch.Tensor | None = None,
 ) -> dict[int, Scores]:
-    """Score a model's retrieval by float32 vectors at each dimension: on rank 0 alone."""
+    """Encode, then score with float32 vectors at each dimension; only rank 0 gets scores."""
     vectors = embed(model, queries, corpus, batch_size, corpus_vectors)
     return {d: found["float32"] for d, found in score_vectors(vectors, queries, dimensions).items()}
 
@@ -179,35 +186,41 @@ def score_bm25(queries: Queries, corpus: Corpus) -> Scores:
 
 
 @dataclass(frozen=True)
-class Bounded:
-    """A smaller search: some documents (`positions` in the whole corpus) with all the answers."""
+class SampledSearch:
+    """A search over a sample of the corpus that contains all relevant documents.
+
+    `positions` are the sample's positions in the whole corpus.
+    """
 
     queries: Queries
     corpus: Corpus
     positions: IntArray
 
 
-def bound_corpus(queries: Queries, corpus: Corpus, limit: int, seed: int) -> Bounded:
-    """Draw `limit` documents to search among; the relevant ones always stay."""
+def sample_corpus(queries: Queries, corpus: Corpus, limit: int, seed: int) -> SampledSearch:
+    """Sample up to `limit` documents; relevant ones always stay, even beyond the limit."""
     relevant = np.unique(queries.documents)
-    others = np.setdiff1d(np.arange(len(corpus)), relevant)
-    drawn = np.random.default_rng(seed).permutation(others)[: max(0, limit - len(relevant))]
+    irrelevant = np.setdiff1d(np.arange(len(corpus)), relevant)
+    drawn = np.random.default_rng(seed).permutation(irrelevant)[: max(0, limit - len(relevant))]
     positions = np.sort(np.concatenate([relevant, drawn]))
-    moved = replace(queries, documents=np.searchsorted(positions, queries.documents))
-    return Bounded(moved, corpus.take(positions), positions)
+    renumbered = replace(queries, documents=np.searchsorted(positions, queries.documents))
+    return SampledSearch(renumbered, corpus.take(positions), positions)
 
 
 @dataclass(frozen=True)
 class Validation:
-    """What checkpoints are judged on; `base` is the base model's nDCG@10 at the main dimension."""
+    """The search that scores checkpoints.
 
-    search: Bounded
+    `base` is the base model's nDCG@10 at the main dimension.
+    """
+
+    search: SampledSearch
     dimensions: Dimensions
     batch_size: int
     base: float
 
     def score(self, model: Model) -> dict[str, float]:
-        """Return nDCG@10 under the article's key of each dimension, on every rank."""
+        """Return nDCG@10 by `metric_key` of each dimension, on every rank."""
         search = self.search
         scores = score(model, search.queries, search.corpus, self.dimensions.all, self.batch_size)
         return process_group.from_rank_zero(
@@ -216,5 +229,5 @@ class Validation:
 
 
 def metric_key(dimension: int, metric: str = METRIC) -> str:
-    """Name a metric as the article does."""
+    """Return a metric's name as the article logs it, such as `dim_256_cosine_ndcg@10`."""
     return f"dim_{dimension}_cosine_{metric}"

@@ -1,7 +1,7 @@
-"""Exact search among more vectors than fit into memory: tile by tile, and only the best are kept.
+"""Exact top-k search over more vectors than fit into memory.
 
-A corpus is read from wherever it lies, a tile at a time; what a device holds does not grow with it.
-Best are the highest scores; equal ones go by position, ascending, whatever tile they lie in.
+The corpus is read one tile at a time, so device memory does not grow with it.
+Results are ordered by score, descending; equal scores by position, ascending, also across tiles.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,21 +13,21 @@ from torch.nn.functional import normalize
 
 from job.evaluation.metrics import DEPTH
 
-# Documents of a tile: 2^15 of 1,024 float32 are 128 MiB.
-TILE = 2**15
-# Scores held at once: 2^25 float32 are 128 MiB.
-CHUNK = 2**25
-# Queries are taken so many at once that their components (2^26 float32 are 256 MiB) and their best
-# documents (2^24 scores and positions are 192 MiB) have room on a device.
-COMPONENTS = 2**26
-LEADERS = 2**24
-# Scores among which equals are sought at once.
-CANDIDATES = 2**22
+# Documents per tile: 2^15 vectors of 1,024 float32 take 128 MiB.
+TILE_ROWS = 2**15
+# Scores in memory at once: 2^25 float32 take 128 MiB.
+MAX_SCORES = 2**25
+# These limit the queries per block, so that their components (2^26 float32 take 256 MiB) and their
+# top-k entries (2^24 scores and positions take 192 MiB) fit on a device.
+QUERY_COMPONENTS = 2**26
+TOP_K_ENTRIES = 2**24
+# Scores per block when ties are broken.
+MAX_TIE_SCORES = 2**22
 
 
 @dataclass(frozen=True)
 class RowSubset:
-    """Chosen rows of a matrix that is too large to be copied."""
+    """A view of selected rows of a matrix that is too large to copy."""
 
     vectors: "Matrix"
     rows: torch.Tensor
@@ -39,114 +39,115 @@ class RowSubset:
         return self.vectors[self.rows[part]]
 
 
-# What is read in slices: vectors, mapped or not, or chosen ones.
+# Vectors that are read in slices: a tensor (memory-mapped or not) or a subset of its rows.
 Matrix: TypeAlias = torch.Tensor | RowSubset
 
 
 @dataclass(frozen=True)
 class Transform:
-    """Vectors cut to their first components (None: all), of length 1: products are cosines.
+    """Truncate vectors to `dimension` components (None: all) and scale them to length 1.
 
-    That is what a search multiplies in place of queries and documents, and how deep it is.
+    A search applies it to queries and documents, so their dot products are cosines.
+    `depth` is the number of results per query.
     """
 
     dimension: int | None = None
     depth: int = DEPTH
 
-    def of(self, vectors: torch.Tensor) -> torch.Tensor:
+    def apply(self, vectors: torch.Tensor) -> torch.Tensor:
         return normalize(vectors[:, : self.dimension].float(), dim=1)
 
 
 class SearchResult(NamedTuple):
-    """Scores and positions of the best documents, best first: (n_queries, ≤ depth) each."""
+    """Scores and corpus positions of the best documents, best first: (n_queries, ≤ depth) each."""
 
     scores: torch.Tensor
     positions: torch.Tensor
 
 
 def search(
-    queries: Matrix, corpus: Matrix, views: Sequence[Transform], device: str = "cpu"
+    queries: Matrix, corpus: Matrix, transforms: Sequence[Transform], device: str = "cpu"
 ) -> list[SearchResult]:
-    """Search once by each view; they share one reading of the corpus. Results are on the CPU.
+    """Search once per transform, in one pass over the corpus. Results are on the CPU.
 
-    Scores are float32, also within an autocast block, as the trainer's evaluation is one.
+    Scores are float32 even inside an autocast block: the trainer evaluates inside one.
     """
-    depth = sum(min(view.depth, len(corpus)) for view in views)
-    rows = max(1, min(LEADERS // depth, COMPONENTS // queries[:1].shape[1]))
+    depth = sum(min(transform.depth, len(corpus)) for transform in transforms)
+    rows = max(1, min(TOP_K_ENTRIES // depth, QUERY_COMPONENTS // queries[:1].shape[1]))
     with torch.autocast(torch.device(device).type, enabled=False):
         parts = [
-            _search_by_some(queries[start : start + rows].to(device), corpus, views)
+            _search_block(queries[start : start + rows].to(device), corpus, transforms)
             for start in range(0, len(queries), rows)
         ]
-    return [_joined(by_view) for by_view in zip(*parts, strict=True)]
+    return [_concatenate(by_transform) for by_transform in zip(*parts, strict=True)]
 
 
-def _search_by_some(
-    queries: torch.Tensor, corpus: Matrix, views: Sequence[Transform]
+def _search_block(
+    queries: torch.Tensor, corpus: Matrix, transforms: Sequence[Transform]
 ) -> list[SearchResult]:
-    blocks = torch.split(queries, max(1, CHUNK // min(TILE, len(corpus))))
-    asked = [[view.of(block) for block in blocks] for view in views]
-    best: list[list[SearchResult]] = [[] for _ in views]
+    blocks = torch.split(queries, max(1, MAX_SCORES // min(TILE_ROWS, len(corpus))))
+    transformed = [[transform.apply(block) for block in blocks] for transform in transforms]
+    best: list[list[SearchResult]] = [[] for _ in transforms]
     for first, tile in tiles(corpus, queries.device):
-        for number, view in enumerate(views):
-            documents = view.of(tile)
-            scores = (block @ documents.T for block in asked[number])
+        for number, transform in enumerate(transforms):
+            documents = transform.apply(tile)
+            scores = (block @ documents.T for block in transformed[number])
             if not first:
-                best[number] = [best_of(block, view.depth) for block in scores]
+                best[number] = [top_k(block, transform.depth) for block in scores]
             else:
-                known = zip(best[number], scores, strict=True)
-                best[number] = [_update(old, new, first, view.depth) for old, new in known]
-    return [_joined(parts) for parts in best]
+                pairs = zip(best[number], scores, strict=True)
+                best[number] = [_update(old, new, first, transform.depth) for old, new in pairs]
+    return [_concatenate(parts) for parts in best]
 
 
 def tiles(corpus: Matrix, device: torch.device | str) -> Iterator[tuple[int, torch.Tensor]]:
-    """Bring a corpus to a device piece by piece, each with the position of its first document."""
-    for first in range(0, len(corpus), TILE):
-        yield first, corpus[first : first + TILE].to(device)
+    """Move a corpus to a device tile by tile; yield the position of each tile's first document."""
+    for first in range(0, len(corpus), TILE_ROWS):
+        yield first, corpus[first : first + TILE_ROWS].to(device)
 
 
-def _joined(parts: Sequence[SearchResult]) -> SearchResult:
+def _concatenate(parts: Sequence[SearchResult]) -> SearchResult:
     return SearchResult(*(torch.cat(column).cpu() for column in zip(*parts, strict=True)))
 
 
 def _update(old: SearchResult, scores: torch.Tensor, first: int, depth: int) -> SearchResult:
-    """Let the next documents compete with the best so far; the first has the position `first`."""
-    new = best_of(scores, depth, above=old.scores[:, -1])
+    """Update the top-k with the scores of the next tile, whose first document is at `first`."""
+    new = top_k(scores, depth, above=old.scores[:, -1])
     both = torch.cat([old.scores, new.scores], dim=1)
     positions = torch.cat([old.positions, new.positions + first], dim=1)
-    # Stable: equal scores are in the order of their positions already.
+    # A stable sort keeps equal scores in the order of their positions.
     order = both.argsort(dim=1, descending=True, stable=True)[:, :depth]
     return SearchResult(both.gather(1, order), positions.gather(1, order))
 
 
-def best_of(scores: torch.Tensor, depth: int, above: torch.Tensor | None = None) -> SearchResult:
-    """Rank a block of scores, (n_queries, n_documents).
+def top_k(scores: torch.Tensor, depth: int, above: torch.Tensor | None = None) -> SearchResult:
+    """Return the top-k of a block of scores, (n_queries, n_documents), ties by position.
 
-    Of scores that do not exceed `above`, (n_queries,), any are taken: they will not be kept.
+    Ties at or below `above`, (n_queries,), are left in any order: the caller drops those scores.
     """
     depth, width = min(depth, scores.shape[1]), scores.shape[1]
-    # One more than wanted tells whether the last place is shared.
+    # One more than needed shows whether the last score is tied.
     values, positions = scores.topk(min(depth + 1, width), dim=1)
     positions, last = positions[:, :depth], values[:, depth - 1]
-    # topk takes any of several equal scores.
-    crowded = (last == values[:, -1]) & (width > depth)
+    # torch.topk picks arbitrary ones of several equal scores.
+    tied = (last == values[:, -1]) & (width > depth)
     if above is not None:
-        crowded &= last > above
-    # Should all scores be equal, so many rows take 200 MiB.
-    for rows in torch.split(crowded.nonzero()[:, 0], max(1, CANDIDATES // width)):
-        positions[rows] = _first_of_equals(scores[rows], last[rows], depth)
+        tied &= last > above
+    # If all scores are equal, a block of this size takes 200 MiB.
+    for rows in torch.split(tied.nonzero()[:, 0], max(1, MAX_TIE_SCORES // width)):
+        positions[rows] = _break_ties(scores[rows], last[rows], depth)
     positions = positions.sort(dim=1).values
     values = scores.gather(1, positions)
     order = values.argsort(dim=1, descending=True, stable=True)
     return SearchResult(values.gather(1, order), positions.gather(1, order))
 
 
-def _first_of_equals(scores: torch.Tensor, last: torch.Tensor, depth: int) -> torch.Tensor:
-    """Choose `depth` positions of each row; of the scores that equal the last, the first ones."""
+def _break_ties(scores: torch.Tensor, last: torch.Tensor, depth: int) -> torch.Tensor:
+    """Select `depth` positions per row; among the scores equal to `last`, the lowest positions."""
     rows, positions = (~(scores < last[:, None])).nonzero(as_tuple=True)
     equal = scores[rows, positions] == last[rows]
-    better, equals = (torch.bincount(rows[some], minlength=len(scores)) for some in (~equal, equal))
-    # Counted through all rows.
+    better, equals = (torch.bincount(rows[mask], minlength=len(scores)) for mask in (~equal, equal))
+    # `equal` is flat: offset each row by the ties of the rows before it.
     first = equals.cumsum(0) - equals
     chosen = ~equal | (equal.cumsum(0) <= (first + depth - better)[rows])
     return positions[chosen].view(len(scores), depth)

@@ -1,7 +1,7 @@
-"""Does the tuned model still gain inside a hybrid search, beside BM25?
+"""Test whether the gain remains in hybrid search, when BM25 and dense rankings are fused.
 
-Fused by reciprocal rank (Cormack, Clarke and Büttcher, 2009): a document's score is the sum, over
-both lists, of 1 / (60 + its rank).
+Reciprocal rank fusion (Cormack, Clarke and Büttcher, 2009): a document's score is the sum, over
+both rankings, of 1 / (60 + its rank).
 """
 
 import numpy as np
@@ -20,10 +20,10 @@ from job.evaluation.metrics import (
 from job.evaluation.results import Both, FusedLift, Fusion, Lift
 from job.evaluation.significance import GroupedQueries
 
-# The authors' constant, and every search engine's default.
+# The authors' constant, and the usual default of search engines.
 K = 60
-# Queries fused at once: their rankings take some 100 MiB.
-BLOCK = 2**13
+# Queries fused at once: their rankings take about 100 MiB.
+QUERIES_PER_BLOCK = 2**13
 
 
 def hybrid_search(
@@ -66,30 +66,36 @@ def _sentence(dimension: int, base: Scores, tuned: Scores, lift: Lift) -> str:
         f"{format_p(lift.p_value)}"
     )
     if lift.is_gain:
-        return f"The gain survives inside a hybrid search: {numbers}."
+        return f"The gain remains in hybrid search: {numbers}."
     if lift.ci[1] < 0:
-        return f"Inside a hybrid search the tuned model is worse: {numbers}."
-    return f"Inside a hybrid search the difference is not beyond chance: {numbers}."
+        return f"In hybrid search the tuned model is worse: {numbers}."
+    return f"In hybrid search the difference is not significant: {numbers}."
 
 
 def fuse(bm25: Scores, dense: Scores) -> IntArray:
-    """Fuse two rankings of the same queries: positions, (n_queries, ≤ 100), ties by position."""
+    """Fuse two rankings of the same queries: positions, (n_queries, ≤ 100).
+
+    Equal fused scores are ordered by position.
+    """
     return np.concatenate(
         [
             _fuse([_weighted(bm25, part), _weighted(dense, part)], dense.ranked.shape[1])
-            for part in (slice(i, i + BLOCK) for i in range(0, len(dense.ranked), BLOCK))
+            for part in (
+                slice(i, i + QUERIES_PER_BLOCK)
+                for i in range(0, len(dense.ranked), QUERIES_PER_BLOCK)
+            )
         ]
     )
 
 
 def _weighted(scores: Scores, part: slice) -> tuple[IntArray, FloatArray]:
-    """Return what some queries found, and what each place is worth."""
+    """Return the ranked positions of some queries, and the weight of each rank."""
     ranked = scores.ranked[part]
-    places = np.arange(ranked.shape[1])
-    weights = np.broadcast_to(1.0 / (K + 1 + places), ranked.shape)
+    ranks = np.arange(ranked.shape[1])
+    weights = np.broadcast_to(1.0 / (K + 1 + ranks), ranked.shape)
     if scores.found is not None:
-        # What has no word of the query is no hit of BM25's, wherever it stands.
-        weights = np.where(places < scores.found[part, None], weights, 0.0)
+        # BM25 fills its ranking up with documents that share no word with the query.
+        weights = np.where(ranks < scores.found[part, None], weights, 0.0)
     return ranked, weights
 
 
@@ -98,9 +104,9 @@ def _fuse(rankings: list[tuple[IntArray, FloatArray]], depth: int) -> IntArray:
     order = documents.argsort(axis=1, kind="stable")
     documents = np.take_along_axis(documents, order, axis=1)
     totals = np.take_along_axis(totals, order, axis=1)
-    # A document stands at most twice, side by side now: the first takes all, the second goes last.
-    twice = documents[:, 1:] == documents[:, :-1]
-    totals[:, :-1] += np.where(twice, totals[:, 1:], 0.0)
-    totals[:, 1:][twice] = -1.0
+    # Each document occurs at most twice, now side by side: the first gets the sum, the second -1.
+    repeated = documents[:, 1:] == documents[:, :-1]
+    totals[:, :-1] += np.where(repeated, totals[:, 1:], 0.0)
+    totals[:, 1:][repeated] = -1.0
     best = np.argsort(-totals, axis=1, kind="stable")[:, :depth]
     return np.take_along_axis(documents, best, axis=1)

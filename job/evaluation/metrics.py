@@ -1,7 +1,7 @@
-"""From vectors to ranks to metrics; the rules are those of sentence-transformers' evaluator.
+"""Compute retrieval metrics from rankings, as sentence-transformers' evaluator defines them.
 
-Documents are ranked by score, descending, and equal scores by document id, ascending (as strings;
-corpora are sorted so, hence by position). Metrics are per query, on the 0-1 scale.
+Documents are ranked by score, descending; equal scores by document id, ascending as strings.
+A corpus is sorted by id, so this is the order of positions. Metrics are per query, from 0 to 1.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ import numpy as np
 
 from job.data.dataset import Queries
 
-# The metric that selects, decides and is shown first.
+# The primary metric: it selects checkpoints, decides the verdict and comes first in the report.
 METRIC = "ndcg@10"
 DEPTH = 100
 RECALL_AT = (1, 5, 10, 100)
@@ -30,11 +30,12 @@ IntArray = np.ndarray[Any, np.dtype[np.int64]]
 
 @dataclass(frozen=True)
 class Scores:
-    """Results of each query: arrays of length n_queries.
+    """Results per query: arrays of length n_queries.
 
-    `rank` is the rank of the best relevant document, 0 where none is among the first 100;
-    `ranked` holds corpus positions, best first, (n_queries, ≤ 100); `found` counts those of each
-    query that were found at all, the others stand there by position (None: all were).
+    `rank` is the rank of the best relevant document, 0 if none is in the top 100.
+    `ranked` holds corpus positions, best first, (n_queries, ≤ 100).
+    `found` counts each query's matches in `ranked`; the entries after them only fill up, in the
+    order of positions. None means that all entries are matches.
     """
 
     metrics: dict[str, FloatArray]
@@ -58,7 +59,7 @@ ByVector: TypeAlias = Mapping[int, Mapping[str, Scores]]
 
 
 def compute_metrics(ranked: IntArray, queries: Queries, found: IntArray | None = None) -> Scores:
-    """Compute every metric of ranked corpus positions, (n_queries, depth)."""
+    """Compute all metrics from ranked corpus positions, (n_queries, depth)."""
     hits = _hits(ranked, queries)
     relevant = np.diff(queries.offsets)
     ranks = np.arange(1, hits.shape[1] + 1)

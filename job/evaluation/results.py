@@ -1,4 +1,4 @@
-"""What report.json says of scores: base against tuned, smaller vectors, single queries."""
+"""The scores in report.json: base against tuned, smaller vectors, single queries."""
 
 from collections.abc import Iterator
 from typing import Generic, TypeVar
@@ -7,35 +7,35 @@ from pydantic import BaseModel, ConfigDict, Field
 
 METRIC = "ndcg@10"
 CONFIDENCE = 0.95
-# By metric, as `ndcg@10` or `recall@100`.
+# By metric name, such as `ndcg@10` or `recall@100`.
 Metrics = dict[str, float]
-# The ends of an interval of that confidence.
+# The bounds of a confidence interval at that level.
 Interval = tuple[float, float]
 T = TypeVar("T")
 
 
 class Part(BaseModel):
-    # What a later image adds is left out, not refused.
+    # Fields that a later image adds are ignored, so an older launcher reads newer reports.
     model_config = ConfigDict(
         frozen=True, extra="ignore", validate_by_name=True, serialize_by_alias=True
     )
 
 
 class Both(Part, Generic[T]):
-    """Of the base model and of the tuned one."""
+    """A value of the base model and of the tuned model."""
 
     base: T
     tuned: T
 
 
 class Scores(Both[dict[str, dict[str, Metrics]]]):
-    """Each metric of both models by dimension and precision, and of BM25."""
+    """All metrics: of both models by dimension and precision, and of BM25."""
 
     bm25: Metrics
 
 
 class Lift(Part):
-    """A paired difference of nDCG@10 over queries, with its two-sided p-value."""
+    """A paired difference of mean nDCG@10 over queries, with its two-sided p-value."""
 
     lift: float
     ci: Interval
@@ -54,14 +54,14 @@ class Lift(Part):
 
 
 class Retention(Part):
-    """Share of the best float32 vectors' nDCG@10 that smaller ones keep."""
+    """The share of the best float32 vectors' nDCG@10 that other vectors keep."""
 
     share: float
     ci: Interval
 
 
 class Quality(Part):
-    """What the tuned model's vectors of one dimension and precision give and take."""
+    """Quality and size of the tuned model's vectors at one dimension and precision."""
 
     retention: Retention
     score_ci: Interval
@@ -69,15 +69,15 @@ class Quality(Part):
 
 
 class Compared(Quality, Lift):
-    """Tuned against base by float32 vectors of one dimension."""
+    """Tuned against base, with float32 vectors of one dimension."""
 
-    # Against the base model at its full dimension.
+    # The tuned model against the base model at its full dimension.
     against_full_base: Lift
     against_bm25: Lift
 
 
 class Precisions(Part):
-    """By precision; models are compared by float32 vectors only."""
+    """Results by precision; base and tuned are compared with float32 vectors only."""
 
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, Quality]
@@ -100,15 +100,15 @@ class ParetoPoint(Part):
 class Recommendation(Part):
     """The vectors to deploy.
 
-    Rules: `retention` and `min_ndcg` (the smallest that provably keep or reach what the spec
-    wants), or `best` (nothing does, so the best of what may be used).
+    `rule` is `retention` or `min_ndcg` (the smallest vectors that provably meet that target of the
+    spec), or `best` (none do, so the best vectors that the spec allows).
     """
 
     dimension: int
     precision: str
     stored_as: str
     bytes_per_vector: int
-    # By number of documents; vectors only: ids, graphs and texts come on top.
+    # By number of documents; vectors only, without ids, index graphs and texts.
     index_bytes: dict[str, int]
     rule: str
     reason: str
@@ -116,7 +116,7 @@ class Recommendation(Part):
 
 
 class FusedLift(Lift):
-    # Fused minus alone, of the tuned model.
+    # The tuned model fused with BM25 minus the tuned model alone.
     against_alone: Lift
 
 
@@ -131,12 +131,12 @@ class Fusion(Part):
 
 
 class AuxiliaryTest(Part):
-    """Another test of both models, by dimension."""
+    """An additional test of both models, by dimension."""
 
     source: str
     queries: int
     corpus: int
-    # Usable rows that were not taken, as a text of theirs is in the job's own data.
+    # Usable rows that were skipped because one of their texts occurs in the job's data.
     left_out: int
     scores: Both[dict[str, Metrics]]
     comparison: dict[str, Lift]
@@ -144,7 +144,7 @@ class AuxiliaryTest(Part):
 
 
 class Example(Part):
-    """A query before and after; a rank is that of its best relevant document, None beyond 100."""
+    """A query before and after tuning; ranks of its best relevant document, None beyond 100."""
 
     query_id: str
     query: str
@@ -153,12 +153,12 @@ class Example(Part):
     rank_tuned: int | None
     ndcg_base: float
     ndcg_tuned: float
-    # What the tuned model puts first, where that does not answer.
+    # The document that the tuned model ranks first, if it is irrelevant.
     instead: str | None
 
 
 class Segment(Part):
-    """Queries of one kind: what tells the kind, its name, and nDCG@10 of both models."""
+    """A segment of the queries: what it is grouped by, its name, and nDCG@10 of both models."""
 
     by: str
     name: str
@@ -170,7 +170,7 @@ class Segment(Part):
 
 
 class Hub(Part):
-    """A document that the tuned model puts among the first ten of queries it does not answer."""
+    """A document that the tuned model ranks in the top 10 of many queries it does not answer."""
 
     document_id: str
     text: str
@@ -179,20 +179,20 @@ class Hub(Part):
 
 
 class ErrorAnalysis(Part):
-    """Where the tuned model gained and lost, at the main dimension."""
+    """Gains and losses of the tuned model at the main dimension."""
 
     gained: list[Example]
     lost: list[Example]
-    # Suspected label errors: neither model, nor BM25, finds an answer among the first hundred.
+    # Neither model nor BM25 finds a relevant document in the top 100.
     suspected_label_errors: list[Example]
     segments: list[Segment]
     hubs: list[Hub]
-    # All of those of which `suspects` are the first.
+    # The number of all such queries; `suspected_label_errors` lists only the first ones.
     not_found: int
 
 
 class TruncatedTexts(Part):
-    """`texts` were looked at, `cut` of them are longer than the model reads; in tokens."""
+    """Of `texts` tokenized texts the model truncates `cut`; the longest has `longest` tokens."""
 
     texts: int
     cut: int

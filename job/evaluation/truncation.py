@@ -1,4 +1,4 @@
-"""How many texts the model cuts: what it does not read, it cannot find."""
+"""Count the texts that the model truncates: it cannot find what it does not read."""
 
 from typing import Any
 
@@ -8,12 +8,12 @@ from job.data.dataset import Corpus, Queries
 from job.evaluation.results import TruncatedTexts, Truncation
 from job.model.encoder import Model
 
-# Of more texts a sample tells as much; drawn evenly, as neighbours are alike.
-LOOKED_AT = 20_000
+# More texts are sampled at even distances, because neighboring texts are often alike.
+MAX_TEXTS = 20_000
 
 
 def count_truncated(model: Model, queries: Queries, corpus: Corpus) -> Truncation:
-    """Count the tokens of the test's queries and of the corpus, prompts included."""
+    """Count the tokens of the test queries and of the corpus, prompts included."""
     limit = int(model.encoder.get_max_seq_length() or 0)
     return Truncation(
         max_tokens=limit,
@@ -23,7 +23,7 @@ def count_truncated(model: Model, queries: Queries, corpus: Corpus) -> Truncatio
 
 
 def _count(model: Model, texts: Any, prompt: str, limit: int) -> TruncatedTexts:  # noqa: ANN401
-    chosen = np.linspace(0, len(texts) - 1, min(LOOKED_AT, len(texts))).astype(np.int64)
+    chosen = np.linspace(0, len(texts) - 1, min(MAX_TEXTS, len(texts))).astype(np.int64)
     with_prompts = [prompt + text for text in texts.take(chosen).to_pylist()]
     tokens = model.encoder.tokenizer(with_prompts, truncation=False, padding=False, verbose=False)
     lengths = np.array([len(ids) for ids in tokens["input_ids"]])

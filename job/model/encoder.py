@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from job.core.errors import MachineError, ModelError, SpecError, first_line
 from job.model.device import Machine
-from job.runtime.watchdog import alive
+from job.runtime.watchdog import record_activity
 from job.spec.schema import ModelSpec
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def load_model(spec: ModelSpec, machine: Machine, folder: Path | None = None) ->
         raise ModelError(msg)
     encoder = _load_encoder(spec, machine, folder)
     # Each forward pass shows the watchdog that the run makes progress.
-    encoder[0].register_forward_pre_hook(alive)
+    encoder[0].register_forward_pre_hook(record_activity)
     width = encoder.get_embedding_dimension()
     if width is None:
         msg = f"The model `{spec.base}` does not define its embedding dimension. Use another model."

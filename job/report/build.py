@@ -64,7 +64,7 @@ class Results:
     error_analysis: ErrorAnalysis
     truncation: Truncation
     # Other tests that were asked for: see `job.evaluation.auxiliary`.
-    others: Mapping[str, AuxiliaryTest]
+    auxiliary: Mapping[str, AuxiliaryTest]
 
     @property
     def improved(self) -> bool:
@@ -100,8 +100,8 @@ def build_report(
             "comparison": compared(comparison),
             "fusion": results.hybrid,
             "error_analysis": results.error_analysis,
-            "out_of_domain": results.others.get("out_of_domain"),
-            "article": results.others.get("article"),
+            "out_of_domain": results.auxiliary.get("out_of_domain"),
+            "article": results.auxiliary.get("article"),
             "inputs": results.inputs,
             "data": {**results.dataset.facts, "truncation": results.truncation},
             "prompts": {

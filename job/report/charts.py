@@ -5,7 +5,7 @@ from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from job.core.formatting import spoken, visible
+from job.core.formatting import precision_label, visible
 from job.evaluation.results import METRIC
 from job.report import plotting
 from job.report.document import Report
@@ -63,7 +63,7 @@ def _pareto(report: Report, width: float) -> "Figure":
     _ring(axes, report)
     plotting.head(axes, "nDCG@10")
     names = dict.fromkeys(name for _, name, _ in points)
-    marks = [Line2D([], [], label=spoken(name), **_look(name, SOFT)) for name in names]
+    marks = [Line2D([], [], label=precision_label(name), **_look(name, SOFT)) for name in names]
     plotting.legend_of(axes, marks, columns=2 if _is_narrow(width) else 5, above=36)
     return figure
 
@@ -104,7 +104,7 @@ def _ring(axes: "Axes", report: Report) -> None:
     axes.plot([size], [score], "o", markersize=17, fillstyle="none", color=INK, zorder=4)
     is_right = axes.transData.transform((size, 0))[0] > sum(axes.bbox.intervalx) / 2
     axes.annotate(
-        f"{chosen.dimension}, {spoken(chosen.precision)}",
+        f"{chosen.dimension}, {precision_label(chosen.precision)}",
         (size, bottom),
         (-6 if is_right else 6, 8),
         textcoords="offset points",

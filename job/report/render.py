@@ -13,7 +13,7 @@ def to_markdown(report: Report) -> str:
     """Write it for GitHub and for a terminal without colours."""
     rescored = RESCORE_MULTIPLIER * DEPTH
     text = render("report.md", report=report, metric=METRIC, rescored=rescored)
-    return formatting.on_its_lines(text)
+    return formatting.escape_keeping_lines(text)
 
 
 def to_html(report: Report) -> str:

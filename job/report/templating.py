@@ -76,4 +76,4 @@ def plain(text: str) -> str:
 
 def code(text: str) -> str:
     """Set a text as Markdown's code; it may be a stranger's, and must not end the code itself."""
-    return f"`{formatting.on_one_line(text).replace('`', chr(39))}`"
+    return f"`{formatting.escape_to_one_line(text).replace('`', chr(39))}`"

@@ -1,4 +1,4 @@
-"""What every stage of a run uses: logs, signals, the watchdog, memory that runs out.
+"""What every stage of a run needs: logs, stop signals, the watchdog, retries when memory runs out.
 
 May import `core` and `spec`.
 """

@@ -1,8 +1,8 @@
-"""What a run says while it works: each event as a line for people and as JSON for programs.
+"""Log the events of a run, as lines for people and as JSON for programs.
 
-An event is what it is about, what happened, and facts: `tell("train", step=3, steps=30)`. The same
-event becomes a line on stderr and in `logs/job.log` (the grammar of `job.core.log_lines`), and an
-object in `logs/metrics.jsonl`, with the memory that is held at that time.
+An event has a subject (a stage, mostly), a message and facts: `tell("train", step=3, steps=30)`. It
+becomes a line on stderr and in `logs/job.log` (the grammar of `job.core.log_lines`), and an object
+in `logs/metrics.jsonl` with the memory in use at that time.
 """
 
 import logging
@@ -18,25 +18,25 @@ import structlog
 from structlog.stdlib import ProcessorFormatter
 from structlog.typing import EventDict, Processor
 
-from job.core.formatting import on_one_line
+from job.core.formatting import escape_to_one_line
 from job.core.log_lines import write_line
 
-# Its handlers decide where events go; without any, only warnings are seen.
+# Its handlers decide where events go. Without handlers, Python prints only warnings.
 log = logging.getLogger("embedtune")
 HEAD = ("time", "what", "event")
 STAMP = structlog.processors.TimeStamper("%Y-%m-%dT%H:%M:%SZ", key="time")
 
 
 class _Event(dict[str, Any]):
-    """An event whose text is its line, for handlers that know nothing of events."""
+    """An event; `str` gives its log line, for handlers that expect a string."""
 
     def __str__(self) -> str:
         facts = {key: value for key, value in self.items() if key not in HEAD}
         return write_line(self["what"], self["event"], facts)
 
 
-def _as_event(_logger: object, _level: str, said: EventDict) -> _Event:
-    return _Event({**{key: said.pop(key) for key in HEAD}, **said})
+def _as_event(_logger: object, _level: str, event: EventDict) -> _Event:
+    return _Event({**{key: event.pop(key) for key in HEAD}, **event})
 
 
 _events: Any = structlog.wrap_logger(
@@ -47,7 +47,7 @@ _events: Any = structlog.wrap_logger(
 
 
 def tell(what: str, event: str = "", /, **facts: object) -> None:
-    """Log an event of a run: what it is about, what happened, and the facts of it."""
+    """Log an event of a run: its subject, its message and its facts."""
     _events.info(event, what=what, **facts)
 
 
@@ -56,7 +56,7 @@ def warn(what: str, event: str, /, **facts: object) -> None:
 
 
 class Progress:
-    """Times the stages of a run; `seconds` maps each stage to what all starts spent on it."""
+    """Times the stages of a run; `seconds` maps each stage to its total over all starts."""
 
     def __init__(
         self,
@@ -64,9 +64,10 @@ class Progress:
         earlier: Mapping[str, float] | None = None,
         check: Callable[[], None] = lambda: None,
     ) -> None:
-        """Take when the job started (`time.perf_counter()`): its imports cost seconds too.
+        """Count the seconds since `started` (`time.perf_counter()`) as the stage `start`.
 
-        `check` is called before each stage, and may end the run.
+        That time is mostly imports. `earlier` has the seconds of earlier starts. `check` runs
+        before each stage, and may raise to end the run.
         """
         self.seconds = dict(earlier or {})
         self._check = check
@@ -75,7 +76,7 @@ class Progress:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[dict[str, object]]:
-        """Log start and end of a stage; facts put into the yielded dict end the last line."""
+        """Log start and end of a stage; facts added to the yielded dict go into the last line."""
         self._check()
         facts: dict[str, object] = {}
         tell(name, "start")
@@ -83,12 +84,12 @@ class Progress:
         try:
             yield facts
         finally:
-            self.note()
+            self.update()
             self._running = None
         tell(name, "done", **{"seconds": self.seconds[name], **facts})
 
-    def note(self) -> None:
-        """Count what the running stage has taken so far."""
+    def update(self) -> None:
+        """Add the time of the running stage so far to `seconds`."""
         if self._running:
             name, started = self._running
             self._running = (name, time.perf_counter())
@@ -100,9 +101,9 @@ class Progress:
 
 
 def log_scores(model: str, means: Mapping[int, Mapping[str, float]]) -> None:
-    """Log nDCG@10 under the article's keys, which SageMaker's metric definitions look for.
+    """Log nDCG@10 under the article's keys, which SageMaker's metric definitions match.
 
-    Dimension 0 stands for a ranking without vectors.
+    Dimension 0 means a ranking without vectors (BM25).
     """
     for dimension, metrics in means.items():
         key = f"dim_{dimension}_cosine_ndcg@10" if dimension else "ndcg@10"
@@ -110,7 +111,7 @@ def log_scores(model: str, means: Mapping[int, Mapping[str, float]]) -> None:
 
 
 def log_nothing() -> None:
-    """Print no line; what counts them as signs of life (`job.runtime.watchdog`) still does."""
+    """Print no events; the watchdog still counts them as activity."""
     _add_handler(logging.NullHandler(), _line)
 
 
@@ -119,19 +120,22 @@ def log_to_stderr() -> None:
 
 
 @contextmanager
-def logged_to(folder: Path) -> Iterator[None]:
-    """Write events to `job.log` in a folder as well, and to `metrics.jsonl` as JSON.
+def log_to_folder(folder: Path) -> Iterator[None]:
+    """Also write events to `job.log` and, as JSON, to `metrics.jsonl` in a folder.
 
-    A resumed run adds to them; afterwards the files are closed.
+    A resumed run appends to both files.
     """
     folder.mkdir(parents=True, exist_ok=True)
     as_json = structlog.processors.JSONRenderer(ensure_ascii=False, default=str)
     handlers = []
-    files: dict[str, list[Processor]] = {"job.log": [_line], "metrics.jsonl": [_measured, as_json]}
+    files: dict[str, list[Processor]] = {
+        "job.log": [_line],
+        "metrics.jsonl": [_with_memory, as_json],
+    }
     for name, renderers in files.items():
         if (folder / name).is_file():
             with (folder / name).open("r+b") as file:
-                # What a run that was killed was just writing.
+                # Drop the incomplete last line of a killed run.
                 file.truncate(file.read().rfind(b"\n") + 1)
         handlers.append(logging.FileHandler(folder / name, encoding="utf-8"))
         _add_handler(handlers[-1], *renderers)
@@ -147,7 +151,7 @@ def _add_handler(handler: logging.Handler, *renderers: Processor) -> None:
     handler.setFormatter(
         ProcessorFormatter(
             processors=[ProcessorFormatter.remove_processors_meta, *renderers],
-            foreign_pre_chain=[lambda *said: {"what": "log", **said[-1]}, STAMP, _as_event],
+            foreign_pre_chain=[lambda *given: {"what": "log", **given[-1]}, STAMP, _as_event],
         )
     )
     log.addHandler(handler)
@@ -155,33 +159,33 @@ def _add_handler(handler: logging.Handler, *renderers: Processor) -> None:
     log.propagate = False
 
 
-def _line(_logger: object, _level: str, said: EventDict) -> str:
-    return on_one_line(f"{said['time']} {_Event(said)}")
+def _line(_logger: object, _level: str, event: EventDict) -> str:
+    return escape_to_one_line(f"{event['time']} {_Event(event)}")
 
 
-def _measured(_logger: object, _level: str, said: EventDict) -> EventDict:
-    """Add the bytes that this process holds; JSON knows no numbers but finite ones."""
+def _with_memory(_logger: object, _level: str, event: EventDict) -> EventDict:
+    """Add memory use to an event; replace NaN and infinity, which JSON lacks, by null."""
     finite = {
         key: None if isinstance(value, float) and not math.isfinite(value) else value
-        for key, value in said.items()
+        for key, value in event.items()
     }
     return {**finite, **memory()}
 
 
 def memory() -> dict[str, int]:
-    """Return the bytes that this process holds: `host_bytes` and, on a GPU, `device_bytes`."""
+    """Return the memory use of this process: `host_bytes` and, on a GPU, `device_bytes`."""
     import psutil
 
-    held = {"host_bytes": int(psutil.Process().memory_info().rss)}
-    # A signal may be logged while torch is half imported.
+    used = {"host_bytes": int(psutil.Process().memory_info().rss)}
+    # A signal handler may log while torch is only partly imported.
     cuda = sys.modules.get("torch.cuda")
     if getattr(cuda, "is_initialized", bool)():
-        held["device_bytes"] = int(sys.modules["torch.cuda"].memory_reserved())
-    return held
+        used["device_bytes"] = int(sys.modules["torch.cuda"].memory_reserved())
+    return used
 
 
-def quieten_libraries() -> None:
-    """Turn off the libraries' own bars: in a log file each redraw is a line."""
+def disable_progress_bars() -> None:
+    """Turn off the libraries' progress bars: in a log file each redraw is a line."""
     import datasets
     import huggingface_hub.utils
     import transformers

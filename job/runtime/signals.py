@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: finish the step and write a checkpoint while training, else stop at once."""
+"""Handle SIGTERM and SIGINT: in training, finish the step and write a checkpoint; else stop."""
 
 import signal
 from collections.abc import Iterator
@@ -9,22 +9,22 @@ from job.runtime.logs import tell
 
 
 class StopSignal:
-    """Asked to stop? `requested` says so to the training, which ends after its step."""
+    """Stop requests of this process; training polls `requested` after each step."""
 
     def __init__(self) -> None:
-        self._received = self._told = False
+        self._received = self._requested = False
         self._training = False
 
     @property
     def requested(self) -> bool:
-        return self._received or self._told
+        return self._received or self._requested
 
     def request(self) -> None:
-        """Ask for the same as a first signal; one of our own may still follow."""
-        self._told = True
+        """Record a stop request that came to another rank; a signal may still follow here."""
+        self._requested = True
 
     def check(self) -> None:
-        """Raise again for a signal whose KeyboardInterrupt Python swallowed, as in a `__del__`."""
+        """Raise KeyboardInterrupt again if Python swallowed it, as it does in a `__del__`."""
         if self._received:
             raise KeyboardInterrupt
 
@@ -33,8 +33,8 @@ class StopSignal:
             signal.signal(number, self._handle)
 
     @contextmanager
-    def awaited(self) -> Iterator[None]:
-        """Within this block a first signal only sets `requested`."""
+    def deferred(self) -> Iterator[None]:
+        """Within this block, the first signal only sets `requested`."""
         self._training = True
         try:
             yield
@@ -45,6 +45,6 @@ class StopSignal:
         del frame
         is_first, self._received = not self._received, True
         if not (is_first and self._training):
-            # `job.__main__` makes an exit code of it.
+            # `job.__main__` converts it to an exit code.
             raise KeyboardInterrupt
         tell("stop", f"{signal.Signals(number).name} received, finishing this step first")

@@ -1,6 +1,6 @@
-"""A run in which nothing moves any more ends itself, instead of being billed until its time is up.
+"""End a run that makes no progress, so that it is not billed until its time limit.
 
-Signs of life are log lines, passes of the model, and bytes read and written: a download counts.
+Progress means log lines, forward passes of the model, and bytes read or written (downloads).
 """
 
 import faulthandler
@@ -17,41 +17,42 @@ from pathlib import Path
 from job.core.errors import Stalled
 from job.runtime.logs import log
 
-# Between two looks, at most; what a stalled run may take to tell its reason; what counts as moving.
-LOOK_SECONDS, LAST_WORDS_SECONDS = 10.0, 10.0
+# Longest time between two checks, and the time a stalled run has to report its reason.
+CHECK_SECONDS, REPORT_SECONDS = 10.0, 10.0
+# Each time this many bytes were read or written counts as progress.
 MOVED_BYTES = 2**20
 IO = Path("/proc/self/io")
 
 
-class _Pulse:
-    """When this process last gave a sign of life: one for all, as its model and its log are."""
+class _LastProgress:
+    """Time of the last progress; one per process, like its model and its log."""
 
     at = time.monotonic()
 
 
-def alive(*_: object) -> None:
-    """Give a sign of life; may be hung into a module, before its passes."""
-    _Pulse.at = time.monotonic()
+def record_activity(*_: object) -> None:
+    """Reset the stall timer; usable as a forward pre-hook of a module."""
+    _LastProgress.at = time.monotonic()
 
 
-def _heard(_record: logging.LogRecord) -> bool:
-    alive()
+def _count_line(_record: logging.LogRecord) -> bool:
+    record_activity()
     return True
 
 
 @contextmanager
 def watched(minutes: float, write_failure: Callable[[str], None], log_file: Path) -> Iterator[None]:
-    """End the process with `Stalled`'s code if nothing moves for so long; 0: never.
+    """End the process with `Stalled`'s exit code after this time without progress; 0 disables it.
 
-    The reason is written as the run's failure, and with every thread's stack to its log.
+    The reason goes to the failure file, and to the log with every thread's stack.
     """
     if not minutes:
         yield
         return
-    alive()
+    record_activity()
     over = threading.Event()
-    log.addFilter(_heard)
-    _dread(60 * minutes)
+    log.addFilter(_count_line)
+    _reset_kill_timer(60 * minutes)
     args = (60 * minutes, over, write_failure, log_file)
     threading.Thread(target=_watch, args=args, daemon=True).start()
     try:
@@ -59,50 +60,49 @@ def watched(minutes: float, write_failure: Callable[[str], None], log_file: Path
     finally:
         over.set()
         faulthandler.cancel_dump_traceback_later()
-        log.removeFilter(_heard)
+        log.removeFilter(_count_line)
 
 
 def _watch(
     limit: float, over: threading.Event, write_failure: Callable[[str], None], log_file: Path
 ) -> None:
-    look, moved = min(limit / 4, LOOK_SECONDS), moved_bytes()
-    while not over.wait(look):
-        _dread(limit)
+    interval, moved = min(limit / 4, CHECK_SECONDS), moved_bytes()
+    while not over.wait(interval):
+        _reset_kill_timer(limit)
         if moved_bytes() - moved >= MOVED_BYTES:
             moved = moved_bytes()
-            alive()
-        if time.monotonic() - _Pulse.at > limit and not over.is_set():
+            record_activity()
+        if time.monotonic() - _LastProgress.at > limit and not over.is_set():
             _end(limit, write_failure, log_file)
 
 
-def _dread(limit: float) -> None:
-    """Put off what ends the process if code that keeps Python's lock keeps us from looking.
+def _reset_kill_timer(limit: float) -> None:
+    """Reset the timer that kills the process when native code holds the GIL too long.
 
-    It does so with code 1 and the stacks, as nothing of ours runs any more.
+    It dumps the stacks and exits with code 1: no Python code can run to set another one.
     """
-    after = 2 * limit + LOOK_SECONDS
+    after = 2 * limit + CHECK_SECONDS
     faulthandler.dump_traceback_later(after, exit=True, file=sys.__stderr__ or 2)
 
 
 def moved_bytes() -> int:
-    """Count the bytes that this process has read and written; 0 where the system keeps no count."""
+    """Return the bytes this process has read and written; 0 if the system does not count them."""
     try:
-        found = dict(line.split(": ") for line in IO.read_text("utf-8").splitlines())
+        counts = dict(line.split(": ") for line in IO.read_text("utf-8").splitlines())
     except OSError:
         return 0
-    return int(found["rchar"]) + int(found["wchar"])
+    return int(counts["rchar"]) + int(counts["wchar"])
 
 
 def _end(limit: float, write_failure: Callable[[str], None], log_file: Path) -> None:
-    # The disk or the log may be what hangs.
-    last = threading.Timer(LAST_WORDS_SECONDS, os._exit, (Stalled.exit_code,))
-    last.daemon = True
-    last.start()
-    spoken = f"{limit / 60:g} minutes" if limit >= 60 else f"{limit:g} seconds"
+    # The disk or stderr may be what hangs: exit even if the report cannot be written.
+    deadline = threading.Timer(REPORT_SECONDS, os._exit, (Stalled.exit_code,))
+    deadline.daemon = True
+    deadline.start()
+    duration = f"{limit / 60:g} minutes" if limit >= 60 else f"{limit:g} seconds"
     line = (
-        f"Nothing has moved for {spoken}, so the run ended itself; where it stood is in its log. "
-        "Launch it again to go on from its last checkpoint, or allow it more in "
-        "`EMBEDTUNE_STALL_MINUTES`."
+        f"The run made no progress for {duration} and ended itself; its log has the stack traces. "
+        "Relaunch the run to resume from its last checkpoint, or raise `EMBEDTUNE_STALL_MINUTES`."
     )
     stacks = _stacks()
     with suppress(OSError):
@@ -115,7 +115,7 @@ def _end(limit: float, write_failure: Callable[[str], None], log_file: Path) -> 
 
 
 def _stacks() -> str:
-    """Say where every thread stands; in Python, as faulthandler's writing would keep its lock."""
+    """Return every thread's stack trace; faulthandler would hold the GIL while it writes."""
     names = {thread.ident: thread.name for thread in threading.enumerate()}
     return "".join(
         f"Thread {names.get(ident, ident)}:\n{''.join(traceback.format_stack(frame))}"

@@ -1,4 +1,4 @@
-"""The job's spec: its schema, and the job files and assignments that it is read from.
+"""The job spec: its schema, and how it is read from job files and assignments.
 
 May import `core`.
 """

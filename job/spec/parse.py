@@ -1,4 +1,4 @@
-"""From texts to a JobSpec: job files, dotted assignments, and what is wrong with them."""
+"""Parse job files and dotted assignments into a JobSpec, and explain errors in them."""
 
 import difflib
 import json
@@ -15,7 +15,7 @@ from pydantic_core import ErrorDetails
 from job.core.errors import SpecError
 from job.spec.schema import JobSpec, Section
 
-# Fields that had other names before the first release.
+# Old names of fields, from before the first release.
 RENAMED = {
     "training.cluster": "training.hard_group_size",
     "evaluation.probe": "evaluation.out_of_domain",
@@ -28,7 +28,7 @@ def build_spec(
 ) -> JobSpec:
     """Merge a document with dotted assignments (`training.epochs` → `"3"`), which win.
 
-    Raises `SpecError` that names each wrong field, and the nearest right one.
+    Raises `SpecError`, which names up to three wrong fields and the nearest valid names.
     """
     merged = _as_json(document)
     for key, text in (assignments or {}).items():
@@ -36,7 +36,7 @@ def build_spec(
     try:
         return JobSpec.model_validate(merged)
     except ValidationError as error:
-        # A field with alternatives fails once for each of them.
+        # A field of several types fails once per type.
         problems: dict[str, list[ErrorDetails]] = {}
         for problem in error.errors():
             problems.setdefault(_field_of(problem), []).append(problem)
@@ -44,11 +44,11 @@ def build_spec(
         raise SpecError("; ".join(found)) from None
 
 
-def _as_json(value: object, place: str = "") -> Any:  # noqa: ANN401  what the spec will judge
-    """Copy what YAML knows, with its dates, sets and cycles, which no field takes.
+def _as_json(value: object, prefix: str = "") -> Any:  # noqa: ANN401  the spec validates it
+    """Copy a value, refusing what JSON lacks: YAML's dates, sets and cycles.
 
-    `place` is the dotted name of where it stands. Sections without any field (all commented out)
-    are left to their defaults.
+    `prefix` is the dotted name of the value. A section without any field (all commented out) is
+    dropped and gets its defaults.
     """
     try:
         if not isinstance(value, Mapping):
@@ -56,20 +56,20 @@ def _as_json(value: object, place: str = "") -> Any:  # noqa: ANN401  what the s
         sections = {name for name, field in _fields() if _section(field)}
         copy = {}
         for given, inner in value.items():
-            # As JSON writes it: `no`, unquoted, is YAML's false.
+            # Keys as JSON writes them: an unquoted `no` is YAML's false.
             key = json.dumps(given) if isinstance(given, bool | int | float | None) else str(given)
-            inside = f"{place}.{key}" if place else key
-            if inner is not None or inside not in sections:
-                copy[key] = _as_json(inner, inside)
+            name = f"{prefix}.{key}" if prefix else key
+            if inner is not None or name not in sections:
+                copy[key] = _as_json(inner, name)
     except (TypeError, ValueError, RecursionError) as error:
-        where = place[:80] or "the spec"
-        msg = f"`{where}` holds what is neither text, number nor list: {error}. Put it in quotes."
+        field = prefix[:80] or "the spec"
+        msg = f"`{field}` is not a string, number, list or mapping: {error}. Put it in quotes."
         raise SpecError(msg) from None
     return copy
 
 
 def _fields(model: type[BaseModel] = JobSpec, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
-    """Walk through all fields by dotted name, in the spec's order; a section precedes its own."""
+    """Yield all fields by dotted name, in the spec's order, each section before its fields."""
     for name, field in model.model_fields.items():
         yield prefix + name, field
         if section := _section(field):
@@ -81,20 +81,20 @@ def _section(field: FieldInfo) -> type[Section] | None:
     return kind if isinstance(kind, type) and issubclass(kind, Section) else None
 
 
-def parse_assignments(texts: Iterable[str]) -> dict[str, str]:
-    """Split `section.field=value` texts."""
-    assignments = {}
-    for text in texts:
-        key, equals, value = text.partition("=")
+def parse_assignments(assignments: Iterable[str]) -> dict[str, str]:
+    """Split `section.field=value` strings into names and values."""
+    values = {}
+    for assignment in assignments:
+        key, equals, value = assignment.partition("=")
         if not equals:
-            msg = f"`--set {text}` has no `=`; expected `--set section.field=value`."
+            msg = f"`--set {assignment}` has no `=`; expected `--set section.field=value`."
             raise SpecError(msg)
-        assignments[key.strip()] = value
-    return assignments
+        values[key.strip()] = value
+    return values
 
 
 def read_document(path: Path, name: str | None = None) -> dict[str, Any]:
-    """Read a spec's file; `name`, or else its path, stands in errors."""
+    """Read a job file; errors call it `name`, by default its path."""
     name = name or str(path)
     try:
         return parse_document(path.read_text("utf-8"), name)
@@ -107,58 +107,58 @@ def read_document(path: Path, name: str | None = None) -> dict[str, Any]:
 
 
 def parse_document(text: str, name: str) -> dict[str, Any]:
-    """Read a spec from YAML or JSON; `name` says in errors where the text came from."""
+    """Parse a spec from YAML or JSON; errors call the source `name`."""
     try:
         document = _load(text)
     except (yaml.YAMLError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
-        where = f" in line {mark.line + 1}" if mark else ""
+        line = f" in line {mark.line + 1}" if mark else ""
         problem = str(getattr(error, "problem", error)).splitlines()[0]
-        msg = f"`{name}` is not valid YAML{where}: {problem}."
+        msg = f"`{name}` is not valid YAML{line}: {problem}."
         raise SpecError(msg) from None
     if document is None:
         return {}
     if not isinstance(document, dict):
-        msg = f"`{name}` holds a {type(document).__name__}; expected sections such as `data:`."
+        msg = f"`{name}` contains a {type(document).__name__}; expected sections such as `data:`."
         raise SpecError(msg)
     return document
 
 
 class _Loader(yaml.SafeLoader):
-    """Plain data, without aliases: a page of those can stand for more than memory holds."""
+    """Loads plain data and refuses aliases: a small file of them can expand beyond memory."""
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:  # noqa: ANN401
         if self.check_event(yaml.AliasEvent):
             mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
-            problem = "an alias (`*name`) is not accepted; write the value out"
+            problem = "aliases (`*name`) are not supported; write the value out"
             raise yaml.composer.ComposerError(None, None, problem, mark)
         return super().compose_node(parent, index)
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:  # noqa: ANN401, FBT001, FBT002
-        """Say what the library's own constructors only stumble over: a month 13, `0x_`."""
+        """Explain values on which PyYAML's constructors crash, such as a month 13 or `0x_`."""
         try:
             return super().construct_object(node, deep)
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-            problem = f"{str(node.value)[:40]!r} is not what it looks like; put it in quotes"
+            problem = f"{str(node.value)[:40]!r} is not a valid number or date; put it in quotes"
             raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from error
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002
-        """Refuse a key that stands twice: the last would win, and the first be lost in silence."""
+        """Refuse a duplicate key: PyYAML would silently keep the last value."""
         seen = set()
         for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
             if key.value in seen:
-                problem = f"the key `{key.value}` stands here twice"
+                problem = f"the key `{key.value}` is here twice"
                 raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
             seen.add(key.value)
         return super().construct_mapping(node, deep)
 
 
-def _load(text: str) -> Any:  # noqa: ANN401  whatever the text holds
+def _load(text: str) -> Any:  # noqa: ANN401  any YAML value
     return yaml.load(text, _Loader)  # noqa: S506  a SafeLoader
 
 
 def differing_fields(a: JobSpec, b: JobSpec) -> list[str]:
-    """Name the dotted fields whose values differ."""
+    """Return the dotted names of the fields whose values differ."""
     values = ((name, attrgetter(name)) for name, _, _ in field_rows())
     return [name for name, value in values if value(a) != value(b)]
 
@@ -177,14 +177,14 @@ def _assign(document: dict[str, Any], key: str, value: object) -> None:
     for section in sections:
         document = document.setdefault(section, {})
         if not isinstance(document, dict):
-            msg = f"`{key}` cannot be set: `{section}` holds {document!r}, not fields."
+            msg = f"`{key}` cannot be set: `{section}` is {document!r}, not a section."
             raise SpecError(msg)
     document[field] = value
 
 
 def _parse_value(key: str, text: str) -> object:
-    # What looks like a number, a truth value or a mapping is a text in a field of text: a prompt
-    # ends in `: `, a language is called `no`. Quotes and `null` mean what they do in YAML.
+    # A string field takes the text as it is, even if YAML would read a mapping or a boolean: a
+    # prompt may end in `: `, a language code may be `no`. Quotes and `null` mean what YAML says.
     kind = next((field.annotation for name, field in _fields() if name == key), None)
     if kind in (str, str | None) and text[:1] not in ("'", '"') and text not in ("", "~", "null"):
         return text
@@ -196,7 +196,7 @@ def _parse_value(key: str, text: str) -> object:
 
 
 def _field_of(problem: ErrorDetails) -> str:
-    # The location of a union's member ends in the member's name, which means nothing to a user.
+    # For a union, pydantic appends the member's name to the location, which users do not know.
     known = dict(_fields())
     parts = [str(part) for part in problem["loc"]]
     while parts and ".".join(parts) not in known and problem["type"] != "extra_forbidden":
@@ -214,7 +214,7 @@ def _explain(key: str, problems: list[ErrorDetails]) -> str:
 
 def _nearest(key: str) -> str:
     if key in RENAMED:
-        return f"It is called `{RENAMED[key]}` now."
+        return f"It is now called `{RENAMED[key]}`."
     known = {name.rsplit(".", 1)[-1]: name for name, _ in _fields()}
     leaf = key.rsplit(".", 1)[-1]
     near = (

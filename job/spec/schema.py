@@ -1,4 +1,4 @@
-"""JobSpec: what a job shall do, typed and bounded; where it runs is for MachineOptions to say."""
+"""JobSpec: what a job does, typed and bounded. `MachineOptions` (launcher) say where it runs."""
 
 import json
 import re
@@ -11,7 +11,7 @@ Size = Annotated[int, Field(ge=1, le=65_536)]
 # Whole passes stay whole numbers: `4` is not written back as `4.0`.
 Passes = Annotated[int, Field(ge=0, le=1000)] | Annotated[float, Field(ge=0, le=1000)]
 
-# Fields that may name a path, and what file systems allow.
+# Fields that may hold a path, and the lengths that file systems allow.
 PATH_FIELDS = ("source", "validation", "test", "corpus", "base", "out_of_domain", "uri")
 PATH_BYTES, NAME_BYTES = 4095, 255
 
@@ -36,17 +36,17 @@ class Section(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _check_kind(cls, given: object, info: ValidationInfo) -> object:
-        """Refuse what would pass for something else: YAML's `no` is false, which counts as 0."""
+        """Refuse what pydantic would convert silently: YAML's `no` is false, which becomes 0."""
         field = info.field_name or ""
         kind = cls.model_fields[field].annotation
-        # A choice of words refuses what is none of them by itself, but `True` equals 1.
+        # A Literal refuses other values itself, but `True` equals its 1.
         is_choice = get_origin(kind) is Literal and given not in get_args(kind)
         for value in given if isinstance(given, list | tuple) else [given]:
             if isinstance(value, bool) and not (kind is bool or is_choice):
-                msg = "a truth value is neither a number nor a text; put it in quotes if it is one"
+                msg = "expected a number or a string, found true or false; quote it if it is a word"
                 raise ValueError(msg)
             if isinstance(value, str) and re.search("[\0\ud800-\udfff]", value):
-                msg = "holds a zero byte, or what is not UTF-8"
+                msg = "contains a zero byte or is not valid UTF-8"
                 raise ValueError(msg)
         if field in PATH_FIELDS and given is not None:
             _check_path(str(given))
@@ -54,24 +54,24 @@ class Section(BaseModel):
 
 
 def _check_path(path: str) -> None:
-    """Refuse early what every look at a disk would stumble over."""
+    """Refuse paths that no file system accepts."""
     if not path:
         msg = "is empty"
         raise ValueError(msg)
     if len(path.encode()) > PATH_BYTES or max(map(len, path.encode().split(b"/"))) > NAME_BYTES:
-        msg = f"a path may be {PATH_BYTES} bytes long, and each part of it {NAME_BYTES}"
+        msg = f"a path has at most {PATH_BYTES} bytes, and each part of it at most {NAME_BYTES}"
         raise ValueError(msg)
 
 
 class Columns(Section):
     anchor: str | None = None
-    """Column of the questions; found by its name."""
+    """Column with the questions; `null` finds it by common names (`question`, `query`, …)."""
     positive: str | None = None
-    """Column of the contexts; found by its name."""
+    """Column with the contexts; `null` finds it by common names (`context`, `answer`, …)."""
     negatives: tuple[str, ...] | None = None
-    """Columns of hard negatives; found by their names (`negative`, …)."""
+    """Columns with hard negatives; `null` finds them by name (`negative`, `negative_2`, …)."""
     group: str | None = None
-    """Column to slice the report by, for instance a product or a language."""
+    """Column that splits the report into segments, such as a product or a language."""
     label: str | None = None
     """Column that says whether the context answers the question (0: a hard negative; grades above 0
     are relevant); found by its name. `none`: read no labels."""
@@ -95,144 +95,132 @@ class DataSpec(Section):
     """Pairs: a file, a folder, a BEIR folder, `s3://bucket/prefix`, a Hub data set (`owner/name`,
     `hf://datasets/owner/name@revision:split`) or `builtin:aws-docs`. The channel `data` wins."""
     subset: str | None = None
-    """Configuration of a Hub data set."""
+    """Configuration name (subset) of a Hub data set."""
     split: str = "train"
-    """Split of a Hub data set; `a+b` joins two, also those of a folder's files."""
+    """Split of a Hub data set to read; `a+b` joins two, also those of a folder's files."""
     revision: str | None = None
-    """Branch, tag or commit of a Hub data set."""
+    """Branch, tag or commit of a Hub data set; `null` means `main`."""
     max_download_gb: float = Field(50.0, gt=0.0)
-    """Larger data is refused before it is downloaded."""
+    """Gigabytes; larger data is refused before the download."""
     format: DataFormat = "auto"
-    """Layout of the pairs; `auto`: recognized from the folder or the first rows."""
+    """Layout of the pairs; `auto`: recognized by the folder, the document or the first rows."""
     encoding: str = "utf-8"
-    """Encoding of text files (`cp1252`); UTF-16 with a byte order mark is read in any case."""
+    """Encoding of text files (`cp1252`); UTF-16 with a byte order mark is always recognized."""
     columns: Columns = Columns()
     min_label: float | None = None
     """Rows whose label is lower become hard negatives; needed for similarities."""
     positive_labels: tuple[str, ...] | None = Field(None, min_length=1)
     """Labels that make a pair, if labels are classes; rows with others become hard negatives."""
     validation: str | None = None
-    """Pairs to validate on, instead of a split."""
+    """Separate validation pairs, instead of a split of `data.source`."""
     test: str | None = None
-    """Pairs to test on, instead of a split."""
+    """Separate test pairs, instead of a split of `data.source`."""
     corpus: str | None = None
-    """More documents to search among (`id`, `text`)."""
+    """Additional documents to search (columns `id`, `text`), as in your production index."""
     limit: int | None = Field(None, ge=1)
-    """Use only so many rows, drawn with `data.seed`."""
+    """Use a random sample of this many rows, for a quick trial."""
     validation_fraction: Fraction = 0.1
-    """Share of the rows to validate on."""
+    """Share of the rows used for validation: it selects the checkpoint."""
     test_fraction: Fraction = 0.1
-    """Share of the rows to test on."""
+    """Share of the rows used for the test: it decides the verdict."""
     near_duplicate_threshold: float | None = Field(0.8, gt=0.0, le=1.0)
-    """Texts whose word shingles overlap so far (Jaccard) stay in one split; `null` compares
-    normalized texts only."""
+    """Texts at least this similar (Jaccard index of word shingles) go to the same split; `null`
+    groups only texts that are equal after normalization."""
     large_groups: Literal["keep", "by_question"] = "keep"
-    """Groups of rows that share texts stay in one split. `by_question` divides those of more than
+    """Groups of rows that share texts stay in one split. `by_question` divides those with more than
     5 % of the rows by question; contexts that splits then share are counted."""
     min_characters: int = Field(3, ge=1, le=1000)
-    """Shorter questions and contexts are dropped; a character of a language without spaces counts
-    twice."""
+    """Characters; rows with a shorter question or context are dropped. A character of a language
+    without spaces counts twice."""
     min_test_queries: int = Field(30, ge=1)
-    """Fewer test queries than this are an error: they would prove nothing."""
+    """Stop with an error if the test has fewer queries, as the result would prove nothing."""
     seed: int = Field(42, ge=0, lt=2**32)
-    """Seed of the sample and of the splits."""
+    """Random seed of the row sample and the splits."""
 
     @field_validator("positive_labels", mode="before")
     @classmethod
     def _take_one_label(cls, given: object) -> object:
         return given if given is None or isinstance(given, list | tuple) else (given,)
 
-    @field_validator("encoding")
-    @classmethod
-    def _is_known(cls, encoding: str) -> str:
-        try:
-            # Encodings of bytes as bytes (`hex`) are known as well.
-            "".encode(encoding)
-        except (LookupError, ValueError):
-            msg = f"there is no encoding `{encoding}`; known are `utf-8`, `cp1252`, `shift_jis`, …"
-            raise ValueError(msg) from None
-        return encoding
-
 
 class ModelSpec(Section):
     base: str = "BAAI/bge-base-en-v1.5"
-    """Model to start from: a Hub id, a local folder, one in S3 (or its `model.tar.gz`) or
-    `builtin:minilm`."""
+    """Base model: a Hub id, a local folder, an S3 folder or `model.tar.gz`, or `builtin:minilm`."""
     max_download_gb: float = Field(50.0, gt=0.0)
-    """A larger model is refused before it is downloaded."""
+    """Gigabytes; a larger model is refused before the download."""
     revision: str | None = None
-    """Branch, tag or commit of a Hub model."""
+    """Branch, tag or commit of a Hub model; `null` means `main`."""
     name: str | None = None
-    """Name of the tuned model in its card."""
+    """Name of the tuned model in its model card."""
     language: str | None = None
-    """Language of the data, for the card (`en`)."""
+    """Language code of the data for the model card, such as `en`."""
     license: str | None = None
-    """Licence of the tuned model; the base model's when not given."""
+    """License of the tuned model in its model card; `null` copies the base model's."""
     query_prompt: str = "auto"
-    """Text put before each query. `auto`: the family's documented prompt, where it helps the base
-    model on validation."""
+    """Text added before each query. `auto` uses the documented prompt of the model family if it
+    improves the base model on validation."""
     document_prompt: str = "auto"
-    """The same for documents."""
+    """Text added before each document; `auto` as in `model.query_prompt`."""
     max_length: int | None = Field(None, ge=8, le=131_072)
-    """Tokens a text is cut to; the model's own by default."""
+    """Tokens; longer texts are truncated. `null`: the model's own limit; a lower one is faster."""
     attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
-    """Attention implementation; `auto`: `sdpa`, in training on CPUs `eager`."""
+    """Attention implementation; `auto` is `sdpa`, but `eager` for training on a CPU."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Arithmetic of training and encoding; `auto` asks the hardware."""
+    """Number format for training and encoding; `auto` picks the best that the hardware supports."""
     trust_remote_code: bool = False
-    """Run Python code that the model repository brings. Off for a reason."""
+    """Run Python code from the model repository. Enable it only if you trust the author."""
 
 
 class TrainingSpec(Section):
-    # `auto` values are resolved in `job.training.hyperparameters`, which gives the reasons.
+    # `job.training.hyperparameters` resolves `auto` values and gives the reasons.
     epochs: Literal["auto"] | Passes = "auto"
-    """Passes over the pairs, also a part of one; `auto` goes by their number, 0 only scores."""
-    # Every other document of the batch is a negative, so the batch is the difficulty of the task.
-    # Accumulation adds none, hence it is not offered.
+    """Passes over the pairs, fractions allowed; `auto` depends on their number, 0 only scores."""
+    # A larger batch has more negatives: a harder task. Gradient accumulation would add none.
     batch_size: Literal["auto"] | Annotated[int, Field(ge=2, le=65_536)] = "auto"
-    """Pairs a step; the others' documents are negatives. `auto`: 128, less where pairs are few."""
+    """Pairs per step; the other pairs' documents are negatives. `auto`: 128, less for few pairs."""
     mini_batch_size: Literal["auto"] | Annotated[int, Field(ge=1)] | None = "auto"
-    """Rows embedded at once (gradient caching): less memory, the same loss. `auto`: as the memory
-    needs, `null`: all."""
+    """Rows embedded at once (gradient caching); lower it if memory runs out, the loss stays the
+    same. `auto` fits the free memory, `null` is the whole batch."""
     learning_rate: Literal["auto"] | Annotated[float, Field(gt=0.0, le=1.0)] = "auto"
-    """Peak learning rate; `auto` goes by the model's size."""
-    # In so few steps dropout gained nothing, and made them half as fast on a CPU (job/LOG.md).
+    """Peak learning rate; `auto` depends on the model's size. Lower it if training is unstable."""
+    # With so few steps dropout gained nothing and halved the speed on a CPU (job/LOG.md).
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] | None = 0.0
-    """Dropout while training; `null`: what the model was trained with."""
-    # Hard negatives for nothing: a point of nDCG@10 on one data set, none on another (job/LOG.md).
+    """Dropout probability in training; `null` keeps the base model's own."""
+    # Hard negatives at no cost: a point of nDCG@10 on one data set, none on another (job/LOG.md).
     hard_group_size: int = Field(8, ge=1, le=1024)
-    """Batches are filled with so many pairs at a time that the base model easily mistakes for each
-    other; 1: at random."""
-    # Three gain about half a point of nDCG@10, for two to three times the training (job/LOG.md).
+    """Batches are built from groups of this many pairs that the base model finds similar, which
+    makes in-batch negatives harder. 1 builds random batches."""
+    # Three gain about half a point of nDCG@10, in two to three times the time (job/LOG.md).
     mined_negatives: int = Field(0, ge=0, le=20)
-    """Hard negatives mined for each pair, by the base model among the training documents."""
+    """Hard negatives per pair that the base model finds among the training documents; 3 gain a
+    little and take two to three times as long."""
     negative_margin: float = Field(0.95, gt=0.0, le=1.0)
-    """What scores above this share of a pair's own context is no hard negative, of its own mining
-    or clustering: it may be an answer."""
+    """Candidates above this fraction of the positive's score are skipped as likely false
+    negatives, in mining and in grouping batches."""
     warmup_ratio: float = Field(0.1, ge=0.0, le=0.9)
-    """Share of the steps that warm the learning rate up."""
+    """Share of the steps in which the learning rate rises to its peak."""
     schedule: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
-    """Learning rate after the warm-up."""
-    # Decay pulls a model that is already good towards zero; with so few steps it only costs.
+    """Shape of the learning rate after the warm-up."""
+    # Decay pulls an already good model towards zero; with so few steps it only hurts.
     weight_decay: float = Field(0.0, ge=0.0, le=1.0)
     """Weight decay of AdamW."""
     scale: float = Field(20.0, gt=0.0, le=1000.0)
-    """Similarities are multiplied by it (1 / temperature)."""
+    """Factor on the cosine similarities in the loss (1 / temperature)."""
     dimension_weights: tuple[Annotated[float, Field(gt=0.0)], ...] | None = None
-    """Weight of each dimension in the loss; equal by default."""
+    """Loss weight of each dimension, from the largest; `null` weights all equally."""
     evaluate_every: Literal["epoch"] | Annotated[int, Field(ge=1)] = "epoch"
-    """Validate and write a checkpoint each epoch or each N steps."""
+    """Validate and write a checkpoint every epoch, or every N steps."""
     checkpoint_steps: int | None = Field(None, ge=1)
-    """Write more checkpoints than validations: each N steps; `null`: so that an interruption costs
-    5 minutes of work at most, and the writing 5 % of the run."""
+    """Write a checkpoint every N steps in addition. `null` picks N so that an interruption loses at
+    most 5 minutes of work and writing takes at most 5 % of the run."""
     report_to: tuple[str, ...] = ("tensorboard",)
-    """Trainer integrations that receive the curves."""
+    """Trainer integrations that receive the training curves, such as `tensorboard`."""
     seed: int = Field(42, ge=0, lt=2**32)
-    """Seed of the training."""
+    """Random seed of the training."""
 
 
 class ResolvedTraining(TrainingSpec):
-    """The training's section without any `auto`, made by `job.training.hyperparameters`."""
+    """The training section with every `auto` resolved by `job.training.hyperparameters`."""
 
     epochs: Passes
     batch_size: int
@@ -242,76 +230,78 @@ class ResolvedTraining(TrainingSpec):
 
 class EvaluationSpec(Section):
     dimensions: tuple[Size, ...] | None = Field(None, min_length=1)
-    """Matryoshka dimensions; by default the model's width and 512, 256, 128 and 64 below it."""
+    """Matryoshka dimensions to train and score. `null`: the model's width, and those of 512, 256,
+    128 and 64 below it."""
     main_dimension: int = Field(128, ge=1)
-    """Dimension that selects the checkpoint and carries the verdict (the nearest one below where
-    the model lacks it)."""
+    """Dimension that selects the checkpoint and decides the verdict. If it is not in the list, the
+    next smaller one is used."""
     protocol: Literal["grouped", "article", "both"] = "grouped"
-    """`grouped`: no leakage. `article`: random rows, relevance by row, no prompts. `both`:
-    `grouped`, and the same test rows scored by the article's rules beside it."""
+    """`grouped` splits without leakage. `article` repeats the AWS article's method: random rows,
+    relevance by row, no prompts. `both` is `grouped` and also scores its test rows by the
+    article's rules."""
     retention: float = Field(0.99, gt=0.0, le=1.0)
-    """The recommended vectors keep this share of the best float32 nDCG@10."""
+    """Recommend the smallest vectors that provably keep this share of the best float32 nDCG@10."""
     precisions: tuple[Literal["float32", "int8", "binary"], ...] = Field(
         ("float32", "int8", "binary"), min_length=1
     )
-    """Precisions of vectors that may be recommended; float32 is scored in any case."""
+    """Vector precisions that may be recommended; float32 is always scored."""
     max_bytes_per_vector: int | None = Field(None, ge=1)
-    """Larger vectors are not recommended."""
+    """Bytes; larger vectors are not recommended."""
     min_ndcg: float | None = Field(None, gt=0.0, le=1.0)
-    """The recommended vectors reach this nDCG@10, instead of a share of the best."""
+    """Recommend the smallest vectors that provably reach this nDCG@10; replaces `retention`."""
     out_of_domain: str | None = None
-    """Data of another domain that base and tuned model are scored on as well: did it forget? The
-    same kinds of source as `data.source`; `builtin:aws-docs` is at hand."""
+    """Pairs of another domain to score both models on: did tuning hurt elsewhere? The sources of
+    `data.source` work here, `builtin:aws-docs` included."""
     out_of_domain_limit: int = Field(500, ge=1)
-    """Pairs of these, drawn with `data.seed`."""
+    """Random sample size of `evaluation.out_of_domain`, in pairs."""
     permutations: int = Field(10_000, ge=100, le=1_000_000)
-    """Sign flips behind the p-values."""
-    # Checkpoints are few and differ by points: a small search ranks them as a large one does.
+    """Random sign flips per permutation test; more give finer p-values."""
+    # Checkpoints are few and differ by whole points: a small search ranks them like a large one.
     validation_corpus_limit: int = Field(1_000, ge=1)
-    """Documents searched when validating; the test searches all."""
+    """Documents searched in validation; the test searches all of them."""
     batch_size: Size = 64
-    """Texts encoded at once."""
+    """Texts encoded at once; lower it if memory runs out."""
 
     @field_validator("dimensions", "precisions")
     @classmethod
-    def _differ(cls, values: tuple[object, ...] | None) -> tuple[object, ...] | None:
+    def _are_distinct(cls, values: tuple[object, ...] | None) -> tuple[object, ...] | None:
         if values and len(set(values)) < len(values):
-            msg = "names one twice"
+            msg = "lists a value twice"
             raise ValueError(msg)
         return values
 
     @field_validator("min_ndcg")
     @classmethod
-    def _is_the_only_wish(cls, min_ndcg: float | None, info: ValidationInfo) -> float | None:
-        # A resolved spec names every field, so the default is no wish.
+    def _excludes_retention(cls, min_ndcg: float | None, info: ValidationInfo) -> float | None:
+        # A resolved spec names every field, so the default does not count as set.
         default = cls.model_fields["retention"].default
         retention = info.data.get("retention", default)
         if min_ndcg is not None and retention != default:
-            msg = f"is another rule than `evaluation.retention` ({retention:g}); set one of them"
+            msg = f"conflicts with `evaluation.retention` ({retention:g}); set only one of them"
             raise ValueError(msg)
         return min_ndcg
 
 
 class OutputSpec(Section):
     uri: str = Field("runs", min_length=1)
-    """What receives the results: a folder, or `s3://bucket/prefix`."""
+    """Where results go: a folder or `s3://bucket/prefix`. The run's name is appended."""
     kms_key: str | None = None
-    """KMS key that encrypts results in S3; by default as the bucket says."""
+    """KMS key that encrypts results in S3; `null` uses the bucket's default encryption."""
     hub: str | None = None
-    """Hub repository (`owner/name`) that receives the tuned model."""
+    """Hub repository (`owner/name`) to push the tuned model to."""
     hub_private: bool = True
-    """A repository that does not exist yet is made private."""
+    """Create the repository as private if it does not exist."""
     hub_strategy: Literal["end", "checkpoint"] = "end"
-    """`checkpoint` also pushes each checkpoint, to the branch `NAME-checkpoints`."""
+    """Push only at the `end`, or also each `checkpoint`, to the branch `NAME-checkpoints`."""
     hub_always: bool = False
-    """Push the model even if the verdict is that it was not improved."""
+    """Push the model even if the verdict is "not improved"."""
 
     @field_validator("uri")
     @classmethod
-    def _without_a_last_slash(cls, uri: str) -> str:
-        # `runs/` and `runs` are one place: a run is found again under either.
-        shorter = uri.rstrip("/")
-        return uri if shorter.endswith(":") else shorter or uri
+    def _strip_trailing_slash(cls, uri: str) -> str:
+        # `runs/` and `runs` are the same folder: a run is found under either.
+        stripped = uri.rstrip("/")
+        return uri if stripped.endswith(":") else stripped or uri
 
     @field_validator("hub")
     @classmethod
@@ -322,10 +312,10 @@ class OutputSpec(Section):
         return hub
 
 
-# What a preset sets where the spec says nothing; `balanced` is the defaults. README: trade-offs.
+# Values of fields that the spec does not set. README shows the trade-offs.
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
-    # Half a pass has no other checkpoint to choose than its last, so a small search is enough to
-    # see whether that beats the base model. Small batches and large steps make the most of it.
+    # Half an epoch has only one checkpoint, so a small search suffices to see whether it beats the
+    # base model. Small batches and a high learning rate make the most of the few steps.
     "quick": {
         "training": {"epochs": 0.5, "batch_size": 64, "learning_rate": 2e-4},
         "evaluation": {"validation_corpus_limit": 500},
@@ -337,10 +327,10 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
 
 class JobSpec(Section):
     version: Literal[1] = 1
-    """Version of this format."""
+    """Version of the job file format."""
     preset: Literal["quick", "balanced", "best"] = "balanced"
-    """Values of the fields that are not given: `quick` takes minutes, `balanced` is the defaults,
-    `best` does everything that pays."""
+    """Values of fields you do not set: `quick` takes minutes, `balanced` is the defaults, `best`
+    adds mined negatives and takes longest."""
     data: DataSpec = DataSpec()
     model: ModelSpec = ModelSpec()
     training: TrainingSpec = TrainingSpec()
@@ -350,7 +340,7 @@ class JobSpec(Section):
     @model_validator(mode="before")
     @classmethod
     def _fill_from_preset(cls, given: object) -> object:
-        """Put the preset's values beneath those given; what is wrong is left for others to say."""
+        """Fill in the preset's values; leave invalid input to the field validators."""
         if not isinstance(given, dict):
             return given
         filled = dict(given)

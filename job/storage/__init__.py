@@ -1,4 +1,4 @@
-"""Where data lies: the workspace, folders, S3, the Hub, tables and arrays on disk, publishing.
+"""Read and write data: the workspace, folders, S3, the Hub, tables and arrays on disk, publishing.
 
 May import `core`, `spec` and `runtime`.
 """

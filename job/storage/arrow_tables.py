@@ -1,7 +1,7 @@
-"""Tables that need not fit into memory: Arrow columns on temporary files, which are mapped.
+"""Arrow tables larger than memory: columns are temporary, memory-mapped files.
 
-A column stays one piece however large it is: a few of its rows cost no more than themselves,
-while Arrow would first put the pieces of a column together, in memory.
+Each column is a single chunk. Taking a few rows then reads only those, while Arrow would first
+combine the chunks of a column in memory.
 """
 
 import mmap
@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-# Rows that are Python objects, or a copy in memory, at a time.
+# Rows held in memory at a time, as Python objects or as a copy.
 BATCH = 10_000
-# Fewer bytes stay in memory; more are left to a file and the disk's cache.
+# Buffers up to this many bytes stay in memory; larger ones go to a file.
 MAX_IN_MEMORY = 2**22
 
 FloatArray = np.ndarray[Any, np.dtype[np.float64]]
@@ -25,12 +25,12 @@ KeyArray = np.ndarray[Any, np.dtype[np.uint64]]
 
 
 class TableFile:
-    """Gathers rows, of which a table of one piece is made in the end."""
+    """Collects rows one by one; `table` returns them as a table with one chunk per column."""
 
     def __init__(self, schema: pa.Schema) -> None:
         self._schema = schema
         self._columns = [_ColumnFile(field.type) for field in schema]
-        # Given one by one, until they are a batch.
+        # Rows of the next batch.
         self._rows: list[tuple[Any, ...]] = []
 
     def add(self, *values: object) -> None:
@@ -51,7 +51,7 @@ class TableFile:
 
 
 def column_on_disk(arrays: Iterable[pa.Array], kind: pa.DataType) -> pa.Array:
-    """Put arrays one after another."""
+    """Concatenate arrays into one, on disk if it is large."""
     column = _ColumnFile(kind)
     for array in arrays:
         column.append(array)
@@ -59,39 +59,39 @@ def column_on_disk(arrays: Iterable[pa.Array], kind: pa.DataType) -> pa.Array:
 
 
 def rows_on_disk(table: pa.Table, positions: IntArray) -> pa.Table:
-    """Take rows of a table."""
+    """Return these rows of a table, on disk if they are large."""
     taken = (JoinedColumn([column]).batches(positions) for column in table.columns)
     return pa.table(list(map(column_on_disk, taken, table.schema.types)), schema=table.schema)
 
 
 def one_table(tables: Sequence[pa.Table]) -> pa.Table:
-    """Put tables of one schema into one of one piece."""
-    filled = [table for table in tables if len(table)] or tables[:1]
-    if len(filled) == 1:
-        return filled[0]
-    whole = pa.concat_tables(filled)
+    """Concatenate tables of one schema into one with a single chunk per column."""
+    nonempty = [table for table in tables if len(table)] or tables[:1]
+    if len(nonempty) == 1:
+        return nonempty[0]
+    whole = pa.concat_tables(nonempty)
     columns = [column_on_disk(column.chunks, column.type) for column in whole.columns]
     return pa.table(columns, schema=whole.schema)
 
 
 def one_array(column: pa.ChunkedArray) -> pa.Array:
-    """Return a column in one piece, as it is where it is one: `combine_chunks` would copy it."""
+    """Return a column as one array; a single chunk is not copied, as `combine_chunks` would."""
     return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
 def column_values(column: pa.Array | pa.ChunkedArray) -> Iterator[Any]:
-    """Iterate over a column as Python objects, of which few live at once."""
-    for array in _pieces(column):
+    """Yield the values of a column as Python objects, a batch in memory at a time."""
+    for array in _chunks(column):
         for start in range(0, len(array), BATCH):
             yield from array.slice(start, BATCH).to_pylist()
 
 
 class JoinedColumn:
-    """Several columns as one, from which values are taken by their positions."""
+    """Several columns as one; positions count through all of them."""
 
     def __init__(self, columns: Iterable[pa.ChunkedArray | pa.Array]) -> None:
-        pieces = (piece for column in columns for piece in _pieces(column))
-        self._arrays = [piece for piece in pieces if len(piece)]
+        chunks = (chunk for column in columns for chunk in _chunks(column))
+        self._arrays = [chunk for chunk in chunks if len(chunk)]
         self._starts = np.cumsum([0, *map(len, self._arrays)])
 
     def __getitem__(self, position: int) -> Any:  # noqa: ANN401  a value of any type
@@ -99,7 +99,7 @@ class JoinedColumn:
         return self._arrays[source][int(position - self._starts[source])].as_py()
 
     def batches(self, positions: IntArray) -> Iterator[pa.Array]:
-        """Take values, in the order asked for, a batch at a time."""
+        """Yield the values at these positions, in this order, in batches."""
         for start in range(0, len(positions), BATCH):
             batch = positions[start : start + BATCH]
             sources = np.searchsorted(self._starts, batch, side="right") - 1
@@ -107,24 +107,24 @@ class JoinedColumn:
                 self._arrays[source].take(pa.array(batch[sources == source] - self._starts[source]))
                 for source in np.unique(sources)
             ]
-            # They lie by source, and move to where each was asked for.
-            place = np.argsort(np.argsort(sources, kind="stable"))
-            yield pa.concat_arrays(parts).take(pa.array(place))
+            # Parts are grouped by source: restore the requested order.
+            order = np.argsort(np.argsort(sources, kind="stable"))
+            yield pa.concat_arrays(parts).take(pa.array(order))
 
 
-def _pieces(column: pa.Array | pa.ChunkedArray) -> list[pa.Array]:
+def _chunks(column: pa.Array | pa.ChunkedArray) -> list[pa.Array]:
     return column.chunks if isinstance(column, pa.ChunkedArray) else [column]
 
 
 class _ColumnFile:
-    """One column's buffers, each in a file: what follows is Arrow's columnar format."""
+    """The buffers of one column in Arrow's columnar format, each in a file."""
 
     def __init__(self, kind: pa.DataType) -> None:
         self._kind = kind
         self._length = self._nulls = self._end = 0
         self._valid, self._values = _Buffer(), _Buffer()
         self._items = _ColumnFile(kind.value_type) if pa.types.is_list(kind) else None
-        # Where each value ends; of a column of numbers none.
+        # Where each value ends; unused for columns of numbers.
         self._offset = np.dtype(np.int32 if self._items else np.int64)
         self._offsets = _Buffer(bytes(self._offset.itemsize))
 
@@ -163,18 +163,18 @@ class _ColumnFile:
 
 
 class _Buffer:
-    """Bytes that move to a file without a name when they become many.
+    """Bytes in memory, or in an unnamed file if they are many.
 
-    It is gone with the last who maps it, even if the job is killed.
+    The system deletes the file with its last mapping, even if the job is killed.
     """
 
     def __init__(self, start: bytes = b"") -> None:
         self._file = tempfile.SpooledTemporaryFile(max_size=MAX_IN_MEMORY)  # noqa: SIM115  below
-        # A table is not always finished: a row may end the reading.
+        # Closes the file of a table that is never finished, as when a row raises an error.
         weakref.finalize(self, self._file.close)
         self._file.write(start)
 
-    def write(self, values: Any) -> None:  # noqa: ANN401  whatever has a buffer
+    def write(self, values: Any) -> None:  # noqa: ANN401  any object with a buffer
         self._file.write(memoryview(values).cast("B"))
 
     def finished(self) -> pa.Buffer:

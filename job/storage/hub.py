@@ -1,6 +1,6 @@
-"""The Hugging Face Hub: data sets and models come from it, the tuned model can go there.
+"""Hugging Face Hub: download data sets and models, push the tuned model.
 
-The client's own settings hold: `HF_TOKEN` or its login, `HF_ENDPOINT`, `HF_HOME`.
+The Hub client's settings apply: `HF_TOKEN` or its login, `HF_ENDPOINT`, `HF_HOME`.
 """
 
 import glob
@@ -15,25 +15,25 @@ from typing import Any
 
 from job.core.errors import DataError, EmbedtuneError, ModelError, StorageError, translated
 from job.runtime.logs import tell, warn
-from job.storage.stores import inside
+from job.storage.stores import safe_join
 
-# Weights in formats that we do not load; some of them are pickles, which may run code.
+# Weights in formats that we do not load; some are pickles, which may run code.
 OTHER_WEIGHTS = (
     "*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle", "*.h5", "*.msgpack", "*.ot",
     "*.onnx", "*.onnx_data", "onnx/*", "openvino/*", "*.tflite", "*.gguf", "*.mlmodel",
 )  # fmt: skip
-# Configurations that a retrieval data set has for its parts.
+# Configurations of the parts of a retrieval data set.
 RETRIEVAL = ("corpus", "queries", "qrels", "default")
-# A repository's Python code; it is fetched only where the spec trusts it.
+# A repository's Python code; downloaded only if the spec trusts it.
 CODE = "*.py"
 REPOSITORY = r"\w[\w.-]*/\w[\w.-]*"
 SCHEME = "hf://datasets/"
 DATA_SET = re.compile(rf"(?:{SCHEME})?({REPOSITORY})(?:@([^:]+))?(?::(\S+))?")
-# What a training keeps beside a checkpoint's model.
+# Files of the trainer in a checkpoint, not of the model.
 TRAINER_FILES = ("optimizer.*", "scheduler.*", "scaler.*", "rng_state*", "trainer_state.json",
                  "training_args.bin")  # fmt: skip
 
-# A Hub's cache of somebody else's, which is only read: the launcher mounts the caller's.
+# A read-only Hub cache: the launcher mounts the caller's.
 SHARED_CACHE = "EMBEDTUNE_HUB_CACHE"
 
 
@@ -52,7 +52,7 @@ def parse_reference(text: str) -> Reference | None:
 
 
 def resolve(repository: str, kind: str, revision: str | None) -> str:
-    """Return the commit id that a revision (default: `main`) means now."""
+    """Return the commit id to which a revision (default: `main`) points now."""
     from huggingface_hub import HfApi
 
     with _explained(repository, kind):
@@ -65,26 +65,26 @@ def resolve(repository: str, kind: str, revision: str | None) -> str:
 def download_model(
     base: str, commit: str, max_bytes: float, *, only: str = "*", trust_code: bool = False
 ) -> Path:
-    """Fetch a model at a commit, or those of its files that match `only`, into the Hub's cache.
+    """Download a model at a commit into the Hub's cache; return its folder.
 
-    Returns its folder.
+    `only` restricts the download to matching files.
     """
     ignored = OTHER_WEIGHTS if trust_code else (*OTHER_WEIGHTS, CODE)
     folder = _download(base, "model", commit, max_bytes, wanted=[only], ignored=ignored)
     if only == "*" and not any(folder.rglob("*.safetensors")):
-        msg = f"The Hub model `{base}` holds no weights as safetensors; pickles are refused, as "
-        raise ModelError(msg + "they may run code. Take another revision or model.")
+        msg = f"The Hub model `{base}` has no safetensors weights, and pickles are refused because "
+        raise ModelError(msg + "they may run code. Use another revision or model.")
     return folder
 
 
 def download_data(
     reference: Reference, commit: str, subset: str | None, split: str, max_bytes: float
 ) -> tuple[Path, dict[str, str]]:
-    """Fetch the files of one split (`a+b`: of several) at a commit into the Hub's cache.
+    """Download the files of one split (`a+b`: several) at a commit into the Hub's cache.
 
-    Returns the folder, and the names of the files in it with those that they should have, in the
-    data set's order. Of a retrieval data set, whose configurations are a corpus, queries and
-    judgements, all are fetched and named as in a BEIR folder.
+    Return the folder, and the files' names in it with their target names, in the data set's order.
+    A retrieval data set has a corpus, queries and qrels as configurations: all three are
+    downloaded, and their target names are those of a BEIR folder.
     """
     from datasets import load_dataset_builder
 
@@ -94,7 +94,7 @@ def download_data(
         names = _retrieval_files(reference, commit, parts)
     else:
         with _explained(repository, "dataset"):
-            # Data set scripts are refused by the library itself.
+            # The library itself refuses data set scripts.
             builder = load_dataset_builder(repository, subset, revision=commit)
         files = _files_by_split(builder, commit)
         found = [name for part in split.split("+") for name in _of_split(repository, files, part)]
@@ -186,18 +186,18 @@ def _download(
         if not constants.HF_HUB_OFFLINE:
             files: list[Any] = fetch(dry_run=True)
             for file in files:
-                inside(Path(file.local_path).parent, file.filename)
+                safe_join(Path(file.local_path).parent, file.filename)
             check_size(repository, sum(file.file_size or 0 for file in files), max_bytes, kind)
         return Path(fetch())
 
 
 def _from_shared_cache(fetch: Callable[..., Any]) -> Path | None:
-    """Return the snapshot in a cache that is only read, if it holds every file of it."""
+    """Return the snapshot in the read-only cache if all its files are there."""
     from huggingface_hub import constants
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     cache = os.environ.get(SHARED_CACHE)
-    # What the cache lacks, and a Hub that is away: downloading will tell of it.
+    # If the cache is incomplete or the Hub unreachable, the download reports it.
     with suppress(LocalEntryNotFoundError):
         if cache and (
             constants.HF_HUB_OFFLINE
@@ -210,19 +210,19 @@ def _from_shared_cache(fetch: Callable[..., Any]) -> Path | None:
 def check_size(name: str, size: float, limit: float, kind: str) -> None:
     if size > limit:
         section, error = ("model", ModelError) if kind == "model" else ("data", DataError)
-        msg = f"`{name}` is {size / 1e9:.2f} GB to download; `{section}.max_download_gb` allows "
-        raise error(msg + f"{limit / 1e9:g}. Raise it, or name less.")
+        msg = f"`{name}` is a download of {size / 1e9:.2f} GB; `{section}.max_download_gb` allows "
+        raise error(msg + f"{limit / 1e9:g}. Raise it, or choose something smaller.")
 
 
 @dataclass(frozen=True)
 class Push:
-    """Puts the tuned model into a repository of its own."""
+    """Pushes the tuned model to a Hub repository."""
 
     repository: str
     private: bool
 
     def prepare(self) -> None:
-        """Create the repository where it is missing; prove early that we may write there."""
+        """Create the repository if it is missing, and check early that we may write to it."""
         from huggingface_hub import HfApi
 
         with _explained(self.repository, "model", StorageError):
@@ -230,7 +230,7 @@ class Push:
             HfApi().auth_check(self.repository, write=True)
 
     def results(self, files: dict[str, Path], run: str) -> str:
-        """Commit files under their names, tag the commit with the run's name; returns its id."""
+        """Commit files and tag the commit with the run's name; return the commit id."""
         from huggingface_hub import CommitOperationAdd, HfApi
 
         operations = [CommitOperationAdd(name, path) for name, path in files.items()]
@@ -241,9 +241,9 @@ class Push:
         return str(commit.oid)
 
     def checkpoint(self, folder: Path, run: str) -> None:
-        """Commit a checkpoint's model to the branch of the run; `main` holds what was proven.
+        """Commit a checkpoint's model to the run's branch; `main` is for evaluated models.
 
-        A push that fails does not end the training.
+        A failed push is logged and does not end the training.
         """
         from huggingface_hub import HfApi
 
@@ -266,9 +266,10 @@ class Push:
 def _explained(
     repository: str, kind: str, error: type[EmbedtuneError] | None = None
 ) -> AbstractContextManager[None]:
-    """Turn what the Hub's libraries raise into one line.
+    """Convert the Hub libraries' exceptions to one line.
 
-    What is not there is the data's or the model's error, what cannot be reached the storage's.
+    Missing data or models raise `error` (default: `DataError`, `ModelError`); an unreachable Hub
+    raises `StorageError`.
     """
     missing = error or (ModelError if kind == "model" else DataError)
     name = f"The Hub {'model' if kind == 'model' else 'data set'} `{repository}`"
@@ -282,12 +283,12 @@ def _expected(
     from huggingface_hub import errors as hub
 
     absent = {
-        hub.GatedRepoError: " is gated: ask for access on its page, and set `HF_TOKEN`.",
+        hub.GatedRepoError: " is gated: request access on its page and set `HF_TOKEN`.",
         hub.RevisionNotFoundError: " has no such revision.",
-        hub.RepositoryNotFoundError: " does not exist, or is private: check the id and `HF_TOKEN`.",
-        hub.HFValidationError: ": that is no legal id; expected `owner/name`.",
+        hub.RepositoryNotFoundError: " does not exist or is private: check the id and `HF_TOKEN`.",
+        hub.HFValidationError: " has no valid id; expected `owner/name`.",
     }
-    # The first of them is one of the third as well.
+    # Order matters: GatedRepoError is a subclass of RepositoryNotFoundError.
     if text := next((text for kind, text in absent.items() if isinstance(problem, kind)), None):
         return missing(name + text)
     if isinstance(problem, hub.HfHubHTTPError):
@@ -296,7 +297,7 @@ def _expected(
     if isinstance(problem, (*unreachable, ConnectionError)):
         return _unreachable(name, problem, missing)
     if isinstance(problem, (OSError, ValueError, RuntimeError)):
-        # `datasets`: no such subset, no data file at all, a script.
+        # `datasets` raises these: unknown subset, no data files, a script.
         reason = next(iter(str(problem).strip().splitlines()), type(problem).__name__)
         return missing(f"{name} cannot be used: {without_queries(reason).rstrip('.')[:300]}.")
     return None
@@ -305,9 +306,11 @@ def _expected(
 def _refusal(problem: Exception) -> str:
     status = getattr(getattr(problem, "response", None), "status_code", None)
     if status in (401, 403):
-        return f"access was refused (HTTP {status}); is `HF_TOKEN` valid, and allowed to do this?"
+        return (
+            f"access was refused (HTTP {status}); check that `HF_TOKEN` is valid and permits this."
+        )
     if status == 409:
-        return "somebody else changed it at the same time (HTTP 409); try again."
+        return "another client changed it at the same time (HTTP 409); try again."
     return f"the Hub failed (HTTP {status}); try again later."
 
 
@@ -328,5 +331,5 @@ def _unreachable(
 
 
 def without_queries(text: str) -> str:
-    """Cut the queries off a text's URLs: they may hold signatures."""
+    """Remove the query strings of URLs in a text: they may contain signatures."""
     return re.sub(r"(https?://[^\s?]+)\?\S+", r"\1", text)

@@ -1,4 +1,4 @@
-"""Large matrices lie in a file that is mapped into memory, so that they need none of their own."""
+"""Large matrices in memory-mapped temporary files, so that they may exceed memory."""
 
 import math
 import os
@@ -14,21 +14,22 @@ from job.core.errors import MachineError
 if TYPE_CHECKING:
     import torch
 
-# Of so many bytes or more: 87,000 vectors of 768 float32.
+# Matrices from this many bytes on are files: 87,000 vectors of 768 float32.
 MAPPED_FROM = 2**28
 
 
 def empty_matrix(rows: int, width: int) -> "torch.Tensor":
-    """Make room for vectors, (rows, width), float32."""
+    """Allocate a float32 tensor for vectors: (rows, width)."""
     import torch
 
     return torch.from_numpy(zeros((rows, width), np.float32, MAPPED_FROM))
 
 
 def zeros(shape: tuple[int, int], kind: type[Any], mapped_from: int) -> np.ndarray[Any, Any]:
-    """Make room for numbers, from so many bytes on in a file, which is told if there is no disk.
+    """Allocate an array of zeros; from `mapped_from` bytes on, in a memory-mapped file.
 
-    The file lies where `TMPDIR` says, has no name, and goes when nobody uses it any more.
+    The file is in `TMPDIR`, unnamed, and deleted with its last use. Raises `MachineError` if the
+    disk has too little space.
     """
     size = math.prod(shape) * np.dtype(kind).itemsize
     if size < mapped_from:
@@ -36,11 +37,11 @@ def zeros(shape: tuple[int, int], kind: type[Any], mapped_from: int) -> np.ndarr
     folder = tempfile.gettempdir()
     free = shutil.disk_usage(folder).free
     if free < size:
-        msg = f"A matrix takes {size / 1e9:.1f} GB of disk, and {free / 1e9:.1f} GB are free where "
-        raise MachineError(msg + f"`{folder}` lies. Free some, or set `TMPDIR` to another folder.")
+        msg = f"A matrix needs {size / 1e9:.1f} GB of disk, but only {free / 1e9:.1f} GB are free "
+        raise MachineError(msg + f"in `{folder}`. Free some, or set `TMPDIR` to another folder.")
     with tempfile.TemporaryFile() as file:
         if sys.platform == "linux":
-            # Taken at once: a mapped file that finds no room later would kill the process.
+            # Reserve the space now: writing to a mapped file on a full disk would kill the process.
             os.posix_fallocate(file.fileno(), 0, size)
         file.truncate(size)
         return np.memmap(file, kind, "r+", shape=shape)

@@ -1,4 +1,4 @@
-"""The results go to their destination and to the Hub; the manifest, written last, ends it."""
+"""Publish the results to their destination and the Hub; the manifest is written last."""
 
 import json
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from job.storage.workspace import MANIFEST, Workspace, check_same_spec, sha256, 
 
 
 def write_manifest(workspace: Workspace) -> None:
-    """List every file of the result with its size and digest; its presence says "complete"."""
+    """Write the size and SHA-256 of every result file; the manifest marks a complete result."""
     entries = {
         name: {"bytes": path.stat().st_size, "sha256": sha256(path)}
         for name, path in result_files(workspace)
@@ -21,7 +21,7 @@ def write_manifest(workspace: Workspace) -> None:
 
 
 def result_files(workspace: Workspace) -> Iterator[tuple[str, Path]]:
-    """Yield the name in the result folder and the place in the workspace of each result."""
+    """Yield each result's name in the result folder and its path in the workspace."""
     for root, prefix in ((workspace.results, ""), (workspace.model, "model/")):
         for path in sorted(root.rglob("*")):
             if path.is_file() and path.name != MANIFEST:
@@ -29,7 +29,7 @@ def result_files(workspace: Workspace) -> Iterator[tuple[str, Path]]:
 
 
 def upload(workspace: Workspace, destination: Store) -> None:
-    """Put the results into their place, the report first, the model last; `complete` ends it."""
+    """Upload the results, the report first and the model last; then call `complete`."""
     files = dict(result_files(workspace))
     report = {name: path for name, path in files.items() if name.startswith("report/")}
     model = {name: path for name, path in files.items() if name.startswith("model/")}
@@ -39,25 +39,28 @@ def upload(workspace: Workspace, destination: Store) -> None:
 
 
 def complete(workspace: Workspace, destination: Store) -> None:
-    """Write the manifest, which says that everything is there."""
+    """Upload the manifest, which marks the results as complete."""
     destination.write(MANIFEST, (workspace.results / MANIFEST).read_text("utf-8"))
 
 
 def push_model(workspace: Workspace, push: Push, run: str, *, always: bool) -> None:
-    """Push the model with its card, the report and the logs beside it, if it was improved."""
+    """Push model, card, report and logs if the verdict is "improved" or `always` is set."""
     report = json.loads((workspace.report / "report.json").read_text("utf-8"))
     if not (report["verdict"]["improved"] or always):
         text = f"the model was not improved, so it was not pushed to `{push.repository}`; "
-        warn("hub", text + "`output.hub_always=true` pushes it all the same")
+        warn("hub", text + "`output.hub_always=true` pushes it anyway")
         return
-    kept = [f for f in result_files(workspace) if f[0].startswith(("model/", "report/", "logs/"))]
-    files = {name.removeprefix("model/"): path for name, path in kept}
+    chosen = [f for f in result_files(workspace) if f[0].startswith(("model/", "report/", "logs/"))]
+    files = {name.removeprefix("model/"): path for name, path in chosen}
     commit = push.results(files, run)
     tell("hub", f"the model is in `{push.repository}`, commit {commit[:12]}, tag `{run}`")
 
 
 def reserve(destination: Store, spec: JobSpec) -> None:
-    """Refuse, before any work is done, the place of another job or one that cannot be written."""
+    """Write the spec to the destination, to prove before any work that it is writable and ours.
+
+    Raises `SpecError` if it holds the results of another spec.
+    """
     if (earlier := destination.read("spec.json")) is None:
         destination.write("spec.json", spec.to_json())
     else:

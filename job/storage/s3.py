@@ -1,4 +1,4 @@
-"""The S3 client of this process, and each refusal in one line."""
+"""The S3 client of this process; its errors become one line each."""
 
 import re
 from contextlib import AbstractContextManager
@@ -6,34 +6,34 @@ from functools import cache, partial
 from typing import Any
 
 from job.core.errors import EmbedtuneError, StorageError, translated
-from job.storage.workspace import file_error
+from job.storage.workspace import explain_file_error
 
-# Requests in flight at once; a large object travels in parts, each of them a request.
+# Concurrent requests; each part of a large object is a request.
 PARALLEL = 16
-# Half a minute of patience with a server that is away or asks to slow down.
+# About half a minute of retries if the server is unreachable or throttles.
 ATTEMPTS = 8
 
 
 @cache
 def s3_client() -> Any:  # noqa: ANN401  boto3 makes its clients' classes at run time
-    """Return the client of this process: the ordinary chain of credentials, region, endpoint."""
+    """Return this process's client, with boto3's usual credentials, region and endpoint."""
     import boto3
     from botocore.config import Config
 
     session = boto3.session.Session()
-    # What the environment or the user's profile says stays as it is.
-    settings = session._session.get_config_variable
+    # Settings in the environment or the user's profile win over ours.
+    setting = session._session.get_config_variable
     config = Config(max_pool_connections=PARALLEL)
-    if settings("max_attempts") is None:
+    if setting("max_attempts") is None:
         config = config.merge(Config(retries={"total_max_attempts": ATTEMPTS, "mode": "standard"}))
     with explained("S3"):
         try:
             client = session.client("s3", config=config)
         except ValueError as error:
-            msg = f"The S3 endpoint is no address ({error}); AWS_ENDPOINT_URL needs `http://…`."
+            msg = f"The S3 endpoint is not a URL ({error}). Set AWS_ENDPOINT_URL to `http://…`."
             raise StorageError(msg) from None
         if not re.search(r"\.amazonaws\.com(\.cn)?$", client.meta.endpoint_url):
-            # Buckets are host names at AWS alone: MinIO and Ceph mostly have no such names.
+            # Bucket names as host names work at AWS; MinIO and Ceph mostly need them in the path.
             by_path = Config(s3={"addressing_style": "path"})
             client = session.client("s3", config=config.merge(by_path))
     return client
@@ -46,7 +46,7 @@ def transfers() -> Any:  # noqa: ANN401  boto3 has no types here
 
 
 def explained(uri: str, done: str = "read") -> AbstractContextManager[None]:
-    """Turn what boto3 raises into one line, which holds no key, token or signature."""
+    """Convert boto3's exceptions to one line without keys, tokens or signatures."""
     return translated(partial(_expected, f"`{uri}` cannot be {done}"))
 
 
@@ -58,14 +58,14 @@ def _expected(what: str, error: Exception) -> EmbedtuneError | None:
     if isinstance(error, ClientError):
         code = error_code(error)
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", "no status")
-        reason = f"{REFUSALS.get(code, 'the request was refused')} ({code}, HTTP {status})."
+        reason = f"{REASONS.get(code, 'the request was refused')} ({code}, HTTP {status})."
     elif isinstance(error, S3DownloadFailedError):
-        reason = f"{REFUSALS['PreconditionFailed']}."
+        reason = f"{REASONS['PreconditionFailed']}."
     elif isinstance(error, (BotoCoreError, Boto3Error, RetriesExceededError)):
-        reason = _accident(error)
+        reason = _explain_connection(error)
     else:
-        # A local file, on the way up or down.
-        return file_error(what, error)
+        # An error of the local file.
+        return explain_file_error(what, error)
     return StorageError(f"{what}: {reason}")
 
 
@@ -73,27 +73,27 @@ def error_code(error: Any) -> str:  # noqa: ANN401
     return str(error.response.get("Error", {}).get("Code", "unknown"))
 
 
-REFUSALS = {
+REASONS = {
     "AccessDenied": "access is denied; this identity needs s3:ListBucket, s3:GetObject and, to "
     "store results, s3:PutObject",
     "ExpiredToken": "the credentials have expired; log in again",
-    "InvalidAccessKeyId": "the access key is not known there",
-    "NoSuchBucket": "there is no such bucket",
-    "NoSuchKey": "there is no such object",
+    "InvalidAccessKeyId": "the access key does not exist",
+    "NoSuchBucket": "the bucket does not exist",
+    "NoSuchKey": "the object does not exist",
     "PreconditionFailed": "it changed while it was read; try again",
-    "SignatureDoesNotMatch": "the secret key does not fit the access key",
-    "SlowDown": "S3 asks to slow down, and went on doing so; try again later",
+    "SignatureDoesNotMatch": "the secret key does not match the access key",
+    "SlowDown": "S3 keeps throttling the requests; try again later",
 }
-# The answer to HEAD has no body: its code is the status.
-REFUSALS |= {
+# The response to HEAD has no body, so its code is the HTTP status.
+REASONS |= {
     "400": "no reason was given; if the credentials have expired, log in again",
-    "403": REFUSALS["AccessDenied"],
-    "412": REFUSALS["PreconditionFailed"],
-    "503": REFUSALS["SlowDown"],
+    "403": REASONS["AccessDenied"],
+    "412": REASONS["PreconditionFailed"],
+    "503": REASONS["SlowDown"],
 }
 
 
-def _accident(error: Exception) -> str:
+def _explain_connection(error: Exception) -> str:
     from botocore import exceptions as botocore
     from s3transfer.exceptions import RetriesExceededError
 
@@ -102,7 +102,9 @@ def _accident(error: Exception) -> str:
         return f"no AWS credentials were found; set {keys}, log in, or give the machine a role."
     failed = (botocore.ConnectionError, botocore.HTTPClientError)
     if isinstance(error, (*failed, botocore.IncompleteReadError, RetriesExceededError)):
-        return f"the endpoint {s3_client().meta.endpoint_url} does not answer, or broke off."
+        return (
+            f"the endpoint {s3_client().meta.endpoint_url} does not answer or broke the connection."
+        )
     if isinstance(error, botocore.ProfileNotFound):
         return f"{str(error).rstrip('.')}."
     return f"the S3 client failed ({type(error).__name__})."

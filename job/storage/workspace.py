@@ -1,4 +1,4 @@
-"""The workspace: SageMaker's /opt/ml tree, and the only file that knows where things lie in it."""
+"""The workspace: SageMaker's /opt/ml tree. Only this module knows its paths."""
 
 import errno
 import fcntl
@@ -17,7 +17,7 @@ from job.spec.parse import build_spec, differing_fields, parse_document, read_do
 from job.spec.schema import JobSpec
 
 DEFAULT_ROOT = Path("/opt/ml")
-# SageMaker shows so many characters of output/failure and cuts the rest.
+# SageMaker shows only this many characters of output/failure.
 FAILURE_CHARACTERS = 1024
 # Hyperparameters that SageMaker adds: its automatic tuning, and its framework estimators.
 FOREIGN = ("_", "sagemaker_")
@@ -26,10 +26,10 @@ DATA_CHANNELS = ("data", "validation", "test", "corpus", "out_of_domain")
 
 
 class Workspace:
-    """One run's `/opt/ml` tree.
+    """The `/opt/ml` tree of one run.
 
-    input/config/*.json, input/data/<channel>/ come in; checkpoints/ survives interruptions;
-    model/ and output/data/ (the results) go out; output/failure holds the reason of a failure.
+    Inputs are input/config/*.json and input/data/<channel>/; checkpoints/ survives interruptions;
+    results are model/ and output/data/; output/failure has the reason of a failure.
     """
 
     def __init__(self, root: Path) -> None:
@@ -43,48 +43,48 @@ class Workspace:
         self.per_query = self.results / "per_query.parquet"
         self.splits = self.results / "data"
         self.logs = self.results / "logs"
-        # What a resumed run needs, beside its checkpoints: the values of `auto`, what they were
-        # made from, which versions of its inputs; and what it need not compute again.
+        # A resumed run also needs: the values of `auto`, the spec and data that they came from, the
+        # versions of its inputs; and some results, so that it need not compute them again.
         self.hyperparameters = self.checkpoints / "hyperparameters.json"
         self.provenance = self.checkpoints / "provenance.json"
         self.revisions = self.checkpoints / "inputs.json"
         self.baseline = self.checkpoints / "baseline.parquet"
         self.nearest_neighbors = self.checkpoints / "nearest_neighbors.parquet"
         self.seconds = self.checkpoints / "seconds.json"
-        # What the job itself brought from S3 and the Hub, by role.
+        # Inputs that the job itself downloads from S3 and the Hub, by role.
         self.fetched = root / "input" / "fetched"
-        # Where a launcher puts the spec, and where SageMaker names hosts and channels.
+        # The spec, written by the launcher; hosts and channels, written by SageMaker.
         self.job_spec = self.channel_folder("spec") / "job.json"
         self.resource_config = root / "input" / "config" / "resourceconfig.json"
         self.input_config = root / "input" / "config" / "inputdataconfig.json"
 
     @property
     def is_complete(self) -> bool:
-        """Whether all results are made; whether they were published is another question."""
+        """Whether all results are written here; they may not be published yet."""
         return (self.results / MANIFEST).is_file()
 
     def channel_folder(self, name: str) -> Path:
         return self.root / "input" / "data" / name
 
     def channel(self, name: str) -> Path | None:
-        """Folder of an input channel, or nothing where the channel was not given."""
+        """Return the folder of an input channel, or None if it is missing or empty."""
         folder = self.channel_folder(name)
         if not folder.is_dir() or not any(folder.iterdir()):
             return None
         for path in folder.rglob("*"):
-            # It would show the machine's own files, its credentials too, as data.
+            # Such a link could expose the machine's files, even credentials, as data.
             if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
-                msg = f"`{path}` is a link that leads out of its channel; put the file there."
+                msg = f"`{path}` is a link that leads out of its channel; copy the file there."
                 raise StorageError(msg)
         return folder
 
     def channels(self) -> dict[str, Path]:
-        """Return the input channels with data, by name."""
+        """Return the folders of the non-empty data channels, by name."""
         found = {name: self.channel(name) for name in DATA_CHANNELS}
         return {name: folder for name, folder in found.items() if folder}
 
     def read_spec(self) -> JobSpec:
-        """Merge defaults ← channel `spec` ← hyperparameters.json, later ones winning."""
+        """Merge defaults ← channel `spec` ← hyperparameters.json; later ones win."""
         document = read_document(self.job_spec, "job.json") if self.job_spec.is_file() else {}
         return build_spec(document, self._hyperparameters())
 
@@ -98,7 +98,7 @@ class Workspace:
             raise SpecError(msg) from None
 
     def write_spec(self, spec: JobSpec) -> None:
-        """Keep the merged spec; a workspace that holds another spec's run is refused."""
+        """Write the merged spec; raise `SpecError` if the workspace has a run of another spec."""
         if self.spec.is_file():
             check_same_spec(self.spec.read_text("utf-8"), str(self.results), spec)
         self.results.mkdir(parents=True, exist_ok=True)
@@ -111,21 +111,21 @@ class Workspace:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep a second process off this run; the lock ends with the process, however it ends."""
+        """Lock this run against a second process; the lock ends with the process in any case."""
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             handle = (self.root / "lock").open("a+")
         except OSError as error:
             msg = f"The workspace `{self.root}` cannot be written: {error.strerror}. Give the job "
-            advice = "a folder that it may write, with `--workspace` or as the volume `/opt/ml`."
+            advice = "a writable folder, with `--workspace` or as the volume `/opt/ml`."
             raise MachineError(msg + advice) from None
         with handle:
-            if not _has_locked(handle):
+            if not _try_lock(handle):
                 raise self._busy()
             yield
 
     def require_unlocked(self) -> None:
-        """Refuse early, before anything in the workspace is touched."""
+        """Raise `MachineError` if another process works on this run."""
         if self.is_locked():
             raise self._busy()
 
@@ -137,10 +137,10 @@ class Workspace:
         if not path.is_file():
             return False
         with path.open("a+") as handle:
-            return not _has_locked(handle)
+            return not _try_lock(handle)
 
 
-def _has_locked(handle: IO[str]) -> bool:
+def _try_lock(handle: IO[str]) -> bool:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -148,30 +148,30 @@ def _has_locked(handle: IO[str]) -> bool:
     return True
 
 
-def check_same_spec(earlier: str, place: str, spec: JobSpec) -> None:
-    """Refuse to mix two jobs: `earlier` is the spec.json at a place, `spec` what is wanted now."""
-    name = f"{place}/spec.json"
+def check_same_spec(earlier: str, location: str, spec: JobSpec) -> None:
+    """Raise `SpecError` if `earlier`, the text of a location's spec.json, differs from `spec`."""
+    name = f"{location}/spec.json"
     try:
-        there = build_spec(parse_document(earlier, name))
+        found = build_spec(parse_document(earlier, name))
     except SpecError as error:
-        msg = f"`{name}` is not the spec of this version ({error}) Use another `--name`."
+        msg = f"`{name}` is not a valid spec of this version ({error}). Use another `--name`."
         raise SpecError(msg) from None
-    if fields := differing_fields(there, spec):
+    if fields := differing_fields(found, spec):
         names = ", ".join(f"`{field}`" for field in fields)
-        msg = f"`{place}` belongs to a run with another spec; these differ: {names}. "
-        raise SpecError(msg + "Use another `--name`, or the same values.")
+        msg = f"`{location}` belongs to a run with another spec; these differ: {names}. "
+        raise SpecError(msg + "Use another `--name` or the same values.")
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write beside and rename, so that a reader never sees half a file."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    """Write a temporary file and rename it, so that readers never see half a file."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with explained(path):
-            beside.write_text(text, "utf-8")
-            beside.replace(path)
+            temporary.write_text(text, "utf-8")
+            temporary.replace(path)
     finally:
         with suppress(OSError):
-            beside.unlink()
+            temporary.unlink()
 
 
 def sha256(path: Path) -> str:
@@ -180,10 +180,10 @@ def sha256(path: Path) -> str:
 
 
 def link_or_copy(source: str | Path, target: str | Path) -> None:
-    """Hard links cost neither time nor space; across file systems there are none."""
+    """Hard-link a file, or copy it if it is on another file system; links cost no time or space."""
     if not Path(source).is_file():
-        # A device would be copied without end.
-        raise OSError(errno.EINVAL, "is no file", str(source))
+        # Copying a device would never end.
+        raise OSError(errno.EINVAL, "not a regular file", str(source))
     try:
         os.link(Path(source).resolve(), target)
     except OSError:
@@ -191,17 +191,17 @@ def link_or_copy(source: str | Path, target: str | Path) -> None:
 
 
 def explained(path: Path, done: str = "written") -> AbstractContextManager[None]:
-    """Turn what the file system raises into one line."""
-    return translated(partial(file_error, f"`{path}` cannot be {done}"))
+    """Convert the file system's exceptions to one line."""
+    return translated(partial(explain_file_error, f"`{path}` cannot be {done}"))
 
 
-def file_error(what: str, error: Exception) -> StorageError | MachineError | None:
+def explain_file_error(what: str, error: Exception) -> StorageError | MachineError | None:
     if isinstance(error, UnicodeDecodeError):
-        return StorageError(f"{what}: it is no text in UTF-8.")
-    return write_error(what, error) if isinstance(error, OSError) else None
+        return StorageError(f"{what}: it is not UTF-8 text.")
+    return explain_os_error(what, error) if isinstance(error, OSError) else None
 
 
-def write_error(what: str, error: OSError) -> StorageError | MachineError:
-    """Say what could not be done and why: a full disk is the machine's fault."""
+def explain_os_error(what: str, error: OSError) -> StorageError | MachineError:
+    """Return the error for an OSError; a full disk is a `MachineError`."""
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     return (MachineError if full else StorageError)(f"{what}: {error.strerror or error}.")

@@ -1,4 +1,4 @@
-"""The training: batches, loss, hard negatives, hyperparameters, checkpoints, health checks.
+"""Train the model: batches, loss, hard negatives, hyperparameters, checkpoints, health checks.
 
 May import `core` to `evaluation`.
 """

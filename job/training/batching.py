@@ -1,4 +1,4 @@
-"""Which pairs meet in a batch: those that are hard to tell apart, a few at a time."""
+"""Build batches from groups of pairs that are hard to tell apart, and shard them across ranks."""
 
 import math
 from collections import deque
@@ -16,11 +16,11 @@ from job.storage.arrow_tables import one_array
 
 
 class NeighborBatchSampler(DefaultBatchSampler):
-    """Fills batches with hard groups of pairs whose contexts are easily taken for each other.
+    """Fill batches with hard groups: pairs and their nearest neighbors.
 
-    In a random batch most of the other documents are easy to tell apart. With its nearest neighbors
-    in the batch a pair gets hard negatives at no cost, as their documents are embedded anyway.
-    A batch never holds a question or a document twice.
+    In a random batch most in-batch negatives are easy. With its nearest neighbors in the batch, a
+    pair gets hard negatives at no cost, because their documents are embedded anyway.
+    A batch never contains a question or a document twice.
     """
 
     def __init__(
@@ -32,16 +32,16 @@ class NeighborBatchSampler(DefaultBatchSampler):
         **options: Any,  # noqa: ANN401  the trainer's own: batch size, generator, seed
     ) -> None:
         super().__init__(dataset, **options)
-        # Documents count down from -1: no number stands for a question and a document.
-        documents = [-1 - number for number in _numbers(pairs, "positive")]
-        self._texts = list(zip(_numbers(pairs, "anchor"), documents, strict=True))
+        # Document ids count down from -1, so that they never equal a question's id.
+        documents = [-1 - number for number in _text_ids(pairs, "positive")]
+        self._texts = list(zip(_text_ids(pairs, "anchor"), documents, strict=True))
         self._groups = pairs.groups.tolist()
         self._neighbors = neighbors
         self._hard_group_size = hard_group_size
 
     def __iter__(self) -> Iterator[list[int]]:
         if self.generator is not None:
-            # As the library's samplers do: the order depends on nothing but seed and epoch.
+            # Like the library's samplers: the order depends only on seed and epoch.
             self.generator.manual_seed(self.seed + self.epoch)
         waiting = deque(self._order())
         while waiting:
@@ -50,7 +50,7 @@ class NeighborBatchSampler(DefaultBatchSampler):
                 yield batch
 
     def _order(self) -> list[int]:
-        """Draw hard groups at random, without replacement, and arrange them at random."""
+        """Draw hard groups without replacement, and shuffle the groups."""
         drawn: set[int] = set()
         hard_groups = []
         for row in self._shuffled(len(self._texts)):
@@ -65,7 +65,7 @@ class NeighborBatchSampler(DefaultBatchSampler):
         return order
 
     def _hard_group_of(self, row: int, drawn: set[int]) -> list[int]:
-        """Gather a row and its nearest neighbors; of near-duplicates only the first."""
+        """Return a row and its nearest undrawn neighbors; of near-duplicates only the first."""
         hard_group, groups = [row], {self._groups[row]}
         for other in self._neighbors[row].tolist():
             if len(hard_group) == self._hard_group_size:
@@ -76,26 +76,26 @@ class NeighborBatchSampler(DefaultBatchSampler):
         return hard_group
 
     def _next_batch(self, waiting: deque[int]) -> list[int]:
-        """Take the first rows that share no text; the others wait on, in their order."""
+        """Take the first rows that share no text; skipped rows keep their order in `waiting`."""
         seen: set[int] = set()
         batch: list[int] = []
-        passed: list[int] = []
+        skipped: list[int] = []
         while waiting and len(batch) < self.batch_size:
             row = waiting.popleft()
             if seen.isdisjoint(self._texts[row]):
                 seen.update(self._texts[row])
                 batch.append(row)
             else:
-                passed.append(row)
-        waiting.extendleft(reversed(passed))
+                skipped.append(row)
+        waiting.extendleft(reversed(skipped))
         return batch
 
 
 class Shards:
-    """Splits each batch of a sampler into one shard for each rank; they follow each other.
+    """Split each batch of a sampler into one shard per rank, yielded in the order of the ranks.
 
-    The library gives every rank the next one. All shards have one size: where a batch cannot be
-    divided evenly, its first rows stand in more than one shard, and the loss counts them once.
+    The library gives each rank the next shard. All shards have the same size: if a batch does not
+    divide evenly, its first rows are repeated in the last shards, and the loss counts them once.
     """
 
     def __init__(self, batches: DefaultBatchSampler, processes: int) -> None:
@@ -116,8 +116,8 @@ class Shards:
         self._batches.set_epoch(epoch)
 
 
-def _numbers(pairs: TrainingPairs, column: str) -> list[int]:
-    """Number a column's texts; equal ones alike, whatever the protocol makes of them."""
+def _text_ids(pairs: TrainingPairs, column: str) -> list[int]:
+    """Return an id per text of a column; equal texts have equal ids, under either protocol."""
     encoded = one_array(pairs.table[column]).dictionary_encode()
-    numbers: list[int] = encoded.indices.to_pylist()
-    return numbers
+    ids: list[int] = encoded.indices.to_pylist()
+    return ids

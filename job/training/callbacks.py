@@ -1,4 +1,4 @@
-"""What hangs in the trainer's loop: it logs, saves, stops, and keeps all ranks in step."""
+"""Trainer callbacks: log progress, schedule checkpoints, stop on a signal, synchronize ranks."""
 
 import time
 from collections.abc import Callable
@@ -15,21 +15,21 @@ from job.runtime.logs import tell
 from job.runtime.signals import StopSignal
 from job.training.batching import Shards
 
-# What an interruption costs at most, as long as writing a checkpoint does not cost more than its
-# share of the run.
-LOST_SECONDS = 300.0
-SHARE = 0.05
+# An interruption loses at most this much work, unless checkpoints would then take more than
+# MAX_COST_SHARE of the run.
+MAX_LOST_SECONDS = 300.0
+MAX_COST_SHARE = 0.05
 
 
 class RankSync(TrainerCallback):
-    """Has all ranks do after a step what the callbacks of rank 0 ask for; the last of them."""
+    """Broadcast rank 0's control flags to all ranks after each step; must be the last callback."""
 
     def __init__(self, shards: Callable[[], Shards | None]) -> None:
-        """Take what gives the trainer's shards, which it has once it trains."""
+        """Take a function that returns the trainer's shards: they exist only once it trains."""
         self._shards = shards
 
     def on_epoch_begin(self, args: object, state: State, control: object, **_: object) -> None:
-        # The trainer does not reach it where it goes on in the midst of an epoch.
+        # The trainer does not set the shards' epoch if it resumes in the middle of one.
         if shards := self._shards():
             shards.set_epoch(int(state.epoch or 0))
 
@@ -40,17 +40,17 @@ class RankSync(TrainerCallback):
     on_epoch_end = on_evaluate = on_step_end
 
     def on_save(self, *_: object, **__: object) -> None:
-        """Wait for rank 0, which may be uploading what it has written."""
+        """Wait for rank 0, which may still upload the checkpoint."""
         process_group.barrier()
 
 
-class Bar(ProgressCallback):
+class ProgressBar(ProgressCallback):
     def on_log(self, *args: object, **options: object) -> None:
-        """Leave the logging to the recorder."""
+        """Print nothing: `ProgressLogger` logs."""
 
 
 class SynchronizedStop(TrainerCallback):
-    """Tells every rank of a stop signal that one of them was sent; the first of callbacks."""
+    """Stop all ranks if one of them received a stop signal; must be the first callback."""
 
     def __init__(self, stop: StopSignal) -> None:
         self._stop = stop
@@ -60,101 +60,103 @@ class SynchronizedStop(TrainerCallback):
             self._stop.request()
 
 
-class Recorder(TrainerCallback):
-    """Logs progress, ends the training on a stop signal."""
+class ProgressLogger(TrainerCallback):
+    """Log progress, and end the training with a checkpoint on a stop signal."""
 
     def __init__(self, stop: StopSignal, *, by_steps: bool) -> None:
         self._stop = stop
         self._by_steps = by_steps
-        self._began = 0.0
-        # Of the steps since the last line.
+        self._step_started = 0.0
+        # Since the last log line.
         self._seconds, self._steps = 0.0, 0
 
     def on_step_begin(self, *_: object, **__: object) -> None:
-        self._began = time.perf_counter()
+        self._step_started = time.perf_counter()
 
     def on_step_end(self, args: object, state: State, control: Control, **_: object) -> None:
-        self._seconds += time.perf_counter() - self._began
+        self._seconds += time.perf_counter() - self._step_started
         self._steps += 1
         if self._stop.requested:
             control.should_save = control.should_training_stop = True
         elif state.global_step == state.max_steps and self._by_steps:
-            # Whatever the cadence, the last step is a candidate (the last epoch's end is one).
+            # The last step is always a candidate, even if it is not due by `evaluate_every`.
             control.should_save = control.should_evaluate = True
 
     def on_epoch_end(self, args: object, state: State, control: Control, **_: object) -> None:
-        # The trainer ends an epoch that a stop signal cut short as if it were whole. Validating
-        # there would add a candidate, and draw random numbers that an uninterrupted run does not.
+        # After a stop signal the trainer ends the unfinished epoch like a complete one. Evaluating
+        # there would add a candidate and draw random numbers that an uninterrupted run does not.
         if self._stop.requested and not float(state.epoch or 0).is_integer():
             control.should_save = control.should_evaluate = False
 
-    def on_log(self, args: TrainingArguments, state: State, control: object, **given: Any) -> None:  # noqa: ANN401
-        logs: dict[str, float] = given["logs"]
-        where = {"step": state.global_step, "steps": state.max_steps}
+    def on_log(self, args: TrainingArguments, state: State, control: object, **event: Any) -> None:  # noqa: ANN401
+        logs: dict[str, float] = event["logs"]
+        progress = {"step": state.global_step, "steps": state.max_steps}
         if "loss" in logs:
-            each = self._seconds / max(1, self._steps)
+            seconds_per_step = self._seconds / max(1, self._steps)
             self._seconds, self._steps = 0.0, 0
             tell(
                 "train",
-                **where,
+                **progress,
                 loss=round(logs["loss"], 4),
                 learning_rate=float(f"{logs['learning_rate']:.2e}"),
-                seconds_per_step=round(each, 4),
-                pairs_per_second=round(args.train_batch_size / each, 1) if each else 0.0,
+                seconds_per_step=round(seconds_per_step, 4),
+                pairs_per_second=(
+                    round(args.train_batch_size / seconds_per_step, 1) if seconds_per_step else 0.0
+                ),
             )
         for key, value in logs.items():
             if key.startswith("eval_dim_"):
-                tell("validate", **where, **{key.removeprefix("eval_"): value})
+                tell("validate", **progress, **{key.removeprefix("eval_"): value})
 
 
 class CheckpointSchedule(TrainerCallback):
-    """Asks for a checkpoint after LOST_SECONDS of work, or each `steps` steps.
+    """Request a checkpoint after `MAX_LOST_SECONDS` of work, or every `steps` steps.
 
-    Writing one is timed: if it takes long, they become rarer, so that it costs at most SHARE of the
-    run.
+    Slow checkpoints become rarer, so that writing them takes at most `MAX_COST_SHARE` of the run.
     """
 
     def __init__(self, steps: int | None, clock: Callable[[], float] = time.monotonic) -> None:
         self._steps = steps
         self._clock = clock
-        self._saved = clock()
-        self._cost = 0.0
-        self._asked: float | None = None
+        self._saved_at = clock()
+        self._seconds_per_save = 0.0
+        self._requested_at: float | None = None
 
     def on_step_end(self, args: object, state: State, control: Control, **_: object) -> None:
-        self._asked = None
+        self._requested_at = None
         if self._steps is not None:
             due = state.global_step % self._steps == 0
         else:
-            due = self._clock() - self._saved >= max(LOST_SECONDS, self._cost / SHARE)
+            interval = max(MAX_LOST_SECONDS, self._seconds_per_save / MAX_COST_SHARE)
+            due = self._clock() - self._saved_at >= interval
         if due:
             control.should_save = True
-            # A validation before it is no part of its cost.
-            self._asked = None if control.should_evaluate else self._clock()
+            # With an evaluation in between, the time until the save is not the cost of the save.
+            self._requested_at = None if control.should_evaluate else self._clock()
 
     def on_save(self, *_: object, **__: object) -> None:
-        self._saved = self._clock()
-        if self._asked is not None:
-            self._cost = self._saved - self._asked
+        self._saved_at = self._clock()
+        if self._requested_at is not None:
+            self._seconds_per_save = self._saved_at - self._requested_at
 
 
-class AfterSaving(TrainerCallback):
-    """Hands each written checkpoint's folder on, to one after the other."""
+class CheckpointHooks(TrainerCallback):
+    """Call each hook, in order, with the folder of every checkpoint after it is written."""
 
-    def __init__(self, *works: Callable[[Path], None] | None) -> None:
-        self._works = [work for work in works if work]
+    def __init__(self, *hooks: Callable[[Path], None] | None) -> None:
+        self._hooks = [hook for hook in hooks if hook]
 
     def on_save(self, args: TrainingArguments, state: State, control: object, **_: object) -> None:
-        for work in self._works:
-            work(Path(str(args.output_dir)) / f"checkpoint-{state.global_step}")
+        for hook in self._hooks:
+            hook(Path(str(args.output_dir)) / f"checkpoint-{state.global_step}")
 
 
-def curves(state: State) -> list[dict[str, float]]:
-    """Reduce the trainer's log to what a report draws: loss, learning rate, validation."""
-    kept = ("step", "epoch", "loss", "learning_rate", "grad_norm")
+def training_curves(state: State) -> list[dict[str, float]]:
+    """Return the log entries that the report plots: loss, learning rate, validation."""
+    keys = ("step", "epoch", "loss", "learning_rate", "grad_norm")
     return [
         {key.removeprefix("eval_"): value for key, value in entry.items()
-         if key in kept or key.startswith("eval_dim_")}
+         if key in keys or key.startswith("eval_dim_")}
         for entry in state.log_history
         if "loss" in entry or any(key.startswith("eval_dim_") for key in entry)
     ]  # fmt: skip

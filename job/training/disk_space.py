@@ -1,4 +1,4 @@
-"""Disk space: estimated before hours are spent, and looked at before each checkpoint."""
+"""Check the disk space before the training starts and before each checkpoint."""
 
 import shutil
 from collections import defaultdict
@@ -12,9 +12,9 @@ from job.core.errors import MachineError
 from job.model.encoder import Model
 from job.storage.workspace import Workspace
 
-CHECKPOINTS_KEPT = 3
-# Report, per-query scores, splits and logs: a few MB each.
-RESULTS = 64 * 2**20
+MAX_CHECKPOINTS = 3
+# Report, scores per query, splits and logs take a few MB each.
+RESULTS_BYTES = 64 * 2**20
 
 
 def model_bytes(model: Model) -> int:
@@ -22,34 +22,35 @@ def model_bytes(model: Model) -> int:
 
 
 def checkpoint_bytes(model: Model) -> int:
-    """Count the weights, and the optimizer's two numbers for each."""
+    """Return the size of the weights plus the optimizer's two values per weight."""
     return 3 * model_bytes(model)
 
 
-def require_room_for_training(model: Model, workspace: Workspace) -> None:
+def require_disk_space(model: Model, workspace: Workspace) -> None:
     """Raise `MachineError` unless the checkpoints, the model and the report fit.
 
-    A checkpoint is written before an older one goes; those of a run that is taken up are there.
+    A new checkpoint is written before an old one is deleted, so there may be one more than
+    `MAX_CHECKPOINTS`. A resumed run has some of them already.
     """
-    there = sum(path.stat().st_size for path in workspace.checkpoints.rglob("*") if path.is_file())
+    used = sum(path.stat().st_size for path in workspace.checkpoints.rglob("*") if path.is_file())
     needs = {
-        workspace.checkpoints: max(0, (CHECKPOINTS_KEPT + 1) * checkpoint_bytes(model) - there),
+        workspace.checkpoints: max(0, (MAX_CHECKPOINTS + 1) * checkpoint_bytes(model) - used),
         workspace.model: model_bytes(model),
-        workspace.results: RESULTS,
+        workspace.results: RESULTS_BYTES,
     }
-    _require(needs, "The run needs", "Free some, or take a larger disk")
+    _require(needs, "The run needs", "Free some space, or use a larger disk")
 
 
-class EnoughDisk(TrainerCallback):
-    """Ends the run before a checkpoint that does not fit: half of one helps nobody."""
+class DiskSpaceCheck(TrainerCallback):
+    """Raise `MachineError` before a checkpoint that does not fit, rather than write half of it."""
 
     def __init__(self, model: Model, workspace: Workspace) -> None:
         self._needs = {workspace.checkpoints: checkpoint_bytes(model)}
 
     def on_step_end(self, args: object, state: object, control: Control, **_: object) -> None:
         if control.should_save:
-            advice = "Free some and launch the run again: it goes on from the checkpoint before"
-            _require(self._needs, "The next checkpoint takes", advice)
+            advice = "Free some space and relaunch the run: it resumes from its last checkpoint"
+            _require(self._needs, "The next checkpoint needs", advice)
 
     on_epoch_end = on_step_end
 
@@ -57,15 +58,15 @@ class EnoughDisk(TrainerCallback):
 def _require(needs: Mapping[Path, int], what: str, advice: str) -> None:
     by_disk: dict[int, dict[Path, int]] = defaultdict(dict)
     for folder, size in needs.items():
-        there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-        sizes = by_disk[there.stat().st_dev]
-        sizes[there] = sizes.get(there, 0) + size
+        existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        sizes = by_disk[existing.stat().st_dev]
+        sizes[existing] = sizes.get(existing, 0) + size
     for sizes in by_disk.values():
         folder, needed = next(iter(sizes)), sum(sizes.values())
         free = shutil.disk_usage(folder).free
         if free < needed:
-            msg = f"{what} about {_gb(needed)} GB of disk, and {_gb(free)} GB are free where "
-            raise MachineError(msg + f"`{folder}` lies. {advice}.")
+            msg = f"{what} about {_gb(needed)} GB of disk space, but only {_gb(free)} GB are free "
+            raise MachineError(msg + f"on the disk of `{folder}`. {advice}.")
 
 
 def _gb(size: int) -> str:

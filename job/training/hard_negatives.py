@@ -1,4 +1,4 @@
-"""Hard negatives: documents that look like an answer and are none; mined, or given in the data."""
+"""Mine hard negatives (documents that look like an answer but are not), and pad given ones."""
 
 from dataclasses import replace
 
@@ -11,12 +11,13 @@ from job.core.errors import DataError
 from job.data.dataset import TrainingPairs
 from job.distributed.process_group import is_rank_zero
 from job.evaluation.evaluate import encode
-from job.evaluation.exact_search import TILE, Matrix, RowSubset, Transform, search
+from job.evaluation.exact_search import TILE_ROWS, Matrix, RowSubset, Transform, search
 from job.evaluation.metrics import IntArray
 from job.model.encoder import Model
 from job.runtime.logs import tell
 
-# The library's miner knows equal texts only, and drops rows that find too few (job/LOG.md).
+# Documents searched per question. The library's miner excludes equal texts only, and drops rows
+# with too few results (job/LOG.md), so we search ourselves.
 CANDIDATES = 50
 
 
@@ -27,13 +28,13 @@ def find_nearest_neighbors(
     batch_size: int,
     corpus_vectors: torch.Tensor | None = None,
 ) -> list[IntArray]:
-    """Find for each pair the rows whose contexts its question could be taken to ask for.
+    """Find each pair's nearest neighbors: rows whose contexts are most similar to its question.
 
-    Those that score highest come first. Rows of the pair's own group are none (its question's
-    other answers, near-duplicates of its context), nor is what scores above `margin` times its own
-    context: that is likely to be an answer which nobody marked. Pairs may find none.
-    `corpus_vectors`, (n_documents, width), are the whole corpus' where they are known already.
-    A collective call, which finds them on rank 0 alone.
+    Returns row numbers, highest score first; some pairs may have none. Skipped are rows of the
+    pair's own group (other answers to its question, near-duplicates of its context), and candidates
+    that score above `margin` times the positive: they are likely false negatives.
+    `corpus_vectors`, (n_documents, width), are those of the whole corpus, if already computed.
+    A collective call; only rank 0 gets the result.
     """
     documents, first, numbers = np.unique(pairs.documents, return_index=True, return_inverse=True)
     if corpus_vectors is None:
@@ -45,36 +46,39 @@ def find_nearest_neighbors(
     questions = encode(model, anchors, model.prompts.query, batch_size)
     if not is_rank_zero():
         return []
-    view = Transform(depth=CANDIDATES)
-    found = search(questions, distinct, [view], model.machine.device)[0]
-    own = RowSubset(distinct, torch.from_numpy(numbers))
-    usable = (found.scores <= margin * _products(questions, own, view)[:, None]).numpy()
+    transform = Transform(depth=CANDIDATES)
+    found = search(questions, distinct, [transform], model.machine.device)[0]
+    positives = RowSubset(distinct, torch.from_numpy(numbers))
+    limits = margin * _cosines(questions, positives, transform)
+    usable = (found.scores <= limits[:, None]).numpy()
     candidates = first[found.positions.numpy()]
     usable &= pairs.groups[candidates] != pairs.groups[:, None]
-    # Parts of one array: a million with memory of their own would take several times as much.
+    # Slices of one array: a million separate arrays would take several times the memory.
     return np.split(candidates[usable], usable.sum(axis=1).cumsum()[:-1])
 
 
-def _products(left: Matrix, right: Matrix, view: Transform) -> torch.Tensor:
-    """Multiply each row with the other matrix's row of the same number: (n,)."""
-    parts = (slice(start, start + TILE) for start in range(0, len(left), TILE))
-    return torch.cat([(view.of(left[part]) * view.of(right[part])).sum(dim=1) for part in parts])
+def _cosines(left: Matrix, right: Matrix, transform: Transform) -> torch.Tensor:
+    """Return the cosine of each row with the other matrix's row of the same number: (n,)."""
+    parts = (slice(start, start + TILE_ROWS) for start in range(0, len(left), TILE_ROWS))
+    return torch.cat(
+        [(transform.apply(left[part]) * transform.apply(right[part])).sum(dim=1) for part in parts]
+    )
 
 
 def add_negatives(pairs: TrainingPairs, neighbors: list[IntArray], count: int) -> TrainingPairs:
-    """Add up to `count` hard negatives to each pair: the contexts of the rows most like it."""
+    """Append up to `count` hard negatives to each pair: the contexts of its nearest neighbors."""
     if not count:
         return pairs
     mined = [rows[:count] for rows in neighbors]
     counts = np.array([len(rows) for rows in mined])
     tell("negatives", mined=int(counts.sum()))
-    return _with_more(pairs, np.concatenate(mined), counts)
+    return _append_negatives(pairs, np.concatenate(mined), counts)
 
 
-def fill(pairs: TrainingPairs, seed: int) -> TrainingPairs:
-    """Give every row as many negatives as the row with most has, as batches need columns.
+def pad_negatives(pairs: TrainingPairs, seed: int) -> TrainingPairs:
+    """Pad all rows to the largest number of negatives, because batches need equal columns.
 
-    What a row lacks becomes a random document of another row: one more in-batch negative.
+    The padding is random documents of other rows, which act like further in-batch negatives.
     """
     given = pc.list_value_length(pairs.table["negatives"]).to_numpy()
     lacking = given.max(initial=0) - given
@@ -88,19 +92,23 @@ def fill(pairs: TrainingPairs, seed: int) -> TrainingPairs:
         first, last = questions.searchsorted([pairs.questions[row], pairs.questions[row] + 1])
         answers = {*pairs.documents[by_question[first:last]].tolist()}
         chosen += [_other_row(pairs, answers, random) for _ in range(lacking[row])]
-    return _with_more(pairs, np.array(chosen, dtype=np.int64), lacking)
+    return _append_negatives(pairs, np.array(chosen, dtype=np.int64), lacking)
 
 
-def _other_row(pairs: TrainingPairs, known: set[int], random: np.random.Generator) -> int:
+def _other_row(pairs: TrainingPairs, answers: set[int], random: np.random.Generator) -> int:
+    """Draw a row whose document is not among the answers."""
     for row in random.integers(len(pairs), size=100).tolist():
-        if pairs.documents[row] not in known:
+        if pairs.documents[row] not in answers:
             return int(row)
-    msg = "Some rows lack negatives, and nearly all share one context; give all rows some, or none."
+    msg = (
+        "Some rows have fewer negatives than others, and nearly all rows share one context, so no "
+        "negatives can be added. Give all rows the same number of negatives, or none."
+    )
     raise DataError(msg)
 
 
-def _with_more(pairs: TrainingPairs, rows: IntArray, counts: IntArray) -> TrainingPairs:
-    """Append the contexts of `rows` to the pairs' negatives, to each so many as `counts` says."""
+def _append_negatives(pairs: TrainingPairs, rows: IntArray, counts: IntArray) -> TrainingPairs:
+    """Append the contexts of `rows` to the pairs' negatives: `counts` of them to each pair."""
     given = pairs.table["negatives"].combine_chunks()
     lengths = pc.list_value_length(given).to_numpy()
     texts = [

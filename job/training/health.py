@@ -1,4 +1,4 @@
-"""A training that can come to nothing ends early: no numbers, one vector for all, ever worse."""
+"""Stop a failing training early: NaN or infinite values, collapsed embeddings, sinking scores."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -14,26 +14,27 @@ from job.evaluation.evaluate import Validation, encode_documents, metric_key
 from job.model.encoder import Model
 from job.runtime.logs import warn
 
-# Documents whose similarity is looked at, of those that validation searches.
+# Documents of the validation corpus whose mutual similarity is measured.
 SAMPLE = 32
-# 1 - mean cosine. Sound models have 0.05 (random weights) to 0.95, collapsed ones less than 1e-4
-# (measured, job/LOG.md). Some are narrow from the start: then it takes a tenth of theirs.
-COLLAPSED, OF_THE_BASE = 1e-3, 0.1
-# So far below the base model from the first validation on is no chance any more; and so much of the
-# training must be over, as the rate is highest at its beginning.
-CLEARLY_WORSE, SHARE_DONE = 0.05, 0.25
-SLOWER = "lower `training.learning_rate`"
+# Spread is 1 - mean cosine. Healthy models have 0.05 (random weights) to 0.95, collapsed ones less
+# than 1e-4 (measured, job/LOG.md). Some base models have little spread already, so it must also
+# have shrunk to a tenth of the base model's.
+MIN_SPREAD, MIN_SHARE_OF_BASE_SPREAD = 1e-3, 0.1
+# A validation score that stays this far below the base model's is not chance. The check starts
+# after this share of the training, because the learning rate is highest at the beginning.
+MAX_LOSS_OF_NDCG, MIN_SHARE_DONE = 0.05, 0.25
+LOWER_RATE = "lower `training.learning_rate`"
 
 
 class HealthCheck(TrainerCallback):
-    """Ends such a training; `reason` says why, to be put in a sentence.
+    """Stop a failing training; `reason` is a clause for a sentence.
 
-    The step that went wrong is not taken, and neither validated nor saved: a run that is taken up
-    again does its last steps once more, and ends the same.
+    The failing step is neither applied, validated nor saved: a resumed run repeats its last steps
+    and stops in the same way.
     """
 
     def __init__(self, model: Model, validation: Validation) -> None:
-        """Take the model while it is the base model."""
+        """Measure the base model; must be called before training starts."""
         self.reason: str | None = None
         self._model = model
         self._validation = validation
@@ -41,35 +42,35 @@ class HealthCheck(TrainerCallback):
         self._loss = 0.0
         self._fault: str | None = None
 
-    def saw_loss(self, loss: torch.Tensor) -> None:
-        # Every rank must take the step, or none.
+    def record_loss(self, loss: torch.Tensor) -> None:
+        # Averaged over ranks, so that all of them apply the step or none does.
         self._loss = float(all_reduce(loss)) / world_size()
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: State, control: Control, **_: object
     ) -> None:
-        faults = {"loss": self._loss}
-        # float16's scaler looks for large gradients until some are infinite, and skips those steps.
+        values = {"loss": self._loss}
+        # float16's scaler raises its scale until gradients overflow, and skips those steps itself.
         if not args.fp16:
             weights = self._model.encoder.parameters()
-            faults["gradient"] = norm(w.grad for w in weights if w.grad is not None)
-        for name, value in faults.items():
+            values["gradient"] = total_norm(w.grad for w in weights if w.grad is not None)
+        for name, value in values.items():
             if not math.isfinite(value):
-                # Without gradients the optimizer leaves every weight as it is.
+                # Without gradients the optimizer changes no weight.
                 self._model.encoder.zero_grad()
-                where = f"step {state.global_step + 1} of {state.max_steps}"
-                advice = f"{SLOWER}, or set `model.precision=float32`"
-                self._stop(control, f"the {name} is {value} at {where}; {advice}")
+                step = f"step {state.global_step + 1} of {state.max_steps}"
+                advice = f"{LOWER_RATE}, or set `model.precision=float32`"
+                self._stop(control, f"the {name} is {value} at {step}; {advice}")
                 return
 
-    def finds_fault(self) -> bool:
-        """Tell whether the model is beyond being scored: a search by it would find by chance."""
-        # A norm takes a hundredth of the time of looking at each weight.
-        if not math.isfinite(norm(self._model.encoder.parameters())):
-            self._fault = "the weights are no numbers"
+    def detect_fault(self) -> bool:
+        """Return whether the model is broken, so that its search results would be random."""
+        # One norm takes a hundredth of the time of testing each weight.
+        if not math.isfinite(total_norm(self._model.encoder.parameters())):
+            self._fault = "some weights are NaN or infinite"
         elif self._base_spread > 0:
             found = spread(self._model, self._validation)
-            if found < COLLAPSED and found < OF_THE_BASE * self._base_spread:
+            if found < MIN_SPREAD and found < MIN_SHARE_OF_BASE_SPREAD * self._base_spread:
                 self._fault = (
                     f"all texts have nearly the same vector (mean cosine {1 - found:.5f}, the "
                     f"base model's {1 - self._base_spread:.3f})"
@@ -77,23 +78,23 @@ class HealthCheck(TrainerCallback):
         return self._fault is not None
 
     def on_evaluate(self, args: object, state: State, control: Control, **_: object) -> None:
-        where = f"step {state.global_step} of {state.max_steps}"
+        step = f"step {state.global_step} of {state.max_steps}"
         key, base = metric_key(self._validation.dimensions.main), self._validation.base
-        reached = [entry[f"eval_{key}"] for entry in state.log_history if f"eval_{key}" in entry]
+        scores = [entry[f"eval_{key}"] for entry in state.log_history if f"eval_{key}" in entry]
         if self._fault:
-            self._stop(control, f"{self._fault} at {where}; {SLOWER}")
-        elif is_sinking(reached, base, state.global_step / state.max_steps):
+            self._stop(control, f"{self._fault} at {step}; {LOWER_RATE}")
+        elif is_degrading(scores, base, state.global_step / state.max_steps):
             self._stop(
                 control,
-                f"validation was {reached[-2]:.3f} and is {reached[-1]:.3f} at {where}, the base "
-                f"model's is {base:.3f}; {SLOWER}",
+                f"the validation score was {scores[-2]:.3f} and is {scores[-1]:.3f} at {step}, the "
+                f"base model's is {base:.3f}; {LOWER_RATE}",
             )
 
     def on_step_end(self, args: object, state: object, control: Control, **_: object) -> None:
         if self.reason:
             control.should_log = control.should_evaluate = control.should_save = False
 
-    # The trainer ends a broken epoch as if it were whole.
+    # The trainer ends an unfinished epoch like a complete one.
     on_epoch_end = on_step_end
 
     def _stop(self, control: Control, reason: str) -> None:
@@ -103,18 +104,18 @@ class HealthCheck(TrainerCallback):
         warn("train", f"stopped early: {reason}")
 
 
-def is_sinking(reached: Sequence[float], base: float, share_done: float) -> bool:
-    """Tell whether validation was clearly below the base model from the start and still sinks."""
+def is_degrading(scores: Sequence[float], base: float, share_done: float) -> bool:
+    """Return whether validation was always clearly below the base model and is not improving."""
     return (
-        len(reached) > 1
-        and share_done >= SHARE_DONE
-        and max(reached) < base - CLEARLY_WORSE
-        and reached[-1] <= reached[-2]
+        len(scores) > 1
+        and share_done >= MIN_SHARE_DONE
+        and max(scores) < base - MAX_LOSS_OF_NDCG
+        and scores[-1] <= scores[-2]
     )
 
 
 def spread(model: Model, validation: Validation) -> float:
-    """Return 1 - the mean cosine of two documents of the validation search: on every rank."""
+    """Return 1 - the mean cosine between sampled validation documents, on every rank."""
     corpus = validation.search.corpus
     drawn = np.unique(np.linspace(0, len(corpus) - 1, SAMPLE).astype(np.int64))
     if len(drawn) < 2:
@@ -127,6 +128,6 @@ def spread(model: Model, validation: Validation) -> float:
     )
 
 
-def norm(tensors: Iterable[torch.Tensor]) -> float:
-    """Return the norm of them all: finite where every number is."""
+def total_norm(tensors: Iterable[torch.Tensor]) -> float:
+    """Return the norm of all values: finite only if every value is."""
     return float(torch.nn.utils.get_total_norm(t.detach() for t in tensors))

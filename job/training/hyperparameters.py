@@ -1,4 +1,4 @@
-"""`auto` in the training's section: resolved from the data and the model, each with its reason."""
+"""Resolve the `auto` values of the training section from data and model, each with a reason."""
 
 import math
 from dataclasses import dataclass
@@ -16,19 +16,19 @@ from job.runtime.logs import tell
 from job.spec.schema import ResolvedTraining, TrainingSpec
 from job.storage.workspace import write_atomically
 
-# Below so many updates a model has hardly moved; above so many epochs it learns rows by heart.
-UPDATES_WANTED, EPOCHS_AT_LEAST, EPOCHS_AT_MOST = 50, 3, 10
-# The batch is the difficulty of the task; with fewer updates an epoch than this, half is better.
-BATCH, STEPS_WANTED = 128, 6
-# Texts whose tokens are counted to know how much memory a batch needs.
+# With fewer updates a model hardly changes; with more epochs it memorizes rows.
+MIN_UPDATES, MIN_EPOCHS, MAX_EPOCHS = 50, 3, 10
+# A larger batch makes the task harder; with fewer steps per epoch than this, half of it is better.
+DEFAULT_BATCH_SIZE, MIN_STEPS_PER_EPOCH = 128, 6
+# Texts whose tokens are counted to estimate the memory of a batch.
 SAMPLE = 1_000
-# Share of the free memory that a batch may take.
+# Share of the free memory that a batch may use.
 MEMORY_SHARE = 0.6
 
 
 @dataclass(frozen=True)
 class Hyperparameters:
-    """The training's section without any `auto`, and why each such field has its value."""
+    """The training section with every `auto` resolved, and the reason for each resolved value."""
 
     spec: ResolvedTraining
     reasons: dict[str, str]
@@ -47,36 +47,42 @@ class Hyperparameters:
 
 
 def read_hyperparameters(path: Path) -> Hyperparameters | None:
-    """Read what an interrupted run resolved: it goes on with that, on whatever machine."""
+    """Read what an earlier start resolved: a resumed run keeps it, on any machine.
+
+    Raises `TrainingError` if the file is damaged.
+    """
     if not path.is_file():
         return None
     try:
         return TypeAdapter(Hyperparameters).validate_json(path.read_bytes())
     except ValueError:
         msg = (
-            f"`{path}` is damaged, so nobody knows how the checkpoints beside it were trained; "
-            "delete that folder to train anew."
+            f"`{path}` is damaged, so the hyperparameters of the checkpoints in its folder are "
+            "unknown. Delete that folder to train from the start."
         )
         raise TrainingError(msg) from None
 
 
 def resolve(spec: TrainingSpec, model: Model, pairs: TrainingPairs) -> Hyperparameters:
-    """Give every `auto` its value; the memory decides the mini-batch only, never the loss."""
+    """Choose a value for every `auto`.
+
+    Memory decides the mini-batch size only, which does not change the loss.
+    """
     chosen: dict[str, Any] = {}
     reasons: dict[str, str] = {}
-    batch, passes = spec.batch_size, spec.epochs
+    batch, n_epochs = spec.batch_size, spec.epochs
     if batch == "auto":
         batch = chosen["batch_size"] = batch_size(len(pairs))
-        reasons["batch_size"] = f"{len(pairs)} pairs are {len(pairs) // batch} such batches"
-    if passes == "auto":
-        passes = chosen["epochs"] = epochs(len(pairs), batch)
-        reasons["epochs"] = f"about {math.ceil(len(pairs) / batch) * passes} updates"
+        reasons["batch_size"] = f"{len(pairs)} pairs fill {len(pairs) // batch} batches per epoch"
+    if n_epochs == "auto":
+        n_epochs = chosen["epochs"] = epochs(len(pairs), batch)
+        reasons["epochs"] = f"about {math.ceil(len(pairs) / batch) * n_epochs} updates"
     if spec.learning_rate == "auto":
         chosen["learning_rate"], reasons["learning_rate"] = learning_rate(count_parameters(model))
     if spec.mini_batch_size == "auto":
-        # Each process has its share of the batch.
-        share = math.ceil(batch / process_group.world_size())
-        rows, reason = mini_batch_size(share, model, pairs, spec.mined_negatives)
+        # Each rank trains on one shard of the batch.
+        shard = math.ceil(batch / process_group.world_size())
+        rows, reason = mini_batch_size(shard, model, pairs, spec.mined_negatives)
         chosen["mini_batch_size"], reasons["mini_batch_size"] = rows, reason
     for field, reason in reasons.items():
         tell("hyperparameters", **{field: chosen[field], "reason": reason})
@@ -84,22 +90,23 @@ def resolve(spec: TrainingSpec, model: Model, pairs: TrainingPairs) -> Hyperpara
 
 
 def batch_size(pairs: int) -> int:
-    """Halve the usual batch while it leaves too few updates an epoch."""
-    size = BATCH
-    while size > 16 and pairs < STEPS_WANTED * size:
+    """Halve the default batch size while an epoch has too few steps; at least 16."""
+    size = DEFAULT_BATCH_SIZE
+    while size > 16 and pairs < MIN_STEPS_PER_EPOCH * size:
         size //= 2
     return size
 
 
 def epochs(pairs: int, batch: int) -> int:
-    wanted = math.ceil(UPDATES_WANTED / math.ceil(pairs / batch))
-    return min(max(wanted, EPOCHS_AT_LEAST), EPOCHS_AT_MOST)
+    needed = math.ceil(MIN_UPDATES / math.ceil(pairs / batch))
+    return min(max(needed, MIN_EPOCHS), MAX_EPOCHS)
 
 
 def learning_rate(count: int) -> tuple[float, str]:
-    """Choose by the number of parameters: small models bear, and in few steps need, more.
+    """Choose by the number of parameters, with the reason.
 
-    Measured for MiniLM (22 M, job/LOG.md); the others are the usual rates of their sizes.
+    Small models tolerate higher rates, and need them if steps are few. The rate of the smallest
+    models was measured with MiniLM (22 M parameters, job/LOG.md); the others are usual values.
     """
     rates = ((50e6, 1e-4), (200e6, 5e-5), (math.inf, 2e-5))
     return next(rate for size, rate in rates if count <= size), f"{count:,} parameters"
@@ -108,23 +115,23 @@ def learning_rate(count: int) -> tuple[float, str]:
 def mini_batch_size(
     batch: int, model: Model, pairs: TrainingPairs, mined_negatives: int
 ) -> tuple[int | None, str]:
-    """Choose how many rows to embed at once; None where the memory takes the whole batch."""
-    row = _bytes_of_a_row(model, pairs, mined_negatives)
+    """Choose how many rows to embed at once, with the reason; None if the whole batch fits."""
+    row = _bytes_per_row(model, pairs, mined_negatives)
     if row is None:
-        return None, "the model does not say how large its layers are"
+        return None, "the model's config does not state its layer sizes"
     free = max(row, MEMORY_SHARE * model.machine.free_memory())
     needed = f"a batch needs about {batch * row / 2**30:.1f} GiB"
     if batch * row <= free:
-        return None, f"{needed}, which is free"
-    return 2 ** math.floor(math.log2(free / row)), f"{needed}, more than is free"
+        return None, f"{needed}, which fits in memory"
+    return 2 ** math.floor(math.log2(free / row)), f"{needed}, more than fits in memory"
 
 
-def _bytes_of_a_row(model: Model, pairs: TrainingPairs, mined_negatives: int) -> float | None:
-    """Estimate the activations that one pair keeps until the backward pass.
+def _bytes_per_row(model: Model, pairs: TrainingPairs, mined_negatives: int) -> float | None:
+    """Estimate the activation memory of one pair until the backward pass.
 
-    Per layer and token 34 bytes a unit of width, and for attention that keeps its scores 5 bytes
-    a head and other token (Korthikanti et al. 2022, equation 2); twice that for what autocast
-    keeps in float32.
+    Per layer and token: 34 bytes per hidden unit, plus 5 bytes per head and other token if the
+    attention stores its scores (Korthikanti et al. 2022, equation 2). Doubled, because autocast
+    keeps some activations in float32.
     """
     config: Any = getattr(getattr(model.encoder[0], "model", None), "config", None)
     names = ("num_hidden_layers", "num_attention_heads", "hidden_size")
@@ -140,7 +147,7 @@ def _bytes_of_a_row(model: Model, pairs: TrainingPairs, mined_negatives: int) ->
 
 
 def _long_text(model: Model, column: pa.ChunkedArray) -> int:
-    """Count the tokens of a long text (nine of ten are shorter): those fill a batch's memory."""
+    """Return the 90th percentile of token counts: long texts decide a batch's memory."""
     encoder = model.encoder
     tokens = encoder.tokenizer(
         column[:SAMPLE].to_pylist(), truncation=True, max_length=encoder.max_seq_length

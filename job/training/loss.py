@@ -1,4 +1,4 @@
-"""The ranking loss: each question against every document of the batch, at every dimension."""
+"""The ranking loss: score each question against all documents of the batch, at every dimension."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -24,15 +24,15 @@ from job.spec.schema import ResolvedTraining
 from job.storage.arrow_tables import one_array
 from job.training.padding import sorted_by_length
 
-# A CPU compiles its matrix kernels for each shape it meets: texts are padded to these widths.
-WIDTHS = 16
-ROWS_AT_LEAST = 8
+# A CPU compiles matrix kernels per shape, so texts are padded to multiples of this many tokens.
+WIDTH_STEP = 16
+MIN_ROWS = 8
 
 
 def matryoshka_loss(
     model: Model, pairs: TrainingPairs, dimensions: tuple[int, ...], spec: ResolvedTraining
 ) -> MatryoshkaLoss:
-    """Build the loss for batches whose labels are row numbers of `pairs`."""
+    """Build the loss; a batch's labels must be row numbers of `pairs`."""
     answers, encoder = KnownAnswers(pairs), model.encoder
     ranking: torch.nn.Module
     if spec.mini_batch_size is None:
@@ -44,17 +44,17 @@ def matryoshka_loss(
 
 
 class KnownAnswers(torch.nn.Module):
-    """Which documents are known to answer which questions, beyond a row's own document."""
+    """Look up documents that are known to answer a question, besides the row's own positive."""
 
     codes: Tensor
     questions: Tensor
     documents: Tensor
 
     def __init__(self, pairs: TrainingPairs) -> None:
-        """Number the documents of each row, (n_rows, 1 + negatives): the positive stands first."""
+        """Number the documents of each row, (n_rows, 1 + negatives), positive first."""
         super().__init__()
         questions, positives = torch.tensor(pairs.questions), torch.tensor(pairs.documents)
-        # A negative may be another row's positive; one that is none answers no question.
+        # A negative may be another row's positive; all others share one number without a question.
         self.span = int(positives.max()) + 2
         negatives = one_array(pairs.table["negatives"]).flatten()
         row = pc.index_in(negatives, value_set=one_array(pairs.table["positive"]))
@@ -69,12 +69,12 @@ class KnownAnswers(torch.nn.Module):
         }.items():
             self.register_buffer(name, buffer, persistent=False)
 
-    def among(self, rows: Tensor) -> Tensor:
-        """Mark what else answers a row's question: (n, n × columns), column after column."""
+    def mask(self, rows: Tensor) -> Tensor:
+        """Mark other known answers to each row's question: (n, n × columns), column by column."""
         documents = self.documents[rows].T.flatten()
         codes = self.questions[rows, None] * self.span + documents
-        at = torch.searchsorted(self.codes, codes).clamp(max=len(self.codes) - 1)
-        known: Tensor = self.codes[at] == codes
+        indices = torch.searchsorted(self.codes, codes).clamp(max=len(self.codes) - 1)
+        known: Tensor = self.codes[indices] == codes
         known[:, : len(rows)].fill_diagonal_(fill_value=False)
         return known
 
@@ -82,33 +82,33 @@ class KnownAnswers(torch.nn.Module):
 def batch_loss(
     columns: list[Tensor], labels: Tensor, answers: KnownAnswers, scale: float
 ) -> Tensor:
-    """Compute the loss of this rank's share of a batch: a column of anchors, then documents.
+    """Compute the loss of this rank's shard: a column of anchors, then columns of documents.
 
-    Every rank sees the documents of all ranks, and the mean of their losses is the loss of the
-    whole batch, as one process computes it: the trainer averages gradients.
+    Each rank scores its anchors against the documents of all ranks. The mean over ranks equals the
+    loss of the whole batch in one process, because the trainer averages gradients.
     """
     if process_group.world_size() == 1:
-        known = answers.among(labels)
-        places = torch.arange(len(labels), device=labels.device)
-        return in_batch_losses(columns[0], torch.cat(columns[1:]), known, places, scale).mean()
-    everyone = torch.cat(process_group.all_gather(labels))
-    # The first of several equal labels.
-    equal = everyone[:, None] == everyone[None, :]
-    once = equal.int().argmax(dim=1) == torch.arange(len(everyone), device=labels.device)
-    documents = [gather_rows(column.float())[once] for column in columns[1:]]
-    own = len(labels) * process_group.rank() + torch.arange(len(labels), device=labels.device)
-    mine = once[own]
-    place = (once.cumsum(0) - 1)[own[mine]]
-    known = answers.among(everyone[once])[place]
-    losses = in_batch_losses(columns[0][mine], torch.cat(documents), known, place, scale)
-    # A rank whose rows are all repeated has no loss, and still takes part in the backward pass.
-    return losses.sum() * process_group.world_size() / once.sum() + 0.0 * columns[0].sum()
+        known = answers.mask(labels)
+        targets = torch.arange(len(labels), device=labels.device)
+        return in_batch_losses(columns[0], torch.cat(columns[1:]), known, targets, scale).mean()
+    gathered = torch.cat(process_group.all_gather(labels))
+    # Uneven batches repeat rows (`Shards`): count only the first occurrence of each label.
+    equal = gathered[:, None] == gathered[None, :]
+    unique = equal.int().argmax(dim=1) == torch.arange(len(gathered), device=labels.device)
+    documents = [gather_rows(column.float())[unique] for column in columns[1:]]
+    indices = len(labels) * process_group.rank() + torch.arange(len(labels), device=labels.device)
+    counted = unique[indices]
+    targets = (unique.cumsum(0) - 1)[indices[counted]]
+    known = answers.mask(gathered[unique])[targets]
+    losses = in_batch_losses(columns[0][counted], torch.cat(documents), known, targets, scale)
+    # A rank with only repeated rows has no loss, but must take part in the backward pass.
+    return losses.sum() * process_group.world_size() / unique.sum() + 0.0 * columns[0].sum()
 
 
 class GatherRows(torch.autograd.Function):
-    """The rows of all ranks, (n, width) each; a rank gets back the sum of its rows' gradients.
+    """Gather the rows of all ranks, (n, width) each, and sum the gradients of this rank's rows.
 
-    Torch's own, on which the library's `all_gather_with_grad` rests, is deprecated.
+    The library's `all_gather_with_grad` uses a deprecated function of torch.
     """
 
     @staticmethod
@@ -127,28 +127,29 @@ gather_rows: Callable[[Tensor], Tensor] = GatherRows.apply
 
 
 def in_batch_losses(
-    queries: Tensor, documents: Tensor, answers: Tensor, places: Tensor, scale: float
+    queries: Tensor, documents: Tensor, answers: Tensor, targets: Tensor, scale: float
 ) -> Tensor:
-    """Compute each query's cross-entropy of finding its own document among all, (n,).
+    """Compute each query's cross-entropy over all documents, (n,).
 
-    Takes (n, width), (n_documents, width), and of each query the place of its document, (n,).
-    Those that `answers`, (n, n_documents), marks are no wrong answers and are left out of the
-    competition. In float32: the differences that matter are smaller than what bfloat16 resolves.
+    Takes queries, (n, width), documents, (n_documents, width), and the index of each query's
+    positive, `targets`, (n,). Documents marked in `answers`, (n, n_documents), are other known
+    answers, not negatives. Computed in float32: bfloat16 is too coarse for the score
+    differences that matter.
     """
     with torch.autocast(queries.device.type, enabled=False):
         scores = cos_sim(queries.float(), documents.float()) * scale
         scores = scores.masked_fill(answers, -torch.inf)
-        return functional.cross_entropy(scores, places, reduction="none")
+        return functional.cross_entropy(scores, targets, reduction="none")
 
 
 def embed_by_length(model: torch.nn.Module, features: dict[str, Any], tokens: int | None) -> Tensor:
-    """Embed one column, (n, width), in chunks of rows of similar length, of `tokens` each.
+    """Embed one column, (n, width), in chunks of rows of similar length, about `tokens` each.
 
-    The library embeds all columns in one forward pass, which pads each question to the longest
-    document: on a CPU that is most of the time.
+    The library embeds all columns in one forward pass and pads each question to the longest
+    document, which takes most of the time on a CPU.
     """
     mask = features["attention_mask"]
-    # Padding on the left cannot be cut off at the right.
+    # Truncating columns on the right works only if the padding is on the right.
     if tokens is None or not bool(mask[:, 0].all()):
         embedding: Tensor = model(features)["sentence_embedding"]
         return embedding
@@ -157,8 +158,8 @@ def embed_by_length(model: torch.nn.Module, features: dict[str, Any], tokens: in
     embedded, start = [], 0
     while start < len(order):
         longest = int(lengths[order[start]])
-        width = min(math.ceil(longest / WIDTHS) * WIDTHS, mask.shape[1])
-        part = order[start : start + max(ROWS_AT_LEAST, tokens // width)]
+        width = min(math.ceil(longest / WIDTH_STEP) * WIDTH_STEP, mask.shape[1])
+        part = order[start : start + max(MIN_ROWS, tokens // width)]
         start += len(part)
         chunk = {
             name: value[part, :width] if isinstance(value, Tensor) and value.ndim == 2 else value
@@ -182,10 +183,10 @@ class RankingLoss(MultipleNegativesRankingLoss):
 
 
 class CachedRankingLoss(CachedMultipleNegativesRankingLoss):
-    """The same loss in less memory: rows are embedded a mini-batch at a time, twice.
+    """The same loss with less memory: rows are embedded one mini-batch at a time, twice.
 
-    A mini-batch has rows of similar length. As many tokens in each, whatever the rows, would put
-    long and short ones together (job/LOG.md).
+    Mini-batches hold rows of similar length. Mini-batches of equal token counts were tried, but
+    they mix long and short rows (job/LOG.md).
     """
 
     def __init__(
@@ -193,12 +194,12 @@ class CachedRankingLoss(CachedMultipleNegativesRankingLoss):
     ) -> None:
         super().__init__(model, scale=scale, mini_batch_size=mini_batch_size)
         self.answers = answers
-        # Where the rows of each column stood before they were sorted.
-        self._places: list[Tensor] = []
+        # For each column, the order that undoes its sorting by length.
+        self._orders: list[Tensor] = []
 
     def forward(self, sentence_features: Iterable[dict[str, Any]], labels: Tensor) -> Tensor:
-        columns, places = zip(*map(sorted_by_length, sentence_features), strict=True)
-        self._places = list(places)
+        columns, orders = zip(*map(sorted_by_length, sentence_features), strict=True)
+        self._orders = list(orders)
         loss: Tensor = super().forward(columns, labels)
         return loss
 
@@ -207,7 +208,7 @@ class CachedRankingLoss(CachedMultipleNegativesRankingLoss):
     ) -> Tensor:
         assert labels is not None
         columns = [
-            torch.cat(column)[places] for column, places in zip(reps, self._places, strict=True)
+            torch.cat(column)[order] for column, order in zip(reps, self._orders, strict=True)
         ]
         loss = batch_loss(columns, labels, self.answers, self.scale)
         if options.get("with_backward"):

@@ -1,4 +1,4 @@
-"""What a run's checkpoints were made from: with anything else they would be another run's."""
+"""Record the inputs of a run's checkpoints, and refuse to resume from them with other inputs."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -10,14 +10,14 @@ from job.spec.parse import differing_fields
 from job.spec.schema import JobSpec
 from job.storage.workspace import Workspace, write_atomically
 
-# Their arithmetic and their order of random numbers are part of a training.
+# Another version may compute differently or draw random numbers in another order.
 PACKAGES = ("embedtune", "accelerate", "numpy", "sentence-transformers", "torch", "transformers")
 
 Provenance = dict[str, Any]
 
 
 def provenance_of(spec: JobSpec, data: Mapping[str, str], model: str, precision: str) -> Provenance:
-    """Describe a run's beginning: `data` and `model` are digests of what is read."""
+    """Describe a run's inputs; `data` and `model` are digests of the files that are read."""
     return {
         "spec": spec.model_dump(mode="json", exclude={"output"}),
         "data": dict(data),
@@ -28,16 +28,21 @@ def provenance_of(spec: JobSpec, data: Mapping[str, str], model: str, precision:
 
 
 def verify_checkpoints(workspace: Workspace, now: Provenance) -> None:
-    """Refuse checkpoints that were made from something else; without any, begin afresh."""
+    """Raise `TrainingError` if the checkpoints were trained from other inputs.
+
+    Without checkpoints, clear the caches and record the inputs of this run.
+    """
     earlier = _read(workspace)
     if earlier == now:
         return
     if any(workspace.checkpoints.glob("checkpoint-*")):
-        differences = "; ".join(_differences(earlier, now)) if earlier else "nobody knows of what"
-        msg = f"The checkpoints in `{workspace.checkpoints}` were made from something else: "
-        msg += f"{differences}. Use another `--name`, or delete that folder to train anew."
+        differences = "; ".join(_differences(earlier, now)) if earlier else "the record is missing"
+        msg = f"The checkpoints in `{workspace.checkpoints}` were trained from other inputs: "
+        msg += (
+            f"{differences}. Use another `--name`, or delete that folder to train from the start."
+        )
         raise TrainingError(msg)
-    # What was computed before the first checkpoint does not hold any more.
+    # Results cached before the first checkpoint belong to the earlier inputs.
     for cached in (workspace.baseline, workspace.nearest_neighbors, workspace.seconds):
         cached.unlink(missing_ok=True)
     workspace.checkpoints.mkdir(parents=True, exist_ok=True)
@@ -59,16 +64,16 @@ def _differences(earlier: Provenance, now: Provenance) -> Iterator[str]:
     compared |= {name: (versions.get(name), here) for name, here in now["versions"].items()}
     for name, (before, after) in compared.items():
         if before != after:
-            yield f"{name} was {_shown(before)}, is {_shown(after)}"
+            yield f"{name} was {_format(before)}, is {_format(after)}"
     if earlier.get("spec") != now["spec"]:
         try:
             there = JobSpec.model_validate(earlier.get("spec"))
         except ValueError:
-            yield "the spec was one of another version"
+            yield "the spec was written by another version"
             return
         here = JobSpec.model_validate(now["spec"])
-        yield "of the spec " + ", ".join(f"`{name}`" for name in differing_fields(there, here))
+        yield "changed in the spec: " + ", ".join(f"`{f}`" for f in differing_fields(there, here))
 
 
-def _shown(value: object) -> str:
+def _format(value: object) -> str:
     return ", ".join(map(str, value.values())) if isinstance(value, dict) else str(value)

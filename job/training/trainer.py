@@ -1,4 +1,4 @@
-"""The library's trainer, set up for pairs: arguments, columns, each rank's share, validation."""
+"""Set up the library's trainer for pairs: arguments, columns, shards per rank, validation."""
 
 import os
 import sys
@@ -34,34 +34,34 @@ from job.storage.arrow_tables import one_array
 from job.storage.workspace import Workspace
 from job.training.batching import NeighborBatchSampler, Shards
 from job.training.callbacks import (
-    AfterSaving,
-    Bar,
+    CheckpointHooks,
     CheckpointSchedule,
+    ProgressBar,
+    ProgressLogger,
     RankSync,
-    Recorder,
     SynchronizedStop,
 )
 from job.training.checkpoints import write_checksums
-from job.training.disk_space import CHECKPOINTS_KEPT, EnoughDisk
-from job.training.hard_negatives import fill
+from job.training.disk_space import MAX_CHECKPOINTS, DiskSpaceCheck
+from job.training.hard_negatives import pad_negatives
 from job.training.health import HealthCheck
 from job.training.loss import matryoshka_loss
 
 
 @dataclass(frozen=True)
 class TrainingInputs:
-    """What a training is made of: the same on every rank."""
+    """The inputs of a training; equal on every rank."""
 
     model: Model
     pairs: TrainingPairs
     validation: Validation
     spec: ResolvedTraining
-    # The rows that each row's question could be taken to ask for (`job.training.hard_negatives`).
+    # Each row's nearest neighbors, as row numbers (`job.training.hard_negatives`).
     neighbors: list[IntArray] | None = None
 
     @property
-    def rows_asked(self) -> int:
-        """Texts of a column that are to be embedded at once."""
+    def requested_mini_batch_size(self) -> int:
+        """The rows to embed at once, before any retry after running out of memory."""
         return min(self.spec.batch_size, self.spec.mini_batch_size or self.spec.batch_size)
 
 
@@ -72,39 +72,39 @@ def build_trainer(
     on_checkpoint: Callable[[Path], None] | None = None,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> "PairTrainer":
-    """Set a trainer up; its checkpoints go to the workspace, its curves to the logs.
+    """Build a trainer that writes checkpoints and logs to the workspace.
 
-    The last callbacks decide on what those before them ask for.
+    The order of callbacks matters: later ones may override the requests of earlier ones.
     """
-    # The trainer's callback takes its folder from nowhere else.
+    # The trainer's TensorBoard callback reads its folder from this variable only.
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(workspace.logs / "tensorboard")
     model, spec = inputs.model, inputs.spec
-    sanity = HealthCheck(model, inputs.validation)
-    everything = [
+    health_check = HealthCheck(model, inputs.validation)
+    all_callbacks = [
         SynchronizedStop(stop),
-        Recorder(stop, by_steps=spec.evaluate_every != "epoch"),
+        ProgressLogger(stop, by_steps=spec.evaluate_every != "epoch"),
         CheckpointSchedule(spec.checkpoint_steps),
         *callbacks,
-        sanity,
+        health_check,
     ]
     if process_group.is_rank_zero():
-        # Sealed before anybody else sees it.
-        everything[2:2] = [AfterSaving(write_checksums, on_checkpoint)]
-        everything.append(EnoughDisk(model, workspace))
+        # Checksums come first: `on_checkpoint` may upload the checkpoint.
+        all_callbacks[2:2] = [CheckpointHooks(write_checksums, on_checkpoint)]
+        all_callbacks.append(DiskSpaceCheck(model, workspace))
     if spec.dropout is not None:
         set_dropout(model.encoder, spec.dropout)
-    return PairTrainer(inputs, _arguments(inputs, workspace), sanity, everything)
+    return PairTrainer(inputs, _arguments(inputs, workspace), health_check, all_callbacks)
 
 
 def training_rows(pairs: TrainingPairs) -> ArrowDataset:
-    """Arrange the columns as the trainer takes them: anchor, positive, negatives, row number."""
+    """Return the columns that the trainer expects: anchor, positive, negatives, row number."""
     table = pairs.table.select(["anchor", "positive"])
-    # Every row has as many.
+    # All rows have the same number of negatives (`pad_negatives`).
     negatives = one_array(pairs.table["negatives"]).flatten()
     columns = len(negatives) // max(1, len(pairs))
     for column in range(columns):
-        own = negatives.take(pa.array(np.arange(column, len(negatives), columns)))
-        table = table.append_column(f"negative_{column + 1}", own)
+        texts = negatives.take(pa.array(np.arange(column, len(negatives), columns)))
+        table = table.append_column(f"negative_{column + 1}", texts)
     return ArrowDataset(table.append_column("label", pa.array(np.arange(len(pairs)))))
 
 
@@ -120,9 +120,9 @@ def _arguments(
     arguments = SentenceTransformerTrainingArguments(
         output_dir=str(workspace.checkpoints),
         num_train_epochs=spec.epochs,
-        # Of all ranks together (`job.training.batching.Shards`).
+        # The total over all ranks (`job.training.batching.Shards`).
         per_device_train_batch_size=spec.batch_size,
-        # A text that stands twice in a batch would be punished as a wrong answer to itself.
+        # A text that occurs twice in a batch would be its own false negative.
         batch_sampler=BatchSamplers.NO_DUPLICATES,
         learning_rate=spec.learning_rate,
         warmup_steps=spec.warmup_ratio,
@@ -133,7 +133,7 @@ def _arguments(
         fp16=machine.precision == "float16",
         use_cpu=machine.device == "cpu",
         dataloader_pin_memory=machine.device == "cuda",
-        save_total_limit=CHECKPOINTS_KEPT,
+        save_total_limit=MAX_CHECKPOINTS,
         metric_for_best_model=metric_key(inputs.validation.dimensions.main),
         greater_is_better=True,
         logging_steps=0.05,
@@ -141,12 +141,12 @@ def _arguments(
         report_to=list(spec.report_to) if is_rank_zero else [],
         disable_tqdm=not sys.stderr.isatty() or not is_rank_zero,
         dataloader_drop_last=process_group.world_size() > 1,
-        # Each column is a pass of its own, before which the weights' buffers stay as they are.
+        # Each column is a separate forward pass: do not broadcast the buffers before each of them.
         ddp_broadcast_buffers=False,
         seed=spec.seed,
         **when,
     )
-    # The library wants it where there are several processes; our shards are even.
+    # The library requires it with several processes. Our shards have equal sizes, so reset it.
     arguments.dataloader_drop_last = False
     if inputs.neighbors is not None and spec.hard_group_size > 1:
         arguments.batch_sampler = partial(
@@ -163,14 +163,14 @@ class PairTrainer(SentenceTransformerTrainer):
         self,
         inputs: TrainingInputs,
         arguments: SentenceTransformerTrainingArguments,
-        sanity: HealthCheck,
+        health_check: HealthCheck,
         callbacks: Sequence[TrainerCallback],
     ) -> None:
-        self.sanity = sanity
+        self.health_check = health_check
         self.shards: Shards | None = None
         self.inputs = inputs
-        self._pairs = fill(inputs.pairs, inputs.spec.seed)
-        self.mini_batch_size = inputs.rows_asked
+        self._pairs = pad_negatives(inputs.pairs, inputs.spec.seed)
+        self.mini_batch_size = inputs.requested_mini_batch_size
         rows = training_rows(self._pairs)
         prompts = inputs.model.prompts
         by_column = {
@@ -186,15 +186,15 @@ class PairTrainer(SentenceTransformerTrainer):
             loss=self._loss(inputs.spec.mini_batch_size),
             evaluator=NoEvaluator(),  # type: ignore[no-untyped-call]
         )
-        # They print what the recorder logs, the first one to stdout, where results belong.
+        # `ProgressLogger` logs already, and PrinterCallback writes to stdout, which is for results.
         self.remove_callback(PrinterCallback)
         if self.pop_callback(ProgressCallback):
-            self.add_callback(Bar)
+            self.add_callback(ProgressBar)
         for callback in callbacks:
             self.add_callback(callback)
         if process_group.world_size() > 1:
             self.add_callback(RankSync(lambda: self.shards))
-            # Torch is about to call it something else.
+            # Torch is going to rename this argument.
             warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
 
     def _loss(self, mini_batch_size: int | None) -> torch.nn.Module:
@@ -203,10 +203,10 @@ class PairTrainer(SentenceTransformerTrainer):
         return matryoshka_loss(inputs.model, self._pairs, inputs.validation.dimensions.all, changed)
 
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
-        """Collect nothing for the library's own card: ours is made from the report."""
+        """Collect nothing for the library's model card: ours is rendered from the report."""
 
     def get_batch_sampler(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401  the library's
-        """Give each rank its shard of the batches that one process would take."""
+        """Give each rank its shard of each batch; batches are those of a single process."""
         batches: Any = super().get_batch_sampler(*args, **options)
         if process_group.world_size() == 1:
             return batches
@@ -215,7 +215,8 @@ class PairTrainer(SentenceTransformerTrainer):
 
     def run(self, checkpoint: Path | None) -> None:
         if checkpoint:
-            # The state holds it as a number; a share would be warned of as another setting.
+            # The state stores the resolved number of steps. A fraction here would differ from it,
+            # and the trainer would warn about a changed setting.
             state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
             self.args.logging_steps = state.logging_steps
         self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -226,9 +227,9 @@ class PairTrainer(SentenceTransformerTrainer):
         inputs: dict[str, Any],
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
-        """Compute a step's gradients; where memory runs out, the same ones in smaller parts."""
-        take = super().training_step
-        # What decides a step's dropout: the same numbers are drawn again.
+        """Compute a step's gradients; if memory runs out, the same ones in smaller mini-batches."""
+        training_step = super().training_step
+        # A retry restores the random state, so it draws the same dropout.
         cpu, gpus = torch.get_rng_state(), torch.cuda.get_rng_state_all()
 
         def step(rows: int) -> torch.Tensor:
@@ -239,51 +240,51 @@ class PairTrainer(SentenceTransformerTrainer):
                 self.mini_batch_size = rows
                 smaller: Any = self._loss(rows).to(self.args.device)
                 self.loss = smaller
-            # A pass may change its features.
+            # A forward pass may change its features, and a retry needs the original ones.
             copied = {
                 name: value.clone() if isinstance(value, torch.Tensor) else value
                 for name, value in inputs.items()
             }
-            return take(model, copied, num_items_in_batch)
+            return training_step(model, copied, num_items_in_batch)
 
         if process_group.world_size() > 1:
-            # The other ranks are in the midst of the same step and would wait in vain.
-            loss = take(model, inputs, num_items_in_batch)
+            # No retry: the other ranks would wait forever in this step's collectives.
+            loss = training_step(model, inputs, num_items_in_batch)
         else:
             loss = retry_on_oom(self.mini_batch_size, step, "train")
-        self.sanity.saw_loss(loss)
+        self.health_check.record_loss(loss)
         return loss
 
     def evaluation_loop(self, *args: Any, **options: Any) -> EvalLoopOutput:  # noqa: ANN401
-        """Judge the weights of this step by our own ruler, a collective call."""
+        """Score this step's weights on our validation search; a collective call."""
         output: EvalLoopOutput = super().evaluation_loop(*args, **options)
         validation = self.inputs.validation
-        if self.sanity.finds_fault():
-            # What such a model finds, it finds by chance, which may be above the base model.
-            found = {metric_key(d): 0.0 for d in validation.dimensions.all}
+        if self.health_check.detect_fault():
+            # A broken model's results are random, and could by chance beat the base model.
+            scores = {metric_key(d): 0.0 for d in validation.dimensions.all}
         else:
-            found = validation.score(self.inputs.model)
-        cleaned = {f"eval_{metric}": value for metric, value in found.items()}
-        return output._replace(metrics=(output.metrics or {}) | cleaned)
+            scores = validation.score(self.inputs.model)
+        metrics = {f"eval_{metric}": value for metric, value in scores.items()}
+        return output._replace(metrics=(output.metrics or {}) | metrics)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:  # noqa: FBT001, FBT002
-        # The library's own check lets the other ranks write all but the weights.
+        # The library's check lets other ranks write all files except the weights.
         if process_group.is_rank_zero():
             super().save_model(output_dir, _internal_call)
 
     def _save_rng_state(self, output_dir: str) -> None:
-        """Have rank 0 write every rank's random state."""
+        """Gather the random states of all ranks; rank 0 writes them."""
         with TemporaryDirectory() as folder:
             super()._save_rng_state(folder)
-            own = {path.name: path.read_bytes() for path in Path(folder).iterdir()}
-        states = process_group.all_gather_objects(own)
+            local = {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+        states = process_group.all_gather_objects(local)
         if process_group.is_rank_zero():
             for name, state in ChainMap(*states).items():
                 Path(output_dir, name).write_bytes(state)
 
 
 class NoEvaluator(SentenceEvaluator):
-    """Stands in for the library's, which rank 0 alone would call."""
+    """A placeholder for the library's evaluator, which only rank 0 would call."""
 
     def __call__(self, *_: object, **__: object) -> dict[str, float]:
         return {}

@@ -7,7 +7,7 @@ from pathlib import Path
 from job.spec.schema import JobSpec, ModelSpec
 from job.storage.s3 import explained, s3_client
 from job.storage.stores import S3Store
-from job.storage.workspace import Workspace, link_or_copy, write_atomically, write_error
+from job.storage.workspace import Workspace, explain_os_error, link_or_copy, write_atomically
 
 GIGA = 1e9
 
@@ -40,7 +40,7 @@ def fill_channel(source: Path, folder: Path) -> None:
             )
     except OSError as error:
         msg = f"`{source}` cannot be staged to `{folder}`"
-        raise write_error(msg, error) from None
+        raise explain_os_error(msg, error) from None
 
 
 def _holds(path: Path, folder: Path) -> bool:

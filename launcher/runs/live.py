@@ -4,7 +4,7 @@ from typing import Self, TextIO
 
 import click
 
-from job.core.formatting import on_one_line
+from job.core.formatting import escape_to_one_line
 from job.core.log_lines import parse_line
 
 
@@ -34,7 +34,7 @@ class Live:
         if not self._console.is_terminal:
             click.echo(line, file=self._to)
             return
-        self._console.print(on_one_line(line), markup=False, emoji=False, soft_wrap=True)
+        self._console.print(escape_to_one_line(line), markup=False, emoji=False, soft_wrap=True)
         found = parse_line(line)
         if found and found.what == "train" and {"step", "steps"} <= found.facts.keys():
             done, total = float(found.facts["step"]), float(found.facts["steps"])

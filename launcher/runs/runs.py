@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from job.core.errors import Interrupted, Stopped, StorageError, TimeLimit
 from job.report.document import Report
 from job.storage.s3 import PARALLEL
-from job.storage.stores import S3, Entry, FolderStore, Store, inside, open_store
+from job.storage.stores import S3, Entry, FolderStore, Store, open_store, safe_join
 from job.storage.workspace import MANIFEST, Workspace
 from launcher.plan.plan import WORKSPACE, local_folder
 
@@ -69,7 +69,7 @@ class Run:
 
     @cached_property
     def is_finished(self) -> bool:
-        return self.place.changed(MANIFEST) is not None
+        return self.place.modified_at(MANIFEST) is not None
 
     @property
     def state(self) -> str:
@@ -84,9 +84,9 @@ class Run:
     @property
     def changed(self) -> datetime:
         """When it finished, or else when it was last worked on."""
-        found = self.place.changed(MANIFEST)
+        found = self.place.modified_at(MANIFEST)
         if self.is_remote:
-            found = found or self.place.changed("spec.json")
+            found = found or self.place.modified_at("spec.json")
         return found or datetime.fromtimestamp(self.folder.stat().st_mtime, UTC)
 
     @property
@@ -141,7 +141,7 @@ def list_runs(output: str) -> list[Run]:
         place = open_store(output)
         names = place.folders()
         found = [Run(root / name, place.join(name)) for name in names]
-        are_runs = _in_parallel(lambda run: run.place.changed("spec.json") is not None, found)
+        are_runs = _in_parallel(lambda run: run.place.modified_at("spec.json") is not None, found)
         runs |= {run.name: run for run, is_run in zip(found, are_runs, strict=True) if is_run}
     listed = list(runs.values())
     when = dict(zip(runs, _in_parallel(lambda run: run.changed, listed), strict=True))
@@ -190,7 +190,7 @@ def find_run(output: str, name: str | None) -> Run:
 
 
 def _existing(run: Run) -> Run:
-    if run.place.changed("spec.json") is None:
+    if run.place.modified_at("spec.json") is None:
         msg = f"There is no run at `{run.place.uri}`; `embedtune ls --output s3://…` lists them."
         raise StorageError(msg)
     return run
@@ -223,7 +223,7 @@ def fetch_results(run: Run, folder: Path, *, with_model: bool) -> list[str]:
         raise StorageError(msg)
     left_out = () if with_model else ("model/",)
     wanted = {n: entry for n, entry in run.manifest.items() if not n.startswith(left_out)}
-    targets = {name: inside(folder, name) for name in wanted}
+    targets = {name: safe_join(folder, name) for name in wanted}
     missing = [name for name in wanted if not _is_right(targets[name], wanted[name])]
     stored = {entry.name: entry for entry in run.place.files()} if missing else {}
     _refuse(run, "missing", [name for name in missing if name not in stored])

@@ -1,8 +1,9 @@
 """The recipe of the article "Fine-tune Embedding models for RAG" (2024), on our data and splits.
 
-Its own parts: batches of 32 accumulated 16 times, learning rate 2e-5, scale 20, one evaluator of
-the library a dimension, run before, after each epoch and after the training, on the test set,
-which also chooses the checkpoint. Ours are only the data and the precision: both sides share them.
+From the article: batches of 32 accumulated 16 times, learning rate 2e-5, scale 20, and one of the
+library's evaluators per dimension. They run on the test set before the training, after each epoch
+and at the end, and also select the checkpoint. Only the data and the precision are ours; both sides
+of the benchmark share them.
 """
 
 from collections.abc import Iterable
@@ -37,7 +38,7 @@ BATCH, ACCUMULATION, LEARNING_RATE, SCALE = 32, 16, 2e-5, 20.0
 
 @dataclass(frozen=True)
 class Run:
-    """What the recipe leaves: a checkpoint of each epoch, one of which its evaluators chose."""
+    """The result of the recipe: one checkpoint per epoch, and the one its evaluators chose."""
 
     checkpoints: list[Path]
     chosen: Path
@@ -47,7 +48,7 @@ class Run:
 
 
 class Evaluator(InformationRetrievalEvaluator):
-    """The library's, in the precision of the machine; vectors are compared in float32."""
+    """The library's evaluator in the machine's precision; vectors are compared in float32."""
 
     machine: Machine
 
@@ -63,20 +64,20 @@ def evaluators(
     machine: Machine,
     batch_size: int = BATCH,
 ) -> SequentialEvaluator:
-    """One evaluator a dimension: each encodes all queries and the whole corpus anew."""
+    """Make one evaluator per dimension; each encodes all queries and the whole corpus again."""
     corpus_ids, query_ids = corpus.ids.to_pylist(), queries.ids.to_pylist()
-    asked = dict(zip(query_ids, queries.texts.to_pylist(), strict=True))
-    stored = dict(zip(corpus_ids, corpus.texts.to_pylist(), strict=True))
+    query_texts = dict(zip(query_ids, queries.texts.to_pylist(), strict=True))
+    corpus_texts = dict(zip(corpus_ids, corpus.texts.to_pylist(), strict=True))
     relevant = {
         query: {corpus_ids[d] for d in queries.relevant(i)} for i, query in enumerate(query_ids)
     }
-    found = []
+    by_dimension = []
     for d in dimensions:
         options = {"truncate_dim": d, "batch_size": batch_size, "name": f"dim_{d}"}
-        evaluator = Evaluator(asked, stored, relevant, write_csv=False, **options)
+        evaluator = Evaluator(query_texts, corpus_texts, relevant, write_csv=False, **options)
         evaluator.machine = machine
-        found.append(evaluator)
-    return SequentialEvaluator(found)
+        by_dimension.append(evaluator)
+    return SequentialEvaluator(by_dimension)
 
 
 def run_recipe(
@@ -88,19 +89,19 @@ def run_recipe(
     folder: Path,
     meter: Meter,
 ) -> Run:
-    """Do what the article does, in its order."""
-    judges = evaluators(dataset.test, dataset.corpus, dimensions, model.machine)
+    """Run the steps of the article in its order."""
+    evaluator = evaluators(dataset.test, dataset.corpus, dimensions, model.machine)
     with meter.phase("score base"):
-        before = judges(model.encoder)
+        before = evaluator(model.encoder)
     with meter.phase("train"):
-        trainer = build_trainer(model, dataset, dimensions, judges, epochs, seed, folder)
+        trainer = build_trainer(model, dataset, dimensions, evaluator, epochs, seed, folder)
         trainer.train()
     with meter.phase("score tuned"):
         chosen = Path(trainer.state.best_model_checkpoint)
-        # It stores its model and loads it again before the last evaluation.
+        # The article saves the model and loads it again before the last evaluation.
         trainer.save_model(str(folder / "model"))
         tuned = SentenceTransformer(str(folder / "model"), device=model.machine.device)
-        after = judges(tuned)
+        after = evaluator(tuned)
     checkpoints = sorted(
         folder.glob("checkpoint-*"), key=lambda path: int(path.name.rsplit("-", 1)[-1])
     )
@@ -111,7 +112,7 @@ def build_trainer(
     model: Model,
     dataset: Dataset,
     dimensions: tuple[int, ...],
-    judges: SequentialEvaluator,
+    evaluator: SequentialEvaluator,
     epochs: int,
     seed: int,
     folder: Path,
@@ -147,8 +148,8 @@ def build_trainer(
         args=arguments,
         train_dataset=ArrowDataset(dataset.train.table.select(["anchor", "positive"])),
         loss=MatryoshkaLoss(model.encoder, ranking, list(dimensions)),
-        evaluator=judges,
+        evaluator=evaluator,
     )
-    # It prints to stdout, where the benchmark's table belongs.
+    # It prints to stdout, which is for the benchmark's table.
     trainer.remove_callback(PrinterCallback)
     return trainer

@@ -1,4 +1,4 @@
-"""A stand-in encoder, to which every text is the number of a vector."""
+"""A fake encoder that looks embeddings up: each text is the row number of a vector."""
 
 import torch
 from sentence_transformers import SentenceTransformer

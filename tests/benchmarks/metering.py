@@ -1,4 +1,4 @@
-"""What a benchmark counts: seconds by phase, texts and padded tokens, memory."""
+"""Count the seconds by phase, texts, padded tokens and memory of a benchmark."""
 
 import resource
 import time
@@ -12,16 +12,16 @@ MIB = 2**20
 
 @dataclass
 class Meter:
-    """Counts what passes through any encoder while it watches.
+    """Count the texts and tokens that any encoder processes inside `watching()`.
 
-    `encoded` counts texts that were embedded to be compared, `trained` those with a gradient.
+    `encoded` counts texts embedded without a gradient, `trained` those with one.
     """
 
     seconds: Counter[str] = field(default_factory=Counter)
     encoded: int = 0
     trained: int = 0
     padded_tokens: int = 0
-    # Texts of each forward pass with a gradient.
+    # The number of texts of each forward pass with a gradient.
     passes: list[int] = field(default_factory=list)
 
     @contextmanager
@@ -56,7 +56,7 @@ class Meter:
 
 
 def peak_mib() -> float:
-    """Return the largest memory this process ever held: the GPU's where there is one."""
+    """Return the peak memory of this process: that of the GPU, if there is one."""
     import torch
 
     if torch.cuda.is_available():

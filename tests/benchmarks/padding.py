@@ -1,7 +1,9 @@
-"""What grouping texts by length saves in a training step: `python tests/benchmarks/padding.py`.
+"""Measure how much sorting texts by length saves in a training step.
 
-The same batches go through the library's loss and ours in turns, whole and in cached mini-batches,
-forwards and backwards; counted are the tokens that were read, and the places computed for them.
+    python tests/benchmarks/padding.py
+
+The same batches go through the library's loss and ours in turns, forward and backward, as whole
+batches and in cached mini-batches. Tokens and the positions computed for them are counted.
 """
 
 import argparse
@@ -33,20 +35,21 @@ from job.training.loss import matryoshka_loss
 
 @dataclass
 class Side:
-    what: str
+    description: str
     loss: Any
     tokens: int = 0
-    places: int = 0
+    # Tokens and padding.
+    positions: int = 0
     seconds: list[float] = field(default_factory=list)
 
-    def see(self, _module, given):
-        mask = given[0]["attention_mask"]
+    def count(self, _module, inputs):
+        mask = inputs[0]["attention_mask"]
         self.tokens += int(mask.sum())
-        self.places += mask.numel()
+        self.positions += mask.numel()
 
 
 def batches_of(model, pairs, size, count):
-    """Draw batches of both columns, as the trainer's collator makes them, with row numbers."""
+    """Draw tokenized batches of both columns, like the trainer's collator, with row numbers."""
     order = np.random.default_rng(0).permutation(len(pairs))
     for start in range(0, size * count, size):
         rows = order[start : start + size]
@@ -58,12 +61,12 @@ def batches_of(model, pairs, size, count):
 
 
 def step(model, side, columns, labels):
-    """Take one step's gradients, and count what it computes."""
+    """Compute the gradients of one step, and count its tokens and positions."""
     copied = [
         {key: value.clone() if hasattr(value, "clone") else value for key, value in column.items()}
         for column in columns
     ]
-    hook = model.encoder[0].register_forward_pre_hook(side.see)
+    hook = model.encoder[0].register_forward_pre_hook(side.count)
     started = time.perf_counter()
     with model.machine.autocast():
         loss = side.loss(copied, labels)
@@ -76,7 +79,7 @@ def step(model, side, columns, labels):
 
 
 def sides_of(model, pairs, dimensions, mini):
-    """Make the losses by name."""
+    """Make the compared losses, by name."""
 
     def ours(mini_batch_size):
         given = {"batch_size": 128, "epochs": 1, "learning_rate": 1e-4}
@@ -89,9 +92,9 @@ def sides_of(model, pairs, dimensions, mini):
     whole = MultipleNegativesRankingLoss(model.encoder)
     cached = CachedMultipleNegativesRankingLoss(model.encoder, mini_batch_size=mini)
     return {
-        "library": Side("one pass for each column, padded to its longest text", library(whole)),
+        "library": Side("one pass per column, padded to its longest text", library(whole)),
         "ours": Side("passes of rows of similar length", ours(None)),
-        "library, cached": Side("mini-batches as the rows come", library(cached)),
+        "library, cached": Side("mini-batches in row order", library(cached)),
         "ours, cached": Side("mini-batches of rows of similar length", ours(mini)),
     }
 
@@ -104,28 +107,29 @@ def main():
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--mini", type=int, default=16)
     parser.add_argument("--steps", type=int, default=8)
-    given = parser.parse_args()
+    options = parser.parse_args()
 
-    spec = build_spec({}, {"data.source": given.data, "model.base": given.model})
+    spec = build_spec({}, {"data.source": options.data, "model.base": options.model})
     pairs = load_dataset(spec.data, {}).train
-    model = load_model(spec.model, choose_machine(given.device, "auto"))
+    model = load_model(spec.model, choose_machine(options.device, "auto"))
     model.encoder.train()
-    sides = sides_of(model, pairs, choose_dimensions(spec.evaluation, model.width).all, given.mini)
+    dimensions = choose_dimensions(spec.evaluation, model.width).all
+    sides = sides_of(model, pairs, dimensions, options.mini)
     for side in sides.values():
         side.loss.to(model.encoder.device)
-    for columns, labels in batches_of(model, pairs, given.batch, given.steps):
+    for columns, labels in batches_of(model, pairs, options.batch, options.steps):
         for side in sides.values():
             step(model, side, columns, labels)
-    print("| loss | what | tokens a step | places a step | padding | seconds a step | speed |")
+    print("| loss | method | tokens/step | positions/step | padding | seconds/step | speed |")
     print("|---|---|---|---|---|---|---|")
     for name, side in sides.items():
-        # Against the library's of its kind; the first step compiles.
-        rival = sides[name.replace("ours", "library")]
-        took, other = median(side.seconds[1:]), median(rival.seconds[1:])
+        # Speed is relative to the library's counterpart. The first step compiles, so skip it.
+        library = sides[name.replace("ours", "library")]
+        seconds, reference = median(side.seconds[1:]), median(library.seconds[1:])
         print(
-            f"| {name} | {side.what} | {side.tokens / given.steps:,.0f} "
-            f"| {side.places / given.steps:,.0f} | {1 - side.tokens / side.places:.1%} "
-            f"| {took:.2f} | {other / took:.2f} |"
+            f"| {name} | {side.description} | {side.tokens / options.steps:,.0f} "
+            f"| {side.positions / options.steps:,.0f} | {1 - side.tokens / side.positions:.1%} "
+            f"| {seconds:.2f} | {reference / seconds:.2f} |"
         )
 
 

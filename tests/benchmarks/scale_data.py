@@ -1,7 +1,9 @@
-"""Reading, grouping, splitting and writing at size: `python tests/benchmarks/scale_data.py`.
+"""Measure reading, grouping, splitting and writing of large data sets.
 
-Makes Parquet folders of made-up pairs in a temporary folder, prepares each in a process of its own
-as a job does, and prints a Markdown table of seconds and memory by stage.
+    python tests/benchmarks/scale_data.py
+
+Generates Parquet folders of pairs in a temporary folder, prepares each in a separate process like a
+job, and prints a Markdown table of seconds and memory by stage.
 """
 
 import argparse
@@ -26,12 +28,13 @@ MIB = 2**20
 FILES = 8
 BLOCK = 10_000
 WORDS = 50_000
-# Words of a question and of a context; half as many, or half as many again, may be drawn.
+# Mean number of words; a text has from half as many to half as many again.
 QUESTION_WORDS, CONTEXT_WORDS = 12, 60
+# Shares of contexts that repeat the one before, exactly or nearly.
 REPEATED, NEAR = 0.05, 0.02
-# Stages of `job.data.dataset` by what the table calls them, in their order.
+# The functions of `job.data.dataset` that are measured, in order, and their names in the table.
 STAGES = {
-    "collect_rows": "read, judge",
+    "collect_rows": "read, clean",
     "group_texts": "group",
     "split_codes": "split",
     "_facts": "count",
@@ -41,7 +44,7 @@ STAGES = {
 
 
 def make_pairs(folder: Path, rows: int, seed: int = 42) -> None:
-    """Write Parquet files of questions and contexts in words as frequent as a language's."""
+    """Write Parquet files of questions and contexts, with word frequencies like a language's."""
     folder.mkdir(parents=True)
     random = np.random.default_rng(seed)
     for number, share in enumerate(np.array_split(np.arange(rows), FILES)):
@@ -54,12 +57,11 @@ def make_pairs(folder: Path, rows: int, seed: int = 42) -> None:
 def _block(random: np.random.Generator, rows: int) -> pa.Table:
     questions = list(_texts(random, rows, QUESTION_WORDS))
     contexts = list(_texts(random, rows, CONTEXT_WORDS))
-    # Of those before, so that nothing is repeated of what repeats.
-    kinds = random.random(rows)
+    draws = random.random(rows)
     for row in range(1, rows):
-        if kinds[row] < REPEATED:
+        if draws[row] < REPEATED:
             contexts[row] = contexts[row - 1]
-        elif kinds[row] < REPEATED + NEAR:
+        elif draws[row] < REPEATED + NEAR:
             *words, _ = contexts[row - 1].split()
             contexts[row] = " ".join([*words, f"else{row}"])
     return pa.table({"question": questions, "context": contexts})
@@ -67,7 +69,7 @@ def _block(random: np.random.Generator, rows: int) -> pa.Table:
 
 def _texts(random: np.random.Generator, count: int, words: int) -> Iterator[str]:
     lengths = random.integers(words // 2, words + words // 2, count, endpoint=True)
-    # Zipf: the n-th most frequent word stands once where the first one stands n times.
+    # Zipf's law: the first word is n times as frequent as the n-th.
     weights = np.cumsum(1 / np.arange(3, WORDS + 3))
     drawn = np.searchsorted(weights, random.random(lengths.sum()) * weights[-1])
     vocabulary = np.array([_word(number) for number in range(WORDS)], dtype=object)
@@ -76,7 +78,7 @@ def _texts(random: np.random.Generator, count: int, words: int) -> Iterator[str]
 
 
 def _word(number: int) -> str:
-    """Spell a number in syllables: frequent words are short ones."""
+    """Spell a number in syllables, so that frequent words are short."""
     syllables = [c + v for c in "bdfgklmnprst" for v in "aeiou"]
     word = ""
     while True:
@@ -87,7 +89,7 @@ def _word(number: int) -> str:
 
 
 class Memory:
-    """The largest memory of this process since it was last asked, MiB."""
+    """The peak memory of this process since `restart`, in MiB."""
 
     def __init__(self) -> None:
         self._private = 0
@@ -98,7 +100,7 @@ class Memory:
         self._private = 0
 
     def peaks(self) -> tuple[float, float]:
-        """Return all that was resident, and of it what is no mapped file."""
+        """Return the peak resident memory, and its part that is not a mapped file."""
         return _status("VmHWM"), max(self._private, _status("RssAnon"))
 
     def _watch(self) -> None:
@@ -115,11 +117,11 @@ def _status(name: str) -> float:
 
 
 def measure(source: Path, folder: Path) -> list[dict[str, object]]:
-    """Prepare the pairs as a job does; seconds and peak memory of each stage."""
+    """Prepare the pairs like a job; return seconds and peak memory of each stage."""
     from job.data import dataset
     from job.spec.schema import DataSpec
 
-    memory, found = Memory(), []
+    memory, stages = Memory(), []
 
     @contextmanager
     def stage(name: str) -> Iterator[None]:
@@ -128,7 +130,7 @@ def measure(source: Path, folder: Path) -> list[dict[str, object]]:
         yield
         seconds = time.perf_counter() - started
         resident, private = memory.peaks()
-        found.append({"stage": name, "seconds": seconds, "resident": resident, "private": private})
+        stages.append({"stage": name, "seconds": seconds, "resident": resident, "private": private})
 
     def metered(name: str, function):
         def run(*values):
@@ -139,16 +141,16 @@ def measure(source: Path, folder: Path) -> list[dict[str, object]]:
 
     for function, name in STAGES.items():
         setattr(dataset, function, metered(name, getattr(dataset, function)))
-    loaded = dataset.load_dataset(DataSpec(source=str(source)), {})
-    dataset.write_splits(loaded, folder / "splits")
-    print(json.dumps(loaded.facts), file=sys.stderr)
-    return found
+    prepared = dataset.load_dataset(DataSpec(source=str(source)), {})
+    dataset.write_splits(prepared, folder / "splits")
+    print(json.dumps(prepared.facts), file=sys.stderr)
+    return stages
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
-    parser.add_argument("--folder", type=Path, help="for the made pairs; a temporary one if none")
+    parser.add_argument("--folder", type=Path, help="for the generated pairs (default: temporary)")
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
@@ -156,7 +158,7 @@ def main() -> None:
             print(json.dumps(measure(options.measure, Path(temporary))))
             return
         folder = options.folder or Path(temporary)
-        print("| pairs | stage | seconds | µs a pair | resident MiB | of it private MiB |")
+        print("| pairs | stage | seconds | µs/pair | resident MiB | of which private MiB |")
         print("|---|---|---|---|---|---|", flush=True)
         for size in options.sizes:
             _print_rows(size, folder / str(size))
@@ -166,14 +168,14 @@ def _print_rows(size: int, source: Path) -> None:
     if not source.exists():
         make_pairs(source, size)
     command = [sys.executable, __file__, "--measure", str(source)]
-    found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+    stages = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
     total = {
         "stage": "all",
-        "seconds": sum(row["seconds"] for row in found),
-        "resident": max(row["resident"] for row in found),
-        "private": max(row["private"] for row in found),
+        "seconds": sum(row["seconds"] for row in stages),
+        "resident": max(row["resident"] for row in stages),
+        "private": max(row["private"] for row in stages),
     }
-    for row in [*found, total]:
+    for row in [*stages, total]:
         seconds, per_pair = row["seconds"], row["seconds"] / size * 1e6
         memory = f"{row['resident']:.0f} | {row['private']:.0f}"
         print(f"| {size:,} | {row['stage']} | {seconds:.1f} | {per_pair:.0f} | {memory} |")

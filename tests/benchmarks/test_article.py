@@ -1,4 +1,4 @@
-"""The article's row of the benchmark behaves as the article's recipe does."""
+"""The benchmark's article side behaves like the article's recipe."""
 
 import pytest
 from article import BATCH, build_trainer, evaluators, run_recipe
@@ -6,7 +6,7 @@ from conftest import make_pairs, write_jsonl
 from metering import Meter
 
 from job.data.dataset import load_dataset
-from job.evaluation.evaluate import bound_corpus, metric_key, score
+from job.evaluation.evaluate import metric_key, sample_corpus, score
 from job.evaluation.metrics import METRIC
 from job.model.device import Machine
 from job.model.encoder import Prompts, load_model
@@ -14,7 +14,7 @@ from job.spec.schema import DataSpec, ModelSpec
 
 CPU = Machine("cpu", "float32", "as the spec says")
 DIMENSIONS = (64, 32, 16, 8, 4)
-# Texts that the library embeds for the card of each model it saves.
+# Texts that the library embeds for the model card of each model it saves.
 CARD = 4
 
 
@@ -24,15 +24,15 @@ def model(tiny_encoder):
 
 
 def test_the_recipe_updates_twelve_times_an_epoch_with_31_negatives(model, tmp_path):
-    """6,300 pairs, as the article has: in its 4 epochs 49 updates, each seeing 31 wrong answers."""
+    """The article has 6,300 pairs: 49 updates in 4 epochs, each with 31 in-batch negatives."""
     pairs = write_jsonl(tmp_path / "pairs.jsonl", make_pairs(6_400))
     shares = dict.fromkeys(("test_fraction", "validation_fraction"), 50 / 6_400)
     spec = DataSpec(source=str(pairs), near_duplicate_threshold=None, **shares)
     dataset = load_dataset(spec, {})
     assert len(dataset.train) == 6_300
-    small, meter = bound_corpus(dataset.test, dataset.corpus, 60, 0), Meter()
-    judges = evaluators(small.queries, small.corpus, DIMENSIONS, CPU)
-    trainer = build_trainer(model, dataset, DIMENSIONS, judges, 1, 42, tmp_path / "run")
+    small, meter = sample_corpus(dataset.test, dataset.corpus, 60, 0), Meter()
+    evaluator = evaluators(small.queries, small.corpus, DIMENSIONS, CPU)
+    trainer = build_trainer(model, dataset, DIMENSIONS, evaluator, 1, 42, tmp_path / "run")
     sizes = []
     trainer.loss.loss.register_forward_pre_hook(
         lambda _, inputs: sizes.append(len(inputs[0][0]["input_ids"]))
@@ -43,14 +43,14 @@ def test_the_recipe_updates_twelve_times_an_epoch_with_31_negatives(model, tmp_p
 
     assert trainer.state.global_step in (12, 13)
     assert max(sizes) == BATCH == 32
-    # Each pair is embedded once an epoch, question and context; duplicates may cut a batch short.
+    # Question and context of each pair are embedded once per epoch; duplicates may drop a few.
     assert 0.98 * 2 * 6_300 <= meter.trained <= 2 * 6_300
-    # After the epoch an evaluation, which encodes everything once a dimension, and a checkpoint.
+    # After the epoch, the evaluation encodes everything once per dimension; then a checkpoint.
     assert meter.encoded == 5 * (len(small.queries) + len(small.corpus)) + CARD
 
 
-def test_each_evaluation_encodes_everything_once_a_dimension(model, pairs_file, tmp_path):
-    """Before, after each epoch and at the end: five times the texts; and one ruler agrees."""
+def test_each_evaluation_encodes_everything_once_per_dimension(model, pairs_file, tmp_path):
+    """Before, after each epoch and at the end; its scores equal ours."""
     dataset, meter = load_dataset(DataSpec(source=str(pairs_file)), {}), Meter()
     ours = score(model, dataset.test, dataset.corpus, DIMENSIONS, 32)
 

@@ -1,11 +1,11 @@
-"""The benchmark of searches at size, in small."""
+"""The search benchmark, on a small corpus."""
 
 import pytest
 import scale
 
 
 def test_both_evaluators_of_the_benchmark_agree():
-    """What is timed side by side is the same work."""
+    """So both sides of the timing do the same work."""
     ours = scale.evaluate(3_000, 50, ())()
     assert ours == pytest.approx(scale.evaluate_by_library(3_000, 50)(), abs=1e-9)
     assert ours[-1] < 1.0

@@ -1,4 +1,4 @@
-"""The benchmark of data at size, in small: what it makes, and that the disk changes nothing."""
+"""The data benchmark, with few rows: its pairs, and equal results from memory and disk."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ def pairs(tmp_path_factory):
 
 
 def prepared(source, folder):
-    """Prepare pairs as a job does; everything that it leaves, in values that `==` compares."""
+    """Prepare pairs like a job; return all results as values that `==` can compare."""
     dataset = load_dataset(DataSpec(source=str(source)), {})
     write_splits(dataset, folder)
     written = {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
@@ -34,8 +34,8 @@ def prepared(source, folder):
     return dataset.facts, written, queries, train.table.to_pylist(), numbers
 
 
-def test_the_made_pairs_are_as_long_and_as_alike_as_stated(pairs):
-    """Several files; of twenty contexts one stands twice, and of fifty one nearly does."""
+def test_the_generated_pairs_have_the_stated_lengths_and_duplicates(pairs):
+    """One of twenty contexts repeats another, one of fifty nearly does."""
     files = sorted(pairs.iterdir())
     assert [pq.ParquetFile(file).metadata.num_rows for file in files] == [ROWS // 8] * 8
     table = pq.read_table(pairs)
@@ -46,10 +46,10 @@ def test_the_made_pairs_are_as_long_and_as_alike_as_stated(pairs):
     assert 0.01 * ROWS < facts["duplicates"]["near_duplicate_pairs"] < 0.03 * ROWS
 
 
-def test_on_the_disk_and_in_small_batches_the_result_is_the_same(pairs, tmp_path, monkeypatch):
+def test_data_on_disk_in_small_batches_gives_the_same_result(pairs, tmp_path, monkeypatch):
     """Rows, ids, splits, groups and files do not depend on how many rows are in memory."""
     expected = prepared(pairs, tmp_path / "memory")
     monkeypatch.setattr("job.storage.arrow_tables.MAX_IN_MEMORY", 1)
-    for module in ("tables", "rows", "groups", "data"):
+    for module in ("storage.arrow_tables", "data.rows", "data.near_duplicates", "data.dataset"):
         monkeypatch.setattr(f"job.{module}.BATCH", 7)
     assert prepared(pairs, tmp_path / "disk") == expected

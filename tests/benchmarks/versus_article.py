@@ -1,8 +1,8 @@
-"""Our job against the article's recipe, side by side: `make bench`.
+"""Compare our job with the article's recipe: `make bench`.
 
-Both train the same model on the same split in the same precision, each in a process of its own, in
-turns; every row of the first table is scored by one ruler, on a test set that no choice saw but
-the article's own. Rows are medians over the seeds, each of which draws its own sample and split.
+Both train the same model on the same split in the same precision, in turns, each in a separate
+process. Our evaluation scores every row of the first table on a test set that only the article uses
+to select its checkpoint. Rows are medians over seeds; each seed draws another sample and split.
 """
 
 import argparse
@@ -20,7 +20,7 @@ sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parent)]
 
 METRIC = "ndcg@10"
 PHASES = ("start", "score base", "train", "score tuned")
-# A side of ours is a preset as it is, or the defaults for as many epochs as the article's.
+# Our sides are presets, or the defaults with as many epochs as the article's side.
 SAME_EPOCHS = "same epochs"
 ARTICLE, FLOAT32 = "article", "article, float32"
 ON_VALIDATION = "article, chosen on validation"
@@ -41,12 +41,12 @@ class Task:
 
 @dataclass
 class Outcome:
-    """`scores[row][dimension]` has nDCG@10 of each query of `queries`, in that order."""
+    """The result of a task; `scores[row][dimension]` lists nDCG@10 in the order of `queries`."""
 
     seconds: dict[str, float]
     counts: dict[str, float]
     queries: list[str]
-    # The group of each query; the article's side fills it in for both.
+    # The group of each query; only the article's side fills it in.
     groups: list[int] = field(default_factory=list)
     scores: dict[str, dict[int, list[float]]] = field(default_factory=dict)
 
@@ -61,15 +61,15 @@ def work(task: Task) -> Outcome:
 def spec_of(task: Task, **settings: str):
     from job.spec.parse import build_spec
 
-    given = {
+    base = {
         "data.source": task.data,
         "data.seed": str(task.seed),
         "model.base": task.model,
         "training.seed": str(task.seed),
     }
     if task.limit:
-        given["data.limit"] = str(task.limit)
-    return build_spec({}, given | settings)
+        base["data.limit"] = str(task.limit)
+    return build_spec({}, base | settings)
 
 
 def as_article(task: Task, folder: Path, started: float) -> Outcome:
@@ -80,16 +80,16 @@ def as_article(task: Task, folder: Path, started: float) -> Outcome:
     from job.data.dataset import load_dataset
     from job.evaluation.evaluate import (
         Validation,
-        bound_corpus,
         choose_dimensions,
         metric_key,
+        sample_corpus,
         score,
     )
     from job.model.device import choose_machine
     from job.model.encoder import Prompts, load_model
-    from job.runtime.logs import quieten_libraries
+    from job.runtime.logs import disable_progress_bars
 
-    quieten_libraries()
+    disable_progress_bars()
     precision = "float32" if task.side == FLOAT32 else "auto"
     spec = spec_of(task, **{"model.precision": precision, "model.attention": "sdpa"})
     dataset = load_dataset(spec.data, {})
@@ -106,22 +106,22 @@ def as_article(task: Task, folder: Path, started: float) -> Outcome:
         dataset.test.groups.tolist(),
     )
 
-    # The clock has stopped: what follows scores all rows by one ruler.
+    # Not timed: our evaluation scores the checkpoints.
     batch = spec.evaluation.batch_size
-    search = bound_corpus(
+    search = sample_corpus(
         dataset.validation, dataset.corpus, spec.evaluation.validation_corpus_limit, spec.data.seed
     )
     validation = Validation(search, dimensions, batch, 0.0)
-    reached, tested = {}, {}
+    validated, tested = {}, {}
     for checkpoint in run.checkpoints:
-        stored = SentenceTransformer(str(checkpoint), device="cpu")
-        model.encoder.load_state_dict(stored.state_dict())
-        reached[checkpoint] = validation.score(model)[metric_key(dimensions.main)]
+        saved = SentenceTransformer(str(checkpoint), device="cpu")
+        model.encoder.load_state_dict(saved.state_dict())
+        validated[checkpoint] = validation.score(model)[metric_key(dimensions.main)]
         scores = score(model, dataset.test, dataset.corpus, dimensions.all, batch)
         tested[checkpoint] = {d: s.metrics[METRIC].tolist() for d, s in scores.items()}
     outcome.scores[task.side] = tested[run.chosen]
     if task.side == ARTICLE:
-        outcome.scores[ON_VALIDATION] = tested[max(reached, key=reached.get)]
+        outcome.scores[ON_VALIDATION] = tested[max(validated, key=validated.get)]
     return outcome
 
 
@@ -140,14 +140,14 @@ def as_ours(task: Task, folder: Path, started: float) -> Outcome:
         settings["training.epochs"] = str(task.epochs)
     else:
         settings["preset"] = task.side
-    meter, where = Meter(), RunContext("ours", task.device, started=started)
+    meter, context = Meter(), RunContext("ours", task.device, started=started)
     with meter.watching():
-        run(spec_of(task, **settings), Workspace(folder / "work"), where, StopSignal())
+        run(spec_of(task, **settings), Workspace(folder / "work"), context, StopSignal())
     total = time.perf_counter() - started
     results = folder / "runs" / "ours"
     report = json.loads((results / "report" / "report.json").read_text("utf-8"))
     seconds = {name: report["seconds"].get(name, 0.0) for name in PHASES}
-    # Reading the data is the start of either side; the rest is comparing and storing.
+    # "start" includes reading the data on both sides; "rest" is comparing and storing.
     seconds["start"] += sum(report["seconds"][stage] for stage in ("fetch", "data", "model"))
     seconds["rest"] = total - sum(seconds.values())
     table = pq.read_table(results / "per_query.parquet").to_pandas()
@@ -158,9 +158,9 @@ def as_ours(task: Task, folder: Path, started: float) -> Outcome:
         first["query_id"].tolist(),
     )
     for model, row in (("base", "base"), ("tuned", task.side)):
-        kept = (table["model"] == model) & (table["precision"] == "float32")
-        chosen = table[kept].groupby("dimension")[METRIC]
-        outcome.scores[row] = {int(d): values.tolist() for d, values in chosen}
+        rows = (table["model"] == model) & (table["precision"] == "float32")
+        by_dimension = table[rows].groupby("dimension")[METRIC]
+        outcome.scores[row] = {int(d): values.tolist() for d, values in by_dimension}
     return outcome
 
 
@@ -175,7 +175,10 @@ def counts_of(meter, updates: int, peak: float) -> dict[str, float]:
 
 
 def lift(outcomes: list[tuple[Outcome, Outcome]], ours: str, theirs: str, dimension: int):
-    """Compare two rows, paired by query, over all seeds; a query seen twice is one group."""
+    """Compare two rows, paired by query, over all seeds.
+
+    Queries that occur with several seeds, and their groups, form one group.
+    """
     import numpy as np
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
@@ -183,13 +186,13 @@ def lift(outcomes: list[tuple[Outcome, Outcome]], ours: str, theirs: str, dimens
     from job.evaluation.significance import GroupedQueries
 
     differences, labels, names = [], [], []
-    for number, (mine, other) in enumerate(outcomes):
-        assert mine.queries == other.queries
+    for number, (ours_by_row, theirs_by_row) in enumerate(outcomes):
+        assert ours_by_row.queries == theirs_by_row.queries
         differences += np.subtract(
-            mine.scores[ours][dimension], other.scores[theirs][dimension]
+            ours_by_row.scores[ours][dimension], theirs_by_row.scores[theirs][dimension]
         ).tolist()
-        labels += [f"{number}/{group}" for group in other.groups]
-        names += mine.queries
+        labels += [f"{number}/{group}" for group in theirs_by_row.groups]
+        names += ours_by_row.queries
     edges = [np.unique(values, return_inverse=True)[1] for values in (labels, names)]
     size = edges[0].max() + 1, edges[1].max() + 1
     links = coo_array(
@@ -205,7 +208,7 @@ def table(head: list[str], rows: list[list[str]]) -> str:
 
 
 def report_on(found: dict[str, list[Outcome]]) -> None:
-    """Print the quality, the costs and the ratios; `found[side]` has one outcome a seed."""
+    """Print the quality, the costs and the ratios; `found[side]` has one outcome per seed."""
     rows = {row: side for side, outcomes in found.items() for row in outcomes[0].scores}
     dimensions = sorted(next(iter(found.values()))[0].scores[next(iter(rows))], reverse=True)
     ours = [side for side in found if not side.startswith(ARTICLE)]
@@ -225,38 +228,38 @@ def report_on(found: dict[str, list[Outcome]]) -> None:
         lines = []
         for side in ours:
             pairs = list(zip(found[side], found[ARTICLE], strict=True))
-            for rival in (ARTICLE, ON_VALIDATION):
-                lifts = [lift(pairs, side, rival, d) for d in dimensions]
+            for reference in (ARTICLE, ON_VALIDATION):
+                lifts = [lift(pairs, side, reference, d) for d in dimensions]
                 cells = [f"{x.lift:+.3f} [{x.ci[0]:+.3f}, {x.ci[1]:+.3f}]" for x in lifts]
-                lines.append([f"{side} − {rival}", *cells])
+                lines.append([f"{side} − {reference}", *cells])
         print(table(["difference", *map(str, dimensions)], lines))
-    wholes = print_costs(found)
-    for rival in theirs:
+    totals = print_costs(found)
+    for reference in theirs:
         for side in ours:
-            print(f"{rival}: {wholes[rival] / wholes[side]:.1f} times as long as {side}")
+            print(f"{reference}: {totals[reference] / totals[side]:.1f} times as long as {side}")
     for side in ours if 64 in dimensions else ():
         share = median(side, 64) / median(side, dimensions[0])
         print(f"{side}: 64 dimensions keep {share:.1%} of the {METRIC} at {dimensions[0]}")
 
 
 def print_costs(found: dict[str, list[Outcome]]) -> dict[str, float]:
-    """Print medians over the seeds; returns the seconds of each side's whole run."""
+    """Print medians over the seeds; return the total seconds of each side."""
 
-    def middle(side: str, read: Callable[[Outcome], float]) -> float:
+    def median(side: str, read: Callable[[Outcome], float]) -> float:
         return statistics.median(map(read, found[side]))
 
-    wholes = {side: middle(side, lambda outcome: sum(outcome.seconds.values())) for side in found}
+    totals = {side: median(side, lambda outcome: sum(outcome.seconds.values())) for side in found}
     counts = list(next(iter(found.values()))[0].counts)
     head = ["side", "whole run, s", *(f"{phase}, s" for phase in PHASES), *counts]
     lines = []
-    for side, whole in wholes.items():
-        seconds = [middle(side, lambda o, p=phase: o.seconds[p]) for phase in PHASES]
-        numbers = [middle(side, lambda o, c=count: o.counts[c]) for count in counts]
-        cells = [f"{s:.1f}" for s in (whole, *seconds)] + [f"{number:,.0f}" for number in numbers]
+    for side, total in totals.items():
+        seconds = [median(side, lambda o, p=phase: o.seconds[p]) for phase in PHASES]
+        numbers = [median(side, lambda o, c=count: o.counts[c]) for count in counts]
+        cells = [f"{s:.1f}" for s in (total, *seconds)] + [f"{number:,.0f}" for number in numbers]
         lines.append([side, *cells])
     print("\nCosts, medians over the seeds\n")
     print(table(head, lines) + "\n")
-    return wholes
+    return totals
 
 
 def main() -> None:
@@ -279,7 +282,7 @@ def main() -> None:
             seed = options.first_seed + number
             given = (options.data, options.model, options.limit, options.epochs, options.device)
             task = Task(side, seed, *given)
-            # A process of its own: peak memory, imports and compiled kernels are each side's.
+            # A separate process, so that peak memory, imports and compiled kernels are not shared.
             with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
                 found[side].append(pool.submit(work, task).result())
             seconds = sum(found[side][-1].seconds.values())

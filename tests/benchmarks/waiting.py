@@ -1,9 +1,9 @@
-"""How much slower training is beside a busy process when OpenMP's threads spin while they wait.
+"""Measure how much OpenMP's spinning threads slow training down while another process is busy.
 
     python tests/benchmarks/waiting.py
 
-`quick` on 500 pairs of the demo's data, once with the job's default and once with OpenMP's own,
-while another process keeps one core busy. One line each on stdout, then the ratio.
+Trains the preset `quick` on 500 pairs of the demo's data, once with the job's default wait policy
+and once with OpenMP's, while another process keeps one core busy. Prints both times and the ratio.
 """
 
 import argparse
@@ -18,14 +18,14 @@ LAUNCH = (
     *(sys.executable, "-P", "-m", "launcher.cli", "launch", "--name", "waiting"),
     *("--data", "builtin:aws-docs", "--model", "builtin:minilm", "--preset", "quick"),
 )
-# An empty value is a user's own, and OpenMP then does as if there were none.
-POLICIES = {"passive (the job's default)": "PASSIVE", "spinning (OpenMP's own)": ""}
+# The job keeps an empty value, because the user set it, and OpenMP treats it as unset.
+POLICIES = {"passive (the job's default)": "PASSIVE", "spinning (OpenMP's default)": ""}
 
 
 def train_seconds(policy: str, rows: int) -> float:
-    """Run a job; return the seconds of its training alone."""
+    """Run a job; return the seconds of its training stage."""
     environment = os.environ | {"OMP_WAIT_POLICY": policy}
-    # Threads on all cores, as a user has them.
+    # Use threads on all cores, like a user's job.
     environment.pop("OMP_NUM_THREADS", None)
     with tempfile.TemporaryDirectory() as folder:
         command = (*LAUNCH, "--output", folder, "--set", f"data.limit={rows}")
@@ -44,8 +44,8 @@ def main() -> None:
     finally:
         busy.kill()
         busy.wait()
-    for name, taken in seconds.items():
-        print(f"{name}: {taken:.1f} s")
+    for name, duration in seconds.items():
+        print(f"{name}: {duration:.1f} s")
     passive, spinning = seconds.values()
     print(f"ratio: {spinning / passive:.1f}")
 

@@ -1,7 +1,6 @@
-"""Runs are killed at random moments of every stage and taken up again: none ends otherwise.
+"""Runs that are killed at random moments of any stage and resumed give the same result.
 
-`CHAOS_RUNS=60 pytest -m exhaustive tests/chaos` (`make chaos`) cuts that many; by default there are
-a few.
+`CHAOS_RUNS=60 pytest -m exhaustive tests/chaos` (`make chaos`) sets the number of killed runs.
 """
 
 import hashlib
@@ -15,30 +14,30 @@ import pytest
 from worker_processes import Host
 
 RUNS = int(os.environ.get("CHAOS_RUNS", "9"))
-# Where a run may be cut: the stages that it logs, and what comes after them.
+# The stages in which a run is stopped, as logged, and the time after them.
 AFTER = "publish"
-PLACES = ("fetch", "data", "model", "score base", "train", "score tuned", "compare", "store", AFTER)
-# What a report tells of a run's own times and name.
+STAGES = ("fetch", "data", "model", "score base", "train", "score tuned", "compare", "store", AFTER)
+# Sections of a report that depend on the run's name and its times.
 VOLATILE = {"job_name", "finished", "seconds", "cost", "usage", "repeat", "training"}
 
 
-def outcome(folder):
-    """Read a result; each file must be what the manifest says."""
+def read_results(folder):
+    """Read the results of a run; all files must match the manifest's digests."""
     manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
     for name, entry in manifest.items():
         assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == entry["sha256"], name
     report = json.loads((folder / "report" / "report.json").read_text("utf-8"))
-    same = {key: value for key, value in report.items() if key not in VOLATILE}
+    stable = {key: value for key, value in report.items() if key not in VOLATILE}
     digests = [manifest[n]["sha256"] for n in ("model/model.safetensors", "per_query.parquet")]
-    return same, digests
+    return stable, digests
 
 
 @pytest.fixture(scope="module")
 def start(tmp_path_factory, tiny_encoder, pairs_file, tiny_settings):
-    """Start the run of a name, or take it up."""
+    """Start or resume the run of a name."""
     root = tmp_path_factory.mktemp("chaos")
 
-    def begin(name):
+    def launch(name):
         workspace = root / "work" / name
         settings = tiny_settings | {
             "data.source": str(pairs_file),
@@ -54,53 +53,54 @@ def start(tmp_path_factory, tiny_encoder, pairs_file, tiny_settings):
         return Host(workspace, root / f"{name}.log", environment={"EMBEDTUNE_RUN": name})
 
     def result(name):
-        """What a run has left, or nothing where it has no manifest."""
+        """Return the results of a run, or None if it has no manifest."""
         folder = root / "runs" / name
-        return outcome(folder) if (folder / "manifest.json").exists() else None
+        return read_results(folder) if (folder / "manifest.json").exists() else None
 
-    begin.root, begin.result, begin.cuts = root, result, []
-    return begin
+    launch.root, launch.result, launch.kills = root, result, []
+    return launch
 
 
 @pytest.fixture(scope="module")
 def whole(start):
-    """The run that nobody cuts: its outcome, and how long each of its places took."""
-    run, seconds = start("whole"), {}
-    for place in PLACES:
-        assert run.says(_first_line(place)), run.output
-        seconds[place] = time.monotonic()
+    """Run without interruption; return the results and the duration of each stage."""
+    run, started = start("whole"), {}
+    for stage in STAGES:
+        assert run.logs(_first_line(stage)), run.output
+        started[stage] = time.monotonic()
     assert run.wait() == 0
-    ends = [*list(seconds.values())[1:], time.monotonic()]
-    took = {place: end - begun for (place, begun), end in zip(seconds.items(), ends, strict=True)}
-    return start.result("whole"), took
+    ends = [*list(started.values())[1:], time.monotonic()]
+    seconds = {
+        stage: end - begin for (stage, begin), end in zip(started.items(), ends, strict=True)
+    }
+    return start.result("whole"), seconds
 
 
-def _first_line(place):
-    return "verdict: " if place == AFTER else f"{place}: start"
+def _first_line(stage):
+    return "verdict: " if stage == AFTER else f"{stage}: start"
 
 
 @pytest.mark.parametrize("number", range(RUNS + max(3, RUNS // 3)))
-def test_a_run_that_is_cut_ends_as_if_it_had_not_been(start, whole, number):
-    """Killed or asked to stop, once or twice, each time in another place: the same result.
+def test_an_interrupted_run_gives_the_same_result(start, whole, number):
+    """It is killed or receives SIGTERM once or twice, in different stages.
 
-    Who is asked to stop ends with code 10, but for a run that was over: after its last write there
-    is nothing left to interrupt but the clearing up.
+    After SIGTERM it exits with code 10, or with 0 if the results were already complete.
     """
-    expected, took = whole
-    draw, name = random.Random(number), f"cut-{number}"
-    # Every place is drawn equally often, in whatever order.
-    for place in [PLACES[number % len(PLACES)], *draw.sample(PLACES, draw.randint(0, 1))]:
+    expected, seconds = whole
+    draw, name = random.Random(number), f"interrupted-{number}"
+    # The first stage is drawn equally often; a second one is random.
+    for stage in [STAGES[number % len(STAGES)], *draw.sample(STAGES, draw.randint(0, 1))]:
         run = start(name)
-        # A place that an earlier start has put behind itself is not seen again.
-        if run.says(_first_line(place)):
-            time.sleep(draw.random() * took[place])
+        # A resumed run does not log a stage that an earlier start completed.
+        if run.logs(_first_line(stage)):
+            time.sleep(draw.random() * seconds[stage])
         if number >= RUNS:
             run.send(signal.SIGTERM)
             code = run.wait()
             assert code in (0, 10), run.output
             assert code == 10 or start.result(name)
         elif run.kill():
-            start.cuts.append(place)
+            start.kills.append(stage)
         assert start.result(name) in (None, expected)
         assert "Traceback" not in run.output
 
@@ -112,9 +112,9 @@ def test_a_run_that_is_cut_ends_as_if_it_had_not_been(start, whole, number):
     assert not (start.root / "work" / name / "checkpoints").exists()
 
 
-def test_the_runs_were_really_cut(start, whole, capsys):
-    """A killer that always comes too late would prove nothing."""
-    counts = {place: start.cuts.count(place) for place in PLACES}
+def test_most_runs_were_killed_before_they_ended(start, whole, capsys):
+    """Otherwise the test above would prove nothing."""
+    counts = {stage: start.kills.count(stage) for stage in STAGES}
     with capsys.disabled():
-        print(f"\nchaos: {RUNS} runs, {len(start.cuts)} cuts: {counts}")
-    assert len(start.cuts) >= RUNS / 2
+        print(f"\nchaos: {RUNS} runs, {len(start.kills)} kills: {counts}")
+    assert len(start.kills) >= RUNS / 2

@@ -254,8 +254,8 @@ def unrolled(rows, anchor, positive):
                 yield row, text_of(question), text_of(answer)
 
 
-def judge_slowly(rows, anchor, positive):
-    """Return the pairs that are to be used, in order, and the number of those that are not."""
+def clean_slowly(rows, anchor, positive):
+    """Return the usable pairs, in order, and the number of unusable ones."""
     used, dropped, seen = [], 0, set()
     for row, question, answer in unrolled(rows, anchor, positive):
         good = is_text(question) and is_text(answer) and "too many" not in row
@@ -308,7 +308,7 @@ def wrong_dataset(rows, dataset: Dataset, folder: Path) -> str | None:
     documents = {row["text"] for row in read_written(folder, "corpus")}
     faults = {
         "rows": facts["rows"] != sum(len(several(row.get(names[0]))) for row in rows),
-        "texts": kept != Counter(used),
+        "texts": used_pairs != Counter(used),
         "used": facts["used"] != len(used),
         "rejected": sum(dropped_rows.values()) != dropped,
         "reasons": reasons != dropped_rows + dropped_documents,

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from job.__main__ import exit_code
 from job.core.errors import SpecError
-from job.core.formatting import on_one_line
+from job.core.formatting import escape_to_one_line
 from job.spec.parse import build_spec, parse_document
 from job.storage.workspace import Workspace
 from launcher.cli import main
@@ -117,7 +117,7 @@ def test_a_bogus_field_is_named_at_every_level(section, name):
     for part in reversed(section.split(".")[:-1]):
         document = {part: document}
     if key != "data":
-        shown = on_one_line(f"`{key or 'the spec'}`")
+        shown = escape_to_one_line(f"`{key or 'the spec'}`")
         assert f"{shown} is not a field of the spec" in refusal(document)
 
 

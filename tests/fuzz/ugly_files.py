@@ -199,12 +199,12 @@ def gzipped(data):
 GOOD = as_lines(plain())
 PACKED = gzipped(GOOD)
 TABLE = as_table(plain())
-# Of a file that is read to its end, and of one without rows, or without a question's column.
-ALL, EMPTY, NO_QUESTION = "40 of 40", "holds no rows", "no column for `data.columns.anchor`"
+# What is expected of several files: a count, or a part of an error.
+ALL, EMPTY, NO_QUESTION = "40 of 40", "has no rows", "no column for `data.columns.anchor`"
 NO_HEADER = "has no header line"
-ZEROS, DAMAGED = "zero bytes", "damaged or cut-off gzip file"
-NO_LIST, PARQUET = "holds no list of rows", "not a readable Parquet file"
-NOWHERE, NO_DATA = "does not exist (as a path)", "holds no data file"
+ZEROS, DAMAGED = "zero bytes", "damaged or truncated gzip file"
+NO_LIST, PARQUET = "must contain exactly one list", "not a readable Parquet file"
+NOWHERE, NO_DATA = "is neither an existing path", "contains no data file"
 
 ENCODINGS = {
     "utf-8-sig": ALL,
@@ -507,7 +507,7 @@ NAMES = {
     "nothing": (typed(""), "`data.source`: is empty"),
     "a NUL": (typed("a\0b"), "zero byte"),
     "a name of 300 characters": (typed("x" * 300 + ".jsonl"), "4095 bytes"),
-    "no bucket": (typed("s3://"), "names no bucket"),
+    "no bucket": (typed("s3://"), "has no valid bucket name"),
 }
 
 

@@ -166,7 +166,7 @@ def test_a_prefix_without_data_is_a_data_error(s3, workspace, uri):
     s3.put("box", "nonesuch/README.md", b"")
     with pytest.raises(DataError, match=f"`{uri}`"):
         fetch_source(workspace, uri)
-    with pytest.raises(StorageError, match="no such bucket"):
+    with pytest.raises(StorageError, match="NoSuchBucket"):
         fetch_source(workspace, uri.replace("box", "nobox"))
 
 

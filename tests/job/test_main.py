@@ -1,4 +1,4 @@
-"""`python -m job`: whatever happens becomes an exit code, one line and a failure file."""
+"""`python -m job`: every failure becomes an exit code, one line and a failure file."""
 
 import errno
 import json
@@ -16,12 +16,12 @@ from job.storage.workspace import Workspace
 
 OURS = [pytest.param(e("What is wrong."), e.exit_code, "What is wrong.", id=e.__name__)
         for e in EmbedtuneError.__subclasses__()]  # fmt: skip
-MINI_BATCH = "Set `training.mini_batch_size`, for instance to 16."
-DISK_FULL = "The disk is full; free some space and launch the run again."
+MINI_BATCH = "Set a smaller `training.mini_batch_size`, such as 16."
+DISK_FULL = "The disk is full. Free some space and relaunch the run."
 MEMORY = f"Memory ran out ({{}}). {MINI_BATCH}"
-INTERRUPTED = "The run was interrupted; nothing of it is lost that was written."
-MISSING = "The package `bm25s` is missing here: `pip install 'embedtune[train]'`."
-# What Python, the system and the libraries raise, and what it means here.
+INTERRUPTED = "The run was interrupted; files already written are kept. Relaunch it to resume."
+MISSING = "The package `bm25s` is missing: `pip install 'embedtune[train]'`."
+# Exceptions of Python, the system and libraries: exit code and line for each.
 THEIRS = [
     (KeyboardInterrupt(), 10, INTERRUPTED),
     (MemoryError(), 14, MEMORY.format("MemoryError")),
@@ -43,7 +43,7 @@ def workspace(tmp_path):
 
 @pytest.fixture
 def memory_disk(tmp_path):
-    """A disk of 1 MiB, where we may mount one."""
+    """A disk of 1 MiB; skips the test if mounting is not permitted."""
     folder = tmp_path / "disk"
     folder.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(folder)]
@@ -67,7 +67,7 @@ def give_spec(workspace, spec):
 
 
 def train(workspace):
-    """Run the real job, as a container does."""
+    """Run the real job like a container."""
     return subprocess.run(
         [sys.executable, "-P", "-m", "job", "train", "--workspace", str(workspace.root)],
         check=False,
@@ -79,20 +79,20 @@ def train(workspace):
 
 @pytest.mark.parametrize(("error", "code", "line"), OURS + THEIRS)
 def test_an_expected_failure_becomes_its_code_and_one_line(error, code, line, workspace, capsys):
-    """The same line goes to stderr, behind `Error: `, and into the failure file."""
+    """The line goes to stderr after `Error: `, and to the failure file."""
     assert exit_code(fail_with(error), workspace) == code
     assert capsys.readouterr() == ("", f"Error: {line}\n")
     assert workspace.failure.read_text("utf-8") == f"{line}\n"
 
 
 def test_an_unexpected_exception_is_a_bug_with_a_traceback(workspace, capsys):
-    """Exit code 1, where it happened, and a failure file that names the exception."""
+    """Exit code 1, and a failure file with the name of the exception."""
     assert exit_code(fail_with(ZeroDivisionError("division by zero")), workspace) == 1
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert told.err.startswith("Traceback (most recent call last):\n")
-    assert "in work\n" in told.err
-    assert told.err.endswith("ZeroDivisionError: division by zero\n")
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("Traceback (most recent call last):\n")
+    assert "in work\n" in printed.err
+    assert printed.err.endswith("ZeroDivisionError: division by zero\n")
     assert workspace.failure.read_text("utf-8") == "ZeroDivisionError: division by zero\n"
 
 
@@ -105,20 +105,20 @@ def test_an_unexpected_exception_is_a_bug_with_a_traceback(workspace, capsys):
     ids=["disk", "package"],
 )
 def test_an_error_that_only_resembles_an_expected_one_is_a_bug(error, workspace, capsys):
-    """A disk that fails is not full, and a module that nobody can install is no missing package."""
+    """A failing disk is not a full one; a missing module of the job is not a missing package."""
     assert exit_code(fail_with(error), workspace) == 1
     assert "Traceback" in capsys.readouterr().err
 
 
-def test_work_that_ends_well_is_exit_code_0_and_leaves_no_failure(workspace, capsys):
-    """Nothing is said and nothing is written."""
+def test_success_is_exit_code_0_without_output(workspace, capsys):
+    """Nothing is printed or written."""
     assert exit_code(lambda: None, workspace) == 0
     assert capsys.readouterr() == ("", "")
     assert not workspace.root.exists()
 
 
 def test_a_workspace_that_cannot_be_written_does_not_hide_the_failure(tmp_path, capsys):
-    """Without a place for the failure file the line still reaches stderr, with its code."""
+    """The line still goes to stderr, with the same exit code."""
     (tmp_path / "ml").write_text("a file", "utf-8")
     error = EmbedtuneError.__subclasses__()[0]("What is wrong.")
     assert exit_code(fail_with(error), Workspace(tmp_path / "ml")) == error.exit_code
@@ -126,21 +126,21 @@ def test_a_workspace_that_cannot_be_written_does_not_hide_the_failure(tmp_path, 
 
 
 @pytest.mark.parametrize(
-    ("taken", "line"),
+    ("used_bytes", "line"),
     [
-        # The results would not fit: that is told before anything is trained.
-        (0, r"Error: The run needs about 0\.07\d+ GB of disk, and 0\.0009\d+ GB are free where "),
+        # The results would not fit: an error before training.
+        (0, r"Error: The run needs about 0\.07\d+ GB of disk space, but only 0\.0009\d+ GB are "),
         # Not even the data's splits fit.
         pytest.param(1_000_000, re.escape(f"Error: {DISK_FULL}"), marks=pytest.mark.exhaustive),
     ],
 )
-def test_a_full_disk_is_the_machines_fault_and_leaves_no_result(
-    memory_disk, tiny_spec, taken, line
+def test_a_full_disk_is_a_machine_error_and_leaves_no_result(
+    memory_disk, tiny_spec, used_bytes, line
 ):
-    """Code 6 wherever the space ends, and no manifest that would pass for a finished run."""
+    """Exit code 6, wherever the space runs out, and no manifest."""
     workspace = Workspace(memory_disk / "ml")
     give_spec(workspace, tiny_spec())
-    (memory_disk / "other").write_bytes(bytes(taken))
+    (memory_disk / "other").write_bytes(bytes(used_bytes))
     done = train(workspace)
 
     assert re.match(line, done.stderr.splitlines()[-1])
@@ -149,7 +149,7 @@ def test_a_full_disk_is_the_machines_fault_and_leaves_no_result(
     assert not list(memory_disk.parent.rglob("manifest.json"))
 
 
-# What the container offers beside `train`.
+# The container's commands other than `train`.
 
 
 def run_job(*arguments):
@@ -158,10 +158,10 @@ def run_job(*arguments):
     )
 
 
-def test_help_explains_the_mount_and_what_lies_in_it():
+def test_help_explains_the_mount_and_its_contents():
     shown = run_job("--help").stdout
     assert 'docker run --gpus all --volume "$PWD/work":/opt/ml embedtune train' in shown
-    # One line each, as written.
+    # Click does not rewrap these lines.
     assert "\n    input/data/spec/job.json " in shown
     assert "\n    checkpoints/ " in shown
 
@@ -171,10 +171,11 @@ def test_schema_is_that_of_the_spec():
 
 
 def test_report_prints_the_finished_runs_report(workspace):
-    """As Markdown; a workspace without one says so."""
+    """As Markdown; a workspace without a report is an error."""
     command = ("report", "--workspace", str(workspace.root))
     missing = run_job(*command)
-    line = f"Error: There is no report in `{workspace.report}`: no run has finished here.\n"
+    reason = "no run has finished in this workspace."
+    line = f"Error: There is no report in `{workspace.report}`: {reason}\n"
     assert (missing.returncode, missing.stderr) == (7, line)
     workspace.report.mkdir(parents=True)
     (workspace.report / "report.md").write_text("# It helped\n", "utf-8")

@@ -318,7 +318,7 @@ def test_resolved_auto_values_are_in_the_log_and_in_the_report(reference):
     log = (reference.folder / "logs/job.log").read_text("utf-8")
 
     assert (field, value) == ("mini_batch_size", None)
-    assert reason == "a batch needs about 0.0 GiB, which is free"
+    assert reason == "a batch needs about 0.0 GiB, which fits in memory"
     assert f'Z hyperparameters: {field}=null reason="{reason}"\n' in log
 
 
@@ -326,8 +326,8 @@ def test_resolved_auto_values_are_in_the_log_and_in_the_report(reference):
 
 
 SENTENCE = re.compile(
-    r"The base model is scored (with|without) its prompts, where it is stronger on validation "
-    r"\(ndcg@10 (\d\.\d{3}) with, (\d\.\d{3}) without\)\."
+    r"The base model is scored (with|without) its prompts, because that scores higher on "
+    r"validation \(ndcg@10 (\d\.\d{3}) with, (\d\.\d{3}) without\)\."
 )
 
 
@@ -527,7 +527,7 @@ def test_a_job_whose_data_has_changed_is_not_resumed(run_job, jobs_folder, pairs
         run_job("changed", data__source=str(own), stop=stop)
     own.write_bytes(b"".join(pairs.read_bytes().splitlines(keepends=True)[5:]))
 
-    with pytest.raises(TrainingError, match="were made from something else: the data was"):
+    with pytest.raises(TrainingError, match="were trained from other inputs: the data was"):
         run_job("changed", data__source=str(own))
     own.write_bytes(pairs.read_bytes())
     assert run_job("changed", data__source=str(own)).report["training"]["resumed_from_step"] == 1

@@ -1,6 +1,6 @@
-"""Whole runs of two processes, on one host or on two: they end as a run of one process does.
+"""Whole runs of two processes, on one host or two, give the same result as one process.
 
-However often they are interrupted, by a signal to one host or by its loss.
+Also if a signal or a lost host interrupts them.
 """
 
 import json
@@ -15,21 +15,21 @@ from worker_processes import Host, start_hosts
 from job.core.errors import DataError
 from job.training.checkpoints import last_checkpoint
 
-# Neither the batches of 33 rows nor the last one of an epoch go up between two.
+# Two processes cannot evenly divide batches of 33 rows, nor the last one of an epoch.
 SETTINGS = {
     "training.epochs": "6",
     "training.batch_size": "33",
     "training.mined_negatives": "1",
-    # An untrained encoder scores all contexts much the same.
+    # An untrained encoder scores all contexts nearly the same.
     "training.negative_margin": "1",
     "training.checkpoint_steps": "3",
     "evaluation.permutations": "100",
 }
-# The same on two hosts, a few rows at a time.
+# For two hosts: embed a few rows at a time.
 IN_PARTS = {"training.mini_batch_size": "4"}
-# Float32 is added up in another order: over sixty steps the seventh digit moves, and the sixth.
+# Float32 sums in another order: over sixty steps the sixth and seventh digits change.
 TOLERANCE = {"rel": 1e-4, "abs": 1e-6}
-# What a report tells of a run's times, place, parts and bytes.
+# Report fields about times, machine, processes and bytes, which may differ.
 VOLATILE = {"finished", "seconds", "cost", "usage", "repeat", "environment", "models", "spec"}
 VOLATILE_TRAINING = {"seconds", "pairs_per_second", "peak_memory", "tokens", "pairs"}
 VOLATILE_TRAINING |= {"hyperparameters", "mini_batch_size", "resumed_from_step"}
@@ -37,7 +37,7 @@ VOLATILE_TRAINING |= {"hyperparameters", "mini_batch_size", "resumed_from_step"}
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a finished run leaves, and how long it had been."""
+    """The report, weights and log of a finished run."""
 
     report: dict
     weights: dict
@@ -45,11 +45,11 @@ class Outcome:
 
     @property
     def facts(self):
-        """All that the report says, field by field, but for what each run has of its own."""
-        told = {key: value for key, value in self.report.items() if key not in VOLATILE}
-        training = told["training"].items()
-        told["training"] = {k: v for k, v in training if k not in VOLATILE_TRAINING}
-        return flat(told)
+        """All report fields that must be equal between runs, flattened."""
+        facts = {key: value for key, value in self.report.items() if key not in VOLATILE}
+        training = facts["training"].items()
+        facts["training"] = {k: v for k, v in training if k not in VOLATILE_TRAINING}
+        return flat(facts)
 
 
 def flat(value, name=""):
@@ -82,7 +82,7 @@ def failure(host):
 
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory, tiny_encoder, pairs_file, tiny_settings):
-    """Prepare workspaces and start runs in them; whatever still runs in the end is killed."""
+    """Prepare workspaces and start runs in them; at the end, kill those still running."""
     root = tmp_path_factory.mktemp("several")
     started = []
 
@@ -147,7 +147,7 @@ def nearly(value):
 
 
 def assert_the_same_run(found, expected):
-    """Compare history, scores, verdict and all else that the reports say, and the weights."""
+    """Compare the report fields (history, scores, verdict, …) and the weights."""
     assert found.facts == {name: nearly(value) for name, value in expected.facts.items()}
     assert found.weights.keys() == expected.weights.keys()
     for name, values in expected.weights.items():
@@ -164,20 +164,22 @@ def assert_really_tuned(run):
     assert mined > 10
 
 
-def test_two_processes_on_one_host_end_as_one_does(alone, pair):
+def test_two_processes_on_one_host_equal_one_process(alone, pair):
     """The same losses, scores, verdict and weights, with mined negatives and uneven batches."""
     assert_really_tuned(alone)
     assert_the_same_run(pair, alone)
 
 
-def test_two_hosts_end_as_one_process_does(alone, hosts):
-    """Each reads the data for itself; a few rows are embedded at a time."""
+@pytest.mark.exhaustive
+def test_two_hosts_equal_one_process(alone, hosts):
+    """Each host reads the data itself and embeds a few rows at a time."""
     assert hosts[0].report["training"]["mini_batch_size"] == {"asked": 4, "used": 4, "halved": 0}
     assert_the_same_run(hosts[0], alone)
 
 
+@pytest.mark.exhaustive
 def test_only_rank_zero_writes(hosts):
-    """On the second host lie its own name and the lock; its checkpoints are the first's."""
+    """The second host has only its configuration and the lock, and shares the checkpoints."""
     assert hosts[1] == {"input/config/resourceconfig.json", "lock"}
 
 
@@ -185,15 +187,15 @@ def test_only_rank_zero_writes(hosts):
 
 
 def without_losses(facts):
-    """Leave out what the trainer averages over the steps of a start."""
+    """Drop losses, which the trainer averages over the steps of one start."""
     return {name: value for name, value in facts.items() if not name.endswith(".loss")}
 
 
 @pytest.mark.exhaustive
-def test_hosts_that_are_stopped_or_lost_are_resumed(desk, hosts):
-    """A signal to one stops both after a checkpoint; the loss of one ends the other.
+def test_a_run_resumes_after_its_hosts_were_stopped_or_lost(desk, hosts):
+    """A signal to one host stops both after a checkpoint; a lost host ends the other.
 
-    What resumes in the end has every bit of a run that was never interrupted.
+    The resumed run equals one that was never interrupted, bit by bit.
     """
     workspace = desk("cut-hosts", **IN_PARTS)
     first, second = desk.on_two_hosts(workspace)
@@ -205,11 +207,11 @@ def test_hosts_that_are_stopped_or_lost_are_resumed(desk, hosts):
     assert last_checkpoint(workspace / "checkpoints").name == f"checkpoint-{line.split()[6]}"
     assert first.output.count("Error: ") == second.output.count("Error: ") == 1
 
-    first, second = desk.on_two_hosts(workspace, silence=5.0)
+    first, second = desk.on_two_hosts(workspace, lost_after=5.0)
     first.wait_for("train: step=")
     second.kill()
     assert first.wait() == 6
-    assert failure(first).startswith("algo-2: it has gone, without a word.")
+    assert failure(first).startswith("algo-2: The host stopped responding.")
 
     first, second = desk.on_two_hosts(workspace)
     run, whole = outcome(first), hosts[0]
@@ -223,14 +225,14 @@ def test_hosts_that_are_stopped_or_lost_are_resumed(desk, hosts):
 
 
 def give_data(workspace, lines):
-    """Put data into a host's channel, which wins over the spec's source."""
+    """Write data to a host's channel, which wins over the spec's source."""
     path = workspace / "input" / "data" / "data" / "pairs.jsonl"
     path.parent.mkdir(parents=True)
     path.write_text("".join(f"{line}\n" for line in lines), "utf-8")
 
 
 def assert_both_end_with(first, second, code):
-    """Both hosts end with it; returns the line that each of them leaves and says once."""
+    """Check the exit code of both hosts; return the failure line that each printed once."""
     assert (first.wait(), second.wait()) == (code, code), first.output + second.output
     for host in (first, second):
         assert host.output.endswith(f"Error: {failure(host)}")
@@ -239,8 +241,8 @@ def assert_both_end_with(first, second, code):
 
 
 @pytest.mark.exhaustive
-def test_what_is_wrong_on_one_host_is_said_on_every_host(desk):
-    """Each reads its own data; the first host's code and line say where it was."""
+def test_every_host_reports_the_failure_of_one(desk):
+    """Each reads its own data; the other host's line names the failing host."""
     workspace = desk("bad-host")
     give_data(workspace.with_name("bad-host-2"), ['{"a": 1}'])
 
@@ -250,8 +252,8 @@ def test_what_is_wrong_on_one_host_is_said_on_every_host(desk):
 
 
 @pytest.mark.exhaustive
-def test_hosts_that_have_read_different_data_do_not_train(desk, pairs_file):
-    """Each finds that the other's data has another fingerprint."""
+def test_hosts_with_different_data_do_not_train(desk, pairs_file):
+    """Each detects that the other's data has another fingerprint."""
     workspace = desk("other-data")
     rows = pairs_file.read_text("utf-8").splitlines()
     give_data(workspace.with_name("other-data-2"), rows[:-1])

@@ -527,7 +527,6 @@ def article(hub, shell, tmp_path_factory):
     return shell("launch", "job.yaml", "--name", "article", *push, EMBEDTUNE_OUTPUT="articles")
 
 
-@pytest.mark.exhaustive
 def test_the_articles_job_logs_the_articles_keys(article):
     """`job.yaml` as it is written, on what the Hub has under the article's ids."""
     assert article.code == 0, article.err
@@ -581,7 +580,6 @@ def denied(s3, shell, options):
     return shell("launch", "--name", "denied", *options)
 
 
-@pytest.mark.exhaustive
 def test_a_place_that_cannot_be_written_is_told_before_any_training(s3, denied):
     """Not after hours of it."""
     assert (denied.code, denied.stages) == (7, [])
@@ -590,7 +588,6 @@ def test_a_place_that_cannot_be_written_is_told_before_any_training(s3, denied):
     assert s3.keys("box", "runs/denied/") == []
 
 
-@pytest.mark.exhaustive
 def test_a_hub_that_refuses_the_token_is_told_before_any_training(s3, hub, wrong_token):
     """Nothing is trained that could not be pushed, and nothing is left that looks finished."""
     assert wrong_token.code == 7

@@ -1,7 +1,7 @@
-"""BEIR folders: a corpus, queries, and the judgements (qrels) that join them by their ids.
+"""Read BEIR folders: a corpus, queries, and relevance judgements (qrels) that refer to their ids.
 
-Also as the Hub's retrieval data sets, TREC and ir_datasets have them: other names for the ids, any
-format that is read, a folder of files instead of a file.
+Variants of the Hub, TREC and ir_datasets are read as well: other names of ids, other file formats,
+folders of files instead of files.
 """
 
 import itertools
@@ -24,10 +24,10 @@ QUERY_TEXTS = ("text", "query", "question")
 QUERY = ("query-id", "query_id", "qid", "query", "question_id")
 DOCUMENT = ("corpus-id", "corpus_id", "doc_id", "docid", "document_id", "document-id", "pid")
 SCORE = ("score", "relevance", "rel", "grade", "label")
-# Where the judgements lie: BEIR's own name, and those of clones of the Hub's data sets.
+# Names of the judgements' file or folder: BEIR's own, and those in clones of Hub data sets.
 QRELS = ("qrels", "default", "data")
 FIRST_ROWS = 100
-# So many missing documents are named, the others counted.
+# Missing documents to name in reasons; the others are only counted.
 NAMED = 5
 
 
@@ -57,12 +57,12 @@ def document(name: str, record: Record) -> Document:
 
 
 def document_text(fields: dict[str, Any]) -> Any:  # noqa: ANN401  what a file holds
-    """Return the text of a document; `text` if none of the names that it goes by holds any."""
+    """Return the text of a document, under any of its usual names."""
     return next((fields[key] for key in TEXT_KEYS if fields.get(key) is not None), None)
 
 
 def _with_metadata(record: Record) -> dict[str, Any]:
-    """Return a query's fields, with those of its `metadata` beside them."""
+    """Return a query's fields and the fields of its `metadata`; the query's fields win."""
     metadata = record.fields.get("metadata")
     return (metadata if isinstance(metadata, dict) else {}) | record.fields
 
@@ -104,7 +104,7 @@ def _missing(name: str, missing: dict[str, None], notes: list[str]) -> Absent:
     missing[name] = None
     first = next(iter(missing))
     others = f", nor are {len(missing) - 1} others" if len(missing) > 1 else ""
-    # Counted on, in the one note about them.
+    # One note, with the count so far.
     notes[:] = [f"The judged document `{first}` is not in the corpus{others}."]
     named = len(missing) <= NAMED
     return Absent(
@@ -116,14 +116,14 @@ def _judged_splits(folder: Path, *, pooled: bool) -> dict[Path, str | None]:
     """Return the files of judgements, and the authors' split of each if there are several."""
     places = [place for stem in QRELS if (place := _place(folder, stem))]
     if not places:
-        msg = f"The BEIR folder `{folder}` has no `qrels/*.tsv`; add its judgements."
+        msg = f"The BEIR folder `{folder}` has no `qrels/*.tsv`. Add the relevance judgements."
         raise DataError(msg)
     files = list_files(places[0])
     splits = {file: _split(file, places[0]) for file in files}
     if len(files) > 1 and (unknown := [file for file in files if splits[file] is None]):
-        msg = f"`{unknown[0]}` names no split; expected `train.tsv`, `dev.tsv` or `test.tsv`."
+        msg = f"`{unknown[0]}` is not a known split. Name it `train.tsv`, `dev.tsv` or `test.tsv`."
         raise DataError(msg)
-    # Judgements of one split are split by us; those of several are the authors' own.
+    # We split the judgements of one split; several splits are those of the data set's authors.
     is_ours = pooled or len({*splits.values()}) < 2
     return dict.fromkeys(files) if is_ours else splits
 
@@ -135,28 +135,28 @@ def _split(file: Path, place: Path) -> str | None:
 def _by_id(
     request: Request, stem: str, keys: Sequence[str], content: Callable[[Record], Any]
 ) -> dict[str, Any]:
-    """Look up contents by the ids of the file: made fit for a table, two might become one."""
+    """Return contents by the ids in the file: `identifier` could make two ids equal."""
     found: dict[str, Any] = {}
     for record in _records(request.path, stem, request):
         name = _given_id(record, keys)
         if found.setdefault(name, content(record)) != content(record):
-            msg = f"`{record.file}` row {record.row} says something else of the id {name!r} than a "
-            raise DataError(msg + "row above; judgements mean either. Give each an id of its own.")
+            msg = f"`{record.file}` row {record.row} has the id {name!r} of an earlier row, but "
+            raise DataError(msg + "other content. Give each document and query a unique `_id`.")
     return found
 
 
 def _given_id(record: Record, keys: Sequence[str]) -> str:
     given = next((record.fields[key] for key in keys if record.fields.get(key) is not None), None)
     if given is None:
-        msg = f"`{record.file}` row {record.row} has no `_id`, which judgements go by; give it one."
+        msg = f"`{record.file}` row {record.row} has no `_id`. Add the id that the qrels use."
         raise DataError(msg)
     return str(given)
 
 
 def _judgements(record: Record) -> list[tuple[str, str, float]]:
-    """Return (query id, document id, grade) of a line of qrels; nothing if it says 0.
+    """Return (query id, document id, grade) of a qrels line; nothing if the grade is 0.
 
-    A file without a header, as TREC's are, has its first line among the names.
+    TREC files have no header: their first line was taken for column names.
     """
     fields = record.fields
     names = [_first(fields, keys) for keys in (QUERY, DOCUMENT, SCORE)]
@@ -165,7 +165,7 @@ def _judgements(record: Record) -> list[tuple[str, str, float]]:
         lines.append([*fields.values()])
         return [found for line in lines if (found := _judged(record, line[0], line[-2], line[-1]))]
     values = [fields.get(name) if name is not None else None for name in names]
-    # Some lists name relevant documents only.
+    # Files without a score list relevant documents only.
     grade = 1 if names[2] is None and names[0] and names[1] else values[2]
     found = _judged(record, values[0], values[1], grade)
     return [found] if found else []
@@ -181,8 +181,9 @@ def _judged(record: Record, query: Any, name: Any, grade: Any) -> tuple[str, str
             raise ValueError
         return (str(query), str(name), float(grade)) if float(grade) > 0 else None
     except (TypeError, ValueError):
-        msg = f"`{record.file}` line {record.row} is no judgement; expected the columns "
-        raise DataError(msg + "`query-id`, `corpus-id` and a numeric `score`, by tabs.") from None
+        msg = f"`{record.file}` line {record.row} is not a valid qrels line. Expected three "
+        msg += "columns, separated by tabs: `query-id`, `corpus-id` and a numeric `score`."
+        raise DataError(msg) from None
 
 
 def _records(folder: Path, stem: str, request: Request) -> Iterator[Record]:
@@ -190,7 +191,7 @@ def _records(folder: Path, stem: str, request: Request) -> Iterator[Record]:
 
 
 def _place(folder: Path, stem: str) -> Path | None:
-    """Find the file of a name, or the folder of files."""
+    """Find the data file or folder with this name."""
     if not folder.is_dir():
         return None
     files = (f for f in sorted(folder.iterdir()) if f.name.partition(".")[0] == stem)

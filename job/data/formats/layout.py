@@ -10,19 +10,19 @@ from job.spec.schema import Columns
 
 
 class Record(NamedTuple):
-    """One row of a file, its values under the names that the file gives them."""
+    """One row of a file: its values by column name."""
 
     file: str
-    # The line in text files (the header of a CSV is line 1), else the row, from 1.
+    # In JSONL, CSV and TSV the line number (a header is line 1), else the row number, from 1.
     row: int
     fields: dict[str, Any]
-    # The split that the name of the file, or a key above the rows, gives.
+    # The split, if the file's name or a key of the document tells it.
     split: str | None = None
 
 
 @dataclass(frozen=True)
 class Absent:
-    """Stands in a row for a text that cannot be found; `reason` says why, for the user."""
+    """A missing text, with the reason why the row is dropped."""
 
     reason: str
 
@@ -32,16 +32,16 @@ class Absent:
 
 @dataclass(frozen=True)
 class RawRow:
-    """One row as found; the values may still be anything that the file could hold."""
+    """One row before cleaning: values may have any type that the file format allows."""
 
     file: str
     row: int
     anchor: Any
     positives: list[Any]
     negatives: list[Any] = field(default_factory=list)
-    # What the column `data.columns.group` holds.
+    # Value of the column `data.columns.group`.
     group: Any = None
-    # What the column `data.columns.label` holds; None if there is no such column.
+    # Value of the column `data.columns.label`; None if there is no such column.
     label: Any = None
     surplus: bool = False
     # The owner's ids, if the layout has them; one document id for each positive.
@@ -58,7 +58,7 @@ class Document:
     id: str
     title: Any
     text: Any
-    # The place where it was found does not make it another document.
+    # The location does not matter for equality.
     file: str = field(default="", compare=False)
     row: int = field(default=0, compare=False)
 
@@ -70,12 +70,12 @@ class Document:
 
 @dataclass(frozen=True)
 class Source:
-    """Rows to be read once, front to back, and the documents that belong to no row."""
+    """Rows, to be read once, and additional documents that belong to no row."""
 
     rows: Iterator[RawRow]
     columns: dict[str, Any]
     documents: Iterable[Document] = ()
-    # Name of the layout, for `check`, log and report.
+    # Name of the layout in `check`, the log and the report.
     format: str = "rows"
     # Sentences for `check` about what was decided.
     notes: Sequence[str] = ()
@@ -87,20 +87,20 @@ def titled(title: Any, text: Any) -> Any:  # noqa: ANN401  as above
 
 @dataclass(frozen=True)
 class Request:
-    """What a user asked to read, and how."""
+    """What to read, and the settings of the spec that apply."""
 
-    # As it stands in errors.
+    # Name in error messages.
     name: str
     path: Path
-    # None if the spec cannot name columns, as for data of another domain.
+    # None for data of another domain, which the spec does not describe.
     columns: Columns | None = field(default_factory=Columns)
-    # The column to slice by; `columns.group` is the same where it must exist.
+    # Column to slice the report by; `columns.group` is set only if the column is required.
     group: str | None = None
     encoding: str = "utf-8"
     format: str = "auto"
     # Whether `columns.label` may be missing: a test set may hold nothing but answers.
     label_is_optional: bool = False
-    # Whether splits in names of files are one split (`data.split: train+test`).
+    # Whether rows of all splits are pooled (`data.split: train+test`).
     pooled: bool = False
 
     def command(self, **columns: str) -> str:
@@ -113,26 +113,26 @@ class Request:
 
 @dataclass(frozen=True)
 class FolderLayout:
-    """A layout told by the files of a folder: read as a whole, or as rows of its files."""
+    """A layout recognized by the files of a folder. Exactly one of `open` and `files` is set."""
 
     name: str
     summary: str
     recognizes: Callable[[Path], bool]
     open: Callable[[Request], Source] | None = None
-    # Files and the split of each.
+    # Returns files of plain rows, and the split of each.
     files: Callable[[Path], dict[Path, str | None]] | None = None
 
 
 @dataclass(frozen=True)
 class DocumentLayout:
-    """A layout told by one JSON document, which holds rows (number, fields, split)."""
+    """A layout recognized by the keys of a JSON document; `records` yields (row, fields, split)."""
 
     name: str
     summary: str
     recognizes: Callable[[Any], bool]
     records: Callable[[Any], Iterator[tuple[int, Any, str | None]]]
     documents: Callable[[Any], Iterator[Document]] | None = None
-    # Makes a document of one that names other files; the path is its own.
+    # Loads other files that the document refers to; the path is that of the document.
     complete: Callable[[Any, Path], Any] | None = None
 
 
@@ -141,18 +141,17 @@ Fields = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class RowLayout:
-    """A layout told by the fields of the first rows, each with its first value."""
+    """A layout recognized by the fields of the first rows, each with its first value."""
 
     name: str
     summary: str
     recognizes: Callable[[Fields], bool]
-    # Which fields ask and answer, once `convert` has seen the row.
+    # Columns of question and context, after `convert`.
     columns: Callable[[Fields], tuple[str, str]]
-    # Those of hard negatives, as far as rows have them, beside those found by their names (which
-    # are the rows' own, before `convert`).
+    # Columns of hard negatives, if rows have them. Without `convert`, those with usual names too.
     negatives: tuple[str, ...] = ()
     convert: Callable[[dict[str, Any]], dict[str, Any]] | None = None
-    # What `check` should say of rows like these.
+    # Sentences for `check`.
     notes: Callable[[Fields], Sequence[str]] | None = None
 
 

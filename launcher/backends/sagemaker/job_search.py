@@ -48,7 +48,7 @@ def spec_of(found: dict[str, Any]) -> str | None:
 def bring_home(run: Run, job: str, kms_key: str | None) -> None:
     """Copy what SageMaker stored for an isolated job to where every run has it; manifest last."""
     target, stored = S3Store(run.place.uri, kms_key), f"{run.place.uri}/{ARTEFACTS}/{job}/output"
-    if target.changed(MANIFEST) is not None:
+    if target.modified_at(MANIFEST) is not None:
         return
     for folder, prefix in (("data", ""), ("model", "model/")):
         source = S3Store(f"{stored}/{folder}")

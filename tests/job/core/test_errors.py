@@ -1,4 +1,4 @@
-"""Failures and their exit codes: one class, one code."""
+"""Errors and their exit codes: one class, one code."""
 
 import pytest
 
@@ -7,18 +7,18 @@ from job.core.errors import EXIT_CODES, DataError, EmbedtuneError, StorageError,
 CLASSES = EmbedtuneError.__subclasses__()
 
 
-def test_each_failure_has_an_exit_code_and_a_meaning_of_its_own():
-    """In the order of the codes; README and help are generated from this table.
+def test_each_error_has_a_unique_exit_code_and_meaning():
+    """In the order of the codes; README's table is generated from this one.
 
-    A subclass of a failure would share its code with it, and no test here would notice.
+    A subclass would share its parent's code unnoticed, so there is none.
     """
     assert list(EXIT_CODES) == list(range(16))
     assert len(set(EXIT_CODES.values())) == 16
     assert not [sub for error in CLASSES for sub in error.__subclasses__()]
 
 
-def test_what_is_expected_is_translated_and_a_bug_is_not():
-    """A failure prints as its one sentence, whatever a stranger's name in it holds."""
+def test_expected_exceptions_are_translated_and_bugs_are_not():
+    """The message stays on one line, whatever a quoted name contains."""
 
     def expected(error):
         return DataError(f"`{error}` is wrong.") if isinstance(error, ValueError) else None

@@ -1,4 +1,4 @@
-"""Hosts tell each other that they live and why they ended; none waits for one that has gone."""
+"""Hosts detect lost hosts and share why a host failed; none waits for a lost one."""
 
 import math
 import threading
@@ -18,32 +18,32 @@ BROKEN = Cause("algo-2", 4, "There are too few pairs.")
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    """Beat often, and have little patience; a beat more or less is nothing to a busy machine."""
+    """Shorten the times, but not so much that a busy machine looks lost."""
     monkeypatch.setattr(heartbeat, "BEAT_SECONDS", 0.05)
-    monkeypatch.setattr(heartbeat, "SILENCE_SECONDS", 2.0)
-    monkeypatch.setattr(heartbeat, "FAREWELL_SECONDS", 2.0)
+    monkeypatch.setattr(heartbeat, "LOST_AFTER_SECONDS", 2.0)
+    monkeypatch.setattr(heartbeat, "CAUSE_SECONDS", 2.0)
 
 
 class Listener:
-    """A host whose causes are counted."""
+    """A host that counts the calls of `on_cause`."""
 
     def __init__(self, topology):
         self.calls = 0
-        self.heard = threading.Event()
+        self.notified = threading.Event()
         self.heartbeat = Heartbeat(topology, self._on_cause)
 
     def _on_cause(self):
         self.calls += 1
-        self.heard.set()
+        self.notified.set()
 
     def wait(self):
-        assert self.heard.wait(PATIENCE_SECONDS)
+        assert self.notified.wait(PATIENCE_SECONDS)
         return self.heartbeat.cause
 
 
 @pytest.fixture
 def hosts():
-    """Start so many hosts, of which each listens to the others."""
+    """Start hosts that watch each other."""
     started = []
 
     def start(count):
@@ -55,14 +55,14 @@ def hosts():
         return list(started)
 
     yield start
-    # The store's host goes last.
+    # The host with the store ends last.
     for listener in reversed(started):
         listener.heartbeat.end()
 
 
 @pytest.fixture
 def waiting():
-    """Start the first of two hosts; the other one is whoever talks to its store."""
+    """Start the first of two hosts; the test plays the other through the store."""
     listener = Listener(Topology(HOSTS[:2], "algo-1", None, 1, "127.0.0.1", free_port()))
     yield listener
     store_of(listener).set("left/algo-2", "")
@@ -70,22 +70,22 @@ def waiting():
 
 
 def store_of(listener):
-    """Connect to the hosts' store as a host does."""
+    """Connect to the hosts' store like a host."""
     from torch.distributed import TCPStore
 
-    place = listener.heartbeat._topology
-    return TCPStore("127.0.0.1", place.port + heartbeat.NEXT_PORT, wait_for_workers=False)
+    topology = listener.heartbeat._topology
+    return TCPStore("127.0.0.1", topology.port + heartbeat.PORT_OFFSET, wait_for_workers=False)
 
 
-def assert_gone(listener, host):
-    """Assert that it has heard of a host's loss, and of its name."""
+def assert_lost(listener, host):
+    """Assert that the listener reports this host as lost."""
     found = listener.wait()
     assert (found.host, found.code) == (host, MachineError.exit_code)
-    assert str(found).startswith(f"{host}: it has gone")
+    assert str(found).startswith(f"{host}: The host stopped responding.")
 
 
-def test_the_cause_of_an_end_reaches_every_other_host(hosts):
-    """With its code and line, and once; whoever said it hears nothing."""
+def test_the_cause_of_a_failure_reaches_every_other_host(hosts):
+    """Once, with code and line; the failing host itself is not notified."""
     first, second, third = hosts(3)
 
     second.heartbeat.end(BROKEN)
@@ -95,9 +95,9 @@ def test_the_cause_of_an_end_reaches_every_other_host(hosts):
     assert first.heartbeat.await_cause() == BROKEN
 
 
-def test_the_first_hosts_cause_is_heard_before_its_store_goes(hosts, monkeypatch):
-    """It waits for the others, who would otherwise think that it had gone."""
-    monkeypatch.setattr(heartbeat, "FAREWELL_SECONDS", PATIENCE_SECONDS)
+def test_the_first_host_keeps_its_store_until_others_read_its_cause(hosts, monkeypatch):
+    """Otherwise they would report the first host as lost."""
+    monkeypatch.setattr(heartbeat, "CAUSE_SECONDS", PATIENCE_SECONDS)
     first, second = hosts(2)
     ended = threading.Thread(target=first.heartbeat.end, args=(BROKEN,))
     ended.start()
@@ -109,67 +109,67 @@ def test_the_first_hosts_cause_is_heard_before_its_store_goes(hosts, monkeypatch
     assert not ended.is_alive()
 
 
-def test_a_host_that_says_nothing_any_more_is_given_up(waiting):
-    """Its last beat is long ago; it is named."""
+def test_a_host_without_recent_heartbeats_is_lost(waiting):
+    """The cause names it."""
     store_of(waiting).set("beat/algo-2", "1")
 
-    assert_gone(waiting, "algo-2")
+    assert_lost(waiting, "algo-2")
 
 
 @pytest.mark.parametrize(
-    ("told", "last"),
+    ("stored", "last"),
     [
         ({}, b""),
         ({"beat/algo-2": "2"}, b"1"),
         ({"beat/algo-2": "1", "left/algo-2": ""}, b"1"),
     ],
-    ids=["not begun", "beats", "has left"],
+    ids=["starts", "beats", "has left"],
 )
-def test_a_silent_host_that_starts_or_is_done_is_not_given_up(waiting, told, last):
-    """However long ago its last beat was."""
+def test_a_host_that_starts_beats_or_has_left_is_not_lost(waiting, stored, last):
+    """Even if its last heartbeat was long ago."""
     store = store_of(waiting)
-    for key, value in told.items():
+    for key, value in stored.items():
         store.set(key, value)
 
-    assert waiting.heartbeat._silent({"algo-2": (last, -math.inf)}) is None
+    assert waiting.heartbeat._find_lost({"algo-2": (last, -math.inf)}) is None
 
 
-def test_the_first_host_that_goes_takes_the_store_and_is_named(tmp_path):
-    """What the others hear of it is that the connection is lost."""
+def test_a_broken_connection_to_the_store_means_the_first_host_is_lost(tmp_path):
+    """The store runs on that host."""
     ours, theirs = context.Pipe(duplex=False)
     port = free_port()
-    place = (None, 1, "127.0.0.1", port)
-    first = context.Process(target=hold_a_store, args=(port + heartbeat.NEXT_PORT, theirs))
+    rest = (None, 1, "127.0.0.1", port)
+    first = context.Process(target=hold_a_store, args=(port + heartbeat.PORT_OFFSET, theirs))
     first.start()
     try:
         assert ours.poll(PATIENCE_SECONDS)
-        second = Listener(Topology(HOSTS[:2], "algo-2", *place))
+        second = Listener(Topology(HOSTS[:2], "algo-2", *rest))
     finally:
         first.kill()
         first.join()
 
-    assert_gone(second, "algo-1")
-    # And says farewell to nobody.
+    assert_lost(second, "algo-1")
+    # With the store lost, it ends without waiting.
     second.heartbeat.end(BROKEN)
 
 
-def test_a_cause_is_not_waited_for_without_end(hosts, monkeypatch):
-    """Nothing was said and nobody is silent: the cause stays unknown."""
+def test_waiting_for_a_cause_times_out(hosts, monkeypatch):
+    """No host fails or is lost: the cause stays unknown."""
     first, _ = hosts(2)
 
     with monkeypatch.context() as patch:
-        patch.setattr(heartbeat, "FAREWELL_SECONDS", -heartbeat.SILENCE_SECONDS)
+        patch.setattr(heartbeat, "CAUSE_SECONDS", -heartbeat.LOST_AFTER_SECONDS)
         assert first.heartbeat.await_cause() is None
 
 
-def test_hosts_that_cannot_meet_say_where(monkeypatch):
-    """The address is taken by something else, or nobody is there."""
+def test_an_error_names_the_address_at_which_hosts_cannot_connect(monkeypatch):
+    """Another program uses the port, or nobody answers there."""
     import socket
 
-    monkeypatch.setattr(heartbeat, "MEETING_TIME", timedelta(seconds=1))
+    monkeypatch.setattr(heartbeat, "CONNECT_TIMEOUT", timedelta(seconds=1))
     port = free_port()
     with socket.socket() as taken:
-        taken.bind(("127.0.0.1", port + heartbeat.NEXT_PORT))
+        taken.bind(("127.0.0.1", port + heartbeat.PORT_OFFSET))
         for name in HOSTS[:2]:
             topology = Topology(HOSTS[:2], name, None, 1, "127.0.0.1", port)
             with pytest.raises(MachineError) as raised:

@@ -1,4 +1,4 @@
-"""The ranks of a run exchange small values, wait for each other, and share a host's data."""
+"""The ranks of a run exchange values, wait for each other, and share the data of a host."""
 
 import os
 import shutil
@@ -21,8 +21,8 @@ from job.storage.workspace import Workspace
 # One process
 
 
-def test_a_process_alone_exchanges_nothing():
-    """Every call returns what several ranks would agree on, without a process group."""
+def test_one_process_needs_no_process_group():
+    """Every collective call returns its own value."""
     assert (process_group.world_size(), process_group.rank(), process_group.host_count()) == (
         1,
         0,
@@ -37,8 +37,8 @@ def test_a_process_alone_exchanges_nothing():
     process_group.destroy()
 
 
-def test_a_worker_is_known_by_torchruns_variable(monkeypatch):
-    """The command starts workers only where it is none of them itself."""
+def test_torchruns_variable_identifies_a_worker(monkeypatch):
+    """A worker must not start workers."""
     assert not process_group.is_worker()
     monkeypatch.setenv("LOCAL_RANK", "0")
     assert process_group.is_worker()
@@ -48,13 +48,13 @@ def test_a_worker_is_known_by_torchruns_variable(monkeypatch):
 
 
 def read_data():
-    """Read a table with numbers beside it, and nothing in it."""
+    """Return a table and arrays, some of them empty."""
     table = pa.table({"text": [f"ask{row}" for row in range(1000)], "empty": [""] * 1000})
     return {"table": table, "numbers": np.arange(1000), "none": np.empty(0), "host": os.getpid()}
 
 
 def call_everything(rank):
-    """Make every collective call; returns what this rank got."""
+    """Make every collective call; return what this rank got."""
     import torch
 
     process_group.SIGNAL_SECONDS = timedelta(milliseconds=50)
@@ -65,7 +65,7 @@ def call_everything(rank):
     process_group.broadcast_weights(module)
 
     def work():
-        # Longer than a waiting process takes to look for signals.
+        # Longer than the interval at which waiting ranks check for signals.
         time.sleep(0.2)
         return {"from": rank}
 
@@ -86,19 +86,19 @@ def call_everything(rank):
 
 @pytest.fixture(scope="module")
 def ranks():
-    """Have four ranks, two on each of two hosts, make every collective call."""
+    """Make every collective call on four ranks, two on each of two hosts."""
     return together(4, call_everything, hosts=2)
 
 
-def test_every_rank_knows_what_rank_zero_knows(ranks):
-    """Values, however long they took, and weights, also of buffers that no optimizer knows."""
+def test_every_rank_gets_the_value_and_weights_of_rank_zero(ranks):
+    """Slow values and buffers included."""
     for found in ranks:
         assert found["value"] == {"from": 0}
         assert found["weights"] == ranks[0]["weights"]
     assert ranks[0]["weights"]["running_mean"] == [2.0] * 3
 
 
-def test_what_ranks_have_is_gathered_in_their_order(ranks):
+def test_values_are_gathered_in_rank_order(ranks):
     """On every rank."""
     rows = [[[float(rank)] * 2] for rank in range(4)]
     for found in ranks:
@@ -108,8 +108,8 @@ def test_what_ranks_have_is_gathered_in_their_order(ranks):
         assert found["flags"] == [True, True, False]
 
 
-def test_one_rank_of_a_host_reads_and_the_others_map_what_it_read(ranks):
-    """The same values; each host reads for itself."""
+def test_one_rank_per_host_reads_and_the_others_map_its_arrays(ranks):
+    """All get the same values, and each host reads once."""
     expected = read_data()
     same = (expected["table"].to_pydict(), expected["numbers"].tolist(), 0)
     assert [found["data"] for found in ranks] == [same] * 4
@@ -118,9 +118,9 @@ def test_one_rank_of_a_host_reads_and_the_others_map_what_it_read(ranks):
     assert [found["places"] for found in ranks] == [(2, 0), (2, 1), (2, 0), (2, 1)]
 
 
-def test_mapped_arrays_take_no_memory_of_their_own(tmp_path):
-    """Arrow and numpy read them from the files, also once these have no names any more."""
-    value = (read_data(), Corpus(pa.array(["c1"]), pa.array(["tell1"])))
+def test_mapped_arrays_allocate_no_memory(tmp_path):
+    """Arrow and numpy read from the files, even after these are deleted."""
+    value = (read_data(), Corpus(pa.array(["c1"]), pa.array(["answer1"])))
     before = pa.total_allocated_bytes()
 
     found, corpus = load_arrays(save_arrays(value, tmp_path))
@@ -145,15 +145,15 @@ def lose_the_other(rank):
         process_group.all_reduce(torch.ones(1))
 
 
-def test_a_rank_that_has_gone_is_told_from_a_bug():
-    """A traceback would hide what happened to the other one."""
-    with pytest.raises(AssertionError, match=r"job\.torchrun\.PeerLost: "):
+def test_a_lost_rank_raises_peer_lost():
+    """A traceback of this rank would hide the cause on the other."""
+    with pytest.raises(AssertionError, match=r"job\.distributed\.torchrun\.PeerLost: "):
         together(2, lose_the_other)
 
 
 @pytest.mark.parametrize("error", [RuntimeError("shapes differ"), ValueError("gloo")])
-def test_other_errors_stay_what_they_are(error):
-    """A bug beside torch's communication must keep its traceback."""
+def test_other_errors_pass_unchanged(error):
+    """A bug keeps its traceback."""
     with pytest.raises(type(error)) as raised, process_group.peer_loss_detected():
         raise error
 
@@ -167,10 +167,10 @@ def fail(error):
     return work
 
 
-def test_the_first_failure_of_a_host_is_kept_and_said_once(tmp_path, monkeypatch, capsys):
-    """A worker's failure makes torchrun end the others, which only say that they were ended.
+def test_only_the_first_failure_of_a_host_is_reported(tmp_path, monkeypatch, capsys):
+    """torchrun then stops the other workers, which would report an interruption.
 
-    It is noted although rank 0 holds the workspace.
+    The failure file is written although rank 0 holds the workspace's lock.
     """
     monkeypatch.setenv("LOCAL_RANK", "1")
     workspace = Workspace(tmp_path)
@@ -186,10 +186,8 @@ def test_the_first_failure_of_a_host_is_kept_and_said_once(tmp_path, monkeypatch
     assert capsys.readouterr().err == "Error: It lacks something.\n"
 
 
-def test_a_worker_that_lost_another_one_waits_for_the_cause_to_be_known(
-    tmp_path, monkeypatch, capsys
-):
-    """Its own end says nothing."""
+def test_a_worker_that_lost_a_peer_reports_nothing(tmp_path, monkeypatch, capsys):
+    """It waits first, so that the peer's failure is reported."""
     monkeypatch.setattr("job.__main__.PEER_LOST_SECONDS", 0.0)
     monkeypatch.setattr("job.__main__.signal.signal", lambda *_: None)
 

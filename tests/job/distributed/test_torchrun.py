@@ -1,6 +1,6 @@
-"""However a run's processes end, the command says why: one code, one line, one file.
+"""However the workers of a run end, the command reports one exit code, one line and one file.
 
-The processes are real and started by torchrun; what they run is a tiny command in our job's place.
+torchrun starts real processes, which run a tiny command instead of the job.
 """
 
 import os
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import pytest
 from worker_processes import Host
 
-# Each process does what the argument of its number says.
+# Each process does what its entry of DOING says.
 STAND_IN = """
 import os, signal, sys, time
 from pathlib import Path
@@ -26,15 +26,15 @@ def note(line):
         failure.parent.mkdir(parents=True, exist_ok=True)
         failure.write_text(line + "\\n")
 
-def told(*_):
-    note("The run was interrupted; nothing of it is lost that was written.")
+def interrupted(*_):
+    note("The run was interrupted.")
     sys.exit(10)
 
-if doing[0] == "tells":
+if doing[0] == "prints":
     size, threads = os.environ["WORLD_SIZE"], os.environ["OMP_NUM_THREADS"]
     print(f"rank {rank} of {size}:", *sys.argv[1:], threads)
 if doing[0] == "lost":
-    # It waits for the cause to be known, as a worker does.
+    # Like a worker, it waits until the cause is reported.
     while not failure.is_file():
         time.sleep(0.01)
     sys.exit(120)
@@ -48,7 +48,7 @@ if doing[0] == "dies":
     os.kill(os.getpid(), int(doing[1]))
 if doing[0] == "works":
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, told)
+        signal.signal(number, interrupted)
 if doing[0] in ("works", "waits"):
     print("at work", flush=True)
     time.sleep(300)
@@ -64,14 +64,14 @@ class Ended:
 
 @pytest.fixture
 def start(tmp_path):
-    """Start two processes that do these things."""
+    """Start a process for each entry of `doing`."""
     folder = tmp_path / "command" / "job"
     folder.mkdir(parents=True)
     (folder / "__init__.py").touch()
     (folder / "__main__.py").write_text(STAND_IN, "utf-8")
     workspace = tmp_path / "ml"
     (workspace / "output").mkdir(parents=True)
-    (workspace / "output" / "failure").write_text("Of an earlier start.\n", "utf-8")
+    (workspace / "output" / "failure").write_text("From an earlier start.\n", "utf-8")
     hosts = []
 
     def begin(*doing, **variables):
@@ -99,9 +99,9 @@ def end(host):
 
 
 def test_processes_run_the_same_command_with_a_share_of_the_cores(start, tmp_path):
-    """All of them done is the run done; an earlier start's failure is none of this one."""
+    """The run succeeds if all do; the failure file of an earlier start is deleted."""
     cores = max(1, len(os.sched_getaffinity(0)) // 2)
-    host = start("tells", "tells", OMP_NUM_THREADS="")
+    host = start("prints", "prints", OMP_NUM_THREADS="")
 
     found = end(host)
 
@@ -127,8 +127,8 @@ main()
 """
 
 
-def test_a_host_that_leaves_the_last_barrier_first_is_no_failure(start, tmp_path):
-    """Of two hosts that are done, the one with the store may be gone before the other looks."""
+def test_a_host_that_leaves_the_last_barrier_first_is_not_a_failure(start, tmp_path):
+    """Of two finished hosts, the one with the store may exit before the other notices."""
     folder = start.folder
     variables = {"EMBEDTUNE_PROCESSES": "2", "DOING": "exits 0,exits 0", "FOLDER": str(folder)}
     arguments = ["train", "--workspace", str(tmp_path / "ml"), "--device", "cpu"]
@@ -144,26 +144,28 @@ def test_a_host_that_leaves_the_last_barrier_first_is_no_failure(start, tmp_path
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-LOST = "Another process of the run has gone"
+LOST = "Another process of the run stopped responding"
 ENDS = [
-    # A worker that fails says so itself, and torchrun ends the other one.
+    # A failing worker reports its failure, and torchrun stops the other.
     ("fails 4", "waits", 4, "It is broken."),
-    # A worker that lost the other one is no cause.
+    # A worker that lost its peer is not the cause.
     ("lost", "fails 4", 4, "It is broken."),
-    # Nor is one that torchrun asks to end, which says that it was interrupted.
+    # Nor is one that torchrun stops, which reports an interruption.
     ("works", "fails 6", 6, "It is broken."),
     ("works", "dies 9", 14, "A process of the run was killed (signal 9)"),
     ("waits", "dies 9", 14, "A process of the run was killed (signal 9)"),
-    ("waits", "dies 11", 6, "A process of the run ended by signal 11 (SIGSEGV)"),
-    ("exits 1", "waits", 1, "The run was interrupted, or ended without a reason."),
+    ("waits", "dies 11", 6, "Signal 11 (SIGSEGV) ended a process of the run."),
+    ("exits 1", "waits", 1, "The run was interrupted or ended without a reason."),
     ("exits 120", "exits 120", 6, LOST),
     ("exits 120", "dies 15", 6, LOST),
 ]
 
 
 @pytest.mark.parametrize(("one", "other", "code", "line"), ENDS)
-def test_the_end_of_a_run_is_that_of_the_worker_which_was_its_cause(start, one, other, code, line):
-    """One code and one line, which is said once, however the workers end."""
+def test_a_run_ends_with_the_code_and_line_of_the_worker_that_failed_first(
+    start, one, other, code, line
+):
+    """The line is printed once."""
     found = end(start(one, other))
 
     assert found.code == code
@@ -174,12 +176,12 @@ def test_the_end_of_a_run_is_that_of_the_worker_which_was_its_cause(start, one, 
 @pytest.mark.parametrize(
     ("doing", "number", "line"),
     [
-        ("works", signal.SIGTERM, "The run was interrupted; nothing of it is lost"),
-        ("waits", signal.SIGINT, "The run was interrupted, or ended without a reason."),
+        ("works", signal.SIGTERM, "The run was interrupted."),
+        ("waits", signal.SIGINT, "The run was interrupted or ended without a reason."),
     ],
 )
-def test_a_signal_to_end_reaches_every_worker(start, doing, number, line):
-    """Those that listen say what they lose; those that do not listen yet lose nothing."""
+def test_a_stop_signal_reaches_every_worker(start, doing, number, line):
+    """Workers with a handler report it; the signal kills workers without one."""
     host = start(doing, doing)
     host.wait_for("at work\nat work\n")
 

@@ -1,4 +1,4 @@
-"""Other tests of both models: how they are scored, and what is concluded."""
+"""Auxiliary tests of both models: their scores, and the conclusions drawn from them."""
 
 import json
 import math
@@ -10,7 +10,12 @@ from conftest import distinct_rows as rows_of
 from conftest import write_jsonl
 
 from job.data.dataset import load_dataset
-from job.evaluation.auxiliary import FORGETTING, OTHER_RULES, article_test, auxiliary_tests
+from job.evaluation.auxiliary import (
+    ARTICLE_VERDICTS,
+    OUT_OF_DOMAIN_VERDICTS,
+    article_test,
+    auxiliary_tests,
+)
 from job.evaluation.evaluate import Dimensions
 from job.evaluation.metrics import METRIC, METRICS, compute_metrics
 from job.model.device import Machine
@@ -24,7 +29,7 @@ PROMPTS = Prompts("ask1 ask2 ", "tell3 tell4 ")
 
 @pytest.fixture
 def load(tmp_path):
-    """Load the auxiliary tests of a job with sixty rows of its own, and of the given probe."""
+    """Load the auxiliary tests of a job with sixty rows and the given out-of-domain rows."""
     data = str(write_jsonl(tmp_path / "data.jsonl", rows_of(60, "own")))
 
     def make(out_of_domain=None, **fields):
@@ -44,7 +49,7 @@ def load(tmp_path):
 
 
 def expected_ndcg(encoder, rows, prompts, dimension):
-    """Rank by plain cosines of what sentence-transformers itself encodes; one answer each."""
+    """Rank by cosines of sentence-transformers' own embeddings; one relevant document each."""
     queries, documents = (
         encoder.encode([row[key] for row in rows], prompt=prompt)[:, :dimension]
         for key, prompt in (("question", prompts.query), ("context", prompts.document))
@@ -58,8 +63,8 @@ def expected_ndcg(encoder, rows, prompts, dimension):
 
 
 @pytest.mark.parametrize("prompts", [Prompts(), PROMPTS], ids=["without", "with"])
-def test_a_model_is_scored_with_the_prompts_it_comes_with(load, tiny_encoder, pairs_file, prompts):
-    """At each dimension, as sentence-transformers would."""
+def test_a_model_is_scored_with_its_own_prompts(load, tiny_encoder, pairs_file, prompts):
+    """The scores equal sentence-transformers' at each dimension."""
     rows = [json.loads(line) for line in pairs_file.read_text("utf-8").splitlines()[:60]]
     out_of_domain = load(rows)[0]["out_of_domain"]
     machine = Machine("cpu", "float32", "")
@@ -71,51 +76,51 @@ def test_a_model_is_scored_with_the_prompts_it_comes_with(load, tiny_encoder, pa
         np.testing.assert_allclose(scores.metrics[METRIC], expected, atol=1e-9)
 
 
-# What is concluded.
+# Conclusions.
 
 SIZE = 60
 
 
 @pytest.fixture
 def conclude(load):
-    """Give facts of a probe of sixty queries, whose answers stand at the given ranks."""
+    """Compare rankings of sixty queries whose relevant documents have the given ranks."""
     tests, spec = load(rows_of(SIZE, "other"), evaluation__permutations="1000")
     out_of_domain = tests["out_of_domain"]
 
     def scores(ranks):
         ranked = []
         for query in range(SIZE):
-            own = int(out_of_domain.queries.relevant(query)[0])
-            others = [d for d in range(SIZE) if d != own][:9]
-            ranked.append([*others[: ranks[query] - 1], own, *others[ranks[query] - 1 :]])
+            relevant = int(out_of_domain.queries.relevant(query)[0])
+            others = [d for d in range(SIZE) if d != relevant][:9]
+            ranked.append([*others[: ranks[query] - 1], relevant, *others[ranks[query] - 1 :]])
         return compute_metrics(np.array(ranked), out_of_domain.queries)
 
     def make(before, after, test=out_of_domain):
-        """Rank so at 16 dimensions; at 64 nothing happens."""
+        """Use these ranks at 16 dimensions; at 64 nothing changes."""
         best = scores([1] * SIZE)
         base, tuned = scores(before), scores(after)
-        return test.facts({64: best, 16: base}, {64: best, 16: tuned}, DIMENSIONS, spec)
+        return test.compare({64: best, 16: base}, {64: best, 16: tuned}, DIMENSIONS, spec)
 
     make.out_of_domain = out_of_domain
     return make
 
 
 ALL_FIRST = [1] * SIZE
-# nDCG@10 is 0.5 where the answer is third.
+# nDCG@10 is 0.5 if the relevant document has rank 3.
 SOME_THIRD = [3] * 20 + [1] * 40
 ONE_THIRD = [3] + [1] * 59
 FIVE_THIRD = [3] * 5 + [1] * 55
 FIVE_NINTH, SIX_TENTH = [1] + [9] * 5 + [1] * 54, [10] * 6 + [1] * 54
-GAINED, _, NO_LOSS = FORGETTING
+GAINED, _, NO_LOSS = OUT_OF_DOMAIN_VERDICTS
 
 
-def test_what_was_forgotten_is_told(conclude):
-    """All that the report has, by dimension; the sentence speaks of the main one."""
+def test_a_loss_on_out_of_domain_data_is_reported(conclude):
+    """The report has all metrics by dimension; its sentence is about the main dimension."""
     facts = conclude(ALL_FIRST, SOME_THIRD)
     assert facts.source.endswith("/probe.jsonl")
     assert facts.sentence == (
-        f"On {facts.source}, which was not trained on, nDCG@10 at 16 dimensions went from 1.000 "
-        "to 0.833, -0.167 [-0.228, -0.105], p < 0.001: it forgot."
+        f"On out-of-domain data ({facts.source}), nDCG@10 at 16 dimensions went from 1.000 to "
+        "0.833, -0.167 [-0.228, -0.105], p < 0.001: the tuned model forgot."
     )
     assert (facts.queries, facts.corpus, facts.left_out) == (SIZE, SIZE, 0)
     assert list(facts.scores.base) == list(facts.scores.tuned) == ["64", "16"]
@@ -130,52 +135,52 @@ def test_what_was_forgotten_is_told(conclude):
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "numbers", "told"),
+    ("before", "after", "numbers", "verdict"),
     [
         (SOME_THIRD, ALL_FIRST, "0.833 to 1.000, +0.167 [+0.105, +0.228], p < 0.001", GAINED),
         (ALL_FIRST, ONE_THIRD, "1.000 to 0.992, -0.008 [-0.025, +0.008], p = 1.000", NO_LOSS),
         (ONE_THIRD, ALL_FIRST, "0.992 to 1.000, +0.008 [-0.008, +0.025], p = 1.000", NO_LOSS),
-        # Five alike: the interval says loss, but coins fall so in 2 of 32 cases.
+        # Five equal losses: the interval excludes zero, but 2 of 32 sign flips are as extreme.
         (ALL_FIRST, FIVE_THIRD, "1.000 to 0.958, -0.042 [-0.078, -0.006], p = 0.063", NO_LOSS),
-        # One of six makes nearly all of it: the coins say loss, the interval does not.
+        # One of six is nearly the whole loss: the p-value is significant, the interval is not.
         (FIVE_NINTH, SIX_TENTH, "0.942 to 0.929, -0.013 [-0.037, +0.011], p = 0.026", NO_LOSS),
     ],
     ids=["gain", "one query less", "one query more", "too few", "too uneven"],
 )
-def test_nothing_is_concluded_beyond_the_numbers(conclude, before, after, numbers, told):
-    """A difference that chance gives is no loss, and no gain either."""
+def test_a_verdict_needs_a_significant_difference(conclude, before, after, numbers, verdict):
+    """A difference that is not significant is neither a loss nor a gain."""
     sentence = conclude(before, after).sentence
-    assert sentence.endswith(f"nDCG@10 at 16 dimensions went from {numbers}: {told}.")
+    assert sentence.endswith(f"nDCG@10 at 16 dimensions went from {numbers}: {verdict}.")
 
 
-def test_where_no_query_changed_there_is_nothing_to_conclude(conclude):
+def test_no_verdict_is_given_if_no_query_changed(conclude):
     sentence = conclude(SOME_THIRD, SOME_THIRD).sentence
     assert sentence.endswith("nDCG@10 at 16 dimensions stayed at 0.833: no query changed.")
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "told"),
+    ("before", "after", "verdict"),
     [
-        (SOME_THIRD, ALL_FIRST, OTHER_RULES[0]),
-        (ALL_FIRST, SOME_THIRD, OTHER_RULES[1]),
-        (ALL_FIRST, ONE_THIRD, OTHER_RULES[2]),
+        (SOME_THIRD, ALL_FIRST, ARTICLE_VERDICTS[0]),
+        (ALL_FIRST, SOME_THIRD, ARTICLE_VERDICTS[1]),
+        (ALL_FIRST, ONE_THIRD, ARTICLE_VERDICTS[2]),
     ],
 )
-def test_other_rules_have_words_of_their_own(conclude, before, after, told):
-    """Nothing is forgotten where the same rows are scored in another way."""
-    test = replace(conclude.out_of_domain, verdicts=OTHER_RULES)
-    assert conclude(before, after, test).sentence.endswith(f": {told}.")
+def test_the_articles_protocol_has_its_own_verdicts(conclude, before, after, verdict):
+    """A loss there is not called forgetting: the rows are the job's own test rows."""
+    test = replace(conclude.out_of_domain, verdicts=ARTICLE_VERDICTS)
+    assert conclude(before, after, test).sentence.endswith(f": {verdict}.")
 
 
-# Which there are.
+# Selection.
 
 
-def test_a_job_that_asks_for_none_has_none(load):
+def test_there_is_no_auxiliary_test_by_default(load):
     assert load()[0] == {}
 
 
-def test_both_protocols_are_asked_for_by_one_word(load, tiny_encoder):
-    """The article's rules know no prompts, whatever the model would use."""
+def test_protocol_both_adds_the_articles_protocol(load, tiny_encoder):
+    """It uses no prompts, even if the model has some."""
     tests, spec = load(evaluation__protocol="both")
     assert list(tests) == ["article"]
     article = tests["article"]
@@ -185,14 +190,14 @@ def test_both_protocols_are_asked_for_by_one_word(load, tiny_encoder):
     prompted = article.score(model.with_prompts(PROMPTS), DIMENSIONS, 16)
     for dimension, scores in plain.items():
         assert scores.metrics[METRIC].tolist() == prompted[dimension].metrics[METRIC].tolist()
-    sentence = article.facts(plain, plain, DIMENSIONS, spec).sentence
+    sentence = article.compare(plain, plain, DIMENSIONS, spec).sentence
     assert sentence.startswith(
-        "By the article's rules (each row's context a document of its own, no prompts) nDCG@10 at "
-        "16 dimensions stayed at "
+        "By the article's protocol (one document per row, no prompts), nDCG@10 at 16 dimensions "
+        "stayed at "
     )
 
 
-# The article's rules.
+# The article's protocol.
 
 
 @pytest.fixture
@@ -203,21 +208,21 @@ def article_data(tmp_path):
     return load_dataset(DataSpec(source=str(path), min_test_queries=2, test_fraction=0.3), {})
 
 
-def test_each_row_is_a_query_with_a_document_of_its_own(article_data):
-    """A context that stands in two rows is two documents, and only a row's own one is right."""
+def test_each_row_is_one_query_with_one_document(article_data):
+    """A context in two rows makes two documents; only the row's own copy is relevant."""
     queries, corpus = article_test(article_data)
 
     assert len(corpus) == 64
     assert len(article_data.corpus) == 34
     assert queries.texts.to_pylist() == article_data.test_pairs["anchor"].to_pylist()
     assert np.diff(queries.offsets).tolist() == [1] * len(queries)
-    own = corpus.texts.take(queries.documents).to_pylist()
-    assert own == article_data.test_pairs["positive"].to_pylist()
+    relevant = corpus.texts.take(queries.documents).to_pylist()
+    assert relevant == article_data.test_pairs["positive"].to_pylist()
     assert len(set(queries.documents.tolist())) == len(queries)
 
 
-def test_ties_go_by_the_rows_order_whatever_their_split(article_data):
-    """Duplicates score alike: a corpus that began with the training rows would always win them."""
+def test_the_corpus_is_sorted_by_row_id_not_by_split(article_data):
+    """Duplicates have equal scores: if training rows came first, they would always win."""
     _, corpus = article_test(article_data)
 
     splits = (article_data.train.table, article_data.validation_pairs, article_data.test_pairs)
@@ -227,8 +232,8 @@ def test_ties_go_by_the_rows_order_whatever_their_split(article_data):
     assert corpus.ids.to_pylist() == sorted(corpus.ids.to_pylist())
 
 
-def test_rows_that_ask_the_same_stay_in_one_group(article_data):
-    """Intervals judge by group, here as elsewhere."""
+def test_rows_with_the_same_question_share_a_group(article_data):
+    """Confidence intervals are computed by group, as for the main test."""
     queries, _ = article_test(article_data)
 
     by_text = {}

@@ -1,4 +1,4 @@
-"""BM25 ranks as its formula does, however much of the texts is held at once."""
+"""BM25 ranks by its formula, whatever the block sizes."""
 
 import math
 from collections import Counter
@@ -13,23 +13,23 @@ from hypothesis import strategies as st
 from job.evaluation import bm25
 
 
-def rank_bm25(corpus, asked):
-    return bm25.rank_bm25(pa.array(corpus), pa.array(asked))
+def rank_bm25(corpus, queries):
+    return bm25.rank_bm25(pa.array(corpus), pa.array(queries))
 
 
-def test_bm25_knows_how_many_documents_share_a_word():
-    """The others are ranked by position, which a fusion must not take for a hit; at most 100."""
+def test_bm25_counts_the_documents_that_share_a_word():
+    """At most 100. Documents without a match fill the ranking up and must not count as hits."""
     corpus = ["the cat sat", "a dog ran", "the cat and the dog", *["the end"] * 120]
 
-    ranked, found = rank_bm25(corpus, ["cat", "cat dog", "zebra", "", "the"])
+    ranked, matches = rank_bm25(corpus, ["cat", "cat dog", "zebra", "", "the"])
 
-    assert found.tolist() == [2, 3, 0, 0, 100]
+    assert matches.tolist() == [2, 3, 0, 0, 100]
     assert ranked[0, :2].tolist() == [0, 2]
     assert rank_bm25(["?", "!"], ["cat"])[1].tolist() == [0]
 
 
-def test_bm25_reads_words_of_any_alphabet():
-    """Umlauts, ß and Cyrillic are letters, and their case does not matter."""
+def test_bm25_tokenizes_any_alphabet_and_ignores_case():
+    """Umlauts, ß and Cyrillic are letters."""
     corpus = [
         "Der Bäcker wohnt in der Größenwahnstraße",
         "Die Katze schläft auf dem Sofa",
@@ -37,8 +37,8 @@ def test_bm25_reads_words_of_any_alphabet():
         "Кошка спит на диване",
     ]
 
-    asked = ["BÄCKER", "größenwahnstraße", "wo schläft die Katze", "КОШКА"]
-    ranked = rank_bm25(corpus, asked)[0]
+    queries = ["BÄCKER", "größenwahnstraße", "wo schläft die Katze", "КОШКА"]
+    ranked = rank_bm25(corpus, queries)[0]
 
     assert ranked[:, 0].tolist() == [0, 0, 1, 3]
 
@@ -52,7 +52,7 @@ CATS = [
 
 
 @pytest.mark.parametrize(
-    ("corpus", "asked", "expected"),
+    ("corpus", "queries", "expected"),
     [
         (
             CATS,
@@ -65,23 +65,23 @@ CATS = [
         (["only"], ["only", "other"], [[0], [0]]),
     ],
 )
-def test_bm25_puts_the_better_document_first_and_equals_by_position(corpus, asked, expected):
-    """More matching words, a shorter text and a rarer word each count in its favour.
+def test_bm25_orders_by_score_and_equal_scores_by_position(corpus, queries, expected):
+    """More matching words, a shorter text and a rarer word each raise the score.
 
-    A question without any known word finds every document equally bad.
+    For a query without any known word all documents have equal scores.
     """
-    assert rank_bm25(corpus, asked)[0].tolist() == expected
+    assert rank_bm25(corpus, queries)[0].tolist() == expected
 
 
 def bm25_by_hand(corpus, question, k1=1.2, b=0.75):
-    """Score documents, lists of words, as Lucene does (Kamphuis et al. 2020, table 1)."""
+    """Score documents, given as lists of words, as Lucene does (Kamphuis et al. 2020, table 1)."""
     average = sum(map(len, corpus)) / len(corpus)
-    holders = Counter(word for document in corpus for word in set(document))
+    frequencies = Counter(word for document in corpus for word in set(document))
 
     def score(document):
         norm = k1 * (1 - b + b * len(document) / average)
         return sum(
-            math.log(1 + (len(corpus) - holders[word] + 0.5) / (holders[word] + 0.5))
+            math.log(1 + (len(corpus) - frequencies[word] + 0.5) / (frequencies[word] + 0.5))
             * document.count(word)
             / (document.count(word) + norm)
             for word in question
@@ -96,9 +96,9 @@ WORDS = st.lists(st.sampled_from(["ant", "bee", "cow", "dog", "elk"]), min_size=
 @given(st.lists(WORDS, min_size=1, max_size=12), st.lists(WORDS, min_size=1, max_size=3))
 @settings(deadline=None)
 def test_bm25_ranks_as_the_formula_does(corpus, questions):
-    """Along our ranking the scores worked out by hand never rise, and equal texts keep order."""
-    told, asked = ([" ".join(words) for words in texts] for texts in (corpus, questions))
-    ranked = rank_bm25(told, asked)[0]
+    """Along our ranking the formula's scores never rise, and equal texts keep their order."""
+    documents, queries = ([" ".join(words) for words in texts] for texts in (corpus, questions))
+    ranked = rank_bm25(documents, queries)[0]
 
     for row, question in zip(ranked.tolist(), questions, strict=True):
         by_hand = bm25_by_hand(corpus, question)
@@ -111,7 +111,7 @@ def test_bm25_ranks_as_the_formula_does(corpus, questions):
 
 @pytest.mark.parametrize(("k1", "b"), [(0.9, 0.75), (1.5, 0.75), (1.2, 0.6), (1.2, 0.9)])
 def test_bm25_uses_its_stated_constants(k1, b):
-    """Neighbouring constants would rank some documents otherwise than we do."""
+    """Nearby constants would give another ranking."""
     random = np.random.default_rng(0)
     words = ["ant", "bee", "cow", "dog", "elk"]
     corpus = [list(random.choice(words, random.integers(1, 30))) for _ in range(60)]
@@ -127,16 +127,16 @@ def test_bm25_uses_its_stated_constants(k1, b):
 
 
 @pytest.mark.parametrize(("chunk", "texts"), [(1, 1), (999, 249), (10_000, 250)])
-def test_what_is_held_at_once_does_not_change_a_ranking(monkeypatch, chunk, texts):
-    """Scores and words are a matter of memory only."""
+def test_block_sizes_do_not_change_a_ranking(monkeypatch, chunk, texts):
+    """They limit memory only."""
     random = np.random.default_rng(0)
     words = ["ant", "bee", "cow", "dog", "elk", "fox", "…"]
     corpus = [" ".join(random.choice(words, random.integers(0, 9))) for _ in range(250)]
     questions = ["ant fox", "bee cow", "fox fox dog", "zebra", "", "elk"]
     whole = rank_bm25(corpus, questions)
 
-    monkeypatch.setattr(bm25, "CHUNK", chunk)
-    monkeypatch.setattr(bm25, "TEXTS", texts)
+    monkeypatch.setattr(bm25, "MAX_SCORES", chunk)
+    monkeypatch.setattr(bm25, "TEXTS_PER_BLOCK", texts)
     found = rank_bm25(corpus, questions)
 
     for part, expected in zip(found, whole, strict=True):

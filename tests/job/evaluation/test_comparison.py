@@ -1,4 +1,4 @@
-"""The verdict can be trusted: intervals cover, chance is no gain, and groups are respected."""
+"""The verdict is reliable: intervals cover the true lift, chance is not a gain, groups matter."""
 
 import itertools
 
@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from job.evaluation import significance
-from job.evaluation.comparison import METRIC, compare, measure
+from job.evaluation.comparison import METRIC, compare, compute_points
 from job.evaluation.evaluate import Dimensions
 from job.evaluation.metrics import Scores
 from job.evaluation.results import Lift
@@ -25,7 +25,7 @@ def scores_of(values):
 
 
 def compare_values(base, tuned, groups=None, *, dimensions=ONE, seed=0):
-    """Compare nDCG values, one list a dimension; every query is a group unless others are given."""
+    """Compare nDCG values, one list per dimension; by default each query is its own group."""
     groups = np.arange(len(base[dimensions.full])) if groups is None else groups
     base, tuned = (
         {d: {"float32": scores_of(v)} for d, v in side.items()} for side in (base, tuned)
@@ -38,15 +38,15 @@ def random_values(queries=60, seed=0):
     return np.random.default_rng(seed).choice(GAINS, queries)
 
 
-# nDCG@10 of a query with one right document, by its rank; the first entry: not among the ten.
+# nDCG@10 of a query with one relevant document, by its rank; entry 0: not in the top 10.
 GAINS = np.array([0.0, *(1 / np.log2(np.arange(2, 12)))])
 
 
-# --- Examples that one can check by eye ---
+# --- Examples that can be checked by eye ---
 
 
-def test_a_model_compared_with_itself_shows_nothing():
-    """No lift, no doubt about that, and no verdict of improvement."""
+def test_a_model_compared_with_itself_has_no_lift():
+    """The interval has no width, and the verdict is not an improvement."""
     values = random_values()
 
     result = compare_values({8: values}, {8: values.copy()})
@@ -61,17 +61,17 @@ def test_a_model_compared_with_itself_shows_nothing():
     [
         ([1] * 40, (0.5, 0.5), 1 / 1_001, True),
         ([1, 3] * 20, (0.5, 0.5), 1 / 1_001, True),
-        # Queries about one context say nothing about other contexts.
+        # Queries about one context give no evidence for other contexts.
         ([50], (-1.0, 1.0), 1.0, False),
-        # Five coins fall alike in one of sixteen throws: that many wins may be chance.
+        # Five signs are equal in one of sixteen flips, so five wins may be chance.
         ([10] * 2, (0.5, 0.5), pytest.approx(1 / 2, abs=0.06), False),
         ([10] * 5, (0.5, 0.5), pytest.approx(1 / 16, abs=0.03), False),
         ([10] * 6, (0.5, 0.5), pytest.approx(1 / 32, abs=0.018), True),
     ],
     ids=["alone", "uneven groups", "one group", "two", "five", "six"],
 )
-def test_winning_every_query_is_an_improvement_where_groups_are_enough(sizes, ci, p_value, is_gain):
-    """All wins by the same amount leave no doubt about that amount, whoever belongs together."""
+def test_winning_every_query_is_an_improvement_with_enough_groups(sizes, ci, p_value, is_gain):
+    """Equal wins give an interval without width, whatever the groups."""
     count = sum(sizes)
     groups = np.repeat(np.arange(len(sizes)), sizes)
 
@@ -84,7 +84,7 @@ def test_winning_every_query_is_an_improvement_where_groups_are_enough(sizes, ci
 
 
 def test_losing_most_queries_is_no_improvement():
-    """A clear loss has an interval below zero; significance alone is no gain."""
+    """A clear loss has an interval below zero; it is significant, but no gain."""
     base = random_values()
     tuned = np.where(np.arange(60) % 3, base * 0.5, base)
 
@@ -98,8 +98,8 @@ def test_losing_most_queries_is_no_improvement():
     assert (lift.wins, lift.ties, lift.losses) == counts
 
 
-def test_the_main_dimension_carries_the_verdict():
-    """Gains elsewhere do not make up for the dimension that is to be deployed."""
+def test_the_main_dimension_decides_the_verdict():
+    """Gains at other dimensions do not compensate."""
     base = dict.fromkeys(FOUR.all, np.full(40, 0.5))
     worse, better = dict.fromkeys(FOUR.all, [0.4] * 40), dict.fromkeys(FOUR.all, [0.6] * 40)
 
@@ -107,8 +107,8 @@ def test_the_main_dimension_carries_the_verdict():
     assert compare_values(base, worse | {128: [0.6] * 40}, dimensions=FOUR).improved
 
 
-def test_each_dimension_is_also_held_against_the_full_base_model():
-    """A short tuned vector may replace a long untuned one: that lift is reported too."""
+def test_each_dimension_is_also_compared_with_the_full_base_model():
+    """A short tuned vector may replace a long base vector, so that lift is reported too."""
     dimensions = Dimensions((16, 8), 8)
     base = {16: random_values(seed=1), 8: random_values(seed=2)}
     tuned = {16: random_values(seed=3), 8: random_values(seed=4)}
@@ -122,7 +122,7 @@ def test_each_dimension_is_also_held_against_the_full_base_model():
 @given(st.lists(st.sampled_from([-0.5, -1e-8, -1e-12, 0.0, 1e-12, 1e-8, 0.5]), min_size=2))
 @settings(deadline=None, max_examples=50)
 def test_every_query_is_a_win_a_tie_or_a_loss(differences):
-    """The three counts add up to the queries; noise of floating point is a tie."""
+    """The three counts add up to the number of queries; floating-point noise is a tie."""
     lift = GroupedQueries(np.arange(len(differences)), 100, 0).lift(np.array(differences))
 
     assert lift.wins == sum(d >= 1e-8 for d in differences)
@@ -131,7 +131,7 @@ def test_every_query_is_a_win_a_tie_or_a_loss(differences):
 
 
 def test_the_same_seed_gives_the_same_numbers():
-    """A comparison is repeatable to the last bit, and its seed matters."""
+    """A comparison is reproducible bit by bit; another seed gives other numbers."""
     values = {d: random_values(seed=d) for d in FOUR.all}, {d: random_values() for d in FOUR.all}
 
     first, again, other = (compare_values(*values, dimensions=FOUR, seed=s) for s in (3, 3, 4))
@@ -142,19 +142,19 @@ def test_the_same_seed_gives_the_same_numbers():
 
 @pytest.mark.parametrize("block", [1, 7, 10_000])
 def test_blocks_do_not_change_a_result(monkeypatch, block):
-    """How many resamples are held at once is a matter of memory only."""
+    """The number of permutations per block limits memory only."""
     differences = random_values(seed=1) - random_values(seed=2)
     whole = GroupedQueries(np.arange(60), 2_500, 0).lift(differences)
 
-    monkeypatch.setattr(significance, "BLOCK", block)
+    monkeypatch.setattr(significance, "PERMUTATIONS_PER_BLOCK", block)
 
     lift = GroupedQueries(np.arange(60), 2_500, 0).lift(differences)
     assert lift.ci == pytest.approx(whole.ci, abs=1e-12)
     assert lift.p_value == whole.p_value
 
 
-def test_smaller_precisions_are_held_against_the_best_float32_vectors():
-    """Base and tuned are compared as float32; int8 is measured by what it keeps of the best."""
+def test_retention_is_relative_to_the_best_float32_vectors():
+    """Base and tuned are compared as float32; int8 is measured by its retention."""
     values = random_values()
     tuned = {
         16: {"float32": scores_of(values), "int8": scores_of(values * 0.9)},
@@ -173,9 +173,9 @@ def test_smaller_precisions_are_held_against_the_best_float32_vectors():
         (8, "int8", 8),
     ]
     assert result.best == result.points[0]
-    # What 16 dimensions reach is no bar where 8 reach more.
+    # The best point may be a smaller dimension.
     swapped = {16: tuned[8], 8: tuned[16]}
-    assert measure(swapped, Dimensions((16, 8), 8), by_group)[1].dimension == 8
+    assert compute_points(swapped, Dimensions((16, 8), 8), by_group)[1].dimension == 8
     assert result.against_bm25[8].lift == pytest.approx(values.mean() * 0.3)
     assert [p.retention.share for p in result.points] == pytest.approx([1, 0.9, 0.8, 0.7])
     assert [p.ndcg for p in result.points] == pytest.approx(
@@ -188,8 +188,8 @@ def test_smaller_precisions_are_held_against_the_best_float32_vectors():
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_the_p_value_is_that_of_all_sign_flips(seed):
-    """Drawn flips estimate the share of all 2^9 flips that lie as far out as what was observed."""
+def test_the_p_value_estimates_the_exact_permutation_test(seed):
+    """Random sign flips estimate the share of all 2^9 flips that are as extreme as the data."""
     random = np.random.default_rng(seed)
     groups = np.repeat(np.arange(9), [1, 1, 1, 2, 2, 3, 3, 4, 5])
     differences = random.choice(GAINS, len(groups)) - random.choice(GAINS, len(groups)) * 0.5
@@ -205,7 +205,7 @@ def test_the_p_value_is_that_of_all_sign_flips(seed):
 
 @given(st.lists(st.sampled_from([-0.5, 0.0, 0.25, 1.0]), min_size=1, max_size=20))
 @settings(deadline=None, max_examples=50)
-def test_what_was_observed_counts_among_the_flips(differences):
+def test_the_p_value_counts_the_observed_data_as_one_flip(differences):
     """A p-value is (1 + k) / (1 + n): never zero, at most one."""
     p_value = (
         GroupedQueries(np.arange(len(differences)), 150, 0).lift(np.array(differences)).p_value
@@ -216,13 +216,13 @@ def test_what_was_observed_counts_among_the_flips(differences):
     assert 0 <= round(extreme) <= 150
 
 
-# --- Simulated test sets, whose truth is known ---
+# --- Simulated test sets with a known true lift ---
 
 RUNS = 600
-# Before tuning a query's document is missed in 25 % and first in 35 % of the cases.
+# Before tuning the document is missed for 25 % of the queries, and first for 35 %.
 BEFORE = np.array([0.25, 0.35, *[0.4 / 9] * 9])
 AFTER = np.array([0.10, 0.50, *[0.4 / 9] * 9])
-# So often a query of a group does what its group does.
+# The probability that a query changes in the same way as its group.
 TOGETHER = 0.6
 # 100 queries each.
 ALONE = np.arange(100)
@@ -230,7 +230,7 @@ GROUPED = np.repeat(np.arange(40), [1, 2, 3, 4] * 10)
 
 
 class World:
-    """Queries of which a share is answered anew: most differences are zero, the others skewed."""
+    """Queries of which a share changes: most differences are zero, the others are skewed."""
 
     def __init__(self, changed):
         self.changed = changed
@@ -247,9 +247,9 @@ class World:
     def test_sets(self, groups, seed):
         """Draw (RUNS, n_queries) differences of nDCG@10."""
         random = np.random.default_rng(seed)
-        own = self._draw(random, len(groups))
+        single = self._draw(random, len(groups))
         shared = self._draw(random, groups.max() + 1)[:, groups]
-        return np.where(random.random(own.shape) < TOGETHER, shared, own)
+        return np.where(random.random(single.shape) < TOGETHER, shared, single)
 
     def _draw(self, random, count):
         before = random.choice(GAINS, p=BEFORE, size=(RUNS, count))
@@ -258,7 +258,7 @@ class World:
 
 
 def lifts_of(test_sets, groups):
-    # Another seed a run: equal draws would make the runs' errors alike.
+    # One seed per run: equal sign flips would correlate the runs' errors.
     return [GroupedQueries(groups, 500, run).lift(row) for run, row in enumerate(test_sets)]
 
 
@@ -272,8 +272,8 @@ def gains(lifts):
 
 @pytest.mark.parametrize("groups", [ALONE, GROUPED], ids=["alone", "grouped"])
 @pytest.mark.parametrize("changed", [0.35, 0.6])
-def test_intervals_cover_the_truth_at_their_rate(changed, groups):
-    """95 % intervals of 100 queries hold the true lift in about 95 % of the test sets."""
+def test_intervals_cover_the_true_lift_at_their_rate(changed, groups):
+    """95 % intervals of 100 queries contain the true lift in about 95 % of the test sets."""
     world = World(changed)
 
     lifts = lifts_of(world.test_sets(groups, seed=0), groups)
@@ -282,33 +282,33 @@ def test_intervals_cover_the_truth_at_their_rate(changed, groups):
 
 
 def test_intervals_that_ignore_groups_would_be_too_narrow():
-    """Queries of one group are not independent; taken for it, they promise too much."""
+    """Queries of one group are not independent, so their information counts less."""
     world = World(0.35)
     test_sets = world.test_sets(GROUPED, seed=0)
 
-    respecting, ignoring = lifts_of(test_sets, GROUPED), lifts_of(test_sets, ALONE)
+    by_group, by_query = lifts_of(test_sets, GROUPED), lifts_of(test_sets, ALONE)
 
-    assert coverage(ignoring, world.lift) < 0.89
-    assert coverage(respecting, world.lift) >= 0.92
+    assert coverage(by_query, world.lift) < 0.89
+    assert coverage(by_group, world.lift) >= 0.92
 
 
 @pytest.mark.parametrize("groups", [ALONE, GROUPED], ids=["alone", "grouped"])
-def test_chance_is_seldom_called_a_gain(groups):
-    """Where base and tuned are swapped at random, less than 5 % of the verdicts are "improved"."""
+def test_chance_is_rarely_called_a_gain(groups):
+    """If base and tuned are swapped at random, less than 5 % of the verdicts are "improved"."""
     swaps = np.random.default_rng(1).choice([-1, 1], size=(RUNS, groups.max() + 1))[:, groups]
 
     lifts = lifts_of(World(0.35).test_sets(groups, seed=1) * swaps, groups)
 
     assert gains(lifts) < 0.05
-    # Two-sided, so of the falsely significant ones only half are gains; four standard errors.
+    # The test is two-sided, so only half of the false positives are gains; four standard errors.
     assert np.mean([lift.p_value < 0.05 for lift in lifts]) < 0.05 + 4 * np.sqrt(0.0475 / RUNS)
 
 
 @pytest.mark.parametrize("unit", [ALONE[:10], GROUPED[:10]], ids=["alone", "grouped"])
-def test_the_detectable_lift_is_found_four_times_in_five(unit):
-    """Test sets just large enough for the true lift show it in about 80 % of the cases."""
+def test_the_minimum_detectable_effect_is_detected_with_80_percent_power(unit):
+    """Test sets just large enough for the true lift detect it in about 80 % of the cases."""
     world = World(0.35)
-    # The error falls with the root of the number of units.
+    # The standard error falls with the square root of the number of units.
     units = round((detectable_lift(world.standard_error(unit), 1000) / world.lift) ** 2)
     groups = np.concatenate([unit + number * (unit.max() + 1) for number in range(units)])
     assert detectable_lift(world.standard_error(groups), groups.max() + 1) == pytest.approx(
@@ -318,5 +318,5 @@ def test_the_detectable_lift_is_found_four_times_in_five(unit):
     test_sets = world.test_sets(groups, seed=2)
 
     assert 0.7 <= gains(lifts_of(test_sets, groups)) <= 0.9
-    estimates = [GroupedQueries(groups, 100, 0).detectable(row) for row in test_sets]
+    estimates = [GroupedQueries(groups, 100, 0).minimum_detectable_effect(row) for row in test_sets]
     assert np.mean(estimates) == pytest.approx(world.lift, rel=0.05)

@@ -1,4 +1,4 @@
-"""Texts are encoded together as they are alone: the same vectors, in their order."""
+"""Several ranks encode texts to the same vectors, in the same order, as one process."""
 
 import numpy as np
 import pytest
@@ -11,12 +11,12 @@ from job.model.device import Machine
 from job.model.encoder import Model, Prompts
 
 CPU = Machine("cpu", "float32", "as the spec says")
-# They cannot be divided evenly among three, and have several lengths.
+# Not divisible by three ranks, and of several lengths.
 TEXTS = [row["context"] * (1 + number % 3) for number, row in enumerate(make_pairs(100))]
 
 
 def encode_once(rank, folder, texts, prompt, capacity=None):
-    """Return the vectors' bytes, or their device where there are none, and what this rank did."""
+    """Return the vectors' bytes (or the device of a `meta` tensor), and the texts it encoded."""
     model = Model(SentenceTransformer(folder, device="cpu").eval(), CPU, 64, Prompts())
     seen, tokenize, forward = [], model.encoder.preprocess, model.encoder.forward
 
@@ -43,36 +43,36 @@ def matrix(found):
 
 @pytest.fixture(scope="module")
 def alone(tiny_encoder):
-    """Encode in one process, as the library does."""
+    """Encode in one process, like the library."""
     ((vectors, count),) = together(1, encode_once, str(tiny_encoder), TEXTS, "of ")
     assert count == len(TEXTS)
     ((plain, _),) = together(1, encode_once, str(tiny_encoder), TEXTS, "")
-    # The prompt matters.
+    # The prompt changes the vectors.
     assert np.abs(matrix(plain) - matrix(vectors)).max() > 0.01
     return matrix(vectors)
 
 
-def test_ranks_that_share_texts_get_the_vectors_of_one(tiny_encoder, alone):
-    """In their order, with the prompt, each text once, and on rank 0 alone.
+def test_several_ranks_compute_the_vectors_of_one(tiny_encoder, alone):
+    """Each text is encoded once, with the prompt; only rank 0 gets the vectors, in order.
 
-    Batches of other texts are padded otherwise, which moves the last bits.
+    Batches of other texts have other padding, which changes the last bits.
     """
-    (vectors, own), *others = together(3, encode_once, str(tiny_encoder), TEXTS, "of ")
+    (vectors, count), *others = together(3, encode_once, str(tiny_encoder), TEXTS, "of ")
 
     np.testing.assert_allclose(matrix(vectors), alone, rtol=0, atol=1e-6)
-    assert (own, others) == (34, [("meta", 33), ("meta", 33)])
+    assert (count, others) == (34, [("meta", 33), ("meta", 33)])
 
 
 def test_a_rank_may_have_no_text_to_encode(tiny_encoder, alone):
-    """It takes part all the same."""
+    """It still takes part in the collective calls."""
     found = together(3, encode_once, str(tiny_encoder), TEXTS[:2], "of ")
 
     np.testing.assert_allclose(matrix(found[0][0]), alone[:2], rtol=0, atol=1e-6)
     assert [count for _, count in found] == [1, 1, 0]
 
 
-def test_a_rank_whose_memory_runs_out_halves_its_own_rows(tiny_encoder, alone):
-    """It does its share again with smaller batches, and the others only wait for it."""
+def test_a_rank_that_runs_out_of_memory_halves_its_batch_size(tiny_encoder, alone):
+    """It retries its shard with smaller batches; the other ranks only wait."""
     found = together(2, encode_once, str(tiny_encoder), TEXTS, "of ", 8)
 
     np.testing.assert_allclose(matrix(found[0][0]), alone, rtol=0, atol=1e-6)

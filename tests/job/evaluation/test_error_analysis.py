@@ -1,4 +1,4 @@
-"""Queries that gained and lost, kinds of queries, labels to doubt, documents in the way."""
+"""Error analysis: gained and lost queries, segments, suspected label errors, hubs."""
 
 from dataclasses import replace
 
@@ -8,16 +8,16 @@ import pytest
 
 from job.data.dataset import Corpus, Queries
 from job.evaluation.error_analysis import (
-    HUB_HITS,
-    KINDS_SHOWN,
-    SHOWN,
-    SLICE_AT_LEAST,
-    TEXT_CHARACTERS,
+    MAX_CHARACTERS,
+    MAX_EXAMPLES,
+    MAX_SEGMENTS,
+    MIN_HUB_HITS,
+    MIN_SEGMENT_QUERIES,
     analyze_errors,
 )
 from job.evaluation.metrics import METRIC, compute_metrics
 
-# Twenty documents, each the answer to the question of its number.
+# Twenty documents, each relevant to the query of its number.
 COUNT = 20
 
 
@@ -32,7 +32,7 @@ def queries():
     return make_queries()
 
 
-def make_queries(kinds=None):
+def make_queries(segments=None):
     words = ("What is", "How is", "Is there", "Name the")
     texts = [f"{words[i % 4]} subject {i}" for i in range(COUNT)]
     count = np.arange(COUNT)
@@ -42,12 +42,12 @@ def make_queries(kinds=None):
         np.arange(COUNT + 1),
         count,
         count,
-        kinds and pa.array(kinds),
+        segments and pa.array(segments),
     )
 
 
 def scores(queries, rank_of=None, others=()):
-    """Judge rankings that put each answer at its rank, 1 unless `rank_of` says otherwise."""
+    """Score rankings with each relevant document at its rank in `rank_of`, by default 1."""
     ranked = []
     for query in range(COUNT):
         rank = (rank_of or {}).get(query, 1)
@@ -59,8 +59,8 @@ def scores(queries, rank_of=None, others=()):
     return compute_metrics(np.array(ranked), queries)
 
 
-def test_what_gained_and_lost_most_comes_first(queries, corpus):
-    """With the texts, both ranks, and what stands where the answer should."""
+def test_the_largest_gains_and_losses_come_first(queries, corpus):
+    """With the texts, both ranks, and the irrelevant document that is ranked first."""
     base = scores(queries, {3: 4, 5: 2, 7: 1})
     tuned = scores(queries, {7: 3})
     where = analyze_errors(queries, corpus, base, tuned, base)
@@ -76,37 +76,37 @@ def test_what_gained_and_lost_most_comes_first(queries, corpus):
     assert lost.ndcg_tuned == pytest.approx(0.5)
 
 
-def test_no_more_than_a_page_of_each(queries, corpus):
-    """And of a long text no more than its beginning."""
+def test_lists_and_texts_are_shortened(queries, corpus):
+    """A list has at most `MAX_EXAMPLES` entries, a text at most `MAX_CHARACTERS`."""
     every = dict.fromkeys(range(COUNT), 2)
     long = Corpus(corpus.ids, pa.array(["word " * 200] * COUNT))
     where = analyze_errors(queries, long, scores(queries, every), scores(queries), scores(queries))
-    assert len(where.gained) == SHOWN < COUNT
+    assert len(where.gained) == MAX_EXAMPLES < COUNT
     assert where.lost == []
-    assert len(where.gained[0].answer) <= TEXT_CHARACTERS
+    assert len(where.gained[0].answer) <= MAX_CHARACTERS
     assert where.gained[0].answer.endswith("…")
 
 
-def test_what_nobody_finds_is_a_label_to_doubt(queries, corpus):
-    """Not base, not tuned, not BM25; one of them finding it is enough to trust it."""
+def test_a_query_that_no_system_answers_is_a_suspected_label_error(queries, corpus):
+    """Neither base, tuned nor BM25 finds a relevant document."""
     not_found = scores(queries, {2: 0, 4: 0})
     where = analyze_errors(queries, corpus, not_found, not_found, scores(queries, {2: 0}))
     assert [example.query_id for example in where.suspected_label_errors] == ["q2"]
     assert (where.suspected_label_errors[0].rank_tuned, where.not_found) == (None, 1)
 
 
-def test_segments_hold_each_query_once_a_kind_and_give_their_means(queries, corpus):
-    """Means, lift and number are those of the slice's own queries."""
+def test_segments_report_the_scores_of_their_queries(queries, corpus):
+    """Mean, lift and count are those of the segment's queries."""
     base, tuned = scores(queries, dict.fromkeys(range(0, COUNT, 4), 2)), scores(queries)
     where = analyze_errors(queries, corpus, base, tuned, base)
-    assert all(s.queries >= SLICE_AT_LEAST for s in where.segments)
-    # Five of each question word: too few for a slice of their own.
+    assert all(s.queries >= MIN_SEGMENT_QUERIES for s in where.segments)
+    # Five queries per question word are too few for a segment.
     assert {s.by for s in where.segments} == {
         "words of the query",
         "words of the answer",
         "the query's words in the answer",
     }
-    # All answers have as many words: one slice, of all.
+    # All answers have the same number of words, so there is one segment.
     (answers,) = [s for s in where.segments if s.by == "words of the answer"]
     assert (answers.queries, answers.name) == (COUNT, "9")
     assert answers.base == pytest.approx(base.metrics[METRIC].mean())
@@ -114,13 +114,13 @@ def test_segments_hold_each_query_once_a_kind_and_give_their_means(queries, corp
     assert answers.ci[0] < answers.lift < answers.ci[1]
 
 
-def test_a_document_that_is_often_in_the_way_is_a_hub(queries, corpus):
-    """Counted where it does not answer; its own question does not count."""
+def test_a_document_that_is_often_wrongly_in_the_top_10_is_a_hub(queries, corpus):
+    """The query that it answers does not count."""
     tuned = scores(queries, others=(0,))
     where = analyze_errors(queries, corpus, scores(queries, others=(1,)), tuned, tuned)
     first = where.hubs[0]
     assert (first.document_id, first.wrong_hits) == ("00", COUNT - 1)
-    assert all(hub.wrong_hits >= HUB_HITS for hub in where.hubs)
+    assert all(hub.wrong_hits >= MIN_HUB_HITS for hub in where.hubs)
 
 
 def test_a_single_query_has_no_segments(corpus, queries):
@@ -142,37 +142,37 @@ def segments_by(queries, corpus, column, base=None):
     return [s for s in where.segments if s.by == column]
 
 
-def test_the_datas_own_kinds_are_segments_named_by_their_column(corpus):
-    """What is null is of no kind, and a name stays as it is."""
-    queries = make_queries([HOSTILE] * SLICE_AT_LEAST + [None] * (COUNT - SLICE_AT_LEAST))
+def test_values_of_the_group_column_are_segments(corpus):
+    """A null belongs to no segment, and values are not escaped."""
+    queries = make_queries([HOSTILE] * MIN_SEGMENT_QUERIES + [None] * (COUNT - MIN_SEGMENT_QUERIES))
     base = scores(queries, {0: 2, 19: 3})
     (found,) = segments_by(queries, corpus, "product", base)
-    gained = base.metrics[METRIC][:SLICE_AT_LEAST].mean()
-    assert (found.name, found.queries, found.tuned) == (HOSTILE, SLICE_AT_LEAST, 1.0)
+    gained = base.metrics[METRIC][:MIN_SEGMENT_QUERIES].mean()
+    assert (found.name, found.queries, found.tuned) == (HOSTILE, MIN_SEGMENT_QUERIES, 1.0)
     assert found.base == pytest.approx(gained)
     assert found.lift == pytest.approx(1 - gained)
     assert found.ci[0] < found.lift < found.ci[1]
 
 
 @pytest.mark.parametrize("column", [None, "product"])
-def test_data_that_names_no_kinds_has_the_other_segments_only(queries, corpus, column):
-    """Neither where no column is named, nor where no query has a value in it."""
-    nameless = replace(queries, segments=pa.nulls(COUNT, pa.large_string()))
+def test_without_group_values_there_are_only_the_other_segments(queries, corpus, column):
+    """Either no column is named, or no query has a value in it."""
+    all_null = replace(queries, segments=pa.nulls(COUNT, pa.large_string()))
     plain = analyze_errors(queries, corpus, scores(queries), scores(queries), scores(queries))
-    for asked in (queries, nameless):
-        where = analyze_errors(asked, corpus, *[scores(queries)] * 3, column)
+    for given in (queries, all_null):
+        where = analyze_errors(given, corpus, *[scores(queries)] * 3, column)
         assert where == plain
 
 
-def test_a_column_may_bear_the_name_of_another_kind(corpus):
-    """Both are there."""
+def test_the_group_column_may_have_the_name_of_another_segmentation(corpus):
+    """Both are reported."""
     found = segments_by(make_queries(["x"] * COUNT), corpus, "words of the answer")
     assert [s.name for s in found] == ["9", "x"]
 
 
-def test_of_many_kinds_the_largest_are_shown_first():
-    """Ties by name; the smaller ones are left out."""
-    sizes = {f"kind {n:02}": SLICE_AT_LEAST + (n + 1) // 2 for n in range(KINDS_SHOWN + 5)}
+def test_only_the_largest_segments_of_the_group_column_are_reported():
+    """They are sorted by size, then by name."""
+    sizes = {f"kind {n:02}": MIN_SEGMENT_QUERIES + (n + 1) // 2 for n in range(MAX_SEGMENTS + 5)}
     kinds = [name for name, size in sizes.items() for _ in range(size)]
     count = np.arange(len(kinds))
     names = pa.array([f"{n:04}" for n in count])
@@ -181,5 +181,5 @@ def test_of_many_kinds_the_largest_are_shown_first():
     found = analyze_errors(
         queries, Corpus(names, names), ranked, ranked, ranked, "product"
     ).segments
-    expected = sorted(sizes.items(), key=lambda item: (-item[1], item[0]))[:KINDS_SHOWN]
+    expected = sorted(sizes.items(), key=lambda item: (-item[1], item[0]))[:MAX_SEGMENTS]
     assert [(s.name, s.queries) for s in found if s.by == "product"] == expected

@@ -1,4 +1,4 @@
-"""A search by tiles finds what sorting all scores finds, and holds no more than it promises."""
+"""A search by tiles equals sorting all scores, within its memory limits."""
 
 from dataclasses import dataclass
 
@@ -10,16 +10,16 @@ from hypothesis import strategies as st
 from tensor_sizes import Sizes
 
 from job.evaluation import exact_search as searching
-from job.evaluation.exact_search import RowSubset, Transform, best_of, search
+from job.evaluation.exact_search import RowSubset, Transform, search, top_k
 
 
 @dataclass(frozen=True)
 class Plain:
-    """Vectors as they are."""
+    """A transform that leaves vectors unchanged."""
 
     depth: int = 100
 
-    def of(self, vectors):
+    def apply(self, vectors):
         return vectors
 
 
@@ -29,7 +29,7 @@ def sorted_by_hand(queries, corpus, depth):
 
 
 def whole_numbers(seed, rows, width):
-    # Products of these are exact, and most scores are shared by several documents.
+    # Dot products of integers are exact, and most scores occur several times.
     random = np.random.default_rng(seed)
     return torch.from_numpy(random.integers(-2, 3, (rows, width)).astype(np.float32))
 
@@ -44,11 +44,11 @@ def limits(monkeypatch):
 
 
 LIMITS = {
-    "TILE": st.integers(1, 50),
-    "CHUNK": st.integers(1, 3_000),
-    "COMPONENTS": st.integers(1, 60),
-    "LEADERS": st.integers(1, 200),
-    "CANDIDATES": st.integers(1, 200),
+    "TILE_ROWS": st.integers(1, 50),
+    "MAX_SCORES": st.integers(1, 3_000),
+    "QUERY_COMPONENTS": st.integers(1, 60),
+    "TOP_K_ENTRIES": st.integers(1, 200),
+    "MAX_TIE_SCORES": st.integers(1, 200),
 }
 
 
@@ -60,9 +60,12 @@ LIMITS = {
     st.fixed_dictionaries(LIMITS),
 )
 @settings(deadline=None)
-def test_tiles_of_any_size_find_what_a_plain_sort_finds(seed, asked, stored, depths, limits):
-    """By score and position, over queries and documents, whatever is held at once."""
-    queries, corpus = whole_numbers([seed, 1], asked, 3), whole_numbers([seed, 2], stored, 3)
+def test_tiles_of_any_size_give_what_a_plain_sort_gives(
+    seed, n_queries, n_documents, depths, limits
+):
+    """Results are ordered by score and position, whatever the block sizes."""
+    queries = whole_numbers([seed, 1], n_queries, 3)
+    corpus = whole_numbers([seed, 2], n_documents, 3)
 
     with pytest.MonkeyPatch.context() as patch:
         for name, value in limits.items():
@@ -75,8 +78,8 @@ def test_tiles_of_any_size_find_what_a_plain_sort_finds(seed, asked, stored, dep
         assert best.scores.tolist() == expected.tolist()
 
 
-def test_scores_within_an_autocast_block_are_as_exact_as_outside():
-    """A trainer evaluates within one: a checkpoint must score there what it scores afterwards."""
+def test_scores_inside_an_autocast_block_are_as_exact_as_outside():
+    """The trainer evaluates inside one; a checkpoint must score the same there and afterwards."""
     torch.manual_seed(0)
     queries, corpus = torch.randn(20, 64), torch.randn(200, 64)
     outside = search(queries, corpus, [Plain()])[0]
@@ -89,18 +92,24 @@ def test_scores_within_an_autocast_block_are_as_exact_as_outside():
     assert torch.equal(within.positions, outside.positions)
 
 
-def test_what_is_no_number_breaks_nothing():
-    """Vectors that are none are found elsewhere (`job.training.health`); all rows stay as deep."""
+def test_nan_scores_keep_the_shape_of_the_results():
+    """Broken models are detected elsewhere (`job.training.health`)."""
     scores = torch.tensor([[0.0, float("nan"), 1.0, 1.0, 1.0, 1.0], [2.0] * 6])
 
-    assert best_of(scores, 3).positions[0].tolist()[0] == 1
-    assert best_of(scores, 3).positions.shape == (2, 3)
+    assert top_k(scores, 3).positions[0].tolist()[0] == 1
+    assert top_k(scores, 3).positions.shape == (2, 3)
 
 
-def test_no_more_is_held_than_promised(limits):
-    """Four times the documents, and nothing that is computed is larger: a tile, a block of scores,
-    or the best documents of some queries."""
-    limits(TILE=128, CHUNK=4_096, COMPONENTS=2_048, LEADERS=20_000, CANDIDATES=1_000)
+def test_memory_does_not_grow_with_the_corpus(limits):
+    """With four times the documents the largest tensor stays the same: a tile, a block of scores or
+    the top-k of a block of queries."""
+    limits(
+        TILE_ROWS=128,
+        MAX_SCORES=4_096,
+        QUERY_COMPONENTS=2_048,
+        TOP_K_ENTRIES=20_000,
+        MAX_TIE_SCORES=1_000,
+    )
     queries = torch.from_numpy(np.random.default_rng(0).normal(size=(100, 32)).astype(np.float32))
     largest = {}
     for documents in (1_000, 4_000):
@@ -111,19 +120,19 @@ def test_no_more_is_held_than_promised(limits):
         assert (100, documents) not in sizes.shapes
         largest[documents] = sizes.largest
 
-    # 100 queries with their 100 best are what is asked for.
+    # The result itself has 100 documents for each of 100 queries.
     assert largest[4_000] == largest[1_000] == max(128 * 32, 4_096, 100 * 100)
 
 
-def test_chosen_rows_are_read_without_copying_all(limits):
-    """A choice of a choice is a choice as well; only tiles of it are ever brought together."""
-    limits(TILE=16)
+def test_a_row_subset_is_read_tile_by_tile(limits):
+    """It is never copied as a whole, and a subset of a subset works too."""
+    limits(TILE_ROWS=16)
     vectors = whole_numbers(3, 200, 4)
     first, second = torch.randperm(200)[:100], torch.arange(99, -1, -1)
-    chosen = RowSubset(RowSubset(vectors, first), second)
+    subset = RowSubset(RowSubset(vectors, first), second)
 
     with Sizes() as sizes:
-        found = search(vectors[:5], chosen, [Plain(20)])[0]
+        found = search(vectors[:5], subset, [Plain(20)])[0]
 
     assert found.positions.tolist() == sorted_by_hand(vectors[:5], vectors[first][second], 20)
     assert (100, 4) not in sizes.shapes

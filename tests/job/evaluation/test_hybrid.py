@@ -1,4 +1,4 @@
-"""BM25 and vectors fused: the formula, its ties, and what the comparison says of it."""
+"""Rank fusion of BM25 and vectors: the formula, its ties, and the comparison's sentence."""
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +19,7 @@ def ranked(*rows, found=None):
 
 
 def fused_slowly(bm25, dense, found):
-    """Reciprocal ranks of one query, as the formula is written; ties by position."""
+    """Fuse one query's rankings literally by the formula; ties by position."""
     totals = {}
     for rank, document in enumerate(bm25, start=1):
         totals[document] = totals.get(document, 0.0) + (rank <= found) / (60 + rank)
@@ -31,7 +31,7 @@ def fused_slowly(bm25, dense, found):
 @given(st.data())
 @settings(max_examples=100, deadline=None)
 def test_fusion_is_the_sum_of_reciprocal_ranks(data):
-    """Any two rankings of the same documents, some of them not found by BM25 at all."""
+    """It holds for any two rankings of the same documents, some without a BM25 match."""
     documents = data.draw(st.integers(1, 120))
     depth = min(100, documents)
     rows = range(data.draw(st.integers(1, 3)))
@@ -44,8 +44,8 @@ def test_fusion_is_the_sum_of_reciprocal_ranks(data):
     assert fused.tolist() == [[int(d) for d in row] for row in expected]
 
 
-def test_what_bm25_did_not_find_gains_nothing_by_standing_in_its_list():
-    """Documents without a word of the query are listed by position, which is no reason."""
+def test_documents_without_a_bm25_match_get_no_score_from_bm25():
+    """They only fill its ranking up, in the order of positions."""
     assert fuse(ranked([0, 1, 2], found=[0]), ranked([2, 1, 0])).tolist() == [[2, 1, 0]]
     assert fuse(ranked([0, 1, 2], found=[1]), ranked([2, 1, 0])).tolist() == [[0, 2, 1]]
 
@@ -56,13 +56,13 @@ def queries(count):
     return Queries(names, names, np.arange(count + 1), np.zeros(count, np.int64), groups)
 
 
-def search(*places, documents=12):
-    """Rank one relevant document (0) at the given place of each query's list."""
+def search(*positions, documents=12):
+    """Insert the relevant document (0) at the given position of each query's ranking."""
     rows = []
-    for place in places:
-        others = list(range(1, documents))
-        others.insert(place, 0)
-        rows.append(others)
+    for position in positions:
+        row = list(range(1, documents))
+        row.insert(position, 0)
+        rows.append(row)
     found = np.full(len(rows), documents)
     return compute_metrics(np.array(rows), queries(len(rows)), found=found)
 
@@ -70,14 +70,14 @@ def search(*places, documents=12):
 @pytest.mark.parametrize(
     ("before", "after", "opening"),
     [
-        ([9, 8, 9, 8, 9, 8, 9, 8] * 5, [0] * 40, "The gain survives inside a hybrid search: "),
-        ([0] * 40, [9, 8, 9, 8, 9, 8, 9, 8] * 5, "Inside a hybrid search the tuned model is worse"),
-        ([3] * 40, [3] * 40, "Inside a hybrid search the difference is not beyond chance: "),
+        ([9, 8, 9, 8, 9, 8, 9, 8] * 5, [0] * 40, "The gain remains in hybrid search: "),
+        ([0] * 40, [9, 8, 9, 8, 9, 8, 9, 8] * 5, "In hybrid search the tuned model is worse: "),
+        ([3] * 40, [3] * 40, "In hybrid search the difference is not significant: "),
     ],
     ids=["gain", "loss", "tie"],
 )
-def test_the_sentence_says_whether_the_gain_survives(before, after, opening):
-    """With the fused scores of both models, their difference, its interval and its p-value."""
+def test_the_sentence_reports_whether_the_gain_remains(before, after, opening):
+    """It gives the fused scores of both models, their difference, its interval and its p-value."""
     bm25, base, tuned = search(*[5] * 40), search(*before), search(*after)
     by_group = GroupedQueries(np.arange(40), 1000, 0)
 

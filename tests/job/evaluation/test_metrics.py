@@ -1,4 +1,4 @@
-"""Ranks and metrics are those of sentence-transformers and of a plain sort."""
+"""Rankings equal a plain sort, and metrics equal those of sentence-transformers and trec_eval."""
 
 import math
 from dataclasses import dataclass, replace
@@ -16,13 +16,13 @@ from sentence_transformers.sentence_transformer.evaluation import InformationRet
 
 from job.data.dataset import Queries
 from job.evaluation import metrics as ranking
-from job.evaluation.exact_search import best_of
+from job.evaluation.exact_search import top_k
 from job.evaluation.metrics import METRICS, compute_metrics
 from job.evaluation.quantization import rank
 
 
 def queries_of(relevant):
-    """Make queries whose relevant corpus positions are given, query by query."""
+    """Make queries with the given relevant corpus positions, one list per query."""
     numbers = pa.array([str(number) for number in range(len(relevant))], pa.large_string())
     return Queries(
         ids=numbers,
@@ -43,7 +43,7 @@ class Search:
 
     @property
     def document_ids(self):
-        # Sorted as strings ("10" before "9"), as the data stage sorts a corpus.
+        # Sorted as strings ("10" before "9"), like a corpus.
         return sorted(str(number) for number in range(len(self.corpus)))
 
     def relevant_ids(self, query):
@@ -58,13 +58,13 @@ class Search:
 
 
 def signs(random, rows, width):
-    # Entries of one size: at 64, 16 and 4 dimensions the norms are 8, 4 and 2, so cosines are
-    # computed without any rounding and equal scores are equal in every bit.
+    # At 64, 16 and 4 dimensions the norms are 8, 4 and 2, so cosines are computed without rounding
+    # and equal scores are equal bit by bit.
     return random.choice([-1.0, 1.0], size=(rows, width))
 
 
 def copies(random, rows, width):
-    # Each vector about four times.
+    # Each vector occurs about four times.
     return random.normal(size=(1 + rows // 4, width))[random.integers(0, 1 + rows // 4, size=rows)]
 
 
@@ -73,7 +73,7 @@ def normals(random, rows, width):
 
 
 def random_search(vectors, documents, *, queries=25, width=64, seed=0):
-    """Draw a task in which every query has at least one relevant document."""
+    """Draw a task with at least one relevant document per query."""
     random = np.random.default_rng([seed, documents])
     counts = random.integers(1, min(documents, 15) + 1, size=queries)
     return Search(
@@ -84,7 +84,7 @@ def random_search(vectors, documents, *, queries=25, width=64, seed=0):
 
 
 def library_means(task, dimension, *, order=None):
-    """Run sentence-transformers' own evaluator with a real model that looks its vectors up."""
+    """Run sentence-transformers' evaluator with a real model that looks its vectors up."""
     table = torch.from_numpy(np.concatenate([task.corpus, task.queries]))
     named = list(zip(task.document_ids, map(str, range(len(task.corpus))), strict=True))
     count = len(task.queries)
@@ -104,9 +104,9 @@ def library_means(task, dimension, *, order=None):
 @pytest.mark.parametrize("vectors", [signs, copies, normals])
 @pytest.mark.parametrize("dimension", [64, 33, 4])
 def test_metrics_equal_those_of_sentence_transformers(vectors, documents, dimension):
-    """Every metric at every dimension is what the article's evaluator prints for these vectors.
+    """Every metric at every dimension equals the article's evaluator's for these vectors.
 
-    Ties are broken by document id, not by the order in which the evaluator saw documents.
+    Ties are broken by document id, not by the order in which the evaluator gets the documents.
     """
     task = random_search(vectors, documents)
     exact = vectors is signs and dimension != 33
@@ -117,8 +117,8 @@ def test_metrics_equal_those_of_sentence_transformers(vectors, documents, dimens
     assert task.scores_at(dimension).means() == pytest.approx(expected, abs=1e-12)
 
 
-def test_more_answers_than_ranks_are_counted_as_sentence_transformers_counts_them():
-    """Of 150 relevant documents 100 can be found at most; which metrics mind is the evaluator's."""
+def test_more_relevant_documents_than_ranks_count_as_in_sentence_transformers():
+    """At most 100 of 150 relevant documents can be found."""
     task = random_search(signs, 250, queries=2)
     task = replace(task, relevant=[list(range(150)), list(range(100, 250))])
 
@@ -127,7 +127,7 @@ def test_more_answers_than_ranks_are_counted_as_sentence_transformers_counts_the
 
 @pytest.mark.parametrize("documents", [1, 60, 250])
 def test_metrics_equal_those_of_trec_eval(documents):
-    """Query by query, trec_eval gives our numbers for our ranking."""
+    """They are equal for each query, given our ranking."""
     task = random_search(signs, documents, queries=60, seed=2)
     scores = task.scores_at(16)
     qrels = {str(i): dict.fromkeys(task.relevant_ids(i), 1) for i in range(60)}
@@ -136,24 +136,25 @@ def test_metrics_equal_those_of_trec_eval(documents):
     names |= {f"accuracy@{k}": f"success_{k}" for k in ranking.ACCURACY_AT}
     assert names.keys() == set(METRICS)
     for metric, name in names.items():
-        # It cuts no reciprocal rank, and has its own rule for ties: places as scores have none.
-        found = scores.top if metric == "mrr@10" else scores.ranked
+        # trec_eval has no cut-off for reciprocal ranks, and its own rule for ties: ranks as scores
+        # have no ties.
+        ranked = scores.top if metric == "mrr@10" else scores.ranked
         run = {
-            str(i): {task.document_ids[p]: -float(place) for place, p in enumerate(row)}
-            for i, row in enumerate(found.tolist())
+            str(i): {task.document_ids[p]: -float(rank) for rank, p in enumerate(row)}
+            for i, row in enumerate(ranked.tolist())
         }
         theirs = pytrec_eval.RelevanceEvaluator(qrels, {name}).evaluate(run)
         expected = [theirs[str(i)][name] for i in range(60)]
         assert scores.metrics[metric].tolist() == pytest.approx(expected, abs=1e-12)
 
 
-def test_the_exact_vectors_tie_across_every_cut():
-    """The comparison above is about ties: scores at ranks 1, 10 and 100 are shared with others."""
+def test_the_sign_vectors_tie_at_every_cut_off():
+    """So the comparison above covers ties: scores at ranks 1, 10 and 100 equal those after them."""
     task = random_search(signs, 250)
     scores = torch.from_numpy(task.queries[:, :4] @ task.corpus[:, :4].T).sort(descending=True)
 
-    for place in (1, 10, 100):
-        assert (scores.values[:, place - 1] == scores.values[:, place]).any()
+    for cut_off in (1, 10, 100):
+        assert (scores.values[:, cut_off - 1] == scores.values[:, cut_off]).any()
 
 
 @given(
@@ -165,18 +166,18 @@ def test_the_exact_vectors_tie_across_every_cut():
 )
 @settings(deadline=None)
 def test_ranking_is_a_plain_sort_by_score_and_position(scores):
-    """However many scores are equal, wherever they lie, the fast way gives what sorting gives."""
+    """The fast top-k equals sorting for any number and position of equal scores."""
     expected = [
         sorted(range(len(row)), key=lambda position: (-row[position], position))[:100]
         for row in scores.tolist()
     ]
 
-    assert best_of(torch.from_numpy(scores), 100).positions.tolist() == expected
+    assert top_k(torch.from_numpy(scores), 100).positions.tolist() == expected
 
 
 @pytest.mark.parametrize("documents", [1, 9, 11, 99, 101])
-def test_a_ranking_is_as_deep_as_the_corpus_but_at_most_100(documents):
-    """A corpus smaller than the cut-offs is ranked whole; `top` holds its first ten."""
+def test_a_ranking_is_as_deep_as_the_corpus_and_at_most_100(documents):
+    """A corpus smaller than the cut-offs is ranked completely; `top` holds the top 10."""
     task = random_search(normals, documents)
 
     ranked, scores = task.ranked_at(64), task.scores_at(64)
@@ -189,8 +190,8 @@ def test_a_ranking_is_as_deep_as_the_corpus_but_at_most_100(documents):
     )
 
 
-def test_results_of_each_query_are_those_of_its_best_documents():
-    """A rank counts from 1 and is 0 where nothing is found; metrics are what one works out."""
+def test_ranks_and_metrics_equal_those_computed_by_hand():
+    """Ranks count from 1, and 0 means that no relevant document is found."""
     ranked = np.stack([np.arange(100), np.arange(100), np.arange(100)])
 
     scores = compute_metrics(ranked, queries_of([[2, 11], [10], [150]]))

@@ -1,4 +1,4 @@
-"""int8 and binary vectors rank as sentence-transformers' own quantization and search rank them."""
+"""int8 and binary vectors rank as in sentence-transformers' quantization and search."""
 
 import inspect
 import sys
@@ -17,7 +17,7 @@ from job.evaluation.quantization import bytes_per_vector, rank, stored_as
 
 
 def vectors(rows, width=48, seed=0):
-    """Draw vectors whose components have uneven means and spreads, as a model's have."""
+    """Draw vectors whose components have different means and spreads, like those of a model."""
     random = np.random.default_rng([seed, width])
     means, spreads = random.normal(size=width) * 0.3, 0.5 + random.random(width)
     drawn = np.random.default_rng([seed, width, rows]).normal(means, spreads, (rows, width))
@@ -38,7 +38,7 @@ class SearchResult:
 
 
 class Index:
-    """An index of usearch's shape that searches exhaustively; equal distances go by position."""
+    """A stand-in for usearch's index: exhaustive search, equal distances ordered by position."""
 
     def __init__(self, *, metric, dtype, **_):
         self.metric, self.dtype = metric, dtype
@@ -50,9 +50,9 @@ class Index:
     def get(self, keys):
         return self.rows[keys]
 
-    def search(self, asked, count, *, exact):
+    def search(self, queries, count, *, exact):
         assert exact
-        distances = np.stack([self.distances(row) for row in asked])
+        distances = np.stack([self.distances(row) for row in queries])
         keys = np.argsort(distances, axis=1, kind="stable")[:, :count]
         nearest = np.take_along_axis(distances, keys, axis=1)
         return SearchResult(keys, nearest, np.full(len(keys), keys.shape[1]))
@@ -65,7 +65,7 @@ class Index:
 
 @pytest.fixture
 def library_search(monkeypatch):
-    """Search with the library's own function, over the index above instead of usearch's."""
+    """Search with the library's function, but with the index above instead of usearch's."""
     index, compiled = ModuleType("usearch.index"), ModuleType("usearch.compiled")
     index.Index = Index
     compiled.ScalarKind = type("ScalarKind", (), {"F32": "f32"})
@@ -97,12 +97,12 @@ def library_search(monkeypatch):
     [(20, 600, 48), (20, 600, 27), (1, 600, 32), (20, 150, 48), (20, 7, 48)],
     ids=["full", "no whole bytes", "one query", "few documents", "very few"],
 )
-def test_ranks_are_those_of_the_librarys_search(
+def test_rankings_equal_those_of_the_librarys_search(
     library_search, name, rescore, queries, documents, dimension
 ):
-    """Its `quantize_embeddings`, calibrated on the corpus, and its search for the first hundred.
+    """The library's `quantize_embeddings`, calibrated on the corpus, and its top-100 search.
 
-    Both are given vectors of length 1; ours are of any length.
+    The library gets normalized vectors; ours may have any length.
     """
     asked, stored = vectors(queries, seed=1), vectors(documents, seed=2)
 
@@ -112,17 +112,17 @@ def test_ranks_are_those_of_the_librarys_search(
     assert found[f"{name}_rescored" if rescore else name].tolist() == expected
 
 
-def test_rescoring_reads_the_librarys_default():
-    """Twice as many candidates as are wanted, as its search has it."""
+def test_the_rescore_multiplier_is_the_librarys_default():
+    """Twice as many candidates as results."""
     default = inspect.signature(semantic_search_usearch).parameters["rescore_multiplier"].default
     assert default == quantization.RESCORE_MULTIPLIER
 
 
 @pytest.mark.parametrize("name", ["int8", "binary"])
 def test_equal_codes_rank_by_position(name):
-    """Documents that are stored as the same bytes cannot be told apart, rescored or not.
+    """Documents with the same stored bytes have equal scores, rescored or not.
 
-    199 of them: a product of matrices rounds the last few rows otherwise than the others.
+    199 documents, because a matrix product rounds its last few rows differently.
     """
     distinct = vectors(40)
     stored = distinct[torch.randint(0, 40, (199,), generator=torch.Generator().manual_seed(0))]
@@ -135,13 +135,13 @@ def test_equal_codes_rank_by_position(name):
             neighbors = (rows[1:] == rows[:-1]).all(dim=1).numpy()
             assert neighbors.any()
             assert (np.diff(row)[neighbors] > 0).all()
-            # Copies stand together: nothing comes between two that score the same.
+            # Copies are adjacent: nothing comes between two documents of equal score.
             if name == "int8":
                 assert len(torch.unique_consecutive(rows, dim=0)) == len(torch.unique(rows, dim=0))
 
 
 def test_equal_scores_of_different_codes_rank_by_position():
-    """Rescored, `+--` and `-++` are one to a query that wants the first as much as both others."""
+    """Rescored, `+--` and `-++` have equal scores if component 1 weighs as much as 2 and 3."""
     asked = torch.tensor([[2.0, 1.0, 1.0]])
     stored = torch.tensor([[1.0, -1.0, -1.0], [-1.0, 1.0, 1.0], [1.0, 1.0, -1.0]])
 
@@ -152,8 +152,8 @@ def test_equal_scores_of_different_codes_rank_by_position():
 
 
 @pytest.mark.parametrize("name", ["int8", "binary"])
-def test_a_component_that_never_varies_does_no_harm(name):
-    """Its range is empty; it is worth nothing to any document."""
+def test_a_constant_component_does_not_change_the_ranking(name):
+    """Its range is empty, and it contributes nothing to any score."""
     asked, stored = vectors(20, seed=1), vectors(300, seed=2)
     asked[:, 5], stored[:, 5] = 0.0, 0.0
     without = [torch.cat([v[:, :5], v[:, 6:]], dim=1) for v in (asked, stored)]
@@ -161,17 +161,17 @@ def test_a_component_that_never_varies_does_no_harm(name):
     found, expected = rank_quantized(asked, stored, 48, name), rank_quantized(*without, 47, name)
 
     for key, ranked in found.items():
-        # Lengths are rounded otherwise, which moves some component over the edge of a code.
+        # Norms are rounded differently, which moves a few components to the next code.
         assert (ranked[:, :10] == expected[key][:, :10]).mean() > 0.95
 
 
-def test_no_more_is_held_than_a_tile_or_the_candidates_of_a_query(monkeypatch):
-    """However many documents there are; how much is held at once changes no rank."""
+def test_memory_holds_at_most_a_tile_or_one_querys_candidates(monkeypatch):
+    """It does not grow with the corpus, and block sizes change no rank."""
     asked, stored = vectors(20, seed=1), vectors(2_000, seed=2)
     whole = rank(asked, stored, [48, 27], ["int8", "binary"])
-    for name, value in {"TILE": 128, "CHUNK": 1_000, "CANDIDATES": 1_000}.items():
+    for name, value in {"TILE_ROWS": 128, "MAX_SCORES": 1_000, "MAX_TIE_SCORES": 1_000}.items():
         monkeypatch.setattr(exact_search, name, value)
-    monkeypatch.setattr(quantization, "BLOCK", 1)
+    monkeypatch.setattr(quantization, "RESCORE_COMPONENTS", 1)
 
     with Sizes() as sizes:
         found = rank(asked, stored, [48, 27], ["int8", "binary"])
@@ -194,8 +194,8 @@ def test_no_more_is_held_than_a_tile_or_the_candidates_of_a_query(monkeypatch):
         (1, "binary", 1),
     ],
 )
-def test_bytes_are_those_of_the_stored_vector(dimension, name, expected):
-    """Rescoring stores nothing more; bits fill whole bytes. The library agrees."""
+def test_bytes_per_vector_are_those_of_the_librarys_vectors(dimension, name, expected):
+    """Rescoring stores nothing more, and bits are rounded up to whole bytes."""
     assert bytes_per_vector(dimension, name) == expected
     kind = "ubinary" if stored_as(name) == "binary" else stored_as(name)
     assert quantize_embeddings(vectors(3, width=dimension), kind)[0].nbytes == expected

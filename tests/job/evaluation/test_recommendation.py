@@ -1,11 +1,11 @@
-"""The advice follows from the numbers: the smallest vectors that are provably good enough."""
+"""The smallest vectors that provably meet the quality target are recommended."""
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from job.evaluation.comparison import METRIC, Point, compare, measure
+from job.evaluation.comparison import METRIC, Point, compare, compute_points
 from job.evaluation.evaluate import Dimensions
 from job.evaluation.metrics import Scores
 from job.evaluation.quantization import bytes_per_vector
@@ -16,12 +16,12 @@ from job.spec.schema import EvaluationSpec
 
 FOUR = Dimensions((512, 256, 128, 64), 128)
 FLOAT_ONLY = EvaluationSpec(precisions=("float32",))
-# nDCG@10 of a query with one right document, by its rank; the first entry: not among the ten.
+# nDCG@10 of a query with one relevant document, by its rank; entry 0: not in the top 10.
 GAINS = np.array([0.0, *(1 / np.log2(np.arange(2, 12)))])
 
 
 def point(dimension, precision="float32", ndcg=0.8, *, low=None, kept=None):
-    """Make a point; `low` and `kept` are the lower bounds of its nDCG@10 and of its share."""
+    """Make a point; `low` and `kept` are the lower bounds of its nDCG@10 and its retention."""
     share = ndcg / 0.8
     lows = ndcg - 0.03 if low is None else low, share - 0.005 if kept is None else kept
     return Point(
@@ -35,7 +35,7 @@ def point(dimension, precision="float32", ndcg=0.8, *, low=None, kept=None):
 
 
 BEST = point(256, kept=1.0)
-# The best is not the full dimension; int8 is nearly as good, binary is not.
+# The best point is not at full dimension; int8 is nearly as good, binary is not.
 POINTS = (
     point(512, ndcg=0.796),
     point(512, "int8", 0.78),
@@ -62,14 +62,14 @@ def advise(points=POINTS, **fields):
     return recommend(points, BEST, EvaluationSpec(**fields))
 
 
-# By share
+# By retention
 
 
-def test_the_smallest_that_provably_keeps_the_share_is_recommended():
-    """Of float32 and int8 at 256 dimensions, which both do, int8 takes a quarter of the space."""
+def test_the_smallest_vectors_that_provably_retain_the_share_are_recommended():
+    """float32 and int8 both do at 256 dimensions, and int8 takes a quarter of the space."""
     reason = (
         "they keep 99.8% [99.3%, 100.3%] of the best float32 nDCG@10 (0.800 at 256 dimensions), in "
-        "256 bytes instead of 1024; nothing smaller provably keeps 99%."
+        "256 bytes instead of 1024; no smaller vectors provably keep 99%."
     )
     assert advise().model_dump() == {
         "dimension": 256,
@@ -96,57 +96,57 @@ TIE = [
     [
         ([*POINTS, point(64, ndcg=0.7995)], "64 float32"),
         ([*POINTS, point(64, ndcg=0.7985, kept=0.9944)], "256 int8_rescored"),
-        # Fewer components are faster to compare, and rescoring that gains nothing is work for none.
+        # Fewer components are faster to compare, and rescoring without a gain is wasted work.
         (TIE, "64 float32"),
         (TIE[:3], "256 int8"),
     ],
 )
-def test_of_equal_bytes_the_better_is_recommended_and_of_equals_the_simpler(points, expected):
+def test_of_equal_sizes_the_better_is_recommended_and_of_equals_the_simpler(points, expected):
     """256 dimensions as int8 and 64 as float32 take the same space."""
     found = advise(points)
     assert f"{found.dimension} {found.precision} {found.rule}" == f"{expected} retention"
 
 
 @pytest.mark.parametrize(
-    ("wanted", "expected", "reason"),
+    ("fields", "expected", "reason"),
     [
-        # By share: the lower bound of what is kept decides, not what is kept on average.
-        ({"retention": 1.0}, "256 float32 retention", "provably keeps 100% "),
-        ({"retention": 0.995}, "256 float32 retention", "provably keeps 99.5% "),
-        ({"retention": 0.99}, "256 int8_rescored retention", "provably keeps 99%."),
+        # By retention: the interval's lower bound decides, not the estimate.
+        ({"retention": 1.0}, "256 float32 retention", "provably keep 100% "),
+        ({"retention": 0.995}, "256 float32 retention", "provably keep 99.5% "),
+        ({"retention": 0.99}, "256 int8_rescored retention", "provably keep 99%."),
         ({"retention": 0.965}, "128 int8_rescored retention", "97.4% [96.9%, 97.9%]"),
         ({"retention": 0.95}, "512 binary_rescored retention", "96.2% [95.8%, 96.8%]"),
         ({"retention": 0.9}, "256 binary_rescored retention", "91.2% [90.8%, 91.8%]"),
-        # Below the smallest vectors nothing was measured, so nothing is claimed.
+        # The smallest point: the reason makes no claim about smaller vectors.
         ({"retention": 0.5}, "128 binary_rescored retention", "in 16 bytes instead of 1024."),
-        # Without smaller precisions it is the smallest dimension; float32 stays the measure.
+        # Other precisions are excluded; the best float32 point stays the reference.
         ({"precisions": ["float32"]}, "256 float32 retention", ""),
         ({"precisions": ["float32"], "retention": 0.95}, "128 float32 retention", ""),
         ({"precisions": ["binary"], "retention": 0.9}, "256 binary_rescored retention", ""),
-        # Within a budget the same rule decides, where it can.
+        # A budget limits the candidates; if none meets the target, the best one is recommended.
         ({"max_bytes_per_vector": 256}, "256 int8_rescored retention", ""),
         ({"max_bytes_per_vector": 128}, "128 int8_rescored best", "within 128 bytes"),
         ({"max_bytes_per_vector": 64}, "512 binary_rescored best", "96.2% [95.8%, 96.8%]"),
-        # A minimum takes the place of the share, whatever larger vectors reach.
+        # `min_ndcg` replaces retention.
         ({"min_ndcg": 0.74}, "512 binary_rescored min_ndcg", "0.74 or more: 0.770 [0.740, 0.800];"),
         ({"min_ndcg": 0.1}, "128 binary_rescored min_ndcg", "0.1 or more: 0.650 [0.620, 0.680]."),
-        # On average 0.8 is reached, which proves nothing.
-        ({"min_ndcg": 0.8}, "256 float32 best", "of 0.8; they come closest with 0.800 [0.770, 0"),
+        # The estimate reaches 0.8, but the interval's lower bound does not.
+        ({"min_ndcg": 0.8}, "256 float32 best", "of 0.8; these come closest, with 0.800 [0.770, 0"),
         ({"min_ndcg": 0.745} | INT8_IN_600, "128 int8_rescored min_ndcg", ""),
         ({"min_ndcg": 0.9} | INT8_IN_600, "512 int8_rescored best", "as int8 within 600 bytes"),
     ],
 )
-def test_wishes_are_respected_and_the_reason_says_how(wanted, expected, reason):
-    """By share, minimum, bytes and precision; where nothing is good enough, the best that fits."""
-    found = advise(**wanted)
+def test_the_specs_limits_are_respected_and_explained(fields, expected, reason):
+    """If no allowed point meets the target, the best allowed one is recommended."""
+    found = advise(**fields)
     assert f"{found.dimension} {found.precision} {found.rule}" == expected
     assert reason in found.reason
 
 
-def test_a_single_dimension_as_float32_is_what_there_is():
-    """With nothing to choose from nothing is claimed about what smaller vectors would keep."""
+def test_the_only_allowed_point_is_recommended():
+    """The reason makes no claim about smaller vectors."""
     assert advise([BEST], precisions=["float32"]).reason == (
-        "nothing smaller may be used; their nDCG@10 is 0.800."
+        "the job file allows no smaller vectors; their nDCG@10 is 0.800."
     )
 
 
@@ -160,7 +160,7 @@ def scores_of(values):
 
 
 def from_scores(by_dimension, spec=FLOAT_ONLY, groups=None, dimensions=FOUR):
-    """Compare made-up nDCG@10, one list a dimension or one a dimension and precision."""
+    """Recommend from nDCG@10 values, one list per dimension, or per dimension and precision."""
     tuned = {
         d: {p: scores_of(v) for p, v in (by if isinstance(by, dict) else {"float32": by}).items()}
         for d, by in by_dimension.items()
@@ -178,8 +178,8 @@ def from_scores(by_dimension, spec=FLOAT_ONLY, groups=None, dimensions=FOUR):
 
 
 @pytest.mark.parametrize("queries", [1, 5], ids=["a single query", "a single group"])
-def test_one_group_of_queries_saves_nothing(queries):
-    """It says nothing about other queries, so the best float32 vectors stay, even among equals."""
+def test_with_one_group_of_queries_the_best_float32_vectors_are_recommended(queries):
+    """One group proves nothing about other queries, even if smaller vectors score the same."""
     values = {
         d: {"float32": np.full(queries, 0.5), "int8": np.full(queries, 0.5)} for d in FOUR.all
     }
@@ -190,8 +190,8 @@ def test_one_group_of_queries_saves_nothing(queries):
     assert result.best.ci == (0.0, 1.0)
 
 
-def test_a_tiny_test_set_saves_only_what_it_can_prove():
-    """Six queries of which one is lost prove no share; six that are all kept do."""
+def test_a_tiny_test_set_allows_only_smaller_vectors_without_any_loss():
+    """With six queries, a single loss makes the interval too wide."""
     full = np.full(6, 0.8)
     lost = np.where(np.arange(6) == 0, 0.77, 0.8)
     values = {512: {"float32": full, "int8": full, "binary": lost}}
@@ -201,10 +201,10 @@ def test_a_tiny_test_set_saves_only_what_it_can_prove():
     assert (found.precision, found.rule) == ("int8", "retention")
 
 
-@pytest.mark.parametrize("found", [0, 1])
-def test_a_quality_of_zero_divides_nothing(found):
-    """A model that finds nothing, or nothing in some resamples, has shares all the same."""
-    result, advice = from_scores(dict.fromkeys(FOUR.all, np.eye(30)[0] * found))
+@pytest.mark.parametrize("ndcg", [0, 1])
+def test_an_ndcg_of_zero_has_a_retention_of_one(ndcg):
+    """Nothing is divided by zero if no query, or only one left out by the jackknife, scores."""
+    result, advice = from_scores(dict.fromkeys(FOUR.all, np.eye(30)[0] * ndcg))
 
     assert {p.retention for p in result.points} == {Retention(share=1.0, ci=(1.0, 1.0))}
     assert advice.dimension == 64
@@ -224,7 +224,7 @@ def random_points(seed, precisions=("float32", "int8", "int8_rescored", "binary"
         }
         for d in FOUR.all
     }
-    return measure(values, FOUR, GroupedQueries(np.arange(30), 100, 0))
+    return compute_points(values, FOUR, GroupedQueries(np.arange(30), 100, 0))
 
 
 @given(
@@ -234,8 +234,8 @@ def random_points(seed, precisions=("float32", "int8", "int8_rescored", "binary"
     st.sampled_from([None, 8, 64, 300]),
 )
 @settings(deadline=None, max_examples=60)
-def test_advice_follows_from_the_intervals(seed, retention, minimum, budget):
-    """No allowed point is smaller and good enough; if none is, no allowed one scores higher."""
+def test_the_recommendation_follows_from_the_intervals(seed, retention, minimum, budget):
+    """No smaller allowed point meets the target; if none does, no allowed point scores higher."""
     points, best = random_points(seed)
     spec = EvaluationSpec(
         retention=0.99 if minimum else retention, min_ndcg=minimum, max_bytes_per_vector=budget
@@ -244,7 +244,7 @@ def test_advice_follows_from_the_intervals(seed, retention, minimum, budget):
     found = recommend(points, best, spec)
 
     allowed = [p for p in points if p.bytes_per_vector <= (budget or 10**9)]
-    enough = [
+    sufficient = [
         p
         for p in allowed
         if (p.ci[0] >= minimum if minimum else p.retention.ci[0] >= spec.retention)
@@ -252,9 +252,9 @@ def test_advice_follows_from_the_intervals(seed, retention, minimum, budget):
     (point,) = (
         p for p in allowed if (p.dimension, p.precision) == (found.dimension, found.precision)
     )
-    if enough:
-        assert point in enough
-        assert point.bytes_per_vector == min(p.bytes_per_vector for p in enough)
+    if sufficient:
+        assert point in sufficient
+        assert point.bytes_per_vector == min(p.bytes_per_vector for p in sufficient)
     else:
         assert found.rule == "best"
         assert point.ndcg == max(p.ndcg for p in allowed)
@@ -263,8 +263,8 @@ def test_advice_follows_from_the_intervals(seed, retention, minimum, budget):
 # The frontier
 
 
-def test_the_frontier_is_what_nothing_as_small_beats():
-    """Each step up in bytes is a step up in quality; what costs more for less is left out."""
+def test_the_frontier_rises_in_bytes_and_quality():
+    """Points that are larger without being better are left out."""
     assert [(p.dimension, p.precision) for p in frontier(POINTS)] == [
         (128, "binary_rescored"),
         (256, "binary_rescored"),
@@ -278,16 +278,16 @@ def test_the_frontier_is_what_nothing_as_small_beats():
 
 @given(st.integers(0, 1_000))
 @settings(deadline=None, max_examples=40)
-def test_everything_off_the_frontier_is_matched_by_something_on_it(seed):
-    """That takes no more bytes and gives no less; on it nothing matches another."""
+def test_points_off_the_frontier_are_dominated_and_points_on_it_are_not(seed):
+    """A point dominates another if it takes no more bytes and scores no lower."""
     points, _ = random_points(seed)
 
-    kept = frontier(points)
+    optimal = frontier(points)
 
-    def matches(one, other):
+    def dominates(one, other):
         return one.bytes_per_vector <= other.bytes_per_vector and one.ndcg >= other.ndcg
 
-    for other in set(points) - set(kept):
-        assert any(matches(one, other) for one in kept)
-    for one in kept:
-        assert not any(matches(other, one) for other in kept if other != one)
+    for other in set(points) - set(optimal):
+        assert any(dominates(one, other) for one in optimal)
+    for one in optimal:
+        assert not any(dominates(other, one) for other in optimal if other != one)

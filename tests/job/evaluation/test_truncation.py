@@ -1,4 +1,4 @@
-"""How many texts are cut: counted by the model's own tokenizer, as the model reads them."""
+"""Truncated texts are counted with the model's tokenizer and prompts."""
 
 import pyarrow as pa
 import pytest
@@ -22,13 +22,12 @@ def texts(*lengths):
 
 
 def search(*lengths):
-    asked = texts(3, 15)
-    told = texts(*lengths)
-    return Queries(asked, asked, None, None, None), Corpus(told, told)
+    queries, documents = texts(3, 15), texts(*lengths)
+    return Queries(queries, queries, None, None, None), Corpus(documents, documents)
 
 
-def test_tokens_are_counted_with_prompt_and_specials(model):
-    """Two specials and, for documents, two words of the prompt: 12 words fit into 16, 13 do not."""
+def test_tokens_are_counted_with_prompt_and_special_tokens(model):
+    """With two special tokens and two prompt words, 12 words fit into 16 tokens, 13 do not."""
     assert count_truncated(model, *search(12, 13, 40)).model_dump() == {
         "max_tokens": 16,
         "queries": {"texts": 2, "cut": 1, "longest": 17},
@@ -36,8 +35,8 @@ def test_tokens_are_counted_with_prompt_and_specials(model):
     }
 
 
-def test_of_very_many_texts_a_sample_is_looked_at(model, monkeypatch):
-    """Spread evenly from the first to the last."""
-    monkeypatch.setattr(truncation, "LOOKED_AT", 3)
+def test_a_large_corpus_is_sampled(model, monkeypatch):
+    """The sample is spread evenly from the first to the last text."""
+    monkeypatch.setattr(truncation, "MAX_TEXTS", 3)
     found = count_truncated(model, *search(1, 40, 2, 40, 30)).documents
     assert found.model_dump() == {"texts": 3, "cut": 1, "longest": 34}

@@ -111,7 +111,7 @@ def build(dataset):
             hybrid=hybrid_search(bm25, base, tuned, dataset.test, by_group, 32),
             error_analysis=analyze_errors(dataset.test, dataset.corpus, before, now, bm25),
             truncation=Truncation(max_tokens=64, queries=CUT, documents=CUT),
-            others={},
+            auxiliary={},
         )
         if "fact" in given:
             facts = dataset.facts | {"fact": given["fact"]}
@@ -318,8 +318,8 @@ def test_the_report_says_which_prompts_made_the_baseline(build, used):
     choice = PromptChoice(documented, *reached)
     prompts = build(prompts=choice).prompts
     assert prompts.sentence == (
-        f"The base model is scored {used} its prompts, where it is stronger on validation "
-        f"(ndcg@10 {reached[0]:.3f} with, {reached[1]:.3f} without)."
+        f"The base model is scored {used} its prompts, because that scores higher on "
+        f"validation (ndcg@10 {reached[0]:.3f} with, {reached[1]:.3f} without)."
     )
     assert (prompts.base.query, prompts.base.document) == (choice.used.query, choice.used.document)
 

@@ -1,4 +1,4 @@
-"""An event becomes a line in one grammar, which is read back, and a JSON object."""
+"""An event becomes a log line, which can be parsed again, and a JSON object."""
 
 import json
 import re
@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from job.core.log_lines import Line, parse_line, write_line
-from job.runtime.logs import Progress, log, log_scores, logged_to, memory, tell, warn
+from job.runtime.logs import Progress, log, log_scores, log_to_folder, memory, tell, warn
 from launcher.backends.sagemaker.training_job import _metric_definitions
 
 AT = "2026-11-23T16:23:56Z"
@@ -18,8 +18,8 @@ SENTENCE = "Improved. nDCG@10: 0.500, p = 0.010."
 
 
 def logged(work, folder):
-    """Return the lines and the JSON objects, without times and memory, that some work leaves."""
-    with logged_to(folder):
+    """Return the lines and JSON objects that some work logs, without times and memory."""
+    with log_to_folder(folder):
         work()
     lines = (folder / "job.log").read_text("utf-8").splitlines()
     entries = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
@@ -52,8 +52,8 @@ def logged(work, folder):
         ("verdict: Improved. nDCG@10: 0.500, p = 0.010.", "verdict", SENTENCE, {}),
     ],
 )
-def test_what_is_written_is_read_back(text, what, event, facts):
-    """Alone, and after the name of one host among several, as CloudWatch's lines come."""
+def test_a_written_line_is_parsed_back(text, what, event, facts):
+    """Alone, and with the host name that CloudWatch lines have in runs of several hosts."""
     assert write_line(what, event, facts) == text
     assert parse_line(f"{AT} {text}\n") == Line(AT, what, event, facts)
     assert parse_line(f"algo-1: {AT} {text}") == Line(AT, what, event, facts)
@@ -62,14 +62,14 @@ def test_what_is_written_is_read_back(text, what, event, facts):
 @pytest.mark.parametrize(
     "text", ["Traceback (most recent call last):", "data: start", AT, f"{AT} no colon", ""]
 )
-def test_what_is_no_line_of_a_run_is_not_read_as_one(text):
-    """A library's warning, a traceback, half a line."""
+def test_other_text_is_not_parsed_as_a_line(text):
+    """A traceback, a line without time, an incomplete line."""
     assert parse_line(text) is None
 
 
 @given(st.dictionaries(st.from_regex(r"[a-z_]{1,8}", fullmatch=True), st.text(), max_size=4))
-def test_whatever_a_fact_says_it_is_read_back(facts):
-    """Spaces, quotes and signs of equality in it begin no other fact."""
+def test_facts_with_any_text_are_parsed_back(facts):
+    """Spaces, quotes and equals signs in a value start no other fact."""
     texts = {
         key: re.sub(r"[\d\x00-\x1f\x7f-\x9f\u2028-\u202f]|nan|inf", "_", facts[key])
         for key in facts
@@ -78,14 +78,14 @@ def test_whatever_a_fact_says_it_is_read_back(facts):
     assert (found.event, found.facts) == ("done", texts)
 
 
-def test_a_long_line_of_a_stranger_is_read_at_once():
-    """Nothing in it makes the search for facts go back again and again."""
+def test_a_long_hostile_line_is_parsed_quickly():
+    """The regular expressions do not backtrack."""
     text = 'a="b" ' * 3_000 + '"'
     assert parse_line(f"{AT} fetch: {text}").event == text.strip()
 
 
 def test_an_event_is_a_line_and_an_object(tmp_path):
-    """Stages with seconds, steps, scores and free words; JSON has numbers, and null for NaN."""
+    """Stages with seconds, steps, scores and free text; JSON has numbers, and null for NaN."""
 
     def work():
         with Progress(0.0).stage("score base") as facts:
@@ -123,8 +123,8 @@ def test_an_event_is_a_line_and_an_object(tmp_path):
     ]
 
 
-def test_a_resumed_run_adds_to_its_files(tmp_path):
-    """What a killed run was just writing goes: every line is a whole one."""
+def test_a_resumed_run_appends_to_its_files(tmp_path):
+    """The incomplete last line of a killed run is removed."""
     logged(lambda: tell("data", "start"), tmp_path)
     for name in ("job.log", "metrics.jsonl"):
         with (tmp_path / name).open("a", encoding="utf-8") as handle:
@@ -134,8 +134,8 @@ def test_a_resumed_run_adds_to_its_files(tmp_path):
     assert [entry["event"] for entry in entries] == ["start", "done"]
 
 
-def test_memory_is_told_of_host_and_gpu(monkeypatch):
-    """Resident bytes of this process; the GPU's once it is in use, and nothing before."""
+def test_memory_has_host_bytes_and_device_bytes(monkeypatch):
+    """Device bytes appear only once the GPU is in use."""
     import torch
 
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
@@ -143,13 +143,13 @@ def test_memory_is_told_of_host_and_gpu(monkeypatch):
     found = memory()
     assert found["device_bytes"] == 2**30
     assert 10_000_000 < found["host_bytes"] < 1_000_000_000_000
-    # As while torch is being imported.
+    # As during the import of torch.
     monkeypatch.setitem(sys.modules, "torch.cuda", type(sys)("torch.cuda"))
     assert memory().keys() == {"host_bytes"}
 
 
-def test_sagemakers_metric_definitions_find_what_is_told(tmp_path):
-    """The numbers that its regular expressions cut out of the lines are those of the events."""
+def test_sagemakers_metric_definitions_match_the_lines(tmp_path):
+    """Their regular expressions extract the numbers of the events."""
 
     def work():
         tell("train", step=2, steps=30, loss=1.0648, learning_rate=1e-05, pairs_per_second=9.1)

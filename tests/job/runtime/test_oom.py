@@ -1,4 +1,4 @@
-"""Where memory runs out, a smaller batch does the same work; where none fits, it is said."""
+"""If memory runs out, smaller batches do the same work; if one row does not fit, it is an error."""
 
 import logging
 import weakref
@@ -12,19 +12,19 @@ from job.core.errors import OutOfMemory
 from job.evaluation.evaluate import encode
 from job.model.encoder import load_model
 from job.runtime.logs import log
-from job.runtime.oom import halvings, is_out_of_memory, retry_on_oom
+from job.runtime.oom import batch_size_facts, is_out_of_memory, retry_on_oom
 from job.spec.parse import build_spec
 
 
 class Gauge:
-    """A device whose memory holds so many rows at once; counts the passes, keeps the failures."""
+    """Simulates a device whose memory holds `limit` rows; records the batches that failed."""
 
     def __init__(self, encoder):
         self.limit = 10_000
         self.failures = []
-        encoder[0].register_forward_pre_hook(self._look)
+        encoder[0].register_forward_pre_hook(self._check)
 
-    def _look(self, _module, given):
+    def _check(self, _module, given):
         rows = len(given[0]["input_ids"])
         if rows > self.limit:
             self.failures.append(rows)
@@ -61,18 +61,18 @@ def known(prepare):
 
 @pytest.fixture
 def lines():
-    """What is said of memory: what it was in, the rows then and before, and the reason."""
+    """Log events about memory: stage, batch size, the one before, reason."""
 
-    said, handler = [], logging.Handler()
+    events, handler = [], logging.Handler()
 
     def emit(record):
         if record.msg["event"].startswith("memory ran out"):
             names = ("what", "mini_batch_size", "before", "reason")
-            said.append(tuple(record.msg[name] for name in names))
+            events.append(tuple(record.msg[name] for name in names))
 
     handler.emit = emit
     log.addHandler(handler)
-    yield said
+    yield events
     log.removeHandler(handler)
 
 
@@ -82,8 +82,8 @@ def largest_difference(one, other):
 
 
 @pytest.mark.parametrize("given", [None, pytest.param(16, marks=pytest.mark.exhaustive)])
-def test_what_does_not_fit_is_trained_in_smaller_batches(prepare, known, lines, given):
-    """Memory for 8 rows: from the first step on, every bit is that of `mini_batch_size: 8`."""
+def test_training_retries_with_smaller_batches(prepare, known, lines, given):
+    """With memory for 8 rows, the weights equal those of `mini_batch_size: 8`, bit by bit."""
     trainer, gauge = prepare(given)
     gauge.limit = 8
 
@@ -96,13 +96,14 @@ def test_what_does_not_fit_is_trained_in_smaller_batches(prepare, known, lines, 
     assert [line for line in lines if line[0] == "train"] == [
         ("train", *pair, "CUDA out of memory. Tried to allocate 2.00 GiB") for pair in halved
     ]
-    # Its validation does not fit either, and is scored all the same.
+    # Validation does not fit either, and retries too.
     assert ("encode", 8, 16) in {line[:3] for line in lines}
     assert trainer.state.best_metric == pytest.approx(known.state.best_metric, abs=1e-6)
 
 
-def test_memory_that_runs_out_midway_costs_no_step_and_doubles_none(prepare):
-    """From the seventh step on: the weights differ by the order of summation alone."""
+@pytest.mark.exhaustive
+def test_no_step_is_lost_or_repeated_if_memory_runs_out_midway(prepare):
+    """In the seventh step; the weights differ only by the order of summation."""
     plain, _ = prepare(16, dropout=0.0)
     plain.train()
     trainer, gauge = prepare(16, dropout=0.0)
@@ -123,8 +124,8 @@ def test_memory_that_runs_out_midway_costs_no_step_and_doubles_none(prepare):
 
 @pytest.mark.parametrize("given", [None, 16])
 @pytest.mark.exhaustive
-def test_a_step_that_broke_off_leaves_nothing(prepare, known, given):
-    """Memory runs out in the backward pass: some weights have gradients, dropout was drawn."""
+def test_a_failed_step_leaves_no_trace(prepare, known, given):
+    """Memory runs out in the backward pass, after some gradients and the dropout masks exist."""
     trainer, _ = prepare(given)
     gradients = []
 
@@ -147,8 +148,8 @@ def test_a_step_that_broke_off_leaves_nothing(prepare, known, given):
     assert largest_difference(trainer, known) == 0.0
 
 
-def test_not_even_one_row_is_the_machines_fault(prepare):
-    """It ends in one line and the code of memory, not in a bug."""
+def test_a_single_row_that_does_not_fit_is_an_out_of_memory_error(prepare):
+    """The error is expected, with its own exit code: not a bug."""
     trainer, gauge = prepare()
     gauge.limit = 0
 
@@ -159,7 +160,7 @@ def test_not_even_one_row_is_the_machines_fault(prepare):
 
 
 def test_texts_are_encoded_in_smaller_batches(tiny_spec, lines):
-    """The vectors are those of large batches, in their order."""
+    """The vectors equal those of large batches, in the same order."""
     model = load_model(tiny_spec().model, CPU)
     texts = pa.array([f"ask{n % 24} " * (n % 7 + 1) for n in range(100)])
     expected = encode(model, texts, "", 64)
@@ -173,7 +174,7 @@ def test_texts_are_encoded_in_smaller_batches(tiny_spec, lines):
     assert len(lines) == 2
 
 
-def test_torchs_own_words_for_full_memory_are_known():
+def test_torchs_messages_of_full_memory_are_recognized():
     """Its CPU allocator has no error class of its own."""
     with pytest.raises(RuntimeError) as caught:
         torch.empty(1 << 50)
@@ -191,8 +192,8 @@ def test_other_errors_are_not_retried():
         retry_on_oom(32, lambda rows: rows // 0, "train")
 
 
-def test_what_filled_the_memory_is_free_before_the_next_try():
-    """The error of the first try keeps nothing of it alive."""
+def test_memory_is_released_before_the_next_try():
+    """The error of the first try holds no references."""
 
     class Tensor:
         pass
@@ -202,7 +203,7 @@ def test_what_filled_the_memory_is_free_before_the_next_try():
     def work(rows):
         alive = [reference() for reference in kept if reference() is not None]
         filling = Tensor()
-        # A cycle, as autograd's graphs have them: counting references does not free it.
+        # A reference cycle, as in autograd's graphs.
         filling.itself = filling
         kept.append(weakref.ref(filling))
         if rows > 1:
@@ -216,13 +217,13 @@ def test_what_filled_the_memory_is_free_before_the_next_try():
     ("asked", "limit", "used", "halved"),
     [(32, 99, 32, 0), (32, 8, 8, 2), (24, 4, 3, 3), (7, 1, 1, 2)],
 )
-def test_the_report_tells_what_was_asked_and_what_was_used(asked, limit, used, halved):
-    """As often halved as the memory demanded; not at all where it sufficed."""
+def test_the_report_has_the_requested_and_the_used_batch_size(asked, limit, used, halved):
+    """And the number of halvings; 0 if the memory sufficed."""
 
     def work(rows):
         if rows > limit:
             raise MemoryError
         return rows
 
-    found = halvings(asked, retry_on_oom(asked, work, "train"))
+    found = batch_size_facts(asked, retry_on_oom(asked, work, "train"))
     assert found == {"asked": asked, "used": used, "halved": halved}

@@ -1,4 +1,4 @@
-"""A signal to stop is never lost, whatever Python was doing when it came."""
+"""A stop signal is never lost, whatever Python was doing when it arrived."""
 
 import signal
 import sys
@@ -33,7 +33,7 @@ def swallowed(monkeypatch):
 
 
 def test_a_stop_that_python_swallows_ends_the_run_at_its_next_stage(stop, swallowed):
-    """What is raised within a `__del__` goes no further."""
+    """Python ignores exceptions raised in a `__del__`."""
     progress = Progress(0.0, check=stop.check)
     with progress.stage("data"):
         Dying()
@@ -44,10 +44,10 @@ def test_a_stop_that_python_swallows_ends_the_run_at_its_next_stage(stop, swallo
 
 
 def test_a_stop_that_python_swallows_ends_a_training_after_its_step(stop, swallowed):
-    """As one does that comes while it trains; a second one ends it at once."""
+    """Like a signal during training; a second signal ends it at once."""
     Dying()
     assert swallowed == [KeyboardInterrupt]
-    with stop.awaited():
+    with stop.deferred():
         assert stop.requested
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)

@@ -1,4 +1,4 @@
-"""A run in which nothing moves ends itself with its code; one that moves in any way does not."""
+"""A run without progress ends itself with its exit code; any progress prevents that."""
 
 import os
 import subprocess
@@ -11,27 +11,27 @@ from job.core.errors import Stalled
 from job.runtime.watchdog import moved_bytes
 from job.storage.workspace import Workspace
 
-# A run that may stand still for six tenths of a second.
+# A run with a stall limit of 0.6 seconds.
 SCRIPT = """
 import sys, time
 from pathlib import Path
 from job.runtime import watchdog
-from job.runtime.logs import log_to_stderr, logged_to, tell
+from job.runtime.logs import log_to_stderr, log_to_folder, tell
 from job.runtime.watchdog import watched
 from job.storage.workspace import Workspace
 
-watchdog.LOOK_SECONDS = watchdog.LAST_WORDS_SECONDS = 1.0
-place = Workspace(Path(sys.argv[1]))
+watchdog.CHECK_SECONDS = watchdog.REPORT_SECONDS = 1.0
+workspace = Workspace(Path(sys.argv[1]))
 log_to_stderr()
-with watched({minutes}, place.write_failure, place.logs / "job.log"), logged_to(place.logs):
+log = workspace.logs / "job.log"
+with watched({minutes}, workspace.write_failure, log), log_to_folder(workspace.logs):
     tell("train", "start")
     {work}
-print("came to its end")
+print("finished")
 """
-SAYS = (
-    "Nothing has moved for 0.6 seconds, so the run ended itself; where it stood is in its log. "
-    "Launch it again to go on from its last checkpoint, or allow it more in "
-    "`EMBEDTUNE_STALL_MINUTES`."
+REASON = (
+    "The run made no progress for 0.6 seconds and ended itself; its log has the stack traces. "
+    "Relaunch the run to resume from its last checkpoint, or raise `EMBEDTUNE_STALL_MINUTES`."
 )
 
 
@@ -48,38 +48,38 @@ def run(folder, work, minutes=0.01, **options):
     "work",
     [
         "time.sleep(600)",
-        # C code that lets go of Python's lock, as torch's does.
+        # C code that releases the GIL, as torch does.
         "import ctypes; ctypes.CDLL(None).sleep(600)",
         "while True: pass",
     ],
 )
-def test_a_run_that_stands_still_ends_itself(tmp_path, work):
-    """Its code, its reason in one line, and in its log where every thread stood."""
+def test_a_stalled_run_ends_itself(tmp_path, work):
+    """With its exit code, its reason in one line, and every thread's stack in its log."""
     ended = run(tmp_path, work)
 
     assert ended.returncode == Stalled.exit_code, ended.stderr
     assert ended.stdout == ""
-    assert f"Error: {SAYS}\n" in ended.stderr
-    assert Workspace(tmp_path).failure.read_text("utf-8") == f"{SAYS}\n"
+    assert f"Error: {REASON}\n" in ended.stderr
+    assert Workspace(tmp_path).failure.read_text("utf-8") == f"{REASON}\n"
     logged = (Workspace(tmp_path).logs / "job.log").read_text("utf-8")
-    assert logged.endswith(f"{SAYS}\n")
+    assert logged.endswith(f"{REASON}\n")
     for text in (ended.stderr, logged):
-        assert 'Thread MainThread:\n  File "<string>", line 14, in <module>\n' in text
+        assert 'Thread MainThread:\n  File "<string>", line 15, in <module>\n' in text
 
 
-def test_a_run_that_does_not_even_let_the_watchdog_look_ends_too(tmp_path):
-    """C code that keeps Python's lock: nothing of ours runs, so the code is that of a bug."""
+def test_a_run_that_blocks_the_watchdog_ends_too(tmp_path):
+    """C code that holds the GIL: no Python code runs, so the exit code is 1, as for a bug."""
     started = time.monotonic()
 
     ended = run(tmp_path, "import ctypes; ctypes.PyDLL(None).sleep(600)")
 
     assert ended.returncode == 1
-    assert '  File "<string>", line 14 in <module>' in ended.stderr
+    assert '  File "<string>", line 15 in <module>' in ended.stderr
     assert time.monotonic() - started < 20
 
 
-def test_a_log_that_nobody_takes_away_does_not_keep_a_run(tmp_path):
-    """The main thread hangs in its own log line, which would hold the last words up as well."""
+def test_a_full_pipe_does_not_prevent_the_end_of_a_run(tmp_path):
+    """The main thread blocks in a log line, and so would printing the reason."""
     read, write = os.pipe()
     try:
         ended = run(
@@ -94,33 +94,33 @@ def test_a_log_that_nobody_takes_away_does_not_keep_a_run(tmp_path):
         os.close(write)
 
     assert ended.returncode == Stalled.exit_code
-    assert Workspace(tmp_path).failure.read_text("utf-8") == f"{SAYS}\n"
+    assert Workspace(tmp_path).failure.read_text("utf-8") == f"{REASON}\n"
 
 
 @pytest.mark.parametrize(
     "sign",
     [
         "tell('train', 'one more step')",
-        "watchdog.alive()",
-        # As a download does; slower than a mebibyte in one look.
+        "watchdog.record_activity()",
+        # Like a download, but slower than a mebibyte per check.
         "Path(sys.argv[1], 'file').write_bytes(bytes(600_000))",
     ],
 )
-def test_whatever_moves_keeps_a_run_alive(tmp_path, sign):
-    """Three times its limit pass, and never without a sign."""
+def test_any_progress_keeps_a_run_alive(tmp_path, sign):
+    """It runs for three times the limit, with progress all the time."""
     ended = run(tmp_path, f"[({sign}, time.sleep(0.05)) for _ in range(40)]")
 
-    assert (ended.returncode, ended.stdout) == (0, "came to its end\n"), ended.stderr
+    assert (ended.returncode, ended.stdout) == (0, "finished\n"), ended.stderr
 
 
 def test_zero_minutes_are_no_limit(tmp_path):
-    """And a run that came to its end has nothing left behind that could end what follows."""
-    assert run(tmp_path, "time.sleep(1.5)", minutes=0).stdout == "came to its end\n"
-    assert run(tmp_path, "pass\ntime.sleep(1.5)").stdout == "came to its end\n"
+    """And a finished run leaves no timer that could end the code after it."""
+    assert run(tmp_path, "time.sleep(1.5)", minutes=0).stdout == "finished\n"
+    assert run(tmp_path, "pass\ntime.sleep(1.5)").stdout == "finished\n"
 
 
-def test_a_pass_of_a_model_is_a_sign_of_life(tiny_spec, monkeypatch):
-    """Encoding a large corpus takes long, and says nothing meanwhile."""
+def test_a_forward_pass_counts_as_progress(tiny_spec, monkeypatch):
+    """Encoding a large corpus takes long and logs nothing meanwhile."""
     import pyarrow as pa
 
     from job.evaluation.evaluate import encode
@@ -129,14 +129,14 @@ def test_a_pass_of_a_model_is_a_sign_of_life(tiny_spec, monkeypatch):
     from job.runtime import watchdog
 
     model = load_model(tiny_spec().model, Machine("cpu", "float32", ""))
-    monkeypatch.setattr(watchdog._Pulse, "at", 0.0)
+    monkeypatch.setattr(watchdog._LastProgress, "at", 0.0)
 
     encode(model, pa.array(["ask1"]), "", 8)
 
-    assert watchdog._Pulse.at == pytest.approx(time.monotonic(), abs=5)
+    assert watchdog._LastProgress.at == pytest.approx(time.monotonic(), abs=5)
 
 
-def test_bytes_that_were_moved_are_counted(tmp_path):
+def test_moved_bytes_counts_reads_and_writes(tmp_path):
     before = moved_bytes()
     (tmp_path / "file").write_bytes(bytes(1_000_000))
     (tmp_path / "file").read_bytes()
@@ -145,7 +145,7 @@ def test_bytes_that_were_moved_are_counted(tmp_path):
     assert 2_000_000 <= moved_bytes() - before < 3_000_000
 
 
-def test_a_system_that_counts_no_bytes_has_the_other_signs(monkeypatch, tmp_path):
+def test_moved_bytes_is_zero_if_the_system_does_not_count(monkeypatch, tmp_path):
     monkeypatch.setattr("job.runtime.watchdog.IO", tmp_path / "missing")
 
     assert moved_bytes() == 0

@@ -1,7 +1,7 @@
-"""The spec: what it takes, what it refuses, and that a refusal says what to type instead.
+"""The spec: what it accepts, what it refuses, and that an error says what to type instead.
 
-Each field's bounds and choices are tried in `fuzz/test_bad_specs.py`, as the schema states them;
-its default stands in the README's table, which `test_docs.py` compares.
+`fuzz/test_bad_specs.py` tests each field's bounds and choices; `test_docs.py` compares the defaults
+with the README's table.
 """
 
 import json
@@ -41,7 +41,7 @@ DEFAULTS = values(JobSpec())
 
 
 def candidates(kind):
-    """List legal values by what the schema says of them."""
+    """List valid values, taken from the JSON Schema."""
     if kind.get("type") == "array":
         return [[value] for value in candidates(spec_fields.resolved(kind["items"]))]
     stated = spec_fields.members(kind) + [good for good, _ in spec_fields.bounds(kind)]
@@ -49,7 +49,7 @@ def candidates(kind):
     return stated or others.get(kind["type"], [])
 
 
-# Another value for each field, but for `version`, which has one only, and the presets: see below.
+# A non-default value for each field except `version`, which has only one, and `preset` (below).
 OTHERS = {
     field.name: next(
         value for kind in field.kinds for value in candidates(kind) if value != DEFAULTS[field.name]
@@ -57,7 +57,7 @@ OTHERS = {
     for field in spec_fields.FIELDS
     if field.name not in ("version", "preset")
 }
-# All of them at once, but for a minimum, which does not go with a share of one's own.
+# All of them at once, except `min_ndcg`, which excludes `retention`.
 TOGETHER = {
     field: json.dumps(value) for field, value in OTHERS.items() if field != "evaluation.min_ndcg"
 }
@@ -77,7 +77,7 @@ def refusal(document, assignments=None):
 
 
 def test_every_field_is_listed_with_its_default_and_a_description():
-    """`field_rows` has each leaf once, in the spec's order, and no field is left unexplained."""
+    """`field_rows` has each leaf once, in the spec's order, and no field lacks a description."""
     rows = field_rows()
     assert [(name, json.loads(default)) for name, default, _ in rows] == [*DEFAULTS.items()]
     assert all(description.endswith((".", ").")) for *_, description in rows)
@@ -94,19 +94,19 @@ def test_the_schema_describes_every_field_and_allows_no_other():
 
 
 def test_a_spec_cannot_be_changed():
-    """A stage that got a spec can rely on it."""
+    """Stages share one spec, so none may modify it."""
     with pytest.raises(ValueError, match="frozen"):
         JobSpec().training.epochs = 1
     with pytest.raises(ValueError, match="frozen"):
         JobSpec().training = None
 
 
-# What may stand in a spec.
+# Valid specs.
 
 
 @pytest.mark.parametrize("field", OTHERS)
 def test_an_assignment_sets_its_field_and_no_other(field):
-    """It wins over the document, whose other fields stay, and is the difference that is named."""
+    """It wins over the document, keeps the other fields, and `differing_fields` names only it."""
     text, value = json.dumps(OTHERS[field]), OTHERS[field]
     changed = build_spec({}, {field: text})
     assert values(changed) == DEFAULTS | {field: value}
@@ -119,7 +119,7 @@ def test_an_assignment_sets_its_field_and_no_other(field):
 @pytest.mark.parametrize(
     ("field", "text", "value"),
     [
-        # Numbers, lists and quotes as YAML has them.
+        # YAML's numbers, lists and quotes.
         ("data.limit", "1_000", 1000),
         ("data.test_fraction", ".5", 0.5),
         ("model.max_download_gb", "1e3", 1000.0),
@@ -129,7 +129,7 @@ def test_an_assignment_sets_its_field_and_no_other(field):
         ("model.query_prompt", "'query: '", "query: "),
         ("model.document_prompt", '""', ""),
         ("model.trust_remote_code", "True", True),
-        # SageMaker sends strings, its SDK and its tuner strings in JSON's quotes as well.
+        # SageMaker sends strings; its SDK and its tuner send JSON-quoted strings too.
         ("training.epochs", '"3"', 3),
         ("training.epochs", "3.0", 3),
         ("training.epochs", "0.5", 0.5),
@@ -142,41 +142,41 @@ def test_an_assignment_sets_its_field_and_no_other(field):
         ("evaluation.dimensions", '["64", "32"]', [64, 32]),
         ("evaluation.protocol", '"article"', "article"),
         ("model.trust_remote_code", '"false"', False),
-        # Norwegian is no boolean, a commit no octal number; a prompt keeps its colon and space.
+        # `no` is Norwegian, a commit is not an octal number; a prompt keeps its colon and space.
         ("model.language", "no", "no"),
         ("model.revision", "0123", "0123"),
         ("model.revision", "12:30", "12:30"),
         ("model.query_prompt", "Represent this: ", "Represent this: "),
         ("data.source", "2024-01-01", "2024-01-01"),
         ("data.source", "data: 😀.jsonl", "data: 😀.jsonl"),
-        # Shells complete folders with a slash; a run is found again however its output was typed.
+        # Shells complete folders with a slash; both spellings must find the same run.
         ("output.uri", "runs/", "runs"),
         ("output.uri", "s3://bucket/runs//", "s3://bucket/runs"),
         ("output.uri", "/", "/"),
         ("output.uri", "s3://", "s3://"),
     ],
 )
-def test_a_text_is_read_as_its_field_needs(field, text, value):
+def test_an_assigned_text_is_parsed_by_the_type_of_its_field(field, text, value):
     assert values(build_spec({}, {field: text}))[field] == value
 
 
 @pytest.mark.parametrize("field", ["data.source", "model.name", "data.near_duplicate_threshold"])
 @pytest.mark.parametrize("text", ["null", "~", ""])
-def test_null_takes_a_value_back(field, text):
-    """A field that may be empty is emptied by `null`, even where the document sets it."""
+def test_null_clears_a_field(field, text):
+    """An optional field becomes None, even if the document sets it."""
     document = document_of(field, OTHERS[field])
     assert values(build_spec(document, {field: text}))[field] is None
 
 
 def test_an_assignment_does_not_change_the_document_it_is_merged_with():
-    """The caller's document is as it was, so that it can be used again."""
+    """The caller can reuse the document."""
     document = {"training": {"epochs": 2}}
     build_spec(document, {"training.epochs": "3", "data.seed": "1"})
     assert document == {"training": {"epochs": 2}}
 
 
 def test_set_options_are_split_at_their_first_equals_sign():
-    """A value may hold further ones, the last of two counts, and one without is refused."""
+    """A value may contain `=`, the last of two assignments wins, and a missing `=` is an error."""
     texts = ["data.source=a=b.jsonl", "model.name=", "training.epochs=1", "training.epochs=2"]
     expected = {"data.source": "a=b.jsonl", "model.name": "", "training.epochs": "2"}
     assert parse_assignments(texts) == expected
@@ -184,12 +184,12 @@ def test_set_options_are_split_at_their_first_equals_sign():
         parse_assignments(["training.epochs"])
 
 
-# What is refused.
+# Errors.
 
 
 @pytest.mark.parametrize("field", DEFAULTS)
-def test_a_misspelt_field_is_named_with_the_right_one(field):
-    """Wherever the field is, a typing error is refused, never ignored, and the cure is named."""
+def test_an_error_names_a_misspelt_field_and_the_right_one(field):
+    """A typo in any section is an error, never ignored, and the message suggests the right name."""
     wrong = field + field[-1]
     for message in (refusal(document_of(wrong, None)), refusal({}, {wrong: "null"})):
         assert f"`{wrong}`" in message
@@ -207,20 +207,19 @@ def test_a_misspelt_field_is_named_with_the_right_one(field):
         ({"data": {"column": {"anchor": "x"}}}, "data.column", "data.columns"),
     ],
 )
-def test_a_field_or_section_in_the_wrong_place_is_named_with_the_right_one(
-    document, wrong, nearest
-):
-    """A name finds its section; where nothing is near, the list of all is named."""
+def test_an_error_names_the_right_place_of_a_misplaced_field_or_section(document, wrong, nearest):
+    """The leaf name finds its section; without a near match, the error names `embedtune schema`."""
     message = refusal(document)
     assert message.startswith(f"`{wrong}` is not a field")
     assert f"`{nearest}`" in message
 
 
-TWICE, PATH, TEXT = "names one twice", "a path may be 4095 bytes", "not UTF-8"
+TWICE, PATH, TEXT = "lists a value twice", "at most 4095 bytes", "not valid UTF-8"
+BOOLEAN = "found true or false"
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "told"),
+    ("field", "value", "expected"),
     [
         ("training.epochs", "three", "'three'"),
         ("training.batch_size", 3.5, "3.5"),
@@ -233,41 +232,41 @@ TWICE, PATH, TEXT = "names one twice", "a path may be 4095 bytes", "not UTF-8"
         ("output.hub_private", None, "None"),
         ("model.attention", "other", "'auto', 'sdpa', 'eager' or 'flash_attention_2'"),
         ("training.epochs", "other", "'auto'"),
-        # A comparison at no dimension would say nothing, and one named twice would count twice.
+        # A comparison needs a dimension, and a duplicate would count twice.
         ("evaluation.dimensions", [], "[]"),
         ("evaluation.dimensions", [64, 32, 64], TWICE),
         ("evaluation.precisions", ["int8", "int8"], TWICE),
-        # To Python `no` is 0 and `yes` is 1; to whoever wrote it, it is something else.
-        ("training.epochs", False, "a truth value is neither"),
-        ("data.limit", True, "a truth value is neither"),
-        ("data.source", True, "a truth value is neither"),
-        ("version", True, "a truth value is neither"),
-        # Before hours of training.
+        # Python converts YAML's `no` to 0 and `yes` to 1, which nobody means.
+        ("training.epochs", False, BOOLEAN),
+        ("data.limit", True, BOOLEAN),
+        ("data.source", True, BOOLEAN),
+        ("version", True, BOOLEAN),
+        # Checked before hours of training.
         *(("output.hub", name, repr(name)) for name in ("search", "a/search/v2", "our team/x")),
         *(("output.hub", name, "`owner/name`") for name in ("/search", "our/", "s3://b/r", "../x")),
-        # Before anything looks for it; nothing is not the current folder.
+        # Checked before any access; an empty path is not the current folder.
         ("data.test", "", "is empty"),
         ("model.base", "", "is empty"),
         *(("data.source", text, TEXT) for text in ("a\0b", "gr\udcf6\udcdfe")),
         *(("evaluation.out_of_domain", text, PATH) for text in ("x" * 256, "x/" * 2100, "ä" * 128)),
     ],
 )
-def test_a_wrong_value_is_refused_with_its_field_and_what_was_found(field, value, told):
+def test_an_error_names_the_field_and_the_value_found(field, value, expected):
     message = refusal(document_of(field, value))
     assert message.startswith(f"`{field}`: ")
-    assert told in message
+    assert expected in message
     assert "(found " in message
 
 
-def test_a_minimum_and_a_share_are_refused_together():
-    """They are two rules for one choice; the default share is no wish."""
+def test_min_ndcg_excludes_an_explicit_retention():
+    """They are two rules for one choice; the default retention does not count."""
     message = refusal({"evaluation": {"min_ndcg": 0.8, "retention": 0.9}})
     assert message.startswith("`evaluation.min_ndcg`: ")
     assert "`evaluation.retention` (0.9)" in message
 
 
 def test_the_first_three_of_many_errors_are_named_on_one_line():
-    """More would not be read; one line goes into `output/failure`."""
+    """`output/failure` holds one line of limited length."""
     wrong = {"training": {"warmup_ratio": -1, "weight_decay": 2, "scale": 0, "seed": -1}}
     named = re.findall(r"`([\w.]+)`: [^;]* \(found (\S+)\)", refusal(wrong))
     assert named == [
@@ -277,28 +276,25 @@ def test_the_first_three_of_many_errors_are_named_on_one_line():
 
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("value", [3, "three", [3]])
-def test_a_section_that_is_no_mapping_is_named(value, preset):
-    """However the value came in; a preset's values, which cannot be put beneath it, hide nothing.
-
-    A section that holds nothing (all its lines commented out) has its defaults instead.
-    """
+def test_an_error_names_a_section_that_is_not_a_mapping(value, preset):
+    """From a document or an assignment, and with every preset."""
     document = {"preset": preset, "training": value}
     assert refusal(document).startswith("`training`: ")
     assert "`training`" in refusal(document, {"training.epochs": "3"})
     assert "`training`" in refusal({"preset": preset}, {"training": json.dumps(value)})
 
 
-def test_what_yaml_knows_and_json_does_not_is_named_by_its_field():
-    """A date without quotes, in a document and as a setting."""
+def test_an_error_names_the_field_of_a_value_that_json_lacks():
+    """An unquoted date, in a document and in an assignment."""
     document = parse_document("data: {columns: {negatives: [2024-01-01]}}", "job.yaml")
-    assert refusal(document).startswith("`data.columns.negatives` holds ")
+    assert refusal(document).startswith("`data.columns.negatives` is not ")
     given = {"data.columns.negatives": "[2024-01-01]"}
-    assert refusal({}, given).startswith("`data.columns.negatives` holds ")
+    assert refusal({}, given).startswith("`data.columns.negatives` is not ")
 
 
 # Presets.
 
-# What each preset says, as JSON has it: (preset, field, value).
+# (preset, field, value), with values as in JSON.
 PRESET_FIELDS = [
     (preset, field, value)
     for preset, sections in json.loads(json.dumps(PRESETS)).items()
@@ -307,7 +303,7 @@ PRESET_FIELDS = [
 
 
 def test_each_preset_has_its_values():
-    """What the spec takes is what the table of presets holds; all but the default make a change."""
+    """The spec accepts exactly the presets of the table; all but the default change something."""
     assert get_args(JobSpec.model_fields["preset"].annotation) == tuple(PRESETS)
     assert {name for name, *_ in PRESET_FIELDS} == {*PRESETS} - {"balanced"}
     assert all(DEFAULTS[field] != value for _, field, value in PRESET_FIELDS)
@@ -315,17 +311,17 @@ def test_each_preset_has_its_values():
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_preset_sets_its_fields_and_no_other(preset):
-    """However it is given; a field that neither it nor the user names keeps its default."""
+    """In a document or an assignment; all other fields keep their defaults."""
     expected = DEFAULTS | {"preset": preset}
     expected |= {field: value for name, field, value in PRESET_FIELDS if name == preset}
 
     assert values(JobSpec(preset=preset)) == expected
     assert values(build_spec({"preset": preset})) == expected
     assert values(build_spec({"preset": "balanced"}, {"preset": json.dumps(preset)})) == expected
-    # A section with all its lines commented out says no more than none.
+    # A section with all its lines commented out counts as absent.
     text = f"preset: {preset}\ntraining:\n  # epochs: 3\nevaluation:\n"
     assert values(build_spec(parse_document(text, "job.yaml"))) == expected
-    # A field beside those of the preset does not take the preset's values away.
+    # Setting another field of a section keeps the preset's values in it.
     given = {"training.seed": 7, "evaluation.retention": 0.9}
     document = {"preset": preset, "training": {"seed": 7}, "evaluation": {"retention": 0.9}}
     assert values(build_spec(document)) == expected | given
@@ -333,7 +329,7 @@ def test_a_preset_sets_its_fields_and_no_other(preset):
 
 @pytest.mark.parametrize(("preset", "field", "value"), PRESET_FIELDS)
 def test_a_given_value_wins_over_the_presets(preset, field, value):
-    """In a document as in an assignment; even the default wins, where somebody wrote it down."""
+    """In a document and in an assignment; an explicit default wins too."""
     section, name = field.split(".")
     for given in (OTHERS[field], DEFAULTS[field]):
         expected = values(JobSpec(preset=preset)) | {field: given}
@@ -346,7 +342,7 @@ def test_a_given_value_wins_over_the_presets(preset, field, value):
 
 
 def test_a_document_is_yaml_or_json(tmp_path):
-    """Both say the same, comments and an empty file included."""
+    """Both give the same spec; comments and an empty file are valid."""
     text = "# a job\ntraining:\n  epochs: 3  # few\n  learning_rate: 1e-4\n"
     as_json = '{"training": {"epochs": 3, "learning_rate": 1e-4}}'
     (tmp_path / "job.yaml").write_text(text, "utf-8")
@@ -355,7 +351,7 @@ def test_a_document_is_yaml_or_json(tmp_path):
     assert parse_document("", "empty") == parse_document("# nothing\n", "comment") == {}
 
 
-def test_a_file_that_cannot_be_read_is_named(tmp_path):
+def test_an_error_names_a_file_that_cannot_be_read(tmp_path):
     (tmp_path / "job.yaml").write_bytes(b"model: {name: B\xfccher}")
     with pytest.raises(SpecError, match=r"job\.yaml` is not UTF-8: byte 0xfc"):
         read_document(tmp_path / "job.yaml")
@@ -363,36 +359,36 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
         read_document(tmp_path / "none.yaml", "theirs")
 
 
-def test_an_assignment_reaches_into_a_section_that_holds_nothing():
+def test_an_assignment_sets_a_field_of_an_empty_section():
     document = parse_document("training:\n  # epochs: 3\ndata:\n  seed: 1\n", "job.yaml")
     expected = DEFAULTS | {"data.seed": 1, "training.batch_size": 8}
     assert values(build_spec(document, {"training.batch_size": "8"})) == expected
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         ("training:\n  epochs: 3\n bad\n", "in line 3"),
         ("training:\n\tepochs: 3\n", "in line 2"),
         ('{"training": {"epochs": 3}', "in line 1"),
         ("training: \x00", "special characters are not allowed"),
-        ("data: &data\n  columns: *data\n", "an alias (`*name`) is not accepted"),
+        ("data: &data\n  columns: *data\n", "aliases (`*name`) are not supported"),
         ("training: {epochs: 1}\ndata: {}\ntraining: {}\n", "in line 3: the key `training`"),
-        ("- training\n", "holds a list"),
-        ("pairs.jsonl\n", "holds a str"),
-        ("false\n", "holds a bool"),
+        ("- training\n", "contains a list"),
+        ("pairs.jsonl\n", "contains a str"),
+        ("false\n", "contains a bool"),
     ],
 )
-def test_a_broken_document_is_named_with_its_line(text, told):
-    """The user reads which file, which line and what is wrong with it."""
+def test_an_error_names_the_file_and_line_of_a_broken_document(text, expected):
+    """One line says which file, which line and what is wrong."""
     with pytest.raises(SpecError, match=r"`job\.yaml`") as caught:
         parse_document(text, "job.yaml")
-    assert told in str(caught.value)
+    assert expected in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_the_init_file_is_the_articles_job():
-    """`embedtune init` writes a valid spec: the article's data, model, dimensions and card."""
+    """`embedtune init` writes a valid spec with the article's data, model, dimensions and card."""
     assert values(build_spec(parse_document(JOB_YAML, "job.yaml"))) == DEFAULTS | {
         "data.source": "philschmid/finanical-rag-embedding-dataset",
         "data.columns.anchor": "question",
@@ -408,8 +404,8 @@ def test_the_init_file_is_the_articles_job():
     }
 
 
-def test_what_the_init_file_comments_out_is_legal_too():
-    """Each commented-out field works once its `#` is taken away."""
+def test_the_fields_that_the_init_file_comments_out_are_valid():
+    """Each works after its `#` is removed."""
     live, fields = re.subn(r"(?m)^  # (\w+: \S+)$", r"  \1", JOB_YAML)
     live, lines = re.subn(r"(?m)^# (output:|  \w+: \S+)$", r"\1", live)
     found, written = (values(build_spec(parse_document(t, "job.yaml"))) for t in (live, JOB_YAML))
@@ -423,8 +419,8 @@ def test_what_the_init_file_comments_out_is_legal_too():
 
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("given", [{}, TOGETHER, {"training.learning_rate": "1e-05"}])
-def test_a_spec_written_and_read_is_the_same(preset, given):
-    """A run's spec.json names each value, so it means the same when presets have changed."""
+def test_a_spec_survives_writing_and_reading(preset, given):
+    """A run's spec.json contains every value, so later changes of presets do not affect it."""
     spec = build_spec({"preset": preset}, given)
 
     document = parse_document(spec.to_json(), "spec.json")
@@ -434,8 +430,8 @@ def test_a_spec_written_and_read_is_the_same(preset, given):
     assert build_spec(document).to_json() == spec.to_json()
 
 
-def test_equal_specs_differ_in_nothing():
-    """How a value was written makes no difference."""
+def test_equal_specs_have_no_differing_fields():
+    """The notation of a value makes no difference."""
     document = {"training": {"scale": 20}, "data": {"min_characters": 3.0}}
     written = build_spec(document, {"data.seed": '"42"', "output.uri": "runs/"})
     assert differing_fields(written, JobSpec()) == []

@@ -1,4 +1,4 @@
-"""Tables on the disk: what was put in comes out, in one piece."""
+"""Tables on disk return their rows unchanged, in one chunk."""
 
 import numpy as np
 import pyarrow as pa
@@ -28,15 +28,15 @@ ROWS = st.fixed_dictionaries(
 
 
 @pytest.fixture(params=[1, arrow_tables.MAX_IN_MEMORY], ids=["mapped", "in memory"])
-def _where(request, monkeypatch):
+def _storage(request, monkeypatch):
     monkeypatch.setattr(arrow_tables, "MAX_IN_MEMORY", request.param)
 
 
-@pytest.mark.usefixtures("_where")
+@pytest.mark.usefixtures("_storage")
 @settings(max_examples=60, deadline=None)
 @given(parts=st.lists(st.tuples(st.lists(ROWS, max_size=12), st.integers(0, 5)), max_size=4))
-def test_what_is_gathered_is_one_table_of_one_piece(parts):
-    """Nulls, empty lists, empty parts, slices of arrays and single rows are as they were."""
+def test_collected_rows_and_tables_become_one_table_of_one_chunk(parts):
+    """With nulls, empty lists, empty parts, array slices and single rows."""
     made, expected = [SCHEMA.empty_table()], []
     for rows, start in parts:
         table = arrow_tables.TableFile(SCHEMA)
@@ -52,8 +52,8 @@ def test_what_is_gathered_is_one_table_of_one_piece(parts):
 
 
 @pytest.mark.parametrize("count", [0, 1, 25_000])
-def test_rows_are_taken_in_the_order_asked_for(count):
-    """They are what Arrow takes, however many batches they are."""
+def test_rows_are_returned_in_the_requested_order(count):
+    """Like Arrow's `take`, in any number of batches."""
     table = pa.table({"n": np.arange(30_000), "t": [f"text {n}" for n in range(30_000)]})
     positions = np.random.default_rng(1).permutation(30_000)[:count]
     assert arrow_tables.rows_on_disk(table.cast(NT), positions) == table.cast(NT).take(positions)
@@ -62,8 +62,8 @@ def test_rows_are_taken_in_the_order_asked_for(count):
 NT = pa.schema([("n", pa.int64()), ("t", pa.large_string())])
 
 
-def test_tables_become_one():
-    """In their order; where only one has rows, it is that one."""
+def test_tables_are_concatenated():
+    """In their order; if only one has rows, that one is returned."""
     a, b = (pa.table([[n], [str(n)]], schema=NT) for n in range(2))
     empty = NT.empty_table()
     assert arrow_tables.one_table([a, empty, b]).to_pylist() == [*a.to_pylist(), *b.to_pylist()]
@@ -71,8 +71,8 @@ def test_tables_become_one():
     assert arrow_tables.one_table([empty, empty]) == empty
 
 
-def test_columns_are_joined_without_being_put_together():
-    """Positions count through all columns and all their pieces, empty ones too."""
+def test_joined_columns_are_indexed_as_one():
+    """Positions count through all columns and chunks, empty ones too."""
     columns = [
         pa.array(["a", "b"]),
         pa.chunked_array([["c"], [], ["d", "e"]], pa.string()),
@@ -87,8 +87,8 @@ def test_columns_are_joined_without_being_put_together():
 
 
 @pytest.mark.parametrize("pieces", [[], [["a"]], [["a"], [], ["b", "c"]]])
-def test_a_column_becomes_one_array_and_is_not_copied_where_it_is_one(pieces):
-    """A copy of a million texts would be in memory what the file is for."""
+def test_a_column_becomes_one_array_without_copying_a_single_chunk(pieces):
+    """A copy of a mapped column would defeat its file."""
     column = pa.chunked_array(pieces, pa.large_string())
     array = arrow_tables.one_array(column)
     assert array.to_pylist() == column.to_pylist()
@@ -99,7 +99,7 @@ def test_a_column_becomes_one_array_and_is_not_copied_where_it_is_one(pieces):
 
 
 def test_a_large_table_leaves_no_file_behind(tmp_path, monkeypatch):
-    """Its files have no names: they are gone with the table, even if the job is killed."""
+    """Its files have no names: they are deleted with the table, even if the job is killed."""
     monkeypatch.setattr(arrow_tables.tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(arrow_tables, "MAX_IN_MEMORY", 1)
     gathered = arrow_tables.TableFile(NT)

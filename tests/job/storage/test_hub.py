@@ -1,4 +1,4 @@
-"""What goes to the Hub: the tuned model with its card, where it may go, when it was improved."""
+"""The tuned model is pushed to the Hub with its card, if it improved and we have permission."""
 
 import json
 
@@ -20,7 +20,7 @@ def hub():
 
 @pytest.fixture
 def write(tmp_path):
-    """Write files into a folder; returns it."""
+    """Write files into a folder; return it."""
 
     def work(name, files):
         fill(tmp_path / name, files)
@@ -36,7 +36,7 @@ def fill(folder, files):
 
 
 def push(folder, steps):
-    """Take steps of a run one after the other; tell what each returned and all that was logged."""
+    """Run push steps one after another; return their results and the log lines."""
     import io
     import logging
     import os
@@ -51,13 +51,13 @@ def push(folder, steps):
 
     def take(kind, repository, run="first", **options):
         os.environ["HF_TOKEN"] = options.get("token", os.environ["HF_TOKEN"])
-        there = Push(repository, private=options.get("private", True))
+        target = Push(repository, private=options.get("private", True))
         if kind == "results":
             paths = [path for path in Path(folder).rglob("*") if path.is_file()]
-            return there.results({str(path.relative_to(folder)): path for path in paths}, run)
+            return target.results({str(path.relative_to(folder)): path for path in paths}, run)
         if kind == "checkpoint":
-            return there.checkpoint(Path(folder), run)
-        return there.prepare()
+            return target.checkpoint(Path(folder), run)
+        return target.prepare()
 
     for *step, options in steps:
         try:
@@ -83,9 +83,9 @@ def commits(hub, repository):
 
 
 def test_results_become_one_tagged_commit(hub, tmp_path, write):
-    """A new repository is private; the tag is the run's name, and the next run has its own.
+    """A new repository is private; each run tags its commit with its name.
 
-    A run whose last step failed is launched again, and pushes what is there already.
+    Pushing the same files again, as a relaunched run does, succeeds.
     """
     folder = write("model", MODEL | {"logs/job.log": b"a line\n"})
     runs = ("first", "second", "second")
@@ -103,8 +103,8 @@ def test_results_become_one_tagged_commit(hub, tmp_path, write):
     assert commits(hub, "me/new")[-2:] == ["embedtune run first", "initial commit"]
 
 
-def test_a_repository_is_public_where_the_spec_says_so(hub, tmp_path, write):
-    """One that exists already stays what it is."""
+def test_the_spec_can_make_a_new_repository_public(hub, tmp_path, write):
+    """The visibility of an existing one does not change."""
     hub.add("model", "me/old", MODEL)
     steps = [("prepare", "me/new", {"private": False}), ("prepare", "me/old")]
     assert pushed(hub, tmp_path, write("model", MODEL), *steps) == [[None, None], []]
@@ -114,7 +114,7 @@ def test_a_repository_is_public_where_the_spec_says_so(hub, tmp_path, write):
 
 @pytest.mark.parametrize("token", ["", "hf_PlantedWrong"], ids=["none", "wrong"])
 def test_without_permission_nothing_is_prepared(hub, tmp_path, write, token):
-    """The refusal comes before any training, and is the storage's."""
+    """The error comes before any training, with exit code 7."""
     hub.add("model", "me/old", MODEL)
     steps = [("prepare", "me/new", {"token": token}), ("prepare", "me/old")]
     ((code, line), (other, _)), lines = pushed(hub, tmp_path, write("model", MODEL), *steps)
@@ -124,10 +124,10 @@ def test_without_permission_nothing_is_prepared(hub, tmp_path, write, token):
     assert ("model", "me/new") not in hub.repos
 
 
-def test_somebody_elses_repository_is_refused_before_any_training(hub, tmp_path, write):
-    """It exists and can be read, but not written: finding that out after hours is too late."""
+def test_a_read_only_repository_is_an_error_before_any_training(hub, tmp_path, write):
+    """After hours of training it would be too late."""
     hub.add("model", "other/model", MODEL)
-    # As the Hub answers a token that may only read.
+    # The Hub's response to a read-only token.
     for path in ("POST /api/repos/create", "/auth-check/write", "/commit/", "/preupload/"):
         hub.fail_next(403, times=100, match=path)
     found, _ = pushed(hub, tmp_path, write("model", MODEL), ("prepare", "other/model"))
@@ -148,8 +148,8 @@ TRAINERS = {
 }
 
 
-def test_a_checkpoint_goes_to_a_branch_of_its_own(hub, tmp_path, write):
-    """Its model, without what only the trainer needs; `main` waits for what is proven."""
+def test_a_checkpoint_goes_to_its_own_branch(hub, tmp_path, write):
+    """Its model, without the trainer's files; `main` gets only the evaluated model."""
     folder = write("checkpoint-12", CHECKPOINT | TRAINERS)
     steps = [("prepare", "me/new"), *[("checkpoint", "me/new")] * 2]
     _, lines = pushed(hub, tmp_path, folder, *steps)
@@ -160,23 +160,23 @@ def test_a_checkpoint_goes_to_a_branch_of_its_own(hub, tmp_path, write):
     assert {name: branch[name] for name in branch.keys() - attributes} == CHECKPOINT
 
 
-def test_a_checkpoint_that_cannot_be_pushed_is_a_line_in_the_log(hub, tmp_path, write):
-    """The training goes on, and the next one is tried again."""
+def test_a_failed_push_of_a_checkpoint_is_only_logged(hub, tmp_path, write):
+    """Training continues, and the next checkpoint is pushed again."""
     folder = write("checkpoint-12", CHECKPOINT)
     hub.fail_next(500, times=100, match="/commit/")
     steps = [("prepare", "me/new"), ("checkpoint", "me/new"), ("checkpoint", "me/unknown")]
     results, lines = pushed(hub, tmp_path, folder, *steps)
     assert results == [None, None, None]
     assert [line.split(":")[0] for line in lines] == ["hub", "hub"]
-    for line, told in zip(
+    for line, expected in zip(
         lines, ("`me/new`: the Hub failed (HTTP 500)", "`me/unknown`"), strict=True
     ):
         assert "checkpoint-12 was not pushed: " in line
-        assert told in line
+        assert expected in line
 
 
 def push_reports(root, cases):
-    """Push what workspaces hold; `cases` map a name to whether it is pushed in any case."""
+    """Push the results of workspaces; `cases` maps their names to `always`."""
     import io
     import logging
     from pathlib import Path
@@ -195,21 +195,21 @@ def push_reports(root, cases):
     return stream.getvalue().splitlines()
 
 
-def test_a_model_is_pushed_where_it_was_improved(hub, tmp_path):
-    """Or where the spec wants it all the same; the data stays at home."""
+def test_a_model_is_pushed_if_it_improved(hub, tmp_path):
+    """Or if the spec says always; the data is never pushed."""
     wanted = {
         "README.md": b"# Card\n",
         "model.safetensors": b"weights",
         "report/report.md": b"# Report\n",
         "logs/job.log": b"a line\n",
     }
-    at_home = ("per_query.parquet", "data/train.jsonl", "manifest.json")
+    not_pushed = ("per_query.parquet", "data/train.jsonl", "manifest.json")
     reports = {
         name: json.dumps({"verdict": {"improved": name == "better"}}).encode()
         for name in ("better", "worse", "anyway")
     }
     for name, report in reports.items():
-        own = dict.fromkeys(at_home, b"mine") | {"report/report.json": report}
+        own = dict.fromkeys(not_pushed, b"mine") | {"report/report.json": report}
         results = {n: data for n, data in wanted.items() if "/" in n}
         fill(tmp_path / name / "output" / "data", results | own)
         fill(tmp_path / name / "model", {n: wanted[n] for n in wanted.keys() - results.keys()})
@@ -229,7 +229,7 @@ def test_a_model_is_pushed_where_it_was_improved(hub, tmp_path):
         assert line == f"hub: the model is in `me/{name}`, commit {commit}, tag `{name}`"
 
 
-def test_a_signature_is_cut_off_an_address():
+def test_signatures_are_removed_from_urls():
     """Redirects to storage are signed, and libraries print them."""
     text = "GET https://cdn/x?X-Amz-Signature=abc failed, see http://docs/y#z."
     assert without_queries(text) == "GET https://cdn/x failed, see http://docs/y#z."

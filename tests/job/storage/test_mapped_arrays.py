@@ -1,4 +1,4 @@
-"""Large matrices are files that nobody sees, and a full disk is told in one line."""
+"""Large matrices are unnamed files, and a full disk is an error of one line."""
 
 import shutil
 import sys
@@ -14,8 +14,8 @@ from job.storage.mapped_arrays import empty_matrix
 
 
 @pytest.mark.parametrize("mapped_from", [1, 10**9])
-def test_a_large_matrix_is_as_good_as_a_small_one(monkeypatch, mapped_from):
-    """Written, read and sliced alike; its shape and type are what was asked for."""
+def test_a_mapped_matrix_behaves_like_one_in_memory(monkeypatch, mapped_from):
+    """In writing, reading and slicing, with the requested shape and type."""
     monkeypatch.setattr(mapped_arrays, "MAPPED_FROM", mapped_from)
 
     matrix = empty_matrix(5, 3)
@@ -28,8 +28,8 @@ def test_a_large_matrix_is_as_good_as_a_small_one(monkeypatch, mapped_from):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc shows what is mapped")
-def test_its_file_has_no_name_and_goes_with_it(monkeypatch, tmp_path):
-    """Whatever ends a run, nothing stays behind."""
+def test_the_file_has_no_name_and_is_deleted_with_the_matrix(monkeypatch, tmp_path):
+    """So no file is left, however a run ends."""
     monkeypatch.setattr(mapped_arrays, "MAPPED_FROM", 1)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     maps = Path("/proc/self/maps")
@@ -40,11 +40,11 @@ def test_its_file_has_no_name_and_goes_with_it(monkeypatch, tmp_path):
     assert str(tmp_path) not in maps.read_text("utf-8")
 
 
-def test_a_full_disk_is_told_before_anything_is_written():
-    """A mapped file that finds no room while it is written would kill the process."""
+def test_a_full_disk_is_an_error_before_anything_is_written():
+    """Writing to a mapped file on a full disk would kill the process."""
     folder = tempfile.gettempdir()
     rows = 2 * shutil.disk_usage(folder).free // 4_000
     with pytest.raises(MachineError) as caught:
         empty_matrix(rows, 1_000)
-    told = (f"{rows * 4_000 / 1e9:.1f} GB of disk", f"`{folder}`", "`TMPDIR`")
-    assert all(part in str(caught.value) for part in told)
+    expected = (f"{rows * 4_000 / 1e9:.1f} GB of disk", f"`{folder}`", "`TMPDIR`")
+    assert all(part in str(caught.value) for part in expected)

@@ -1,4 +1,4 @@
-"""Results are published whole or not at all: report first, model last, and the manifest ends it."""
+"""Results are published report first, model last, and complete only with their manifest."""
 
 import hashlib
 import json
@@ -19,18 +19,18 @@ OTHERS = {"spec.json", "per_query.parquet", "data/qrels.tsv", "logs/job.log"}
 
 @pytest.fixture
 def workspace(tmp_path):
-    """Fill a workspace with results and their manifest."""
-    place = Workspace(tmp_path / "work")
+    """Create a workspace with results and their manifest."""
+    made = Workspace(tmp_path / "work")
     for name in REPORT | MODEL | OTHERS:
-        path = (place.root if name in MODEL else place.results) / name
+        path = (made.root if name in MODEL else made.results) / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"content of {name}", "utf-8")
-    publish.write_manifest(place)
-    return place
+    publish.write_manifest(made)
+    return made
 
 
-class Watched(FolderStore):
-    """Notes what is put into it, in order."""
+class RecordingStore(FolderStore):
+    """Records the names of each write, in order."""
 
     def __init__(self, folder):
         super().__init__(folder)
@@ -46,53 +46,53 @@ class Watched(FolderStore):
 
 
 @pytest.fixture
-def place(tmp_path):
-    return Watched(tmp_path / "result")
+def store(tmp_path):
+    return RecordingStore(tmp_path / "result")
 
 
-def test_every_file_is_published_in_order_and_listed_in_the_manifest(workspace, place):
-    """What an unfinished run left there is replaced; size and digest of each file are told."""
-    left = place.folder / "model" / "model.safetensors"
-    left.parent.mkdir(parents=True)
-    left.write_text("half a mod", "utf-8")
+def test_every_file_is_published_in_order_and_listed_in_the_manifest(workspace, store):
+    """It has each file's size and SHA-256; files of an unfinished run are replaced."""
+    earlier = store.folder / "model" / "model.safetensors"
+    earlier.parent.mkdir(parents=True)
+    earlier.write_text("half a mod", "utf-8")
 
-    publish.upload(workspace, place)
-    assert not publish.is_complete(place)
-    publish.complete(workspace, place)
+    publish.upload(workspace, store)
+    assert not publish.is_complete(store)
+    publish.complete(workspace, store)
 
-    assert publish.is_complete(place)
-    assert place.parts == [REPORT, OTHERS, MODEL, {"manifest.json"}]
-    assert json.loads(place.read("manifest.json")) == {
+    assert publish.is_complete(store)
+    assert store.parts == [REPORT, OTHERS, MODEL, {"manifest.json"}]
+    assert json.loads(store.read("manifest.json")) == {
         name: {
-            "bytes": len(content := place.read(name).encode("utf-8")),
+            "bytes": len(content := store.read(name).encode("utf-8")),
             "sha256": hashlib.sha256(content).hexdigest(),
         }
         for name in REPORT | MODEL | OTHERS
     }
-    assert left.read_text("utf-8") == "content of model/model.safetensors"
+    assert earlier.read_text("utf-8") == "content of model/model.safetensors"
 
 
 @pytest.mark.parametrize("name", ["spec.json", "report/report.md", "model/model.safetensors"])
-def test_a_result_that_is_only_half_there_has_no_manifest(workspace, place, name):
-    """Whichever file cannot be written, first or last."""
-    in_the_way = place.folder / name
+def test_an_incomplete_result_has_no_manifest(workspace, store, name):
+    """Whether the first or the last file cannot be written."""
+    in_the_way = store.folder / name
     in_the_way.mkdir(parents=True)
 
     with pytest.raises(StorageError, match=str(in_the_way)):
-        publish.upload(workspace, place)
-    assert not publish.is_complete(place)
+        publish.upload(workspace, store)
+    assert not publish.is_complete(store)
 
 
-def test_a_destination_belongs_to_one_spec(place, tmp_path):
-    """Claiming proves that it can be written and keeps other jobs away; again it does nothing."""
-    publish.reserve(place, SPEC)
-    publish.reserve(place, SPEC)
-    assert place.parts == [{"spec.json"}]
-    assert place.read("spec.json") == SPEC.to_json()
+def test_a_destination_belongs_to_one_spec(store, tmp_path):
+    """Reserving proves that it is writable and keeps other specs away; repeating it is harmless."""
+    publish.reserve(store, SPEC)
+    publish.reserve(store, SPEC)
+    assert store.parts == [{"spec.json"}]
+    assert store.read("spec.json") == SPEC.to_json()
 
     other = build_spec(SPEC.model_dump(mode="json"), {"training.epochs": "9"})
-    with pytest.raises(SpecError, match=rf"{place.folder}.*`training\.epochs`"):
-        publish.reserve(place, other)
+    with pytest.raises(SpecError, match=rf"{store.folder}.*`training\.epochs`"):
+        publish.reserve(store, other)
     (tmp_path / "file").write_text("in the way", "utf-8")
     with pytest.raises(StorageError, match=r"file/run/spec\.json"):
         publish.reserve(FolderStore(tmp_path / "file" / "run"), SPEC)

@@ -1,4 +1,4 @@
-"""The Hub's token out of a secret: it reaches the Hub's client, and nothing that anybody reads."""
+"""The Hub token from a secret reaches the Hub client, and never a message or log."""
 
 import json
 import os
@@ -24,7 +24,7 @@ def server():
 
 @pytest.fixture
 def make_secret(server, monkeypatch):
-    """Keep something secret in another region than this process's own; returns its ARN."""
+    """Create a secret in another region than this process's; return its ARN."""
     monkeypatch.setenv("HF_TOKEN", "")
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
@@ -44,19 +44,19 @@ def make_secret(server, monkeypatch):
 
 
 @pytest.mark.parametrize("text", [TOKEN, f"  {TOKEN}\n"])
-def test_the_token_is_in_the_environment_before_the_client_looks(make_secret, text):
-    """The region is the ARN's; what an editor added around the token does no harm."""
+def test_the_token_is_set_in_the_environment(make_secret, text):
+    """Read in the region of the ARN, without surrounding whitespace."""
     use_hub_token(make_secret(SecretString=text))
     assert os.environ["HF_TOKEN"] == TOKEN
 
 
 @pytest.mark.parametrize("text", [json.dumps({"HF_TOKEN": TOKEN}), f"{TOKEN} {TOKEN}", "", "ä"])
-def test_what_is_no_token_alone_is_refused_and_not_repeated(make_secret, text):
-    """The client's own error would show the header that it could not send."""
+def test_a_secret_that_is_not_a_plain_token_is_refused_without_showing_it(make_secret, text):
+    """The client's own error would show the invalid header."""
     arn = make_secret(SecretString=text or " ")
     with pytest.raises(StorageError) as raised:
         use_hub_token(arn)
-    assert f"`{arn}` holds no token alone" in str(raised.value)
+    assert f"`{arn}` is not a plain token" in str(raised.value)
     assert TOKEN not in str(raised.value)
     assert os.environ["HF_TOKEN"] == ""
 
@@ -67,9 +67,9 @@ ARN = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:none-AbCdEf"
 @pytest.mark.parametrize(
     ("arn", "kind"),
     [(ARN, "ResourceNotFoundException"), ("no-arn", "NoRegionError"), (None, "KeyError")],
-    ids=["none there", "no ARN", "bytes"],
+    ids=["missing", "no ARN", "bytes"],
 )
-def test_a_secret_that_cannot_be_read_is_one_line(make_secret, monkeypatch, arn, kind):
+def test_a_secret_that_cannot_be_read_is_an_error_of_one_line(make_secret, monkeypatch, arn, kind):
     monkeypatch.delenv("AWS_DEFAULT_REGION")
     arn = arn or make_secret(SecretBinary=TOKEN.encode())
     with pytest.raises(StorageError, match=rf"`{arn}` \({kind}\)[^\n]*$"):
@@ -77,11 +77,11 @@ def test_a_secret_that_cannot_be_read_is_one_line(make_secret, monkeypatch, arn,
 
 
 def test_the_job_ends_with_the_line_in_its_failure_file(make_secret, tmp_path):
-    """It is told what SageMaker shows, before any data or model is asked for."""
+    """SageMaker shows that file; the job fails before it reads any data or model."""
     arn = make_secret(SecretString="{}")
     arguments = ["train", "--workspace", str(tmp_path), "--hf-token-secret", arn]
     done = CliRunner().invoke(main, arguments)
     assert done.exit_code == StorageError.exit_code
     line = (tmp_path / "output" / "failure").read_text("utf-8")
-    assert line.startswith(f"The secret `{arn}` holds no token alone")
+    assert line.startswith(f"The secret `{arn}` is not a plain token")
     assert done.stderr == f"Error: {line}"

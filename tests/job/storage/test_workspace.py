@@ -1,4 +1,4 @@
-"""The workspace: where the spec comes from, who may work in it, and what is never half-written."""
+"""The workspace: its paths, its spec, its lock, and atomic writes."""
 
 import json
 from pathlib import Path
@@ -32,46 +32,46 @@ def give_hyperparameters(workspace, content):
     return write(workspace.root / "input" / "config" / "hyperparameters.json", content)
 
 
-# Where things lie.
+# Paths.
 
 
 def test_the_tree_is_the_one_that_sagemaker_mounts():
-    """Where SageMaker, the launcher and the container's documentation say."""
-    place = Workspace(DEFAULT_ROOT)
-    told = {
-        "model": place.model,
-        "checkpoints": place.checkpoints,
-        "output/data": place.results,
-        "output/data/report": place.report,
-        "output/data/data": place.splits,
-        "output/data/logs": place.logs,
-        "output/data/spec.json": place.spec,
-        "output/data/per_query.parquet": place.per_query,
-        "output/failure": place.failure,
-        "input/data/spec/job.json": place.job_spec,
-        "input/config/resourceconfig.json": place.resource_config,
-        "input/config/inputdataconfig.json": place.input_config,
-        "input/data/data": place.channel_folder("data"),
+    """The launcher and the container's documentation use the same paths."""
+    run_workspace = Workspace(DEFAULT_ROOT)
+    paths = {
+        "model": run_workspace.model,
+        "checkpoints": run_workspace.checkpoints,
+        "output/data": run_workspace.results,
+        "output/data/report": run_workspace.report,
+        "output/data/data": run_workspace.splits,
+        "output/data/logs": run_workspace.logs,
+        "output/data/spec.json": run_workspace.spec,
+        "output/data/per_query.parquet": run_workspace.per_query,
+        "output/failure": run_workspace.failure,
+        "input/data/spec/job.json": run_workspace.job_spec,
+        "input/config/resourceconfig.json": run_workspace.resource_config,
+        "input/config/inputdataconfig.json": run_workspace.input_config,
+        "input/data/data": run_workspace.channel_folder("data"),
     }
-    assert {f"/opt/ml/{name}": str(path) for name, path in told.items()} == {
-        str(path): str(path) for path in told.values()
+    assert {f"/opt/ml/{name}": str(path) for name, path in paths.items()} == {
+        str(path): str(path) for path in paths.values()
     }
-    # A resumed run finds what it needs beside its checkpoints, which are all that survives.
-    kept = (
-        place.hyperparameters,
-        place.provenance,
-        place.revisions,
-        place.baseline,
-        place.nearest_neighbors,
-        place.seconds,
+    # Only the checkpoints folder survives, so a resumed run finds everything there.
+    saved = (
+        run_workspace.hyperparameters,
+        run_workspace.provenance,
+        run_workspace.revisions,
+        run_workspace.baseline,
+        run_workspace.nearest_neighbors,
+        run_workspace.seconds,
     )
-    assert {path.parent for path in kept} == {place.checkpoints}
+    assert {path.parent for path in saved} == {run_workspace.checkpoints}
 
 
-def test_only_channels_with_data_in_them_count(workspace):
-    """An absent channel, an empty folder and a file of that name are none; `spec` is no data.
+def test_only_channels_with_data_count(workspace):
+    """Not a missing channel, an empty folder, a file of that name or the channel `spec`.
 
-    What the job fetched is none either: what a user gave is never mixed with what was brought.
+    Nor inputs that the job downloaded.
     """
     assert workspace.channels() == {}
     assert not workspace.is_locked()
@@ -89,7 +89,7 @@ def test_only_channels_with_data_in_them_count(workspace):
 
 
 def test_results_are_complete_once_there_is_a_manifest(workspace):
-    """The manifest is written last, so before it everything else counts for nothing."""
+    """The manifest is written last; without it, results are incomplete."""
     write(workspace.per_query, "")
     assert not workspace.is_complete
     write(workspace.results / "manifest.json", {})
@@ -100,7 +100,7 @@ def test_results_are_complete_once_there_is_a_manifest(workspace):
 
 
 def test_the_spec_is_merged_from_defaults_then_job_json_then_hyperparameters(workspace):
-    """Each later place wins, field by field; empty files say nothing."""
+    """Later sources win, field by field; empty files change nothing."""
     give_hyperparameters(workspace, "{}")
     write(workspace.job_spec, "")
     assert workspace.read_spec() == JobSpec()
@@ -115,10 +115,9 @@ def test_the_spec_is_merged_from_defaults_then_job_json_then_hyperparameters(wor
 
 
 def test_hyperparameters_alone_are_a_job(workspace):
-    """Who uses SageMaker's own SDK needs no channel `spec`; strings and numbers say the same.
+    """Users of SageMaker's SDK need no channel `spec`; strings and numbers are equivalent.
 
-    What its tuner and its framework estimators add is no field, and letters that JSON writes as
-    escapes are themselves.
+    Parameters of its tuner and its framework estimators are ignored; JSON's escapes are decoded.
     """
     values = {"training.epochs": 3, "evaluation.dimensions": [64, 32], "model.name": "Größe 😀"}
     strings = {key: v if isinstance(v, str) else json.dumps(v) for key, v in values.items()}
@@ -129,7 +128,7 @@ def test_hyperparameters_alone_are_a_job(workspace):
 
 
 @pytest.mark.parametrize(
-    ("file", "content", "told"),
+    ("file", "content", "expected"),
     [
         ("hyperparameters.json", b'{"training.epoch": "3"}', "`training.epochs`"),
         ("hyperparameters.json", b'{"training.epochs": ', "`hyperparameters.json`"),
@@ -138,26 +137,26 @@ def test_hyperparameters_alone_are_a_job(workspace):
         ("job.json", "model: {name: Größe}".encode("latin-1"), "`job.json`"),
     ],
 )
-def test_a_wrong_file_is_the_users_error(workspace, file, content, told):
-    """An unknown field, broken JSON, a list and another encoding are named in a sentence."""
+def test_an_invalid_file_is_a_spec_error(workspace, file, content, expected):
+    """An unknown field, broken JSON, a list or another encoding; the message says which."""
     path = workspace.job_spec if file == "job.json" else give_hyperparameters(workspace, {})
     write(path, "").write_bytes(content)
-    with pytest.raises(SpecError, match=told):
+    with pytest.raises(SpecError, match=expected):
         workspace.read_spec()
 
 
 def test_a_workspace_belongs_to_one_spec(workspace, tmp_path):
-    """The same may be written again, another is refused with the fields that differ.
+    """Writing the same spec again succeeds; another one is refused with the fields that differ.
 
-    What is written is a job.json for another run.
+    The written file is a valid job.json for another run.
     """
     spec = build_spec({}, {"training.epochs": "2", "model.name": "Größe 😀"})
     workspace.write_spec(spec)
     workspace.write_spec(spec)
 
     other = build_spec({}, {"training.epochs": "3", "data.seed": "1", "model.name": "Größe 😀"})
-    told = rf"`{workspace.results}` .*: `data\.seed`, `training\.epochs`\. Use another `--name`"
-    with pytest.raises(SpecError, match=told):
+    expected = rf"`{workspace.results}` .*: `data\.seed`, `training\.epochs`\. Use another `--name`"
+    with pytest.raises(SpecError, match=expected):
         workspace.write_spec(other)
     assert workspace.spec.read_text("utf-8") == spec.to_json()
     another = Workspace(tmp_path / "other")
@@ -166,20 +165,20 @@ def test_a_workspace_belongs_to_one_spec(workspace, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("earlier", "told"),
+    ("earlier", "expected"),
     [('{"training": {"accumulation": 16}}', "`training.accumulation`"), ('{"training": ', "valid")],
 )
-def test_a_spec_of_another_version_or_half_of_one_is_refused(earlier, told):
-    """The message says where it lies and what is wrong with it."""
-    with pytest.raises(SpecError, match=rf"`s3://b/one/spec\.json` .*{told}.*`--name`"):
+def test_an_unreadable_earlier_spec_is_refused(earlier, expected):
+    """From another version or incomplete; the message has its path and the reason."""
+    with pytest.raises(SpecError, match=rf"`s3://b/one/spec\.json` .*{expected}.*`--name`"):
         check_same_spec(earlier, "s3://b/one", JobSpec())
 
 
 # The lock.
 
 
-def test_a_second_process_is_kept_off(workspace):
-    """While another one works on the run; asking makes no lock, and the work's end leaves none."""
+def test_the_lock_keeps_a_second_process_off(workspace):
+    """Checking does not lock, and the end of the work releases the lock."""
     with workspace.locked():
         assert workspace.is_locked()
         for enter in (workspace.locked().__enter__, workspace.require_unlocked):
@@ -189,8 +188,8 @@ def test_a_second_process_is_kept_off(workspace):
     assert not workspace.is_locked()
 
 
-def test_a_workspace_that_cannot_be_made_is_the_machines_fault(tmp_path):
-    """A file where the workspace should be is told in a sentence."""
+def test_a_workspace_that_cannot_be_created_is_a_machine_error(tmp_path):
+    """For example, if a file is in the way."""
     write(tmp_path / "ml", "a file")
     with (
         pytest.raises(MachineError, match=rf"`{tmp_path / 'ml'}` .* `--workspace`"),
@@ -204,15 +203,15 @@ def test_a_workspace_that_cannot_be_made_is_the_machines_fault(tmp_path):
 
 @pytest.mark.parametrize("length", [10, 1024, 1025])
 def test_the_failure_file_is_one_line_as_long_as_sagemaker_shows(workspace, length):
-    """At most 1,024 characters, of whatever width, and a line end."""
+    """At most 1,024 characters (not bytes) and a line end."""
     workspace.write_failure("ß" * length)
     assert workspace.failure.read_text("utf-8") == "ß" * min(length, 1024) + "\n"
     workspace.write_failure("first\nsecond\n")
     assert workspace.failure.read_text("utf-8") == "first second\n"
 
 
-def test_a_file_is_replaced_as_a_whole(tmp_path):
-    """Who has opened the old one reads it to its end; nothing lies beside the new one."""
+def test_a_file_is_replaced_atomically(tmp_path):
+    """A reader of the old file reads it to its end; no temporary file is left."""
     path = write(tmp_path / "report.md", "old")
     with path.open(encoding="utf-8") as reader:
         write_atomically(path, "Größe 😀\n")
@@ -225,8 +224,8 @@ def test_a_file_is_replaced_as_a_whole(tmp_path):
     ("name", "reason"),
     [("missing/x", "No such file"), ("file/x", "Not a directory"), ("folder", "Is a directory")],
 )
-def test_nothing_is_written_where_something_is_in_the_way(tmp_path, name, reason):
-    """The message names the file and the reason; what is there stays as it is."""
+def test_a_failed_write_changes_nothing(tmp_path, name, reason):
+    """The message has the path and the reason."""
     write(tmp_path / "file", "a file")
     (tmp_path / "folder").mkdir()
     with pytest.raises(StorageError, match=f"`{tmp_path / name}` cannot be written: {reason}"):
@@ -234,8 +233,8 @@ def test_nothing_is_written_where_something_is_in_the_way(tmp_path, name, reason
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "folder"]
 
 
-def test_a_full_disk_is_the_machines_fault():
-    """Another folder would not help; the file is named."""
-    told = "`/dev/full` cannot be written: No space"
-    with pytest.raises(MachineError, match=told), explained(Path("/dev/full")):
+def test_a_full_disk_is_a_machine_error():
+    """The message has the path."""
+    expected = "`/dev/full` cannot be written: No space"
+    with pytest.raises(MachineError, match=expected), explained(Path("/dev/full")):
         Path("/dev/full").write_text("text", "utf-8")

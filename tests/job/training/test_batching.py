@@ -1,4 +1,4 @@
-"""Batches: every row once an epoch, no text twice in a batch, and nearest neighbors together."""
+"""Batches contain every row once per epoch, no text twice, and nearest neighbors together."""
 
 import collections
 import itertools
@@ -23,7 +23,7 @@ EPOCHS = st.integers(0, 20)
 
 
 def pairs_of(questions, documents):
-    """Make training pairs whose texts are known by these numbers."""
+    """Make training pairs with these numbers of questions and documents."""
     names = [f"q{number}" for number in range(len(questions))]
     table = pa.table(
         {
@@ -42,7 +42,7 @@ def all_different(count):
 
 
 def sampler(pairs, neighbors, hard_group_size, batch_size, *, seed=0, drop_last=False):
-    """Make a sampler as the trainer does; of the data set it needs the length alone."""
+    """Make a sampler like the trainer; it needs only the length of the data set."""
     arrays = [np.array(rows, dtype=np.int64) for rows in neighbors]
     return NeighborBatchSampler(
         range(len(pairs)),
@@ -65,7 +65,7 @@ def batches(*arguments, epoch=0, **options):
 
 
 def order(neighbors, hard_group_size, seed=0, epoch=0):
-    """Tell in which order rows are drawn: where no text stands twice, it is that of the batches."""
+    """Return the order in which rows are drawn: without repeated texts, one batch has all rows."""
     count = len(neighbors)
     (batch,) = batches(
         all_different(count), neighbors, hard_group_size, count, seed=seed, epoch=epoch
@@ -75,7 +75,7 @@ def order(neighbors, hard_group_size, seed=0, epoch=0):
 
 @st.composite
 def situations(draw):
-    """Draw pairs with texts in common, neighbors of each, the sizes of hard groups and batches."""
+    """Draw pairs that share texts, their neighbors, and the sizes of hard groups and batches."""
     count = draw(st.integers(1, 40))
     numbers = st.lists(st.integers(0, draw(st.integers(0, 40))), min_size=count, max_size=count)
     others = [
@@ -92,20 +92,20 @@ def texts(pairs, rows):
     return pairs.questions[rows].tolist(), pairs.documents[rows].tolist()
 
 
-# What any batch is
+# Any batch
 
 
 @given(situations(), SEEDS, EPOCHS)
 @settings(deadline=None)
-def test_every_row_is_in_one_batch_and_no_batch_holds_a_text_twice(situation, seed, epoch):
-    """Clusters overlap and texts clash: still no row is lost, and none is trained on twice."""
+def test_every_row_is_in_one_batch_and_no_batch_contains_a_text_twice(situation, seed, epoch):
+    """Even if neighbors overlap and texts repeat, no row is dropped or repeated."""
     found = batches(*situation, seed=seed, epoch=epoch)
     pairs, _, _, batch_size = situation
 
     assert sorted(itertools.chain(*found)) == list(range(len(pairs)))
     for batch in found:
         assert 0 < len(batch) <= batch_size
-        # A second answer to a question would be punished as a wrong one.
+        # A second answer to a question would be a false negative.
         for column in texts(pairs, batch):
             assert len(set(column)) == len(column)
 
@@ -113,7 +113,7 @@ def test_every_row_is_in_one_batch_and_no_batch_holds_a_text_twice(situation, se
 @given(situations(), SEEDS, EPOCHS)
 @settings(deadline=None)
 def test_a_batch_takes_the_first_rows_that_share_no_text(situation, seed, epoch):
-    """Against a plain filling of batches, one row after the other; who has to wait comes first."""
+    """Compared with filling batches row by row; skipped rows come first in the next batch."""
     pairs, neighbors, hard_group_size, batch_size = situation
     waiting, expected = order(neighbors, hard_group_size, seed, epoch), []
     while waiting:
@@ -132,8 +132,8 @@ def test_a_batch_takes_the_first_rows_that_share_no_text(situation, seed, epoch)
 
 
 @pytest.mark.parametrize("count", [1, 31, 32, 33, 100])
-def test_there_are_as_many_batches_as_the_schedule_counts_on(count):
-    """The learning rate follows the length that is told; where no texts clash it is exact."""
+def test_the_samplers_length_is_the_number_of_batches(count):
+    """The learning rate schedule relies on it; it is exact if no text repeats."""
     neighbors = [[(row + 1) % count] if count > 1 else [] for row in range(count)]
     for drop_last, expected in ((False, math.ceil(count / 32)), (True, count // 32)):
         made = sampler(all_different(count), neighbors, 8, 32, drop_last=drop_last)
@@ -145,13 +145,13 @@ def test_there_are_as_many_batches_as_the_schedule_counts_on(count):
 
 @given(situations(), SEEDS, EPOCHS)
 @settings(deadline=None)
-def test_the_order_depends_on_nothing_but_seed_and_epoch(situation, seed, epoch):
-    """A run that is taken up again finds the batches that it was to have."""
+def test_the_order_depends_only_on_seed_and_epoch(situation, seed, epoch):
+    """A resumed run gets the same batches as an uninterrupted one."""
     expected = batches(*situation, seed=seed, epoch=epoch)
 
     made = sampler(*situation, seed=seed)
     for earlier in (epoch, epoch + 1, 0):
-        # Epochs that were begun, or trained to their end, before.
+        # Epochs that were started or completed before.
         made.set_epoch(earlier)
         next(iter(made))
         collections.deque(made, maxlen=0)
@@ -163,8 +163,8 @@ def test_the_order_depends_on_nothing_but_seed_and_epoch(situation, seed, epoch)
 
 
 @pytest.mark.parametrize("neighbors", [[[]] * 4, [[1, 2, 3], [0], [3, 0], [2, 1, 0]]])
-def test_a_cluster_of_one_is_a_random_order(neighbors):
-    """Whatever looks alike: each of the 24 orders of four rows comes up about as often."""
+def test_hard_groups_of_one_give_a_random_order(neighbors):
+    """Whatever the neighbors, each of the 24 orders of four rows is about equally frequent."""
     found = collections.Counter(tuple(order(neighbors, 1, seed)) for seed in range(2400))
 
     assert len(found) == 24
@@ -172,18 +172,18 @@ def test_a_cluster_of_one_is_a_random_order(neighbors):
     assert all(60 < count < 140 for count in found.values())
 
 
-# Who meets
+# Hard groups
 
 
 def runs(drawn, group_of):
-    """Cut an order into its longest runs of one group."""
+    """Split an order into its longest runs of one group."""
     return [(key, list(rows)) for key, rows in itertools.groupby(drawn, key=group_of.get)]
 
 
 @given(st.lists(st.integers(1, 12), min_size=1, max_size=8), st.integers(1, 12), SEEDS)
 @settings(deadline=None)
-def test_a_cluster_stands_together(sizes, hard_group_size, seed):
-    """Rows of one look are drawn so many at a time, in as few pieces as that allows."""
+def test_neighbors_are_drawn_together(sizes, hard_group_size, seed):
+    """Rows that are all neighbors of each other are split into as few hard groups as possible."""
     group_of, neighbors, start = {}, [], 0
     for number, size in enumerate(sizes):
         members = range(start, start + size)
@@ -196,15 +196,15 @@ def test_a_cluster_stands_together(sizes, hard_group_size, seed):
         pieces[group].append(len(rows))
 
     for number, size in enumerate(sizes):
-        # Two clusters of one look may come to stand side by side.
+        # Two hard groups of the same neighbors may be adjacent.
         assert len(pieces[number]) <= math.ceil(size / hard_group_size)
         assert sum(length % hard_group_size != 0 for length in pieces[number]) <= 1
         assert sum(pieces[number]) == size
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_those_that_look_most_alike_come_first(seed):
-    """A hard group takes nearest neighbors in their order: each row's nearest is one of them."""
+def test_the_nearest_neighbor_comes_first(seed):
+    """A hard group takes a row's neighbors in their order."""
     nearest = [[row ^ 1, *(o for o in range(20) if o not in (row, row ^ 1))] for row in range(20)]
 
     drawn = order(nearest, 2, seed)
@@ -212,11 +212,11 @@ def test_those_that_look_most_alike_come_first(seed):
     assert all(a ^ 1 == b for a, b in zip(drawn[::2], drawn[1::2], strict=True))
 
 
-# Among several ranks
+# Several ranks
 
 
 def sharded(situation, ranks, seed, epoch):
-    """List what each rank gets of an epoch from the trainer's library."""
+    """List the shards of an epoch that each rank gets from the trainer's library."""
     shards = Shards(sampler(*situation, seed=seed), ranks)
     shards.set_epoch(epoch)
     assert len(shards) == ranks * len(sampler(*situation))
@@ -227,19 +227,19 @@ def sharded(situation, ranks, seed, epoch):
 
 @given(situations(), st.integers(1, 4), SEEDS, EPOCHS)
 @settings(deadline=None)
-def test_the_shards_of_a_batch_are_that_batch(situation, ranks, seed, epoch):
-    """All are of one size, also where a batch is short; only then do its first rows come again."""
+def test_the_shards_of_a_batch_add_up_to_that_batch(situation, ranks, seed, epoch):
+    """All have the same size; if a batch does not divide evenly, its first rows are repeated."""
     expected = batches(*situation, seed=seed, epoch=epoch)
 
     by_rank = sharded(situation, ranks, seed, epoch)
 
-    assert [len(own) for own in by_rank] == [len(expected)] * ranks
+    assert [len(shards) for shards in by_rank] == [len(expected)] * ranks
     for batch, shards in zip(expected, zip(*by_rank, strict=True), strict=True):
         rows = math.ceil(len(batch) / ranks)
         assert [len(shard) for shard in shards] == [rows] * ranks
         together = list(itertools.chain(*shards))
         assert together[: len(batch)] == batch
-        # Three rows among four ranks: the rest is the batch again.
+        # With three rows and four ranks, the fourth shard repeats the first row.
         assert together[len(batch) :] == (batch * ranks)[: len(together) - len(batch)]
 
 
@@ -248,9 +248,9 @@ def test_the_shards_of_a_batch_are_that_batch(situation, ranks, seed, epoch):
 
 @pytest.fixture
 def prepared(tiny_spec, tmp_path):
-    """Make what a training of two epochs of ten steps is given.
+    """Prepare a training of two epochs of ten steps.
 
-    The untrained encoder scores all contexts much the same, hence the margin.
+    The margin is 1, because the untrained encoder gives all contexts similar scores.
     """
 
     def prepare(**fields):
@@ -260,14 +260,14 @@ def prepared(tiny_spec, tmp_path):
     return prepare
 
 
-def alike_in(task):
+def neighbors_in(task):
     return find_nearest_neighbors(task.load(), task.dataset.train, 1.0, 64)
 
 
-def test_the_trainer_draws_its_batches_so(prepared):
-    """With the spec's seed, batch size and cluster, each epoch anew."""
-    task = prepared(training__seed="5", training__cluster="4")
-    neighbors = alike_in(task)
+def test_the_trainer_uses_this_sampler(prepared):
+    """With the spec's seed, batch size and hard group size; each epoch has another order."""
+    task = prepared(training__seed="5", training__hard_group_size="4")
+    neighbors = neighbors_in(task)
 
     loader = task.trainer(neighbors=neighbors).get_train_dataloader()
 
@@ -280,39 +280,39 @@ def test_the_trainer_draws_its_batches_so(prepared):
 
 
 @pytest.mark.parametrize(("protocol", "hard_group_size"), [("grouped", "1"), ("article", "8")])
-def test_no_text_stands_twice_in_what_the_trainer_draws(
+def test_no_batch_of_the_trainer_contains_a_text_twice(
     prepared, tmp_path, protocol, hard_group_size
 ):
-    """Nor where the protocol takes each row for a document of its own: the text would be the same.
+    """Also under the article's protocol, where equal contexts of two rows are two documents.
 
-    As a wrong answer to its own question it would be punished.
+    A second copy of a context would be a false negative.
     """
     rows = make_pairs(300)
     rows += [{**row, "question": " ".join(reversed(row["question"].split()))} for row in rows]
     task = prepared(
         data__source=str(write_jsonl(tmp_path / "twice.jsonl", rows)),
         evaluation__protocol=protocol,
-        training__cluster=hard_group_size,
+        training__hard_group_size=hard_group_size,
     )
     contexts = task.dataset.train.table["positive"].to_pylist()
     assert len(set(contexts)) < len(contexts)
 
-    for batch in task.trainer(neighbors=alike_in(task)).get_train_dataloader():
+    for batch in task.trainer(neighbors=neighbors_in(task)).get_train_dataloader():
         drawn = [contexts[row] for row in batch["label"].tolist()]
         assert len(set(drawn)) == len(drawn)
 
 
 @pytest.mark.parametrize(("hard_group_size", "searches"), [("1", 0), ("2", 1)])
 def test_random_batches_need_no_search(prepared, monkeypatch, hard_group_size, searches):
-    """Every question is compared with every document, which takes its time."""
-    asked = []
+    """The search is slow: it compares every question with every document."""
+    calls = []
 
-    def counted(*given):
-        asked.append(given)
-        return find_nearest_neighbors(*given)
+    def counted(*arguments):
+        calls.append(arguments)
+        return find_nearest_neighbors(*arguments)
 
     monkeypatch.setattr("job.training.train.find_nearest_neighbors", counted)
 
-    prepared(training__epochs="1", training__cluster=hard_group_size).train()
+    prepared(training__epochs="1", training__hard_group_size=hard_group_size).train()
 
-    assert len(asked) == searches
+    assert len(calls) == searches

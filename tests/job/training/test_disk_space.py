@@ -1,4 +1,4 @@
-"""Whether the disk suffices is known before hours are spent, and looked at before each write."""
+"""Disk space is checked before the training and before each checkpoint."""
 
 import shutil
 import sys
@@ -17,12 +17,12 @@ from job.model.encoder import load_model
 from job.runtime.signals import StopSignal
 from job.storage.workspace import Workspace
 from job.training.disk_space import (
-    CHECKPOINTS_KEPT,
-    RESULTS,
-    EnoughDisk,
+    MAX_CHECKPOINTS,
+    RESULTS_BYTES,
+    DiskSpaceCheck,
     checkpoint_bytes,
     model_bytes,
-    require_room_for_training,
+    require_disk_space,
 )
 from job.training.hyperparameters import resolve
 from job.training.trainer import TrainingInputs, build_trainer
@@ -35,84 +35,84 @@ def model(tiny_spec):
 
 @pytest.fixture
 def free(monkeypatch):
-    """Make disks with so much free space; returns the folders that were asked about."""
+    """Fake the free space of all disks; return the folders that are queried."""
 
     def make(size):
-        asked = []
+        queried = []
         monkeypatch.setattr(
             "job.training.disk_space.shutil.disk_usage",
-            lambda folder: asked.append(folder) or SimpleNamespace(free=size),
+            lambda folder: queried.append(folder) or SimpleNamespace(free=size),
         )
-        return asked
+        return queried
 
     return make
 
 
 def needed(model):
-    return (CHECKPOINTS_KEPT + 1) * checkpoint_bytes(model) + model_bytes(model) + RESULTS
+    return (MAX_CHECKPOINTS + 1) * checkpoint_bytes(model) + model_bytes(model) + RESULTS_BYTES
 
 
-@pytest.mark.parametrize("there", [0, 100_000])
-def test_what_a_run_will_write_is_estimated(model, free, tmp_path, there):
-    """Checkpoints with the optimizer's moments, the model, the report: all on one disk here.
+@pytest.mark.parametrize("used", [0, 100_000])
+def test_the_output_of_a_run_is_estimated(model, free, tmp_path, used):
+    """Checkpoints with the optimizer's state, the model and the report, here all on one disk.
 
-    The checkpoints of a run that is resumed are there already.
+    Existing checkpoints of a resumed run are subtracted.
     """
-    place = Workspace(tmp_path)
-    (place.checkpoints / "checkpoint-1").mkdir(parents=True)
-    (place.checkpoints / "checkpoint-1" / "model").write_bytes(bytes(there))
-    free(needed(model) - there)
-    require_room_for_training(model, place)
-    free(needed(model) - there - 1)
-    with pytest.raises(MachineError, match=rf"{(needed(model) - there) / 1e9:.3g} GB .*{tmp_path}"):
-        require_room_for_training(model, place)
+    workspace = Workspace(tmp_path)
+    (workspace.checkpoints / "checkpoint-1").mkdir(parents=True)
+    (workspace.checkpoints / "checkpoint-1" / "model").write_bytes(bytes(used))
+    free(needed(model) - used)
+    require_disk_space(model, workspace)
+    free(needed(model) - used - 1)
+    with pytest.raises(MachineError, match=rf"{(needed(model) - used) / 1e9:.3g} GB .*{tmp_path}"):
+        require_disk_space(model, workspace)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the second disk is /dev/shm")
-def test_each_disk_has_its_own_part(model, free, tmp_path, monkeypatch):
-    """Checkpoints often lie on a disk of their own: here in shared memory."""
-    place = Workspace(tmp_path)
-    place.checkpoints = Path(tempfile.mkdtemp(dir="/dev/shm"))
+def test_each_disk_is_checked_for_its_part(model, free, tmp_path, monkeypatch):
+    """Checkpoints are often on another disk; here in shared memory."""
+    workspace = Workspace(tmp_path)
+    workspace.checkpoints = Path(tempfile.mkdtemp(dir="/dev/shm"))
     small = needed(model) // 2
-    monkeypatch.setattr("job.training.disk_space.RESULTS", small - model_bytes(model))
-    asked = free(small)
+    monkeypatch.setattr("job.training.disk_space.RESULTS_BYTES", small - model_bytes(model))
+    queried = free(small)
     try:
-        require_room_for_training(model, place)
+        require_disk_space(model, workspace)
     finally:
-        shutil.rmtree(place.checkpoints)
-    assert asked == [place.checkpoints, tmp_path]
+        shutil.rmtree(workspace.checkpoints)
+    assert queried == [workspace.checkpoints, tmp_path]
 
 
 @pytest.mark.parametrize("room", [True, False])
-def test_a_checkpoint_is_written_whole_or_not_begun(tiny_spec, model, free, tmp_path, room):
-    """A real one is no larger than estimated, but for files of some kilobytes."""
+def test_a_checkpoint_that_does_not_fit_is_not_started(tiny_spec, model, free, tmp_path, room):
+    """A real checkpoint is as large as estimated, plus some kilobytes of small files."""
     spec = tiny_spec(training__epochs="1")
     dataset = load_dataset(spec.data, {})
     base = score_base(model, dataset, choose_dimensions(spec.evaluation, model.width), spec)
-    hyperparameters, place = resolve(spec.training, model, dataset.train), Workspace(tmp_path)
+    hyperparameters, workspace = resolve(spec.training, model, dataset.train), Workspace(tmp_path)
     inputs = TrainingInputs(model, dataset.train, base.validation, hyperparameters.spec)
-    trainer = build_trainer(inputs, place, StopSignal())
-    # Nothing loads its data in processes of its own, so neither /dev/shm nor workers can fail.
+    trainer = build_trainer(inputs, workspace, StopSignal())
+    # Data is loaded without worker processes, so /dev/shm cannot run full.
     assert trainer.args.dataloader_num_workers == 0
     if room:
         trainer.train()
-        written = sum(p.stat().st_size for p in place.checkpoints.rglob("*") if p.is_file())
+        written = sum(p.stat().st_size for p in workspace.checkpoints.rglob("*") if p.is_file())
         assert 0 < written - checkpoint_bytes(model) < 200_000
     else:
         free(1000)
-        with pytest.raises(MachineError, match="The next checkpoint takes"):
+        with pytest.raises(MachineError, match="The next checkpoint needs"):
             trainer.train()
-        assert not list(place.checkpoints.glob("checkpoint-*"))
+        assert not list(workspace.checkpoints.glob("checkpoint-*"))
 
 
-def test_the_disk_is_looked_at_where_a_checkpoint_is_asked_for(model, free, tmp_path):
-    """To the byte, at the end of a step or of an epoch."""
-    guard, size = EnoughDisk(model, Workspace(tmp_path)), checkpoint_bytes(model)
-    wanted, unwanted = SimpleNamespace(should_save=True), SimpleNamespace(should_save=False)
+def test_the_disk_is_checked_only_if_a_checkpoint_is_due(model, free, tmp_path):
+    """The check is exact to the byte, at the end of a step or of an epoch."""
+    check, size = DiskSpaceCheck(model, Workspace(tmp_path)), checkpoint_bytes(model)
+    due, not_due = SimpleNamespace(should_save=True), SimpleNamespace(should_save=False)
     free(size)
-    guard.on_step_end(None, None, wanted)
+    check.on_step_end(None, None, due)
     free(size - 1)
-    guard.on_step_end(None, None, unwanted)
-    for ask in (guard.on_step_end, guard.on_epoch_end):
+    check.on_step_end(None, None, not_due)
+    for hook in (check.on_step_end, check.on_epoch_end):
         with pytest.raises(MachineError, match=rf"{size / 1e9:.3g} GB .*`{tmp_path}`"):
-            ask(None, None, wanted)
+            hook(None, None, due)

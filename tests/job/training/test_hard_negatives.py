@@ -1,4 +1,4 @@
-"""Nearest neighbors and mined negatives look like answers and are none."""
+"""Nearest neighbors and mined negatives look like answers but are not."""
 
 from dataclasses import replace
 
@@ -16,7 +16,7 @@ from job.model.device import Machine
 from job.model.encoder import Prompts, load_model
 from job.spec.schema import DataSpec, ModelSpec
 from job.training import hard_negatives
-from job.training.hard_negatives import add_negatives, fill, find_nearest_neighbors
+from job.training.hard_negatives import add_negatives, find_nearest_neighbors, pad_negatives
 
 CPU = Machine("cpu", "float32", "as the spec says")
 
@@ -32,7 +32,7 @@ def pairs(pairs_file):
 
 
 def similarities(model, pairs):
-    """Cosine similarity of each row's question to each row's context, (n, n)."""
+    """Compute the cosine of each row's question with each row's context, (n, n)."""
     prompts = (model.prompts.query, model.prompts.document)
     questions, contexts = (
         normalize(encode(model, pairs.table[name].combine_chunks(), prompt, 64), dim=1)
@@ -53,7 +53,7 @@ def with_column(pairs, name, values):
 
 @pytest.fixture(scope="module")
 def shared(pairs):
-    """Every other row answers with the context of the row before it."""
+    """Pairs in which every other row has the context of the row before it."""
     rows = np.arange(len(pairs)) // 2 * 2
     contexts = pairs.table["positive"].combine_chunks().take(pa.array(rows))
     return replace(
@@ -66,7 +66,7 @@ def shared(pairs):
 
 @pytest.fixture(scope="module")
 def uneven(pairs):
-    """Rows with none to three negatives of their own, and questions that several rows share."""
+    """Pairs with zero to three given negatives, and with questions that several rows share."""
     given = [[f"given {row} {number}" for number in range(row % 4)] for row in range(len(pairs))]
     column = pa.array(given, pa.list_(pa.large_string()))
     table = with_column(pairs, "negatives", column)
@@ -74,7 +74,7 @@ def uneven(pairs):
 
 
 def corpus_of(model, pairs):
-    """Embed the contexts, as whoever has the whole corpus embedded would know them."""
+    """Embed the contexts, at their documents' positions in the corpus."""
     texts = pairs.table["positive"].combine_chunks()
     corpus = torch.zeros(1 + pairs.documents.max(), model.width)
     corpus[pairs.documents] = encode(model, texts, model.prompts.document, 16)
@@ -94,23 +94,23 @@ def row_of(pairs):
 
 
 @pytest.mark.parametrize("margin", [1.0, 0.99])
-def test_lookalikes_are_the_rows_whose_contexts_score_highest(model, pairs, scores, margin):
-    """By hand: of the best fifty those that score below that share of the row's own, best first.
+def test_nearest_neighbors_are_the_best_scoring_rows_below_the_margin(model, pairs, scores, margin):
+    """Of the best fifty, those that score below `margin` times the positive, best first.
 
-    What scores nearly as high as the context itself may be an answer that nobody marked.
+    Candidates that score nearly as high as the positive are likely false negatives.
     """
     counts = []
     for row, found in enumerate(find_nearest_neighbors(model, pairs, margin, 64)):
         best = np.argsort(-scores[row])[: hard_negatives.CANDIDATES]
-        wanted = [other for other in best if scores[row, other] < margin * scores[row, row]]
-        np.testing.assert_allclose(scores[row, found], scores[row, wanted], atol=1e-6)
+        expected = [other for other in best if scores[row, other] < margin * scores[row, row]]
+        np.testing.assert_allclose(scores[row, found], scores[row, expected], atol=1e-6)
         assert row not in found
         counts.append(len(found))
     assert sum(counts) > 50
 
 
-def test_only_training_documents_of_other_groups_are_taken(model, pairs):
-    """Neither the row's own context nor what shares a group with it, be it ever so similar."""
+def test_mined_negatives_are_training_documents_of_other_groups(model, pairs):
+    """A document of the row's own group is excluded, however similar."""
     halves = replace(pairs, groups=pairs.groups % 2)
     at = row_of(pairs)
 
@@ -118,27 +118,27 @@ def test_only_training_documents_of_other_groups_are_taken(model, pairs):
         assert all(halves.groups[at[text]] != halves.groups[row] for text in texts)
 
 
-def test_rows_that_find_none_are_kept_without(model, pairs):
-    """Where one group holds everything there is no negative, and still every row."""
-    neighbors = replace(pairs, groups=np.zeros(len(pairs), dtype=np.int64))
+def test_rows_without_a_mined_negative_are_not_dropped(model, pairs):
+    """If all rows share one group, no row has a negative, but all rows remain."""
+    one_group = replace(pairs, groups=np.zeros(len(pairs), dtype=np.int64))
 
-    assert mine(model, neighbors, 3, 1.0) == [[]] * len(pairs)
+    assert mine(model, one_group, 3, 1.0) == [[]] * len(pairs)
 
 
-def test_mining_in_blocks_finds_the_same(model, pairs, monkeypatch):
-    """A million pairs are mined in pieces that fit into memory."""
+def test_block_sizes_do_not_change_what_is_mined(model, pairs, monkeypatch):
+    """A million pairs are mined in blocks that fit into memory."""
     whole = mine(model, pairs, 2, 1.0)
     assert any(whole)
-    monkeypatch.setattr(exact_search, "CHUNK", 7 * len(pairs))
-    monkeypatch.setattr(exact_search, "COMPONENTS", 10 * model.width)
-    monkeypatch.setattr(exact_search, "TILE", 11)
+    monkeypatch.setattr(exact_search, "MAX_SCORES", 7 * len(pairs))
+    monkeypatch.setattr(exact_search, "QUERY_COMPONENTS", 10 * model.width)
+    monkeypatch.setattr(exact_search, "TILE_ROWS", 11)
 
     assert mine(model, pairs, 2, 1.0) == whole
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 50])
-def test_the_first_of_the_lookalikes_become_the_negatives(uneven, count):
-    """As many as are wanted and found, behind the data's own, each the text of its row."""
+def test_the_first_nearest_neighbors_become_the_negatives(uneven, count):
+    """Up to `count` of them are appended to the given negatives, as the contexts of their rows."""
     random = np.random.default_rng(0)
     contexts, given = uneven.table["positive"].to_pylist(), mined(uneven)
     neighbors = [random.integers(len(uneven), size=random.integers(0, 5)) for _ in given]
@@ -149,32 +149,32 @@ def test_the_first_of_the_lookalikes_become_the_negatives(uneven, count):
     assert found == [a + b for a, b in zip(given, expected, strict=True)]
 
 
-def test_what_rows_lack_is_drawn_from_rows_with_another_question(uneven):
-    """The given ones stay, in front; a question's other answers are never its negatives."""
+def test_padding_is_drawn_from_rows_with_another_question(uneven):
+    """Given negatives stay in front; other answers to a question never become its negatives."""
     contexts = row_of(uneven)
     answers = {}
     for question, document in zip(uneven.questions, uneven.documents, strict=True):
         answers.setdefault(question, set()).add(document)
-    given, found = mined(uneven), mined(fill(uneven, seed=0))
+    given, found = mined(uneven), mined(pad_negatives(uneven, seed=0))
 
     assert {len(texts) for texts in found} == {3}
     for row, (before, after) in enumerate(zip(given, found, strict=True)):
         assert after[: len(before)] == before
         drawn = {uneven.documents[contexts[text]] for text in after[len(before) :]}
         assert not drawn & answers[uneven.questions[row]]
-    assert found == mined(fill(uneven, seed=0))
+    assert found == mined(pad_negatives(uneven, seed=0))
 
 
-def test_rows_that_lack_nothing_are_left_and_those_that_share_one_context_refused(pairs, uneven):
-    """Where every other row answers alike there is nothing to fill up with."""
-    assert fill(pairs, seed=0) is pairs
+def test_padding_needs_uneven_rows_and_other_contexts(pairs, uneven):
+    """Rows with equal counts do not change; rows that all share one context cannot be padded."""
+    assert pad_negatives(pairs, seed=0) is pairs
     one = replace(uneven, documents=np.zeros(len(uneven), np.int64))
-    with pytest.raises(DataError, match="nearly all share one context"):
-        fill(one, seed=0)
+    with pytest.raises(DataError, match="nearly all rows share one context"):
+        pad_negatives(one, seed=0)
 
 
-def test_a_context_of_several_rows_is_one_lookalike(model, shared):
-    """It stands for its first row: the same text twice would be the same negative twice."""
+def test_a_context_of_several_rows_is_one_neighbor(model, shared):
+    """It is represented by its first row, or it would be the same negative twice."""
     neighbors = find_nearest_neighbors(model, shared, 1.0, 64)
 
     assert sum(map(len, neighbors)) > len(shared)
@@ -186,11 +186,11 @@ def test_a_context_of_several_rows_is_one_lookalike(model, shared):
     ("table", "prompts"),
     [("pairs", Prompts("ask1 ask2 ", "tell3 tell4 ")), ("shared", Prompts())],
 )
-def test_known_embeddings_of_the_contexts_lead_to_the_same(model, prompts, table, request):
-    """Whoever has embedded the contexts, with the same prompts, need not do it again."""
+def test_precomputed_corpus_vectors_give_the_same_neighbors(model, prompts, table, request):
+    """If they were computed with the same prompts."""
     pairs, prompted = request.getfixturevalue(table), model.with_prompts(prompts)
     scores = similarities(prompted, pairs)
-    # Their lengths make no difference.
+    # Their norms do not matter.
     known = 3 * corpus_of(prompted, pairs)
 
     with_known = find_nearest_neighbors(prompted, pairs, 1.0, 64, known)
@@ -198,18 +198,18 @@ def test_known_embeddings_of_the_contexts_lead_to_the_same(model, prompts, table
 
     assert sum(map(len, with_known)) > 500
     for row, (found, expected) in enumerate(zip(with_known, without, strict=True)):
-        # Those that score the same but for rounding may change places.
+        # Rounding may swap rows of nearly equal scores.
         np.testing.assert_allclose(scores[row, found], scores[row, expected], atol=1e-5)
         assert len({*found.tolist()} ^ {*expected.tolist()}) <= 2
 
 
-def test_what_is_given_is_what_is_used_and_need_not_be_copied(model, pairs):
-    """Rows chosen of a larger matrix are as good as those rows; other embeddings lead elsewhere."""
+def test_corpus_vectors_are_selected_by_the_pairs_documents(model, pairs):
+    """Rows of a larger matrix give the same neighbors; other vectors give other neighbors."""
     known = corpus_of(model, pairs)
-    places = torch.randperm(500, generator=torch.Generator().manual_seed(0))[: len(known)]
+    positions = torch.randperm(500, generator=torch.Generator().manual_seed(0))[: len(known)]
     corpus = torch.randn(500, model.width)
-    corpus[places] = known
-    moved = replace(pairs, documents=places.numpy()[pairs.documents])
+    corpus[positions] = known
+    moved = replace(pairs, documents=positions.numpy()[pairs.documents])
 
     found, expected, other = (
         [rows.tolist() for rows in find_nearest_neighbors(model, given, 1.0, 64, vectors)]
@@ -219,8 +219,8 @@ def test_what_is_given_is_what_is_used_and_need_not_be_copied(model, pairs):
     assert found == expected != other
 
 
-def test_known_embeddings_are_not_made_again(model, pairs, monkeypatch):
-    """Only the questions are: the corpus is most of what there is to embed."""
+def test_precomputed_corpus_vectors_save_embedding_the_corpus(model, pairs, monkeypatch):
+    """Only the questions are embedded."""
     known, embedded = corpus_of(model, pairs), []
 
     def counted(model, texts, *options):

@@ -1,4 +1,4 @@
-"""What `auto` becomes: documented values, from the data, the model and the memory, with reasons."""
+"""`auto` resolves to documented values from data, model and memory, each with a reason."""
 
 import json
 from dataclasses import dataclass, replace
@@ -26,13 +26,13 @@ from job.training.hyperparameters import (
 )
 
 GIB = 2**30
-# Another value than `auto` would give, for each field that has it.
+# For each field that allows `auto`, a value that `auto` would not choose.
 EXPLICIT = {"epochs": 2, "batch_size": 48, "mini_batch_size": 5, "learning_rate": 3e-6}
 
 
 @dataclass(frozen=True)
 class Limited(Machine):
-    """A CPU that has just so many bytes left."""
+    """A CPU with the given number of free bytes."""
 
     free: int = 64 * GIB
 
@@ -50,7 +50,7 @@ def model(tiny_encoder):
 
 
 def pairs_of(count, document="tell1 a tell2 of tell3", negatives=()):
-    """Make so many training pairs; only their number and their lengths matter here."""
+    """Make training pairs; only their number and their text lengths matter here."""
     columns = {
         "id": pa.array([str(row) for row in range(count)]),
         "anchor": pa.array(["ask1 ask2 the"] * count, pa.large_string()),
@@ -65,14 +65,14 @@ def with_memory(model, free, device="cpu"):
 
 
 def mini_batch(model, pairs, batch=128, **fields):
-    """Resolve the mini-batch only; returns its value and its reason."""
+    """Resolve only the mini-batch size; return its value and its reason."""
     spec = TrainingSpec(**EXPLICIT | {"batch_size": batch, "mini_batch_size": "auto"} | fields)
     hyperparameters = resolve(spec, model, pairs)
     return hyperparameters.spec.mini_batch_size, hyperparameters.reasons["mini_batch_size"]
 
 
 def bytes_needed(model, pairs, batch=128, **fields):
-    """Find the least memory in which the whole batch is embedded at once."""
+    """Find the smallest free memory in which the whole batch is embedded at once."""
     low, high = 0, 64 * GIB
     while high - low > 1:
         middle = (low + high) // 2
@@ -85,7 +85,7 @@ def bytes_needed(model, pairs, batch=128, **fields):
 
 
 @pytest.mark.parametrize(
-    ("pairs", "batch", "passes"),
+    ("pairs", "batch", "n_epochs"),
     [
         (1_000_000, 128, 3),
         (2_176, 128, 3),
@@ -100,26 +100,26 @@ def bytes_needed(model, pairs, batch=128, **fields):
         (1, 16, 10),
     ],
 )
-def test_automatic_batches_and_epochs_make_six_steps_an_epoch_and_fifty_updates(
-    pairs, batch, passes
+def test_automatic_batches_and_epochs_give_six_steps_an_epoch_and_fifty_updates(
+    pairs, batch, n_epochs
 ):
-    """128 pairs, halved while an epoch had fewer than six steps; three to ten passes."""
+    """128 pairs, halved while an epoch has fewer than six steps; three to ten epochs."""
     assert batch_size(pairs) == batch
-    assert epochs(pairs, batch) == passes
+    assert epochs(pairs, batch) == n_epochs
 
 
 @pytest.mark.parametrize(
     ("millions", "rate"),
     [(0, 1e-4), (22, 1e-4), (50, 1e-4), (109, 5e-5), (200, 5e-5), (335, 2e-5), (7_000, 2e-5)],
 )
-def test_an_automatic_learning_rate_goes_by_size(millions, rate):
-    """Small models bear, and need, a higher rate."""
+def test_the_automatic_learning_rate_depends_on_the_models_size(millions, rate):
+    """Small models tolerate and need a higher rate."""
     assert learning_rate(millions * 10**6) == (rate, f"{millions * 10**6:,} parameters")
 
 
 def test_the_parameters_of_the_model_decide_its_learning_rate():
-    """They are counted on the model itself, whatever its name says."""
-    # On the device "meta" weights have a shape and no memory.
+    """They are counted, not guessed from the model's name."""
+    # On the device "meta" weights have a shape but take no memory.
     encoder = torch.nn.Linear(1000, 335_000, bias=False, device="meta")
     large = Model(torch.nn.Sequential(encoder), ROOMY, 1000, Prompts())
 
@@ -128,8 +128,8 @@ def test_the_parameters_of_the_model_decide_its_learning_rate():
 
 
 @pytest.fixture
-def told(monkeypatch):
-    """Listen to what is logged."""
+def logged(monkeypatch):
+    """Collect the facts of log lines."""
     events = []
     monkeypatch.setattr(
         "job.training.hyperparameters.tell", lambda _, **facts: events.append(facts)
@@ -138,20 +138,20 @@ def told(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("pairs", "batch", "passes", "batches", "updates"),
+    ("pairs", "batch", "n_epochs", "batches", "updates"),
     [(1_000, 128, 7, 7, 56), (100, 16, 8, 6, 56)],
 )
 def test_all_fields_are_resolved_with_their_reasons(
-    model, told, pairs, batch, passes, batches, updates
+    model, logged, pairs, batch, n_epochs, batches, updates
 ):
-    """Four values, each with a sentence that says where from, in the report and in the log."""
+    """The report and the log give a reason for each of the four values."""
     hyperparameters = resolve(TrainingSpec(), model, pairs_of(pairs))
 
     expected = {
-        "batch_size": (batch, f"{pairs} pairs are {batches} such batches"),
-        "epochs": (passes, f"about {updates} updates"),
+        "batch_size": (batch, f"{pairs} pairs fill {batches} batches per epoch"),
+        "epochs": (n_epochs, f"about {updates} updates"),
         "learning_rate": (1e-4, "62,720 parameters"),
-        "mini_batch_size": (None, "a batch needs about 0.0 GiB, which is free"),
+        "mini_batch_size": (None, "a batch needs about 0.0 GiB, which fits in memory"),
     }
     assert hyperparameters.spec == ResolvedTraining(
         **{f: value for f, (value, _) in expected.items()}
@@ -159,30 +159,30 @@ def test_all_fields_are_resolved_with_their_reasons(
     assert hyperparameters.facts() == {
         f: {"value": v, "reason": r} for f, (v, r) in expected.items()
     }
-    assert [(*facts, facts["reason"]) for facts in told] == [
+    assert [(*facts, facts["reason"]) for facts in logged] == [
         (field, "reason", reason) for field, (_, reason) in expected.items()
     ]
 
 
-# What was given.
+# Explicit values.
 
 
-def test_explicit_values_are_kept_and_have_no_reason(model, told):
-    """What the user decided is not ours to explain, and the rest of the section is untouched."""
+def test_explicit_values_stay_and_have_no_reason(model, logged):
+    """The other fields of the section do not change either."""
     spec = TrainingSpec(**EXPLICIT, seed=7, schedule="linear", dropout=None, report_to=())
 
     hyperparameters = resolve(spec, model, pairs_of(320))
 
     assert hyperparameters.reasons == hyperparameters.facts() == {}
     assert hyperparameters.spec.model_dump() == spec.model_dump()
-    assert told == []
+    assert logged == []
 
 
 @pytest.mark.parametrize(
     ("field", "value"), [*EXPLICIT.items(), ("mini_batch_size", None), ("epochs", 0)]
 )
-def test_one_explicit_value_is_kept_and_the_others_are_resolved(model, field, value):
-    """A reason stands at each field that was `auto`; `null` is a value, even in little memory."""
+def test_one_explicit_value_stays_and_the_others_are_resolved(model, field, value):
+    """Each field that was `auto` has a reason; `null` is explicit, even if memory is low."""
     hyperparameters = resolve(TrainingSpec(**{field: value}), with_memory(model, 1), pairs_of(320))
 
     assert getattr(hyperparameters.spec, field) == value
@@ -190,12 +190,12 @@ def test_one_explicit_value_is_kept_and_the_others_are_resolved(model, field, va
     assert "auto" not in hyperparameters.spec.model_dump().values()
 
 
-@pytest.mark.parametrize(("batch", "passes"), [(320, 10), (8, 3)])
-def test_automatic_epochs_count_the_batches_that_were_given(model, batch, passes):
-    """Few large batches are few updates, so there are more passes."""
+@pytest.mark.parametrize(("batch", "n_epochs"), [(320, 10), (8, 3)])
+def test_automatic_epochs_depend_on_the_explicit_batch_size(model, batch, n_epochs):
+    """Few large batches give few updates, so there are more epochs."""
     hyperparameters = resolve(TrainingSpec(batch_size=batch), model, pairs_of(320))
 
-    assert (hyperparameters.spec.batch_size, hyperparameters.spec.epochs) == (batch, passes)
+    assert (hyperparameters.spec.batch_size, hyperparameters.spec.epochs) == (batch, n_epochs)
 
 
 # The memory.
@@ -203,38 +203,38 @@ def test_automatic_epochs_count_the_batches_that_were_given(model, batch, passes
 
 @pytest.fixture(scope="module")
 def needed(model):
-    """Bytes of an automatic batch of 128 pairs."""
+    """Return the bytes needed by an automatic batch of 128 pairs."""
     return bytes_needed(model, pairs_of(1_000))
 
 
 @pytest.mark.parametrize("share", [0.99, 0.5, 0.1, 1e-6])
-def test_little_memory_makes_the_mini_batch_smaller_and_changes_nothing_else(model, needed, share):
-    """The mini-batch is a power of two below the batch; batch, epochs and rate are the task."""
+def test_little_memory_changes_the_mini_batch_size_only(model, needed, share):
+    """It is a power of two below the batch size; batch size, epochs and learning rate stay."""
     pairs = pairs_of(1_000)
-    roomy = resolve(TrainingSpec(), model, pairs)
-    cramped = resolve(TrainingSpec(), with_memory(model, share * needed), pairs)
+    ample = resolve(TrainingSpec(), model, pairs)
+    limited = resolve(TrainingSpec(), with_memory(model, share * needed), pairs)
 
-    rows = cramped.spec.mini_batch_size
-    assert (roomy.spec.batch_size, roomy.spec.mini_batch_size) == (128, None)
+    rows = limited.spec.mini_batch_size
+    assert (ample.spec.batch_size, ample.spec.mini_batch_size) == (128, None)
     assert rows in {2**power for power in range(7)}
     assert rows <= max(1, 128 * share) < 2 * rows + 1
-    assert cramped.spec.model_copy(update={"mini_batch_size": None}) == roomy.spec
-    changed = {"mini_batch_size": cramped.reasons["mini_batch_size"]}
-    assert cramped.reasons == roomy.reasons | changed
+    assert limited.spec.model_copy(update={"mini_batch_size": None}) == ample.spec
+    changed = {"mini_batch_size": limited.reasons["mini_batch_size"]}
+    assert limited.reasons == ample.reasons | changed
 
 
-def test_the_batch_fits_with_room_to_spare(model):
-    """A share of the free memory is left to what else a step needs: weights, moments, kernels."""
+def test_a_batch_uses_only_a_share_of_the_free_memory(model):
+    """The rest is for the weights, the optimizer's state and kernels."""
     pairs = pairs_of(10, "tell1 " * 60)
     reason = mini_batch(with_memory(model, GIB), pairs, batch=4096)[1]
 
     needed = float(reason.split()[4])
-    assert reason == f"a batch needs about {needed:.1f} GiB, more than is free"
+    assert reason == f"a batch needs about {needed:.1f} GiB, more than fits in memory"
     assert needed / (bytes_needed(model, pairs, 4096) / GIB) == pytest.approx(0.6, rel=0.1)
 
 
 def test_longer_texts_and_negatives_need_more_memory(model):
-    """Each document of a row is embedded, each token kept; what is cut off is not computed."""
+    """All documents of a row are embedded; truncated tokens need no memory."""
     short, long, negative, exact, beyond = (
         bytes_needed(model, pairs_of(10, *texts))
         for texts in (
@@ -249,20 +249,20 @@ def test_longer_texts_and_negatives_need_more_memory(model):
     assert long > 2 * short
     assert negative > 1.4 * short
     assert exact == beyond
-    # Those that will be mined are not there yet.
+    # Negatives that will be mined count too.
     assert bytes_needed(model, pairs_of(10, "tell1"), mined_negatives=2) == negative
 
 
-def test_a_few_long_texts_do_not_decide_for_all(model):
-    """Nine of ten texts are no longer than what the estimate goes by."""
+def test_a_few_long_texts_do_not_change_the_estimate(model):
+    """The estimate uses the 90th percentile of the lengths."""
     tables = pairs_of(99).table, pairs_of(1, "tell1 " * 60).table
     mixed = TrainingPairs(pa.concat_tables(tables), *[np.arange(100)] * 3)
 
     assert bytes_needed(model, mixed) == bytes_needed(model, pairs_of(100))
 
 
-def test_attention_that_keeps_its_scores_needs_more_memory(model):
-    """The CPU's plain attention holds a number for each pair of tokens; the fused one none."""
+def test_attention_that_stores_its_scores_needs_more_memory(model):
+    """Eager attention on CPUs stores a score per pair of tokens; fused attention does not."""
     pairs = pairs_of(10, "tell1 " * 60)
     free = bytes_needed(model, pairs) - 1
 
@@ -270,22 +270,22 @@ def test_attention_that_keeps_its_scores_needs_more_memory(model):
     assert mini_batch(with_memory(model, free, "cuda"), pairs)[0] is None
 
 
-def test_a_model_that_does_not_tell_its_size_is_embedded_at_once():
-    """Static embeddings have no layers to count; the reason says that nothing was estimated."""
+def test_without_layer_sizes_the_whole_batch_is_embedded_at_once():
+    """Static embeddings have no layers; the reason explains that nothing is estimated."""
     tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0, "ask1": 1}, unk_token="[UNK]"))
     static = StaticEmbedding(tokenizer, embedding_dim=8)
     encoder = SentenceTransformer(modules=[static], device="cpu")
     unknown = Model(encoder, Limited("cpu", "float32", "", 1), 8, Prompts())
 
-    expected = (None, "the model does not say how large its layers are")
+    expected = (None, "the model's config does not state its layer sizes")
     assert mini_batch(unknown, pairs_of(10)) == expected
 
 
-# What is kept.
+# The file.
 
 
-def test_hyperparameters_written_and_read_is_the_same(tmp_path):
-    """Lists, `null` and reasons survive; the folder is made, and nothing else is left in it."""
+def test_hyperparameters_are_read_as_written(tmp_path):
+    """Including lists, `null` and reasons; the folder is created and contains only this file."""
     given = {"dimension_weights": (1.0, 0.5), "evaluate_every": 25, "report_to": ()}
     spec = ResolvedTraining(**EXPLICIT, **given, dropout=None, schedule="linear")
     hyperparameters = Hyperparameters(spec, {"epochs": "about 50 updates"})
@@ -304,8 +304,8 @@ def test_hyperparameters_written_and_read_is_the_same(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"spec": {"epochs": -1}, "reasons": {}}'])
-def test_damaged_hyperparameters_are_one_line(tmp_path, text):
-    """Nobody can go on from a checkpoint whose hyperparameters are lost."""
+def test_damaged_hyperparameters_raise_an_error(tmp_path, text):
+    """A checkpoint whose hyperparameters are unknown cannot be resumed from."""
     path = tmp_path / "hyperparameters.json"
     path.write_text(text)
     with pytest.raises(TrainingError, match=r"hyperparameters\.json` is damaged"):

@@ -1,4 +1,4 @@
-"""The loss is the known one, but for answers that are known: those are no wrong answers."""
+"""The loss equals sentence-transformers', except that known answers are not negatives."""
 
 import copy
 import math
@@ -56,15 +56,15 @@ def on(encoder, machine=CPU):
 
 
 def pairs_of(questions, documents, negatives=None):
-    """Make training pairs whose texts are numbered so; the texts themselves do not matter here.
+    """Make training pairs with these numbers of questions and documents; texts do not matter.
 
-    The negatives of a row are numbers of documents too.
+    Negatives are numbers of documents too.
     """
     rows = range(len(questions))
     columns = {"id": pa.array([str(row) for row in rows])}
     columns["anchor"] = pa.array([f"question {number}" for number in questions])
     columns["positive"] = pa.array([f"document {number}" for number in documents])
-    texts = [[f"document {number}" for number in own] for own in negatives or [[] for _ in rows]]
+    texts = [[f"document {number}" for number in row] for row in negatives or [[] for _ in rows]]
     columns["negatives"] = pa.array(texts, pa.list_(pa.string()))
     return TrainingPairs(
         pa.table(columns), np.array(questions), np.array(documents), np.array(rows)
@@ -72,20 +72,20 @@ def pairs_of(questions, documents, negatives=None):
 
 
 def distinct(count, negatives=0):
-    """Make pairs that have nothing in common, with negatives that answer no question."""
+    """Make pairs that share no text, with negatives that answer no question."""
     others = [[100 + count * n + row for n in range(negatives)] for row in range(count)]
     return pairs_of(range(count), range(count), others)
 
 
 @pytest.fixture(scope="module")
 def encoder(tiny_encoder):
-    """Load the tiny encoder with its dropout off, so that two passes can be compared."""
+    """Load the tiny encoder without dropout, so that two forward passes are equal."""
     return SentenceTransformer(str(tiny_encoder), device="cpu").eval()
 
 
 @pytest.fixture(scope="module")
 def tokenize(encoder):
-    """Prepare columns of texts as the trainer does."""
+    """Tokenize columns of texts like the trainer."""
 
     def columns(*texts):
         return [encoder.preprocess(column) for column in texts]
@@ -94,14 +94,14 @@ def tokenize(encoder):
 
 
 def resolved(**fields):
-    """Make the section as `job.training.hyperparameters` leaves it, without any `auto`."""
+    """Make a training section without any `auto`."""
     given = {"epochs": 1, "batch_size": 7, "mini_batch_size": None, "learning_rate": 1e-4}
     return ResolvedTraining(**given | fields)
 
 
 def value_and_gradients(loss, encoder, columns, labels):
     encoder.zero_grad()
-    # A pass writes its embeddings into the features.
+    # A forward pass writes its embeddings into the features.
     value = loss(copy.deepcopy(columns), labels)
     value.backward()
     gradients = {
@@ -121,8 +121,8 @@ def assert_equal(one, other):
 
 
 @pytest.mark.parametrize("texts", [(QUESTIONS, DOCUMENTS), (QUESTIONS, DOCUMENTS, NEGATIVES)])
-def test_without_known_answers_the_loss_is_that_of_sentence_transformers(encoder, tokenize, texts):
-    """Value and gradients are those of MultipleNegativesRankingLoss, hard negatives included."""
+def test_without_known_answers_the_loss_equals_sentence_transformers(encoder, tokenize, texts):
+    """Value and gradients equal MultipleNegativesRankingLoss, hard negatives included."""
     columns, labels = tokenize(*texts), torch.arange(7)
     ours = RankingLoss(on(encoder), KnownAnswers(distinct(7, len(texts) - 2)), SCALE)
     theirs = MultipleNegativesRankingLoss(encoder, scale=SCALE)
@@ -138,8 +138,8 @@ def test_without_known_answers_the_loss_is_that_of_sentence_transformers(encoder
 def test_mini_batches_change_neither_the_loss_nor_its_gradients(
     encoder, tokenize, texts, mini_batch_size
 ):
-    """Less memory, the same loss: at all dimensions, with weights and with known answers."""
-    # Questions 0 and 3 are one question, documents 1 and 5 are one document.
+    """At all dimensions, with dimension weights and with known answers."""
+    # Questions 0 and 3 are equal, documents 1 and 5 are equal.
     negatives = [[number] for number in (10, 0, 11, 1, 12, 13, 3)] if len(texts) > 2 else None
     pairs = pairs_of([0, 1, 2, 0, 4, 5, 6], [0, 1, 2, 3, 4, 1, 6], negatives)
     whole = resolved(dimension_weights=(1.0, 0.5, 2.0))
@@ -159,7 +159,7 @@ def test_mini_batches_change_neither_the_loss_nor_its_gradients(
 
 @pytest.mark.parametrize("weights", [None, (1.0, 0.25, 3.0)])
 def test_the_loss_sums_over_dimensions_with_their_weights(encoder, tokenize, weights):
-    """Each dimension gives the loss of embeddings cut to it; weights stand large to small."""
+    """Each dimension adds the loss of truncated embeddings; weights go from large to small."""
     columns, labels = tokenize(QUESTIONS, DOCUMENTS), torch.arange(7)
     model = on(encoder)
     spec = resolved(dimension_weights=weights, scale=SCALE)
@@ -181,8 +181,8 @@ def test_the_loss_sums_over_dimensions_with_their_weights(encoder, tokenize, wei
 
 @pytest.mark.parametrize("side", ["right", "left"])
 @pytest.mark.parametrize("tokens", [None, 1, 100, 300, 10_000])
-def test_embedding_by_length_gives_what_one_pass_gives(encoder, tokenize, tokens, side):
-    """Rows come back in their order, whichever side they are padded on, however many at once."""
+def test_embedding_by_length_equals_one_forward_pass(encoder, tokenize, tokens, side):
+    """Rows keep their order, for either padding side and any chunk size."""
     encoder.tokenizer.padding_side = side
     try:
         features = tokenize(DOCUMENTS * 4)[0]
@@ -200,7 +200,7 @@ def test_embedding_by_length_gives_what_one_pass_gives(encoder, tokenize, tokens
 
 @pytest.fixture
 def shapes(encoder):
-    """Collect the rows and the width of each pass through the encoder."""
+    """Collect the rows and the width of each forward pass of the encoder."""
     seen = []
     hook = encoder.register_forward_pre_hook(
         lambda _, given: seen.append(tuple(given[0]["input_ids"].shape))
@@ -209,11 +209,10 @@ def shapes(encoder):
     hook.remove()
 
 
-def test_short_rows_are_embedded_together_and_padded_little(encoder, tokenize, shapes):
-    """The budget of tokens makes the rows of a pass; their width is a multiple of 16.
+def test_short_rows_are_embedded_together_with_little_padding(encoder, tokenize, shapes):
+    """The token budget limits the rows of a pass; their width is a multiple of 16.
 
-    So short rows are not computed at the width of the longest text, in few different shapes; no
-    pass is wider than the batch came, and none has less than eight rows while there are more.
+    No pass is wider than the batch, and each has at least eight rows if enough are left.
     """
     long, short = "tell1 a " * 20, "tell2 a"
     features = tokenize([short] * 30 + [long] * 10)[0]
@@ -226,8 +225,8 @@ def test_short_rows_are_embedded_together_and_padded_little(encoder, tokenize, s
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda", "mps"])
-def test_the_machine_decides_the_passes_and_not_the_loss(encoder, tokenize, shapes, device):
-    """Several short passes on CPUs, one for each column on GPUs; loss and gradients agree."""
+def test_the_device_changes_the_forward_passes_but_not_the_loss(encoder, tokenize, shapes, device):
+    """CPUs use several short passes, GPUs one per column; loss and gradients are equal."""
     columns, labels = tokenize(QUESTIONS * 30, DOCUMENTS * 30), torch.arange(7).repeat(30)
     answers = KnownAnswers(distinct(7))
     there = on(encoder, Machine(device, "float32", ""))
@@ -247,17 +246,16 @@ TABLES = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 5)), min_size=1, m
 @given(TABLES, st.integers(0, 2), st.data())
 @settings(deadline=None)
 def test_known_answers_are_those_of_any_row_with_the_same_question(table, negatives, data):
-    """A document is marked where some row says that it answers this row's question.
+    """A document is marked if any row pairs it with this row's question.
 
-    Be it another row's own document or a negative: what is a wrong answer to one question may be a
-    right one to another.
+    This includes negatives: a negative of one question may be the positive of another.
     """
     questions, documents = zip(*table, strict=True)
     wrong = st.lists(st.integers(0, 7), min_size=negatives, max_size=negatives)
     others = [data.draw(wrong) for _ in table]
     rows = data.draw(st.permutations(range(len(table))))[: data.draw(st.integers(1, len(table)))]
 
-    marked = KnownAnswers(pairs_of(questions, documents, others)).among(torch.tensor(rows))
+    marked = KnownAnswers(pairs_of(questions, documents, others)).mask(torch.tensor(rows))
 
     assert marked.tolist() == [
         [i != j and (questions[row], documents[other]) in table for j, other in enumerate(rows)]
@@ -267,16 +265,16 @@ def test_known_answers_are_those_of_any_row_with_the_same_question(table, negati
 
 
 def loss_by_hand(queries, documents, known):
-    """Average, over rows, -log of the own document's share among all that are no known answers."""
+    """Average each row's cross-entropy over the documents that are not other known answers."""
     n = len(queries)
     total = 0.0
     for i in range(n):
-        rivals = [j for j in range(len(documents)) if not known[i][j]]
+        candidates = [j for j in range(len(documents)) if not known[i][j]]
         scores = {
             j: SCALE
             * float(queries[i] @ documents[j])
             / float(np.linalg.norm(queries[i]) * np.linalg.norm(documents[j]))
-            for j in rivals
+            for j in candidates
         }
         total += math.log(sum(math.exp(s) for s in scores.values())) - scores[i]
     return total / n
@@ -284,36 +282,36 @@ def loss_by_hand(queries, documents, known):
 
 @given(TABLES, st.integers(1, 3), st.integers(0, 2**32 - 1))
 @settings(deadline=None)
-def test_each_row_competes_with_all_documents_but_known_answers(table, columns, seed):
-    """The loss is the one worked out row by row, for any table and any number of columns."""
+def test_the_loss_equals_the_one_computed_row_by_row(table, columns, seed):
+    """All documents except other known answers are negatives, for any table and columns."""
     random = np.random.default_rng(seed)
     queries = random.normal(size=(len(table), 6))
     documents = random.normal(size=(len(table) * columns, 6))
     negatives = random.integers(8, size=(len(table), columns - 1)).tolist()
     pairs = pairs_of(*zip(*table, strict=True), negatives)
-    known = KnownAnswers(pairs).among(torch.arange(len(table)))
+    known = KnownAnswers(pairs).mask(torch.arange(len(table)))
 
-    asked, told, places = torch.tensor(queries), torch.tensor(documents), torch.arange(len(table))
-    found = in_batch_losses(asked, told, known, places, SCALE)
+    targets = torch.arange(len(table))
+    losses = in_batch_losses(torch.tensor(queries), torch.tensor(documents), known, targets, SCALE)
 
-    assert float(found.mean()) == pytest.approx(
+    assert float(losses.mean()) == pytest.approx(
         loss_by_hand(queries, documents, known.tolist()), rel=1e-4, abs=1e-5
     )
 
 
-# Among several processes
+# With several processes
 
 
-# Full, uneven, and hardly enough: 8, 7, 3 and 1 rows among up to three processes.
+# Batches of 8, 7, 3 and 1 rows for up to three processes, so some shards are uneven or repeated.
 BATCHES = [[0, 1, 2, 3, 4, 5, 6, 7], [6, 5, 4, 3, 2, 8, 7], [7, 3, 0], [4]]
-# Rows 0, 3 and 7 ask the same, as 1 and 5 do; the negatives of some are answers to others.
+# Rows 0, 3 and 7 have the same question, as have 1 and 5; some negatives answer other questions.
 ASKED, TOLD = [0, 1, 2, 0, 3, 1, 4, 0, 5], [0, 1, 2, 3, 4, 5, 6, 7, 8]
 WRONG = [[2], [0], [4], [5], [1], [3], [2], [9], [0]]
 TEXTS = [f"ask{number} the tell{23 - number} a ask{(number * 7) % 24}" for number in range(10)]
 
 
 def losses_and_gradients(rank, folder, asked, mini_batch_size, sharded):
-    """Return what this process makes of its share of each batch: a loss, and its gradients."""
+    """Return the loss and the gradients of this rank's shard of each batch."""
     encoder = SentenceTransformer(folder, device="cpu").eval()
     spec = resolved(mini_batch_size=mini_batch_size, dimension_weights=(1.0, 0.5))
     loss = matryoshka_loss(on(encoder), pairs_of(asked, TOLD, WRONG), (64, 16), spec)
@@ -322,8 +320,8 @@ def losses_and_gradients(rank, folder, asked, mini_batch_size, sharded):
         rows = shards[rank]
         numbers = ([ASKED[row] for row in rows], rows, [WRONG[row][0] for row in rows])
         columns = [
-            encoder.preprocess([texts[number] for number in own])
-            for texts, own in zip((QUESTIONS, TEXTS, TEXTS), numbers, strict=True)
+            encoder.preprocess([texts[number] for number in column])
+            for texts, column in zip((QUESTIONS, TEXTS, TEXTS), numbers, strict=True)
         ]
         value, gradients = value_and_gradients(loss, encoder, columns, torch.tensor(rows))
         found.append((value, {name: gradient.numpy() for name, gradient in gradients.items()}))
@@ -331,22 +329,22 @@ def losses_and_gradients(rank, folder, asked, mini_batch_size, sharded):
 
 
 def averaged(folder, processes, asked=ASKED, mini_batch_size=None):
-    """Compute the loss of each batch and its gradients, as the trainer averages them."""
+    """Compute each batch's loss and gradients, averaged over ranks like in the trainer."""
     sharded = [list(Shards([batch], processes)) for batch in BATCHES]
     given = (str(folder), asked, mini_batch_size, sharded)
     by_rank = together(processes, losses_and_gradients, *given)
     return [
         (
-            np.mean([value for value, _ in of_all]),
-            {name: np.mean([own[name] for _, own in of_all], axis=0) for name in of_all[0][1]},
+            np.mean([value for value, _ in batch]),
+            {name: np.mean([local[name] for _, local in batch], axis=0) for name in batch[0][1]},
         )
-        for of_all in zip(*by_rank, strict=True)
+        for batch in zip(*by_rank, strict=True)
     ]
 
 
 @pytest.fixture(scope="module")
 def alone(tiny_encoder):
-    """Train on each batch in one process."""
+    """Compute loss and gradients of each batch in one process."""
     return averaged(tiny_encoder, 1)
 
 
@@ -354,9 +352,9 @@ def alone(tiny_encoder):
 def test_several_processes_have_the_loss_and_gradients_of_one(
     tiny_encoder, alone, processes, mini_batch_size
 ):
-    """Known answers, of all processes, are no wrong ones; a row that comes twice counts once.
+    """Known answers of all ranks are not negatives, and repeated rows count once.
 
-    But for the order in which float32 is added up.
+    Small differences come from the order of float32 sums.
     """
     shared = averaged(tiny_encoder, processes, mini_batch_size=mini_batch_size)
 
@@ -368,9 +366,9 @@ def test_several_processes_have_the_loss_and_gradients_of_one(
             np.testing.assert_allclose(found[name], gradient, rtol=0, atol=5e-6 * largest)
 
 
-def test_those_known_answers_would_otherwise_be_punished(tiny_encoder, alone):
-    """The batches above hold some, so that the test above says something of them."""
-    punished = averaged(tiny_encoder, 1, [*range(9)])
+def test_without_known_answers_the_loss_would_be_higher(tiny_encoder, alone):
+    """So the batches above contain known answers, and the test above covers them."""
+    unknown = averaged(tiny_encoder, 1, [*range(9)])
 
-    for (value, _), (other, _) in list(zip(alone, punished, strict=True))[:3]:
+    for (value, _), (other, _) in list(zip(alone, unknown, strict=True))[:3]:
         assert value < other - 0.1

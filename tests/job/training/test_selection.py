@@ -1,4 +1,4 @@
-"""No choice is made on test scores: prompts, recipe, negatives and checkpoint never see them."""
+"""Test scores select nothing: not the prompts, hyperparameters, negatives or checkpoint."""
 
 import hashlib
 import inspect
@@ -16,7 +16,7 @@ from job.training.train import train
 
 @pytest.fixture
 def trained(tiny_spec, tmp_path):
-    """Run the whole job with a given test set; returns its model's digest and its report."""
+    """Run the whole job with a given test set; return the model's digest and the report."""
 
     def job(name, test_rows, **fields):
         test = write_jsonl(tmp_path / f"{name}.jsonl", test_rows)
@@ -37,10 +37,10 @@ def trained(tiny_spec, tmp_path):
         *(pytest.param(preset, marks=pytest.mark.exhaustive) for preset in ("quick", "best")),
     ],
 )
-def test_a_test_set_with_wrong_answers_changes_the_scores_and_nothing_else(trained, preset):
-    """Whatever the test set says is right, the same model comes out, by the same choices.
+def test_a_test_set_with_wrong_labels_changes_only_the_scores(trained, preset):
+    """The model and all choices stay the same.
 
-    The two test sets hold the same texts, so that what is searched is the same as well.
+    Both test sets contain the same texts, so the corpus is the same too.
     """
     rows = make_pairs(440)[400:]
     contexts = [row["context"] for row in rows]
@@ -62,6 +62,6 @@ def test_a_test_set_with_wrong_answers_changes_the_scores_and_nothing_else(train
 
 
 def test_training_receives_no_test_split():
-    """What `train` is given has pairs, validation queries and a corpus, and no more."""
+    """The arguments of `train` contain pairs, validation queries and a corpus only."""
     assert inspect.signature(train).parameters["data"].annotation is TrainingData
     assert set(TrainingData.__dataclass_fields__) == {"train", "validation", "corpus"}

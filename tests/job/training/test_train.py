@@ -1,4 +1,4 @@
-"""Training: what it sees, which checkpoint it gives back, and that it can be taken up again."""
+"""Training: its inputs, the checkpoint that it selects, and how it resumes."""
 
 import json
 from dataclasses import dataclass, replace
@@ -24,8 +24,8 @@ MAIN = "dim_32_cosine_ndcg@10"
 
 
 @dataclass(frozen=True)
-class Cramped(Machine):
-    """A CPU that has hardly any memory left."""
+class LowMemory(Machine):
+    """A CPU with hardly any free memory."""
 
     def free_memory(self):
         return 100_000
@@ -54,11 +54,11 @@ def assert_same_weights(one, other):
     assert [name for name in one if not torch.equal(one[name], other[name])] == []
 
 
-# What training is given
+# Inputs
 
 
 def rows(*table):
-    """Make training pairs out of (question, document, negatives); equal texts are one text."""
+    """Make training pairs from (question, document, negatives); equal texts get equal numbers."""
     questions, documents, negatives = zip(*table, strict=True)
     columns = {
         "id": pa.array([f"q{number}" for number in range(len(table))]),
@@ -71,15 +71,15 @@ def rows(*table):
 
 
 @pytest.mark.parametrize("negatives", [[], ["n1"], ["n1", "n2"]])
-def test_rows_have_their_texts_and_their_number(negatives):
-    """The label of a row is its number: the loss looks its known answers up with it."""
-    arranged = training_rows(rows(("why", "so", negatives), ("when", "now", negatives)))
+def test_training_rows_have_their_texts_and_their_number(negatives):
+    """The label of a row is its number, by which the loss looks up known answers."""
+    dataset = training_rows(rows(("why", "so", negatives), ("when", "now", negatives)))
 
-    own = {f"negative_{number}": text for number, text in enumerate(negatives, start=1)}
-    assert arranged.column_names == ["anchor", "positive", *own, "label"]
-    assert arranged.to_list() == [
-        {"anchor": "why", "positive": "so", **own, "label": 0},
-        {"anchor": "when", "positive": "now", **own, "label": 1},
+    columns = {f"negative_{number}": text for number, text in enumerate(negatives, start=1)}
+    assert dataset.column_names == ["anchor", "positive", *columns, "label"]
+    assert dataset.to_list() == [
+        {"anchor": "why", "positive": "so", **columns, "label": 0},
+        {"anchor": "when", "positive": "now", **columns, "label": 1},
     ]
 
 
@@ -87,8 +87,8 @@ PROMPTS = {"model__query_prompt": "'ask1 ask2 '", "model__document_prompt": "'te
 
 
 @pytest.mark.parametrize("prompts", [{}, PROMPTS], ids=["without prompts", "with prompts"])
-def test_the_known_embeddings_are_the_corpus_as_training_will_see_it(task, prompts):
-    """Embedded with the prompts that the tuned model will have, though the base does without."""
+def test_corpus_vectors_are_embedded_with_the_tuned_models_prompts(task, prompts):
+    """Even if the base model is scored without prompts."""
     prepared = task(**prompts)
     texts, document = prepared.dataset.corpus.texts, prepared.base.tuned_prompts.document
 
@@ -98,8 +98,8 @@ def test_the_known_embeddings_are_the_corpus_as_training_will_see_it(task, promp
     )
 
 
-def test_only_the_embeddings_of_training_documents_are_looked_at(task, tmp_path):
-    """What is known of the test's documents has no influence on what is trained."""
+def test_only_the_corpus_vectors_of_training_documents_are_used(task, tmp_path):
+    """The vectors of test documents do not influence the training."""
     prepared = task(training__epochs="1", training__negative_margin="1")
     known = prepared.base.corpus_vectors
     hidden, wrong = torch.full_like(known, float("nan")), known.roll(1, dims=0)
@@ -111,28 +111,28 @@ def test_only_the_embeddings_of_training_documents_are_looked_at(task, tmp_path)
     )
 
     assert_same_weights(weights_of(seen.model), weights_of(whole.model))
-    # They do have an influence.
+    # Wrong vectors of training documents do.
     with pytest.raises(AssertionError):
         assert_same_weights(weights_of(other.model), weights_of(whole.model))
 
 
 def test_an_unknown_integration_is_refused(task):
-    """A misspelt integration is named before anything is trained."""
-    with pytest.raises(SpecError, match=r"`training.report_to` has `tensorbord`, which is none"):
+    """A misspelled integration is reported before training starts."""
+    with pytest.raises(SpecError, match=r"`training.report_to` contains `tensorbord`, which is"):
         task(training__report_to="[tensorbord]").train()
 
 
 def test_dimension_weights_of_another_length_are_refused(task):
-    """There is one weight for each dimension, and the message says which dimensions there are."""
+    """Each dimension needs one weight; the message lists the dimensions."""
     with pytest.raises(SpecError, match=r"`training.dimension_weights` has 2 .*\[64, 32, 16\]"):
         task(training__dimension_weights="[1, 1]").train()
 
 
-# What training gives back
+# Results
 
 
-def test_no_epochs_leave_the_base_model_untouched(task):
-    """With nothing to train the base model itself is the outcome, and nothing is written."""
+def test_zero_epochs_return_the_base_model_unchanged(task):
+    """No file is written."""
     prepared = task(training__epochs="0")
     model = prepared.load()
     before = weights_of(model)
@@ -159,13 +159,13 @@ def test_no_epochs_leave_the_base_model_untouched(task):
         "seconds": 0.0,
         "pairs_per_second": None,
     }
-    assert outcome.remark(MAIN) == "Nothing was trained."
+    assert outcome.remark(MAIN) == "No training took place."
     assert not outcome.improved_on_validation
     assert not prepared.workspace.checkpoints.exists()
 
 
-def test_a_training_tells_its_throughput(trained):
-    """Every pair once an epoch, in the seconds that the training took."""
+def test_a_training_reports_its_throughput(trained):
+    """Each pair counts once per epoch."""
     prepared, whole = trained
     facts = whole.facts()
 
@@ -174,24 +174,24 @@ def test_a_training_tells_its_throughput(trained):
 
 
 @pytest.mark.parametrize(
-    ("reached", "told"),
+    ("scores", "remark"),
     [
-        ({20: 0.5}, "Validation was scored once"),
-        ({10: 0.5, 20: 0.6}, "Validation rose to the end, to 0.600"),
+        ({20: 0.5}, "Validation was scored only once"),
+        ({10: 0.5, 20: 0.6}, "The validation score was highest at the end (0.600)"),
         (
             {10: 0.6, 20: 0.5},
-            "Validation was best at step 10 (0.600) and 0.500 at the end, step 20",
+            "The validation score was highest at step 10 (0.600) and 0.500 at the end, step 20",
         ),
     ],
 )
-def test_over_fitting_is_remarked_on(trained, reached, told):
-    """Where validation falls at the end; once is not enough to tell."""
-    history = [{"step": step, "epoch": 1.0, MAIN: score} for step, score in reached.items()]
-    assert replace(trained[1], history=history).remark(MAIN).startswith(told)
+def test_the_remark_reports_overfitting(trained, scores, remark):
+    """A score that falls at the end may be overfitting; a single score shows nothing."""
+    history = [{"step": step, "epoch": 1.0, MAIN: score} for step, score in scores.items()]
+    assert replace(trained[1], history=history).remark(MAIN).startswith(remark)
 
 
-def test_the_model_given_back_is_the_best_on_validation(task):
-    """The first of the best checkpoints is restored, and scores now what it scored then."""
+def test_the_returned_model_is_the_best_on_validation(task):
+    """The earliest of the best checkpoints is restored, and reproduces its score."""
     # With eight validation queries the score stops rising long before the training ends.
     prepared = task(
         training__epochs="3", training__evaluate_every="3", data__validation_fraction="0.02"
@@ -213,8 +213,8 @@ def test_the_model_given_back_is_the_best_on_validation(task):
     }
 
 
-def test_a_model_that_did_not_improve_says_so(task):
-    """Where no checkpoint beats the base model there is no best step; the steps still count."""
+def test_a_training_without_improvement_has_no_best_step(task):
+    """No checkpoint beats the base model; the number of steps is still reported."""
     prepared = task(training__epochs="1", training__learning_rate="1e-9")
 
     outcome = prepared.train()
@@ -228,16 +228,16 @@ def test_a_model_that_did_not_improve_says_so(task):
     ("every", "steps"),
     [("7", [7, 14, 20]), ("10", [10, 20]), ("1000", [20])],
 )
-def test_the_last_step_is_always_validated_and_once(task, every, steps):
-    """Whatever the cadence, the end of the training is a candidate, and is not counted twice."""
+def test_the_last_step_is_always_validated_exactly_once(task, every, steps):
+    """It is a candidate, whatever `evaluate_every` is."""
     outcome = task(training__evaluate_every=every).train()
 
     assert validated_steps(outcome) == steps
     assert outcome.steps == 20
 
 
-def test_the_curves_reach_tensorboard(task):
-    """Loss and validation scores lie among the run's logs, where TensorBoard finds them."""
+def test_loss_and_validation_scores_are_written_for_tensorboard(task):
+    """The event file is in the run's logs folder."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     prepared = task(training__epochs="1")
@@ -252,8 +252,7 @@ def test_the_curves_reach_tensorboard(task):
     assert shown == pytest.approx([outcome.history[-1][MAIN]])
 
 
-def test_no_curves_are_written_where_none_are_wanted(task):
-    """`training.report_to: []` turns the integrations off."""
+def test_an_empty_report_to_turns_the_integrations_off(task):
     prepared = task(training__epochs="1", training__report_to="[]")
 
     prepared.train()
@@ -264,8 +263,8 @@ def test_no_curves_are_written_where_none_are_wanted(task):
 FAULT = "; lower `training.learning_rate`, or set `model.precision=float32`"
 
 
-def test_what_was_good_before_it_went_wrong_is_kept(task):
-    """The best checkpoint is given back, whole and scored again, beside the reason."""
+def test_a_training_that_stops_early_returns_its_best_checkpoint(task):
+    """The checkpoint is restored and scored again, and the reason is reported."""
     prepared, steps = task(), []
     model = prepared.load()
 
@@ -280,7 +279,7 @@ def test_what_was_good_before_it_went_wrong_is_kept(task):
     assert outcome.stopped_early == f"the gradient is nan at step 15 of 20{FAULT}"
     assert (outcome.steps, outcome.best_step) == (15, 10)
     assert prepared.base.validation.score(model)[MAIN] == outcome.best_validation
-    assert outcome.remark(MAIN).endswith(f"{FAULT}. The checkpoint of step 10 was kept.")
+    assert outcome.remark(MAIN).endswith(f"{FAULT}. The checkpoint of step 10 was selected.")
 
 
 # Checkpoints
@@ -291,18 +290,18 @@ FILES = ("model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "
 
 @pytest.fixture
 def trained(task):
-    """Train for two epochs: checkpoints of the steps 10 and 20 are on the disk."""
+    """Train for two epochs, with checkpoints at steps 10 and 20."""
     prepared = task()
     return prepared, prepared.train()
 
 
 def test_there_is_no_last_checkpoint_at_first(tmp_path):
-    """Neither a missing folder nor an empty one has a checkpoint."""
+    """The folder is missing or empty."""
     assert last_checkpoint(tmp_path / "missing") is None
     assert last_checkpoint(tmp_path) is None
 
 
-def test_the_last_checkpoint_is_the_one_of_the_highest_step(trained):
+def test_the_last_checkpoint_has_the_highest_step(trained):
     """Steps are compared as numbers: 100 comes after 20."""
     folder = trained[0].workspace.checkpoints
     assert last_checkpoint(folder) == folder / "checkpoint-20"
@@ -310,22 +309,22 @@ def test_the_last_checkpoint_is_the_one_of_the_highest_step(trained):
     assert last_checkpoint(folder) == folder / "checkpoint-100"
 
 
-def test_each_checkpoint_is_handed_on_when_it_is_whole(task):
-    """Whoever copies it elsewhere finds all its files, before the training goes on."""
+def test_on_checkpoint_is_called_with_each_complete_checkpoint(task):
+    """All its files are written, so it can be uploaded before the training continues."""
     prepared, seen = task(training__evaluate_every="8"), []
 
-    def look(folder):
+    def record(folder):
         seen.append((folder, last_checkpoint(folder.parent)))
 
-    prepared.train(on_checkpoint=look)
+    prepared.train(on_checkpoint=record)
 
     checkpoints = [prepared.workspace.checkpoints / f"checkpoint-{step}" for step in (8, 16, 20)]
     assert seen == [(folder, folder) for folder in checkpoints]
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5], ids=["missing", "half"])
-def test_a_checkpoint_with_a_damaged_file_is_ignored(trained, share):
-    """A run killed while it wrote, or while the checkpoint was copied, goes on from one before."""
+def test_a_checkpoint_with_a_damaged_file_is_skipped(trained, share):
+    """If a run is killed while it writes or copies one, it resumes from the checkpoint before."""
     folder = trained[0].workspace.checkpoints
     for name in FILES:
         path = folder / "checkpoint-20" / name
@@ -337,19 +336,19 @@ def test_a_checkpoint_with_a_damaged_file_is_ignored(trained, share):
         path.write_bytes(content)
 
 
-def test_another_host_without_the_checkpoint_of_rank_zero_says_so(tmp_path, monkeypatch):
-    """It would train on from other weights, or from none."""
+def test_a_host_without_rank_zeros_checkpoint_raises_an_error(tmp_path, monkeypatch):
+    """It would resume from other weights, or start over."""
     monkeypatch.setattr("job.distributed.process_group.is_rank_zero", lambda: False)
     monkeypatch.setattr(
         "job.distributed.process_group.from_rank_zero", lambda _: tmp_path / "checkpoint-7"
     )
 
-    with pytest.raises(MachineError, match=r"`.*checkpoint-7` .* was not written to its end"):
+    with pytest.raises(MachineError, match=r"`.*checkpoint-7` .* it is incomplete"):
         checkpoint_on_each_host(tmp_path)
 
 
-def test_a_checkpoint_that_scores_otherwise_is_not_given_back(task, tmp_path):
-    """The restored model is scored again: weights that changed on the disk are noticed."""
+def test_a_checkpoint_that_scores_differently_is_refused(task, tmp_path):
+    """The restored model is scored again, which detects weights that changed on the disk."""
     prepared = task()
     model = prepared.load()
     with torch.no_grad():
@@ -361,18 +360,18 @@ def test_a_checkpoint_that_scores_otherwise_is_not_given_back(task, tmp_path):
         restore(model, tmp_path / "checkpoint-7", prepared.base.validation, expected)
 
 
-@pytest.mark.parametrize("damage", ["cut", "missing", "gone"])
-def test_a_checkpoint_that_cannot_be_read_is_not_given_back(task, tmp_path, damage):
-    """Half a file, no file and no folder end in the same way as wrong weights: in one line."""
+@pytest.mark.parametrize("damage", ["half a file", "no file", "no folder"])
+def test_a_checkpoint_that_cannot_be_read_is_refused(task, tmp_path, damage):
+    """The error is one line, as for wrong weights."""
     prepared = task()
     model = prepared.load()
     folder = tmp_path / "checkpoint-7"
-    if damage != "gone":
+    if damage != "no folder":
         model.encoder.save_pretrained(str(folder), create_model_card=False)
         weights = folder / "model.safetensors"
         content = weights.read_bytes()
         weights.unlink()
-        if damage == "cut":
+        if damage == "half a file":
             weights.write_bytes(content[: len(content) // 2])
 
     with pytest.raises(TrainingError, match="checkpoint-7"):
@@ -384,7 +383,7 @@ def test_a_checkpoint_that_cannot_be_read_is_not_given_back(task, tmp_path, dama
 
 @pytest.fixture
 def stop_after(monkeypatch):
-    """Make a stop signal that is given when a step has been logged, hence heard at the next."""
+    """Make a stop signal that is sent when a step is logged, so the next step sees it."""
 
     def make(step):
         stop = StopSignal()
@@ -402,23 +401,21 @@ def stop_after(monkeypatch):
 @pytest.mark.parametrize(
     ("every", "logged"), [("epoch", 9), pytest.param("4", 12, marks=pytest.mark.exhaustive)]
 )
-def test_an_interrupted_training_ends_as_if_it_had_not_been(
-    task, stop_after, tmp_path, every, logged
-):
-    """Stopped at any step and taken up again: same weights in every bit, same candidates.
+def test_a_resumed_training_equals_an_uninterrupted_one(task, stop_after, tmp_path, every, logged):
+    """The weights are equal bit by bit, and the candidates are the same.
 
-    The clusters of an epoch are drawn again and gone on with: of a margin of 1 there are many.
+    With a margin of 1 there are many hard groups; a resumed epoch draws the same ones.
     """
     prepared = task(training__evaluate_every=every, training__negative_margin="1")
     whole = prepared.train(workspace=Workspace(tmp_path / "whole"))
 
-    handed_on = []
+    saved = []
     with pytest.raises(Interrupted, match=f"after step {logged + 1} of 20"):
-        prepared.train(stop_after(logged), on_checkpoint=lambda path: handed_on.append(path.name))
+        prepared.train(stop_after(logged), on_checkpoint=lambda path: saved.append(path.name))
     stopped = last_checkpoint(prepared.workspace.checkpoints)
     resumed = prepared.train()
 
-    assert stopped.name == handed_on[-1] == f"checkpoint-{logged + 1}"
+    assert stopped.name == saved[-1] == f"checkpoint-{logged + 1}"
     assert resumed.resumed_from_step == logged + 1
     assert_same_weights(weights_of(resumed.model), weights_of(whole.model))
     assert validated_steps(resumed) == validated_steps(whole)
@@ -427,15 +424,15 @@ def test_an_interrupted_training_ends_as_if_it_had_not_been(
     )
 
 
-# What `auto` meant
+# Resolved hyperparameters
 
 
 ALL_AUTO = dict.fromkeys(("training__epochs", "training__batch_size"), "auto")
 
 
 @pytest.mark.exhaustive
-def test_a_training_with_auto_fields_is_the_one_with_their_values(task, tmp_path):
-    """What `auto` became, written into the spec, trains the same model in every bit."""
+def test_auto_trains_the_same_model_as_its_resolved_values(task, tmp_path):
+    """The weights are equal bit by bit if the resolved values are given in the spec."""
     automatic = task(**ALL_AUTO)
     outcome = automatic.train()
     values = {f"training__{f}": by["value"] for f, by in outcome.hyperparameters.facts().items()}
@@ -451,31 +448,30 @@ def test_a_training_with_auto_fields_is_the_one_with_their_values(task, tmp_path
 
 
 @pytest.mark.exhaustive
-def test_a_resumed_training_goes_on_with_its_recipe(task, stop_after, tmp_path):
-    """On a machine with less memory `auto` would mean something else; the run keeps its meaning."""
+def test_a_resumed_training_keeps_its_hyperparameters(task, stop_after, tmp_path):
+    """On a machine with less memory `auto` would resolve to other values."""
     prepared = task()
     whole = prepared.train(workspace=Workspace(tmp_path / "whole"))
     with pytest.raises(Interrupted):
         prepared.train(stop_after(9))
-    kept = read_hyperparameters(prepared.workspace.hyperparameters)
-    cramped = prepared.load(Cramped("cpu", "float32", "as the spec says"))
+    path = prepared.workspace.hyperparameters
+    first = read_hyperparameters(path)
+    model = prepared.load(LowMemory("cpu", "float32", "as the spec says"))
 
-    resumed = prepared.train(model=cramped)
+    resumed = prepared.train(model=model)
 
-    now = resolve(prepared.spec.training, cramped, prepared.dataset.train)
-    assert (kept.spec.mini_batch_size, now.spec.mini_batch_size) == (None, 1)
-    assert (
-        resumed.hyperparameters == kept == read_hyperparameters(prepared.workspace.hyperparameters)
-    )
+    now = resolve(prepared.spec.training, model, prepared.dataset.train)
+    assert (first.spec.mini_batch_size, now.spec.mini_batch_size) == (None, 1)
+    assert resumed.hyperparameters == first == read_hyperparameters(path)
     assert resumed.resumed_from_step == 10
     assert_same_weights(weights_of(resumed.model), weights_of(whole.model))
 
 
-def test_a_training_that_begins_anew_makes_its_recipe_anew(task):
-    """Without a checkpoint to go on from, what an earlier attempt resolved counts no more."""
+def test_a_training_without_checkpoints_resolves_its_hyperparameters_again(task):
+    """The values of an earlier attempt are replaced."""
     prepared = task(training__epochs="1")
-    cramped = prepared.load(Cramped("cpu", "float32", "as the spec says"))
-    resolve(prepared.spec.training, cramped, prepared.dataset.train).write(
+    model = prepared.load(LowMemory("cpu", "float32", "as the spec says"))
+    resolve(prepared.spec.training, model, prepared.dataset.train).write(
         prepared.workspace.hyperparameters
     )
     assert read_hyperparameters(prepared.workspace.hyperparameters).spec.mini_batch_size == 1
@@ -491,15 +487,15 @@ def test_a_training_that_begins_anew_makes_its_recipe_anew(task):
     [({}, 0.0), ({"training__dropout": "0.25"}, 0.25), ({"training__dropout": "null"}, 0.1)],
     ids=["default", "given", "the model's own"],
 )
-def test_dropout_is_what_the_spec_says(task, settings, share):
-    """By default none; `null` leaves the model the one that it was trained with."""
+def test_dropout_is_set_by_the_spec(task, settings, share):
+    """The default is 0; `null` keeps the model's own dropout."""
     modules = task(**settings).trainer().model.modules()
 
     assert {module.p for module in modules if isinstance(module, Dropout)} == {share}
 
 
-def test_a_finished_training_is_not_done_again(trained):
-    """A run that was lost after its training takes the training's outcome from the checkpoints."""
+def test_a_finished_training_is_not_repeated(trained):
+    """A run that is killed after its training takes the result from the checkpoints."""
     prepared, whole = trained
 
     again = prepared.train()

@@ -8,7 +8,7 @@ import sys
 import pytest
 from fuzz.ugly_files import as_lines, as_table, plain, texts
 
-from job.core.errors import DataError
+from job.core.errors import DataError, SpecError
 from job.data.readers import read_records
 from job.data.sources import open_source
 from job.data.tables import guess_names
@@ -172,3 +172,11 @@ def test_utf_16_with_its_mark_is_read(tmp_path, name):
     write = {"a.csv": as_table, "a.jsonl": as_lines, "a.json": json.dumps}[name]
     (tmp_path / name).write_bytes(write(texts()).encode("utf-16"))
     assert [record.fields for record in read_records(tmp_path / name)] == texts()
+
+
+@pytest.mark.parametrize("name", ["no-such", "hex"])
+def test_an_unknown_encoding_is_a_mistake_in_the_spec(tmp_path, name):
+    path = tmp_path / "a.csv"
+    path.write_text(as_table(ROWS))
+    with pytest.raises(SpecError, match=f"there is no encoding `{name}`"):
+        open_source(str(path), DataSpec(encoding=name))
