@@ -292,8 +292,8 @@ def test_one_group_of_all_rows_is_told_with_what_helps(chained):
     assert done.exit_code == 4
     assert "1 group of 20 rows" in done.stdout
     assert "1 group of 20 rows" in done.stderr
-    assert "Bring more rows, or set" not in done.stderr
-    assert "own test set" in done.stderr
+    assert "Add rows, or change" not in done.stderr
+    assert "separate test set" in done.stderr
     (command,) = re.findall(r"`(embedtune check .*)`", done.stderr)
     again = CliRunner().invoke(main, shlex.split(command)[1:])
     assert again.exit_code == 0, again.output

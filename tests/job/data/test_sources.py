@@ -77,7 +77,7 @@ def test_a_csv_row_with_surplus_fields_is_marked(tmp_path):
         RawRow(str(path), 3, "q", ["c"], surplus=True),
     ]
     path.write_text("question,body\nq,b,more\n")
-    refusal(lambda: rows_of(path), "is among `question`, `body`. Name both")
+    refusal(lambda: rows_of(path), "Its columns: `question`, `body`.")
 
 
 def test_rows_are_read_lazily(tmp_path):

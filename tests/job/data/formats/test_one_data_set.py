@@ -150,6 +150,16 @@ WRITERS = {
     "rows of objects": each(
         lambda q, c, n: {"query": q, "positive": {"text": c}, "negatives": [{"text": n}]}
     ),
+    "rows with labels": lines(
+        *(
+            {"question": q, "context": text, "label": label}
+            for q, c, n in TRIPLES
+            for text, label in ((n, 0), (c, 1))
+        )
+    ),
+    "rows of lists of labels": each(
+        lambda q, c, n: {"question": q, "contexts": [c, n], "relevance": [True, False]}
+    ),
     "lists": lines(*map(list, TRIPLES)),
     "lists in an array": document("a.json", [list(triple) for triple in TRIPLES]),
     "pandas": document("a.json", TABLE),
@@ -179,6 +189,13 @@ WRITERS = {
     ),
     "nemo": each(lambda q, c, n: {"query": q, "pos_doc": c, "neg_doc": [n]}),
     "nemo by ids": write_nemo,
+    "msmarco": each(
+        lambda q, c, n: {
+            "query": q,
+            "answers": ["x"],
+            "passages": {"is_selected": [0, 1], "passage_text": [n, c]},
+        }
+    ),
     "swift": each(
         lambda q, c, n: {
             "messages": said(q),
