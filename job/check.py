@@ -222,17 +222,6 @@ def shorten(text: str) -> str:
     return line[: EXAMPLE_CHARACTERS - 1].rstrip() + "…"
 
 
-def _columns(dataset: Dataset) -> str:
-    columns, segments = dataset.facts["columns"], dataset.test.segments
-    negatives = ", ".join(f"`{name}`" for name in columns["negatives"]) or "none"
-    line = f"Columns    question `{columns['anchor']}`, context `{columns['positive']}`, "
-    line += f"negatives {negatives}"
-    if columns["group"] is None or segments is None:
-        return line
-    filled = len(segments) - segments.null_count
-    return f"{line}, group `{columns['group']}` (set for {filled} of {len(segments)} test queries)"
-
-
 def _locations(dropped: dict[str, Any]) -> str:
     more = ", …" if dropped["rows"] > len(dropped["first"]) else ""
     return ", ".join(dropped["first"]) + more

@@ -16,13 +16,7 @@ from job.data import splits
 from job.data.cleaning import count_reasons
 from job.data.corpus import Corpus as Corpus  # noqa: PLC0414  other modules import it from here
 from job.data.corpus import build_corpus, numbered_ids
-from job.data.plausibility import (
-    advice_on_groups,
-    can_be_split,
-    chained_rows,
-    left_out,
-    warnings_about,
-)
+from job.data.plausibility import advice_to_test, advice_to_train, warnings_about
 from job.data.rows import (
     Channels,
     Grouping,
@@ -33,7 +27,6 @@ from job.data.rows import (
     split_codes,
     use_article_protocol,
 )
-from job.spec.commands import check_command
 from job.spec.schema import DataSpec
 from job.storage.arrow_tables import (
     BATCH,
@@ -270,7 +263,7 @@ def require_enough(dataset: Dataset, spec: DataSpec) -> None:
     if (size := len(dataset.test)) < spec.min_test_queries:
         msg = f"{source} {size} test queries {of_all} ({facts['rows']} read); a meaningful test "
         msg += f"needs at least {spec.min_test_queries}. "
-        raise DataError(msg + _more_to_test(dataset, spec))
+        raise DataError(msg + advice_to_test(facts, spec))
     for name, size, needed in (
         ("validation", len(dataset.validation), 1),
         ("train", len(dataset.train), 2),
@@ -278,31 +271,7 @@ def require_enough(dataset: Dataset, spec: DataSpec) -> None:
         if size < needed:
             msg = f"{source} {counted(size, 'row')} in the split `{name}` {of_all}; at least "
             msg += f"{are(needed)} needed. "
-            raise DataError(msg + _more_to_train(dataset, spec, name))
-
-
-def _more_to_test(dataset: Dataset, spec: DataSpec) -> str:
-    if chained := chained_rows(dataset.facts):
-        return f"{chained}. {advice_on_groups(dataset.facts, spec)}"
-    return "Add rows, or change `data.test_fraction` or `data.min_test_queries`."
-
-
-def _more_to_train(dataset: Dataset, spec: DataSpec, split: str) -> str:
-    facts = dataset.facts
-    removed = facts["leakage"]["removed_rows"]
-    if removed and (spec.test or spec.validation):
-        given = "test" if spec.test else "validation"
-        msg = f"{left_out(removed, spec)}. Add other rows to train on, or remove the rows to "
-        msg += f"train on from `data.{given}`"
-        plain = spec.model_copy(update={given: None})
-        rows = removed + facts["splits"]["train"] + facts["splits"]["validation"]
-        if can_be_split(rows, rows, plain):
-            command = check_command(facts["source"], plain)
-            return f"{msg}, or leave it out, so that the rows are split: `{command}`."
-        return msg + "."
-    if chained := chained_rows(facts):
-        return f"{chained}. {advice_on_groups(facts, spec)}"
-    return f"Add rows{', or change `data.validation_fraction`' if split == 'validation' else ''}."
+            raise DataError(msg + advice_to_train(facts, spec, name))
 
 
 def write_splits(dataset: Dataset, folder: Path) -> None:

@@ -119,3 +119,28 @@ def can_be_split(rows: int, questions: int, spec: DataSpec) -> bool:
         (spec.validation_fraction, 0 if spec.validation else 1),
     )
     return all(round(share * rows) * questions / rows >= least for share, least in needed)
+
+
+def advice_to_test(facts: dict[str, Any], spec: DataSpec) -> str:
+    """Say what gives more test queries."""
+    if chained := chained_rows(facts):
+        return f"{chained}. {advice_on_groups(facts, spec)}"
+    return "Add rows, or change `data.test_fraction` or `data.min_test_queries`."
+
+
+def advice_to_train(facts: dict[str, Any], spec: DataSpec, split: str) -> str:
+    """Say what gives more rows to the split `train` or `validation`."""
+    removed = facts["leakage"]["removed_rows"]
+    if removed and (spec.test or spec.validation):
+        given = "test" if spec.test else "validation"
+        msg = f"{left_out(removed, spec)}. Add other rows to train on, or remove the rows to "
+        msg += f"train on from `data.{given}`"
+        plain = spec.model_copy(update={given: None})
+        rows = removed + facts["splits"]["train"] + facts["splits"]["validation"]
+        if can_be_split(rows, rows, plain):
+            command = check_command(facts["source"], plain)
+            return f"{msg}, or leave it out, so that the rows are split: `{command}`."
+        return msg + "."
+    if chained := chained_rows(facts):
+        return f"{chained}. {advice_on_groups(facts, spec)}"
+    return f"Add rows{', or change `data.validation_fraction`' if split == 'validation' else ''}."
