@@ -54,10 +54,10 @@ class Queries:
     offsets: IntArray
     documents: IntArray
     groups: IntArray
-    # Relevance of each document, above 0; None if all are 1.
-    grades: FloatArray | None = None
     # Value of the column `data.columns.group` for each query, or null.
     segments: pa.Array | None = None
+    # Relevance of each document, above 0; None if all are 1.
+    grades: FloatArray | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
