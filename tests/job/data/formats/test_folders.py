@@ -170,7 +170,7 @@ def test_a_damaged_saved_data_set_is_told_as_one(tmp_path):
     with pytest.raises(DataError, match=r"not a readable Arrow file.*`datasets"):
         opened(tmp_path)
     (tmp_path / "state.json").write_text("oops")
-    with pytest.raises(DataError, match="wrote cannot be read"):
+    with pytest.raises(DataError, match="save_to_disk` and cannot be read"):
         opened(tmp_path)
 
 
