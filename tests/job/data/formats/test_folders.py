@@ -9,7 +9,7 @@ from conftest import write_jsonl
 
 from job.core.errors import DataError
 from job.data.formats.layout import Absent, Document
-from job.data.sources import open_source
+from job.data.sources import open_documents, open_source
 from job.spec.schema import DataSpec
 
 ROWS = [{"question": f"Where is {n}?", "context": f"It is on shelf {n}."} for n in range(4)]
@@ -128,6 +128,16 @@ def test_judgements_of_trec_have_no_header(tmp_path, line):
         ("q0", ["d0"], [2.0]),
         ("q1", ["d1"], [1.0]),
     ]
+
+
+def test_of_a_beir_folder_as_a_corpus_only_the_documents_are_read(tmp_path):
+    """Its queries have a `text` as well."""
+    write_table(tmp_path / "corpus.jsonl", [{"_id": k, "text": v} for k, v in CORPUS.items()])
+    write_table(tmp_path / "queries.jsonl", [{"_id": k, "text": v} for k, v in QUERIES.items()])
+    write_table(
+        tmp_path / "qrels" / "test.tsv", [{"query-id": "q0", "corpus-id": "d0", "score": 1}]
+    )
+    assert [(d.id, d.text) for d in open_documents(str(tmp_path))] == [*CORPUS.items()]
 
 
 def test_documents_that_judgements_name_and_the_corpus_lacks_are_said(tmp_path):
