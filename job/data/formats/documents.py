@@ -182,6 +182,9 @@ def _rows_of(document: Any) -> list[Any] | None:  # noqa: ANN401
         return document
     inner = document.values() if isinstance(document, dict) else ()
     lists = [v for v in inner if isinstance(v, list) and v and isinstance(v[0], dict)]
+    if not lists and isinstance(document, dict) and {*map(str.lower, document)} & HEADINGS:
+        # Some tools write a file for each row.
+        return [document]
     return lists[0] if len(lists) == 1 else None
 
 
