@@ -117,7 +117,9 @@ def _open(request: Request) -> Source:
     files = RecordFiles.at(
         path, request.encoding, whole, named, leave_out=corpus, pooled=request.pooled
     )
-    documents = itertools.chain(files.documents(), *(open_documents(str(f)) for f in corpus))
+    documents = itertools.chain(
+        files.documents(), *(_documents(f, request.encoding) for f in corpus)
+    )
     return open_rows(request, files, rows, documents)
 
 
@@ -151,7 +153,8 @@ def open_documents(name: str, encoding: str = "utf-8") -> Iterator[Document]:
     """Yield the documents of `data.corpus`: column `text`; optional `title` and `id` or `_id`."""
     path = _existing(name, f"`data.corpus` is `{name}`, which does not exist. Check the path.")
     uri = origin_of(path)
-    found = _documents(path, encoding)
+    # Of a BEIR folder, the queries and qrels are no documents.
+    found = _documents(beir.corpus_of(path) if beir.is_beir(path) else path, encoding)
     yield from found if uri is None else _renamed(found, path, uri)
 
 

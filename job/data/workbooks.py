@@ -1,4 +1,4 @@
-"""Rows of a workbook: the sheet that holds rows, its first line the names of the columns."""
+"""Read Excel and OpenDocument workbooks: one sheet, whose first line is the header."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ WORKBOOKS = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods")
 
 
 def read_workbook(file: Path) -> Iterator[Record]:
-    """Yield the rows of the one sheet that holds any; several are refused, as one must be named."""
+    """Yield the rows of the only sheet with rows; several such sheets are refused."""
     try:
         import python_calamine as calamine
     except ModuleNotFoundError:

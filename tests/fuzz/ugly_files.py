@@ -503,7 +503,7 @@ PLACES = {
 }
 # These are errors of the spec, not of a file.
 NAMES = {
-    "a name that is no Unicode": (writer({NO_UNICODE: GOOD}, NO_UNICODE), "not UTF-8"),
+    "a name that is no Unicode": (writer({NO_UNICODE: GOOD}, NO_UNICODE), "not valid UTF-8"),
     "nothing": (typed(""), "`data.source`: is empty"),
     "a NUL": (typed("a\0b"), "zero byte"),
     "a name of 300 characters": (typed("x" * 300 + ".jsonl"), "4095 bytes"),

@@ -35,6 +35,11 @@ def is_beir(path: Path) -> bool:
     return bool(_place(path, "corpus") and _place(path, "queries"))
 
 
+def corpus_of(path: Path) -> Path:
+    """Return the file or folder of documents in a BEIR folder."""
+    return _place(path, "corpus") or path
+
+
 def open_beir(request: Request) -> Source:
     folder, group = request.path, request.group
     columns: dict[str, Any] = {"anchor": "queries.text", "positive": "corpus.text"}

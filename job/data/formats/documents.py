@@ -1,6 +1,6 @@
-"""Layouts that are one JSON document: each becomes rows, and sometimes documents beside them.
+"""Layouts that are one JSON document: rows, and in some layouts a corpus.
 
-A reader yields (row from 1, fields, split); the registry has their names and order.
+The readers yield (row number, fields, split). The registry has the layouts' names and order.
 """
 
 from collections.abc import Iterator, Mapping
@@ -10,7 +10,7 @@ from job.data.formats.layout import Absent, Document
 from job.data.formats.splits import split_of
 from job.data.formats.values import identifier, passage
 
-# Names of columns that are no question and no context themselves.
+# A list with one of these strings contains column names.
 HEADINGS = {"question", "query", "anchor", "context", "positive", "document", "passage", "answer"}
 Row = tuple[int, Any, str | None]
 
@@ -23,7 +23,7 @@ def is_llamaindex(document: Any) -> bool:  # noqa: ANN401  what a file holds
 
 
 def read_llamaindex(document: Mapping[str, Any]) -> Iterator[Row]:
-    """`queries`, `corpus` and `relevant_docs`, or `questions` and `relevant_contexts`, by ids."""
+    """Join `queries` and `corpus` by `relevant_docs`, or `questions` by `relevant_contexts`."""
     corpus, queries = document["corpus"], document[_queries(document)]
     for number, (name, found) in enumerate(document[_judgements(document)].items(), start=1):
         ids = found if isinstance(found, list | dict) else [found]
@@ -67,7 +67,7 @@ def is_squad(document: Any) -> bool:  # noqa: ANN401
 
 
 def read_squad(document: Any) -> Iterator[Row]:  # noqa: ANN401
-    """Articles of paragraphs of questions; those that the paragraph does not answer are left."""
+    """Yield questions with their paragraph, except those that it does not answer."""
     number = 0
     for paragraph in _paragraphs(document):
         for asked in paragraph.get("qas") or []:
@@ -78,7 +78,7 @@ def read_squad(document: Any) -> Iterator[Row]:  # noqa: ANN401
 
 
 def squad_documents(document: Any) -> Iterator[Document]:  # noqa: ANN401
-    """Every paragraph: those without a question that they answer are searched as well."""
+    """Yield every paragraph: those without questions belong to the corpus as well."""
     for number, paragraph in enumerate(_paragraphs(document), start=1):
         yield Document(f"p{number:08d}", None, paragraph.get("context"), row=number)
 
@@ -95,7 +95,7 @@ def is_splits(document: Any) -> bool:  # noqa: ANN401
 
 
 def read_splits(document: Mapping[str, Any]) -> Iterator[Row]:
-    """`{"train": […], "test": […]}`: the rows of each key belong to its split."""
+    """Yield the rows of each split of `{"train": […], "test": […]}`."""
     for key, part in _parts(document).items():
         split = split_of(key, whole=True)
         yield from ((number, row, split) for number, row, _ in _part_rows(part) or ())
@@ -109,7 +109,7 @@ def _parts(document: Any) -> dict[str, Any]:  # noqa: ANN401
 
 
 def _part_rows(part: Any) -> Iterator[Row] | None:  # noqa: ANN401
-    """Read the rows of one split: a list, or columns as a whole document may have them."""
+    """Return the rows of one split: a list, or a layout of columns."""
     if isinstance(part, list):
         return ((number, row, None) for number, row in enumerate(part, start=1))
     readers = ((is_columns, read_columns), (is_pandas, read_pandas))
@@ -117,7 +117,7 @@ def _part_rows(part: Any) -> Iterator[Row] | None:  # noqa: ANN401
 
 
 def is_pandas(document: Any) -> bool:  # noqa: ANN401
-    """`to_json` with the orientations columns, index or split."""
+    """Recognize `to_json` with the orientations columns, index and split."""
     if not isinstance(document, dict) or not document:
         return False
     if isinstance(document.get("columns"), list) and isinstance(document.get("data"), list):
@@ -129,7 +129,7 @@ def is_pandas(document: Any) -> bool:  # noqa: ANN401
 
 
 def _is_by_index(document: Mapping[str, Mapping[str, Any]]) -> bool:
-    """Whether the outer keys name rows: they are numbers, or more than the inner ones."""
+    """Tell whether the outer keys are rows: numbers, or more than the inner keys."""
     inner = dict.fromkeys(key for part in document.values() for key in part)
     numbered = [all(key.isdigit() for key in keys) for keys in (document, inner)]
     return numbered[0] if numbered[0] != numbered[1] else len(document) > len(inner)
@@ -149,7 +149,7 @@ def read_pandas(document: Mapping[str, Any]) -> Iterator[Row]:
 
 
 def is_columns(document: Any) -> bool:  # noqa: ANN401
-    """Column → list of values, as `datasets` and `to_dict("list")` write."""
+    """Recognize column → list of values, as in `to_dict("list")` and slices of `datasets`."""
     if not isinstance(document, dict) or len(document) < 2:
         return False
     columns = [*document.values()]
@@ -172,7 +172,7 @@ def is_list(document: Any) -> bool:  # noqa: ANN401
 
 
 def read_list(document: Any) -> Iterator[Row]:  # noqa: ANN401
-    """A list of rows, or the one such list in an object of other things."""
+    """Yield the rows of a list, or of the only list of objects in an object."""
     rows = _rows_of(document) or []
     yield from ((number, row, None) for number, row in enumerate(rows, start=1))
 
@@ -182,11 +182,14 @@ def _rows_of(document: Any) -> list[Any] | None:  # noqa: ANN401
         return document
     inner = document.values() if isinstance(document, dict) else ()
     lists = [v for v in inner if isinstance(v, list) and v and isinstance(v[0], dict)]
+    if not lists and isinstance(document, dict) and {*map(str.lower, document)} & HEADINGS:
+        # Some tools write a file for each row.
+        return [document]
     return lists[0] if len(lists) == 1 else None
 
 
 def named_row(values: list[Any]) -> dict[str, Any] | None:
-    """Name the values of a row that is a list: `[question, context, negative …]`."""
+    """Name the values of a row that is a list, `[question, context, negative …]`."""
     if len(values) < 2 or not isinstance(values[0], str) or isinstance(values[1], int | float):
         return None
     if not isinstance(values[1], str | list | dict):
@@ -196,7 +199,7 @@ def named_row(values: list[Any]) -> dict[str, Any] | None:
 
 
 def header_row(value: Any) -> list[str] | None:  # noqa: ANN401  what a file holds
-    """Return the names that the first of rows that are lists gives, if it gives any."""
+    """Return the first of rows that are lists, if it contains column names."""
     if not (isinstance(value, list) and len(value) > 1 and all(isinstance(v, str) for v in value)):
         return None
     return value if {name.strip().lower() for name in value} & HEADINGS else None

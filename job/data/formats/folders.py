@@ -1,4 +1,4 @@
-"""Folders that `datasets.save_to_disk` and AutoRAG write."""
+"""Read folders that `datasets.save_to_disk` and AutoRAG write."""
 
 import json
 from collections.abc import Iterator
@@ -46,8 +46,8 @@ def _settings(file: Path) -> dict[str, Any]:
         found = json.loads(file.read_text("utf-8"))
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "it is not valid JSON"
-        msg = f"`{file}` of a data set that `datasets.save_to_disk` wrote cannot be read: {reason}."
-        raise DataError(msg + " Save the data set again.") from None
+        msg = f"`{file}` belongs to a data set of `datasets.save_to_disk` and cannot be read: "
+        raise DataError(msg + f"{reason}. Save the data set again.") from None
     return found if isinstance(found, dict) else {}
 
 
@@ -56,7 +56,7 @@ def is_autorag(path: Path) -> bool:
 
 
 def open_autorag(request: Request) -> Source:
-    """`qa.parquet` names ids in `retrieval_gt`: lists of which any one answers, or all together."""
+    """Join `qa.parquet` and `corpus.parquet` by the ids in `retrieval_gt`, a list of lists."""
     corpus, questions = (request.path / f"{stem}.parquet" for stem in ("corpus", "qa"))
     columns: dict[str, Any] = {
         "anchor": "query",

@@ -1,4 +1,4 @@
-"""NVIDIA NeMo Retriever: questions with ids of documents, which lie in corpora of their own."""
+"""Read the layout of NVIDIA NeMo Retriever: questions, and ids of documents in other files."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,13 +28,13 @@ def _paths(corpus: Any) -> list[str]:  # noqa: ANN401  as above
 
 
 def with_corpora(document: Mapping[str, Any], file: Path) -> dict[str, Any]:
-    """Read the corpora that the document names: by corpus and id, and by the id alone."""
+    """Load the corpora that the document names: texts by (corpus, id) and by (None, id)."""
     texts: dict[tuple[str | None, str], Any] = {}
     for path in _paths(document["corpus"]):
         place = next((p for p in (file.parent / path, Path(path)) if p.exists()), None)
         if place is None:
             msg = f"`{file}` names the corpus `{path}`, which does not exist; "
-            raise DataError(msg + "correct its `path`, which may be relative to the file.")
+            raise DataError(msg + "correct its `path`, which may be relative to this file.")
         metadata = place / METADATA
         name = (
             json.loads(metadata.read_text("utf-8")).get("corpus_id") if metadata.exists() else None

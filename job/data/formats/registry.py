@@ -1,7 +1,7 @@
 """The layouts that are read, in the order in which they are tried: one literal list.
 
-Each recognizes itself: a folder by its files, a document by its keys, rows by the fields of the
-first of them. `data.format` names one instead.
+Each recognizes itself: by the files of a folder, the keys of a JSON document or the fields of the
+first rows. `data.format` selects one instead.
 """
 
 from job.core.errors import DataError
@@ -91,7 +91,7 @@ def layouts_for(name: str) -> tuple[Layout, ...]:
     chosen = tuple(layout for layout in LAYOUTS if layout.name == name)
     if not any(isinstance(layout, RowLayout) for layout in chosen):
         return chosen
-    # Whatever holds rows may hold those of the layout.
+    # Rows of the layout may be in any document.
     holders = (known for known in LAYOUTS if isinstance(known, DocumentLayout) or _has_files(known))
     return (*holders, *(layout for layout in chosen if isinstance(layout, RowLayout)))
 
@@ -101,6 +101,6 @@ def _has_files(layout: Layout) -> bool:
 
 
 def not_in(name: str, layout: Layout) -> DataError:
-    """Say that something is not in the layout that `data.format` names."""
+    """Return the error for data that is not in the layout that `data.format` names."""
     msg = f"`{name}` is not in the layout `data.format={layout.name}`, which is {layout.summary}. "
     return DataError(msg + "Leave `data.format` out to have the layout recognized.")

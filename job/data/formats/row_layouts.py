@@ -1,11 +1,11 @@
-"""Layouts of rows that other tools write, told by their fields."""
+"""Layouts of rows that other tools write, recognized by their fields."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from job.data.formats.layout import Fields, RowLayout
 
-# What `convert` calls its values.
+# Names of the fields that `convert` adds.
 CONVERTED = ("question", "positive")
 NEGATIVES = ("negatives",)
 
@@ -38,7 +38,7 @@ DPR = RowLayout(
 )
 
 
-# Pairs of an instruction and a text, as INSTRUCTOR's data has them.
+# Pairs [instruction, text], as in the training data of INSTRUCTOR.
 
 
 def _is_instructed(fields: Fields) -> bool:
@@ -93,7 +93,7 @@ def _flag_notes(fields: Fields) -> list[str]:
 
 FLAGEMBEDDING = RowLayout(
     "flagembedding",
-    "`query`, `pos`, `neg`, with `prompt` and scores or without",
+    "`query`, `pos`, `neg`, and optionally `prompt`, `pos_scores`, `neg_scores`",
     lambda fields: isinstance(fields.get("pos"), list) and "query" in fields,
     _named("query", "pos"),
     notes=_flag_notes,
@@ -118,7 +118,7 @@ SET = RowLayout(
     NEGATIVES,
     _from_set,
     lambda fields: (
-        ["The first text of each `set` asks, the others answer."]
+        ["The first text of each `set` is the question, the others are its contexts."]
         if isinstance(fields["set"], list)
         else []
     ),
@@ -135,7 +135,7 @@ def _from_messages(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def _said(messages: Any) -> Any:  # noqa: ANN401  what a file holds
-    """Return the last message that somebody says."""
+    """Return the text of the last message."""
     entries = [messages] if isinstance(messages, dict) else messages
     if not isinstance(entries, list):
         return messages
@@ -164,7 +164,7 @@ def _is_ragas(fields: Fields) -> bool:
 def _ragas_notes(fields: Fields) -> list[str]:
     answers = " and ".join(f"`{name}`" for name in _present(fields, RAGAS_ANSWERS))
     contexts = _present(fields, RAGAS_CONTEXTS)[0]
-    left = f"`{contexts}` are trained on, as they are what must be found; {answers} are not."
+    left = f"`{contexts}` are trained on, as a search must find them; {answers} are not."
     return [left]
 
 
@@ -234,14 +234,14 @@ QUESTIONS = RowLayout(
 )
 
 
-# Exports of dialogues, which are refused: what a model answers is seldom what is retrieved.
+# Training data of chat models is refused: what a model answers is rarely what is retrieved.
 
 SPEAKERS = ("role", "from")
 CHATS = ("messages", "conversations", "conversation")
 
 
 def unfit_columns(fields: Fields) -> tuple[str, dict[str, str]] | None:
-    """Tell exports to train chat models with, and the columns by which they can be read."""
+    """Recognize training data of chat models; return its kind and columns that can read it."""
     if "instruction" in fields and "output" in fields:
         asked = "{instruction} {input}" if "input" in fields else "instruction"
         return "an instruction data set (Alpaca)", {"anchor": asked, "positive": "output"}

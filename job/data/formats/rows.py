@@ -1,7 +1,6 @@
-"""Rows by their columns: what asks, what answers, what answers wrongly.
+"""Read rows by their columns: question, contexts, hard negatives.
 
-Whatever holds the rows, and whatever layout they are in, each becomes one `RawRow` for each of its
-questions.
+A record in any layout becomes one `RawRow` for each of its questions.
 """
 
 import dataclasses
@@ -36,7 +35,7 @@ from job.data.formats.values import (
 from job.data.readers import LISTS, SURPLUS, RecordFiles
 from job.spec.schema import Columns
 
-# Rows that say which columns there are: JSON lines may leave out what they have no value for.
+# Rows to read to find the columns: JSON lines may omit fields without a value.
 FIRST_ROWS = 100
 
 
@@ -46,11 +45,13 @@ def open_rows(
     layouts: Sequence[RowLayout] = (),
     documents: Iterable[Document] = (),
 ) -> Source:
-    """Choose columns by the first rows; the others are read when they are asked for."""
+    """Choose the columns by the first rows; the other rows are read lazily."""
     records = files.records()
     first = list(itertools.islice(records, FIRST_ROWS))
     if not first:
-        msg = f"`{request.name}` holds no rows; each needs a question and the context that answers "
+        msg = (
+            f"`{request.name}` has no rows. Each row needs a question and the context that answers "
+        )
         raise DataError(msg + "it.")
     fields = _first_values(first)
     layout = next((known for known in layouts if known.recognizes(fields)), None)
@@ -94,16 +95,16 @@ def open_rows(
 
 
 def _refuse_unfit(request: Request, layout: RowLayout | None, fields: Fields) -> None:
-    """Refuse exports of chats, unless the user says which columns ask and answer."""
+    """Refuse exports of chats, unless the spec names both columns."""
     named = request.columns is not None and request.columns.anchor and request.columns.positive
     if layout is None and not named and (unfit := unfit_columns(fields)):
         what, columns = unfit
-        msg = f"`{request.name}` is {what}: what a model answers is seldom what a search should "
+        msg = f"`{request.name}` is {what}: what a model answers is rarely what a search should "
         raise DataError(msg + f"find. To train on it all the same: `{request.command(**columns)}`.")
 
 
 def _refuse_objects(request: Request, choice: ColumnChoice, first: Sequence[Record]) -> None:
-    """Refuse columns of objects whose texts go by no known name: all of them would be dropped."""
+    """Refuse columns of objects without a known text field: all values would be dropped."""
     columns = (choice.positive, *choice.negatives)
     templates = {name: found for name in columns if (found := _object_template(name, first))}
     if not templates:
@@ -119,7 +120,7 @@ def _refuse_objects(request: Request, choice: ColumnChoice, first: Sequence[Reco
 
 
 def _object_template(column: str, first: Sequence[Record]) -> str | None:
-    """Return the likeliest template for a column that holds nothing but unknown objects."""
+    """Return the likeliest template for a column of objects without a known text field."""
     given = [record.fields.get(column) for record in first]
     values = [value for entry in given for value in as_list(entry) if value is not None]
     if not values or not all(isinstance(passage(value)[0], dict) for value in values):
@@ -136,7 +137,7 @@ def _object_template(column: str, first: Sequence[Record]) -> str | None:
 
 
 def _first_values(records: Iterable[Record]) -> dict[str, Any]:
-    """Return each field with the first value that it has."""
+    """Return the fields of all records, each with its first value."""
     fields: dict[str, Any] = {}
     for record in records:
         for key, value in record.fields.items():
@@ -151,7 +152,7 @@ def _templates(columns: Columns | None) -> list[str]:
 
 
 def _filled(wanted: Columns | None, layout: RowLayout, fields: Fields) -> Columns:
-    """Let the layout name the columns that the user does not."""
+    """Fill in the columns that the spec does not name with those of the layout."""
     anchor, positive = layout.columns(fields)
     given = wanted or Columns(negatives=())
     negatives = given.negatives
@@ -166,7 +167,7 @@ def _filled(wanted: Columns | None, layout: RowLayout, fields: Fields) -> Column
 
 
 def _later_columns(files: RecordFiles, wanted: Columns | None, fields: Fields) -> dict[str, Any]:
-    """Look through all rows for columns that the user names and the first rows lack."""
+    """Search all rows for the columns that the spec names and the first rows lack."""
     named = [wanted.anchor, wanted.positive, *(wanted.negatives or ())] if wanted else []
     named += [wanted.group, wanted.label] if wanted else []
     missing = {name for name in named if name not in (None, NO_LABEL) and name not in fields}
@@ -182,7 +183,7 @@ def _later_columns(files: RecordFiles, wanted: Columns | None, fields: Fields) -
 
 
 def _negative_names(layout: RowLayout | None) -> Callable[[object], bool]:
-    """Return what tells columns of negatives."""
+    """Return a function that recognizes columns of hard negatives by their names."""
 
     def is_negative(name: object) -> bool:
         if layout is not None and name in layout.negatives:
@@ -198,7 +199,7 @@ def is_negative_name(name: str) -> bool:
 
 
 class _Rows:
-    """Makes rows of records; `negatives` grows by the columns that later rows bring."""
+    """Convert records to rows; `negatives` grows if later rows have more columns of negatives."""
 
     def __init__(
         self,
@@ -206,7 +207,7 @@ class _Rows:
         first: Sequence[Record],
         is_negative: Callable[[object], bool] | None,
     ) -> None:
-        """`is_negative` tells columns of negatives that later rows bring; None: none counts."""
+        """`is_negative` recognizes columns of negatives in later rows, if the spec names none."""
         self.choice = choice
         self.negatives = list(choice.negatives)
         self._is_negative = is_negative
@@ -214,7 +215,7 @@ class _Rows:
         texts = [choice.anchor, choice.positive, *self.negatives]
         self._lists = {name for name in texts if _holds_lists(name, first)}
         self.notes = [
-            f"`{name}` holds lists written as text; they are read as lists."
+            f"`{name}` contains lists written as text; they are read as lists."
             for name in texts
             if name in self._lists
         ]
@@ -267,7 +268,7 @@ class _Rows:
 
 
 def _holds_lists(name: str, first: Sequence[Record]) -> bool:
-    """Whether every value of a column is a list that was written as text."""
+    """Tell whether every value of a column is a list written as text."""
     values = [value for record in first if (value := record.fields.get(name)) not in (None, "")]
     return bool(values) and all(list_in_text(value) is not None for value in values)
 

@@ -1,4 +1,4 @@
-"""Names of splits in names of files, folders and keys."""
+"""Recognize splits by the names of files, folders and keys."""
 
 import re
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ SPLITS = {
 
 
 def split_of(name: str, *, whole: bool = False) -> str | None:
-    """Return the split that a name says, `whole` or in one of its parts (`pairs_train-0001`)."""
+    """Return the split that a name, or with `whole=False` one of its parts, is called."""
     if whole:
         return SPLITS.get(name.strip().lower())
     found = {SPLITS[part] for part in re.split(r"[-._ /\\]+", name.lower()) if part in SPLITS}
@@ -20,9 +20,9 @@ def split_of(name: str, *, whole: bool = False) -> str | None:
 
 
 def file_splits(files: Sequence[Path], root: Path) -> dict[Path, str | None]:
-    """Return the split that the names of files say, below their folder; nothing if it is one.
+    """Return the split of each file by its name or its folders; empty if there is only one split.
 
-    The same rule as on the Hub: a file's own name counts before those of its folders.
+    The rule is that of `datasets`: `pairs_train-0001.jsonl` and `train/a.jsonl` are both `train`.
     """
     splits = {}
     for file in files:

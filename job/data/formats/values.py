@@ -1,4 +1,4 @@
-"""Values of a field: passages as objects, lists written as text, ids, templates."""
+"""Interpret values of fields: passages as objects, lists written as text, ids, templates."""
 
 import ast
 import io
@@ -10,17 +10,17 @@ from typing import Any
 
 from job.data.formats.layout import titled
 
-# Where an object that stands for a passage keeps its text and its id, the likeliest first.
+# Fields of a passage that is an object: its text and its id, the likeliest first.
 TEXT_KEYS = ("text", "contents", "content", "passage", "document", "page_content", "context")
 ID_KEYS = ("docid", "doc_id", "document_id", "_id", "id", "pid", "passage_id", "corpus_id")
 QUERY_ID_KEYS = ("query_id", "query-id", "queryid", "qid", "question_id", "_id", "id")
 CONTEXT_ID_KEYS = ("document_id", "doc_id", "docid", "context_id", "passage_id", "corpus_id", "pid")
-# A part of a template: a field, then keys or positions within it, `{messages[0][content]}`.
+# A placeholder in a template: a field, then keys or positions in it, `{messages[0][content]}`.
 PLACEHOLDER = re.compile(r"\{([^{}\[\]]+)((?:\[[^\[\]{}]+\])*)\}")
 
 
 def passage(value: Any) -> tuple[Any, str | None]:  # noqa: ANN401  what a file holds
-    """Return text and id of a passage, which may be an object; other values stay as they are."""
+    """Return the text and id of a passage, which may be an object; other values are unchanged."""
     if not isinstance(value, dict):
         return value, None
     text = next((value[key] for key in TEXT_KEYS if isinstance(value.get(key), str)), None)
@@ -28,7 +28,7 @@ def passage(value: Any) -> tuple[Any, str | None]:  # noqa: ANN401  what a file 
 
 
 def first_id(fields: Mapping[str, Any], keys: Iterable[str]) -> str | None:
-    """Return the first of these fields that holds an id."""
+    """Return the id in the first of these fields that has one."""
     for key in keys:
         value = fields.get(key)
         if isinstance(value, str | int) and not isinstance(value, bool) and value != "":
@@ -37,7 +37,7 @@ def first_id(fields: Mapping[str, Any], keys: Iterable[str]) -> str | None:
 
 
 def identifier(given: object) -> str:
-    """Make of a given id one that can stand in a table: no white space, and no formula."""
+    """Make an id safe for tables: without white space, and not a spreadsheet formula."""
     name = re.sub(r"\s|[\x00-\x1f\x7f]", "_", str(given))
     return f"_{name}" if name[:1] in ("=", "+", "-", "@") else name
 
@@ -47,9 +47,9 @@ def as_list(value: Any) -> list[Any]:  # noqa: ANN401  what a file holds
 
 
 def list_in_text(value: object) -> list[Any] | None:
-    """Parse a list that an export wrote as text: as JSON, Python or numpy do.
+    """Parse a list that was written as text, in the syntax of JSON, Python or numpy.
 
-    Returns None if the text is no list of texts or objects.
+    Return None if the text is not a list of strings or objects.
     """
     if not (isinstance(value, str) and value.lstrip()[:1] == "[" and value.rstrip()[-1:] == "]"):
         return None
@@ -66,7 +66,7 @@ def list_in_text(value: object) -> list[Any] | None:
 def _python_list(text: str) -> Any:  # noqa: ANN401  whatever the text holds
     try:
         tokens = [token.string for token in tokenize.generate_tokens(io.StringIO(text).readline)]
-        # numpy leaves out the commas, and Python would join what stands side by side.
+        # numpy writes no commas, and Python concatenates adjacent strings.
         inner = [token for token in tokens if token.strip() and token not in ("[", "]", ",")]
         if inner and all(token[:1] in "'\"" for token in inner):
             return [ast.literal_eval(token) for token in inner]
@@ -80,9 +80,9 @@ def is_template(name: str | None) -> bool:
 
 
 def fill_template(template: str, fields: Mapping[str, Any]) -> Any:  # noqa: ANN401
-    """Fill a template's placeholders; None if there is no text at any of them.
+    """Replace a template's placeholders; None if all of them are empty.
 
-    A template that is one placeholder may stand for a list: `{passages[*][body]}`.
+    A template that is a single placeholder may give a list: `{passages[*][body]}`.
     """
     if whole := PLACEHOLDER.fullmatch(template):
         value = _found(fields, whole)
@@ -103,7 +103,7 @@ def _found(fields: Mapping[str, Any], part: re.Match[str]) -> Any:  # noqa: ANN4
 
 
 def _inside(value: Any, path: Sequence[str]) -> Any:  # noqa: ANN401
-    """Follow keys and positions into a value; `*` stands for every entry of a list."""
+    """Follow keys and positions into a value; `*` means every entry of a list."""
     if not path:
         return value
     key, *rest = path

@@ -136,6 +136,15 @@ def test_objects_over_several_lines_are_read_one_by_one(tmp_path, name):
     assert pairs(source) == PAIRS
 
 
+def test_each_file_may_hold_one_row(tmp_path):
+    for number, row in enumerate(ROWS):
+        (tmp_path / f"{number}.json").write_text(json.dumps(row, indent=1))
+    assert pairs(open_source(str(tmp_path), DataSpec())) == PAIRS
+    (tmp_path / "9.json").write_text('{"name": "pairs", "version": "1"}')
+    with pytest.raises(DataError, match=r"9\.json` must contain exactly one list"):
+        pairs(open_source(str(tmp_path), DataSpec()))
+
+
 @pytest.mark.parametrize("lines", [False, True])
 def test_rows_may_be_lists(tmp_path, lines):
     """A question, its context, and whatever negatives follow."""

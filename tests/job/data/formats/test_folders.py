@@ -9,7 +9,7 @@ from conftest import write_jsonl
 
 from job.core.errors import DataError
 from job.data.formats.layout import Absent, Document
-from job.data.sources import open_source
+from job.data.sources import open_documents, open_source
 from job.spec.schema import DataSpec
 
 ROWS = [{"question": f"Where is {n}?", "context": f"It is on shelf {n}."} for n in range(4)]
@@ -130,6 +130,16 @@ def test_judgements_of_trec_have_no_header(tmp_path, line):
     ]
 
 
+def test_of_a_beir_folder_as_a_corpus_only_the_documents_are_read(tmp_path):
+    """Its queries have a `text` as well."""
+    write_table(tmp_path / "corpus.jsonl", [{"_id": k, "text": v} for k, v in CORPUS.items()])
+    write_table(tmp_path / "queries.jsonl", [{"_id": k, "text": v} for k, v in QUERIES.items()])
+    write_table(
+        tmp_path / "qrels" / "test.tsv", [{"query-id": "q0", "corpus-id": "d0", "score": 1}]
+    )
+    assert [(d.id, d.text) for d in open_documents(str(tmp_path))] == [*CORPUS.items()]
+
+
 def test_documents_that_judgements_name_and_the_corpus_lacks_are_said(tmp_path):
     """The first by name; a note counts them."""
     write_table(tmp_path / "corpus.jsonl", [{"_id": "d0", "text": "It is here."}])
@@ -170,7 +180,7 @@ def test_a_damaged_saved_data_set_is_told_as_one(tmp_path):
     with pytest.raises(DataError, match=r"not a readable Arrow file.*`datasets"):
         opened(tmp_path)
     (tmp_path / "state.json").write_text("oops")
-    with pytest.raises(DataError, match="wrote cannot be read"):
+    with pytest.raises(DataError, match="save_to_disk` and cannot be read"):
         opened(tmp_path)
 
 

@@ -286,3 +286,11 @@ def test_every_layout_is_written_here():
     assert {*get_args(DataFormat)} == names | {"auto", "lists"}
     written = {name.partition(" ")[0] for name in (*WRITERS, *WITHOUT_NEGATIVES)} | {"splits"}
     assert written == names | {"lists"}
+
+
+def test_the_table_of_layouts_names_them_all():
+    """In the README of the job, in any order."""
+    text = (Path(__file__).parents[4] / "job" / "README.md").read_text("utf-8")
+    table = text.partition("| `data.format` | layout |")[2].partition("\n\n")[0]
+    named = {line.split("`")[1] for line in table.splitlines() if line.startswith("| `")}
+    assert named == {*get_args(DataFormat)} - {"auto"}

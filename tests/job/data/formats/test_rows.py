@@ -103,7 +103,7 @@ def test_a_list_that_was_written_as_text_is_a_list(tmp_path, written):
     """As CSV exports do; numpy leaves the commas out, and Python would glue the texts."""
     source = opened(tmp_path, [{"question": Q, "context": written}])
     assert [row.positives for row in source.rows] == [[A, B]]
-    assert source.notes == ["`context` holds lists written as text; they are read as lists."]
+    assert source.notes == ["`context` contains lists written as text; they are read as lists."]
 
 
 @pytest.mark.parametrize("other", ["plain text", "[see 1] and [2]", "[1, 2]"])
@@ -190,7 +190,7 @@ UNFIT = {
 def test_exports_of_chats_are_refused_with_the_command_that_reads_them(tmp_path, name):
     """In one sentence that says why; whoever wants to can train on them."""
     path = write_jsonl(tmp_path / "a b.jsonl", [UNFIT[name]])
-    with pytest.raises(DataError, match="seldom what a search should find") as caught:
+    with pytest.raises(DataError, match="rarely what a search should find") as caught:
         open_source(str(path), DataSpec())
     (row,) = reopened(caught.value, path).rows
     asked = "Open it. Now?" if name == "Alpaca" else Q
