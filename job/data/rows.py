@@ -111,8 +111,9 @@ def _notes(sources: Iterable[Source], corpus: GivenDocuments, pairs: pa.Table) -
 def _nothing_to_use(source: str, cleaned: Cleaned) -> str:
     dropped = count_reasons(cleaned.rejected).items()
     why = "; ".join(f"{reason}: {found['rows']}" for reason, found in dropped)
-    msg = f"`{source}` has {cleaned.rows} rows and none can be used ({why or 'none is relevant'})"
-    return msg + ". Correct them, or name their columns in `data.columns`."
+    msg = f"`{source}` has {cleaned.rows} rows, none of them usable "
+    msg += f"({why or 'no document is relevant to a query'}). Correct the rows, or choose "
+    return msg + "other columns in `data.columns`."
 
 
 def require_data(spec: DataSpec, channels: Channels) -> None:
