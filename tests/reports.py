@@ -23,7 +23,7 @@ HOSTILE = (
     f"javascript:window.hacked=1 `<b>` $x^2$ \u202edesrever {'endless' * 40}"
 )
 # Names that code looks up: no stranger writes them.
-LOOKED_UP = ("metric", "precision", "stored_as", "finished")
+LOOKED_UP = ("metric", "format", "precision", "stored_as", "finished")
 
 
 def improved(**changes):

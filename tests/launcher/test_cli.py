@@ -361,7 +361,7 @@ def test_check_is_the_jobs_own_check(folder):
     )
     assert done.returncode == 4
     assert done.stdout.startswith("Source     pairs.jsonl: 1 rows, 1 usable\n")
-    assert "at least 1 are needed" in done.stderr
+    assert "needs at least 1" in done.stderr
 
 
 def test_every_field_can_be_set_on_the_command_line(folder):
