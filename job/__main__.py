@@ -28,7 +28,7 @@ from job.core.errors import (
     StorageError,
     first_line,
 )
-from job.core.formatting import escape_to_one_line
+from job.core.formatting import escape_to_one_line, for_terminal
 from job.distributed.topology import read_topology
 from job.distributed.torchrun import PEER_LOST, PEER_LOST_SECONDS, PeerLost, is_worker, run_workers
 from job.runtime.oom import is_out_of_memory
@@ -143,7 +143,8 @@ def train(
 @click.option(
     "--set", "settings", multiple=True, help="Set a field of the spec, such as data.limit=2000."
 )
-def check(data: str, model: str | None, settings: tuple[str, ...]) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print the facts as one JSON document.")
+def check(data: str, model: str | None, settings: tuple[str, ...], *, as_json: bool) -> None:
     """Check pairs without training.
 
     Reports which rows are used and dropped, the splits, and the smallest provable effect.
@@ -156,11 +157,14 @@ def check(data: str, model: str | None, settings: tuple[str, ...]) -> None:
         if model:
             given["model"] = {"base": model}
         spec = build_spec(given, parse_assignments(settings))
-        check_data(
-            spec, lambda line: click.echo(escape_to_one_line(line)), count_tokens=model is not None
-        )
+        write = click.echo if as_json else _echo_line
+        check_data(spec, write, count_tokens=model is not None, as_json=as_json)
 
     sys.exit(exit_code(work, None, extra="data"))
+
+
+def _echo_line(line: str) -> None:
+    click.echo(for_terminal(escape_to_one_line(line), sys.stdout.encoding))
 
 
 @main.command()

@@ -1,19 +1,25 @@
-"""`check`: report what a job would use of the data, before it costs anything. Needs no torch."""
+"""`check`: report what a job would train on, before it costs anything. Needs no torch."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from job.core.errors import ModelError, StorageError
+from job.core.formatting import counted
 from job.data.dataset import Dataset, inspect_dataset, require_enough
 from job.data.out_of_domain import load_out_of_domain
+from job.data.plausibility import advice_on_groups, chained_rows, left_out
+from job.data.words import count_words
 from job.evaluation.significance import detectable_lift
 from job.inputs import fetch_data, fetch_model
+from job.model.encoder import Prompts, documented_prompts
 from job.spec.schema import JobSpec, ModelSpec
 from job.storage.arrow_tables import column_values
 from job.storage.workspace import Workspace
@@ -24,60 +30,105 @@ LIFT_DEVIATION = 0.28
 WORD_EDGES = (0, 8, 16, 32, 64, 128, 256, 512, 10**9)
 # Length of the bar of all texts in a histogram.
 BAR_CHARACTERS = 40
+# Of an example, show this many characters of each text, and this many negatives.
+EXAMPLE_CHARACTERS = 160
+EXAMPLE_NEGATIVES = 3
 
 
-def check_data(spec: JobSpec, echo: Callable[[str], object], *, count_tokens: bool) -> None:
-    """Pass the facts of the data to `echo`, line by line; raise `DataError` if a job would."""
+def check_data(
+    spec: JobSpec, echo: Callable[[str], object], *, count_tokens: bool, as_json: bool = False
+) -> None:
+    """Pass the facts of the data to `echo`, line by line; raise `DataError` if a job would.
+
+    With `as_json`, pass one JSON document instead of lines.
+    """
     with TemporaryDirectory() as folder:
         workspace = Workspace(Path(folder))
         channels = {role: found.path for role, found in fetch_data(spec, workspace, {}).items()}
         dataset = inspect_dataset(spec.data, channels, spec.evaluation.protocol)
-        for line in describe(dataset):
-            echo(line)
+        if as_json:
+            echo(json.dumps(as_document(dataset, spec.model), indent=2))
+        lines = describe(dataset, spec)
         if count_tokens:
-            echo(describe_truncation(dataset, spec.model, workspace))
+            lines = chain(lines, [describe_truncation(dataset, spec.model, workspace)])
+        for line in () if as_json else lines:
+            echo(line)
         require_enough(dataset, spec.data)
-        if out_of_domain := load_out_of_domain(spec, channels, dataset):
+        if (out_of_domain := load_out_of_domain(spec, channels, dataset)) and not as_json:
             sizes = f"{len(out_of_domain.queries)} queries, {len(out_of_domain.corpus)} documents"
-            excluded = f"{_count(out_of_domain.left_out, 'row')} excluded: texts also in the data"
+            excluded = f"{counted(out_of_domain.left_out, 'row')} excluded: texts also in the data"
             echo(f"Other data {out_of_domain.source}: {sizes}; {excluded}")
-    echo("Ready to train.")
+    if not as_json:
+        warned = dataset.facts["warnings"]
+        echo("Ready to train, but read the warnings." if warned else "Ready to train.")
 
 
-def describe(dataset: Dataset) -> Iterable[str]:
+def as_document(dataset: Dataset, model: ModelSpec) -> dict[str, Any]:
+    """Return the facts for programs: the keys of `check --json`."""
+    facts = dataset.facts
+    labels, found = facts["labels"], facts["contexts_found_in_corpus"]
+    duplicates = facts["duplicates"]
+    return {
+        "format": facts["format"],
+        "source": facts["source"],
+        "columns": facts["columns"],
+        "rows": facts["rows"],
+        "pairs": facts["used"],
+        "negatives": facts["negatives"],
+        "labels": labels and labels["counts"],
+        "merged_rows": facts["merged_rows"],
+        "dropped": {reason: dropped["rows"] for reason, dropped in facts["dropped"].items()},
+        "first_dropped": {why: dropped["first"] for why, dropped in facts["dropped"].items()},
+        "left_out": facts["leakage"]["removed_rows"],
+        "corpus": facts["corpus"],
+        "contexts": found and found["contexts"],
+        "contexts_found_in_corpus": found and found["found"],
+        "splits": facts["splits"],
+        "queries": facts["queries"],
+        "groups": {"count": duplicates["groups"], "largest": duplicates["largest_group"]},
+        "examples": list(examples(dataset, model)),
+        "notes": facts["notes"],
+        "warnings": facts["warnings"],
+    }
+
+
+def describe(dataset: Dataset, spec: JobSpec) -> Iterable[str]:
     """Yield the lines of the check that need no model."""
     facts = dataset.facts
-    yield f"Source     {facts['source']}: {facts['rows']} rows, {facts['used']} usable"
+    known = "" if facts["format"] == "rows" else f", read as `{facts['format']}`"
+    yield f"Source     {facts['source']}: {facts['rows']} rows, {facts['used']} usable{known}"
     yield _columns(dataset)
-    for reason, dropped in facts["dropped"].items():
-        yield f"Dropped    {_count(dropped['rows'], 'row')}: {reason} ({_locations(dropped)})"
-    if not facts["dropped"]:
-        yield "Dropped    no rows"
-    for reason, dropped in facts["dropped_documents"].items():
-        yield f"Dropped    {_count(dropped['rows'], 'document')}: {reason} ({_locations(dropped)})"
-    duplicates, leakage = facts["duplicates"], facts["leakage"]
-    yield (
-        f"Duplicates {duplicates['rows_sharing_a_context']} rows share a context; "
-        f"{_count(duplicates['near_duplicate_pairs'], 'near-duplicate pair')}; "
-        f"{_count(duplicates['groups'], 'group')}, "
-        f"the largest with {_count(duplicates['largest_group'], 'row')}"
-    )
-    yield (
-        f"Leakage    {leakage['test_contexts_in_train']:.1%} of test rows have their context in "
-        f"train; with a random split: {leakage['under_a_random_split']:.1%}"
-    )
-    splits = ", ".join(f"{name} {size}" for name, size in facts["splits"].items())
-    yield f"Splits     {splits}; corpus {_count(facts['corpus'], 'document')}"
+    for note in facts["notes"]:
+        yield f"Decided    {note}"
+    if labels := facts["labels"]:
+        counts = ", ".join(f"`{label}` {count}" for label, count in labels["counts"].items())
+        yield f"Labels     `{labels['column']}`: {counts}; {_verdicts(labels)}"
+    yield from _rows_not_used(facts, spec)
+    if facts["negatives"]:
+        yield f"Negatives  {facts['negatives']} hard negatives in the rows used"
+    if found := facts["contexts_found_in_corpus"]:
+        others = "" if found["found"] == found["contexts"] else "; the others are added to it"
+        known = f"{found['found']} of {found['contexts']} contexts found in the corpus"
+        yield f"Corpus     {known}{others}"
+    yield from _duplicates_and_leakage(facts, spec)
     yield from _histogram("Questions", _texts(dataset, "anchor"))
     yield from _histogram("Contexts", _texts(dataset, "positive"))
+    yield from _prompts(spec.model)
+    for number, example in enumerate(examples(dataset, spec.model), start=1):
+        yield f"Example {number}  question  {example['question']}"
+        yield f"           context   {example['context']}"
+        for negative in example["negatives"]:
+            yield f"           negative  {negative}"
     if len(dataset.test):
         groups = len(np.unique(dataset.test.groups))
         lift = detectable_lift(LIFT_DEVIATION / groups**0.5, groups)
+        tested = f"{len(dataset.test)} queries in {counted(groups, 'group')}"
         yield (
-            f"Test size  {len(dataset.test)} queries in {_count(groups, 'group')} detect a lift of "
-            f"{lift:.3f} nDCG@10 or more with 80 % probability (assumed standard deviation of a "
-            f"query's lift: {LIFT_DEVIATION})"
+            f"Test size  {tested} detect a lift of {lift:.3f} nDCG@10 or more with 80 % "
+            f"probability (assumed standard deviation of a query's lift: {LIFT_DEVIATION})"
         )
+    for warning in facts["warnings"]:
+        yield f"WARNING    {warning}"
 
 
 def _columns(dataset: Dataset) -> str:
@@ -85,14 +136,90 @@ def _columns(dataset: Dataset) -> str:
     negatives = ", ".join(f"`{name}`" for name in columns["negatives"]) or "none"
     line = f"Columns    question `{columns['anchor']}`, context `{columns['positive']}`, "
     line += f"negatives {negatives}"
+    line += f", label `{columns['label']}`" if columns.get("label") else ""
     if columns["group"] is None or segments is None:
         return line
     filled = len(segments) - segments.null_count
     return f"{line}, group `{columns['group']}` (set for {filled} of {len(segments)} test queries)"
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+def _verdicts(labels: dict[str, Any]) -> str:
+    parts = [f"{labels['relevant']} answers", f"{labels['not_relevant']} hard negatives"]
+    if labels["no_label"]:
+        parts.append(f"{labels['no_label']} without a label")
+    return ", ".join(parts)
+
+
+def _rows_not_used(facts: dict[str, Any], spec: JobSpec) -> Iterable[str]:
+    if merged := facts["merged_rows"]:
+        yield f"Merged     {merged} rows repeat a pair and add negatives to it"
+    for reason, dropped in facts["dropped"].items():
+        yield f"Dropped    {counted(dropped['rows'], 'row')}: {reason} ({_locations(dropped)})"
+    if not facts["dropped"]:
+        yield "Dropped    no rows"
+    for reason, dropped in facts["dropped_documents"].items():
+        yield f"Dropped    {counted(dropped['rows'], 'document')}: {reason} ({_locations(dropped)})"
+    if removed := facts["leakage"]["removed_rows"]:
+        yield f"Left out   {left_out(removed, spec.data)}"
+
+
+def _duplicates_and_leakage(facts: dict[str, Any], spec: JobSpec) -> Iterable[str]:
+    duplicates, leakage = facts["duplicates"], facts["leakage"]
+    groups, largest = duplicates["groups"], duplicates["largest_group"]
+    grouped = counted(groups, "group") + (", the largest with" if groups > 1 else " of")
+    yield (
+        f"Duplicates {duplicates['rows_sharing_a_context']} rows share a context; "
+        f"{counted(duplicates['near_duplicate_pairs'], 'near-duplicate pair')}; "
+        f"{grouped} {counted(largest, 'row')}"
+    )
+    if chained := chained_rows(facts):
+        yield f"Groups     {chained}. {advice_on_groups(facts, spec.data)}"
+    yield (
+        f"Leakage    {leakage['test_contexts_in_train']:.1%} of test rows have their context in "
+        f"train; with a random split: {leakage['under_a_random_split']:.1%}"
+    )
+    splits = ", ".join(f"{name} {size}" for name, size in facts["splits"].items())
+    yield f"Splits     {splits}; corpus {counted(facts['corpus'], 'document')}"
+
+
+def examples(dataset: Dataset, model: ModelSpec) -> Iterator[dict[str, Any]]:
+    """Show two pairs as they reach the model, shortened; of those with negatives, if there are."""
+    table = dataset.train.table if len(dataset.train) else max(dataset.tables, key=len)
+    counts = pc.list_value_length(table["negatives"]).to_numpy()
+    first = [*np.flatnonzero(counts)[:2], *np.flatnonzero(counts == 0)[:2]][:2]
+    prompt = prompts_of(model).query
+    for row in table.take(pa.array(first, pa.int64())).to_pylist():
+        yield {
+            "question": shorten(row["anchor"]),
+            "context": shorten(row["positive"]),
+            "negatives": [shorten(text) for text in row["negatives"][:EXAMPLE_NEGATIVES]],
+            "prompt": prompt or None,
+        }
+
+
+def prompts_of(model: ModelSpec) -> Prompts:
+    """Return the prompts that the spec names, or those that the model's family documents."""
+    known = documented_prompts(model.base, {})
+    query = known.query if model.query_prompt == "auto" else model.query_prompt
+    document = known.document if model.document_prompt == "auto" else model.document_prompt
+    return Prompts(query, document)
+
+
+def _prompts(model: ModelSpec) -> Iterable[str]:
+    prompts = prompts_of(model)
+    roles = (("question", prompts.query, model.query_prompt),
+             ("context", prompts.document, model.document_prompt))  # fmt: skip
+    for role, prompt, given in roles:
+        if prompt:
+            where = ", if it helps the base model on validation" if given == "auto" else ""
+            yield f"Prompt     `{prompt}` before each {role}{where}"
+
+
+def shorten(text: str) -> str:
+    line = " ".join(text.split())
+    if len(line) <= EXAMPLE_CHARACTERS:
+        return line
+    return line[: EXAMPLE_CHARACTERS - 1].rstrip() + "…"
 
 
 def _locations(dropped: dict[str, Any]) -> str:
@@ -150,7 +277,7 @@ def _texts(dataset: Dataset, column: str) -> Iterator[str]:
 
 
 def _histogram(name: str, texts: Iterator[str]) -> Iterable[str]:
-    lengths = np.fromiter((len(text.split()) for text in texts), dtype=np.int64)
+    lengths = np.fromiter(map(count_words, texts), dtype=np.int64)
     counts = np.histogram(lengths, WORD_EDGES)[0]
     yield f"{name:<10} words: median {int(np.median(lengths))}, longest {lengths.max()}"
     for (low, high), count in zip(pairwise(WORD_EDGES), counts, strict=True):

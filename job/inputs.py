@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from job.core.errors import DataError, ModelError, TrainingError
+from job.data.origin import write_origin
 from job.data.readers import explain_read_errors, file_format
 from job.data.rows import require_data
 from job.model.encoder import find_locally
@@ -154,13 +155,14 @@ def _data_from_hub(
     cached, names = hub.download_data(reference, commit, spec.subset, split, limit)
     shutil.rmtree(folder, ignore_errors=True)
     # The Hub's cache may contain other splits, so the wanted files get a separate folder.
-    for name in names:
+    for name, target_name in names.items():
         if file_format(Path(name)) is None:
             msg = f"The format of `{name}` in the Hub data set `{repository}` is not supported. "
             raise DataError(msg + "Save the rows as Parquet or JSONL.")
-        target = safe_join(folder, name)
+        target = safe_join(folder, target_name)
         target.parent.mkdir(parents=True, exist_ok=True)
         link_or_copy(cached / name, target)
+    write_origin(folder, repository)
     facts = {"uri": repository, "commit": commit, "subset": spec.subset, "split": split}
     return Fetched(folder, facts)
 
@@ -198,6 +200,8 @@ def _from_s3(
         msg = f"`{uri}` has changed since this run started. Start a new run with another `--name`."
         raise error(msg)
     _fetch_missing(store, entries, folder / version)
+    if kind == "data":
+        write_origin(folder, uri)
     return Fetched(_path_of(folder, facts), facts)
 
 

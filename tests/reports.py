@@ -23,7 +23,7 @@ HOSTILE = (
     f"javascript:window.hacked=1 `<b>` $x^2$ \u202edesrever {'endless' * 40}"
 )
 # Keys whose values the code looks up: they are never user text.
-LOOKED_UP = ("metric", "precision", "stored_as", "finished")
+LOOKED_UP = ("metric", "format", "precision", "stored_as", "finished")
 
 
 def improved(**changes):

@@ -204,7 +204,7 @@ def test_yaml_aliases_cannot_expand_to_a_huge_document():
 
 def test_an_endless_line_is_not_read_into_memory(tmp_path, monkeypatch):
     """A few kilobytes of gzip may contain one line of many gigabytes."""
-    monkeypatch.setattr("job.data.readers.MAX_LINE_BYTES", 1000)
+    monkeypatch.setattr("job.data.text_files.MAX_LINE_BYTES", 1000)
     file = tmp_path / "pairs.jsonl.gz"
     with gzip.open(file, "wb") as handle:
         handle.write(b'{"question": "a", "context": "b"}\n' + b"a" * 5_000_000)
@@ -225,7 +225,7 @@ def test_an_endless_line_is_not_read_into_memory(tmp_path, monkeypatch):
 )
 def test_a_bomb_of_many_short_lines_is_not_unpacked(tmp_path, monkeypatch, name, start, line):
     """Each line is short, but no real texts are compressed to a thousandth of their size."""
-    monkeypatch.setattr("job.data.readers.MAX_UNPACKED_BYTES", 1_000_000)
+    monkeypatch.setattr("job.data.text_files.MAX_UNPACKED_BYTES", 1_000_000)
     file = tmp_path / name
     with gzip.open(file, "wb") as handle:
         handle.write(start + line * (10_000_000 // len(line)))
@@ -245,7 +245,7 @@ def test_a_file_above_only_one_of_the_two_limits_is_read(tmp_path, monkeypatch):
     file = tmp_path / "pairs.jsonl.gz"
     file.write_bytes(gzip.compress(line * 10_000))
     assert sum(1 for _ in read_records(file)) == 10_000
-    monkeypatch.setattr("job.data.readers.MAX_UNPACKED_BYTES", 1_000)
+    monkeypatch.setattr("job.data.text_files.MAX_UNPACKED_BYTES", 1_000)
     file.write_bytes(gzip.compress(line * 100))
     assert sum(1 for _ in read_records(file)) == 100
     file.with_suffix("").write_bytes(line * 10_000)

@@ -35,6 +35,33 @@ def visible(text: str) -> str:
     return text.translate(VISIBLE_SIGNS)
 
 
+def counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def are(count: int) -> str:
+    return f"{count} is" if count == 1 else f"{count} are"
+
+
+# What terminals without Unicode show instead.
+PLAIN_SIGNS = str.maketrans(
+    {"█": "#", "…": "...", "×": "x", "–": "-", "—": "-", "“": '"', "”": '"', "’": "'", "µ": "u"}
+)
+
+
+def for_terminal(text: str, encoding: str | None) -> str:
+    """Replace characters that the terminal's encoding lacks with plain ones."""
+    parts = []
+    for character in text:
+        plain = character.translate(PLAIN_SIGNS)
+        try:
+            character.encode(encoding or "utf-8")
+            parts.append(character)
+        except UnicodeEncodeError:
+            parts.append(plain if plain.isascii() else "?")
+    return "".join(parts)
+
+
 score = "{:.3f}".format
 change = "{:+.3f}".format
 share = "{:.1%}".format

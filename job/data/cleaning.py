@@ -1,9 +1,6 @@
 """Clean rows into pairs: check each row, store it in Arrow columns with the hashes of its texts."""
 
-import hashlib
 import math
-import unicodedata
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,30 +8,19 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from job.data.sources import Document, RawRow
+from job.data.formats.layout import Absent, Document, RawRow
+from job.data.given_documents import ID_CHARACTERS, GivenDocuments
+from job.data.labels import NO_LABEL, Label, LabelReader
+from job.data.more_negatives import DUPLICATE, MoreNegatives, excerpt
+from job.data.schemas import DOCUMENT_SCHEMA, PAIR_SCHEMA, REJECTED_SCHEMA
+from job.data.text_keys import pair_key, question_key, text_key
+from job.data.words import characters
 from job.storage.arrow_tables import TableFile, one_array, one_table
 
-# Characters of a rejected row's texts to save: enough to find the row again.
-EXCERPT_CHARACTERS = 200
-# Characters to normalize at a time. NFKC takes quadratic time on a run of combining marks: hours
-# for one long line.
-NORMALIZE_CHARACTERS = 10_000
-# Any odd number with many digits.
-PAIR_FACTOR = 0xD6E8FEB86659FD93
-MASK = 2**64 - 1
 # A group's name is a label in tables, cut to this length; names that are equal when cut are merged.
 GROUP_CHARACTERS = 100
-
-TEXT = pa.large_string()
-LOCATION = {"file": TEXT, "row": pa.int64()}
-PAIR_SCHEMA = pa.schema(
-    LOCATION
-    | {"anchor": TEXT, "positive": TEXT, "negatives": pa.list_(TEXT)}
-    | {"query_id": TEXT, "split": TEXT, "group": TEXT}
-    | {"anchor_key": pa.uint64(), "positive_key": pa.uint64()}
-)
-DOCUMENT_SCHEMA = pa.schema({"id": TEXT, "text": TEXT, "key": pa.uint64()})
-REJECTED_SCHEMA = pa.schema(LOCATION | {"reason": TEXT, "anchor": TEXT, "positive": TEXT})
+# Tells a context that is not relevant from the same context as an answer.
+NOT_RELEVANT = 0x9E3779B97F4A7C15
 
 
 @dataclass(frozen=True)
@@ -44,12 +30,15 @@ class Cleaned:
     kept: pa.Table
     rejected: pa.Table
     rows: int
+    # Rows that repeat a pair and brought it another negative.
+    merged: int = 0
 
 
 def concatenate(parts: Sequence[Cleaned]) -> Cleaned:
     kept = one_table([part.kept for part in parts])
     rejected = one_table([part.rejected for part in parts])
-    return Cleaned(kept, rejected, sum(part.rows for part in parts))
+    rows, merged = (sum(getattr(part, name) for part in parts) for name in ("rows", "merged"))
+    return Cleaned(kept, rejected, rows, merged)
 
 
 def count_reasons(rejected: pa.Table) -> dict[str, dict[str, Any]]:
@@ -65,30 +54,124 @@ def count_reasons(rejected: pa.Table) -> dict[str, dict[str, Any]]:
     return by_reason
 
 
-def clean_rows(rows: Iterable[RawRow], min_characters: int, split: str | None = None) -> Cleaned:
-    """Clean rows in one pass; a given `split` overrides the split of every row."""
-    pairs, rejected = TableFile(PAIR_SCHEMA), TableFile(REJECTED_SCHEMA)
-    # Hashes of pairs by split. Not the texts, as there may be millions: a hash takes 90 bytes.
-    seen: dict[str | None, set[int]] = defaultdict(set)
-    count = 0
+def clean_rows(
+    rows: Iterable[RawRow],
+    min_characters: int,
+    split: str | None = None,
+    labels: LabelReader | None = None,
+    documents: GivenDocuments | None = None,
+) -> Cleaned:
+    """Clean rows in one pass; a given `split` overrides the split of every row.
+
+    A context or negative that is the text of one of the `documents` without its title, or its id,
+    is replaced by the document's full text. If a row repeats a pair, its negatives are added to the
+    pair; a context that is not relevant by its label becomes a negative of its question.
+    """
+    cleaner = _Cleaner(min_characters, split, labels, documents)
     for row in rows:
-        count += 1
-        for positive in row.positives or [None]:
-            reason = _reason_to_reject(row, positive, min_characters)
-            keys = (0, 0) if reason else (text_key(row.anchor), text_key(positive))
-            known, identity = seen[split or row.split], pair_key(*keys)
-            if not reason and keys[0] == keys[1]:
-                reason = "question equals context"
-            elif not reason and identity in known:
-                reason = "exact duplicate"
+        cleaner.add(row)
+    return cleaner.cleaned()
+
+
+class _Cleaner:
+    def __init__(
+        self,
+        min_characters: int,
+        split: str | None,
+        labels: LabelReader | None,
+        documents: GivenDocuments | None,
+    ) -> None:
+        self._min_characters, self._split = min_characters, split
+        self._labels, self._documents = labels, documents
+        self._pairs, self._rejected = TableFile(PAIR_SCHEMA), TableFile(REJECTED_SCHEMA)
+        self._negatives = MoreNegatives()
+        # Hashes of pairs. Not the texts, as there may be millions: a hash takes 90 bytes.
+        self._seen: set[int] = set()
+        self._rows = 0
+
+    def add(self, row: RawRow) -> None:
+        self._rows += 1
+        labels = self._labels.read(row) if self._labels else None
+        positives = row.positives or [None]
+        for number, found in enumerate(positives):
+            positive = self._resolved(found, _at(row.document_ids, number))
+            label = labels[number] if labels else None
+            reason = _reason_to_reject(row, positive, self._min_characters)
+            if label == NO_LABEL and not reason:
+                reason = "no label"
+            reason = reason or self._add(row, number, positive.strip(), label)
             if reason:
-                rejected.add(row.file, row.row, reason, _excerpt(row.anchor), _excerpt(positive))
-                continue
-            known.add(identity)
-            texts = (row.anchor.strip(), positive.strip(), _usable_negatives(row, keys))
-            labels = (row.query_id, split or row.split, _group_name(row.group))
-            pairs.add(row.file, row.row, *texts, *labels, *keys)
-    return Cleaned(pairs.table(), rejected.table(), count)
+                texts = excerpt(row.anchor), excerpt(positive)
+                self._rejected.add(row.file, row.row, reason, *texts)
+
+    def _add(self, row: RawRow, number: int, positive: str, label: Label | None) -> str | None:
+        """Add a pair, or a negative of its question; return why not."""
+        split = self._split or row.split
+        anchor_key = text_key(row.anchor)
+        positive, positive_key = self._titled(positive, text_key(positive))
+        if anchor_key == positive_key:
+            return "question equals context"
+        question = question_key(anchor_key, split)
+        if label and not label.relevant:
+            identity = pair_key(question ^ NOT_RELEVANT, positive_key)
+            if identity in self._seen:
+                return DUPLICATE
+            self._seen.add(identity)
+            self._negatives.add_to_question(row, question, positive, positive_key)
+            return None
+        identity = pair_key(question, positive_key)
+        negatives = self._usable_negatives(row, {anchor_key, positive_key})
+        if identity in self._seen:
+            if not negatives:
+                return DUPLICATE
+            self._negatives.add_to_pair(row, identity, negatives)
+            return None
+        self._seen.add(identity)
+        grade = label.grade if label else _at(row.grades, number)
+        named = (row.query_id, _at(row.document_ids, number), grade)
+        texts = (row.anchor.strip(), positive, [text for text, _ in negatives])
+        owned = (*named, split, _group_name(row.group))
+        self._pairs.add(row.file, row.row, *texts, *owned, anchor_key, positive_key)
+        return None
+
+    def _titled(self, text: str, key: int) -> tuple[str, int]:
+        return (self._documents.with_title(key) if self._documents else None) or (text, key)
+
+    def _resolved(self, context: Any, name: str | None = None) -> Any:  # noqa: ANN401
+        """Replace a context that is an id in the corpus, or an object with one, by the document."""
+        if self._documents is None:
+            return context
+        is_text = isinstance(context, str)
+        if is_text and (len(context) > ID_CHARACTERS or self._documents.has(context)):
+            return context
+        known = self._documents.by_id(context)
+        if known is None and name is not None and not is_text:
+            known = self._documents.by_id(name)
+        return context if known is None else known
+
+    def _usable_negatives(self, row: RawRow, keys: set[int]) -> list[tuple[str, int]]:
+        """Keep negatives that are text and neither the question nor an answer of the same row."""
+        texts = [
+            negative.strip()
+            for negative in map(self._resolved, row.negatives)
+            if isinstance(negative, str) and negative.strip() and _is_encodable(negative)
+        ]
+        if not texts:
+            return []
+        answers = keys | {
+            self._titled(positive, text_key(positive))[1]
+            for positive in map(self._resolved, row.positives)
+            if isinstance(positive, str)
+        }
+        found = (self._titled(text, text_key(text)) for text in texts)
+        return [(text, key) for text, key in found if key not in answers]
+
+    def cleaned(self) -> Cleaned:
+        if self._labels:
+            self._labels.finish()
+        pairs, rejected = self._pairs.table(), self._rejected.table()
+        found = self._negatives.merge(pairs)
+        return Cleaned(found.pairs, one_table([rejected, found.rejected]), self._rows, found.merged)
 
 
 def clean_documents(documents: Iterable[Document]) -> Cleaned:
@@ -97,34 +180,17 @@ def clean_documents(documents: Iterable[Document]) -> Cleaned:
     count = 0
     for document in documents:
         count += 1
-        text, has_valid_id = document.text, _is_encodable(document.id)
+        text, has_valid_id = document.full, _is_encodable(document.id)
         if reason := _fault(text, "document") or (None if has_valid_id else "id is not text"):
-            rejected.add(document.file, document.row, reason, None, _excerpt(text))
+            rejected.add(document.file, document.row, reason, None, excerpt(text))
         else:
-            kept.add(document.id, text.strip(), text_key(text))
+            own = text_key(document.text) if text != document.text else 0
+            kept.add(document.id, text.strip(), text_key(text), own)
     return Cleaned(kept.table(), rejected.table(), count)
 
 
-def normalize(text: str) -> str:
-    """Remove differences of case, character width and white space."""
-    starts = range(0, len(text), NORMALIZE_CHARACTERS)
-    parts = (text[start : start + NORMALIZE_CHARACTERS] for start in starts)
-    composed = "".join(unicodedata.normalize("NFKC", part) for part in parts)
-    return " ".join(composed.casefold().split())
-
-
-def text_key(text: str) -> int:
-    """Hash a normalized text to 64 bits.
-
-    With a million texts, the chance of a collision is 1 in 37 million.
-    """
-    digest = hashlib.blake2b(normalize(text).encode("utf-8", "surrogatepass"), digest_size=8)
-    return int.from_bytes(digest.digest(), "little")
-
-
-def pair_key(question: int, context: int) -> int:
-    """Combine two keys, in this order, into one 64-bit key."""
-    return (question * PAIR_FACTOR + context) & MASK
+def _at(values: Sequence[Any], number: int) -> Any:  # noqa: ANN401  an id, a grade, or None
+    return values[number] if number < len(values) else None
 
 
 def _reason_to_reject(row: RawRow, positive: object, min_characters: int) -> str | None:
@@ -133,28 +199,17 @@ def _reason_to_reject(row: RawRow, positive: object, min_characters: int) -> str
     for name, value in (("question", row.anchor), ("context", positive)):
         if fault := _fault(value, name):
             return fault
-        if len(str(value).strip()) < min_characters:
+        if characters(str(value).strip(), min_characters) < min_characters:
             return f"{name} is too short"
     return None
 
 
 def _fault(value: object, name: str) -> str | None:
+    if isinstance(value, Absent):
+        return value.reason
     if value is None or (isinstance(value, str) and not value.strip()):
         return f"empty {name}"
     return None if isinstance(value, str) and _is_encodable(value) else f"{name} is not text"
-
-
-def _usable_negatives(row: RawRow, keys: tuple[int, int]) -> list[str]:
-    """Return the negatives that are text and equal neither the row's question nor its answers."""
-    answers = {text_key(p) for p in row.positives if isinstance(p, str)} | set(keys)
-    return [
-        negative.strip()
-        for negative in row.negatives
-        if isinstance(negative, str)
-        and negative.strip()
-        and _is_encodable(negative)
-        and text_key(negative) not in answers
-    ]
 
 
 def _is_encodable(text: str) -> bool:
@@ -178,8 +233,3 @@ def _group_name(value: object) -> str | None:
     name = " ".join(text.encode("utf-8", "replace").decode("utf-8").split())
     cut = name[: GROUP_CHARACTERS - 1].rstrip() + "…" if len(name) > GROUP_CHARACTERS else name
     return cut or None
-
-
-def _excerpt(value: object) -> str | None:
-    shown = None if value is None else str(value)[:EXCERPT_CHARACTERS]
-    return shown and shown.encode("utf-8", "replace").decode("utf-8")

@@ -7,8 +7,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from job.data.cleaning import DOCUMENT_SCHEMA, TEXT, text_key
 from job.data.rows import Rows
+from job.data.schemas import DOCUMENT_SCHEMA, TEXT
+from job.data.text_keys import text_key
 from job.storage.arrow_tables import (
     IntArray,
     JoinedColumn,
@@ -16,6 +17,7 @@ from job.storage.arrow_tables import (
     TableFile,
     column_on_disk,
     column_values,
+    one_array,
 )
 
 
@@ -44,7 +46,8 @@ def build_corpus(rows: Rows, keys: KeyArray) -> tuple[Corpus, IntArray]:
     distinct, first = np.unique(np.concatenate(every_key), return_index=True)
     # Given documents come first, so they keep their ids.
     seen = np.argsort(first)
-    every_id = [given["id"], numbered_ids("d", rows.numbers), negatives["id"]]
+    own_ids = pc.coalesce(one_array(pairs["document_id"]), numbered_ids("d", rows.numbers))
+    every_id = [given["id"], own_ids, negatives["id"]]
     ids = unique_ids(JoinedColumn(every_id), first[seen])
     order = pc.sort_indices(ids).to_numpy()
     texts = JoinedColumn([given["text"], pairs["positive"], negatives["text"]])
@@ -65,7 +68,7 @@ def _negatives(rows: Rows) -> pa.Table:
     column = rows.cleaned.kept["negatives"]
     for number, texts in zip(rows.numbers, column_values(column), strict=True):
         for position, text in enumerate(texts):
-            found.add(f"n{number:08d}-{position}", text, text_key(text))
+            found.add(f"n{number:08d}-{position}", text, text_key(text), 0)
     return found.table()
 
 

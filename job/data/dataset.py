@@ -11,10 +11,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from job.core.errors import DataError
+from job.core.formatting import are, counted
 from job.data import splits
 from job.data.cleaning import count_reasons
 from job.data.corpus import Corpus as Corpus  # noqa: PLC0414  other modules import it from here
 from job.data.corpus import build_corpus, numbered_ids
+from job.data.plausibility import advice_to_test, advice_to_train, warnings_about
 from job.data.rows import (
     Channels,
     Grouping,
@@ -28,12 +30,16 @@ from job.data.rows import (
 from job.spec.schema import DataSpec
 from job.storage.arrow_tables import (
     BATCH,
+    FloatArray,
     IntArray,
     column_values,
     one_array,
     one_table,
     rows_on_disk,
 )
+
+# Of each row in `data/train.jsonl` and its siblings.
+SPLIT_COLUMNS = ["id", "anchor", "positive", "negatives"]
 
 
 @dataclass(frozen=True)
@@ -50,12 +56,19 @@ class Queries:
     groups: IntArray
     # Value of the column `data.columns.group` for each query, or null.
     segments: pa.Array | None = None
+    # Relevance of each document, above 0; None if all are 1.
+    grades: FloatArray | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def relevant(self, query: int) -> IntArray:
         return self.documents[self.offsets[query] : self.offsets[query + 1]]
+
+    def grades_of(self, query: int) -> FloatArray:
+        """Return the grades of `relevant(query)`."""
+        first, last = self.offsets[query], self.offsets[query + 1]
+        return np.ones(last - first) if self.grades is None else self.grades[first:last]
 
 
 @dataclass(frozen=True)
@@ -119,7 +132,7 @@ def inspect_dataset(spec: DataSpec, channels: Channels, protocol: str = "grouped
     if protocol == "article":
         rows, grouping = use_article_protocol(rows)
     else:
-        grouping = group_texts(rows, spec.near_duplicate_threshold)
+        grouping = group_texts(rows, spec.near_duplicate_threshold, spec.large_groups)
     codes = split_codes(rows, grouping, spec)
     facts = _facts(rows, grouping, codes, spec)
     return _build(rows, grouping, codes, facts)
@@ -130,11 +143,20 @@ def _facts(rows: Rows, grouping: Grouping, codes: IntArray, spec: DataSpec) -> d
     contexts = rows.cleaned.kept["positive_key"].to_numpy()
     counts = np.unique(contexts[used], return_counts=True)[1]
     at_random = splits.random_split_share(contexts, spec.test_fraction, spec.seed)
+    negatives = pc.list_value_length(rows.cleaned.kept["negatives"]).to_numpy()
     return {
         "source": rows.source,
+        "format": rows.format,
         "columns": rows.columns,
         "rows": rows.cleaned.rows,
         "used": int(used.sum()),
+        "questions": len(np.unique(grouping.question_keys[used])),
+        "merged_rows": rows.cleaned.merged,
+        "negatives": int(negatives[used].sum()),
+        "labels": rows.labels,
+        "contexts_found_in_corpus": _found_in_corpus(rows),
+        "notes": list(rows.notes),
+        "warnings": [*rows.warnings, *warnings_about(rows)],
         "dropped": count_reasons(rows.cleaned.rejected),
         "dropped_documents": count_reasons(rows.documents.rejected),
         "splits": {name: int((codes == n).sum()) for n, name in enumerate(splits.SPLIT_NAMES)},
@@ -151,6 +173,15 @@ def _facts(rows: Rows, grouping: Grouping, codes: IntArray, spec: DataSpec) -> d
             "removed_rows": int((~used).sum()),
         },
     }
+
+
+def _found_in_corpus(rows: Rows) -> dict[str, int] | None:
+    """Count the contexts that are documents of the given corpus; None without one."""
+    documents = rows.documents.kept["key"].to_numpy()
+    if not len(documents):
+        return None
+    contexts = np.unique(rows.cleaned.kept["positive_key"].to_numpy())
+    return {"found": int(np.isin(contexts, documents).sum()), "contexts": len(contexts)}
 
 
 def _build(rows: Rows, grouping: Grouping, codes: IntArray, facts: dict[str, Any]) -> Dataset:
@@ -192,7 +223,8 @@ def _queries(rows: Rows, grouping: Grouping, positions: IntArray, part: IntArray
     rank = np.argsort(order)
     # Encode (query, document) as one number: sorting a million pairs would take a minute.
     size = int(positions.max(initial=0)) + 1
-    relevant = np.divmod(np.unique(rank[inverse] * size + positions[part]), size)
+    judged, at = np.unique(rank[inverse] * size + positions[part], return_index=True)
+    relevant = np.divmod(judged, size)
     rows_of_queries = part[first[order]]
     pairs = rows.cleaned.kept.select(["anchor", "query_id", "group"]).take(rows_of_queries)
     return Queries(
@@ -201,8 +233,14 @@ def _queries(rows: Rows, grouping: Grouping, positions: IntArray, part: IntArray
         offsets=np.searchsorted(relevant[0], np.arange(len(numbers) + 1)),
         documents=relevant[1],
         groups=grouping.groups.labels[rows_of_queries],
+        grades=_grades(rows.cleaned.kept["grade"], part[at]),
         segments=one_array(pairs["group"]),
     )
+
+
+def _grades(column: pa.ChunkedArray, rows: IntArray) -> FloatArray | None:
+    grades: FloatArray = column.fill_null(1.0).to_numpy()[rows]
+    return None if (grades == 1).all() else grades
 
 
 def build_search(rows: Rows, threshold: float | None) -> tuple[Queries, Corpus]:
@@ -224,19 +262,23 @@ def require_enough(dataset: Dataset, spec: DataSpec) -> None:
     source, of_all = f"`{facts['source']}` has", f"from {facts['used']} usable rows"
     if (size := len(dataset.test)) < spec.min_test_queries:
         msg = f"{source} {size} test queries {of_all} ({facts['rows']} read); a meaningful test "
-        msg += f"needs at least {spec.min_test_queries}. Add rows, or change "
-        raise DataError(msg + "`data.test_fraction` or `data.min_test_queries`.")
-    for name, size in (("validation", len(dataset.validation)), ("train", len(dataset.train))):
-        if size < 2:
-            msg = f"{source} {size} rows in the split `{name}` {of_all}; at least 2 are needed. "
-            raise DataError(msg + "`embedtune check` shows why rows were dropped.")
+        msg += f"needs at least {spec.min_test_queries}. "
+        raise DataError(msg + advice_to_test(facts, spec))
+    for name, size, needed in (
+        ("validation", len(dataset.validation), 1),
+        ("train", len(dataset.train), 2),
+    ):
+        if size < needed:
+            msg = f"{source} {counted(size, 'row')} in the split `{name}` {of_all}; at least "
+            msg += f"{are(needed)} needed. "
+            raise DataError(msg + advice_to_train(facts, spec, name))
 
 
 def write_splits(dataset: Dataset, folder: Path) -> None:
     """Write the splits in formats that other tools read: JSON lines and TREC-style qrels."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, table in zip(splits.SPLIT_NAMES, dataset.tables, strict=True):
-        _write_jsonl(folder / f"{name}.jsonl", table.select(["id", "anchor", "positive"]))
+        _write_jsonl(folder / f"{name}.jsonl", table.select(SPLIT_COLUMNS))
     corpus = pa.table([dataset.corpus.ids, dataset.corpus.texts], names=["id", "text"])
     _write_jsonl(folder / "corpus.jsonl", corpus)
     _write_jsonl(folder / "rejected.jsonl", dataset.rejected)
@@ -244,8 +286,9 @@ def write_splits(dataset: Dataset, folder: Path) -> None:
         handle.write("query-id\tcorpus-id\tscore\n")
         for queries in (dataset.validation, dataset.test):
             for number, query in enumerate(column_values(queries.ids)):
-                for document in dataset.corpus.ids.take(queries.relevant(number)).to_pylist():
-                    handle.write(f"{query}\t{document}\t1\n")
+                documents = dataset.corpus.ids.take(queries.relevant(number)).to_pylist()
+                for document, grade in zip(documents, queries.grades_of(number), strict=True):
+                    handle.write(f"{query}\t{document}\t{grade:g}\n")
 
 
 def _write_jsonl(path: Path, table: pa.Table) -> None:

@@ -6,10 +6,12 @@ from pathlib import Path
 import numpy as np
 
 from job.core.errors import DataError, SpecError
-from job.data.cleaning import Cleaned, clean_documents, clean_rows, text_key
+from job.data.cleaning import Cleaned, clean_documents, clean_rows
 from job.data.dataset import Corpus, Dataset, Queries, build_search
+from job.data.labels import LabelReader
 from job.data.rows import Channels, Rows
 from job.data.sources import open_source
+from job.data.text_keys import text_key
 from job.spec.schema import JobSpec
 from job.storage.arrow_tables import column_values
 
@@ -43,7 +45,8 @@ def load_out_of_domain(spec: JobSpec, channels: Channels, dataset: Dataset) -> O
         raise SpecError(msg + "show forgetting. Name data of another domain.")
     found = open_source(path, spec.data, "out_of_domain")
     # One split for all rows: a BEIR folder's splits do not matter here.
-    cleaned = clean_rows(found.rows, spec.data.min_characters, "test")
+    labels = LabelReader(path, found.columns, spec.data)
+    cleaned = clean_rows(found.rows, spec.data.min_characters, "test", labels)
     # Keep rows that share no text with any split of the job's data.
     columns = [table[name] for table in dataset.tables for name in TEXTS]
     known = np.array([text_key(t) for c in columns for t in column_values(c)], np.uint64)

@@ -1,53 +1,36 @@
-"""Read rows from files, one at a time: JSONL, JSON, CSV, TSV (also gzipped) and Parquet.
+"""Read rows from files, one at a time: JSON lines and documents, tables, Parquet, Arrow, Excel.
 
 This module only checks that a file has the format its name says; a broken file raises a
 `DataError` that names the file and the line. `cleaning` checks the values.
 """
 
-import codecs
-import csv
-import gzip
 import json
 import os
-import zlib
-from collections import Counter
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from job.core.errors import DataError
+from job.data.formats.documents import header_row, is_list, named_row, read_list
+from job.data.formats.layout import Document, DocumentLayout
+from job.data.formats.layout import Record as Record  # noqa: PLC0414  others know it from here
+from job.data.formats.splits import file_splits
+from job.data.tables import SURPLUS as SURPLUS  # noqa: PLC0414  as above
+from job.data.tables import read_table, refuse_duplicate_columns
+from job.data.text_files import read_lines
+from job.data.workbooks import WORKBOOKS, read_workbook
 
 TEXT_FORMATS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
-FORMATS = (*TEXT_FORMATS, ".parquet")
+FORMATS = (*TEXT_FORMATS, ".parquet", ".arrow", *WORKBOOKS)
 SUFFIXES = ", ".join(f"`{suffix}`" for suffix in FORMATS) + " (text formats also with `.gz`)"
-# No real text is longer, but a small compressed file may unpack to such a line.
-MAX_LINE_BYTES = 64 * 1024 * 1024
-# Limit on unpacking: the larger of these bytes and this multiple of the compressed size. gzip
-# shrinks texts to between a tenth and a third of their size, a zip bomb to a thousandth.
-MAX_UNPACKED_BYTES = 2**30
-MAX_UNPACKED_RATIO = 200
-# Exported documents exceed Python's default limit of 128 KiB.
-csv.field_size_limit(MAX_LINE_BYTES)
-# Key of a record's fields beyond the header's columns.
-SURPLUS = "\0surplus"
-# First bytes of other formats, and what to do with such a file.
-MAGIC_BYTES = {
-    b"PK\x03\x04": "an Excel workbook or another ZIP archive; export it as CSV in UTF-8",
-    b"\xd0\xcf\x11\xe0": "an old Excel workbook (`.xls`); export it as CSV in UTF-8",
-    b"PAR1": "a Parquet file; rename it to end in `.parquet`",
-    b"\x1f\x8b": "a gzip file without the suffix `.gz`, or gzipped twice; unpack it",
-}
-
-
-@dataclass(frozen=True)
-class Record:
-    file: str
-    # In JSONL, CSV and TSV the line number (a header is line 1), else the row number, from 1.
-    row: int
-    fields: dict[str, Any]
+# A JSON document is read as a whole and takes several times its size in memory.
+LARGE_DOCUMENT = 10**9
+NO_SPACE = re.compile(r"\S")
+# A list of rows, or an object with one such list, under any key.
+ROWS = DocumentLayout("rows", "a list of objects", is_list, read_list)
+LISTS = "lists"
 
 
 def file_format(path: Path) -> str | None:
@@ -111,67 +94,183 @@ def explain_read_errors(path: Path | str) -> Iterator[None]:
         raise DataError(msg) from None
 
 
-def read_records(path: Path) -> Iterator[Record]:
+def read_records(path: Path, encoding: str = "utf-8") -> Iterator[Record]:
     """Yield the rows of a file, or of all data files below a folder."""
-    readers = {".json": _read_json, ".csv": _read_csv, ".tsv": _read_csv, ".parquet": _read_parquet}
-    with explain_read_errors(path):
-        files = list_files(path)
-    for file in files:
-        read = readers.get(file_format(file) or "", _read_jsonl)
-        with explain_read_errors(file):
-            yield from read(file)
+    return RecordFiles.at(path, encoding).records()
 
 
-def _read_lines(file: Path) -> Iterator[str]:
-    """Decode line by line, so that an error can name the line."""
-    opener = gzip.open if file.suffix.lower() == ".gz" else open
-    line, room = 0, max(MAX_UNPACKED_BYTES, MAX_UNPACKED_RATIO * file.stat().st_size)
-    try:
-        with opener(file, "rb") as handle:
-            lines = iter(lambda: handle.readline(MAX_LINE_BYTES), b"")
-            for line, raw in enumerate(lines, start=1):
-                if len(raw) == MAX_LINE_BYTES:
-                    msg = f"`{file}` line {line} is longer than {MAX_LINE_BYTES:,} bytes. Split it."
-                    raise DataError(msg)
-                if (room := room - len(raw)) < 0:
-                    msg = f"`{file}` unpacks to more than {MAX_UNPACKED_BYTES:,} bytes and "
-                    msg += f"{MAX_UNPACKED_RATIO} times its size (at line {line}): it may be a zip "
-                    raise DataError(msg + "bomb. If you trust it, unpack it with `gunzip` first.")
-                if line == 1:
-                    _refuse_other_formats(file, raw)
-                text = raw.decode("utf-8")
-                yield text.removeprefix("\ufeff") if line == 1 else text
-    except UnicodeDecodeError as error:
-        byte = f"byte 0x{error.object[error.start]:02x} in line {line}"
-        msg = f"`{file}` is not UTF-8: {byte}. Save it as UTF-8."
-        raise DataError(msg) from None
-    except (EOFError, zlib.error):
-        msg = f"`{file}` is a damaged or truncated gzip file (after line {line}). Fetch it again."
-        raise DataError(msg) from None
+class RecordFiles:
+    """Files whose rows are read once, in order; `layouts` and `notes` say what they are."""
 
+    def __init__(
+        self,
+        files: Mapping[Path, str | None],
+        encoding: str = "utf-8",
+        layouts: Sequence[DocumentLayout] = (ROWS,),
+        named: Sequence[str] = (),
+    ) -> None:
+        """`files` gives the split of each file; `named` are the columns that the spec names."""
+        self.files = files
+        self.notes: list[str] = []
+        # Names of the layouts of JSON documents that were read so far.
+        self.layouts: dict[str, None] = {}
+        self._encoding, self._known, self._named = encoding, layouts, named
+        # The last document: recognition, documents and rows each need it.
+        self._parsed: tuple[Path, tuple[DocumentLayout, Any]] | None = None
 
-def _refuse_other_formats(file: Path, start: bytes) -> None:
-    for magic, what in MAGIC_BYTES.items():
-        if start.startswith(magic):
-            msg = f"`{file}` is {what}."
-            raise DataError(msg)
-    # With a byte order mark, decoding fails at byte 0xff or 0xfe, with a message as clear as this.
-    if b"\0" in start and not start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        msg = f"`{file}` is not UTF-8: its first line contains zero bytes, so it may be UTF-16. "
-        raise DataError(msg + "Save it as UTF-8.")
+    @classmethod
+    def at(
+        cls,
+        path: Path,
+        encoding: str = "utf-8",
+        layouts: Sequence[DocumentLayout] = (ROWS,),
+        named: Sequence[str] = (),
+        *,
+        leave_out: Sequence[Path] = (),
+        pooled: bool = True,
+    ) -> "RecordFiles":
+        """Read a file or a folder; unless `pooled`, the names of files decide the splits."""
+        with explain_read_errors(path):
+            files = [file for file in list_files(path) if file not in leave_out]
+        splits = {} if pooled else file_splits(files, path)
+        return cls({file: splits.get(file) for file in files}, encoding, layouts, named)
 
+    def records(self) -> Iterator[Record]:
+        for file, split in self.files.items():
+            with explain_read_errors(file):
+                rows = self._read(file)
+                yield from (row._replace(split=split) for row in rows) if split else rows
 
-def _read_jsonl(file: Path) -> Iterator[Record]:
-    for number, line in enumerate(_read_lines(file), start=1):
-        if not line.strip():
-            continue
+    def documents(self) -> Iterator[Document]:
+        """Yield the documents that the files contain besides their rows."""
+        for file in self.files:
+            with explain_read_errors(file):
+                if self._is_whole(file) and (found := self._parse(file)) is not None:
+                    layout, whole = found
+                    if layout.documents is not None:
+                        yield from layout.documents(whole)
+
+    def _read(self, file: Path) -> Iterator[Record]:
+        suffix = file_format(file)
+        if suffix in (".csv", ".tsv"):
+            return read_table(file, self._encoding, self._named)
+        if suffix == ".parquet":
+            return _read_parquet(file)
+        if suffix == ".arrow":
+            return _read_arrow(file)
+        if suffix in WORKBOOKS:
+            return read_workbook(file)
+        return self._read_json(file)
+
+    def _read_json(self, file: Path) -> Iterator[Record]:
+        if self._is_whole(file) and (found := self._parse(file)) is not None:
+            layout, whole = found
+            self.layouts[layout.name] = None
+            return self._rows(file, layout.records(whole))
+        return self._rows(file, self._lines(file))
+
+    def _is_whole(self, file: Path) -> bool:
+        """Tell whether a file is one JSON document rather than JSON lines."""
+        suffix = file_format(file)
+        if suffix == ".json" or suffix not in (".jsonl", ".ndjson"):
+            return suffix == ".json"
+        first = next(
+            (line.strip() for line in read_lines(file, self._encoding) if line.strip()), ""
+        )
+        if not first.startswith("["):
+            return first == "{"
         try:
-            value = json.loads(line)
+            # A row that is a list contains strings, a list of rows contains rows.
+            return all(isinstance(value, list | dict) for value in json.loads(first))
+        except (ValueError, RecursionError):
+            return True
+
+    def _parse(self, file: Path) -> tuple[DocumentLayout, Any] | None:
+        """Parse a JSON document and recognize its layout; None if the file has JSON lines."""
+        if self._parsed and self._parsed[0] == file:
+            return self._parsed[1]
+        if file.stat().st_size > LARGE_DOCUMENT:
+            note = f"`{file}` is one JSON document of {file.stat().st_size / 1e9:.1f} GB, which is "
+            self.notes.append(
+                note + "read as a whole; JSON lines (`.jsonl`) need a fraction of the memory."
+            )
+        text = "".join(read_lines(file, self._encoding))
+        try:
+            document = json.loads(text)
         except (ValueError, RecursionError) as error:
-            reason = f"{_json_fault(error)}. Found {line.strip()[:60]!r}"
-            msg = f"`{file}` line {number} is not valid JSON: {reason}."
-            raise DataError(msg) from None
-        yield _record(file, number, value)
+            if getattr(error, "msg", "") != "Extra data" and file_format(file) == ".json":
+                where = f"line {error.lineno}: " if isinstance(error, json.JSONDecodeError) else ""
+                msg = f"`{file}` is not valid JSON, {where}{_json_fault(error)}."
+                raise DataError(msg) from None
+            # Many tools give JSON lines the suffix `.json`; `jq` indents each object.
+            document = _objects(text)
+            if document is None:
+                return None
+        layout = self._layout(file, document)
+        if layout.complete is not None:
+            document = layout.complete(document, file)
+        self._parsed = (file, (layout, document))
+        return self._parsed[1]
+
+    def _layout(self, file: Path, document: object) -> DocumentLayout:
+        found = next((known for known in self._known if known.recognizes(document)), None)
+        if found is None:
+            msg = f"`{file}` must contain exactly one list of objects, or JSON lines."
+            if ROWS not in self._known:
+                expected = "; or ".join(known.summary for known in self._known)
+                msg = f"`{file}` is not in the layout that `data.format` names: {expected}."
+            raise DataError(msg)
+        return found
+
+    def _lines(self, file: Path) -> Iterator[tuple[int, Any, None]]:
+        for number, line in enumerate(read_lines(file, self._encoding), start=1):
+            if not line.strip():
+                continue
+            try:
+                yield number, json.loads(line), None
+            except (ValueError, RecursionError) as error:
+                reason = f"{_json_fault(error)}. Found {line.strip()[:60]!r}"
+                msg = f"`{file}` line {number} is not valid JSON: {reason}."
+                raise DataError(msg) from None
+
+    def _rows(self, file: Path, values: Iterable[tuple[int, Any, str | None]]) -> Iterator[Record]:
+        """Make records of objects, or of lists if the first row is one."""
+        lists: bool | None = None
+        header: list[str] | None = None
+        name = str(file)
+        for number, value, split in values:
+            if lists is None:
+                lists = isinstance(value, list)
+                if lists:
+                    self.layouts[LISTS] = None
+                if header := header_row(value):
+                    continue
+            fields = value
+            if lists and isinstance(value, list):
+                fields = dict(zip(header, value, strict=False)) if header else named_row(value)
+            if not isinstance(fields, dict) or (lists and isinstance(value, dict)):
+                msg = f"`{file}` row {number} is a {type(value).__name__}; "
+                raise DataError(msg + f"expected {EXPECTED_LIST if lists else EXPECTED}.")
+            yield Record(name, number, fields, split)
+
+
+EXPECTED = 'an object such as {"question": …, "context": …}'
+EXPECTED_LIST = 'a list such as ["question", "context", "negative"]'
+
+
+def _objects(text: str) -> list[Any] | None:
+    """Parse objects that follow each other, each over several lines; None if they do not."""
+    found, at, decoder = [], 0, json.JSONDecoder()
+    if text.lstrip().partition("\n")[0].strip() != "{":
+        return None
+    try:
+        # `raw_decode` does not skip white space.
+        while (start := NO_SPACE.search(text, at)) is not None:
+            value, at = decoder.raw_decode(text, start.start())
+            found.append(value)
+    except (ValueError, RecursionError):
+        return None
+    return found
 
 
 def _json_fault(error: Exception) -> str:
@@ -181,82 +280,50 @@ def _json_fault(error: Exception) -> str:
     return "nested too deeply" if isinstance(error, RecursionError) else "a number is too long"
 
 
-def _record(file: Path, number: int, value: object) -> Record:
-    if not isinstance(value, dict):
-        msg = f"`{file}` row {number} is a {type(value).__name__}; "
-        raise DataError(msg + 'expected an object such as {"question": …, "context": …}.')
-    return Record(str(file), number, value)
-
-
-def _read_json(file: Path) -> Iterator[Record]:
-    text = "".join(_read_lines(file))
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        if getattr(error, "msg", "") == "Extra data":
-            # Many tools give JSON lines the suffix `.json`.
-            yield from _read_jsonl(file)
-            return
-        line = f"line {error.lineno}: " if isinstance(error, json.JSONDecodeError) else ""
-        msg = f"`{file}` is not valid JSON, {line}{_json_fault(error)}."
-        raise DataError(msg) from None
-    lists = [document]
-    if not isinstance(document, list):
-        inner = document.values() if isinstance(document, dict) else ()
-        lists = [v for v in inner if isinstance(v, list) and v and isinstance(v[0], dict)]
-    if len(lists) != 1:
-        msg = f"`{file}` must contain exactly one list of objects, or JSON lines."
-        raise DataError(msg)
-    for number, value in enumerate(lists[0], start=1):
-        yield _record(file, number, value)
-
-
-def _read_csv(file: Path) -> Iterator[Record]:
-    lines = _read_lines(file)
-    header = next(lines, "")
-    # In many European locales, spreadsheets separate the fields of a CSV with semicolons.
-    comma = ";" if header.count(";") > header.count(",") else ","
-    delimiter = "\t" if file_format(file) == ".tsv" else comma
-    # Not strict, csv would read the rest of the file as one field after an unclosed quote.
-    reader = csv.reader(chain([header], lines), delimiter=delimiter, strict=True)
-    try:
-        names = next(reader, [])
-        _refuse_duplicate_columns(file, names)
-        line = reader.line_num + 1
-        for values in reader:
-            if values:
-                fields = dict.fromkeys(names) | dict(zip(names, values, strict=False))
-                surplus = {SURPLUS: values[len(names) :]} if len(values) > len(names) else {}
-                yield Record(str(file), line, fields | surplus)
-            line = reader.line_num + 1
-    except csv.Error as error:
-        msg = f"`{file}` line {reader.line_num} is not valid CSV: {error}."
-        raise DataError(msg) from None
-
-
-def _refuse_duplicate_columns(file: Path, names: list[str]) -> None:
-    """Refuse columns with the same name: the last one would silently replace the others."""
-    counts = Counter(name for name in names if name.strip())
-    if duplicates := [name for name, count in counts.items() if count > 1]:
-        msg = f"`{file}` has the column `{duplicates[0]}` twice. Rename or remove one of them."
-        raise DataError(msg)
-
-
 def _read_parquet(file: Path) -> Iterator[Record]:
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
+    def batches() -> Iterator[Any]:
+        whole = pq.ParquetFile(file)
+        refuse_duplicate_columns(file, whole.schema_arrow.names)
+        yield from whole.iter_batches(batch_size=8192)
+
+    return _read_batches(file, "Parquet", batches)
+
+
+def _read_arrow(file: Path) -> Iterator[Record]:
+    """Read Arrow in either of its formats; `datasets` saves streams."""
+    import pyarrow as pa
+
+    def batches() -> Iterator[Any]:
+        mapped = pa.memory_map(str(file))
+        try:
+            stream = pa.ipc.open_stream(mapped)
+        except pa.ArrowInvalid:
+            whole = pa.ipc.open_file(pa.memory_map(str(file)))
+            stream = (whole.get_batch(number) for number in range(whole.num_record_batches))
+        for batch in stream:
+            refuse_duplicate_columns(file, batch.schema.names)
+            yield from (batch.slice(at, 8192) for at in range(0, len(batch), 8192))
+
+    return _read_batches(file, "Arrow", batches)
+
+
+def _read_batches(file: Path, kind: str, batches: Callable[[], Iterator[Any]]) -> Iterator[Record]:
+    import pyarrow as pa
+
+    name, number = str(file), 0
     try:
-        number = 0
-        parquet = pq.ParquetFile(file)
-        _refuse_duplicate_columns(file, parquet.schema_arrow.names)
-        for batch in parquet.iter_batches(batch_size=8192):
+        for batch in batches():
             for fields in batch.to_pylist():
                 number += 1
-                yield Record(str(file), number, fields)
+                yield Record(name, number, fields)
     # The other errors come from values that Python cannot represent: invalid UTF-8 in a string,
     # years out of range, unknown time zones.
     except (pa.ArrowException, ValueError, OverflowError, LookupError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        msg = f"`{file}` is not a readable Parquet file: {reason.rstrip('.')}. Create it again."
+        remedy = (
+            "Save it again with `datasets.save_to_disk`" if kind == "Arrow" else "Create it again"
+        )
+        msg = f"`{file}` is not a readable {kind} file: {reason.rstrip('.')}. {remedy}."
         raise DataError(msg) from None

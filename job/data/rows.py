@@ -1,33 +1,31 @@
 """Collect the usable rows of all sources, group them and assign them to splits."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from job.core.errors import DataError, SpecError
+from job.core.formatting import counted
 from job.data import splits
-from job.data.cleaning import (
-    PAIR_FACTOR,
-    Cleaned,
-    clean_documents,
-    clean_rows,
-    concatenate,
-    count_reasons,
-    pair_key,
-    text_key,
-)
-from job.data.near_duplicates import Groups, KeyedTexts, group_rows
+from job.data.cleaning import Cleaned, clean_documents, clean_rows, concatenate, count_reasons
+from job.data.formats.layout import RawRow, Source
+from job.data.given_documents import GivenDocuments
+from job.data.labels import LabelReader, label_facts
+from job.data.near_duplicates import MAX_GROUP_SHARE, Groups, KeyedTexts, group_rows
+from job.data.own_ids import name_once
 from job.data.sources import open_documents, open_source
+from job.data.text_keys import pair_key, pair_keys, text_key
 from job.spec.schema import DataSpec
 from job.storage.arrow_tables import BATCH, IntArray, KeyArray, column_on_disk, rows_on_disk
 
 Channels = Mapping[str, Path]
+ROLES = ("data", "validation", "test")
 
 
 @dataclass(frozen=True)
@@ -40,6 +38,13 @@ class Rows:
     documents: Cleaned
     # Each row's number, from 0, before `data.limit` takes a sample; generated ids contain it.
     numbers: IntArray
+    # The layout that the source was read as.
+    format: str = "rows"
+    # Counts of the labels, if there are any.
+    labels: dict[str, Any] | None = None
+    # What was decided, and what looks wrong: sentences for `check`.
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def collect_rows(spec: DataSpec, channels: Channels) -> Rows:
@@ -48,27 +53,67 @@ def collect_rows(spec: DataSpec, channels: Channels) -> Rows:
     label = spec.source or "channel data"
     names = {"data": spec.source} | spec.model_dump(include={"validation", "test", "corpus"})
     names |= {key: str(folder) for key, folder in channels.items() if key in names}
-    main = open_source(str(names["data"]), spec)
+    sources = {role: open_source(str(names[role]), spec, role) for role in ROLES if names[role]}
+    main = sources["data"]
     documents = [clean_documents(main.documents)]
     if names["corpus"]:
-        documents.append(clean_documents(open_documents(names["corpus"])))
-    parts = [clean_rows(main.rows, spec.min_characters)]
-    for split in ("validation", "test"):
-        if name := names[split]:
-            more = open_source(name, spec, split)
-            documents.append(clean_documents(more.documents))
-            rows = (row for row in more.rows if row.split in (None, split))
-            parts.append(clean_rows(rows, spec.min_characters, split))
+        documents.append(clean_documents(open_documents(str(names["corpus"]), spec.encoding)))
+    documents += [clean_documents(sources[role].documents) for role in ROLES[1:] if names[role]]
+    given = concatenate(documents)
+    corpus = GivenDocuments(given.kept)
+    parts, readers = [], []
+    for role, source in sources.items():
+        readers.append(LabelReader(str(names[role]), source.columns, spec))
+        rows, split = _rows_of(source, role)
+        parts.append(clean_rows(rows, spec.min_characters, split, readers[-1], corpus or None))
     cleaned = concatenate(parts)
     if not len(cleaned.kept):
-        dropped = count_reasons(cleaned.rejected).items()
-        why = "; ".join(f"{reason}: {found['rows']}" for reason, found in dropped)
-        msg = f"`{label}` has {cleaned.rows} rows, none of them usable "
-        msg += f"({why or 'no document is relevant to a query'}). Correct the rows, or choose "
-        raise DataError(msg + "other columns in `data.columns`.")
-    cleaned = replace(cleaned, kept=_distinct_query_ids(_drop_false_negatives(cleaned.kept)))
-    numbers = np.arange(len(cleaned.kept))
-    return Rows(label, main.columns, cleaned, concatenate(documents), numbers)
+        raise DataError(_nothing_to_use(label, cleaned))
+    pairs = _drop_false_negatives(cleaned.kept)
+    for name, key in (("query_id", "anchor_key"), ("document_id", "positive_key")):
+        pairs = name_once(pairs, name, key)
+    cleaned = replace(cleaned, kept=pairs)
+    return Rows(
+        label,
+        main.columns,
+        cleaned,
+        given,
+        np.arange(len(pairs)),
+        main.format,
+        label_facts(readers),
+        _notes(sources.values(), corpus, parts[0].kept),
+        tuple(filter(None, (reader.warning() for reader in readers))),
+    )
+
+
+def _rows_of(source: Source, role: str) -> tuple[Iterable[RawRow], str | None]:
+    """Return the rows to read, and the split they all belong to."""
+    if role == "data":
+        return source.rows, None
+    return (row for row in source.rows if row.split in (None, role)), role
+
+
+def _notes(sources: Iterable[Source], corpus: GivenDocuments, pairs: pa.Table) -> tuple[str, ...]:
+    notes = dict.fromkeys(note.rstrip(".") for source in sources for note in source.notes)
+    if corpus.found_by_id:
+        notes["contexts that are ids of documents in the corpus are read as these documents"] = None
+    own = Counter(given_codes(pairs).tolist())
+    given = [
+        f"{counted(own[code], 'row')} to {purpose} on"
+        for code, purpose in ((splits.VALIDATION, "validate"), (splits.TEST, "test"))
+        if own[code]
+    ]
+    if given:
+        notes[f"the data has its own splits, which are kept: {' and '.join(given)}"] = None
+    return tuple(notes)
+
+
+def _nothing_to_use(source: str, cleaned: Cleaned) -> str:
+    dropped = count_reasons(cleaned.rejected).items()
+    why = "; ".join(f"{reason}: {found['rows']}" for reason, found in dropped)
+    msg = f"`{source}` has {cleaned.rows} rows, none of them usable "
+    msg += f"({why or 'no document is relevant to a query'}). Correct the rows, or choose "
+    return msg + "other columns in `data.columns`."
 
 
 def require_data(spec: DataSpec, channels: Channels) -> None:
@@ -82,7 +127,7 @@ def _drop_false_negatives(pairs: pa.Table) -> pa.Table:
     if not pc.sum(pc.list_value_length(pairs["negatives"])).as_py():
         return pairs
     questions, contexts = (pairs[f"{name}_key"].to_numpy() for name in ("anchor", "positive"))
-    answers = np.unique(questions * np.uint64(PAIR_FACTOR) + contexts)
+    answers = np.unique(pair_keys(questions, contexts))
 
     def kept(questions: list[int], negatives: list[list[str]]) -> list[Any]:
         rows = list(zip(questions, negatives, strict=True))
@@ -93,20 +138,6 @@ def _drop_false_negatives(pairs: pa.Table) -> pa.Table:
         return [[text for text in texts if not next(is_false)] for _, texts in rows]
 
     return _with_column(pairs, "negatives", kept, "anchor_key", "negatives")
-
-
-def _distinct_query_ids(pairs: pa.Table) -> pa.Table:
-    """Rename a query id that another question has: two BEIR folders may use the same ids."""
-    if pairs["query_id"].null_count == len(pairs):
-        return pairs
-    question_by_id: dict[str, int] = {}
-
-    def distinct(name: str | None, question: int) -> str | None:
-        while name is not None and question_by_id.setdefault(name, question) != question:
-            name += "~"
-        return name
-
-    return _with_column(pairs, "query_id", partial(map, distinct), "query_id", "anchor_key")
 
 
 def _with_column(
@@ -149,12 +180,26 @@ class Grouping:
     groups: Groups
 
 
-def group_texts(rows: Rows, threshold: float | None) -> Grouping:
-    """Group rows by equal texts and near-duplicates."""
+def group_texts(
+    rows: Rows, threshold: float | None, large_groups: Literal["keep", "by_question"] = "keep"
+) -> Grouping:
+    """Group rows by what their texts share; divide groups too large for a split, if asked to."""
     pairs = rows.cleaned.kept
     keys = [pairs["anchor_key"].to_numpy(), pairs["positive_key"].to_numpy()]
     texts = KeyedTexts(keys, [pairs["anchor"], pairs["positive"]])
-    return Grouping(keys[0], keys[1], group_rows(keys, texts, threshold))
+    groups = group_rows(keys, texts, threshold)
+    if large_groups == "by_question":
+        groups = _divided(groups, keys[0])
+    return Grouping(keys[0], keys[1], groups)
+
+
+def _divided(groups: Groups, questions: KeyArray) -> Groups:
+    """Divide groups of more than `MAX_GROUP_SHARE` of the rows by their questions."""
+    large = np.bincount(groups.labels) > max(2, MAX_GROUP_SHARE * len(questions))
+    by_question = np.unique(questions, return_inverse=True)[1] + len(large)
+    labels = np.where(large[groups.labels], by_question, groups.labels)
+    distinct = np.unique(labels, return_inverse=True)[1].astype(np.int64)
+    return replace(groups, labels=distinct)
 
 
 def use_article_protocol(rows: Rows) -> tuple[Rows, Grouping]:
@@ -164,8 +209,9 @@ def use_article_protocol(rows: Rows) -> tuple[Rows, Grouping]:
     """
     pairs, documents = rows.cleaned.kept, rows.documents.kept
     nulls = pa.nulls(len(pairs), pa.large_string())
-    at = pairs.schema.get_field_index("query_id")
-    cleaned = replace(rows.cleaned, kept=pairs.set_column(at, "query_id", nulls))
+    for name in ("query_id", "document_id"):
+        pairs = pairs.set_column(pairs.schema.get_field_index(name), name, nulls)
+    cleaned = replace(rows.cleaned, kept=pairs)
     others = ~np.isin(documents["key"].to_numpy(), pairs["positive_key"].to_numpy())
     kept = replace(rows.documents, kept=rows_on_disk(documents, np.flatnonzero(others)))
     distinct = np.arange(len(pairs), dtype=np.uint64)

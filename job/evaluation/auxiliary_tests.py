@@ -10,11 +10,11 @@ import numpy as np
 import pyarrow as pa
 
 from job.core.formatting import change, format_p, interval
-from job.data.cleaning import text_key
 from job.data.corpus import numbered_ids
 from job.data.dataset import Corpus, Dataset, Queries
 from job.data.out_of_domain import load_out_of_domain
 from job.data.rows import Channels
+from job.data.text_keys import text_key
 from job.evaluation.evaluate import Dimensions, score
 from job.evaluation.metrics import METRIC, Scores
 from job.evaluation.results import AuxiliaryTest as Results

@@ -6,7 +6,7 @@ Version 1: fields may be added, but are never renamed or removed, since other pr
 
 from typing import Any, Literal
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from job.core.errors import StorageError
 from job.evaluation.results import (
@@ -75,14 +75,42 @@ class Leakage(Part):
     removed_rows: int
 
 
+class Labels(Part):
+    column: str
+    # Rows by label.
+    counts: dict[str, int]
+    relevant: int
+    # Those that became hard negatives of their question, or were dropped.
+    not_relevant: int
+    no_label: int
+
+
+class FoundInCorpus(Part):
+    found: int
+    contexts: int
+
+
 class Data(Part):
     source: str
+    # The layout that the source was read as.
+    format: str = "rows"
     columns: dict[str, Any]
     rows: int
     used: int
+    # Distinct questions of the rows used.
+    questions: int | None = None
     # By reason.
     dropped: dict[str, Dropped]
     dropped_documents: dict[str, Dropped]
+    # Rows that repeat a pair and brought it another negative.
+    merged_rows: int = 0
+    # Hard negatives of the rows used.
+    negatives: int = 0
+    labels: Labels | None = None
+    # Distinct contexts that are documents of a given corpus.
+    contexts_found_in_corpus: FoundInCorpus | None = None
+    notes: list[str] = Field(default_factory=list)
+    warnings: list[str] = Field(default_factory=list)
     splits: dict[str, int]
     duplicates: Duplicates
     leakage: Leakage

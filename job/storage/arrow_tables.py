@@ -19,6 +19,7 @@ BATCH = 10_000
 # Buffers up to this many bytes stay in memory; larger ones go to a file.
 MAX_IN_MEMORY = 2**22
 
+FloatArray = np.ndarray[Any, np.dtype[np.float64]]
 IntArray = np.ndarray[Any, np.dtype[np.int64]]
 KeyArray = np.ndarray[Any, np.dtype[np.uint64]]
 

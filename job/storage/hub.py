@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from job.core.errors import DataError, EmbedtuneError, ModelError, StorageError, translated
@@ -22,6 +22,8 @@ OTHER_WEIGHTS = (
     "*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle", "*.h5", "*.msgpack", "*.ot",
     "*.onnx", "*.onnx_data", "onnx/*", "openvino/*", "*.tflite", "*.gguf", "*.mlmodel",
 )  # fmt: skip
+# Configurations of the parts of a retrieval data set.
+RETRIEVAL = ("corpus", "queries", "qrels", "default")
 # A repository's Python code; downloaded only if the spec trusts it.
 CODE = "*.py"
 REPOSITORY = r"\w[\w.-]*/\w[\w.-]*"
@@ -77,27 +79,91 @@ def download_model(
 
 def download_data(
     reference: Reference, commit: str, subset: str | None, split: str, max_bytes: float
-) -> tuple[Path, list[str]]:
+) -> tuple[Path, dict[str, str]]:
     """Download the files of one split (`a+b`: several) at a commit into the Hub's cache.
 
-    Return the folder and the files' names in it, in the data set's order.
+    Return the folder, and the files' names in it with their target names, in the data set's order.
+    A retrieval data set has a corpus, queries and qrels as configurations: all three are
+    downloaded, and their target names are those of a BEIR folder.
     """
     from datasets import load_dataset_builder
 
     repository = reference.repository
-    with _explained(repository, "dataset"):
-        # The library itself refuses data set scripts.
-        builder = load_dataset_builder(repository, subset, revision=commit)
-    files = builder.config.data_files or {}
-    names = []
-    for part in split.split("+"):
-        if part not in files:
-            splits = ", ".join(f"`{name}`" for name in files) or "none"
-            msg = f"The Hub data set `{repository}` has no split `{part}`; it has {splits}."
-            raise DataError(msg)
-        names += [url.partition(f"@{commit}/")[2] for url in files[part]]
+    parts = _retrieval_parts(repository, commit, subset)
+    if parts:
+        names = _retrieval_files(reference, commit, parts)
+    else:
+        with _explained(repository, "dataset"):
+            # The library itself refuses data set scripts.
+            builder = load_dataset_builder(repository, subset, revision=commit)
+        files = _files_by_split(builder, commit)
+        found = [name for part in split.split("+") for name in _of_split(repository, files, part)]
+        names = {name: name for name in found}
     wanted = [glob.escape(name) for name in names]
     return _download(repository, "dataset", commit, max_bytes, wanted=wanted), names
+
+
+def _files_by_split(builder: Any, commit: str) -> dict[str, list[str]]:  # noqa: ANN401  untyped
+    files = builder.config.data_files or {}
+    return {
+        split: [url.partition(f"@{commit}/")[2] for url in urls] for split, urls in files.items()
+    }
+
+
+def _of_split(repository: str, files: dict[str, list[str]], split: str) -> list[str]:
+    if split not in files:
+        there = ", ".join(f"`{name}`" for name in files) or "none"
+        msg = f"The Hub data set `{repository}` has no split `{split}`; it has {there}."
+        raise DataError(msg)
+    return files[split]
+
+
+def _retrieval_parts(repository: str, commit: str, subset: str | None) -> dict[str, str]:
+    """Return the configurations of a retrieval data set by what they hold; nothing if it is none.
+
+    A data set in several languages has `en-corpus`, `en-queries` and `en-qrels`, of the subset
+    `en`.
+    """
+    from datasets import get_dataset_config_names
+
+    with _explained(repository, "dataset"):
+        names = get_dataset_config_names(repository, revision=commit)
+    prefixes = [name.removesuffix("corpus") for name in names if name.endswith("corpus")]
+    there = [prefix for prefix in prefixes if f"{prefix}queries" in names]
+    if not there or (subset and subset not in RETRIEVAL and f"{subset}-" not in there):
+        return {}
+    prefix = f"{subset}-" if subset and subset not in RETRIEVAL else ""
+    if prefix not in there:
+        choices = ", ".join(f"`{name.rstrip('-')}`" for name in there)
+        msg = f"The Hub data set `{repository}` holds several collections: {choices}. Choose one: "
+        msg += f"`embedtune check {repository} --set data.subset={there[0].rstrip('-')}`."
+        raise DataError(msg)
+    judged = [f"{prefix}{name}" for name in ("qrels", "default")] + [prefix.rstrip("-")]
+    qrels = next((name for name in judged if name in names), None)
+    if qrels is None:
+        msg = f"The Hub data set `{repository}` holds a corpus and queries, and no judgements of "
+        msg += f"which document answers which query; its configurations are {', '.join(names)}. "
+        raise DataError(msg + "Take one that has them: `mteb/…` has most of BEIR.")
+    return {"corpus": f"{prefix}corpus", "queries": f"{prefix}queries", "qrels": qrels}
+
+
+def _retrieval_files(reference: Reference, commit: str, parts: dict[str, str]) -> dict[str, str]:
+    from datasets import load_dataset_builder
+
+    repository = reference.repository
+    names = {}
+    for part, subset in parts.items():
+        with _explained(repository, "dataset"):
+            builder = load_dataset_builder(repository, subset, revision=commit)
+        files = _files_by_split(builder, commit)
+        if part == "qrels" and reference.split:
+            wanted = reference.split.split("+")
+            files = {split: _of_split(repository, files, split) for split in wanted}
+        for split, found in files.items():
+            for number, name in enumerate(found):
+                suffix = "".join(PurePosixPath(name).suffixes[-2:])
+                names[name] = f"{part}/{split}-{number}{suffix}"
+    return names
 
 
 def _download(

@@ -19,6 +19,8 @@ from job.spec.schema import JobSpec
 DEFAULT_ROOT = Path("/opt/ml")
 # SageMaker shows only this many characters of output/failure.
 FAILURE_CHARACTERS = 1024
+# Hyperparameters that SageMaker adds: its automatic tuning, and its framework estimators.
+FOREIGN = ("_", "sagemaker_")
 MANIFEST = "manifest.json"
 DATA_CHANNELS = ("data", "validation", "test", "corpus", "out_of_domain")
 
@@ -90,8 +92,7 @@ class Workspace:
         path = self.root / "input" / "config" / "hyperparameters.json"
         try:
             given = json.loads(path.read_text("utf-8")) if path.is_file() else {}
-            # SageMaker's automatic tuning adds its own parameters, whose names start with `_`.
-            return {key: str(value) for key, value in given.items() if not key.startswith("_")}
+            return {key: str(value) for key, value in given.items() if not key.startswith(FOREIGN)}
         except (ValueError, AttributeError, RecursionError) as error:
             msg = f"`{path.name}` is not a JSON object of dotted fields: {error}."
             raise SpecError(msg) from None

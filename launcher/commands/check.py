@@ -16,10 +16,12 @@ import click
     metavar="FIELD=VALUE",
     help="Set a spec field; may be repeated.",
 )
-def check(data: str, model: str | None, settings: tuple[str, ...]) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print the facts as one JSON document.")
+def check(data: str, model: str | None, settings: tuple[str, ...], *, as_json: bool) -> None:
     """Check DATA (a path, s3://…, a Hub id, builtin:aws-docs) before you launch a job."""
     command = [sys.executable, "-P", "-m", "job", "check", data]
     command += ["--model", model] if model else []
+    command += ["--json"] if as_json else []
     for setting in settings:
         command += ["--set", setting]
     sys.exit(subprocess.run(command, check=False).returncode)

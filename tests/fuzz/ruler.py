@@ -107,7 +107,7 @@ def read_slowly(path: Path) -> list[dict[str, Any]]:
         return pq.read_table(path).to_pylist()
     data = path.read_bytes()
     packed = path.suffix == ".gz"
-    text = (gzip.decompress(data) if packed else data).decode("utf-8").removeprefix("\ufeff")
+    text = decoded(gzip.decompress(data) if packed else data)
     suffix = Path(path.stem if packed else path.name).suffix.lower()
     if suffix in (".csv", ".tsv"):
         return table_rows(text, suffix)
@@ -116,27 +116,55 @@ def read_slowly(path: Path) -> list[dict[str, Any]]:
     return line_rows(text)
 
 
+def decoded(data):
+    wide = data[:2] in (b"\xff\xfe", b"\xfe\xff")
+    return data.decode("utf-16" if wide else "utf-8").removeprefix("\ufeff")
+
+
 def line_rows(text):
-    rows = [json.loads(line) for line in text.split("\n") if line.strip()]
-    assert all(isinstance(row, dict) for row in rows)
-    return rows
+    lines = [line for line in text.split("\n") if line.strip()]
+    first = lines[0].strip() if lines else ""
+    if first == "{" or (first[:1] == "[" and not is_list_row(first)):
+        return document_rows(json.loads(text))
+    return document_rows([json.loads(line) for line in lines])
+
+
+def is_list_row(line):
+    """Whether a line is a row of texts, and no list of rows."""
+    try:
+        return any(not isinstance(value, list | dict) for value in json.loads(line))
+    except json.JSONDecodeError:
+        return False
 
 
 def json_rows(text):
     try:
-        document = json.loads(text)
+        return document_rows(json.loads(text))
     except json.JSONDecodeError:
         return line_rows(text)
+
+
+def document_rows(document):
     if isinstance(document, dict):
-        lists = [value for value in document.values() if isinstance(value, list) and value]
+        values = [*document.values()]
+        if all(isinstance(value, dict) for value in values):
+            return values
+        lists = [value for value in values if isinstance(value, list) and value]
+        if not any(isinstance(rows[0], dict) for rows in lists):
+            return [dict(zip(document, row, strict=True)) for row in zip(*values, strict=True)]
         (document,) = [rows for rows in lists if isinstance(rows[0], dict)]
+    if document and isinstance(document[0], list):
+        return [dict(zip(("question", "context"), row, strict=False)) for row in document]
     assert all(isinstance(row, dict) for row in document)
     return document
 
 
 def table_rows(text, suffix):
-    header = text.partition("\n")[0]
-    delimiter = "\t" if suffix == ".tsv" else max(",;", key=header.count)
+    header, _, rest = text.partition("\n")
+    if said := re.fullmatch(r"sep=(.)\r?", header):
+        delimiter, text = said[1], rest
+    else:
+        delimiter = likely_delimiter(text, "\t" if suffix == ".tsv" else ",")
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     names = next(reader, [])
     rows = []
@@ -144,6 +172,22 @@ def table_rows(text, suffix):
         row = dict.fromkeys(names) | dict(zip(names, values, strict=False))
         rows.append(row | {"too many": True} if len(values) > len(names) else row)
     return rows
+
+
+def likely_delimiter(text, usual):
+    """Find what most of the first lines have as often as the header, the usual one if several."""
+    lines = [f"{line}\n" for line in text.split("\n")][:20]
+    found = {}
+    for delimiter in ",;\t|":
+        try:
+            widths = [len(row) for row in csv.reader(lines, delimiter=delimiter) if row]
+        except csv.Error:
+            continue
+        widths = widths[:-1] if len(lines) == 20 and len(widths) > 2 else widths
+        if widths and widths[0] > 1:
+            share = widths.count(widths[0]) / len(widths)
+            found[delimiter] = (share, delimiter == usual, widths[0])
+    return max(found, key=found.get, default=usual)
 
 
 def read_beir_slowly(folder: Path) -> list[dict[str, Any]]:
@@ -185,20 +229,43 @@ def is_text(value):
     return not any("\ud800" <= letter <= "\udfff" for letter in value)
 
 
+TEXTS = ("text", "contents", "content", "passage", "document", "page_content", "context")
+
+
+def text_of(value):
+    """Return the text of what may be an object with a title."""
+    if not isinstance(value, dict):
+        return value
+    text = next((value[key] for key in TEXTS if isinstance(value.get(key), str)), None)
+    if text is None:
+        return value
+    return f"{value['title']} {text}" if value.get("title") else text
+
+
+def several(value):
+    return (value or [None]) if isinstance(value, list) else [value]
+
+
+def unrolled(rows, anchor, positive):
+    """Pair each question of a row with each of its contexts."""
+    for row in rows:
+        for question in several(row.get(anchor)):
+            for answer in several(row.get(positive)):
+                yield row, text_of(question), text_of(answer)
+
+
 def clean_slowly(rows, anchor, positive):
     """Return the usable pairs, in order, and the number of unusable ones."""
     used, dropped, seen = [], 0, set()
-    for row in rows:
-        question, context = row.get(anchor), row.get(positive)
-        for answer in (context or [None]) if isinstance(context, list) else [context]:
-            good = is_text(question) and is_text(answer) and "too many" not in row
-            good = good and min(len(question.strip()), len(answer.strip())) >= 3
-            identity = (same(question), same(answer)) if good else ()
-            if good and identity[0] != identity[1] and identity not in seen:
-                seen.add(identity)
-                used.append((question.strip(), answer.strip()))
-            else:
-                dropped += 1
+    for row, question, answer in unrolled(rows, anchor, positive):
+        good = is_text(question) and is_text(answer) and "too many" not in row
+        good = good and min(len(question.strip()), len(answer.strip())) >= 3
+        identity = (same(question), same(answer)) if good else ()
+        if good and identity[0] != identity[1] and identity not in seen:
+            seen.add(identity)
+            used.append((question.strip(), answer.strip()))
+        else:
+            dropped += 1
     return used, dropped
 
 
@@ -240,7 +307,7 @@ def wrong_dataset(rows, dataset: Dataset, folder: Path) -> str | None:
     )
     documents = {row["text"] for row in read_written(folder, "corpus")}
     faults = {
-        "rows": facts["rows"] != len(rows),
+        "rows": facts["rows"] != sum(len(several(row.get(names[0]))) for row in rows),
         "texts": used_pairs != Counter(used),
         "used": facts["used"] != len(used),
         "rejected": sum(dropped_rows.values()) != dropped,

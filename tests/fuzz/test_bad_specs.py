@@ -58,6 +58,9 @@ def is_faithful(given, taken):
     """Return whether the accepted value means the same as the given one."""
     if isinstance(given, list) and isinstance(taken, list) and len(given) == len(taken):
         return all(map(is_faithful, given, taken))
+    if isinstance(taken, list) and not isinstance(given, list):
+        # One name, or one label, needs no brackets.
+        return len(taken) == 1 and is_faithful(given, taken[0])
     if isinstance(taken, bool):
         return str(given).lower() in (
             ("true", "yes", "1", "1.0") if taken else ("false", "no", "0", "0.0", "-0.0")

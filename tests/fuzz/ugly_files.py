@@ -201,13 +201,14 @@ PACKED = gzipped(GOOD)
 TABLE = as_table(plain())
 # What is expected of several files: a count, or a part of an error.
 ALL, EMPTY, NO_QUESTION = "40 of 40", "has no rows", "no column for `data.columns.anchor`"
+NO_HEADER = "has no header line"
 ZEROS, DAMAGED = "zero bytes", "damaged or truncated gzip file"
 NO_LIST, PARQUET = "must contain exactly one list", "not a readable Parquet file"
 NOWHERE, NO_DATA = "is neither an existing path", "contains no data file"
 
 ENCODINGS = {
     "utf-8-sig": ALL,
-    "utf-16": "not UTF-8: byte 0xff in line 1",
+    "utf-16": ALL,
     "utf-16-le": ZEROS,
     "utf-16-be": ZEROS,
     "utf-32": "not UTF-8: byte 0xff in line 1",
@@ -249,16 +250,26 @@ FILES: dict[str, tuple[str, str | bytes | Callable[[], str | bytes], str]] = {
     "NaN as a row": ("a.jsonl", GOOD + "NaN\n", "row 41 is a float"),
     "a list as a row": ("a.jsonl", GOOD + '\n["q", "c"]\n', "row 42 is a list"),
     "single quotes": ("a.jsonl", str(plain()[0]) + "\n", "Found \"{'question': 'where0"),
-    "a list of rows under the wrong name": ("a.jsonl", json.dumps(plain()), "row 1 is a list"),
+    "a list of rows under the wrong name": ("a.jsonl", json.dumps(plain()), ALL),
     "JSON lines under the wrong name": ("a.json", GOOD, ALL),
     "a list of rows": ("a.json", json.dumps(plain(), indent=1), ALL),
     "a wrapped list of rows": ("a.json", json.dumps({"data": plain(), "n": 1}), ALL),
-    "columns as lists": ("a.json", '{"question": ["a"], "context": ["b"]}', NO_LIST),
+    "columns as lists": (
+        "a.json",
+        json.dumps({key: [row[key] for row in plain()] for key in ("question", "context")}),
+        ALL,
+    ),
+    "rows as lists": ("a.jsonl", "".join(f"{json.dumps([*r.values()])}\n" for r in plain()), ALL),
+    "rows of a table by their numbers": (
+        "a.json",
+        json.dumps({str(number): row for number, row in enumerate(plain())}),
+        ALL,
+    ),
     "two lists of rows": ("a.json", '{"a": [{}], "b": [{}]}', NO_LIST),
     "a list that ends too early": ("a.json", json.dumps(plain())[:-20], "not valid JSON, line 1"),
     "nothing in JSON": ("a.json", "", "not valid JSON, line 1"),
     "a last line that ends too early": ("a.jsonl", GOOD[:-20], "line 40 is not valid JSON"),
-    "every kind of value": ("a.jsonl", as_lines([*plain(), *MIXED], ensure_ascii=True), "45 of 64"),
+    "every kind of value": ("a.jsonl", as_lines([*plain(), *MIXED], ensure_ascii=True), "48 of 65"),
     "every odd text": ("a.jsonl", as_lines([*plain(), *odd_rows()]), "50 of 50"),
     "a column named like our mark for surplus": (
         "a.jsonl",
@@ -279,12 +290,12 @@ FILES: dict[str, tuple[str, str | bytes | Callable[[], str | bytes], str]] = {
     "a quote that never closes": ("a.csv", TABLE + '"what,is it?\r\n', "line 42 is not valid CSV"),
     "a quote inside a field": ("a.csv", TABLE + 'say "hi" twice,to "me"\r\n', "41 of 41"),
     "semicolons": ("a.csv", as_table(texts(), ";"), ALL),
-    "tabs under the name of commas": ("a.csv", as_table(texts(), "\t"), NO_QUESTION),
+    "tabs under the name of commas": ("a.csv", as_table(texts(), "\t"), ALL),
     "a TSV": ("a.tsv", as_table(texts(), "\t"), ALL),
-    "a spreadsheet's sep=;": ("a.csv", "sep=;\r\n" + as_table(plain(), ";"), NO_QUESTION),
+    "a spreadsheet's sep=;": ("a.csv", "sep=;\r\n" + as_table(plain(), ";"), ALL),
     "a column named twice": ("a.csv", "question,context,context\n", "the column `context` twice"),
     "columns without a name": ("a.csv", TABLE.replace("\r\n", ",,\r\n"), ALL),
-    "no header": ("a.csv", TABLE.partition("\r\n")[2], NO_QUESTION),
+    "no header": ("a.csv", TABLE.partition("\r\n")[2], NO_HEADER),
     "only a header": ("a.csv", HEADER, EMPTY),
     # Files under a wrong name, or damaged.
     "a workbook named .csv": ("a.csv", workbook(), "Excel workbook or another ZIP archive"),
@@ -492,7 +503,7 @@ PLACES = {
 }
 # These are errors of the spec, not of a file.
 NAMES = {
-    "a name that is no Unicode": (writer({NO_UNICODE: GOOD}, NO_UNICODE), "not UTF-8"),
+    "a name that is no Unicode": (writer({NO_UNICODE: GOOD}, NO_UNICODE), "not valid UTF-8"),
     "nothing": (typed(""), "`data.source`: is empty"),
     "a NUL": (typed("a\0b"), "zero byte"),
     "a name of 300 characters": (typed("x" * 300 + ".jsonl"), "4095 bytes"),

@@ -54,9 +54,20 @@ Questions  words: median 3, longest 3
 Contexts   words: median 10, longest 60
          8-15 ██████████████████████████████████████ 32
         32-63 ██ 2
+Example 1  question  What about 1?
+           context   told1x0 told1x1 told1x2 told1x3 told1x4 told1x5 told1x6 told1x7 told1x8 told1x9
+Example 2  question  What about 3?
+           context   told3x0 told3x1 told3x2 told3x3 told3x4 told3x5 told3x6 told3x7 told3x8 told3x9
 Test size  3 queries in 3 groups detect a lift of 1.000 nDCG@10 or more with 80 % probability \
 (assumed standard deviation of a query's lift: 0.28)
 """
+# Of the default model, which the tiny one does not have.
+PROMPT = (
+    "Prompt     `Represent this sentence for searching relevant passages: ` before each question, "
+    "if it helps the base model on validation\n"
+)
+BEFORE, EXAMPLE, AFTER = FACTS.partition("Example 1")
+PROMPTED = BEFORE + PROMPT + EXAMPLE + AFTER
 
 
 @pytest.fixture
@@ -85,9 +96,9 @@ def truncation(encoder):
 @pytest.mark.usefixtures("folder")
 def test_the_check_prints_the_facts_of_the_file():
     """After the facts, it prints that a job would start, or the error that prevents it."""
-    assert check("pairs.jsonl") == (0, FACTS + "Ready to train.\n", "")
+    assert check("pairs.jsonl") == (0, PROMPTED + "Ready to train.\n", "")
     code, out, err = check("pairs.jsonl", data__min_test_queries="30")
-    assert (code, out) == (4, FACTS)
+    assert (code, out) == (4, PROMPTED)
     assert err.startswith("Error: `pairs.jsonl` has 3 test queries from 34 usable rows (38 read)")
 
 
@@ -180,7 +191,7 @@ def test_the_group_column_is_printed_with_its_number_of_values(folder):
     (line,) = [line for line in out.splitlines() if line.startswith("Columns")]
     expected = {f", group `kind` (set for {n} of 3 test queries)" for n in (1, 2)}
     assert line.removeprefix(plain) in expected
-    assert out.replace(line, plain) == FACTS + "Ready to train.\n"
+    assert out.replace(line, plain) == PROMPTED + "Ready to train.\n"
 
 
 def test_out_of_domain_data_is_checked_too(folder):
@@ -192,7 +203,7 @@ def test_out_of_domain_data_is_checked_too(folder):
         "Other data other.jsonl: 4 queries, 4 documents; 2 rows excluded: texts also in the data\n"
     )
     done = check("pairs.jsonl", evaluation__out_of_domain="other.jsonl")
-    assert done == (0, FACTS + line + "Ready to train.\n", "")
+    assert done == (0, PROMPTED + line + "Ready to train.\n", "")
     code, out, err = check("pairs.jsonl", evaluation__out_of_domain="pairs.jsonl")
-    assert (code, out) == (3, FACTS)
+    assert (code, out) == (3, PROMPTED)
     assert err.startswith("Error: `evaluation.out_of_domain` is `pairs.jsonl`")

@@ -25,7 +25,10 @@ METRIC_DIMENSIONS = (1024, 768, 512, 384, 256, 128, 64)
 # Maximum wait for spot machines, in addition to the maximum runtime.
 SPOT_WAIT_SECONDS = 3600
 # Suffixes that distinguish a path from a Hub id, which contains slashes as well.
-DATA_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".gz")
+DATA_SUFFIXES = (
+    ".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow", ".gz",
+    ".xlsx", ".xlsm", ".xlsb", ".xls", ".ods",
+)  # fmt: skip
 # Everybody who may describe the job could read these variables.
 TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 # Without network the job publishes nothing; SageMaker uploads its output folders.

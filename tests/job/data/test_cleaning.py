@@ -8,13 +8,13 @@ import pytest
 
 from job.data.cleaning import (
     GROUP_CHARACTERS,
-    PAIR_SCHEMA,
     clean_documents,
     clean_rows,
     count_reasons,
-    text_key,
 )
-from job.data.sources import Document, RawRow
+from job.data.formats.layout import Document, RawRow
+from job.data.schemas import PAIR_SCHEMA
+from job.data.text_keys import text_key
 
 GOOD = RawRow("a.jsonl", 1, "What is it?", ["It is a thing."])
 
@@ -46,6 +46,8 @@ def test_a_good_row_is_kept_with_all_its_fields():
             [" wrong "],
             group=" Öl\n& Gas ",
             query_id="q7",
+            document_ids=["d1"],
+            grades=[2.0],
             split="train",
         )
     )
@@ -59,6 +61,8 @@ def test_a_good_row_is_kept_with_all_its_fields():
             "positive": "12 m",
             "negatives": ["wrong"],
             "query_id": "q7",
+            "document_id": "d1",
+            "grade": 2.0,
             "split": "train",
             "group": "Öl & Gas",
             "anchor_key": text_key("größe des hauses?"),
@@ -223,9 +227,11 @@ def test_rows_keep_their_order_across_batches(count):
 def test_documents_without_text_are_rejected_and_counted():
     """Their locations are reported like those of rows."""
     values = ["text ", None, "", " \n", 7, ["a"], "a \ud83d b"]
-    documents = [Document(str(n), value, "c.jsonl", n) for n, value in enumerate(values)]
-    cleaned = clean_documents([*documents, Document("\ud83d", "text", "c.jsonl", 7)])
-    assert cleaned.kept.to_pylist() == [{"id": "0", "text": "text", "key": text_key("TEXT")}]
+    documents = [Document(str(n), None, value, "c.jsonl", n) for n, value in enumerate(values)]
+    cleaned = clean_documents([*documents, Document("\ud83d", None, "text", "c.jsonl", 7)])
+    assert cleaned.kept.to_pylist() == [
+        {"id": "0", "text": "text", "key": text_key("TEXT"), "text_key": 0}
+    ]
     rejected = cleaned.rejected.select(["file", "row", "reason", "anchor", "positive"]).to_pylist()
     assert [tuple(row.values()) for row in rejected] == [
         ("c.jsonl", 1, "empty document", None, None),

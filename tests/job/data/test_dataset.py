@@ -14,10 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from job.core.errors import DataError, SpecError
-from job.data.cleaning import normalize
+from job.core.formatting import counted
 from job.data.corpus import numbered_ids, unique_ids
 from job.data.dataset import inspect_dataset, load_dataset, write_splits
 from job.data.splits import SPLIT_NAMES
+from job.data.text_keys import normalize
 from job.spec.schema import DataSpec
 from job.storage.arrow_tables import JoinedColumn
 
@@ -314,6 +315,7 @@ def test_the_facts_of_a_small_data_set_are_complete(by_hand, tmp_path):
     """The facts that the report has about the data, compared as a whole."""
     assert by_hand.facts == {
         "source": str(tmp_path / "data.jsonl"),
+        "format": "rows",
         "columns": {
             "anchor": "question",
             "positive": "context",
@@ -322,6 +324,13 @@ def test_the_facts_of_a_small_data_set_are_complete(by_hand, tmp_path):
         },
         "rows": 12,
         "used": 8,
+        "questions": 7,
+        "merged_rows": 0,
+        "negatives": 2,
+        "labels": None,
+        "contexts_found_in_corpus": {"found": 1, "contexts": 6},
+        "notes": [],
+        "warnings": [],
         "dropped": {
             "exact duplicate": {"rows": 1, "first": [f"{tmp_path / 'data.jsonl'}:3"]},
             "empty context": {"rows": 1, "first": [f"{tmp_path / 'data.jsonl'}:4"]},
@@ -378,6 +387,11 @@ def test_training_sees_its_rows_and_no_test_split(by_hand):
     assert sorted(vars(training)) == ["corpus", "train", "validation"]
 
 
+def split_line(name, anchor, positive, *negatives):
+    row = {"id": name, "anchor": anchor, "positive": positive, "negatives": negatives}
+    return json.dumps(row, ensure_ascii=False) + "\n"
+
+
 def test_splits_are_written_in_standard_formats(by_hand, tmp_path):
     """Every file, compared as a whole: matching ids, unescaped UTF-8, one row per line."""
     folder = tmp_path / "made" / "here"
@@ -386,18 +400,18 @@ def test_splits_are_written_in_standard_formats(by_hand, tmp_path):
     corpus = CORPUS_BY_HAND.items()
     assert written == {
         "train.jsonl": (
-            '{"id": "q00000000", "anchor": "Was kostet Öl?", "positive": "Öl kostet 2 €."}\n'
-            '{"id": "q00000001", "anchor": "Is oil dear?", "positive": "ÖL kostet  2 €."}\n'
-            '{"id": "q00000003", "anchor": "What else?", "positive": "nothing else."}\n'
+            split_line("q00000000", "Was kostet Öl?", "Öl kostet 2 €.", "Gas ist billig.")
+            + split_line("q00000001", "Is oil dear?", "ÖL kostet  2 €.")
+            + split_line("q00000003", "What else?", "nothing else.", "gas ist billig.")
         ),
         "validation.jsonl": (
-            '{"id": "q00000004", "anchor": "validated 1?", "positive": "The first of two."}\n'
-            '{"id": "q00000005", "anchor": "validated 2?", "positive": "The second of two."}\n'
+            split_line("q00000004", "validated 1?", "The first of two.")
+            + split_line("q00000005", "validated 2?", "The second of two.")
         ),
         "test.jsonl": (
-            '{"id": "q00000006", "anchor": "Asked in test?", "positive": "One answer."}\n'
-            '{"id": "q00000007", "anchor": "asked in  test?", "positive": "Another answer."}\n'
-            '{"id": "q00000008", "anchor": "Asked, too?", "positive": "Öl kostet 2 €."}\n'
+            split_line("q00000006", "Asked in test?", "One answer.")
+            + split_line("q00000007", "asked in  test?", "Another answer.")
+            + split_line("q00000008", "Asked, too?", "Öl kostet 2 €.")
         ),
         "corpus.jsonl": "".join(f'{{"id": "{i}", "text": "{text}"}}\n' for i, text in corpus),
         "qrels.tsv": HEADER
@@ -606,14 +620,14 @@ def test_too_few_test_queries_are_an_error(tmp_path):
     ("fractions", "split", "size"),
     [
         ({"validation_fraction": 0.0}, "validation", 0),
-        ({"validation_fraction": 0.05}, "validation", 1),
         ({"validation_fraction": 0.5, "test_fraction": 0.5}, "train", 0),
+        ({"validation_fraction": 0.5, "test_fraction": 0.45}, "train", 1),
     ],
 )
-def test_a_split_of_fewer_than_two_rows_is_an_error(tmp_path, fractions, split, size):
-    """Train and validation need at least two rows; `inspect_dataset` accepts fewer."""
+def test_a_split_of_too_few_rows_is_an_error(tmp_path, fractions, split, size):
+    """Training needs two rows, validation one; `inspect_dataset` shows what is there."""
     source = write_pairs(tmp_path / "a.jsonl", plain_pairs(20))
-    part = f"`{source}` has {size} rows in the split `{split}` from 20 usable rows"
+    part = f"`{source}` has {counted(size, 'row')} in the split `{split}` from 20 usable rows"
     refusal(part, source=source, **fractions)
     assert inspect_dataset(make_spec(source, **fractions), {}).facts["splits"][split] == size
 

@@ -9,7 +9,9 @@ import pytest
 from conftest import write_jsonl
 
 from job.core.errors import DataError
-from job.data.sources import Document, RawRow, is_beir, open_documents, open_source
+from job.data.formats.beir import is_beir
+from job.data.formats.layout import Absent, Document, RawRow
+from job.data.sources import open_documents, open_source
 from job.spec.schema import DataSpec
 
 CORPUS = [
@@ -75,7 +77,7 @@ def test_a_csv_row_with_surplus_fields_is_marked(tmp_path):
         RawRow(str(path), 3, "q", ["c"], surplus=True),
     ]
     path.write_text("question,body\nq,b,more\n")
-    refusal(lambda: rows_of(path), ": `question`, `body`. ")
+    refusal(lambda: rows_of(path), "Its columns: `question`, `body`.")
 
 
 def test_rows_are_read_lazily(tmp_path):
@@ -114,18 +116,26 @@ def test_a_beir_folder_becomes_rows_with_query_ids(tmp_path, suffix):
     source = open_source(str(folder), DataSpec())
     qrels = str(folder / "qrels" / "test.tsv")
     assert source.columns == columns("queries.text", "corpus.text")
-    assert list(source.rows) == [
-        RawRow(qrels, 2, "What purrs?", ["Cats They purr."], query_id="q1"),
-        RawRow(qrels, 3, "What barks?", ["Dogs bark."], query_id="q2"),
-        RawRow(qrels, 4, "What purrs?", ["Nobody asks for this one."], query_id="q1"),
-        RawRow(qrels, 7, "What purrs?", [None], query_id="q1"),
-        RawRow(qrels, 8, None, ["Dogs bark."], query_id="lost"),
+    purrs, barks = "What purrs?", "What barks?"
+    lost = Absent("document `lost` is not in the corpus")
+    asked = Absent("query `lost` is not in the queries")
+    expected = [
+        (2, purrs, "Cats They purr.", "q1", "d1", 1.0),
+        (3, barks, "Dogs bark.", "q2", "d2", 2.0),
+        (4, purrs, "Nobody asks for this one.", "q1", "7", 0.5),
+        (7, purrs, lost, "q1", "lost", 1.0),
+        (8, asked, "Dogs bark.", "lost", "d2", 1.0),
     ]
+    assert list(source.rows) == [
+        RawRow(qrels, row, query, [text], query_id=name, document_ids=[document], grades=[grade])
+        for row, query, text, name, document, grade in expected
+    ]
+    assert source.notes == ["The judged document `lost` is not in the corpus."]
     assert list(source.documents) == [
-        Document("d1", "Cats They purr."),
-        Document("d2", "Dogs bark."),
-        Document("7", "Nobody asks for this one."),
-        Document("d4", None),
+        Document("d1", "Cats", "They purr."),
+        Document("d2", "", "Dogs bark."),
+        Document("7", None, "Nobody asks for this one."),
+        Document("d4", "Only a title", None),
     ]
 
 
@@ -166,10 +176,10 @@ def test_a_corpus_keeps_its_ids_titles_and_texts(tmp_path):
         ],
     )
     assert list(open_documents(str(path))) == [
-        Document("12", "a"),
-        Document("b", "B b"),
-        Document("c00000003", "c"),
-        Document("d", None),
+        Document("12", None, "a"),
+        Document("b", "B", "b"),
+        Document("c00000003", None, "c"),
+        Document("d", None, None),
     ]
 
 

@@ -45,7 +45,8 @@ def candidates(kind):
     if kind.get("type") == "array":
         return [[value] for value in candidates(spec_fields.resolved(kind["items"]))]
     stated = spec_fields.members(kind) + [good for good, _ in spec_fields.bounds(kind)]
-    return stated or {"string": ["their/own"], "boolean": [False, True]}.get(kind["type"], [])
+    others = {"string": ["their/own"], "boolean": [False, True], "number": [0.5]}
+    return stated or others.get(kind["type"], [])
 
 
 # A non-default value for each field except `version`, which has only one, and `preset` (below).
@@ -225,7 +226,7 @@ BOOLEAN = "found true or false"
         ("training.epochs", None, "None"),
         ("training.scale", float("nan"), "nan"),
         ("data.max_download_gb", float("inf"), "inf"),
-        ("data.columns.negatives", "negative", "'negative'"),
+        ("data.columns.negatives", 7, "7"),
         ("data.split", None, "None"),
         ("output.uri", "", "''"),
         ("output.hub_private", None, "None"),

@@ -117,11 +117,12 @@ def test_the_spec_is_merged_from_defaults_then_job_json_then_hyperparameters(wor
 def test_hyperparameters_alone_are_a_job(workspace):
     """Users of SageMaker's SDK need no channel `spec`; strings and numbers are equivalent.
 
-    Parameters of its tuner are ignored, and JSON's escapes are decoded.
+    Parameters of its tuner and its framework estimators are ignored; JSON's escapes are decoded.
     """
     values = {"training.epochs": 3, "evaluation.dimensions": [64, 32], "model.name": "Größe 😀"}
     strings = {key: v if isinstance(v, str) else json.dumps(v) for key, v in values.items()}
-    for given in (values, strings | {"_tuning_objective_metric": "tuned ndcg@10"}):
+    added = {"_tuning_objective_metric": "tuned ndcg@10", "sagemaker_program": "train.py"}
+    for given in (values, strings | added):
         give_hyperparameters(workspace, given)
         assert workspace.read_spec() == build_spec({}, strings)
 

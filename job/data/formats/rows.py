@@ -1,0 +1,281 @@
+"""Read rows by their columns: question, contexts, hard negatives.
+
+A record in any layout becomes one `RawRow` for each of its questions.
+"""
+
+import dataclasses
+import itertools
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+from job.core.errors import DataError
+from job.data.columns import NEGATIVE_NAME, NO_LABEL, ColumnChoice, choose_columns
+from job.data.formats.layout import (
+    Document,
+    Fields,
+    RawRow,
+    Record,
+    Request,
+    RowLayout,
+    Source,
+)
+from job.data.formats.row_layouts import unfit_columns
+from job.data.formats.values import (
+    CONTEXT_ID_KEYS,
+    ID_KEYS,
+    QUERY_ID_KEYS,
+    as_list,
+    fill_template,
+    first_id,
+    is_template,
+    list_in_text,
+    passage,
+)
+from job.data.readers import LISTS, SURPLUS, RecordFiles
+from job.spec.schema import Columns
+
+# Rows to read to find the columns: JSON lines may omit fields without a value.
+FIRST_ROWS = 100
+
+
+def open_rows(
+    request: Request,
+    files: RecordFiles,
+    layouts: Sequence[RowLayout] = (),
+    documents: Iterable[Document] = (),
+) -> Source:
+    """Choose the columns by the first rows; the other rows are read lazily."""
+    records = files.records()
+    first = list(itertools.islice(records, FIRST_ROWS))
+    if not first:
+        msg = (
+            f"`{request.name}` has no rows. Each row needs a question and the context that answers "
+        )
+        raise DataError(msg + "it.")
+    fields = _first_values(first)
+    layout = next((known for known in layouts if known.recognizes(fields)), None)
+    if layout is None and layouts and request.format == layouts[0].name:
+        msg = f"`{request.name}` has no rows of `data.format={request.format}`, which are "
+        msg += f"{layouts[0].summary}. Leave it out to have the layout recognized."
+        raise DataError(msg)
+    _refuse_unfit(request, layout, fields)
+    templates = _templates(request.columns)
+
+    def plain(record: Record) -> Record:
+        given = record.fields
+        if layout is not None and layout.convert is not None:
+            given = given | layout.convert(given)
+        if templates:
+            given = given | {name: fill_template(name, given) for name in templates}
+        return record if given is record.fields else record._replace(fields=given)
+
+    shown = [plain(record) for record in first]
+    seen = _first_values(shown)
+    wanted, notes = request.columns, list[str]()
+    if layout is not None:
+        wanted = _filled(wanted, layout, seen)
+        notes += layout.notes(seen) if layout.notes is not None else ()
+    seen |= _later_columns(files, wanted, seen)
+    if wanted and request.label_is_optional and wanted.label not in (*seen, NO_LABEL):
+        wanted = wanted.model_copy(update={"label": None})
+    found_columns = choose_columns(seen, wanted, request.name, [record.fields for record in shown])
+    choice = dataclasses.replace(found_columns, group=request.group)
+    later = None
+    if request.columns is not None and request.columns.negatives is None:
+        later = _negative_names(layout)
+    rows = _Rows(choice, shown, later)
+    _refuse_objects(request, choice, shown)
+    notes = [*files.notes, *notes, *choice.notes, *rows.notes]
+    found = ([layout.name] if layout else []) + [n for n in files.layouts if n != "rows"]
+    columns = choice.facts() | {"negatives": rows.negatives}
+    every = map(plain, itertools.chain(first, records))
+    name = LISTS if found == [LISTS] else ", ".join(n for n in found if n != LISTS) or "rows"
+    return Source(rows.read(every), columns, documents, name, notes)
+
+
+def _refuse_unfit(request: Request, layout: RowLayout | None, fields: Fields) -> None:
+    """Refuse exports of chats, unless the spec names both columns."""
+    named = request.columns is not None and request.columns.anchor and request.columns.positive
+    if layout is None and not named and (unfit := unfit_columns(fields)):
+        what, columns = unfit
+        msg = f"`{request.name}` is {what}: what a model answers is rarely what a search should "
+        raise DataError(msg + f"find. To train on it all the same: `{request.command(**columns)}`.")
+
+
+def _refuse_objects(request: Request, choice: ColumnChoice, first: Sequence[Record]) -> None:
+    """Refuse columns of objects without a known text field: all values would be dropped."""
+    columns = (choice.positive, *choice.negatives)
+    templates = {name: found for name in columns if (found := _object_template(name, first))}
+    if not templates:
+        return
+    name, template = next(iter(templates.items()))
+    positive = templates.get(choice.positive, choice.positive)
+    negatives = [templates.get(column, column) for column in choice.negatives]
+    named = {"anchor": choice.anchor, "positive": positive}
+    named |= {"negatives": json.dumps(negatives, ensure_ascii=False)} if negatives else {}
+    msg = f"`{request.name}` has objects in the column `{name}`, and none of their fields is known "
+    msg += f"as the text. Rename it to `text`, or name it, if it is that of `{template}`: "
+    raise DataError(msg + f"`{request.command(**named)}`.")
+
+
+def _object_template(column: str, first: Sequence[Record]) -> str | None:
+    """Return the likeliest template for a column of objects without a known text field."""
+    given = [record.fields.get(column) for record in first]
+    values = [value for entry in given for value in as_list(entry) if value is not None]
+    if not values or not all(isinstance(passage(value)[0], dict) for value in values):
+        return None
+    texts = {
+        key: len(text)
+        for key, text in values[0].items()
+        if isinstance(text, str) and key not in ID_KEYS
+    }
+    if not texts:
+        return None
+    key = max(texts, key=lambda name: texts[name])
+    return f"{{{column}{'[*]' if any(isinstance(v, list) for v in given) else ''}[{key}]}}"
+
+
+def _first_values(records: Iterable[Record]) -> dict[str, Any]:
+    """Return the fields of all records, each with its first value."""
+    fields: dict[str, Any] = {}
+    for record in records:
+        for key, value in record.fields.items():
+            if fields.get(key) is None:
+                fields[key] = value
+    return fields
+
+
+def _templates(columns: Columns | None) -> list[str]:
+    named = [columns.anchor, columns.positive, *(columns.negatives or ())] if columns else []
+    return [name for name in named if name is not None and is_template(name)]
+
+
+def _filled(wanted: Columns | None, layout: RowLayout, fields: Fields) -> Columns:
+    """Fill in the columns that the spec does not name with those of the layout."""
+    anchor, positive = layout.columns(fields)
+    given = wanted or Columns(negatives=())
+    negatives = given.negatives
+    if negatives is None:
+        negatives = tuple(name for name in fields if _negative_names(layout)(name))
+    named = {
+        "anchor": given.anchor or anchor,
+        "positive": given.positive or positive,
+        "negatives": negatives,
+    }
+    return given.model_copy(update=named)
+
+
+def _later_columns(files: RecordFiles, wanted: Columns | None, fields: Fields) -> dict[str, Any]:
+    """Search all rows for the columns that the spec names and the first rows lack."""
+    named = [wanted.anchor, wanted.positive, *(wanted.negatives or ())] if wanted else []
+    named += [wanted.group, wanted.label] if wanted else []
+    missing = {name for name in named if name not in (None, NO_LABEL) and name not in fields}
+    found: dict[str, Any] = {}
+    if not missing or len(fields) == 0:
+        return found
+    for record in itertools.islice(files.records(), FIRST_ROWS, None):
+        for name in missing & record.fields.keys():
+            found[name] = record.fields[name]
+        if not (missing := missing - found.keys()):
+            break
+    return found
+
+
+def _negative_names(layout: RowLayout | None) -> Callable[[object], bool]:
+    """Return a function that recognizes columns of hard negatives by their names."""
+
+    def is_negative(name: object) -> bool:
+        if layout is not None and name in layout.negatives:
+            return True
+        by_name = layout is None or layout.convert is None
+        return by_name and isinstance(name, str) and is_negative_name(name)
+
+    return is_negative
+
+
+def is_negative_name(name: str) -> bool:
+    return NEGATIVE_NAME.fullmatch(name.lower().strip()) is not None
+
+
+class _Rows:
+    """Convert records to rows; `negatives` grows if later rows have more columns of negatives."""
+
+    def __init__(
+        self,
+        choice: ColumnChoice,
+        first: Sequence[Record],
+        is_negative: Callable[[object], bool] | None,
+    ) -> None:
+        """`is_negative` recognizes columns of negatives in later rows, if the spec names none."""
+        self.choice = choice
+        self.negatives = list(choice.negatives)
+        self._is_negative = is_negative
+        self._known = {key for record in first for key in record.fields}
+        texts = [choice.anchor, choice.positive, *self.negatives]
+        self._lists = {name for name in texts if _holds_lists(name, first)}
+        self.notes = [
+            f"`{name}` contains lists written as text; they are read as lists."
+            for name in texts
+            if name in self._lists
+        ]
+        self._query_ids = _fields_of(first, QUERY_ID_KEYS, texts)
+        self._context_ids = _fields_of(first, CONTEXT_ID_KEYS, texts)
+
+    def read(self, records: Iterable[Record]) -> Iterator[RawRow]:
+        for record in records:
+            if self._is_negative is not None and not self._known.issuperset(record.fields):
+                self._add_columns(record, self._is_negative)
+            yield from self._rows(record)
+
+    def _add_columns(self, record: Record, is_negative: Callable[[str], bool]) -> None:
+        for name in record.fields:
+            if name not in self._known:
+                self._known.add(name)
+                if is_negative(name):
+                    self.negatives.append(name)
+
+    def _rows(self, record: Record) -> Iterator[RawRow]:
+        fields, choice = record.fields, self.choice
+        found = [passage(value) for value in self._values(record, choice.positive)]
+        negatives: list[Any] = []
+        for column in self.negatives:
+            negatives += [passage(value)[0] for value in self._values(record, column)]
+        ids = [name for _, name in found]
+        if self._context_ids and len(found) == 1 and ids[0] is None:
+            ids = [first_id(fields, self._context_ids)]
+        for anchor in self._values(record, choice.anchor) or [None]:
+            text, own_id = passage(anchor)
+            yield RawRow(
+                record.file,
+                record.row,
+                text,
+                [value for value, _ in found],
+                negatives,
+                group=fields.get(choice.group) if choice.group is not None else None,
+                label=fields.get(choice.label) if choice.label is not None else None,
+                surplus=SURPLUS in fields,
+                query_id=own_id or (first_id(fields, self._query_ids) if self._query_ids else None),
+                document_ids=ids if any(ids) else [],
+                split=record.split,
+            )
+
+    def _values(self, record: Record, column: str) -> list[Any]:
+        value = record.fields.get(column)
+        if column in self._lists and (inner := list_in_text(value)) is not None:
+            return inner
+        return as_list(value)
+
+
+def _holds_lists(name: str, first: Sequence[Record]) -> bool:
+    """Tell whether every value of a column is a list written as text."""
+    values = [value for record in first if (value := record.fields.get(name)) not in (None, "")]
+    return bool(values) and all(list_in_text(value) is not None for value in values)
+
+
+def _fields_of(first: Sequence[Record], keys: Sequence[str], taken: Sequence[str]) -> list[str]:
+    return [
+        key
+        for key in keys
+        if key not in taken and any(record.fields.get(key) is not None for record in first)
+    ][:1]
