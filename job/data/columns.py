@@ -171,7 +171,7 @@ def _label_column(
             return None
         _require(_column_names(fields), named_label, "label", source)
         return named_label
-    found = [name for name in others if _is_label_name(name) and _is_label(others[name])]
+    found = [name for name in others if is_label(name, others[name])]
     order = {name: place for place, name in enumerate(LABEL_NAMES)}
     found.sort(key=lambda name: order.get(_plain(name), len(order)))
     if len(found) > 1 and wanted is not None:
@@ -182,12 +182,11 @@ def _label_column(
     return found[0] if found else None
 
 
-def _is_label_name(name: str) -> bool:
+def is_label(name: str, value: Any) -> bool:  # noqa: ANN401  what a file holds
+    """Tell by its name and a value whether a column says that a context answers its question."""
     plain = _plain(name)
-    return bool(LABEL_NAME.fullmatch(plain)) and not TEACHER_NAME.fullmatch(plain)
-
-
-def _is_label(value: Any) -> bool:  # noqa: ANN401  what a file holds
+    if not LABEL_NAME.fullmatch(plain) or TEACHER_NAME.fullmatch(plain):
+        return False
     if isinstance(value, list):
         return bool(value) and all(isinstance(part, bool | int | float) for part in value)
     # A text of some length is what is relevant, not whether something is.

@@ -7,10 +7,11 @@ import dataclasses
 import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from job.core.errors import DataError
-from job.data.columns import NEGATIVE_NAME, NO_LABEL, ColumnChoice, choose_columns
+from job.data.columns import NEGATIVE_NAME, NO_LABEL, ColumnChoice, choose_columns, is_label
 from job.data.formats.layout import (
     Document,
     Fields,
@@ -33,6 +34,7 @@ from job.data.formats.values import (
     passage,
 )
 from job.data.readers import LISTS, SURPLUS, RecordFiles
+from job.spec.commands import check_command
 from job.spec.schema import Columns
 
 # Rows to read to find the columns: JSON lines may omit fields without a value.
@@ -84,7 +86,10 @@ def open_rows(
     later = None
     if request.columns is not None and request.columns.negatives is None:
         later = _negative_names(layout)
-    rows = _Rows(choice, shown, later)
+    late_label = None
+    if request.columns is not None and request.columns.label is None and choice.label is None:
+        late_label = partial(_refuse_late_label, request)
+    rows = _Rows(choice, shown, later, late_label)
     _refuse_objects(request, choice, shown)
     notes = [*files.notes, *notes, *choice.notes, *rows.notes]
     found = ([layout.name] if layout else []) + [n for n in files.layouts if n != "rows"]
@@ -101,6 +106,16 @@ def _refuse_unfit(request: Request, layout: RowLayout | None, fields: Fields) ->
         what, columns = unfit
         msg = f"`{request.name}` is {what}: what a model answers is rarely what a search should "
         raise DataError(msg + f"find. To train on it all the same: `{request.command(**columns)}`.")
+
+
+def _refuse_late_label(request: Request, record: Record, name: str) -> None:
+    """Refuse labels that the rows before lack: their 0 would be taken for an answer."""
+    command = check_command(request.name, request.columns, **{"columns.label": name})
+    msg = f"`{record.file}` row {record.row} is the first with `{name}`, which may say whether a "
+    raise DataError(
+        msg + f"context answers its question. If it does: `{command}`; if not, set it "
+        f"to `{NO_LABEL}`."
+    )
 
 
 def _refuse_objects(request: Request, choice: ColumnChoice, first: Sequence[Record]) -> None:
@@ -206,11 +221,15 @@ class _Rows:
         choice: ColumnChoice,
         first: Sequence[Record],
         is_negative: Callable[[object], bool] | None,
+        refuse_label: Callable[[Record, str], None] | None,
     ) -> None:
-        """`is_negative` recognizes columns of negatives in later rows, if the spec names none."""
+        """Both functions are for columns of later rows, if the spec names none.
+
+        `is_negative` recognizes those of negatives, `refuse_label` refuses those of labels.
+        """
         self.choice = choice
         self.negatives = list(choice.negatives)
-        self._is_negative = is_negative
+        self._is_negative, self._refuse_label = is_negative, refuse_label
         self._known = {key for record in first for key in record.fields}
         texts = [choice.anchor, choice.positive, *self.negatives]
         self._lists = {name for name in texts if _holds_lists(name, first)}
@@ -224,16 +243,19 @@ class _Rows:
 
     def read(self, records: Iterable[Record]) -> Iterator[RawRow]:
         for record in records:
-            if self._is_negative is not None and not self._known.issuperset(record.fields):
-                self._add_columns(record, self._is_negative)
+            if not self._known.issuperset(record.fields):
+                self._add_columns(record)
             yield from self._rows(record)
 
-    def _add_columns(self, record: Record, is_negative: Callable[[str], bool]) -> None:
-        for name in record.fields:
-            if name not in self._known:
-                self._known.add(name)
-                if is_negative(name):
-                    self.negatives.append(name)
+    def _add_columns(self, record: Record) -> None:
+        for name, value in record.fields.items():
+            if name in self._known:
+                continue
+            self._known.add(name)
+            if self._is_negative is not None and self._is_negative(name):
+                self.negatives.append(name)
+            elif self._refuse_label is not None and is_label(name, value):
+                self._refuse_label(record, name)
 
     def _rows(self, record: Record) -> Iterator[RawRow]:
         fields, choice = record.fields, self.choice

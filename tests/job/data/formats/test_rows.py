@@ -131,6 +131,22 @@ def test_late_columns_that_are_named_are_found(tmp_path):
         opened(tmp_path, rows, columns={"negatives": ["nowhere"]})
 
 
+def test_labels_that_first_appear_in_late_rows_are_refused(tmp_path):
+    """Their 0 would be taken for an answer; the command reads them."""
+    rows = [{"question": f"{Q} {n}", "context": A} for n in range(120)]
+    rows += [{"question": Q, "context": N, "label": 0}]
+    source = opened(tmp_path, rows)
+    with pytest.raises(DataError, match="row 121 is the first with `label`") as caught:
+        list(source.rows)
+    command = str(caught.value).partition("If it does: `")[2].partition("`")[0]
+    settings = parse_assignments(shlex.split(command)[4::2])
+    path = str(tmp_path / "a.jsonl")
+    labels = [row.label for row in open_source(path, build_spec({}, settings).data).rows]
+    assert labels == [None] * 120 + [0]
+    spec = DataSpec(columns={"label": "none"})
+    assert [row.label for row in open_source(path, spec).rows] == [None] * 121
+
+
 def test_columns_that_are_named_win_over_the_layout(tmp_path):
     row = {"user_input": Q, "response": B, "reference_contexts": [A]}
     assert read(tmp_path, [row], columns={"positive": "response"}) == [(Q, [B], [])]
