@@ -130,17 +130,31 @@ def advice_to_test(facts: dict[str, Any], spec: DataSpec) -> str:
 
 def advice_to_train(facts: dict[str, Any], spec: DataSpec, split: str) -> str:
     """Say what gives more rows to the split `train` or `validation`."""
-    removed = facts["leakage"]["removed_rows"]
-    if removed and (spec.test or spec.validation):
-        given = "test" if spec.test else "validation"
-        msg = f"{left_out(removed, spec)}. Add other rows to train on, or remove the rows to "
-        msg += f"train on from `data.{given}`"
-        plain = spec.model_copy(update={given: None})
-        rows = removed + facts["splits"]["train"] + facts["splits"]["validation"]
-        if can_be_split(rows, rows, plain):
-            command = check_command(facts["source"], plain)
-            return f"{msg}, or leave it out, so that the rows are split: `{command}`."
+    if removed := facts["leakage"]["removed_rows"]:
+        given = [name for name in ("test", "validation") if getattr(spec, name)]
+        place = f"`data.{given[0]}`" if given else "the test set"
+        msg = f"{left_out(removed, spec)}. Add other rows to train on, or remove the rows to train "
+        msg += f"on from {place}"
+        if command := _command_to_split_all(facts, spec, removed, given):
+            return f"{msg}, or have all rows split: `{command}`."
         return msg + "."
     if chained := chained_rows(facts):
         return f"{chained}. {advice_on_groups(facts, spec)}"
     return f"Add rows{', or change `data.validation_fraction`' if split == 'validation' else ''}."
+
+
+def _command_to_split_all(
+    facts: dict[str, Any], spec: DataSpec, removed: int, given: list[str]
+) -> str | None:
+    """Return the command that ignores a given test set, if it then has rows enough."""
+    if given:
+        changes: dict[str, Any] = {given[0]: None}
+    elif "+" not in spec.split:
+        changes = {
+            "split": "train+validation+test" if facts["splits"]["validation"] else "train+test"
+        }
+    else:
+        return None
+    changed = spec.model_copy(update=changes)
+    rows = removed + facts["splits"]["train"] + facts["splits"]["validation"]
+    return check_command(facts["source"], changed) if can_be_split(rows, rows, changed) else None

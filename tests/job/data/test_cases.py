@@ -261,11 +261,12 @@ def test_one_pair_with_many_negatives_is_pointed_out(tmp_path):
 # --- rows that are left out; one group --------------------------------------------------------
 
 
-def test_rows_that_the_test_set_asks_are_counted_in_words(tmp_path):
+@pytest.mark.parametrize("as_folder", [False, True])
+def test_rows_whose_question_is_in_the_test_set_are_counted(tmp_path, as_folder):
     """The error says what to do, and does not point at the command that was run."""
     source = write_jsonl(tmp_path / "train.jsonl", pairs())
     test = write_jsonl(tmp_path / "test.jsonl", pairs())
-    done = run(source, data__test=test)
+    done = run(tmp_path) if as_folder else run(source, data__test=test)
     assert done.exit_code == 4
     told = "10 rows are left out: their question is in the test set"
     assert f"Left out   {told}\n" in done.stdout
