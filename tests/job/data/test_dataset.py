@@ -356,6 +356,7 @@ def test_the_facts_of_a_small_data_set_are_complete(by_hand, tmp_path):
             "removed_rows": 1,
         },
         "queries": {"validation": 2, "test": 2},
+        "graded": False,
         "corpus": 9,
         "fingerprint": {
             "train": digest(
