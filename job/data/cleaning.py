@@ -41,9 +41,9 @@ def concatenate(parts: Sequence[Cleaned]) -> Cleaned:
     kept = one_table([part.kept for part in parts])
     rejected = one_table([part.rejected for part in parts])
     names = ("rows", "merged", "lost_negatives")
-    counts = (sum(getattr(part, name) for part in parts) for name in names)
+    counts = {name: sum(getattr(part, name) for part in parts) for name in names}
     first_lost = next((part.first_lost for part in parts if part.first_lost), None)
-    return Cleaned(kept, rejected, *counts, first_lost)
+    return Cleaned(kept, rejected, **counts, first_lost=first_lost)
 
 
 def count_reasons(rejected: pa.Table) -> dict[str, dict[str, Any]]:

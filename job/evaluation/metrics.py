@@ -113,8 +113,7 @@ def _ideal_gain(grades: FloatArray, relevant: IntArray, discounts: FloatArray) -
     ranks = np.arange(len(grades)) - np.repeat(relevant.cumsum() - relevant, relevant)
     top = ranks < len(discounts)
     weights = best[top] * discounts[ranks[top]]
-    ideal: FloatArray = np.bincount(owners[top], weights, minlength=len(relevant))
-    return ideal
+    return np.bincount(owners[top], weights, minlength=len(relevant)).astype(np.float64)
 
 
 def _hits(ranked: IntArray, queries: Queries) -> HitArray:
