@@ -240,7 +240,7 @@ WITHOUT_NEGATIVES = {
 
 
 def contents(path, **spec):
-    """Return each split's texts in their order, all texts that are searched, and the fingerprints."""
+    """Return the texts of each split in their order, all searched texts, and the fingerprints."""
     given = {"source": str(path), "near_duplicate_threshold": None} | spec
     dataset = inspect_dataset(DataSpec(**given), {})
     splits = [
