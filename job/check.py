@@ -76,6 +76,7 @@ def as_document(dataset: Dataset, model: ModelSpec) -> dict[str, Any]:
         "pairs": facts["used"],
         "negatives": facts["negatives"],
         "labels": labels and labels["counts"],
+        "graded": facts["graded"],
         "merged_rows": facts["merged_rows"],
         "dropped": {reason: dropped["rows"] for reason, dropped in facts["dropped"].items()},
         "first_dropped": {why: dropped["first"] for why, dropped in facts["dropped"].items()},
@@ -103,6 +104,8 @@ def describe(dataset: Dataset, spec: JobSpec) -> Iterable[str]:
     if labels := facts["labels"]:
         counts = ", ".join(f"`{label}` {count}" for label, count in labels["counts"].items())
         yield f"Labels     `{labels['column']}`: {counts}; {_verdicts(labels)}"
+    if facts["graded"]:
+        yield "Grades     nDCG uses the relevance grades; every grade above 0 is trained on"
     yield from _rows_not_used(facts, spec)
     if facts["negatives"]:
         yield f"Negatives  {facts['negatives']} hard negatives in the rows used"

@@ -185,7 +185,8 @@ def prepare_inputs(
         require_same_inputs(dataset, fetched)
         if is_rank_zero():
             write_splits(dataset, workspace.splits)
-        facts.update(dataset.facts["splits"], corpus=len(dataset.corpus))
+        facts.update(format=dataset.facts["format"], **dataset.facts["splits"])
+        facts.update(corpus=len(dataset.corpus))
     with progress.stage("model") as facts:
         model = load_model(spec.model, machine, fetched.model)
         dimensions = choose_dimensions(spec.evaluation, model.width)

@@ -78,7 +78,7 @@ def _negated(value):
 
 
 def odd():
-    """Return a report with one dimension, no training, empty lists, a GPU, and fetched inputs."""
+    """Return a report with one dimension, no training, grades, empty lists, a GPU, inputs."""
     report = improved(verdict__improved=False, advice=[], out_of_domain=None, article=None)
     report["verdict"]["sentence"] = "Not improved: nothing was trained (`training.epochs` is 0)."
     for of in (report, report["fusion"]):
@@ -93,7 +93,7 @@ def odd():
     report["training"] |= {"best_step": 0, "steps": 0, "history": [], "pairs_per_second": None}
     report["training"]["hyperparameters"] = {}
     report["training"]["peak_memory"]["device_bytes"] = 11_230_000_000
-    report["data"]["dropped"] = {}
+    report["data"] |= {"dropped": {}, "graded": True}
     report["usage"]["quantized"] = None
     report["cost"] = {"usd": None, "basis": "no `--price-per-hour` was given"}
     pairs = {"uri": "s3://bucket/pairs.jsonl", "version": "3HL4kqtJ", "files": 2, "bytes": 9}

@@ -32,13 +32,18 @@ class Cleaned:
     rows: int
     # Rows that repeat a pair and brought it another negative.
     merged: int = 0
+    # Negatives whose document is not in the corpus, and why the first is dropped.
+    lost_negatives: int = 0
+    first_lost: str | None = None
 
 
 def concatenate(parts: Sequence[Cleaned]) -> Cleaned:
     kept = one_table([part.kept for part in parts])
     rejected = one_table([part.rejected for part in parts])
-    rows, merged = (sum(getattr(part, name) for part in parts) for name in ("rows", "merged"))
-    return Cleaned(kept, rejected, rows, merged)
+    names = ("rows", "merged", "lost_negatives")
+    counts = {name: sum(getattr(part, name) for part in parts) for name in names}
+    first_lost = next((part.first_lost for part in parts if part.first_lost), None)
+    return Cleaned(kept, rejected, **counts, first_lost=first_lost)
 
 
 def count_reasons(rejected: pa.Table) -> dict[str, dict[str, Any]]:
@@ -87,7 +92,8 @@ class _Cleaner:
         self._negatives = MoreNegatives()
         # Hashes of pairs. Not the texts, as there may be millions: a hash takes 90 bytes.
         self._seen: set[int] = set()
-        self._rows = 0
+        self._rows = self._lost = 0
+        self._first_lost: str | None = None
 
     def add(self, row: RawRow) -> None:
         self._rows += 1
@@ -151,6 +157,10 @@ class _Cleaner:
 
     def _usable_negatives(self, row: RawRow, keys: set[int]) -> list[tuple[str, int]]:
         """Keep negatives that are text and neither the question nor an answer of the same row."""
+        lost = [negative for negative in row.negatives if isinstance(negative, Absent)]
+        if lost:
+            self._lost += len(lost)
+            self._first_lost = self._first_lost or lost[0].reason
         texts = [
             negative.strip()
             for negative in map(self._resolved, row.negatives)
@@ -171,7 +181,9 @@ class _Cleaner:
             self._labels.finish()
         pairs, rejected = self._pairs.table(), self._rejected.table()
         found = self._negatives.merge(pairs)
-        return Cleaned(found.pairs, one_table([rejected, found.rejected]), self._rows, found.merged)
+        rejected = one_table([rejected, found.rejected])
+        counts = self._rows, found.merged, self._lost
+        return Cleaned(found.pairs, rejected, *counts, self._first_lost)
 
 
 def clean_documents(documents: Iterable[Document]) -> Cleaned:

@@ -1,5 +1,6 @@
 """The corpus of a run: all documents without duplicates, sorted by id."""
 
+import hashlib
 from collections import Counter
 from dataclasses import dataclass
 
@@ -61,6 +62,14 @@ def numbered_ids(prefix: str, numbers: IntArray) -> pa.Array:
     """Make ids from numbers, padded so that the first 10^8 ids sort in numeric order."""
     digits = pc.utf8_lpad(pa.array(numbers).cast(TEXT), 8, "0")
     return pc.binary_join_element_wise(pa.scalar(prefix, TEXT), digits, pa.scalar("", TEXT))
+
+
+def sorted_hashes(texts: pa.Array) -> pa.Array:
+    """Hash each text to 64 bits; the result does not depend on ids, which order the corpus."""
+    encoded = (text.encode("utf-8") for text in column_values(texts))
+    digests = (hashlib.blake2b(text, digest_size=8).digest() for text in encoded)
+    numbers = (int.from_bytes(digest, "little") for digest in digests)
+    return pa.array(np.sort(np.fromiter(numbers, np.uint64, len(texts))))
 
 
 def _negatives(rows: Rows) -> pa.Table:

@@ -15,7 +15,7 @@ from job.core.formatting import are, counted
 from job.data import splits
 from job.data.cleaning import count_reasons
 from job.data.corpus import Corpus as Corpus  # noqa: PLC0414  other modules import it from here
-from job.data.corpus import build_corpus, numbered_ids
+from job.data.corpus import build_corpus, numbered_ids, sorted_hashes
 from job.data.plausibility import advice_to_test, advice_to_train, warnings_about
 from job.data.rows import (
     Channels,
@@ -192,11 +192,14 @@ def _build(rows: Rows, grouping: Grouping, codes: IntArray, facts: dict[str, Any
     train, validation, test = (np.flatnonzero(codes == code) for code in range(3))
     tables = [rows_on_disk(table, part) for part in (train, validation, test)]
     evaluated = [_queries(rows, grouping, positions, part) for part in (validation, test)]
-    # Test scores depend on the corpus as much as on the queries.
+    # Test scores depend on the corpus and on the grades as much as on the queries.
     columns = [[part["anchor"], part["positive"]] for part in tables]
-    columns[splits.TEST].append(corpus.texts)
+    columns[splits.TEST].append(sorted_hashes(corpus.texts))
+    for split, queries in zip((splits.VALIDATION, splits.TEST), evaluated, strict=True):
+        columns[split] += [] if queries.grades is None else [pa.array(queries.grades)]
     facts = facts | {
         "queries": {"validation": len(evaluated[0]), "test": len(evaluated[1])},
+        "graded": any(queries.grades is not None for queries in evaluated),
         "corpus": len(corpus),
         "fingerprint": dict(zip(splits.SPLIT_NAMES, map(_fingerprint, columns), strict=True)),
     }

@@ -7,18 +7,19 @@ This module only checks that a file has the format its name says; a broken file 
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from job.core.errors import DataError
+from job.data.arrow_files import read_arrow, read_parquet
 from job.data.formats.documents import header_row, is_list, named_row, read_list
 from job.data.formats.layout import Document, DocumentLayout
 from job.data.formats.layout import Record as Record  # noqa: PLC0414  others know it from here
 from job.data.formats.splits import file_splits
 from job.data.tables import SURPLUS as SURPLUS  # noqa: PLC0414  as above
-from job.data.tables import read_table, refuse_duplicate_columns
+from job.data.tables import read_table
 from job.data.text_files import read_lines
 from job.data.workbooks import WORKBOOKS, read_workbook
 
@@ -155,9 +156,9 @@ class RecordFiles:
         if suffix in (".csv", ".tsv"):
             return read_table(file, self._encoding, self._named)
         if suffix == ".parquet":
-            return _read_parquet(file)
+            return read_parquet(file)
         if suffix == ".arrow":
-            return _read_arrow(file)
+            return read_arrow(file)
         if suffix in WORKBOOKS:
             return read_workbook(file)
         return self._read_json(file)
@@ -278,52 +279,3 @@ def _json_fault(error: Exception) -> str:
         return error.msg
     # Python refuses to read integers of more than 4,300 digits.
     return "nested too deeply" if isinstance(error, RecursionError) else "a number is too long"
-
-
-def _read_parquet(file: Path) -> Iterator[Record]:
-    import pyarrow.parquet as pq
-
-    def batches() -> Iterator[Any]:
-        whole = pq.ParquetFile(file)
-        refuse_duplicate_columns(file, whole.schema_arrow.names)
-        yield from whole.iter_batches(batch_size=8192)
-
-    return _read_batches(file, "Parquet", batches)
-
-
-def _read_arrow(file: Path) -> Iterator[Record]:
-    """Read Arrow in either of its formats; `datasets` saves streams."""
-    import pyarrow as pa
-
-    def batches() -> Iterator[Any]:
-        mapped = pa.memory_map(str(file))
-        try:
-            stream = pa.ipc.open_stream(mapped)
-        except pa.ArrowInvalid:
-            whole = pa.ipc.open_file(pa.memory_map(str(file)))
-            stream = (whole.get_batch(number) for number in range(whole.num_record_batches))
-        for batch in stream:
-            refuse_duplicate_columns(file, batch.schema.names)
-            yield from (batch.slice(at, 8192) for at in range(0, len(batch), 8192))
-
-    return _read_batches(file, "Arrow", batches)
-
-
-def _read_batches(file: Path, kind: str, batches: Callable[[], Iterator[Any]]) -> Iterator[Record]:
-    import pyarrow as pa
-
-    name, number = str(file), 0
-    try:
-        for batch in batches():
-            for fields in batch.to_pylist():
-                number += 1
-                yield Record(name, number, fields)
-    # The other errors come from values that Python cannot represent: invalid UTF-8 in a string,
-    # years out of range, unknown time zones.
-    except (pa.ArrowException, ValueError, OverflowError, LookupError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        remedy = (
-            "Save it again with `datasets.save_to_disk`" if kind == "Arrow" else "Create it again"
-        )
-        msg = f"`{file}` is not a readable {kind} file: {reason.rstrip('.')}. {remedy}."
-        raise DataError(msg) from None

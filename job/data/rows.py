@@ -81,7 +81,7 @@ def collect_rows(spec: DataSpec, channels: Channels) -> Rows:
         np.arange(len(pairs)),
         main.format,
         label_facts(readers),
-        _notes(sources.values(), corpus, parts[0].kept),
+        _notes(sources.values(), corpus, parts[0].kept, cleaned),
         tuple(filter(None, (reader.warning() for reader in readers))),
     )
 
@@ -93,10 +93,15 @@ def _rows_of(source: Source, role: str) -> tuple[Iterable[RawRow], str | None]:
     return (row for row in source.rows if row.split in (None, role)), role
 
 
-def _notes(sources: Iterable[Source], corpus: GivenDocuments, pairs: pa.Table) -> tuple[str, ...]:
+def _notes(
+    sources: Iterable[Source], corpus: GivenDocuments, pairs: pa.Table, cleaned: Cleaned
+) -> tuple[str, ...]:
     notes = dict.fromkeys(note.rstrip(".") for source in sources for note in source.notes)
     if corpus.found_by_id:
         notes["contexts that are ids of documents in the corpus are read as these documents"] = None
+    if lost := cleaned.lost_negatives:
+        first = " is dropped:" if lost == 1 else "s are dropped; the first:"
+        notes[f"{lost} hard negative{first} {cleaned.first_lost}"] = None
     own = Counter(given_codes(pairs).tolist())
     given = [
         f"{counted(own[code], 'row')} to {purpose} on"

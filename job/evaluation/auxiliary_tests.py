@@ -96,7 +96,8 @@ def auxiliary_tests(
     """Prepare the tests that the spec requests, by name: `out_of_domain`, `article`."""
     tests = {}
     if out_of_domain := load_out_of_domain(spec, channels, dataset):
-        opening = f"On out-of-domain data ({out_of_domain.source}),"
+        graded = ", with relevance grades" if out_of_domain.queries.grades is not None else ""
+        opening = f"On out-of-domain data ({out_of_domain.source}{graded}),"
         found = (out_of_domain.source, out_of_domain.queries, out_of_domain.corpus)
         tests["out_of_domain"] = AuxiliaryTest(
             *found, opening, OUT_OF_DOMAIN_VERDICTS, left_out=out_of_domain.left_out

@@ -2,6 +2,9 @@
 
 Documents are ranked by score, descending; equal scores by document id, ascending as strings.
 A corpus is sorted by id, so this is the order of positions. Metrics are per query, from 0 to 1.
+
+If queries have grades, nDCG's gain of a document is its grade, linear as in trec_eval; a grade may
+be a fraction. For the other metrics every document with a grade is relevant.
 """
 
 from collections.abc import Mapping
@@ -26,6 +29,7 @@ METRICS = (
 )
 FloatArray = np.ndarray[Any, np.dtype[np.float64]]
 IntArray = np.ndarray[Any, np.dtype[np.int64]]
+HitArray = np.ndarray[Any, np.dtype[np.bool_]]
 
 
 @dataclass(frozen=True)
@@ -63,12 +67,10 @@ def compute_metrics(ranked: IntArray, queries: Queries, found: IntArray | None =
     hits = _hits(ranked, queries)
     relevant = np.diff(queries.offsets)
     ranks = np.arange(1, hits.shape[1] + 1)
-    gains = 1.0 / np.log2(np.arange(2, 12))
-    ideal = np.concatenate([[0.0], gains.cumsum()])[np.minimum(relevant, 10)]
     first = np.where(hits.any(axis=1), hits.argmax(axis=1) + 1, 0)
     precisions = np.where(hits, hits.cumsum(axis=1) / ranks, 0.0).sum(axis=1)
     metrics = {
-        "ndcg@10": (hits[:, :10] * gains[: hits.shape[1]]).sum(axis=1) / ideal,
+        "ndcg@10": _ndcg(hits[:, :10], ranked[:, :10], queries),
         "mrr@10": np.where((first > 0) & (first <= 10), 1.0 / np.maximum(first, 1), 0.0),
         "map@100": precisions / np.minimum(relevant, DEPTH),
     }
@@ -77,7 +79,44 @@ def compute_metrics(ranked: IntArray, queries: Queries, found: IntArray | None =
     return Scores(metrics, first.astype(np.int64), ranked, found)
 
 
-def _hits(ranked: IntArray, queries: Queries) -> np.ndarray[Any, np.dtype[np.bool_]]:
+def _ndcg(hits: HitArray, ranked: IntArray, queries: Queries) -> FloatArray:
+    """Compute nDCG@10 of the top 10: hits and positions, (n_queries, ≤ 10)."""
+    discounts = 1.0 / np.log2(np.arange(2, 12))
+    relevant = np.diff(queries.offsets)
+    if queries.grades is None:
+        gains: np.ndarray[Any, Any] = hits
+        ideal = np.concatenate([[0.0], discounts.cumsum()])[np.minimum(relevant, 10)]
+    else:
+        gains = _gains(hits, ranked, queries, queries.grades)
+        ideal = _ideal_gain(queries.grades, relevant, discounts)
+    found: FloatArray = (gains * discounts[: hits.shape[1]]).sum(axis=1) / ideal
+    return found
+
+
+def _gains(hits: HitArray, ranked: IntArray, queries: Queries, grades: FloatArray) -> FloatArray:
+    """Return the grade of each hit, and 0 elsewhere, in the shape of `hits`."""
+    rows, columns = np.nonzero(hits)
+    span = 1 + int(queries.documents.max(initial=0))
+    owners = np.repeat(np.arange(len(queries)), np.diff(queries.offsets))
+    known = owners * span + queries.documents
+    order = known.argsort()
+    at = order[np.searchsorted(known, rows * span + ranked[rows, columns], sorter=order)]
+    gains = np.zeros(hits.shape)
+    gains[rows, columns] = grades[at]
+    return gains
+
+
+def _ideal_gain(grades: FloatArray, relevant: IntArray, discounts: FloatArray) -> FloatArray:
+    """Return each query's discounted gain if its best grades come first; `relevant` counts them."""
+    owners = np.repeat(np.arange(len(relevant)), relevant)
+    best = grades[np.lexsort((-grades, owners))]
+    ranks = np.arange(len(grades)) - np.repeat(relevant.cumsum() - relevant, relevant)
+    top = ranks < len(discounts)
+    weights = best[top] * discounts[ranks[top]]
+    return np.bincount(owners[top], weights, minlength=len(relevant)).astype(np.float64)
+
+
+def _hits(ranked: IntArray, queries: Queries) -> HitArray:
     span = 1 + max(int(ranked.max(initial=0)), int(queries.documents.max(initial=0)))
     owners = np.repeat(np.arange(len(queries)), np.diff(queries.offsets))
     known = owners * span + queries.documents

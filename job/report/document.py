@@ -115,6 +115,8 @@ class Data(Part):
     duplicates: Duplicates
     leakage: Leakage
     queries: dict[str, int]
+    # Whether nDCG uses relevance grades; otherwise every grade is 1.
+    graded: bool = False
     corpus: int
     fingerprint: dict[str, str]
     truncation: Truncation

@@ -7,14 +7,15 @@ import glob
 import os
 import re
 from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from job.core.errors import DataError, EmbedtuneError, ModelError, StorageError, translated
+from job.core.errors import DataError, ModelError, StorageError
 from job.runtime.logs import tell, warn
+from job.storage.hub_errors import explained
 from job.storage.stores import safe_join
 
 # Weights in formats that we do not load; some are pickles, which may run code.
@@ -55,7 +56,7 @@ def resolve(repository: str, kind: str, revision: str | None) -> str:
     """Return the commit id to which a revision (default: `main`) points now."""
     from huggingface_hub import HfApi
 
-    with _explained(repository, kind):
+    with explained(repository, kind):
         found = HfApi().resolve_revision(
             repository, repo_type=kind, revision=revision, cache_dir=os.environ.get(SHARED_CACHE)
         )
@@ -93,7 +94,7 @@ def download_data(
     if parts:
         names = _retrieval_files(reference, commit, parts)
     else:
-        with _explained(repository, "dataset"):
+        with explained(repository, "dataset"):
             # The library itself refuses data set scripts.
             builder = load_dataset_builder(repository, subset, revision=commit)
         files = _files_by_split(builder, commit)
@@ -126,7 +127,7 @@ def _retrieval_parts(repository: str, commit: str, subset: str | None) -> dict[s
     """
     from datasets import get_dataset_config_names
 
-    with _explained(repository, "dataset"):
+    with explained(repository, "dataset"):
         names = get_dataset_config_names(repository, revision=commit)
     prefixes = [name.removesuffix("corpus") for name in names if name.endswith("corpus")]
     there = [prefix for prefix in prefixes if f"{prefix}queries" in names]
@@ -153,7 +154,7 @@ def _retrieval_files(reference: Reference, commit: str, parts: dict[str, str]) -
     repository = reference.repository
     names = {}
     for part, subset in parts.items():
-        with _explained(repository, "dataset"):
+        with explained(repository, "dataset"):
             builder = load_dataset_builder(repository, subset, revision=commit)
         files = _files_by_split(builder, commit)
         if part == "qrels" and reference.split:
@@ -180,7 +181,7 @@ def _download(
     fetch: Callable[..., Any] = partial(
         snapshot_download, repository, repo_type=kind, revision=commit, **patterns
     )
-    with _explained(repository, kind):
+    with explained(repository, kind):
         if shared := _from_shared_cache(fetch):
             return shared
         if not constants.HF_HUB_OFFLINE:
@@ -225,7 +226,7 @@ class Push:
         """Create the repository if it is missing, and check early that we may write to it."""
         from huggingface_hub import HfApi
 
-        with _explained(self.repository, "model", StorageError):
+        with explained(self.repository, "model", StorageError):
             HfApi().create_repo(self.repository, private=self.private, exist_ok=True)
             HfApi().auth_check(self.repository, write=True)
 
@@ -234,7 +235,7 @@ class Push:
         from huggingface_hub import CommitOperationAdd, HfApi
 
         operations = [CommitOperationAdd(name, path) for name, path in files.items()]
-        with _explained(self.repository, "model", StorageError):
+        with explained(self.repository, "model", StorageError):
             title = f"embedtune run {run}"
             commit = HfApi().create_commit(self.repository, operations, commit_message=title)
             HfApi().create_tag(self.repository, tag=run, revision=commit.oid, exist_ok=True)
@@ -249,7 +250,7 @@ class Push:
 
         branch = f"{run}-checkpoints"
         try:
-            with _explained(self.repository, "model", StorageError):
+            with explained(self.repository, "model", StorageError):
                 HfApi().create_branch(self.repository, branch=branch, exist_ok=True)
                 HfApi().upload_folder(
                     repo_id=self.repository,
@@ -261,75 +262,3 @@ class Push:
             tell("hub", f"{folder.name} is in `{self.repository}`, branch `{branch}`")
         except StorageError as error:
             warn("hub", f"{folder.name} was not pushed: {error}")
-
-
-def _explained(
-    repository: str, kind: str, error: type[EmbedtuneError] | None = None
-) -> AbstractContextManager[None]:
-    """Convert the Hub libraries' exceptions to one line.
-
-    Missing data or models raise `error` (default: `DataError`, `ModelError`); an unreachable Hub
-    raises `StorageError`.
-    """
-    missing = error or (ModelError if kind == "model" else DataError)
-    name = f"The Hub {'model' if kind == 'model' else 'data set'} `{repository}`"
-    return translated(partial(_expected, name, missing))
-
-
-def _expected(
-    name: str, missing: type[EmbedtuneError], problem: Exception
-) -> EmbedtuneError | None:
-    import httpx2
-    from huggingface_hub import errors as hub
-
-    absent = {
-        hub.GatedRepoError: " is gated: request access on its page and set `HF_TOKEN`.",
-        hub.RevisionNotFoundError: " has no such revision.",
-        hub.RepositoryNotFoundError: " does not exist or is private: check the id and `HF_TOKEN`.",
-        hub.HFValidationError: " has no valid id; expected `owner/name`.",
-    }
-    # Order matters: GatedRepoError is a subclass of RepositoryNotFoundError.
-    if text := next((text for kind, text in absent.items() if isinstance(problem, kind)), None):
-        return missing(name + text)
-    if isinstance(problem, hub.HfHubHTTPError):
-        return StorageError(f"{name}: {_refusal(problem)}")
-    unreachable = (hub.RevisionResolutionError, hub.LocalEntryNotFoundError, httpx2.HTTPError)
-    if isinstance(problem, (*unreachable, ConnectionError)):
-        return _unreachable(name, problem, missing)
-    if isinstance(problem, (OSError, ValueError, RuntimeError)):
-        # `datasets` raises these: unknown subset, no data files, a script.
-        reason = next(iter(str(problem).strip().splitlines()), type(problem).__name__)
-        return missing(f"{name} cannot be used: {without_queries(reason).rstrip('.')[:300]}.")
-    return None
-
-
-def _refusal(problem: Exception) -> str:
-    status = getattr(getattr(problem, "response", None), "status_code", None)
-    if status in (401, 403):
-        return (
-            f"access was refused (HTTP {status}); check that `HF_TOKEN` is valid and permits this."
-        )
-    if status == 409:
-        return "another client changed it at the same time (HTTP 409); try again."
-    return f"the Hub failed (HTTP {status}); try again later."
-
-
-def _unreachable(
-    name: str, problem: BaseException, missing: type[EmbedtuneError]
-) -> EmbedtuneError:
-    from huggingface_hub import constants
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
-
-    if isinstance(problem.__cause__, HfHubHTTPError):
-        return StorageError(f"{name}: {_refusal(problem.__cause__)}")
-    causes = [problem, problem.__cause__]
-    if constants.HF_HUB_OFFLINE or any(isinstance(c, OfflineModeIsEnabled) for c in causes):
-        return missing(f"{name} is not in the Hub's cache here, and `HF_HUB_OFFLINE` is set.")
-    cause = type(problem.__cause__ or problem).__name__
-    remedy = "check the network and `HF_ENDPOINT`"
-    return StorageError(f"{name}: {constants.ENDPOINT} does not answer ({cause}); {remedy}.")
-
-
-def without_queries(text: str) -> str:
-    """Remove the query strings of URLs in a text: they may contain signatures."""
-    return re.sub(r"(https?://[^\s?]+)\?\S+", r"\1", text)

@@ -300,6 +300,7 @@ def test_the_log_has_each_stage_and_score(reference):
     # "start" is the time before the first log line.
     stages = [stage for stage in reference.report["seconds"] if stage != "start"]
     assert logged == [stage for stage in stages for _ in ("start", "done")]
+    assert any("data: done " in line and "format=rows" in line for line in lines)
     assert lines[-1].endswith(f"verdict: {reference.report['verdict']['sentence']}")
     scores, events = reference.report["scores"], {line.partition(" ")[2] for line in lines}
     assert f"bm25 ndcg@10: {scores['bm25']['ndcg@10']:.4f}" in events

@@ -233,6 +233,23 @@ def test_grades_reach_the_queries(tmp_path):
     assert grades == {text: [1.0 + int(text[0]) % 3] for text in grades}
 
 
+def test_grades_are_a_fact_and_part_of_the_fingerprint(tmp_path):
+    """Other grades give other scores, so they are another test set; grades of 1 change nothing."""
+    rows = [{"question": f"{n} what?", "context": f"text {n}"} for n in range(9)]
+
+    def facts(**grade):
+        graded = [row | grade for row in rows]
+        dataset = inspect(tmp_path, graded, test_fraction=0.4, near_duplicate_threshold=None)
+        return dataset.facts
+
+    plain, ones = facts(), facts(grade=1)
+    graded = facts(grade=2)
+    assert [found["graded"] for found in (plain, ones, graded)] == [False, False, True]
+    assert plain["fingerprint"] == ones["fingerprint"]
+    changed = {k for k, v in graded["fingerprint"].items() if v != plain["fingerprint"][k]}
+    assert changed == {"validation", "test"}
+
+
 def test_grades_that_begin_at_1_are_pointed_out(tmp_path):
     """The lowest may mean that the context is no answer."""
     rows = labelled((5, 1), "rating", 40)

@@ -13,6 +13,7 @@ from job.data.dataset import Corpus, Queries, load_dataset
 from job.evaluation import evaluate
 from job.evaluation.evaluate import (
     Dimensions,
+    Vectors,
     choose_dimensions,
     embed,
     encode,
@@ -20,9 +21,13 @@ from job.evaluation.evaluate import (
     encode_documents,
     sample_corpus,
     score,
+    score_bm25,
     score_vectors,
 )
+from job.evaluation.hybrid import hybrid_search
+from job.evaluation.metrics import METRIC
 from job.evaluation.quantization import rank
+from job.evaluation.significance import GroupedQueries
 from job.model.device import Machine
 from job.model.encoder import load_model
 from job.spec.schema import DataSpec, EvaluationSpec, ModelSpec
@@ -111,6 +116,39 @@ def searches(draw):
 def relevant_ids(queries, corpus):
     """List the ids of each query's relevant documents."""
     return [corpus.ids.take(queries.relevant(i)).to_pylist() for i in range(len(queries))]
+
+
+GRADED = Queries(
+    ids=pa.array(["q"], pa.large_string()),
+    texts=pa.array(["words of one"], pa.large_string()),
+    offsets=np.array([0, 2]),
+    documents=np.array([1, 2]),
+    groups=np.array([0]),
+    grades=np.array([1.0, 3.0]),
+)
+# Of the query's documents, the one with grade 1 comes first, then that with grade 3.
+GRADED_NDCG = (1 + 3 / np.log2(3)) / (3 + 1 / np.log2(3))
+GRADED_CORPUS = Corpus(
+    pa.array(["a", "b", "c"], pa.large_string()),
+    pa.array(["none", "words of one", "one other"], pa.large_string()),
+)
+GRADED_VECTORS = Vectors(
+    torch.tensor([[1.0, 0.0]]), torch.tensor([[-1.0, 0.5], [1.0, 0.0], [1.0, 1.0]])
+)
+
+
+def test_every_ranking_is_scored_by_grades():
+    """BM25, vectors at every precision, both fused, and the sample that scores checkpoints."""
+    bm25 = score_bm25(GRADED, GRADED_CORPUS)
+    by_vector = score_vectors(GRADED_VECTORS, GRADED, [2], ["float32", "int8"])
+    by_group = GroupedQueries(GRADED.groups, 10, 0)
+    fused = hybrid_search(bm25, by_vector, by_vector, GRADED, by_group, 2)
+    sampled = sample_corpus(GRADED, GRADED_CORPUS, 2, 0)
+    vectors = Vectors(GRADED_VECTORS.queries, GRADED_VECTORS.corpus[sampled.positions])
+    validation = score_vectors(vectors, sampled.queries, [2])
+    found = [bm25.mean(METRIC), fused.scores.tuned["2"][METRIC]]
+    found += [scores.mean(METRIC) for scores in (*by_vector[2].values(), *validation[2].values())]
+    assert found == pytest.approx([GRADED_NDCG] * 6)
 
 
 @given(searches(), st.integers(1, 80), st.integers(0, 3))

@@ -148,6 +148,72 @@ def test_metrics_equal_those_of_trec_eval(documents):
         assert scores.metrics[metric].tolist() == pytest.approx(expected, abs=1e-12)
 
 
+@st.composite
+def graded_searches(draw):
+    """Draw rankings, (n_queries, depth), and each query's grades by corpus position."""
+    documents = draw(st.integers(1, 40))
+    positions = st.integers(0, documents - 1)
+    grades = draw(
+        st.lists(st.dictionaries(positions, st.integers(1, 9), min_size=1), min_size=1, max_size=5)
+    )
+    depth = draw(st.integers(1, documents))
+    ranked = [draw(st.permutations(range(documents)))[:depth] for _ in grades]
+    return np.array(ranked), grades
+
+
+def graded(grades):
+    """Make queries of grades by position, in any order of positions."""
+    values = np.array([float(grade) for found in grades for grade in found.values()])
+    return replace(queries_of(list(map(list, grades))), grades=values)
+
+
+@given(graded_searches())
+@settings(deadline=None)
+def test_graded_ndcg_equals_that_of_trec_eval(search):
+    """The gain of a document is its grade, and the other metrics ignore how large it is."""
+    ranked, grades = search
+    scores = compute_metrics(ranked, graded(grades))
+    qrels = {
+        f"q{i}": {str(position): grade for position, grade in found.items()}
+        for i, found in enumerate(grades)
+    }
+    run = {
+        f"q{i}": {str(position): -float(rank) for rank, position in enumerate(row)}
+        for i, row in enumerate(ranked.tolist())
+    }
+    names = {"ndcg@10": "ndcg_cut_10", "map@100": "map_cut_100"}
+    names |= {f"recall@{k}": f"recall_{k}" for k in ranking.RECALL_AT}
+    names |= {f"accuracy@{k}": f"success_{k}" for k in ranking.ACCURACY_AT}
+    theirs = pytrec_eval.RelevanceEvaluator(qrels, {*names.values()}).evaluate(run)
+    for metric, name in names.items():
+        expected = [theirs[f"q{i}"][name] for i in range(len(grades))]
+        assert scores.metrics[metric].tolist() == pytest.approx(expected, abs=1e-9)
+    binary = compute_metrics(ranked, queries_of(list(map(list, grades))))
+    for metric in {*METRICS} - {"ndcg@10"}:
+        assert scores.metrics[metric].tobytes() == binary.metrics[metric].tobytes()
+    assert scores.rank.tolist() == binary.rank.tolist()
+
+
+@given(graded_searches())
+@settings(deadline=None)
+def test_grades_of_1_change_no_bit(search):
+    """Whether they are given or left out."""
+    ranked, grades = search
+    ones = [dict.fromkeys(found, 1) for found in grades]
+    with_grades = compute_metrics(ranked, graded(ones))
+    without = compute_metrics(ranked, queries_of(list(map(list, ones))))
+    for metric in METRICS:
+        assert with_grades.metrics[metric].tobytes() == without.metrics[metric].tobytes()
+
+
+def test_fractions_are_gains_as_they_are():
+    """Unlike trec_eval, which reads whole grades only."""
+    scores = compute_metrics(np.array([[1, 0, 2]]), graded([{0: 2.5, 1: 0.5}]))
+
+    found = 0.5 + 2.5 / math.log2(3)
+    assert scores.mean("ndcg@10") == pytest.approx(found / (2.5 + 0.5 / math.log2(3)))
+
+
 def test_the_sign_vectors_tie_at_every_cut_off():
     """So the comparison above covers ties: scores at ranks 1, 10 and 100 equal those after them."""
     task = random_search(signs, 250)

@@ -6,7 +6,7 @@ import pytest
 from hub_server import Hub
 from remote import in_client
 
-from job.storage.hub import without_queries
+from job.storage.hub_errors import without_queries
 
 TOKEN = "hf_PlantedRight"
 MODEL = {"model.safetensors": b"tuned", "config.json": b"{}", "README.md": b"# Tuned\n"}

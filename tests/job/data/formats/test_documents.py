@@ -6,6 +6,7 @@ import pytest
 from conftest import write_jsonl
 
 from job.core.errors import DataError
+from job.data.dataset import inspect_dataset
 from job.data.formats.layout import Absent, Document
 from job.data.sources import open_source
 from job.spec.schema import DataSpec
@@ -179,6 +180,26 @@ def test_nemo_names_documents_of_other_files_by_ids(tmp_path):
     assert [document.id for document in source.documents] == [*CORPUS]
     with pytest.raises(DataError, match="names the corpus `nowhere`, which does not exist"):
         opened(tmp_path / "b.json", {"corpus": {"path": "nowhere"}, "data": [row]})
+
+
+@pytest.mark.parametrize(
+    ("lost", "noted"),
+    [
+        ([], []),
+        (["x"], ["1 hard negative is dropped: document `x` is not in the corpus"]),
+        (
+            ["x", "x", "y"],
+            ["3 hard negatives are dropped; the first: document `x` is not in the corpus"],
+        ),
+    ],
+)
+def test_negatives_that_the_corpus_lacks_are_counted(tmp_path, lost, noted):
+    """The other negatives of the question are used."""
+    write_jsonl(tmp_path / "w" / "a.jsonl", [{"id": k, "text": text} for k, text in CORPUS.items()])
+    row = {"question": PAIRS[0][0], "pos_doc": ["d0"], "neg_doc": ["d1", *lost]}
+    (tmp_path / "a.json").write_text(json.dumps({"corpus": [{"path": "w"}], "data": [row]}))
+    facts = inspect_dataset(DataSpec(source=str(tmp_path / "a.json")), {}).facts
+    assert (facts["negatives"], facts["notes"]) == (1, noted)
 
 
 def test_lists_and_objects_do_not_mix(tmp_path):

@@ -9,6 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import write_jsonl
 from fuzz.ugly_files import as_lines, as_table
+from hub_server import Hub
+from remote import files_of, in_client, served_s3
 from workbook_files import write_workbook
 
 from job.data.dataset import inspect_dataset
@@ -25,6 +27,7 @@ PLAIN = [
     for n in range(COUNT)
 ]
 PAIRS = [(row["question"], row["context"]) for row in PLAIN]
+ROWS = [{"question": question, "context": context} for question, context in PAIRS]
 TRIPLES = [tuple(row.values()) for row in PLAIN]
 
 
@@ -237,13 +240,13 @@ WITHOUT_NEGATIVES = {
 
 
 def contents(path, **spec):
-    """Return each split's texts in their order, and all texts that are searched."""
+    """Return the texts of each split in their order, all searched texts, and the fingerprints."""
     given = {"source": str(path), "near_duplicate_threshold": None} | spec
     dataset = inspect_dataset(DataSpec(**given), {})
     splits = [
         table.select(["anchor", "positive", "negatives"]).to_pylist() for table in dataset.tables
     ]
-    return splits, sorted(dataset.corpus.texts.to_pylist())
+    return splits, sorted(dataset.corpus.texts.to_pylist()), dataset.facts["fingerprint"]
 
 
 @pytest.fixture(scope="module")
@@ -251,16 +254,89 @@ def plain(tmp_path_factory):
     """Plain rows, with negatives and without."""
     folder = tmp_path_factory.mktemp("plain")
     rows = write_jsonl(folder / "rows.jsonl", PLAIN)
-    pairs = write_jsonl(folder / "pairs.jsonl", [{"question": q, "context": c} for q, c in PAIRS])
+    pairs = write_jsonl(folder / "pairs.jsonl", ROWS)
     return {True: contents(rows), False: contents(pairs)}
 
 
 @pytest.mark.parametrize("name", [*WRITERS, *WITHOUT_NEGATIVES])
 def test_every_layout_gives_the_same_data_set(tmp_path, plain, name):
-    """Splits, their order, their negatives and what is searched are those of plain rows."""
+    """Splits, their order, negatives, fingerprints and what is searched are those of plain rows."""
     has_negatives = name in WRITERS
     path = (WRITERS | WITHOUT_NEGATIVES)[name](tmp_path)
     assert contents(path) == plain[has_negatives]
+
+
+# Layouts that are fetched too: rows, one JSON document, a folder of several parts.
+REMOTE = ("tevatron", "llamaindex", "beir")
+# On the Hub, the card names the parts of a retrieval data set.
+CARD = """\
+---
+configs:
+- {config_name: corpus, data_files: [{split: corpus, path: corpus.jsonl}]}
+- {config_name: queries, data_files: [{split: queries, path: queries.jsonl}]}
+- {config_name: default, data_files: [{split: test, path: qrels/test.tsv}]}
+---
+"""
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """Folders with the remote layouts, by name."""
+    folders = {name: tmp_path_factory.mktemp(name) for name in REMOTE}
+    for name, folder in folders.items():
+        (WRITERS | WITHOUT_NEGATIVES)[name](folder)
+    (folders["beir"] / "README.md").write_text(CARD)
+    return folders
+
+
+@pytest.fixture(scope="module")
+def s3(written):
+    with served_s3("box") as server:
+        for name, folder in written.items():
+            for file, data in files_of(folder).items():
+                server.put("box", f"{name}/{file}", data)
+        yield server
+
+
+@pytest.fixture(scope="module")
+def hub_environment(written, tmp_path_factory):
+    with Hub() as hub:
+        for name, folder in written.items():
+            hub.add("dataset", f"me/{name}", folder)
+        yield hub.environment(tmp_path_factory.mktemp("cache"))
+
+
+def fetched_contents(source, folder):
+    """Fetch the source into the folder; return what `contents` does."""
+    from pathlib import Path
+
+    from job.data.dataset import inspect_dataset
+    from job.inputs import fetch_data
+    from job.spec.parse import build_spec
+    from job.storage.workspace import Workspace
+
+    spec = build_spec({"data": {"source": source, "near_duplicate_threshold": None}})
+    fetched = fetch_data(spec, Workspace(Path(folder)), {})
+    dataset = inspect_dataset(spec.data, {role: found.path for role, found in fetched.items()})
+    columns = ["anchor", "positive", "negatives"]
+    splits = [table.select(columns).to_pylist() for table in dataset.tables]
+    return splits, sorted(dataset.corpus.texts.to_pylist()), dataset.facts["fingerprint"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", REMOTE)
+@pytest.mark.usefixtures("s3")
+def test_a_layout_in_s3_gives_the_same_data_set(tmp_path, plain, name):
+    """Splits, negatives and fingerprints are those of plain rows on the disk."""
+    assert fetched_contents(f"s3://box/{name}/", tmp_path) == plain[name in WRITERS]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", REMOTE)
+def test_a_layout_on_the_hub_gives_the_same_data_set(tmp_path, plain, hub_environment, name):
+    """Splits, negatives and fingerprints are those of plain rows on the disk."""
+    found = in_client(hub_environment, fetched_contents, f"me/{name}", str(tmp_path))
+    assert tuple(found) == plain[name in WRITERS]
 
 
 def test_layouts_with_splits_give_those_of_given_sets(tmp_path):
@@ -274,7 +350,7 @@ def test_layouts_with_splits_give_those_of_given_sets(tmp_path):
         write_jsonl(folder / f"{name}.jsonl", rows)
     found = [contents(path) for path in (tmp_path / "a.json", folder)]
     as_sets = [sorted(map(str, split)) for split in expected[0]]
-    for splits, corpus in found:
+    for splits, corpus, _ in found:
         assert corpus == expected[1]
         assert [len(split) for split in splits] == [len(split) for split in expected[0]]
         assert sorted(map(str, splits[2])) == as_sets[2]
