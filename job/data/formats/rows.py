@@ -57,7 +57,9 @@ def open_rows(
         raise DataError(msg + "it.")
     fields = _first_values(first)
     layout = next((known for known in layouts if known.recognizes(fields)), None)
-    if layout is None and layouts and request.format == layouts[0].name:
+    # A document of the layout names its columns as plain rows do.
+    forced = layouts[0].name if layouts and request.format == layouts[0].name else None
+    if layout is None and forced and forced not in files.layouts:
         msg = f"`{request.name}` has no rows of `data.format={request.format}`, which are "
         msg += f"{layouts[0].summary}. Leave it out to have the layout recognized."
         raise DataError(msg)

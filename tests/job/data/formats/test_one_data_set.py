@@ -13,6 +13,8 @@ from workbook_files import write_workbook
 
 from job.data.dataset import inspect_dataset
 from job.data.formats.registry import LAYOUTS
+from job.draft import draft_job_file
+from job.spec.parse import build_spec, parse_document
 from job.spec.schema import DataFormat, DataSpec
 
 COUNT = 300
@@ -236,9 +238,9 @@ WITHOUT_NEGATIVES = {
 }
 
 
-def contents(path, **spec):
+def contents(source, **spec):
     """Return each split's texts in their order, and all texts that are searched."""
-    given = {"source": str(path), "near_duplicate_threshold": None} | spec
+    given = {"source": str(source), "near_duplicate_threshold": None} | spec
     dataset = inspect_dataset(DataSpec(**given), {})
     splits = [
         table.select(["anchor", "positive", "negatives"]).to_pylist() for table in dataset.tables
@@ -261,6 +263,18 @@ def test_every_layout_gives_the_same_data_set(tmp_path, plain, name):
     has_negatives = name in WRITERS
     path = (WRITERS | WITHOUT_NEGATIVES)[name](tmp_path)
     assert contents(path) == plain[has_negatives]
+
+
+@pytest.mark.parametrize("name", [*WRITERS, *WITHOUT_NEGATIVES])
+def test_a_drafted_job_file_reads_every_layout(tmp_path, plain, tiny_encoder, name):
+    """The format and columns that `init` writes give the same data as those recognized."""
+    source = str((WRITERS | WITHOUT_NEGATIVES)[name](tmp_path))
+    wanted = {"data.source": source, "data.near_duplicate_threshold": "null"}
+    settings = wanted | {"model.base": str(tiny_encoder)}
+    drafted = build_spec(parse_document(draft_job_file(build_spec({}, settings)), "job.yaml"))
+    assert contents(**drafted.data.model_dump(exclude_unset=True)) == plain[name in WRITERS]
+    assert drafted.data.format != "auto"
+    assert drafted.evaluation.dimensions == (64,)
 
 
 def test_layouts_with_splits_give_those_of_given_sets(tmp_path):
