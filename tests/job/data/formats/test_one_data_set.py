@@ -1,6 +1,7 @@
 """One data set in every layout: the same splits and negatives, whoever's files it lies in."""
 
 import json
+import re
 from pathlib import Path
 from typing import get_args
 
@@ -16,6 +17,7 @@ from job.data.formats.registry import LAYOUTS
 from job.draft import draft_job_file
 from job.spec.parse import build_spec, parse_document
 from job.spec.schema import DataFormat, DataSpec
+from launcher.commands.check import check
 
 COUNT = 300
 PLAIN = [
@@ -308,3 +310,9 @@ def test_the_table_of_layouts_names_them_all():
     table = text.partition("| `data.format` | layout |")[2].partition("\n\n")[0]
     named = {line.split("`")[1] for line in table.splitlines() if line.startswith("| `")}
     assert named == {*get_args(DataFormat)} - {"auto"}
+
+
+def test_the_help_of_the_check_names_every_layout():
+    """As `data.format` takes them."""
+    words = re.findall(r"[\w-]+", check.help.partition("Recognized layouts")[2])
+    assert {*get_args(DataFormat)} - {"auto"} <= {*words}
