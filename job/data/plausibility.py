@@ -123,24 +123,33 @@ def can_be_split(rows: int, questions: int, spec: DataSpec) -> bool:
 
 def advice_to_test(facts: dict[str, Any], spec: DataSpec) -> str:
     """Say what gives more test queries."""
-    if chained := chained_rows(facts):
-        return f"{chained}. {advice_on_groups(facts, spec)}"
+    if (advice := _advice_on_left_out(facts, spec)) or (advice := _advice_on_chains(facts, spec)):
+        return advice
     return "Add rows, or change `data.test_fraction` or `data.min_test_queries`."
 
 
 def advice_to_train(facts: dict[str, Any], spec: DataSpec, split: str) -> str:
     """Say what gives more rows to the split `train` or `validation`."""
-    removed = facts["leakage"]["removed_rows"]
-    if removed and (spec.test or spec.validation):
-        given = "test" if spec.test else "validation"
-        msg = f"{left_out(removed, spec)}. Add other rows to train on, or remove the rows to "
-        msg += f"train on from `data.{given}`"
-        plain = spec.model_copy(update={given: None})
-        rows = removed + facts["splits"]["train"] + facts["splits"]["validation"]
-        if can_be_split(rows, rows, plain):
-            command = check_command(facts["source"], plain)
-            return f"{msg}, or leave it out, so that the rows are split: `{command}`."
-        return msg + "."
-    if chained := chained_rows(facts):
-        return f"{chained}. {advice_on_groups(facts, spec)}"
+    if (advice := _advice_on_left_out(facts, spec)) or (advice := _advice_on_chains(facts, spec)):
+        return advice
     return f"Add rows{', or change `data.validation_fraction`' if split == 'validation' else ''}."
+
+
+def _advice_on_chains(facts: dict[str, Any], spec: DataSpec) -> str | None:
+    chained = chained_rows(facts)
+    return f"{chained}. {advice_on_groups(facts, spec)}" if chained else None
+
+
+def _advice_on_left_out(facts: dict[str, Any], spec: DataSpec) -> str | None:
+    removed = facts["leakage"]["removed_rows"]
+    if not removed or not (spec.test or spec.validation):
+        return None
+    given = "test" if spec.test else "validation"
+    msg = f"{left_out(removed, spec)}. Add other rows to train on, or remove the rows to "
+    msg += f"train on from `data.{given}`"
+    plain = spec.model_copy(update={given: None})
+    rows = removed + facts["splits"]["train"] + facts["splits"]["validation"]
+    if can_be_split(rows, rows, plain):
+        command = check_command(facts["source"], plain)
+        return f"{msg}, or leave it out, so that the rows are split: `{command}`."
+    return msg + "."
