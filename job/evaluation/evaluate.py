@@ -31,9 +31,10 @@ def choose_dimensions(spec: EvaluationSpec, width: int) -> Dimensions:
     Raises `SpecError` if one exceeds the width, or if no vectors fit `max_bytes_per_vector`.
     """
     dimensions = dimensions_of(spec, width)
-    if dimensions.full > width:
+    too_large = [d for d in spec.dimensions or () if d > width]
+    if too_large:
         msg = (
-            f"`evaluation.dimensions` contains {dimensions.full}, but the model has only {width} "
+            f"`evaluation.dimensions` contains {too_large[0]}, but the model has only {width} "
             "dimensions. Remove that value."
         )
         raise SpecError(msg)
