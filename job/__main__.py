@@ -163,6 +163,26 @@ def check(data: str, model: str | None, settings: tuple[str, ...], *, as_json: b
     sys.exit(exit_code(work, None, extra="data"))
 
 
+@main.command()
+@click.argument("data")
+@click.option("--model", default=None, help="Base model.")
+@click.option("--set", "settings", multiple=True, help="Set a field of the spec.")
+def init(data: str, model: str | None, settings: tuple[str, ...]) -> None:
+    """Print a commented job file for pairs, with what was recognized in them."""
+
+    def work() -> None:
+        from job.draft import draft_job_file
+
+        given: dict[str, dict[str, str]] = {"data": {"source": data}}
+        if model:
+            given["model"] = {"base": model}
+        text = draft_job_file(build_spec(given, parse_assignments(settings)))
+        # Job files are UTF-8, whatever the terminal is.
+        click.echo(text.encode("utf-8"), nl=False)
+
+    sys.exit(exit_code(work, None, extra="data"))
+
+
 def _echo_line(line: str) -> None:
     click.echo(for_terminal(escape_to_one_line(line), sys.stdout.encoding))
 

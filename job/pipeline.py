@@ -19,8 +19,9 @@ from job.evaluation.auxiliary_tests import AuxiliaryTest, auxiliary_tests
 from job.evaluation.base_vs_tuned import compare
 from job.evaluation.baseline import Baseline, load_baseline, save_baseline, score_base
 from job.evaluation.cache import load_seconds, save_seconds
+from job.evaluation.dimensions import Dimensions
 from job.evaluation.error_analysis import analyze_errors
-from job.evaluation.evaluate import Dimensions, choose_dimensions, embed, score_vectors
+from job.evaluation.evaluate import choose_dimensions, embed, score_vectors
 from job.evaluation.hybrid import hybrid_search
 from job.evaluation.metrics import Scores
 from job.evaluation.results import Both

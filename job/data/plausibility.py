@@ -123,24 +123,33 @@ def can_be_split(rows: int, questions: int, spec: DataSpec) -> bool:
 
 def advice_to_test(facts: dict[str, Any], spec: DataSpec) -> str:
     """Say what gives more test queries."""
-    if chained := chained_rows(facts):
-        return f"{chained}. {advice_on_groups(facts, spec)}"
+    if (advice := _advice_on_left_out(facts, spec)) or (advice := _advice_on_chains(facts, spec)):
+        return advice
     return "Add rows, or change `data.test_fraction` or `data.min_test_queries`."
 
 
 def advice_to_train(facts: dict[str, Any], spec: DataSpec, split: str) -> str:
     """Say what gives more rows to the split `train` or `validation`."""
-    if removed := facts["leakage"]["removed_rows"]:
-        given = [name for name in ("test", "validation") if getattr(spec, name)]
-        place = f"`data.{given[0]}`" if given else "the test set"
-        msg = f"{left_out(removed, spec)}. Add other rows to train on, or remove the rows to train "
-        msg += f"on from {place}"
-        if command := _command_to_split_all(facts, spec, removed, given):
-            return f"{msg}, or have all rows split: `{command}`."
-        return msg + "."
-    if chained := chained_rows(facts):
-        return f"{chained}. {advice_on_groups(facts, spec)}"
+    if (advice := _advice_on_left_out(facts, spec)) or (advice := _advice_on_chains(facts, spec)):
+        return advice
     return f"Add rows{', or change `data.validation_fraction`' if split == 'validation' else ''}."
+
+
+def _advice_on_chains(facts: dict[str, Any], spec: DataSpec) -> str | None:
+    chained = chained_rows(facts)
+    return f"{chained}. {advice_on_groups(facts, spec)}" if chained else None
+
+
+def _advice_on_left_out(facts: dict[str, Any], spec: DataSpec) -> str | None:
+    if not (removed := facts["leakage"]["removed_rows"]):
+        return None
+    given = [name for name in ("test", "validation") if getattr(spec, name)]
+    place = f"`data.{given[0]}`" if given else "the test set"
+    msg = f"{left_out(removed, spec)}. Add other rows to train on, or remove the rows to train on "
+    msg += f"from {place}"
+    if command := _command_to_split_all(facts, spec, removed, given):
+        return f"{msg}, or have all rows split: `{command}`."
+    return msg + "."
 
 
 def _command_to_split_all(

@@ -127,8 +127,12 @@ def likely_encoding(file: Path) -> str | None:
         return name if _decodes(data[: len(data) // 4 * 4], name) else None
     # Without an incomplete character at the end, which would rule out the right encoding.
     sample = data[: data.rfind(b"\n") + 1] or data
-    found = from_bytes(sample, cp_isolation=LIKELY)
-    if (best := found.best()) is None:
+    # Short texts with many accents need the higher tolerance.
+    for tolerance in (0.2, 0.5):
+        found = from_bytes(sample, threshold=tolerance, cp_isolation=LIKELY)
+        if (best := found.best()) is not None:
+            break
+    else:
         return None
     western = next((match for match in found if match.encoding == "cp1252"), None)
     # cp1252 and cp1250 differ only in Eastern European letters.

@@ -15,7 +15,8 @@ from job.data.dataset import Corpus, Dataset, Queries
 from job.data.out_of_domain import load_out_of_domain
 from job.data.rows import Channels
 from job.data.text_keys import text_key
-from job.evaluation.evaluate import Dimensions, score
+from job.evaluation.dimensions import Dimensions
+from job.evaluation.evaluate import score
 from job.evaluation.metrics import METRIC, Scores
 from job.evaluation.results import AuxiliaryTest as Results
 from job.evaluation.results import Both, Lift

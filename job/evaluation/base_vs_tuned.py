@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from job.evaluation.evaluate import Dimensions
+from job.evaluation.dimensions import Dimensions
 from job.evaluation.metrics import METRIC, ByVector, Scores
 from job.evaluation.quantization import bytes_per_vector
 from job.evaluation.results import Interval, Lift, ParetoPoint, Retention

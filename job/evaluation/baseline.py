@@ -10,9 +10,9 @@ from job.data.dataset import Dataset
 from job.distributed.process_group import from_rank_zero, is_rank_zero
 from job.evaluation.auxiliary_tests import AuxiliaryTest
 from job.evaluation.cache import load_scores, save_scores
+from job.evaluation.dimensions import Dimensions
 from job.evaluation.evaluate import (
     NO_SCORES,
-    Dimensions,
     SampledSearch,
     Validation,
     Vectors,

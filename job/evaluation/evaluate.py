@@ -11,6 +11,7 @@ from job.core.errors import SpecError
 from job.data.dataset import Corpus, Queries
 from job.distributed import process_group
 from job.evaluation.bm25 import rank_bm25
+from job.evaluation.dimensions import Dimensions, dimensions_of
 from job.evaluation.metrics import METRIC, IntArray, Scores, compute_metrics
 from job.evaluation.quantization import BITS, bytes_per_vector, rank
 from job.model.encoder import Model
@@ -18,23 +19,10 @@ from job.runtime.oom import retry_on_oom
 from job.spec.schema import EvaluationSpec
 from job.storage.mapped_arrays import empty_matrix
 
-DEFAULT_DIMENSIONS = (512, 256, 128, 64)
 # Texts encoded at once, as Python strings. Sorting this many by length leaves hardly any padding.
 TEXTS_PER_BLOCK = 2**16
 # BM25's scores on ranks other than 0.
 NO_SCORES = Scores({}, np.empty(0, np.int64), np.empty((0, 0), np.int64))
-
-
-@dataclass(frozen=True)
-class Dimensions:
-    """Dimensions to score, large to small; the verdict is about `main`."""
-
-    all: tuple[int, ...]
-    main: int
-
-    @property
-    def full(self) -> int:
-        return self.all[0]
 
 
 def choose_dimensions(spec: EvaluationSpec, width: int) -> Dimensions:
@@ -42,17 +30,16 @@ def choose_dimensions(spec: EvaluationSpec, width: int) -> Dimensions:
 
     Raises `SpecError` if one exceeds the width, or if no vectors fit `max_bytes_per_vector`.
     """
-    requested = spec.dimensions or (width, *(d for d in DEFAULT_DIMENSIONS if d < width))
-    too_large = [d for d in requested if d > width]
+    dimensions = dimensions_of(spec, width)
+    too_large = [d for d in spec.dimensions or () if d > width]
     if too_large:
         msg = (
             f"`evaluation.dimensions` contains {too_large[0]}, but the model has only {width} "
             "dimensions. Remove that value."
         )
         raise SpecError(msg)
-    ordered = tuple(sorted(requested, reverse=True))
     # Reject an impossible budget now, not after hours of training.
-    smallest, precision = ordered[-1], min(spec.precisions, key=lambda name: BITS[name])
+    smallest, precision = dimensions.all[-1], min(spec.precisions, key=lambda name: BITS[name])
     needed, budget = bytes_per_vector(smallest, precision), spec.max_bytes_per_vector
     if budget is not None and budget < needed:
         msg = (
@@ -61,7 +48,7 @@ def choose_dimensions(spec: EvaluationSpec, width: int) -> Dimensions:
             "smaller value to `evaluation.dimensions` or `evaluation.precisions`."
         )
         raise SpecError(msg)
-    return Dimensions(ordered, next((d for d in ordered if d <= spec.main_dimension), smallest))
+    return dimensions
 
 
 def encode_documents(model: Model, corpus: Corpus, batch_size: int) -> torch.Tensor:

@@ -2,145 +2,31 @@
 
 import json
 import re
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-Fraction = Annotated[float, Field(ge=0.0, le=0.5)]
+from job.spec.data_section import Columns, DataFormat, DataSpec
+from job.spec.section import Section
+
+# Other modules import every section from here.
+__all__ = [
+    "PRESETS",
+    "Columns",
+    "DataFormat",
+    "DataSpec",
+    "EvaluationSpec",
+    "JobSpec",
+    "ModelSpec",
+    "OutputSpec",
+    "ResolvedTraining",
+    "Section",
+    "TrainingSpec",
+]
+
 Size = Annotated[int, Field(ge=1, le=65_536)]
 # Whole passes stay whole numbers: `4` is not written back as `4.0`.
 Passes = Annotated[int, Field(ge=0, le=1000)] | Annotated[float, Field(ge=0, le=1000)]
-
-# Fields that may hold a path, and the lengths that file systems allow.
-PATH_FIELDS = ("source", "validation", "test", "corpus", "base", "out_of_domain", "uri")
-PATH_BYTES, NAME_BYTES = 4095, 255
-
-
-def _unwrap_descriptions(schema: dict[str, Any]) -> None:
-    for field in schema["properties"].values():
-        if "description" in field:
-            field["description"] = field["description"].replace("\n", " ")
-
-
-class Section(BaseModel):
-    # The text below a field is its description, in the README's table and in the JSON Schema.
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        coerce_numbers_to_str=True,
-        allow_inf_nan=False,
-        use_attribute_docstrings=True,
-        json_schema_extra=_unwrap_descriptions,
-    )
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _check_kind(cls, given: object, info: ValidationInfo) -> object:
-        """Refuse what pydantic would convert silently: YAML's `no` is false, which becomes 0."""
-        field = info.field_name or ""
-        kind = cls.model_fields[field].annotation
-        # A Literal refuses other values itself, but `True` equals its 1.
-        is_choice = get_origin(kind) is Literal and given not in get_args(kind)
-        for value in given if isinstance(given, list | tuple) else [given]:
-            if isinstance(value, bool) and not (kind is bool or is_choice):
-                msg = "expected a number or a string, found true or false; quote it if it is a word"
-                raise ValueError(msg)
-            if isinstance(value, str) and re.search("[\0\ud800-\udfff]", value):
-                msg = "contains a zero byte or is not valid UTF-8"
-                raise ValueError(msg)
-        if field in PATH_FIELDS and given is not None:
-            _check_path(str(given))
-        return given
-
-
-def _check_path(path: str) -> None:
-    """Refuse paths that no file system accepts."""
-    if not path:
-        msg = "is empty"
-        raise ValueError(msg)
-    if len(path.encode()) > PATH_BYTES or max(map(len, path.encode().split(b"/"))) > NAME_BYTES:
-        msg = f"a path has at most {PATH_BYTES} bytes, and each part of it at most {NAME_BYTES}"
-        raise ValueError(msg)
-
-
-class Columns(Section):
-    anchor: str | None = None
-    """Column with the questions; `null` finds it by common names (`question`, `query`, …)."""
-    positive: str | None = None
-    """Column with the contexts; `null` finds it by common names (`context`, `answer`, …)."""
-    negatives: tuple[str, ...] | None = None
-    """Columns with hard negatives; `null` finds them by name (`negative`, `negative_2`, …)."""
-    group: str | None = None
-    """Column that splits the report into segments, such as a product or a language."""
-    label: str | None = None
-    """Column that says whether the context answers the question (0: a hard negative; grades above 0
-    are relevant); found by its name. `none`: read no labels."""
-
-    @field_validator("negatives", mode="before")
-    @classmethod
-    def _take_one_name(cls, given: object) -> object:
-        return (given,) if isinstance(given, str) else given
-
-
-# The layouts of `job.data.formats.registry`, in its order.
-DataFormat = Literal[
-    "auto", "rows", "lists", "beir", "autorag", "saved", "llamaindex", "squad", "splits", "pandas",
-    "columns", "tevatron", "dpr", "instructions", "flagembedding", "sentence-transformers", "swift",
-    "msmarco", "ragas", "nemo", "questions",
-]  # fmt: skip
-
-
-class DataSpec(Section):
-    source: str | None = None
-    """Pairs: a file, a folder, a BEIR folder, `s3://bucket/prefix`, a Hub data set (`owner/name`,
-    `hf://datasets/owner/name@revision:split`) or `builtin:aws-docs`. The channel `data` wins."""
-    subset: str | None = None
-    """Configuration name (subset) of a Hub data set."""
-    split: str = "train"
-    """Split of a Hub data set to read; `a+b` joins two, also those of a folder's files."""
-    revision: str | None = None
-    """Branch, tag or commit of a Hub data set; `null` means `main`."""
-    max_download_gb: float = Field(50.0, gt=0.0)
-    """Gigabytes; larger data is refused before the download."""
-    format: DataFormat = "auto"
-    """Layout of the pairs; `auto`: recognized by the folder, the document or the first rows."""
-    encoding: str = "utf-8"
-    """Encoding of text files (`cp1252`); UTF-16 with a byte order mark is always recognized."""
-    columns: Columns = Columns()
-    min_label: float | None = None
-    """Rows whose label is lower become hard negatives; needed for similarities."""
-    positive_labels: tuple[str, ...] | None = Field(None, min_length=1)
-    """Labels that make a pair, if labels are classes; rows with others become hard negatives."""
-    validation: str | None = None
-    """Separate validation pairs, instead of a split of `data.source`."""
-    test: str | None = None
-    """Separate test pairs, instead of a split of `data.source`."""
-    corpus: str | None = None
-    """Additional documents to search (columns `id`, `text`), as in your production index."""
-    limit: int | None = Field(None, ge=1)
-    """Use a random sample of this many rows, for a quick trial."""
-    validation_fraction: Fraction = 0.1
-    """Share of the rows used for validation: it selects the checkpoint."""
-    test_fraction: Fraction = 0.1
-    """Share of the rows used for the test: it decides the verdict."""
-    near_duplicate_threshold: float | None = Field(0.8, gt=0.0, le=1.0)
-    """Texts at least this similar (Jaccard index of word shingles) go to the same split; `null`
-    groups only texts that are equal after normalization."""
-    large_groups: Literal["keep", "by_question"] = "keep"
-    """Groups of rows that share texts stay in one split. `by_question` divides those with more than
-    5 % of the rows by question; contexts that splits then share are counted."""
-    min_characters: int = Field(3, ge=1, le=1000)
-    """Characters; rows with a shorter question or context are dropped. A character of a language
-    without spaces counts twice."""
-    min_test_queries: int = Field(30, ge=1)
-    """Stop with an error if the test has fewer queries, as the result would prove nothing."""
-    seed: int = Field(42, ge=0, lt=2**32)
-    """Random seed of the row sample and the splits."""
-
-    @field_validator("positive_labels", mode="before")
-    @classmethod
-    def _take_one_label(cls, given: object) -> object:
-        return given if given is None or isinstance(given, list | tuple) else (given,)
 
 
 class ModelSpec(Section):

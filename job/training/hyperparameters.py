@@ -15,11 +15,8 @@ from job.model.encoder import Model, count_parameters
 from job.runtime.logs import tell
 from job.spec.schema import ResolvedTraining, TrainingSpec
 from job.storage.workspace import write_atomically
+from job.training.auto_values import choose_for_pairs, learning_rate
 
-# With fewer updates a model hardly changes; with more epochs it memorizes rows.
-MIN_UPDATES, MIN_EPOCHS, MAX_EPOCHS = 50, 3, 10
-# A larger batch makes the task harder; with fewer steps per epoch than this, half of it is better.
-DEFAULT_BATCH_SIZE, MIN_STEPS_PER_EPOCH = 128, 6
 # Texts whose tokens are counted to estimate the memory of a batch.
 SAMPLE = 1_000
 # Share of the free memory that a batch may use.
@@ -68,48 +65,18 @@ def resolve(spec: TrainingSpec, model: Model, pairs: TrainingPairs) -> Hyperpara
 
     Memory decides the mini-batch size only, which does not change the loss.
     """
-    chosen: dict[str, Any] = {}
-    reasons: dict[str, str] = {}
-    batch, n_epochs = spec.batch_size, spec.epochs
-    if batch == "auto":
-        batch = chosen["batch_size"] = batch_size(len(pairs))
-        reasons["batch_size"] = f"{len(pairs)} pairs fill {len(pairs) // batch} batches per epoch"
-    if n_epochs == "auto":
-        n_epochs = chosen["epochs"] = epochs(len(pairs), batch)
-        reasons["epochs"] = f"about {math.ceil(len(pairs) / batch) * n_epochs} updates"
+    chosen, reasons = choose_for_pairs(spec, len(pairs))
     if spec.learning_rate == "auto":
         chosen["learning_rate"], reasons["learning_rate"] = learning_rate(count_parameters(model))
     if spec.mini_batch_size == "auto":
         # Each rank trains on one shard of the batch.
+        batch = chosen.get("batch_size", spec.batch_size)
         shard = math.ceil(batch / process_group.world_size())
         rows, reason = mini_batch_size(shard, model, pairs, spec.mined_negatives)
         chosen["mini_batch_size"], reasons["mini_batch_size"] = rows, reason
     for field, reason in reasons.items():
         tell("hyperparameters", **{field: chosen[field], "reason": reason})
     return Hyperparameters(ResolvedTraining.model_validate(spec.model_dump() | chosen), reasons)
-
-
-def batch_size(pairs: int) -> int:
-    """Halve the default batch size while an epoch has too few steps; at least 16."""
-    size = DEFAULT_BATCH_SIZE
-    while size > 16 and pairs < MIN_STEPS_PER_EPOCH * size:
-        size //= 2
-    return size
-
-
-def epochs(pairs: int, batch: int) -> int:
-    needed = math.ceil(MIN_UPDATES / math.ceil(pairs / batch))
-    return min(max(needed, MIN_EPOCHS), MAX_EPOCHS)
-
-
-def learning_rate(count: int) -> tuple[float, str]:
-    """Choose by the number of parameters, with the reason.
-
-    Small models tolerate higher rates, and need them if steps are few. The rate of the smallest
-    models was measured with MiniLM (22 M parameters, job/LOG.md); the others are usual values.
-    """
-    rates = ((50e6, 1e-4), (200e6, 5e-5), (math.inf, 2e-5))
-    return next(rate for size, rate in rates if count <= size), f"{count:,} parameters"
 
 
 def mini_batch_size(

@@ -18,7 +18,13 @@ import click
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the facts as one JSON document.")
 def check(data: str, model: str | None, settings: tuple[str, ...], *, as_json: bool) -> None:
-    """Check DATA (a path, s3://…, a Hub id, builtin:aws-docs) before you launch a job."""
+    """Check DATA (a path, s3://…, a Hub id, builtin:aws-docs) before you launch a job.
+
+    Recognized layouts (--set data.format=NAME selects one): rows (JSONL, JSON, CSV, TSV,
+    Parquet, Arrow, Excel), lists, beir (also of the Hub), autorag, saved, llamaindex, squad,
+    splits, pandas, columns, tevatron, dpr, instructions, flagembedding, sentence-transformers,
+    swift, msmarco, ragas, nemo, questions. job/README.md describes each.
+    """
     command = [sys.executable, "-P", "-m", "job", "check", data]
     command += ["--model", model] if model else []
     command += ["--json"] if as_json else []

@@ -18,6 +18,8 @@ from job.spec.schema import PRESETS
 from launcher.cli import main
 from launcher.plan.settings import settings_file
 
+LAUNCHER = [sys.executable, "-P", "-m", "launcher.cli"]
+
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
@@ -101,6 +103,34 @@ def test_init_writes_the_job_file_and_prints_the_next_command(folder):
     code, out, err = run("init")
     assert (code, out, "`job.yaml` already exists" in err) == (7, "", True)
     assert (folder / "job.yaml").read_text("utf-8") == "mine"
+
+
+def test_init_writes_a_job_file_for_given_pairs(folder, pairs_file, tiny_encoder):
+    """It launches as written; a refusal is that of the check, and nothing is written."""
+    given = ["--data", str(pairs_file), "--model", str(tiny_encoder)]
+    started = [*LAUNCHER, "init", "mine.yaml", *given, "--set", "preset=quick"]
+    done = subprocess.run(started, cwd=folder, capture_output=True, text=True, check=True)
+    assert done.stdout == "Wrote mine.yaml. Next: embedtune launch mine.yaml\n"
+    document = dry_run("mine.yaml")
+    assert document["spec"]["data"]["columns"]["anchor"] == "question"
+    launch = [*LAUNCHER, "launch", "mine.yaml", "--name", "r", "--device", "cpu"]
+    subprocess.run(launch, cwd=folder, capture_output=True, check=True)
+    assert (folder / "runs" / "r" / "manifest.json").is_file()
+
+    (folder / "odd.jsonl").write_text('{"a": 1}\n', "utf-8")
+    done = subprocess.run(
+        [*LAUNCHER, "init", "odd.yaml", "--data", "odd.jsonl"],
+        cwd=folder, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (4, "")
+    assert done.stderr.startswith("Error: `odd.jsonl` has no column")
+    assert not (folder / "odd.yaml").exists()
+
+
+def test_options_of_a_job_for_data_need_the_data(folder):
+    """The article's job has its own model and fields."""
+    code, _, err = run("init", "--model", "builtin:minilm")
+    assert (code, "need --data" in err) == (2, True)
 
 
 def test_the_schema_accepts_the_init_file_and_no_unknown_field(folder):

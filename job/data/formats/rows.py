@@ -57,7 +57,9 @@ def open_rows(
         raise DataError(msg + "it.")
     fields = _first_values(first)
     layout = next((known for known in layouts if known.recognizes(fields)), None)
-    if layout is None and layouts and request.format == layouts[0].name:
+    # A document of the layout names its columns as plain rows do.
+    forced = layouts[0].name if layouts and request.format == layouts[0].name else None
+    if layout is None and forced and forced not in files.layouts:
         msg = f"`{request.name}` has no rows of `data.format={request.format}`, which are "
         msg += f"{layouts[0].summary}. Leave it out to have the layout recognized."
         raise DataError(msg)
@@ -110,11 +112,14 @@ def _refuse_unfit(request: Request, layout: RowLayout | None, fields: Fields) ->
 
 def _refuse_late_label(request: Request, record: Record, name: str) -> None:
     """Refuse labels that the rows before lack: their 0 would be taken for an answer."""
-    command = check_command(request.name, request.columns, **{"columns.label": name})
+    labels, none = (
+        check_command(request.name, request.columns, **{"columns.label": label})
+        for label in (name, NO_LABEL)
+    )
     msg = f"`{record.file}` row {record.row} is the first with `{name}`, which may say whether a "
     raise DataError(
-        msg + f"context answers its question. If it does: `{command}`; if not, set it "
-        f"to `{NO_LABEL}`."
+        msg + f"context answers its question. If it does: `{labels}`; if it says nothing of that: "
+        f"`{none}`."
     )
 
 

@@ -1,13 +1,9 @@
 """Labels: answers, hard negatives, or a refusal with the command that decides."""
 
-import re
-import shlex
-
 import pytest
-from click.testing import CliRunner
 from conftest import distinct_rows, write_jsonl
+from suggested_commands import commands_in, run_command
 
-from job.__main__ import main
 from job.core.errors import DataError
 from job.data.dataset import inspect_dataset
 from job.spec.parse import build_spec, parse_assignments
@@ -37,12 +33,8 @@ def refusal(path, rows, **spec):
 
 
 def run_suggested(message):
-    """Run the command that a message suggests; returns its output."""
-    found = re.findall(r"`(embedtune check [^`]*)`", message)
-    command = [*shlex.split(found[0])[1:], "--set", "data.min_test_queries=1"]
-    done = CliRunner().invoke(main, command)
-    assert done.exit_code == 0, done.output
-    return done.output
+    """Run the first command that a message suggests; returns its output."""
+    return run_command(commands_in(message)[0], "data.min_test_queries=1")
 
 
 SHARES = {"test_fraction": 0.2, "validation_fraction": 0.2}

@@ -16,7 +16,7 @@ from job.evaluation.auxiliary_tests import (
     article_test,
     auxiliary_tests,
 )
-from job.evaluation.evaluate import Dimensions
+from job.evaluation.dimensions import Dimensions
 from job.evaluation.metrics import METRIC, METRICS, compute_metrics
 from job.model.device import Machine
 from job.model.encoder import Prompts, load_model

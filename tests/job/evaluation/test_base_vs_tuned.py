@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from job.evaluation import significance
 from job.evaluation.base_vs_tuned import METRIC, compare, compute_points
-from job.evaluation.evaluate import Dimensions
+from job.evaluation.dimensions import Dimensions
 from job.evaluation.metrics import Scores
 from job.evaluation.results import Lift
 from job.evaluation.significance import GroupedQueries, detectable_lift

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from job.evaluation.base_vs_tuned import METRIC, Point, compare, compute_points
-from job.evaluation.evaluate import Dimensions
+from job.evaluation.dimensions import Dimensions
 from job.evaluation.metrics import Scores
 from job.evaluation.quantization import bytes_per_vector
 from job.evaluation.recommendation import frontier, recommend

@@ -9,7 +9,8 @@ import pytest
 from job.core.errors import TrainingError
 from job.data.dataset import Dataset, load_dataset
 from job.evaluation.baseline import Baseline, score_base
-from job.evaluation.evaluate import Dimensions, score_vectors
+from job.evaluation.dimensions import Dimensions
+from job.evaluation.evaluate import score_vectors
 from job.evaluation.metrics import METRICS, Scores
 from job.model.device import Machine
 from job.model.encoder import Prompts, load_model

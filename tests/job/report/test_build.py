@@ -16,8 +16,8 @@ from job.core.formatting import format_p
 from job.data.dataset import load_dataset
 from job.evaluation.base_vs_tuned import compare
 from job.evaluation.baseline import Baseline, PromptChoice
+from job.evaluation.dimensions import Dimensions
 from job.evaluation.error_analysis import analyze_errors
-from job.evaluation.evaluate import Dimensions
 from job.evaluation.hybrid import hybrid_search
 from job.evaluation.metrics import METRICS, Scores
 from job.evaluation.results import Both, Compared, TruncatedTexts, Truncation

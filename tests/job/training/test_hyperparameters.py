@@ -16,14 +16,8 @@ from job.data.dataset import TrainingPairs
 from job.model.device import Machine
 from job.model.encoder import Model, Prompts, count_parameters, load_model
 from job.spec.schema import ModelSpec, ResolvedTraining, TrainingSpec
-from job.training.hyperparameters import (
-    Hyperparameters,
-    batch_size,
-    epochs,
-    learning_rate,
-    read_hyperparameters,
-    resolve,
-)
+from job.training.auto_values import batch_size, epochs, learning_rate
+from job.training.hyperparameters import Hyperparameters, read_hyperparameters, resolve
 
 GIB = 2**30
 # For each field that allows `auto`, a value that `auto` would not choose.

@@ -1,11 +1,13 @@
 """Retrieval data sets on the Hub: a corpus, queries and judgements, each in its configuration."""
 
 import json
+import shlex
 import subprocess
 import sys
 
 import pytest
 from hub_server import Hub
+from suggested_commands import commands_in
 
 CARD = """\
 ---
@@ -67,7 +69,9 @@ DATA_SETS = {
     }
     | retrieval()
     | {"queries.jsonl": b"oops\n"},
-    "me/odd": {"train.jsonl": jsonl([{"frage": f"Wo {n}?", "antwort": f"Da {n}."} for n in "ab"])},
+    "me/odd": {
+        "train.jsonl": jsonl([{"frage": f"Wo {n}?", "antwort": f"Da {n}."} for n in "abcdefghij"])
+    },
 }
 
 
@@ -105,7 +109,7 @@ def test_all_three_parts_are_fetched_and_joined(checked, name, settings):
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("mteb/many", "`embedtune check mteb/many --set data.subset=en`"),
+        ("mteb/many", "holds several collections: `en`, `de`"),
         ("beir/bare", "holds a corpus and queries, and no judgements"),
         ("mteb/broken", "`mteb/broken/queries/queries-0.jsonl` line 1 is not valid JSON"),
         ("me/odd", "`me/odd` has no column"),
@@ -118,3 +122,12 @@ def test_errors_name_the_data_set(checked, name, told):
     assert told in done.stderr
     assert "/tmp" not in done.stderr
     assert "fetched" not in done.stderr
+
+
+@pytest.mark.parametrize("name", ["mteb/many", "me/odd"])
+def test_the_command_that_an_error_suggests_works(checked, name):
+    """It names the data set, and what was missing."""
+    (command,) = commands_in(checked(name).stderr)
+    _, _, named, *settings = shlex.split(command)
+    done = checked(named, *settings[1::2])
+    assert (named, done.returncode) == (name, 0), done.stderr

@@ -1,6 +1,7 @@
 """One data set in every layout: the same splits and negatives, whoever's files it lies in."""
 
 import json
+import re
 from pathlib import Path
 from typing import get_args
 
@@ -15,7 +16,10 @@ from workbook_files import write_workbook
 
 from job.data.dataset import inspect_dataset
 from job.data.formats.registry import LAYOUTS
+from job.draft import draft_job_file
+from job.spec.parse import build_spec, parse_document
 from job.spec.schema import DataFormat, DataSpec
+from launcher.commands.check import check
 
 COUNT = 300
 PLAIN = [
@@ -239,9 +243,9 @@ WITHOUT_NEGATIVES = {
 }
 
 
-def contents(path, **spec):
+def contents(source, **spec):
     """Return the texts of each split in their order, all searched texts, and the fingerprints."""
-    given = {"source": str(path), "near_duplicate_threshold": None} | spec
+    given = {"source": str(source), "near_duplicate_threshold": None} | spec
     dataset = inspect_dataset(DataSpec(**given), {})
     splits = [
         table.select(["anchor", "positive", "negatives"]).to_pylist() for table in dataset.tables
@@ -339,6 +343,18 @@ def test_a_layout_on_the_hub_gives_the_same_data_set(tmp_path, plain, hub_enviro
     assert tuple(found) == plain[name in WRITERS]
 
 
+@pytest.mark.parametrize("name", [*WRITERS, *WITHOUT_NEGATIVES])
+def test_a_drafted_job_file_reads_every_layout(tmp_path, plain, tiny_encoder, name):
+    """The format and columns that `init` writes give the same data as those recognized."""
+    source = str((WRITERS | WITHOUT_NEGATIVES)[name](tmp_path))
+    wanted = {"data.source": source, "data.near_duplicate_threshold": "null"}
+    settings = wanted | {"model.base": str(tiny_encoder)}
+    drafted = build_spec(parse_document(draft_job_file(build_spec({}, settings)), "job.yaml"))
+    assert contents(**drafted.data.model_dump(exclude_unset=True)) == plain[name in WRITERS]
+    assert drafted.data.format != "auto"
+    assert drafted.evaluation.dimensions == (64,)
+
+
 def test_layouts_with_splits_give_those_of_given_sets(tmp_path):
     """A key or a file that says test is what `data.test` would be."""
     test, train = PLAIN[:60], PLAIN[60:]
@@ -370,3 +386,9 @@ def test_the_table_of_layouts_names_them_all():
     table = text.partition("| `data.format` | layout |")[2].partition("\n\n")[0]
     named = {line.split("`")[1] for line in table.splitlines() if line.startswith("| `")}
     assert named == {*get_args(DataFormat)} - {"auto"}
+
+
+def test_the_help_of_the_check_names_every_layout():
+    """As `data.format` takes them."""
+    words = re.findall(r"[\w-]+", check.help.partition("Recognized layouts")[2])
+    assert {*get_args(DataFormat)} - {"auto"} <= {*words}

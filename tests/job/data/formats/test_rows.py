@@ -4,6 +4,7 @@ import shlex
 
 import pytest
 from conftest import write_jsonl
+from suggested_commands import commands_in
 
 from job.core.errors import DataError
 from job.data.sources import open_source
@@ -138,7 +139,7 @@ def test_labels_that_first_appear_in_late_rows_are_refused(tmp_path):
     source = opened(tmp_path, rows)
     with pytest.raises(DataError, match="row 121 is the first with `label`") as caught:
         list(source.rows)
-    command = str(caught.value).partition("If it does: `")[2].partition("`")[0]
+    command, _ = commands_in(str(caught.value))
     settings = parse_assignments(shlex.split(command)[4::2])
     path = str(tmp_path / "a.jsonl")
     labels = [row.label for row in open_source(path, build_spec({}, settings).data).rows]
@@ -175,7 +176,8 @@ def test_a_template_makes_one_text_of_several_fields(tmp_path):
 
 def reopened(error, path):
     """Open a file as the command in an error's line does."""
-    typed = shlex.split(str(error).rpartition(": `")[2].rstrip("`."))
+    (command,) = commands_in(str(error))
+    typed = shlex.split(command)
     assert typed[:3] == ["embedtune", "check", str(path)]
     spec = build_spec({}, parse_assignments(typed[4::2]))
     return open_source(str(path), spec.data)

@@ -1,12 +1,10 @@
 """CSV and its relatives: delimiters by the text, headers that are none, encodings."""
 
 import json
-import re
-import subprocess
-import sys
 
 import pytest
 from fuzz.ugly_files import as_lines, as_table, plain, texts
+from suggested_commands import commands_in, run_command
 
 from job.core.errors import DataError, SpecError
 from job.data.readers import read_records
@@ -39,20 +37,6 @@ def test_a_spreadsheets_own_word_about_it_is_no_header(tmp_path):
     ]
 
 
-def command_in(message):
-    return re.findall("`([^`]*)`", message)[-1]
-
-
-def run_check(command, folder):
-    """Run a suggested command as a shell would, with this interpreter's `embedtune`."""
-    job = f"{sys.executable} -m job check"
-    settings = " --set data.min_test_queries=1"
-    typed = command.replace("embedtune check", job) + settings
-    return subprocess.run(
-        typed, shell=True, cwd=folder, capture_output=True, text=True, check=False
-    )
-
-
 HEADERLESS = [[f"Where is item {n}?", f"Item {n} lies on shelf {n}.", f"It {n} is far away."]
               for n in range(40)]  # fmt: skip
 
@@ -63,7 +47,9 @@ def headerless(path, delimiter="\t"):
 
 
 @pytest.mark.parametrize(("name", "delimiter"), [("a b.tsv", "\t"), ("a.csv", ",")])
-def test_a_file_without_a_header_is_refused_with_the_line_to_add(tmp_path, name, delimiter):
+def test_a_file_without_a_header_is_refused_with_the_line_to_add(
+    tmp_path, monkeypatch, name, delimiter
+):
     """Its first row would be lost; the command that is suggested reads all of them."""
     path = headerless(tmp_path / name, delimiter)
     with pytest.raises(DataError, match="has no header line") as caught:
@@ -71,8 +57,9 @@ def test_a_file_without_a_header_is_refused_with_the_line_to_add(tmp_path, name,
     message = str(caught.value)
     header = delimiter.join(["question", "context", "negative"]).replace("\t", r"\t")
     assert f"Add the line `{header}`" in message
-    done = run_check(command_in(message), tmp_path)
-    assert "40 rows, 40 usable" in done.stdout
+    monkeypatch.chdir(tmp_path)
+    (command,) = commands_in(message)
+    assert "40 rows, 40 usable" in run_command(command, "data.min_test_queries=1")
 
 
 def test_texts_that_are_named_as_columns_are_not_believed(tmp_path):
@@ -158,7 +145,7 @@ def test_another_encoding_is_refused_with_the_command_that_reads_it(tmp_path, en
     path.write_bytes(write(SAMPLES[encoding]).encode(encoding))
     with pytest.raises(DataError, match="is not UTF-8") as caught:
         list(open_source(str(path), DataSpec()).rows)
-    command = command_in(str(caught.value))
+    (command,) = commands_in(str(caught.value))
     assert command.startswith(f"embedtune check {path} --set ")
     settings = parse_assignments(command.split(" --set ")[1:])
     spec = build_spec({}, settings).data
