@@ -39,4 +39,4 @@ def test_the_installed_tool_runs_alone(command, tmp_path):
     )
     assert shown.stdout.startswith("Usage: embedtune")
     assert not [*tmp_path.rglob("site-packages/torch")]
-    assert [*tmp_path.rglob("site-packages/launcher/stack.yaml")]
+    assert [*tmp_path.rglob("site-packages/launcher/aws/stack.yaml")]

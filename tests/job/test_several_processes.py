@@ -255,5 +255,5 @@ def test_hosts_with_different_data_do_not_train(desk, pairs_file):
 
     lines = assert_both_end_with(*desk.on_two_hosts(workspace), DataError.exit_code)
 
-    assert all("another data than host 1" in line for line in lines)
+    assert all("The data of host 2 (of 2) differs" in line for line in lines)
     assert all("`FullyReplicated`" in line for line in lines)
