@@ -40,6 +40,8 @@ from job.storage.hub import parse_reference
 BUILTIN_DOCS = "builtin:aws-docs"
 Found = TypeVar("Found", RawRow, Document)
 CORPUS_IDS = ("id", *beir.DOCUMENT_IDS)
+# A command about a test set checks that alone.
+OTHERS = {"validation": None, "test": None, "corpus": None}
 
 
 def open_source(name: str, spec: DataSpec, role: str = "data") -> Source:
@@ -70,6 +72,7 @@ def open_source(name: str, spec: DataSpec, role: str = "data") -> Source:
         "auto" if other else spec.format,
         label_is_optional=role != "data",
         pooled=_is_pooled(spec),
+        spec=None if other else spec if role == "data" else spec.model_copy(update=OTHERS),
     )
     if uri is None:
         return _open(request)

@@ -34,7 +34,6 @@ from job.data.formats.values import (
     passage,
 )
 from job.data.readers import LISTS, SURPLUS, RecordFiles
-from job.spec.commands import check_command
 from job.spec.schema import Columns
 
 # Rows to read to find the columns: JSON lines may omit fields without a value.
@@ -83,7 +82,8 @@ def open_rows(
     seen |= _later_columns(files, wanted, seen)
     if wanted and request.label_is_optional and wanted.label not in (*seen, NO_LABEL):
         wanted = wanted.model_copy(update={"label": None})
-    found_columns = choose_columns(seen, wanted, request.name, [record.fields for record in shown])
+    samples = [record.fields for record in shown]
+    found_columns = choose_columns(seen, wanted, request.name, samples, request.spec)
     choice = dataclasses.replace(found_columns, group=request.group)
     later = None
     if request.columns is not None and request.columns.negatives is None:
@@ -112,10 +112,7 @@ def _refuse_unfit(request: Request, layout: RowLayout | None, fields: Fields) ->
 
 def _refuse_late_label(request: Request, record: Record, name: str) -> None:
     """Refuse labels that the rows before lack: their 0 would be taken for an answer."""
-    labels, none = (
-        check_command(request.name, request.columns, **{"columns.label": label})
-        for label in (name, NO_LABEL)
-    )
+    labels, none = (request.command(label=label) for label in (name, NO_LABEL))
     msg = f"`{record.file}` row {record.row} is the first with `{name}`, which may say whether a "
     raise DataError(
         msg + f"context answers its question. If it does: `{labels}`; if it says nothing of that: "
