@@ -211,8 +211,8 @@ def _refuse_unnamed_label(
             for label in (name, NO_LABEL)
         )
         msg = f"`{source}` has the same question with several values of `{name}`, which may say "
-        msg += f"whether a context answers it. If it does: `{labels}`; if it says nothing of that: "
-        raise DataError(f"{msg}`{none}`.")
+        msg += f"whether a context answers it. If it does: `{labels}`; "
+        raise DataError(msg + f"if it says nothing of that: `{none}`.")
 
 
 def _looks_like_labels(name: str, anchor: str, samples: Sequence[Mapping[str, Any]]) -> bool:

@@ -38,8 +38,12 @@ NO_LABEL = Label(None)
 class LabelReader:
     """Reads the labels of one source, counts them, and refuses those whose meaning is open."""
 
-    def __init__(self, source: str, columns: Mapping[str, Any], spec: DataSpec) -> None:
+    def __init__(
+        self, source: str, columns: Mapping[str, Any], spec: DataSpec, main: str | None = None
+    ) -> None:
+        """Read the labels of `source`; `main` is the source of pairs, if `source` is another."""
         self._source, self._columns, self._spec = source, columns, spec
+        self._main = main
         self.column: str | None = columns.get("label")
         self.counts: Counter[str] = Counter()
         self.verdicts: Counter[str] = Counter()
@@ -51,13 +55,15 @@ class LabelReader:
         """Return a label for each positive of the row; None if the source has no labels."""
         if self.column is None:
             return None
-        count = max(1, len(row.positives))
+        count = len(row.positives)
         if not isinstance(row.label, list):
-            return [self._read(row.label)] * count
+            return [self._read(row.label)] * max(1, count)
+        if not row.label and not count:
+            return [NO_LABEL]
         if len(row.label) != count:
             msg = f"`{row.file}` row {row.row} has {len(row.label)} labels in `{self.column}` for "
-            raise DataError(msg + f"{counted(count, 'context')}. Give each context one "
-                            f"label, or, if it says nothing of that: `{self._command(label='none')}`.")
+            msg += f"{counted(count, 'context')}. Give each context one label, or, if it says "
+            raise DataError(msg + f"nothing of that: `{self._command(label='none')}`.")
         return [self._read(value) for value in row.label]
 
     def _read(self, value: object) -> Label:
@@ -152,10 +158,13 @@ class LabelReader:
         )
 
     def _command(self, **changes: object) -> str:
+        if self._main is not None and "label" not in changes:
+            # The column is found by its name; the pairs may not have it.
+            return check_command(self._main, self._spec, **changes)
         named = {f"columns.{key}": self._columns[key] for key in ("anchor", "positive")}
         for key, value in {"label": self.column, **changes}.items():
             named["columns.label" if key == "label" else key] = value
-        return check_command(self._source, self._spec, **named)
+        return check_command(self._main or self._source, self._spec, **named)
 
     def _found(self) -> str:
         found = (self._unclear + self.counts).most_common(5)

@@ -6,6 +6,7 @@ A record in any layout becomes one `RawRow` for each of its questions.
 import dataclasses
 import itertools
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -38,6 +39,10 @@ from job.spec.schema import Columns
 
 # Rows to read to find the columns: JSON lines may omit fields without a value.
 FIRST_ROWS = 100
+# Fields of passages that say whether they answer. A `score` may be that of a search.
+LABEL_OF_PASSAGE = re.compile(
+    r"is_?(selected|relevant|positive|correct|gold)|has_answer|label|rel|relevan(t|ce)|grade"
+)
 
 
 def open_rows(
@@ -85,6 +90,9 @@ def open_rows(
     samples = [record.fields for record in shown]
     found_columns = choose_columns(seen, wanted, request.name, samples, request.spec)
     choice = dataclasses.replace(found_columns, group=request.group)
+    if choice.label is None and (label := _label_of_passages(request, layout, choice, shown)):
+        templates.append(label)
+        choice = dataclasses.replace(choice, label=label)
     later = None
     if request.columns is not None and request.columns.negatives is None:
         later = _negative_names(layout)
@@ -131,6 +139,10 @@ def _refuse_objects(request: Request, choice: ColumnChoice, first: Sequence[Reco
     negatives = [templates.get(column, column) for column in choice.negatives]
     named = {"anchor": choice.anchor, "positive": positive}
     named |= {"negatives": json.dumps(negatives, ensure_ascii=False)} if negatives else {}
+    if template.removesuffix("]}")[-1].isdigit() and "[*]" in template:
+        msg = f"`{request.name}` has lists of texts in the lists of the column `{name}`. "
+        msg += f"Write one list, or name the texts, if they are those of `{template}`: "
+        raise DataError(msg + f"`{request.command(**named)}`.")
     msg = f"`{request.name}` has objects in the column `{name}`, and none of their fields is known "
     msg += f"as the text. Rename it to `text`, or name it, if it is that of `{template}`: "
     raise DataError(msg + f"`{request.command(**named)}`.")
@@ -140,6 +152,9 @@ def _object_template(column: str, first: Sequence[Record]) -> str | None:
     """Return the likeliest template for a column of objects without a known text field."""
     given = [record.fields.get(column) for record in first]
     values = [value for entry in given for value in as_list(entry) if value is not None]
+    if values and all(_is_list_of_texts(value) for value in values):
+        longest = max(range(len(values[0])), key=lambda place: len(values[0][place]))
+        return f"{{{column}[*][{longest}]}}"
     if not values or not all(isinstance(passage(value)[0], dict) for value in values):
         return None
     texts = {
@@ -153,6 +168,25 @@ def _object_template(column: str, first: Sequence[Record]) -> str | None:
     return f"{{{column}{'[*]' if any(isinstance(v, list) for v in given) else ''}[{key}]}}"
 
 
+def _is_list_of_texts(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(v, str) for v in value)
+
+
+def _label_of_passages(
+    request: Request, layout: RowLayout | None, choice: ColumnChoice, first: Sequence[Record]
+) -> str | None:
+    """Return the template of a label that stands in the passages: `is_selected`, `relevance` …"""
+    if layout is not None or request.columns is None or request.columns.label is not None:
+        return None
+    column = choice.positive
+    values = [record.fields.get(column) for record in first]
+    passages = [v for value in values for v in as_list(value) if isinstance(v, dict)]
+    keys = dict.fromkeys(key for found in passages for key in found if isinstance(key, str))
+    key = next((name for name in keys if LABEL_OF_PASSAGE.fullmatch(name.lower())), None)
+    every = "[*]" if any(isinstance(value, list) for value in values) else ""
+    return f"{{{column}{every}[{key}]}}" if key else None
+
+
 def _first_values(records: Iterable[Record]) -> dict[str, Any]:
     """Return the fields of all records, each with its first value."""
     fields: dict[str, Any] = {}
@@ -164,7 +198,11 @@ def _first_values(records: Iterable[Record]) -> dict[str, Any]:
 
 
 def _templates(columns: Columns | None) -> list[str]:
-    named = [columns.anchor, columns.positive, *(columns.negatives or ())] if columns else []
+    named = (
+        [columns.anchor, columns.positive, columns.label, *(columns.negatives or ())]
+        if columns
+        else []
+    )
     return [name for name in named if name is not None and is_template(name)]
 
 

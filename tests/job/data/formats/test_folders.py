@@ -117,12 +117,13 @@ def test_beir_is_read_by_the_names_that_others_give_it(
     assert next(r.grades for r in opened(tmp_path).rows) == [1.0 if len(names) == 2 else 2.0]
 
 
-@pytest.mark.parametrize("line", ["{} {} {}", "{} 0 {} {}"])
-def test_judgements_of_trec_have_no_header(tmp_path, line):
+@pytest.mark.parametrize("separator", ["\t", " "])
+@pytest.mark.parametrize("line", ["{} {} {}", "{} 0 {} {}", "{} 2 {} {}"])
+def test_judgements_of_trec_have_no_header(tmp_path, line, separator):
     """The first line is a judgement like the others."""
     write_table(tmp_path / "corpus.jsonl", [{"_id": k, "text": v} for k, v in CORPUS.items()])
     write_table(tmp_path / "queries.jsonl", [{"_id": k, "text": v} for k, v in QUERIES.items()])
-    text = "".join(line.format(*row).replace(" ", "\t") + "\n" for row in JUDGED)
+    text = "".join(line.format(*row).replace(" ", separator) + "\n" for row in JUDGED)
     (tmp_path / "qrels.tsv").write_text(text)
     assert [(r.query_id, r.document_ids, r.grades) for r in opened(tmp_path).rows] == [
         ("q0", ["d0"], [2.0]),
