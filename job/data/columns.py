@@ -7,7 +7,7 @@ from statistics import median
 from typing import Any
 
 from job.core.errors import DataError
-from job.data.formats.values import passage
+from job.data.formats.values import fill_template, object_template, passage
 from job.data.labels import label_number
 from job.data.readers import SURPLUS
 from job.spec.commands import check_command
@@ -272,6 +272,11 @@ class _Advice:
         # What is wrong is never suggested as the context.
         names = [name for name in self._names if not NEGATIVE_NAME.fullmatch(_plain(name))]
         texts = {name: list(_texts_of(name, samples)) for name in names}
+        for name in names:
+            template = object_template(name, [sample.get(name) for sample in samples])
+            if template and not texts[name]:
+                filled = [{template: fill_template(template, sample)} for sample in samples]
+                texts[template] = list(_texts_of(template, filled))
         self._texts = {name: found for name, found in texts.items() if found}
         lengths = {name: median(map(len, found)) for name, found in self._texts.items()}
         longest = max(lengths.values(), default=0) or 1
@@ -341,7 +346,8 @@ def _texts_of(name: str, samples: Sequence[Mapping[str, Any]]) -> Collection[str
     texts: list[str] = []
     for sample in samples:
         value = sample.get(name)
-        for part in value if isinstance(value, list) else [value]:
+        for entry in value if isinstance(value, list) else [value]:
+            part = passage(entry)[0]
             if isinstance(part, str):
                 texts.append(part)
             elif part is not None:

@@ -25,13 +25,13 @@ from job.data.formats.layout import (
 from job.data.formats.row_layouts import unfit_columns
 from job.data.formats.values import (
     CONTEXT_ID_KEYS,
-    ID_KEYS,
     QUERY_ID_KEYS,
     as_list,
     fill_template,
     first_id,
     is_template,
     list_in_text,
+    object_template,
     passage,
 )
 from job.data.readers import LISTS, SURPLUS, RecordFiles
@@ -131,7 +131,11 @@ def _refuse_late_label(request: Request, record: Record, name: str) -> None:
 def _refuse_objects(request: Request, choice: ColumnChoice, first: Sequence[Record]) -> None:
     """Refuse columns of objects without a known text field: all values would be dropped."""
     columns = (choice.positive, *choice.negatives)
-    templates = {name: found for name in columns if (found := _object_template(name, first))}
+    templates = {
+        name: found
+        for name in columns
+        if (found := object_template(name, [record.fields.get(name) for record in first]))
+    }
     if not templates:
         return
     name, template = next(iter(templates.items()))
@@ -146,30 +150,6 @@ def _refuse_objects(request: Request, choice: ColumnChoice, first: Sequence[Reco
     msg = f"`{request.name}` has objects in the column `{name}`, and none of their fields is known "
     msg += f"as the text. Rename it to `text`, or name it, if it is that of `{template}`: "
     raise DataError(msg + f"`{request.command(**named)}`.")
-
-
-def _object_template(column: str, first: Sequence[Record]) -> str | None:
-    """Return the likeliest template for a column of objects without a known text field."""
-    given = [record.fields.get(column) for record in first]
-    values = [value for entry in given for value in as_list(entry) if value is not None]
-    if values and all(_is_list_of_texts(value) for value in values):
-        longest = max(range(len(values[0])), key=lambda place: len(values[0][place]))
-        return f"{{{column}[*][{longest}]}}"
-    if not values or not all(isinstance(passage(value)[0], dict) for value in values):
-        return None
-    texts = {
-        key: len(text)
-        for key, text in values[0].items()
-        if isinstance(text, str) and key not in ID_KEYS
-    }
-    if not texts:
-        return None
-    key = max(texts, key=lambda name: texts[name])
-    return f"{{{column}{'[*]' if any(isinstance(v, list) for v in given) else ''}[{key}]}}"
-
-
-def _is_list_of_texts(value: object) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(v, str) for v in value)
 
 
 def _label_of_passages(

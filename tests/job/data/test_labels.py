@@ -285,7 +285,7 @@ def test_other_values_are_no_labels(tmp_path, values):
 
 def test_minus_one_beside_one_is_asked_about(tmp_path):
     """It means no label where 0 is another class."""
-    (warning,) = inspect(tmp_path, labelled((1, -1)), **SHARES).facts["warnings"]
+    warning = inspect(tmp_path, labelled((1, -1)), **SHARES).facts["warnings"][0]
     assert "12 rows" in warning
     assert "12 hard negatives" in run_suggested(warning)
 

@@ -214,6 +214,21 @@ def test_the_encoding_of_one_of_several_files(folder, is_corpus_latin):
     assert f"{COUNT} of {COUNT} contexts found" in output
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda q, c: {"query": {"text": q, "id": 1}, "doc": {"title": "T", "body": c}},
+        lambda q, c: {"question": q, "ctxs": [{"text": c, "score": 1.5}]},
+        lambda q, c: {"question": q, "found": [{"body": c, "url": "u"}]},
+    ],
+)
+def test_texts_in_objects_are_suggested(folder, make):
+    """A template names the field if its name is unknown."""
+    write_jsonl(folder / "a.jsonl", [make(q, c) for q, c in PAIRS])
+    (command,) = commands_in(check("a.jsonl").stderr)
+    assert f"{COUNT} rows, {COUNT} usable" in run_command(command)
+
+
 def test_lists_in_lists(folder):
     """Which of the inner texts is the context cannot be known."""
     rows = [{"question": q, "contexts": [["Title", c]]} for q, c in PAIRS]
