@@ -44,6 +44,11 @@ NO_LABEL = "none"
 MAX_LABEL_CHARACTERS = 40
 # A column of an unknown name with so few values, one of them a "no", may be labels.
 MAX_UNNAMED_LABELS = 4
+# Columns that count or name parts of a text.
+COUNTING = re.compile(
+    r"(^|[\s_-])(index|idx|id|no|nr|num|number|part|page|position|offset|order|rank|line|turn|count)$",
+    re.IGNORECASE,
+)
 # Columns listed in a message. In a file without a header, each name may be a whole text.
 MAX_LISTED = 20
 QUESTION_MARKS = ("?", "？", "؟", "՞", "፧")
@@ -204,7 +209,7 @@ def _refuse_unnamed_label(
 ) -> None:
     """Refuse a column that looks like labels: otherwise a "no" would be taken for an answer."""
     for name in others:
-        if not _looks_like_labels(name, anchor, samples):
+        if COUNTING.search(name) or not _looks_like_labels(name, anchor, samples):
             continue
         labels, none = (
             check_command(source, spec or wanted, **{"columns.label": label})

@@ -14,6 +14,7 @@ from typing import Any
 from job.core.errors import DataError
 from job.data.columns import NEGATIVE_NAME, NO_LABEL, ColumnChoice, choose_columns, is_label
 from job.data.formats.layout import (
+    Absent,
     Document,
     Fields,
     RawRow,
@@ -280,6 +281,8 @@ class _Rows:
     def _rows(self, record: Record) -> Iterator[RawRow]:
         fields, choice = record.fields, self.choice
         found = [passage(value) for value in self._values(record, choice.positive)]
+        if _is_unanswered(fields):
+            found = [(Absent("the context does not answer it, as its row says"), None)]
         negatives: list[Any] = []
         for column in self.negatives:
             negatives += [passage(value)[0] for value in self._values(record, column)]
@@ -307,6 +310,13 @@ class _Rows:
         if column in self._lists and (inner := list_in_text(value)) is not None:
             return inner
         return as_list(value)
+
+
+def _is_unanswered(fields: Fields) -> bool:
+    """Tell whether a row of SQuAD says that its context does not answer the question."""
+    answers = fields.get("answers")
+    nothing = isinstance(answers, dict) and "answer_start" in answers and not answers.get("text")
+    return nothing or fields.get("is_impossible") is True
 
 
 def _holds_lists(name: str, first: Sequence[Record]) -> bool:

@@ -316,3 +316,20 @@ def test_labels_of_a_test_set_are_asked_about_with_the_pairs(tmp_path):
     message = refusal(tmp_path, distinct_rows(12), test=str(test))
     assert f"check {tmp_path / 'a.jsonl'} --set data.test={test}" in message
     assert "24 usable" in run_suggested(message)
+
+
+@pytest.mark.parametrize("column", ["chunk_index", "page", "Part"])
+def test_columns_that_count_are_no_labels(tmp_path, column):
+    """Several contexts of a question, by their number."""
+    assert inspect(tmp_path, labelled((0, 1), column), **SHARES).facts["used"] == 24
+
+
+@pytest.mark.parametrize(
+    "unanswered",
+    [{"is_impossible": True}, {"answers": {"text": [], "answer_start": []}}],
+)
+def test_rows_of_squad_without_an_answer_are_no_pairs(tmp_path, unanswered):
+    """They are counted, as in the nested files."""
+    rows = distinct_rows(12) + [row | unanswered for row in distinct_rows(4, "un")]
+    facts = inspect(tmp_path, rows, **SHARES).facts
+    assert (facts["used"], facts["rows"]) == (12, 16)

@@ -53,6 +53,16 @@ def test_splits_can_be_joined(tmp_path):
     assert splits(tmp_path, source="hf://datasets/me/x:train+test") == [None, None]
 
 
+def test_files_about_the_data_are_no_rows(tmp_path):
+    """They are told; one that holds rows is read."""
+    write_table(tmp_path / "a.jsonl", [{"question": "Where is a?", "context": "It is here."}])
+    (tmp_path / "metadata.json").write_text('{"name": "mine", "splits": {"train": 1}}')
+    (tmp_path / "info.json").write_text('[{"question": "Where is b?", "context": "It is there."}]')
+    source = opened(tmp_path)
+    assert [row.anchor for row in source.rows] == ["Where is a?", "Where is b?"]
+    assert any("metadata.json" in note for note in source.notes)
+
+
 def test_a_corpus_beside_the_rows_is_searched_and_not_trained_on(tmp_path):
     write_jsonl(tmp_path / "pairs.jsonl", ROWS[:1])
     write_jsonl(tmp_path / "corpus.jsonl", [{"id": "a", "title": "T", "text": "Nobody asks."}])
