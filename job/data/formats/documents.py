@@ -111,7 +111,9 @@ def _parts(document: Any) -> dict[str, Any]:  # noqa: ANN401
     if not isinstance(document, dict):
         return {}
     found = {key: rows for key, rows in document.items() if split_of(key, whole=True)}
-    return found or _parts(document.get("data"))
+    # Often below a key such as `data` or `dataset`.
+    inner = [value for value in document.values() if isinstance(value, dict)]
+    return found or (_parts(inner[0]) if len(inner) == 1 else {})
 
 
 def _part_rows(part: Any) -> Iterator[Row] | None:  # noqa: ANN401

@@ -243,3 +243,11 @@ def test_a_format_that_is_named_is_the_only_one_tried(tmp_path):
     rows = write_jsonl(tmp_path / "b.jsonl", ROWS)
     with pytest.raises(DataError, match=r"no rows of `data\.format=tevatron`"):
         open_source(str(rows), DataSpec(format="tevatron"))
+
+
+@pytest.mark.parametrize("key", ["data", "dataset", "pairs"])
+def test_splits_may_be_below_a_key(tmp_path, key):
+    """Whatever it is called."""
+    document = {key: {"train": ROWS[:1], "test": ROWS[1:]}, "version": 1}
+    rows = list(opened(tmp_path / "a.json", document).rows)
+    assert [row.split for row in rows] == ["train", "test"]
