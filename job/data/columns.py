@@ -7,10 +7,11 @@ from statistics import median
 from typing import Any
 
 from job.core.errors import DataError
-from job.data.formats.values import passage
+from job.data.formats.values import fill_template, object_template, passage
+from job.data.labels import label_number
 from job.data.readers import SURPLUS
 from job.spec.commands import check_command
-from job.spec.schema import Columns
+from job.spec.schema import Columns, DataSpec
 
 # Of each tuple, the first with a column in the file decides.
 ANCHOR_NAMES = (
@@ -25,12 +26,15 @@ TWINS = (("sentence1", "sentence2"), ("question1", "question2"), ("text1", "text
          ("premise", "hypothesis"))  # fmt: skip
 # What a model said: shown when a context is chosen instead.
 SAID_NAMES = (*ANSWER_NAMES, "response", "output", "completion")
-NEGATIVE_NAME = re.compile(r"(hard_?)?neg(ative)?s?(_?\d+)?")
+NEGATIVE_NAME = re.compile(
+    r"(hard[ _-]?)?neg(ative)?s?([ _-]?(passage|context|document|doc|text|ctx|chunk|sample)s?)?"
+    r"([ _-]?\d+)?|rejected"
+)
 # The likeliest names of labels; also names that end in one of these words: `esci_label`.
 LABEL_NAMES = ("label", "labels", "gold_label", "relevance", "relevance_label", "is_relevant",
                "relevant", "relevance_score", "score", "scores", "similarity")  # fmt: skip
 LABEL_NAME = re.compile(
-    r"(.*[\s_-])?(label|relevance|relevanz|relevant|relevancy|score|similarity|grade|rating|"
+    r"(.*[\s_-])?(label|rel|urteil|ähnlichkeit|pertinen(t|ce)|relevan(cia|te)|関連度|正解|relevance|relevanz|relevant|relevancy|score|similarity|grade|rating|"
     r"judge?ment)s?|is_?(relevant|positive|match|duplicate|correct|answer|paraphrase)"
 )
 # Scores of a teacher model, one for each negative or positive.
@@ -38,6 +42,13 @@ TEACHER_NAME = re.compile(r"(pos|neg)\w*scores?")
 # Spec value that means: no column at all.
 NO_LABEL = "none"
 MAX_LABEL_CHARACTERS = 40
+# A column of an unknown name with so few values, one of them a "no", may be labels.
+MAX_UNNAMED_LABELS = 4
+# Columns that count or name parts of a text.
+COUNTING = re.compile(
+    r"(^|[\s_-])(index|idx|id|no|nr|num|number|part|page|position|offset|order|rank|line|turn|count)$",
+    re.IGNORECASE,
+)
 # Columns listed in a message. In a file without a header, each name may be a whole text.
 MAX_LISTED = 20
 QUESTION_MARKS = ("?", "？", "؟", "՞", "፧")
@@ -77,18 +88,20 @@ def choose_columns(
     wanted: Columns | None,
     source: str,
     samples: Sequence[Mapping[str, Any]] = (),
+    spec: DataSpec | None = None,
 ) -> ColumnChoice:
     """Choose columns from the fields of a first row; names in the spec win over usual names.
 
     `wanted` is None if the spec cannot name columns, as for out-of-domain data: then negatives are
-    ignored. `samples` are rows by which columns are suggested if none has a known name.
+    ignored. `samples` are rows by which columns are suggested if none has a known name. `spec` is
+    all that is set, for commands.
     """
     names = _column_names(fields)
     explicit = wanted or Columns(negatives=())
     pair = _find_pair(names, fields, explicit)
     missing = [key for key, found in pair.items() if len(found) != 1]
     if missing:
-        advice = _Advice(fields, samples or [fields], wanted, source)
+        advice = _Advice(fields, samples or [fields], wanted, source, spec)
         raise DataError(advice.refusal(missing[0], pair[missing[0]]))
     anchor, positive = (found[0] for found in pair.values())
     negatives = explicit.negatives
@@ -100,12 +113,15 @@ def choose_columns(
     require_group(fields, explicit.group, source)
     taken = {anchor, positive, *negatives}
     others = {name: value for name, value in fields.items() if name in names and name not in taken}
+    label = _label_column(fields, others, wanted, source, (anchor, positive), spec)
+    if label is None and wanted is not None and wanted.label is None:
+        _refuse_unnamed_label(others, wanted, source, anchor, samples, spec)
     return ColumnChoice(
         anchor,
         positive,
         negatives,
         explicit.group,
-        _label_column(fields, others, wanted, source, (anchor, positive)),
+        label,
         _notes(positive, others, explicit),
     )
 
@@ -164,6 +180,7 @@ def _label_column(
     wanted: Columns | None,
     source: str,
     pair: tuple[str, str],
+    spec: DataSpec | None,
 ) -> str | None:
     named_label = wanted.label if wanted else None
     if named_label is not None:
@@ -178,8 +195,45 @@ def _label_column(
         named = {"columns.anchor": pair[0], "columns.positive": pair[1], "columns.label": found[0]}
         msg = f"`{source}` has several columns that may say whether a context answers its question:"
         msg += f" {_listed(found)}. Choose one, or `{NO_LABEL}`: "
-        raise DataError(msg + f"`{check_command(source, wanted, **named)}`.")
+        raise DataError(msg + f"`{check_command(source, spec or wanted, **named)}`.")
     return found[0] if found else None
+
+
+def _refuse_unnamed_label(
+    others: Collection[str],
+    wanted: Columns,
+    source: str,
+    anchor: str,
+    samples: Sequence[Mapping[str, Any]],
+    spec: DataSpec | None,
+) -> None:
+    """Refuse a column that looks like labels: otherwise a "no" would be taken for an answer."""
+    for name in others:
+        if COUNTING.search(name) or not _looks_like_labels(name, anchor, samples):
+            continue
+        labels, none = (
+            check_command(source, spec or wanted, **{"columns.label": label})
+            for label in (name, NO_LABEL)
+        )
+        msg = f"`{source}` has the same question with several values of `{name}`, which may say "
+        msg += f"whether a context answers it. If it does: `{labels}`; "
+        raise DataError(msg + f"if it says nothing of that: `{none}`.")
+
+
+def _looks_like_labels(name: str, anchor: str, samples: Sequence[Mapping[str, Any]]) -> bool:
+    """Tell whether a column has few values, one of them a "no", and a question has several."""
+    found: dict[str, set[float]] = {}
+    for sample in samples:
+        value = sample.get(name)
+        if value is None or value == "":
+            continue
+        number = label_number(value)
+        if number is None or number != int(number):
+            return False
+        found.setdefault(str(sample.get(anchor)), set()).add(number)
+    values = set().union(*found.values())
+    few = 1 < len(values) <= MAX_UNNAMED_LABELS and -1 <= min(values) <= 0
+    return few and any(len(several) > 1 for several in found.values())
 
 
 def is_label(name: str, value: Any) -> bool:  # noqa: ANN401  what a file holds
@@ -216,9 +270,18 @@ class _Advice:
         samples: Sequence[Mapping[str, Any]],
         wanted: Columns | None,
         source: str,
+        spec: DataSpec | None,
     ) -> None:
         self._names, self._wanted, self._source = _column_names(fields), wanted, source
-        texts = {name: list(_texts_of(name, samples)) for name in self._names}
+        self._settings = spec or wanted
+        # What is wrong is never suggested as the context.
+        names = [name for name in self._names if not NEGATIVE_NAME.fullmatch(_plain(name))]
+        texts = {name: list(_texts_of(name, samples)) for name in names}
+        for name in names:
+            template = object_template(name, [sample.get(name) for sample in samples])
+            if template and not texts[name]:
+                filled = [{template: fill_template(template, sample)} for sample in samples]
+                texts[template] = list(_texts_of(template, filled))
         self._texts = {name: found for name, found in texts.items() if found}
         lengths = {name: median(map(len, found)) for name, found in self._texts.items()}
         longest = max(lengths.values(), default=0) or 1
@@ -244,7 +307,7 @@ class _Advice:
         if pair is None:
             return "It needs a column of questions and one of contexts, both of them texts."
         named = {"columns.anchor": pair[0], "columns.positive": pair[1]}
-        return f"Name both: `{check_command(self._source, self._wanted, **named)}`."
+        return f"Name both: `{check_command(self._source, self._settings, **named)}`."
 
     def _likeliest(self, key: str, found: list[str]) -> tuple[str, str] | None:
         wanted = self._wanted or Columns()
@@ -288,7 +351,8 @@ def _texts_of(name: str, samples: Sequence[Mapping[str, Any]]) -> Collection[str
     texts: list[str] = []
     for sample in samples:
         value = sample.get(name)
-        for part in value if isinstance(value, list) else [value]:
+        for entry in value if isinstance(value, list) else [value]:
+            part = passage(entry)[0]
             if isinstance(part, str):
                 texts.append(part)
             elif part is not None:

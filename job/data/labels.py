@@ -1,11 +1,13 @@
 """Labels and relevance grades: which rows are answers, hard negatives, or neither."""
 
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from job.core.errors import DataError
+from job.core.formatting import counted
 from job.data.formats.layout import RawRow
 from job.spec.commands import check_command
 from job.spec.schema import DataSpec
@@ -14,6 +16,7 @@ RELEVANT_WORDS = ("true", "yes", "y", "relevant", "positive", "match", "duplicat
 OTHER_WORDS = ("false", "no", "n", "irrelevant", "not relevant", "non relevant", "nonrelevant",
                "negative", "no match", "not duplicate", "incorrect", "wrong")  # fmt: skip
 ENTAILMENT_WORDS = ("entailment", "neutral", "contradiction", "not_entailment")
+DECIMAL_COMMA = re.compile(r"-?\d+,\d+")
 # Larger whole numbers are votes or percentages; no scheme of grades goes so far.
 MAX_GRADE = 10
 # After so many labels without a meaning, the rest of the file will not give them one.
@@ -35,28 +38,36 @@ NO_LABEL = Label(None)
 class LabelReader:
     """Reads the labels of one source, counts them, and refuses those whose meaning is open."""
 
-    def __init__(self, source: str, columns: Mapping[str, Any], spec: DataSpec) -> None:
+    def __init__(
+        self, source: str, columns: Mapping[str, Any], spec: DataSpec, main: str | None = None
+    ) -> None:
+        """Read the labels of `source`; `main` is the source of pairs, if `source` is another."""
         self._source, self._columns, self._spec = source, columns, spec
+        self._main = main
         self.column: str | None = columns.get("label")
         self.counts: Counter[str] = Counter()
         self.verdicts: Counter[str] = Counter()
         self._unclear: Counter[str] = Counter()
+        self._minus_ones = 0
         self._range = (math.inf, -math.inf)
 
     def read(self, row: RawRow) -> list[Label] | None:
         """Return a label for each positive of the row; None if the source has no labels."""
         if self.column is None:
             return None
-        count = max(1, len(row.positives))
+        count = len(row.positives)
         if not isinstance(row.label, list):
-            return [self._read(row.label)] * count
+            return [self._read(row.label)] * max(1, count)
+        if not row.label and not count:
+            return [NO_LABEL]
         if len(row.label) != count:
             msg = f"`{row.file}` row {row.row} has {len(row.label)} labels in `{self.column}` for "
-            raise DataError(msg + f"{count} contexts; give each context one label.")
+            msg += f"{counted(count, 'context')}. Give each context one label, or, if it says "
+            raise DataError(msg + f"nothing of that: `{self._command(label='none')}`.")
         return [self._read(value) for value in row.label]
 
     def _read(self, value: object) -> Label:
-        number = _number(value)
+        number = label_number(value)
         label = self._judge(value, number)
         if label is None:
             self._unclear[_shown(value) if len(self._unclear) < MAX_COUNTED else "…"] += 1
@@ -87,6 +98,7 @@ class LabelReader:
             relevant = number >= self._spec.min_label
             return Label(relevant, grade if relevant else None)
         if number == -1:
+            self._minus_ones += 1
             return NO_LABEL
         return Label(number > 0, grade) if is_grade else None
 
@@ -146,10 +158,13 @@ class LabelReader:
         )
 
     def _command(self, **changes: object) -> str:
+        if self._main is not None and "label" not in changes:
+            # The column is found by its name; the pairs may not have it.
+            return check_command(self._main, self._spec, **changes)
         named = {f"columns.{key}": self._columns[key] for key in ("anchor", "positive")}
         for key, value in {"label": self.column, **changes}.items():
             named["columns.label" if key == "label" else key] = value
-        return check_command(self._source, self._spec, **named)
+        return check_command(self._main or self._source, self._spec, **named)
 
     def _found(self) -> str:
         found = (self._unclear + self.counts).most_common(5)
@@ -159,6 +174,11 @@ class LabelReader:
         """Say that all grades are relevant, as on a scale whose lowest grade is not 0."""
         grades = sorted(int(name) for name in self.counts if name.isdecimal())
         given = self._spec.min_label is not None or self._spec.positive_labels is not None
+        if not given and self._minus_ones and grades and grades[0] > 0:
+            return (
+                f"-1 in `{self.column}` counts as no label ({counted(self._minus_ones, 'row')}), "
+                f"and none is 0; if it means not relevant: `{self._command(min_label=grades[0])}`"
+            )
         if given or len(grades) < 2 or grades[0] == 0:
             return None
         return (
@@ -189,7 +209,7 @@ def _is_blank(value: object) -> bool:
     return value is None or (isinstance(value, str) and not value.strip())
 
 
-def _number(value: object) -> float | None:
+def label_number(value: object) -> float | None:
     """Read numbers, truth values, and words that mean one of these; None: another word."""
     if isinstance(value, str):
         word = " ".join(value.casefold().replace("-", " ").replace("_", " ").split())
@@ -197,6 +217,8 @@ def _number(value: object) -> float | None:
             return float(word in RELEVANT_WORDS)
     elif not isinstance(value, bool | int | float):
         return None
+    if isinstance(value, str) and DECIMAL_COMMA.fullmatch(value.strip()):
+        value = value.replace(",", ".")
     try:
         number = float(value)
     except (ValueError, OverflowError):
@@ -207,5 +229,5 @@ def _number(value: object) -> float | None:
 def _shown(value: object) -> str:
     """Write a label as text: 1, 1.0 and "1" are the same."""
     text = str(value).strip()
-    is_number = isinstance(value, int | float) or _number(text) is not None
+    is_number = isinstance(value, int | float) or label_number(text) is not None
     return text.removesuffix(".0") if is_number else text[:40]

@@ -250,11 +250,14 @@ class RecordFiles:
             if lists and isinstance(value, list):
                 fields = dict(zip(header, value, strict=False)) if header else named_row(value)
             if not isinstance(fields, dict) or (lists and isinstance(value, dict)):
-                msg = f"`{file}` row {number} is a {type(value).__name__}; "
-                raise DataError(msg + f"expected {EXPECTED_LIST if lists else EXPECTED}.")
+                msg = f"`{file}` row {number} is {JSON_NAMES.get(type(value), 'a number')}, not "
+                msg += f"{EXPECTED_LIST if lists else EXPECTED}. Correct or remove it."
+                raise DataError(msg)
             yield Record(name, number, fields, split)
 
 
+JSON_NAMES = {type(None): "null", bool: "true or false", str: "a text", dict: "an object",
+              list: "a list"}  # fmt: skip
 EXPECTED = 'an object such as {"question": …, "context": …}'
 EXPECTED_LIST = 'a list such as ["question", "context", "negative"]'
 

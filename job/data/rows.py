@@ -20,6 +20,7 @@ from job.data.labels import LabelReader, label_facts
 from job.data.near_duplicates import MAX_GROUP_SHARE, Groups, KeyedTexts, group_rows
 from job.data.own_ids import name_once
 from job.data.sources import open_documents, open_source
+from job.data.text_files import WrongEncoding
 from job.data.text_keys import pair_key, pair_keys, text_key
 from job.spec.schema import DataSpec
 from job.storage.arrow_tables import BATCH, IntArray, KeyArray, column_on_disk, rows_on_disk
@@ -50,6 +51,14 @@ class Rows:
 def collect_rows(spec: DataSpec, channels: Channels) -> Rows:
     """Read and clean every source; a channel overrides the spec's source of the same name."""
     require_data(spec, channels)
+    try:
+        return _collect(spec, channels)
+    except WrongEncoding as error:
+        # The file may be one of a folder, or the corpus: what is checked is the whole.
+        raise error.for_data(str(channels.get("data", spec.source)), spec) from None
+
+
+def _collect(spec: DataSpec, channels: Channels) -> Rows:
     label = spec.source or "channel data"
     names = {"data": spec.source} | spec.model_dump(include={"validation", "test", "corpus"})
     names |= {key: str(folder) for key, folder in channels.items() if key in names}
@@ -63,7 +72,7 @@ def collect_rows(spec: DataSpec, channels: Channels) -> Rows:
     corpus = GivenDocuments(given.kept)
     parts, readers = [], []
     for role, source in sources.items():
-        readers.append(LabelReader(str(names[role]), source.columns, spec))
+        readers.append(_label_reader(names, role, source, spec))
         rows, split = _rows_of(source, role)
         parts.append(clean_rows(rows, spec.min_characters, split, readers[-1], corpus or None))
     cleaned = concatenate(parts)
@@ -84,6 +93,13 @@ def collect_rows(spec: DataSpec, channels: Channels) -> Rows:
         _notes(sources.values(), corpus, parts[0].kept, cleaned),
         tuple(filter(None, (reader.warning() for reader in readers))),
     )
+
+
+def _label_reader(
+    names: Mapping[str, str | None], role: str, source: Source, spec: DataSpec
+) -> LabelReader:
+    main = None if role == "data" else names["data"]
+    return LabelReader(str(names[role]), source.columns, spec, main)
 
 
 def _rows_of(source: Source, role: str) -> tuple[Iterable[RawRow], str | None]:

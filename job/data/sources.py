@@ -6,6 +6,7 @@ the Hub is downloaded first, by `job.inputs`.
 
 import dataclasses
 import itertools
+import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -13,6 +14,7 @@ from typing import TypeVar
 from job.core.errors import DataError, SpecError
 from job.data.builtin_aws_docs import mine_pairs
 from job.data.formats import beir
+from job.data.formats.documents import is_list
 from job.data.formats.layout import (
     Document,
     DocumentLayout,
@@ -40,6 +42,10 @@ from job.storage.hub import parse_reference
 BUILTIN_DOCS = "builtin:aws-docs"
 Found = TypeVar("Found", RawRow, Document)
 CORPUS_IDS = ("id", *beir.DOCUMENT_IDS)
+ABOUT = {f"{name}.json" for name in ("metadata", "dataset_info", "dataset_infos", "info", "config",
+                                     "stats", "statistics", "state", "schema")}  # fmt: skip
+# A command about a test set checks that alone.
+OTHERS = {"validation": None, "test": None, "corpus": None}
 
 
 def open_source(name: str, spec: DataSpec, role: str = "data") -> Source:
@@ -70,6 +76,7 @@ def open_source(name: str, spec: DataSpec, role: str = "data") -> Source:
         "auto" if other else spec.format,
         label_is_optional=role != "data",
         pooled=_is_pooled(spec),
+        spec=None if other else spec if role == "data" else spec.model_copy(update=OTHERS),
     )
     if uri is None:
         return _open(request)
@@ -114,9 +121,11 @@ def _open(request: Request) -> Source:
         files.layouts[folder.name] = None
         return open_rows(request, files, rows)
     corpus = _corpus_beside(path)
+    about = _about_the_data(path)
     files = RecordFiles.at(
-        path, request.encoding, whole, named, leave_out=corpus, pooled=request.pooled
+        path, request.encoding, whole, named, leave_out=[*corpus, *about], pooled=request.pooled
     )
+    files.notes += [f"`{file}` is left out: it is about the data" for file in about]
     documents = itertools.chain(
         files.documents(), *(_documents(f, request.encoding) for f in corpus)
     )
@@ -130,6 +139,21 @@ def _corpus_beside(path: Path) -> list[Path]:
     files = list_files(path)
     found = [file for file in files if file.name.partition(".")[0].lower() == "corpus"]
     return found if len(found) < len(files) else []
+
+
+def _about_the_data(path: Path) -> list[Path]:
+    """Return the JSON files of a folder that describe the others: by their names, and no list."""
+    files = list_files(path) if path.is_dir() else []
+    found = [file for file in files if file.name.lower() in ABOUT and _is_object(file)]
+    return found if len(found) < len(files) else []
+
+
+def _is_object(file: Path) -> bool:
+    try:
+        document = json.loads(file.read_text("utf-8-sig"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(document, dict) and not is_list(document)
 
 
 def _is_pooled(spec: DataSpec) -> bool:

@@ -2,13 +2,14 @@
 
 import codecs
 import gzip
-import shlex
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, cast
 
 from job.core.errors import DataError
+from job.spec.commands import check_command
+from job.spec.schema import DataSpec
 
 # No real text is longer, but a small compressed file may unpack to such a line.
 MAX_LINE_BYTES = 64 * 1024 * 1024
@@ -48,6 +49,10 @@ def read_lines(file: Path, encoding: str = "utf-8") -> Iterator[str]:
             handle.seek(0)
             if start[:2] in MARKS and start not in UTF32:
                 used = MARKS[start[:2]]
+            elif used != "utf-8":
+                # Another file of the same data may need the encoding; here it would garble texts.
+                used = "utf-8" if _is_utf8(handle.read(GUESS_BYTES)) else used
+                handle.seek(0)
             for line, raw in enumerate(_raw_lines(handle, used), start=1):
                 if len(raw) >= MAX_LINE_BYTES:
                     msg = f"`{file}` line {line} is longer than {MAX_LINE_BYTES:,} bytes. Split it."
@@ -96,20 +101,39 @@ def _refuse_other_formats(file: Path, start: bytes | str, encoding: str) -> None
         msg = (
             f"`{file}` is not {encoding.upper()}: its first line contains zero bytes, so it may be "
         )
-        raise DataError(msg + f"UTF-16. {_way_out(file)}")
+        raise WrongEncoding(msg + "UTF-16.", file)
+
+
+class WrongEncoding(DataError):
+    """A file has another encoding than `data.encoding`."""
+
+    def __init__(
+        self, reason: str, file: Path, source: str | None = None, spec: DataSpec | None = None
+    ) -> None:
+        self._reason, self._file = reason, file
+        way_out = "Save it as UTF-8."
+        if likely := likely_encoding(file):
+            command = check_command(source or str(file), spec, encoding=likely)
+            way_out = f"Save it as UTF-8, or, as it looks like {likely}: `{command}`."
+        super().__init__(f"{reason} {way_out}")
+
+    def for_data(self, source: str, spec: DataSpec) -> "WrongEncoding":
+        """Return the same error with the command that checks all of the data."""
+        return WrongEncoding(self._reason, self._file, source, spec)
 
 
 def _wrong_encoding(file: Path, encoding: str, error: UnicodeDecodeError, where: str) -> DataError:
     byte = f"byte 0x{error.object[error.start]:02x} {where}"
-    msg = f"`{file}` is not {encoding.upper()}: {byte}. "
-    return DataError(msg + _way_out(file))
+    return WrongEncoding(f"`{file}` is not {encoding.upper()}: {byte}.", file)
 
 
-def _way_out(file: Path) -> str:
-    if (likely := likely_encoding(file)) is None:
-        return "Save it as UTF-8."
-    command = f"embedtune check {shlex.quote(str(file))} --set data.encoding={likely}"
-    return f"Save it as UTF-8, or, as it looks like {likely}: `{command}`."
+def _is_utf8(start: bytes) -> bool:
+    """Tell whether the first bytes are UTF-8 that no other encoding would write by chance."""
+    if start.isascii() or b"\0" in start:
+        return False
+    # Without an incomplete character at the end.
+    whole = start[: start.rfind(b"\n") + 1] or start
+    return not whole.isascii() and _decodes(whole, "utf-8")
 
 
 def likely_encoding(file: Path) -> str | None:

@@ -6,6 +6,7 @@ folders of files instead of files.
 
 import itertools
 import math
+import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from job.data.formats.layout import Absent, Document, RawRow, Request, Source, t
 from job.data.formats.splits import split_of
 from job.data.formats.values import TEXT_KEYS, identifier
 from job.data.readers import Record, file_format, list_files, read_records
+from job.data.text_files import read_lines
 
 QUERY_IDS = ("_id", "id", "qid", "query_id", "query-id", "question_id")
 DOCUMENT_IDS = ("_id", "id", "docid", "doc_id", "document_id", "corpus_id", "corpus-id", "pid")
@@ -29,6 +31,7 @@ QRELS = ("qrels", "default", "data")
 FIRST_ROWS = 100
 # Missing documents to name in reasons; the others are only counted.
 NAMED = 5
+NUMBER = re.compile(r"-?\d+(\.\d+)?")
 
 
 def is_beir(path: Path) -> bool:
@@ -87,7 +90,7 @@ def _rows(request: Request, notes: list[str]) -> Iterator[RawRow]:
     queries = _by_id(request, "queries", QUERY_IDS, text_and_group)
     missing: dict[str, None] = {}
     for file, split in _judged_splits(request.path, pooled=request.pooled).items():
-        for record in read_records(file, request.encoding):
+        for record in _judgement_records(file, request.encoding):
             for query, name, grade in _judgements(record):
                 absent = Absent(f"query `{query}` is not in the queries")
                 text, kind = queries.get(query, (absent, None))
@@ -174,6 +177,22 @@ def _judgements(record: Record) -> list[tuple[str, str, float]]:
     grade = 1 if names[2] is None and names[0] and names[1] else values[2]
     found = _judged(record, values[0], values[1], grade)
     return [found] if found else []
+
+
+def _judgement_records(file: Path, encoding: str) -> Iterator[Record]:
+    """Yield the lines of a TREC file, which has no header and may have spaces; others as tables."""
+    is_table = file_format(file) in (".tsv", ".csv")
+    first = next(read_lines(file, encoding), "") if is_table else ""
+    count = len(parts := first.split())
+    if count not in (3, 4) or not NUMBER.fullmatch(parts[-1]):
+        yield from read_records(file, encoding)
+        return
+    for number, line in enumerate(read_lines(file, encoding), start=1):
+        if parts := line.split():
+            whole = len(parts) == count
+            named = (parts[0], parts[-2], parts[-1]) if whole else (None, None, None)
+            names = ("query-id", "corpus-id", "score")
+            yield Record(str(file), number, dict(zip(names, named, strict=True)))
 
 
 def _first(fields: dict[str, Any], keys: Sequence[str]) -> str | None:

@@ -26,7 +26,10 @@ def read_llamaindex(document: Mapping[str, Any]) -> Iterator[Row]:
     """Join `queries` and `corpus` by `relevant_docs`, or `questions` by `relevant_contexts`."""
     corpus, queries = document["corpus"], document[_queries(document)]
     for number, (name, found) in enumerate(document[_judgements(document)].items(), start=1):
-        ids = found if isinstance(found, list | dict) else [found]
+        ids = found if isinstance(found, list) else [found]
+        if isinstance(found, dict):
+            # Grades, as in qrels: 0 is no answer.
+            ids = [key for key, grade in found.items() if grade not in (0, False)]
         passages = [
             {"id": key, "text": _node_text(corpus[key])}
             if key in corpus
@@ -67,14 +70,17 @@ def is_squad(document: Any) -> bool:  # noqa: ANN401
 
 
 def read_squad(document: Any) -> Iterator[Row]:  # noqa: ANN401
-    """Yield questions with their paragraph, except those that it does not answer."""
+    """Yield questions with their paragraph, or with the reason if it does not answer them."""
     number = 0
     for paragraph in _paragraphs(document):
         for asked in paragraph.get("qas") or []:
             number += 1
-            if isinstance(asked, dict) and not asked.get("is_impossible"):
+            if isinstance(asked, dict):
                 row = {"query_id": asked.get("id"), "question": asked.get("question")}
-                yield number, row | {"context": paragraph.get("context")}, None
+                context = paragraph.get("context")
+                if asked.get("is_impossible"):
+                    context = Absent("the paragraph does not answer it (`is_impossible`)")
+                yield number, row | {"context": context}, None
 
 
 def squad_documents(document: Any) -> Iterator[Document]:  # noqa: ANN401
@@ -105,7 +111,9 @@ def _parts(document: Any) -> dict[str, Any]:  # noqa: ANN401
     if not isinstance(document, dict):
         return {}
     found = {key: rows for key, rows in document.items() if split_of(key, whole=True)}
-    return found or _parts(document.get("data"))
+    # Often below a key such as `data` or `dataset`.
+    inner = [value for value in document.values() if isinstance(value, dict)]
+    return found or (_parts(inner[0]) if len(inner) == 1 else {})
 
 
 def _part_rows(part: Any) -> Iterator[Row] | None:  # noqa: ANN401

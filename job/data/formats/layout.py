@@ -1,12 +1,12 @@
 """What every layout becomes: rows as found, documents that belong to no row, and a source."""
 
-import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from job.spec.schema import Columns
+from job.spec.commands import check_command
+from job.spec.schema import Columns, DataSpec
 
 
 class Record(NamedTuple):
@@ -102,13 +102,13 @@ class Request:
     label_is_optional: bool = False
     # Whether rows of all splits are pooled (`data.split: train+test`).
     pooled: bool = False
+    # All that was set, for commands; None as `columns`.
+    spec: DataSpec | None = None
 
     def command(self, **columns: str) -> str:
         """Return the command that checks the same data with these columns."""
-        named = (f"data.columns.{key}={value}" for key, value in columns.items())
-        return " ".join(
-            ["embedtune check", shlex.quote(self.name), *(f"--set {shlex.quote(n)}" for n in named)]
-        )
+        named = {f"columns.{key}": value for key, value in columns.items()}
+        return check_command(self.name, self.spec or self.columns, **named)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ A record in any layout becomes one `RawRow` for each of its questions.
 import dataclasses
 import itertools
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from job.core.errors import DataError
 from job.data.columns import NEGATIVE_NAME, NO_LABEL, ColumnChoice, choose_columns, is_label
 from job.data.formats.layout import (
+    Absent,
     Document,
     Fields,
     RawRow,
@@ -24,21 +26,24 @@ from job.data.formats.layout import (
 from job.data.formats.row_layouts import unfit_columns
 from job.data.formats.values import (
     CONTEXT_ID_KEYS,
-    ID_KEYS,
     QUERY_ID_KEYS,
     as_list,
     fill_template,
     first_id,
     is_template,
     list_in_text,
+    object_template,
     passage,
 )
 from job.data.readers import LISTS, SURPLUS, RecordFiles
-from job.spec.commands import check_command
 from job.spec.schema import Columns
 
 # Rows to read to find the columns: JSON lines may omit fields without a value.
 FIRST_ROWS = 100
+# Fields of passages that say whether they answer. A `score` may be that of a search.
+LABEL_OF_PASSAGE = re.compile(
+    r"is_?(selected|relevant|positive|correct|gold)|has_answer|label|rel|relevan(t|ce)|grade"
+)
 
 
 def open_rows(
@@ -83,8 +88,12 @@ def open_rows(
     seen |= _later_columns(files, wanted, seen)
     if wanted and request.label_is_optional and wanted.label not in (*seen, NO_LABEL):
         wanted = wanted.model_copy(update={"label": None})
-    found_columns = choose_columns(seen, wanted, request.name, [record.fields for record in shown])
+    samples = [record.fields for record in shown]
+    found_columns = choose_columns(seen, wanted, request.name, samples, request.spec)
     choice = dataclasses.replace(found_columns, group=request.group)
+    if choice.label is None and (label := _label_of_passages(request, layout, choice, shown)):
+        templates.append(label)
+        choice = dataclasses.replace(choice, label=label)
     later = None
     if request.columns is not None and request.columns.negatives is None:
         later = _negative_names(layout)
@@ -112,10 +121,7 @@ def _refuse_unfit(request: Request, layout: RowLayout | None, fields: Fields) ->
 
 def _refuse_late_label(request: Request, record: Record, name: str) -> None:
     """Refuse labels that the rows before lack: their 0 would be taken for an answer."""
-    labels, none = (
-        check_command(request.name, request.columns, **{"columns.label": label})
-        for label in (name, NO_LABEL)
-    )
+    labels, none = (request.command(label=label) for label in (name, NO_LABEL))
     msg = f"`{record.file}` row {record.row} is the first with `{name}`, which may say whether a "
     raise DataError(
         msg + f"context answers its question. If it does: `{labels}`; if it says nothing of that: "
@@ -126,7 +132,11 @@ def _refuse_late_label(request: Request, record: Record, name: str) -> None:
 def _refuse_objects(request: Request, choice: ColumnChoice, first: Sequence[Record]) -> None:
     """Refuse columns of objects without a known text field: all values would be dropped."""
     columns = (choice.positive, *choice.negatives)
-    templates = {name: found for name in columns if (found := _object_template(name, first))}
+    templates = {
+        name: found
+        for name in columns
+        if (found := object_template(name, [record.fields.get(name) for record in first]))
+    }
     if not templates:
         return
     name, template = next(iter(templates.items()))
@@ -134,26 +144,28 @@ def _refuse_objects(request: Request, choice: ColumnChoice, first: Sequence[Reco
     negatives = [templates.get(column, column) for column in choice.negatives]
     named = {"anchor": choice.anchor, "positive": positive}
     named |= {"negatives": json.dumps(negatives, ensure_ascii=False)} if negatives else {}
+    if template.removesuffix("]}")[-1].isdigit() and "[*]" in template:
+        msg = f"`{request.name}` has lists of texts in the lists of the column `{name}`. "
+        msg += f"Write one list, or name the texts, if they are those of `{template}`: "
+        raise DataError(msg + f"`{request.command(**named)}`.")
     msg = f"`{request.name}` has objects in the column `{name}`, and none of their fields is known "
     msg += f"as the text. Rename it to `text`, or name it, if it is that of `{template}`: "
     raise DataError(msg + f"`{request.command(**named)}`.")
 
 
-def _object_template(column: str, first: Sequence[Record]) -> str | None:
-    """Return the likeliest template for a column of objects without a known text field."""
-    given = [record.fields.get(column) for record in first]
-    values = [value for entry in given for value in as_list(entry) if value is not None]
-    if not values or not all(isinstance(passage(value)[0], dict) for value in values):
+def _label_of_passages(
+    request: Request, layout: RowLayout | None, choice: ColumnChoice, first: Sequence[Record]
+) -> str | None:
+    """Return the template of a label that stands in the passages: `is_selected`, `relevance` …"""
+    if layout is not None or request.columns is None or request.columns.label is not None:
         return None
-    texts = {
-        key: len(text)
-        for key, text in values[0].items()
-        if isinstance(text, str) and key not in ID_KEYS
-    }
-    if not texts:
-        return None
-    key = max(texts, key=lambda name: texts[name])
-    return f"{{{column}{'[*]' if any(isinstance(v, list) for v in given) else ''}[{key}]}}"
+    column = choice.positive
+    values = [record.fields.get(column) for record in first]
+    passages = [v for value in values for v in as_list(value) if isinstance(v, dict)]
+    keys = dict.fromkeys(key for found in passages for key in found if isinstance(key, str))
+    key = next((name for name in keys if LABEL_OF_PASSAGE.fullmatch(name.lower())), None)
+    every = "[*]" if any(isinstance(value, list) for value in values) else ""
+    return f"{{{column}{every}[{key}]}}" if key else None
 
 
 def _first_values(records: Iterable[Record]) -> dict[str, Any]:
@@ -167,7 +179,11 @@ def _first_values(records: Iterable[Record]) -> dict[str, Any]:
 
 
 def _templates(columns: Columns | None) -> list[str]:
-    named = [columns.anchor, columns.positive, *(columns.negatives or ())] if columns else []
+    named = (
+        [columns.anchor, columns.positive, columns.label, *(columns.negatives or ())]
+        if columns
+        else []
+    )
     return [name for name in named if name is not None and is_template(name)]
 
 
@@ -265,6 +281,8 @@ class _Rows:
     def _rows(self, record: Record) -> Iterator[RawRow]:
         fields, choice = record.fields, self.choice
         found = [passage(value) for value in self._values(record, choice.positive)]
+        if _is_unanswered(fields):
+            found = [(Absent("the context does not answer it, as its row says"), None)]
         negatives: list[Any] = []
         for column in self.negatives:
             negatives += [passage(value)[0] for value in self._values(record, column)]
@@ -292,6 +310,13 @@ class _Rows:
         if column in self._lists and (inner := list_in_text(value)) is not None:
             return inner
         return as_list(value)
+
+
+def _is_unanswered(fields: Fields) -> bool:
+    """Tell whether a row of SQuAD says that its context does not answer the question."""
+    answers = fields.get("answers")
+    nothing = isinstance(answers, dict) and "answer_start" in answers and not answers.get("text")
+    return nothing or fields.get("is_impossible") is True
 
 
 def _holds_lists(name: str, first: Sequence[Record]) -> bool:

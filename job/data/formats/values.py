@@ -115,3 +115,26 @@ def _inside(value: Any, path: Sequence[str]) -> Any:  # noqa: ANN401
         is_there = -len(value) <= int(key) < len(value)
         return _inside(value[int(key)], rest) if is_there else None
     return None
+
+
+def object_template(column: str, given: Sequence[Any]) -> str | None:
+    """Return the likeliest template for a column of objects without a known text field."""
+    values = [value for entry in given for value in as_list(entry) if value is not None]
+    if values and all(_is_list_of_texts(value) for value in values):
+        longest = max(range(len(values[0])), key=lambda place: len(values[0][place]))
+        return f"{{{column}[*][{longest}]}}"
+    if not values or not all(isinstance(passage(value)[0], dict) for value in values):
+        return None
+    texts = {
+        key: len(text)
+        for key, text in values[0].items()
+        if isinstance(text, str) and key not in ID_KEYS
+    }
+    if not texts:
+        return None
+    key = max(texts, key=lambda name: texts[name])
+    return f"{{{column}{'[*]' if any(isinstance(v, list) for v in given) else ''}[{key}]}}"
+
+
+def _is_list_of_texts(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(v, str) for v in value)

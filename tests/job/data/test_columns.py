@@ -20,7 +20,7 @@ NEGATIVE_NAMES = [
     *("negative", "negatives", "neg", "negs", "hard_negative", "hard_negatives", "hardnegative"),
     *("negative_1", "negative_12", "negative1", "neg_1", "hard_neg_3", "Negative", " NEGATIVE_2"),
 ]
-NO_NEGATIVES = ["negativity", "negative_text", "neglect", "non_negative", "_1"]
+NO_NEGATIVES = ["negativity", "negative_feedback", "neglect", "non_negative", "_1"]
 LABELS = ["score", "similarity", "label", "labels", "LABEL", " score", "label ", "relevance"]
 LABELS += ["is_relevant", "gold_label", "relevance_score", "is_duplicate", "esci_label"]
 LABELS += ["relevance score", "Judgment", "grade", "rating", "bm25-score"]

@@ -258,3 +258,78 @@ def test_labels_are_set_with_or_without_brackets(given, value):
     """As lists of names are."""
     spec = build_spec({}, parse_assignments([f"data.positive_labels={given}"]))
     assert spec.data.positive_labels == value
+
+
+@pytest.mark.parametrize("column", ["rel", "Relevanz-Urteil", "Rel", "正解", "pertinent"])
+def test_more_names_of_labels_are_known(tmp_path, column):
+    """Also in other languages."""
+    assert (
+        inspect(tmp_path, labelled((1, 0), column), **SHARES).facts["labels"]["not_relevant"] == 12
+    )
+
+
+@pytest.mark.parametrize("labels", [(1, 0), (1, -1), ("TRUE", "FALSE"), (3, 0), (1.0, 0.0)])
+def test_what_may_be_labels_by_its_values_is_asked_about(tmp_path, labels):
+    """A question has both values, whatever the column's name is."""
+    message = refusal(tmp_path, labelled(labels, "target"), **SHARES)
+    assert "data.columns.label=target" in message
+    assert "data.columns.label=none" in message
+    run_suggested(message)
+
+
+@pytest.mark.parametrize("values", [(1, 2), (0.5, 0.0), ("a", "b"), (0, 0)])
+def test_other_values_are_no_labels(tmp_path, values):
+    """Ranks, weights, names, and what never changes."""
+    assert inspect(tmp_path, labelled(values, "target"), **SHARES).facts["labels"] is None
+
+
+def test_minus_one_beside_one_is_asked_about(tmp_path):
+    """It means no label where 0 is another class."""
+    warning = inspect(tmp_path, labelled((1, -1)), **SHARES).facts["warnings"][0]
+    assert "12 rows" in warning
+    assert "12 hard negatives" in run_suggested(warning)
+
+
+def test_decimal_commas_are_numbers(tmp_path):
+    """As in exports of many European locales."""
+    assert "scores from 0.1 to 0.92" in refusal(tmp_path, labelled(("0,92", "0,1")))
+
+
+def test_labels_in_passages_are_read(tmp_path):
+    """A passage that is not selected is a hard negative."""
+    rows = [
+        {"query": row["question"], "passages": [
+            {"text": row["context"], "is_selected": 1},
+            {"text": f"else {row['context']}", "is_selected": 0},
+        ]}
+        for row in distinct_rows(12)
+    ]  # fmt: skip
+    facts = inspect(tmp_path, rows, **SHARES).facts
+    assert (facts["used"], facts["labels"]["not_relevant"]) == (12, 12)
+
+
+def test_labels_of_a_test_set_are_asked_about_with_the_pairs(tmp_path):
+    """The command checks both, as before."""
+    test = write_jsonl(
+        tmp_path / "t.jsonl", [row | {"score": 0.5} for row in distinct_rows(12, "test")]
+    )
+    message = refusal(tmp_path, distinct_rows(12), test=str(test))
+    assert f"check {tmp_path / 'a.jsonl'} --set data.test={test}" in message
+    assert "24 usable" in run_suggested(message)
+
+
+@pytest.mark.parametrize("column", ["chunk_index", "page", "Part"])
+def test_columns_that_count_are_no_labels(tmp_path, column):
+    """Several contexts of a question, by their number."""
+    assert inspect(tmp_path, labelled((0, 1), column), **SHARES).facts["used"] == 24
+
+
+@pytest.mark.parametrize(
+    "unanswered",
+    [{"is_impossible": True}, {"answers": {"text": [], "answer_start": []}}],
+)
+def test_rows_of_squad_without_an_answer_are_no_pairs(tmp_path, unanswered):
+    """They are counted, as in the nested files."""
+    rows = distinct_rows(12) + [row | unanswered for row in distinct_rows(4, "un")]
+    facts = inspect(tmp_path, rows, **SHARES).facts
+    assert (facts["used"], facts["rows"]) == (12, 16)

@@ -185,6 +185,68 @@ def test_what_a_refusal_suggests_works(folder, wrong):
         assert told in run_command(command)
 
 
+def test_suggested_commands_keep_what_was_set(folder):
+    """Here the encoding, without which the columns could not be read."""
+    (folder / "a.csv").write_bytes(
+        as_table([{"Frage": r["question"], "Antwort": r["context"]} for r in FRENCH]).encode(
+            "cp1252"
+        )
+    )
+    (first,) = commands_in(check("a.csv").stderr)
+    (second,) = commands_in(check("a.csv", "--set", first.split()[-1]).stderr)
+    assert f"{COUNT} rows, {COUNT} usable" in run_command(second)
+
+
+@pytest.mark.parametrize("is_corpus_latin", [True, False])
+def test_the_encoding_of_one_of_several_files(folder, is_corpus_latin):
+    """The command checks all of the data, and does not garble the files that are UTF-8."""
+    write_jsonl(folder / "a.jsonl", FRENCH)
+    documents = [{"id": n, "text": row["context"]} for n, row in enumerate(FRENCH)]
+    encoding = "cp1252" if is_corpus_latin else "utf-8"
+    (folder / "c.csv").write_bytes(as_table(documents).encode(encoding))
+    checked = check("a.jsonl", "--set", "data.corpus=c.csv")
+    if is_corpus_latin:
+        (command,) = commands_in(checked.stderr)
+        assert "a.jsonl" in command
+        output = run_command(command)
+    else:
+        output = checked.stdout
+    assert f"{COUNT} of {COUNT} contexts found" in output
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda q, c: {"query": {"text": q, "id": 1}, "doc": {"title": "T", "body": c}},
+        lambda q, c: {"question": q, "ctxs": [{"text": c, "score": 1.5}]},
+        lambda q, c: {"question": q, "found": [{"body": c, "url": "u"}]},
+    ],
+)
+def test_texts_in_objects_are_suggested(folder, make):
+    """A template names the field if its name is unknown."""
+    write_jsonl(folder / "a.jsonl", [make(q, c) for q, c in PAIRS])
+    (command,) = commands_in(check("a.jsonl").stderr)
+    assert f"{COUNT} rows, {COUNT} usable" in run_command(command)
+
+
+def test_lists_in_lists(folder):
+    """Which of the inner texts is the context cannot be known."""
+    rows = [{"question": q, "contexts": [["Title", c]]} for q, c in PAIRS]
+    write_jsonl(folder / "a.jsonl", rows)
+    (command,) = commands_in(check("a.jsonl").stderr)
+    assert f"{COUNT} rows, {COUNT} usable" in run_command(command)
+
+
+def test_what_is_wrong_is_never_suggested_as_the_context(folder):
+    """`rejected` and the like are negatives."""
+    rows = [{"question": q, "chosen": c, "rejected": f"not {n} that"}
+            for n, (q, c) in enumerate(PAIRS)]  # fmt: skip
+    write_jsonl(folder / "a.jsonl", rows)
+    (command,) = commands_in(check("a.jsonl").stderr)
+    assert "positive=chosen" in command
+    assert f"{COUNT} hard negatives" in run_command(command)
+
+
 @pytest.mark.parametrize("role", ["test", "validation"])
 def test_what_is_suggested_if_a_given_set_holds_all_rows_works(folder, role):
     """The rows are split instead."""

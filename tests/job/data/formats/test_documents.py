@@ -45,8 +45,21 @@ def test_llamaindex_joins_queries_and_corpus_by_ids(tmp_path, queries, relevant)
     assert list(source.documents) == [Document(key, None, text) for key, text in CORPUS.items()]
 
 
+def test_a_grade_of_0_in_llamaindex_is_no_answer(tmp_path):
+    """Judgements may be grades, as in qrels."""
+    document = {"queries": QUERIES, "corpus": CORPUS, "relevant_docs": {"q0": {"d0": 2, "d1": 0}}}
+    rows = list(opened(tmp_path / "a.json", document).rows)
+    assert [row.positives for row in rows] == [[PAIRS[0][1]]]
+
+
+def test_a_row_that_is_null_is_told_in_words(tmp_path):
+    """Not with a name of Python's."""
+    with pytest.raises(DataError, match="row 2 is null, not an object"):
+        list(opened(tmp_path / "a.jsonl", json.dumps(ROWS[0]) + "\nnull\n").rows)
+
+
 def test_squad_gives_the_questions_that_a_paragraph_answers(tmp_path):
-    """Unanswerable ones are no pairs; every paragraph is searched."""
+    """Unanswerable ones are no pairs, and counted; every paragraph is searched."""
     asked = {"id": "7", "question": PAIRS[0][0], "answers": [{"text": "A lever"}]}
     impossible = {"id": "8", "question": "Who?", "answers": [], "is_impossible": True}
     paragraphs = [
@@ -59,8 +72,10 @@ def test_squad_gives_the_questions_that_a_paragraph_answers(tmp_path):
     )
     rows = list(source.rows)
     assert source.format == "squad"
+    absent = Absent("the paragraph does not answer it (`is_impossible`)")
     assert [(r.query_id, r.anchor, r.positives) for r in rows] == [
-        ("7", PAIRS[0][0], [PAIRS[0][1]])
+        ("7", PAIRS[0][0], [PAIRS[0][1]]),
+        ("8", "Who?", [absent]),
     ]
     assert [d.text for d in source.documents] == [PAIRS[0][1], "Nobody asks."]
 
@@ -206,10 +221,10 @@ def test_lists_and_objects_do_not_mix(tmp_path):
     """The first row says what the others must be."""
     path = tmp_path / "a.jsonl"
     path.write_text(json.dumps(ROWS[0]) + "\n" + json.dumps(PAIRS[1]) + "\n")
-    with pytest.raises(DataError, match="row 2 is a list; expected an object"):
+    with pytest.raises(DataError, match="row 2 is a list, not an object"):
         list(open_source(str(path), DataSpec()).rows)
     path.write_text(json.dumps(PAIRS[1]) + "\n" + json.dumps(ROWS[0]) + "\n")
-    with pytest.raises(DataError, match="row 2 is a dict; expected a list"):
+    with pytest.raises(DataError, match="row 2 is an object, not a list"):
         list(open_source(str(path), DataSpec()).rows)
 
 
@@ -228,3 +243,11 @@ def test_a_format_that_is_named_is_the_only_one_tried(tmp_path):
     rows = write_jsonl(tmp_path / "b.jsonl", ROWS)
     with pytest.raises(DataError, match=r"no rows of `data\.format=tevatron`"):
         open_source(str(rows), DataSpec(format="tevatron"))
+
+
+@pytest.mark.parametrize("key", ["data", "dataset", "pairs"])
+def test_splits_may_be_below_a_key(tmp_path, key):
+    """Whatever it is called."""
+    document = {key: {"train": ROWS[:1], "test": ROWS[1:]}, "version": 1}
+    rows = list(opened(tmp_path / "a.json", document).rows)
+    assert [row.split for row in rows] == ["train", "test"]

@@ -53,6 +53,16 @@ def test_splits_can_be_joined(tmp_path):
     assert splits(tmp_path, source="hf://datasets/me/x:train+test") == [None, None]
 
 
+def test_files_about_the_data_are_no_rows(tmp_path):
+    """They are told; one that holds rows is read."""
+    write_table(tmp_path / "a.jsonl", [{"question": "Where is a?", "context": "It is here."}])
+    (tmp_path / "metadata.json").write_text('{"name": "mine", "splits": {"train": 1}}')
+    (tmp_path / "info.json").write_text('[{"question": "Where is b?", "context": "It is there."}]')
+    source = opened(tmp_path)
+    assert [row.anchor for row in source.rows] == ["Where is a?", "Where is b?"]
+    assert any("metadata.json" in note for note in source.notes)
+
+
 def test_a_corpus_beside_the_rows_is_searched_and_not_trained_on(tmp_path):
     write_jsonl(tmp_path / "pairs.jsonl", ROWS[:1])
     write_jsonl(tmp_path / "corpus.jsonl", [{"id": "a", "title": "T", "text": "Nobody asks."}])
@@ -117,12 +127,13 @@ def test_beir_is_read_by_the_names_that_others_give_it(
     assert next(r.grades for r in opened(tmp_path).rows) == [1.0 if len(names) == 2 else 2.0]
 
 
-@pytest.mark.parametrize("line", ["{} {} {}", "{} 0 {} {}"])
-def test_judgements_of_trec_have_no_header(tmp_path, line):
+@pytest.mark.parametrize("separator", ["\t", " "])
+@pytest.mark.parametrize("line", ["{} {} {}", "{} 0 {} {}", "{} 2 {} {}"])
+def test_judgements_of_trec_have_no_header(tmp_path, line, separator):
     """The first line is a judgement like the others."""
     write_table(tmp_path / "corpus.jsonl", [{"_id": k, "text": v} for k, v in CORPUS.items()])
     write_table(tmp_path / "queries.jsonl", [{"_id": k, "text": v} for k, v in QUERIES.items()])
-    text = "".join(line.format(*row).replace(" ", "\t") + "\n" for row in JUDGED)
+    text = "".join(line.format(*row).replace(" ", separator) + "\n" for row in JUDGED)
     (tmp_path / "qrels.tsv").write_text(text)
     assert [(r.query_id, r.document_ids, r.grades) for r in opened(tmp_path).rows] == [
         ("q0", ["d0"], [2.0]),
