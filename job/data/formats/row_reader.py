@@ -1,0 +1,115 @@
+"""Convert the records of a file to rows, by the chosen columns."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+from job.data.columns import ColumnChoice, is_label
+from job.data.formats.layout import Absent, Fields, RawRow, Record
+from job.data.formats.values import (
+    CONTEXT_ID_KEYS,
+    QUERY_ID_KEYS,
+    as_list,
+    first_id,
+    list_in_text,
+    passage,
+)
+from job.data.readers import SURPLUS
+
+
+class RowReader:
+    """Convert records to rows; `negatives` grows if later rows have more columns of negatives."""
+
+    def __init__(
+        self,
+        choice: ColumnChoice,
+        first: Sequence[Record],
+        is_negative: Callable[[object], bool] | None,
+        refuse_label: Callable[[Record, str], None] | None,
+    ) -> None:
+        """Both functions are for columns of later rows, if the spec names none.
+
+        `is_negative` recognizes those of negatives, `refuse_label` refuses those of labels.
+        """
+        self.choice = choice
+        self.negatives = list(choice.negatives)
+        self._is_negative, self._refuse_label = is_negative, refuse_label
+        self._known = {key for record in first for key in record.fields}
+        texts = [choice.anchor, choice.positive, *self.negatives]
+        self._lists = {name for name in texts if _holds_lists(name, first)}
+        self.notes = [
+            f"`{name}` contains lists written as text; they are read as lists."
+            for name in texts
+            if name in self._lists
+        ]
+        self._query_ids = _fields_of(first, QUERY_ID_KEYS, texts)
+        self._context_ids = _fields_of(first, CONTEXT_ID_KEYS, texts)
+
+    def read(self, records: Iterable[Record]) -> Iterator[RawRow]:
+        for record in records:
+            if not self._known.issuperset(record.fields):
+                self._add_columns(record)
+            yield from self._rows(record)
+
+    def _add_columns(self, record: Record) -> None:
+        for name, value in record.fields.items():
+            if name in self._known:
+                continue
+            self._known.add(name)
+            if self._is_negative is not None and self._is_negative(name):
+                self.negatives.append(name)
+            elif self._refuse_label is not None and is_label(name, value):
+                self._refuse_label(record, name)
+
+    def _rows(self, record: Record) -> Iterator[RawRow]:
+        fields, choice = record.fields, self.choice
+        found = [passage(value) for value in self._values(record, choice.positive)]
+        if _is_unanswered(fields):
+            found = [(Absent("the context does not answer it, as its row says"), None)]
+        negatives: list[Any] = []
+        for column in self.negatives:
+            negatives += [passage(value)[0] for value in self._values(record, column)]
+        ids = [name for _, name in found]
+        if self._context_ids and len(found) == 1 and ids[0] is None:
+            ids = [first_id(fields, self._context_ids)]
+        for anchor in self._values(record, choice.anchor) or [None]:
+            text, own_id = passage(anchor)
+            yield RawRow(
+                record.file,
+                record.row,
+                text,
+                [value for value, _ in found],
+                negatives,
+                group=fields.get(choice.group) if choice.group is not None else None,
+                label=fields.get(choice.label) if choice.label is not None else None,
+                surplus=SURPLUS in fields,
+                query_id=own_id or (first_id(fields, self._query_ids) if self._query_ids else None),
+                document_ids=ids if any(ids) else [],
+                split=record.split,
+            )
+
+    def _values(self, record: Record, column: str) -> list[Any]:
+        value = record.fields.get(column)
+        if column in self._lists and (inner := list_in_text(value)) is not None:
+            return inner
+        return as_list(value)
+
+
+def _is_unanswered(fields: Fields) -> bool:
+    """Tell whether a row of SQuAD says that its context does not answer the question."""
+    answers = fields.get("answers")
+    nothing = isinstance(answers, dict) and "answer_start" in answers and not answers.get("text")
+    return nothing or fields.get("is_impossible") is True
+
+
+def _holds_lists(name: str, first: Sequence[Record]) -> bool:
+    """Tell whether every value of a column is a list written as text."""
+    values = [value for record in first if (value := record.fields.get(name)) not in (None, "")]
+    return bool(values) and all(list_in_text(value) is not None for value in values)
+
+
+def _fields_of(first: Sequence[Record], keys: Sequence[str], taken: Sequence[str]) -> list[str]:
+    return [
+        key
+        for key in keys
+        if key not in taken and any(record.fields.get(key) is not None for record in first)
+    ][:1]
