@@ -53,9 +53,11 @@ def collect_rows(spec: DataSpec, channels: Channels) -> Rows:
     require_data(spec, channels)
     try:
         return _collect(spec, channels)
-    except WrongEncoding as error:
-        # The file may be one of a folder, or the corpus: what is checked is the whole.
-        raise error.for_data(str(channels.get("data", spec.source)), spec) from None
+    except DataError as error:
+        if isinstance(cause := error.__cause__, WrongEncoding):
+            # The file may be one of a folder, or the corpus: the command checks all of the data.
+            raise cause.to_error(str(channels.get("data", spec.source)), spec) from None
+        raise
 
 
 def _collect(spec: DataSpec, channels: Channels) -> Rows:

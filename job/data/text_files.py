@@ -4,6 +4,7 @@ import codecs
 import gzip
 import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, cast
 
@@ -68,7 +69,9 @@ def read_lines(file: Path, encoding: str = "utf-8") -> Iterator[str]:
     except UnicodeDecodeError as error:
         # Other encodings are decoded in blocks, before the lines are split.
         where = f"in line {line}" if used == "utf-8" else f"after line {line}"
-        raise _wrong_encoding(file, used, error, where) from None
+        byte = f"byte 0x{error.object[error.start]:02x} {where}"
+        cause = WrongEncoding(f"`{file}` is not {used.upper()}: {byte}.", file)
+        raise cause.to_error() from cause
     except (EOFError, zlib.error):
         msg = f"`{file}` is a damaged or truncated gzip file (after line {line}). Fetch it again."
         raise DataError(msg) from None
@@ -101,30 +104,24 @@ def _refuse_other_formats(file: Path, start: bytes | str, encoding: str) -> None
         msg = (
             f"`{file}` is not {encoding.upper()}: its first line contains zero bytes, so it may be "
         )
-        raise WrongEncoding(msg + "UTF-16.", file)
+        cause = WrongEncoding(msg + "UTF-16.", file)
+        raise cause.to_error() from cause
 
 
-class WrongEncoding(DataError):
-    """A file has another encoding than `data.encoding`."""
+@dataclass(frozen=True)
+class WrongEncoding(Exception):
+    """A file has another encoding than `data.encoding`: the cause of a `DataError`."""
 
-    def __init__(
-        self, reason: str, file: Path, source: str | None = None, spec: DataSpec | None = None
-    ) -> None:
-        self._reason, self._file = reason, file
+    reason: str
+    file: Path
+
+    def to_error(self, source: str | None = None, spec: DataSpec | None = None) -> DataError:
+        """Return the error with the command that checks the file, or all of the source."""
         way_out = "Save it as UTF-8."
-        if likely := likely_encoding(file):
-            command = check_command(source or str(file), spec, encoding=likely)
+        if likely := likely_encoding(self.file):
+            command = check_command(source or str(self.file), spec, encoding=likely)
             way_out = f"Save it as UTF-8, or, as it looks like {likely}: `{command}`."
-        super().__init__(f"{reason} {way_out}")
-
-    def for_data(self, source: str, spec: DataSpec) -> "WrongEncoding":
-        """Return the same error with the command that checks all of the data."""
-        return WrongEncoding(self._reason, self._file, source, spec)
-
-
-def _wrong_encoding(file: Path, encoding: str, error: UnicodeDecodeError, where: str) -> DataError:
-    byte = f"byte 0x{error.object[error.start]:02x} {where}"
-    return WrongEncoding(f"`{file}` is not {encoding.upper()}: {byte}.", file)
+        return DataError(f"{self.reason} {way_out}")
 
 
 def _is_utf8(start: bytes) -> bool:
