@@ -247,7 +247,7 @@ FILES: dict[str, tuple[str, str | bytes | Callable[[], str | bytes], str]] = {
     "too deep": ("a.jsonl", GOOD + '{"question": ' + nested(100_000), "line 41 is not valid JSON"),
     "too deep, in a list": ("a.json", nested(100_000), "nested too deeply"),
     "a number too long": ("a.jsonl", GOOD + '{"n": ' + "7" * 5000 + "}\n", "a number is too long"),
-    "NaN as a row": ("a.jsonl", GOOD + "NaN\n", "row 41 is a float"),
+    "NaN as a row": ("a.jsonl", GOOD + "NaN\n", "row 41 is a number"),
     "a list as a row": ("a.jsonl", GOOD + '\n["q", "c"]\n', "row 42 is a list"),
     "single quotes": ("a.jsonl", str(plain()[0]) + "\n", "Found \"{'question': 'where0"),
     "a list of rows under the wrong name": ("a.jsonl", json.dumps(plain()), ALL),
