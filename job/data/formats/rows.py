@@ -56,13 +56,7 @@ def open_rows(
         )
         raise DataError(msg + "it.")
     fields = _first_values(first)
-    layout = next((known for known in layouts if known.recognizes(fields)), None)
-    # A document of the layout names its columns as plain rows do.
-    forced = layouts[0].name if layouts and request.format == layouts[0].name else None
-    if layout is None and forced and forced not in files.layouts:
-        msg = f"`{request.name}` has no rows of `data.format={request.format}`, which are "
-        msg += f"{layouts[0].summary}. Leave it out to have the layout recognized."
-        raise DataError(msg)
+    layout = _recognize(request, files, layouts, fields)
     _refuse_unfit(request, layout, fields)
     templates = _templates(request.columns)
 
@@ -89,20 +83,44 @@ def open_rows(
     if choice.label is None and (label := _label_of_passages(request, layout, choice, shown)):
         templates.append(label)
         choice = dataclasses.replace(choice, label=label)
-    later = None
-    if request.columns is not None and request.columns.negatives is None:
-        later = _negative_names(layout)
-    late_label = None
-    if request.columns is not None and request.columns.label is None and choice.label is None:
-        late_label = partial(_refuse_late_label, request)
-    rows = RowReader(choice, shown, later, late_label)
+    rows = _row_reader(request, layout, choice, shown)
     _refuse_objects(request, choice, shown)
     notes = [*files.notes, *notes, *choice.notes, *rows.notes]
-    found = ([layout.name] if layout else []) + [n for n in files.layouts if n != "rows"]
     columns = choice.facts() | {"negatives": rows.negatives}
     every = map(plain, itertools.chain(first, records))
-    name = LISTS if found == [LISTS] else ", ".join(n for n in found if n != LISTS) or "rows"
-    return Source(rows.read(every), columns, documents, name, notes)
+    return Source(rows.read(every), columns, documents, _format_name(layout, files), notes)
+
+
+def _recognize(
+    request: Request, files: RecordFiles, layouts: Sequence[RowLayout], fields: Fields
+) -> RowLayout | None:
+    """Return the layout of the first rows, if it is one of these; refuse rows of another one."""
+    layout = next((known for known in layouts if known.recognizes(fields)), None)
+    # A document of the layout names its columns as plain rows do.
+    forced = layouts[0].name if layouts and request.format == layouts[0].name else None
+    if layout is None and forced and forced not in files.layouts:
+        msg = f"`{request.name}` has no rows of `data.format={request.format}`, which are "
+        msg += f"{layouts[0].summary}. Leave it out to have the layout recognized."
+        raise DataError(msg)
+    return layout
+
+
+def _row_reader(
+    request: Request, layout: RowLayout | None, choice: ColumnChoice, shown: Sequence[Record]
+) -> RowReader:
+    """Build the reader of all rows, which minds columns that the first rows lack."""
+    later = late_label = None
+    if request.columns is not None and request.columns.negatives is None:
+        later = _negative_names(layout)
+    if request.columns is not None and request.columns.label is None and choice.label is None:
+        late_label = partial(_refuse_late_label, request)
+    return RowReader(choice, shown, later, late_label)
+
+
+def _format_name(layout: RowLayout | None, files: RecordFiles) -> str:
+    """Name what was recognized: the rows' layout, and those of the files around them."""
+    found = ([layout.name] if layout else []) + [n for n in files.layouts if n != "rows"]
+    return LISTS if found == [LISTS] else ", ".join(n for n in found if n != LISTS) or "rows"
 
 
 def _refuse_unfit(request: Request, layout: RowLayout | None, fields: Fields) -> None:
