@@ -198,7 +198,7 @@ class OutputSpec(Section):
         return hub
 
 
-# Values of fields that the spec does not set. README shows the trade-offs.
+# Values of fields that the spec does not set. job/README.md shows the trade-offs.
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     # Half an epoch has only one checkpoint, so a small search suffices to see whether it beats the
     # base model. Small batches and a high learning rate make the most of the few steps.

@@ -17,7 +17,7 @@ def _unwrap_descriptions(schema: dict[str, Any]) -> None:
 
 
 class Section(BaseModel):
-    # The text below a field is its description, in the README's table and in the JSON Schema.
+    # The text below a field is its description, in job/README.md's table and in the JSON Schema.
     model_config = ConfigDict(
         frozen=True,
         extra="forbid",
