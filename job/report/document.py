@@ -75,6 +75,31 @@ class Leakage(Part):
     removed_rows: int
 
 
+class Overlap(Part):
+    """What the test queries share with the training rows: numbers of queries.
+
+    None: near-duplicates are not searched, or the data does not name documents.
+    """
+
+    queries: int
+    context: int
+    near_context: int | None
+    near_question: int | None
+    document: int | None
+    # Those with any of these, but for near-duplicates of the question.
+    seen: int
+    estimand: str
+    sentence: str
+
+
+class TestGroups(Part):
+    """Groups of test queries; as informative as `effective` groups of equal size."""
+
+    groups: int
+    effective: float
+    largest: int
+
+
 class Labels(Part):
     column: str
     # Rows by label.
@@ -114,6 +139,8 @@ class Data(Part):
     splits: dict[str, int]
     duplicates: Duplicates
     leakage: Leakage
+    overlap: Overlap | None = None
+    test_groups: TestGroups | None = None
     queries: dict[str, int]
     # Whether nDCG uses relevance grades; otherwise every grade is 1.
     graded: bool = False

@@ -79,7 +79,7 @@ def open_rows(
         wanted = wanted.model_copy(update={"label": None})
     samples = [record.fields for record in shown]
     found_columns = choose_columns(seen, wanted, request.name, samples, request.spec)
-    choice = dataclasses.replace(found_columns, group=request.group)
+    choice = dataclasses.replace(found_columns, group=request.group, parent=request.parent)
     if choice.label is None and (label := _label_of_passages(request, layout, choice, shown)):
         templates.append(label)
         choice = dataclasses.replace(choice, label=label)
@@ -218,7 +218,7 @@ def _filled(wanted: Columns | None, layout: RowLayout, fields: Fields) -> Column
 def _later_columns(files: RecordFiles, wanted: Columns | None, fields: Fields) -> dict[str, Any]:
     """Search all rows for the columns that the spec names and the first rows lack."""
     named = [wanted.anchor, wanted.positive, *(wanted.negatives or ())] if wanted else []
-    named += [wanted.group, wanted.label] if wanted else []
+    named += [wanted.group, wanted.document, wanted.label] if wanted else []
     missing = {name for name in named if name not in (None, NO_LABEL) and name not in fields}
     found: dict[str, Any] = {}
     if not missing or len(fields) == 0:
