@@ -21,7 +21,7 @@ from job.evaluation.baseline import Baseline, load_baseline, save_baseline, scor
 from job.evaluation.cache import load_seconds, save_seconds
 from job.evaluation.dimensions import Dimensions
 from job.evaluation.error_analysis import analyze_errors
-from job.evaluation.evaluate import choose_dimensions, embed, score_vectors
+from job.evaluation.evaluate import Vectors, choose_dimensions, embed, score_vectors
 from job.evaluation.hybrid import hybrid_search
 from job.evaluation.metrics import Scores
 from job.evaluation.results import Both
@@ -33,6 +33,7 @@ from job.model.encoder import Model, load_model
 from job.model.save import fingerprint, save_model
 from job.report.build import Results, build_report, job_cost
 from job.report.model_card import write_card
+from job.report.scope import add_scope
 from job.report.write import write_per_query, write_report
 from job.runtime.logs import Progress, disable_progress_bars, log_scores, log_to_folder, tell
 from job.runtime.signals import StopSignal
@@ -151,6 +152,7 @@ def produce_results(
         weights = Both[str](base=fingerprint(base_folder), tuned=fingerprint(workspace.model))
     cost = job_cost(progress.seconds, context.price_per_hour)
     report = build_report(context.name, spec, results, weights, progress.seconds, cost)
+    report = add_scope(report, spec, dataset, base.test, tuned.scores, tuned.vectors)
     write_card(workspace.model, spec.model, base_folder, report)
     write_report(report, workspace.report)
     tell("verdict", report.verdict.sentence)
@@ -254,6 +256,8 @@ class Tuned:
     scores: Mapping[int, Mapping[str, Scores]]
     # Scores on the auxiliary tests, by name and dimension.
     auxiliary: Mapping[str, Mapping[int, Scores]]
+    # Of the test queries and the whole corpus.
+    vectors: Vectors
 
 
 def score_tuned(inputs: RunInputs, spec: JobSpec, base: Baseline, training: Training) -> Tuned:
@@ -274,7 +278,7 @@ def score_tuned(inputs: RunInputs, spec: JobSpec, base: Baseline, training: Trai
             model, inputs.dataset.test, inputs.dataset.corpus, evaluation.batch_size
         )
     scores = score_vectors(vectors, inputs.dataset.test, dimensions.all, evaluation.precisions)
-    return Tuned(model, scores, auxiliary)
+    return Tuned(model, scores, auxiliary, vectors)
 
 
 def compare_models(

@@ -24,6 +24,7 @@ from job.evaluation.results import (
     Scores,
     Truncation,
 )
+from job.evaluation.scope import Scope
 
 # Re-exported for the launcher, which may not import `job.evaluation`.
 __all__ = ["METRIC", "Compared", "Report"]
@@ -243,6 +244,8 @@ class Report(Part):
     models: Both[Weights]
     usage: Usage
     repeat: dict[str, str]
+    # What the results hold for; None in reports of older versions.
+    scope: Scope | None = None
     # The resolved spec, with the fields of the image that ran the job.
     spec: dict[str, Any]
     advice: list[Finding]
