@@ -30,7 +30,8 @@ class Overlap:
     def seen(self) -> BoolArray:
         """The queries about a source that training has: a context, a near-duplicate, a document."""
         masks = (self.context, self.near_context, self.document)
-        return np.any([mask for mask in masks if mask is not None], axis=0)
+        seen: BoolArray = np.any([mask for mask in masks if mask is not None], axis=0)
+        return seen
 
     def facts(self, spec: DataSpec, protocol: str, leakage: dict[str, Any]) -> dict[str, Any]:
         """Return the counts and their sentences, for the report."""
