@@ -11,7 +11,6 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from job.core.errors import DataError
 from job.data.dataset import Dataset, load_dataset, write_splits
 from job.distributed import process_group
 from job.distributed.process_group import from_rank_zero, is_rank_zero
@@ -21,7 +20,7 @@ from job.evaluation.baseline import Baseline, load_baseline, save_baseline, scor
 from job.evaluation.cache import load_seconds, save_seconds
 from job.evaluation.dimensions import Dimensions
 from job.evaluation.error_analysis import analyze_errors
-from job.evaluation.evaluate import Vectors, choose_dimensions, embed, score_vectors
+from job.evaluation.evaluate import Vectors, choose_dimensions, embed, score, score_vectors
 from job.evaluation.hybrid import hybrid_search
 from job.evaluation.metrics import Scores
 from job.evaluation.results import Both
@@ -43,8 +42,13 @@ from job.storage.hub import Push
 from job.storage.stores import open_store
 from job.storage.workspace import Workspace
 from job.training.disk_space import require_disk_space
-from job.training.provenance import provenance_of, verify_checkpoints
-from job.training.train import Training, TrainingContext, train
+from job.training.provenance import (
+    provenance_of,
+    require_same_inputs,
+    verify_checkpoints,
+)
+from job.training.seeds import SeedResult, train_seeds
+from job.training.train import Training, TrainingContext
 
 
 @dataclass(frozen=True)
@@ -133,9 +137,8 @@ def produce_results(
             if push and spec.output.hub_strategy == "checkpoint":
                 push.checkpoint(folder, context.name)
 
-        model = inputs.model.with_prompts(base.tuned_prompts)
         training_context = TrainingContext(workspace, stop, on_checkpoint, base.corpus_vectors)
-        training = train(model, dataset.training, base.validation, spec.training, training_context)
+        training, seeds = train_model(inputs, spec, base, training_context)
         facts.update(steps=training.steps, resumed_from_step=training.resumed_from_step)
     with progress.stage("score tuned"):
         tuned = score_tuned(inputs, spec, base, training)
@@ -152,7 +155,7 @@ def produce_results(
         weights = Both[str](base=fingerprint(base_folder), tuned=fingerprint(workspace.model))
     cost = job_cost(progress.seconds, context.price_per_hour)
     report = build_report(context.name, spec, results, weights, progress.seconds, cost)
-    report = add_scope(report, spec, dataset, base.test, tuned.scores, tuned.vectors)
+    report = add_scope(report, spec, dataset, base.test, tuned.scores, tuned.vectors, seeds)
     write_card(workspace.model, spec.model, base_folder, report)
     write_report(report, workspace.report)
     tell("verdict", report.verdict.sentence)
@@ -185,7 +188,7 @@ def prepare_inputs(
 
     with progress.stage("data") as facts:
         dataset, auxiliary = process_group.once_per_host(read)
-        require_same_inputs(dataset, fetched)
+        require_same_inputs(dataset.facts["fingerprint"], fetched.model)
         if is_rank_zero():
             write_splits(dataset, workspace.splits)
         facts.update(format=dataset.facts["format"], **dataset.facts["splits"])
@@ -194,7 +197,7 @@ def prepare_inputs(
         model = load_model(spec.model, machine, fetched.model)
         dimensions = choose_dimensions(spec.evaluation, model.width)
         if spec.training.epochs != 0 and is_rank_zero():
-            require_disk_space(model, workspace)
+            require_disk_space(model, workspace, spec.training.seeds)
         facts.update(vars(machine))
     return RunInputs(machine, fetched, dataset, auxiliary, model, dimensions)
 
@@ -213,24 +216,6 @@ def fetch_on_each_host(spec: JobSpec, workspace: Workspace) -> Inputs:
     return process_group.once_per_host(lambda: fetched or fetch_resolved())
 
 
-def require_same_inputs(dataset: Dataset, fetched: Inputs) -> None:
-    """Raise `DataError` on every rank unless all hosts read the same data and model."""
-    if process_group.host_count() == 1:
-        return
-    fingerprints = None
-    if process_group.local_rank() == 0:
-        fingerprints = {"data": dataset.facts["fingerprint"], "model": fingerprint(fetched.model)}
-    first, *others = filter(None, process_group.all_gather_objects(fingerprints))
-    for host, found in enumerate(others, start=2):
-        if found != first:
-            what = "base model" if found["data"] == first["data"] else "data"
-            msg = (
-                f"The {what} of host {host} (of {process_group.host_count()}) differs from that of "
-                "host 1. Give every host all files of each channel (`FullyReplicated`)."
-            )
-            raise DataError(msg)
-
-
 def score_base_once(inputs: RunInputs, spec: JobSpec, workspace: Workspace) -> Baseline:
     """Score the base model, or load the scores from an earlier start of this run."""
     if is_rank_zero():
@@ -245,6 +230,27 @@ def score_base_once(inputs: RunInputs, spec: JobSpec, workspace: Workspace) -> B
     if is_rank_zero():
         save_baseline(base, workspace.baseline)
     return base
+
+
+def train_model(
+    inputs: RunInputs, spec: JobSpec, base: Baseline, context: TrainingContext
+) -> tuple[Training, list[SeedResult]]:
+    """Train once, or with several seeds; the scores of the base model serve all of them."""
+
+    def reload() -> Model:
+        model = load_model(spec.model, inputs.machine, inputs.fetched.model)
+        return model.with_prompts(base.tuned_prompts)
+
+    def score_test(training: Training) -> Mapping[int, Scores]:
+        if not training.improved_on_validation:
+            return {d: found["float32"] for d, found in base.test.items()}
+        test, corpus = inputs.dataset.test, inputs.dataset.corpus
+        dimensions, batch_size = inputs.dimensions.all, spec.evaluation.batch_size
+        return score(training.model, test, corpus, dimensions, batch_size)
+
+    first = inputs.model.with_prompts(base.tuned_prompts)
+    data = inputs.dataset.training
+    return train_seeds(first, reload, data, base.validation, spec.training, context, score_test)
 
 
 @dataclass(frozen=True)

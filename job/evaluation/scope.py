@@ -27,6 +27,31 @@ class CorpusSizes(Part):
     ci: Interval | None
 
 
+class OneSeed(Part):
+    """A training with one seed: validation score, and nDCG@10 and lift on the test set."""
+
+    seed: int
+    validation: float
+    ndcg: float
+    lift: float
+
+
+class SeedLifts(Part):
+    """The mean lift of several trainings at the main dimension, float32.
+
+    `ci` covers other queries and other trainings: its standard error is that over queries and
+    `seed_deviation` / √K together. `chosen` is the seed of the stored model.
+    """
+
+    seeds: list[OneSeed]
+    chosen: int
+    lift: float
+    ci: Interval
+    query_error: float
+    seed_deviation: float
+    degrees_of_freedom: float
+
+
 class Scope(Part):
     """What the results hold for.
 
@@ -39,3 +64,5 @@ class Scope(Part):
     corpus: CorpusSizes | None
     corpus_sentence: str
     training: str
+    # None if there was one training only.
+    seeds: SeedLifts | None = None

@@ -1,20 +1,23 @@
 """The scope of the results, in numbers and sentences: questions, documents, training."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
-from job.core.formatting import RESCORED, precision_label, share
+from job.core.formatting import RESCORED, change, interval, precision_label, share
 from job.data.dataset import Dataset, Queries
 from job.evaluation.corpus_sizes import measure_sizes
 from job.evaluation.evaluate import Vectors
 from job.evaluation.metrics import DEPTH, METRIC, ByVector, Scores
 from job.evaluation.quantization import RESCORE_MULTIPLIER
 from job.evaluation.results import Segment
-from job.evaluation.scope import CorpusSizes, Scope
+from job.evaluation.scope import CorpusSizes, Scope, SeedLifts
+from job.evaluation.seed_lifts import combine_seeds
 from job.evaluation.significance import GroupedQueries
 from job.report.document import Report
 from job.spec.schema import JobSpec
+from job.training.seeds import SeedResult
 
 # The index whose size the report shows first.
 TARGET_DOCUMENTS = 10_000_000
@@ -31,20 +34,43 @@ def add_scope(
     base: ByVector,
     tuned: ByVector,
     vectors: Vectors,
+    trainings: Sequence[SeedResult] = (),
 ) -> Report:
-    """Add the scope; `vectors` are the tuned model's, of the test queries and the whole corpus."""
+    """Add the scope; `vectors` are the tuned model's, of the test queries and the whole corpus.
+
+    `trainings` are the results of several seeds, if there are several.
+    """
     main = report.verdict.dimension
     point = report.recommendation.dimension, report.recommendation.precision
     corpus = measure_sizes(vectors, tuned, dataset.test, dataset.corpus, point, spec.data.seed)
     before, after = (scores[main]["float32"] for scores in (base, tuned))
+    seeds = None
+    if trainings:
+        values = {each.seed: each.scores[main].metrics[METRIC] for each in trainings}
+        validation = {each.seed: each.validation for each in trainings}
+        groups = dataset.test.groups
+        seeds = combine_seeds(before.metrics[METRIC], values, validation, groups)
     scope = Scope(
         estimand=dataset.facts["overlap"]["estimand"],
         by_source=lifts_by_source(dataset.test, before, after),
         corpus=corpus,
         corpus_sentence=corpus_sentence(corpus),
-        training=_training(report),
+        training=_several(seeds, main) if seeds else _training(report),
+        seeds=seeds,
     )
     return report.model_copy(update={"scope": scope})
+
+
+def _several(found: SeedLifts, dimension: int) -> str:
+    stored = next(each for each in found.seeds if each.seed == found.chosen)
+    return (
+        f"Mean lift of {len(found.seeds)} trainings at {dimension} dimensions: "
+        f"{change(found.lift)} {interval(found.ci)}; this interval covers other questions and "
+        f"other trainings (standard deviation between seeds: {found.seed_deviation:.3f}). The "
+        f"stored model has seed {stored.seed}, the best on validation, and the lift "
+        f"{change(stored.lift)}; the other intervals of this report are of this model and cover "
+        "other questions only."
+    )
 
 
 def _training(report: Report) -> str:
