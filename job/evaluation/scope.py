@@ -37,7 +37,7 @@ class OneSeed(Part):
 
 
 class SeedLifts(Part):
-    """The mean lift of several trainings at the main dimension, float32.
+    """The mean lift of several trainings.
 
     `ci` covers other queries and other trainings: its standard error is that over queries and
     `seed_deviation` / √K together. `chosen` is the seed of the stored model.
@@ -56,10 +56,11 @@ class Scope(Part):
     """What the results hold for.
 
     `by_source` has the lifts of queries about sources seen and not seen in training, if there are
-    both.
+    both. These and those of `seeds` are of float32 vectors at `dimension`, the full width.
     """
 
     estimand: str
+    dimension: int
     by_source: list[Segment]
     corpus: CorpusSizes | None
     corpus_sentence: str

@@ -99,7 +99,7 @@ class GroupedQueries:
         return (1 + extreme) / (1 + self._permutations)
 
 
-def detectable_lift(standard_error: float, groups: float) -> float:
+def detectable_lift(standard_error: float, groups: int) -> float:
     """Return the lift that is significant (two-sided, 5 %) with 80 % power; at most 1."""
     if 2.0 ** (1 - groups) >= 1 - CONFIDENCE:
         # With so few groups even equal signs in all of them are not significant.

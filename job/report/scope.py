@@ -40,22 +40,23 @@ def add_scope(
 
     `trainings` are the results of several seeds, if there are several.
     """
-    main = report.verdict.dimension
+    full = max(tuned)
     point = report.recommendation.dimension, report.recommendation.precision
     corpus = measure_sizes(vectors, tuned, dataset.test, dataset.corpus, point, spec.data.seed)
-    before, after = (scores[main]["float32"] for scores in (base, tuned))
+    before, after = (scores[full]["float32"] for scores in (base, tuned))
     seeds = None
     if trainings:
-        values = {each.seed: each.scores[main].metrics[METRIC] for each in trainings}
+        values = {each.seed: each.scores[full].metrics[METRIC] for each in trainings}
         validation = {each.seed: each.validation for each in trainings}
         groups = dataset.test.groups
         seeds = combine_seeds(before.metrics[METRIC], values, validation, groups)
     scope = Scope(
         estimand=dataset.facts["overlap"]["estimand"],
+        dimension=full,
         by_source=lifts_by_source(dataset.test, before, after),
         corpus=corpus,
         corpus_sentence=corpus_sentence(corpus),
-        training=_several(seeds, main) if seeds else _training(report),
+        training=_several(seeds, full) if seeds else _training(report),
         seeds=seeds,
     )
     return report.model_copy(update={"scope": scope})

@@ -156,6 +156,13 @@ def test_the_schema_accepts_the_init_file_and_no_unknown_field(folder):
 # Dry runs.
 
 
+def test_seeds_of_a_launch_are_a_field_of_the_spec(folder):
+    job = ("--data", "pairs.jsonl", "--model", "builtin:minilm", "--name", "several")
+    assert dry_run(*job, "--seeds", "3")["spec"]["training"]["seeds"] == 3
+    assert dry_run(*job)["spec"]["training"]["seeds"] == 1
+    assert run("launch", *job, "--seeds", "0")[0] == 2
+
+
 def test_a_dry_run_prints_one_document_and_touches_nothing(folder):
     """Exactly `{"spec": …, "request": …}`; machine options are not part of the spec."""
     job = ["--data", "pairs.jsonl", "--model", "./encoder", "--set", "training.epochs=2"]

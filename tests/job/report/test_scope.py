@@ -7,7 +7,7 @@ from reports import improved
 
 from job.data.dataset import Queries
 from job.evaluation.metrics import METRIC, Scores
-from job.evaluation.scope import AtSize, CorpusSizes, Scope
+from job.evaluation.scope import AtSize, CorpusSizes, OneSeed, Scope, SeedLifts
 from job.report.document import Report
 from job.report.render import to_html, to_markdown
 from job.report.scope import corpus_sentence, lifts_by_source
@@ -100,14 +100,36 @@ def test_both_views_show_the_scope_and_older_reports_have_none():
     )
     scope = Scope(
         estimand="The scores are of new questions.",
+        dimension=64,
         by_source=[seen, others],
         corpus=sizes(*THREE),
         corpus_sentence="They keep 94.0%.",
         training="Not another training.",
     )
+    seeds = SeedLifts(
+        seeds=[
+            OneSeed(seed=42, validation=0.6, ndcg=0.7, lift=0.11),
+            OneSeed(seed=43, validation=0.61, ndcg=0.69, lift=0.123),
+        ],
+        chosen=43,
+        lift=0.115,
+        ci=(0.05, 0.18),
+        query_error=0.03,
+        seed_deviation=0.01,
+        degrees_of_freedom=9.0,
+    )
+    scope = scope.model_copy(update={"seeds": seeds})
     told = report.model_copy(update={"scope": scope})
     for view in (to_html(told), to_markdown(told)):
-        for text in (scope.estimand, "They keep 94.0%.", scope.training, "not seen in training"):
+        for text in (
+            scope.estimand,
+            "They keep 94.0%.",
+            scope.training,
+            "not seen in training",
+            "+0.123",
+        ):
             assert text in view
     assert 'href="#scope"' in to_html(told)
     assert "743" in to_html(told)
+    assert "Lift of each training" in to_html(told)
+    assert "| 43 (stored) | 0.610 | 0.690 | +0.123 |" in to_markdown(told)
