@@ -200,8 +200,8 @@ def _duplicates_and_leakage(facts: dict[str, Any], spec: JobSpec) -> Iterable[st
 
 
 def _advice_on_overlap(facts: dict[str, Any], spec: DataSpec) -> str:
-    is_given = spec.test or spec.validation
-    if not is_given or not facts["overlap"]["seen"] or spec.overlap == "remove":
+    overlap = facts["overlap"]
+    if not (overlap["given"] and overlap["seen"]) or spec.overlap == "remove":
         return ""
     command = check_command(facts["source"], spec, overlap="remove")
     return f" To leave such rows out of training: `{command}`."

@@ -59,6 +59,7 @@ def report_lines(report: Report, folder: Path) -> list[Table | Text]:
         comparison_table(report),
         *_wrapped(report.verdict.sentence, "bold"),
         *_wrapped(report.recommendation.sentence),
+        *(_wrapped(report.scope.corpus_sentence) if report.scope else ()),
         *_wrapped(f"Took {seconds:.0f} s, {price} ({cost.basis})"),
         *_one_piece("Report:", str(folder / PAGE)),
     ]

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from job.data.rows import Grouping, Rows
+from job.data.rows import Grouping, Rows, given_codes
 from job.data.splits import TEST, TRAIN, number_in_order
 from job.spec.schema import DataSpec
 from job.storage.arrow_tables import BoolArray, IntArray, KeyArray
@@ -25,6 +25,8 @@ class Overlap:
     near_context: BoolArray | None
     near_question: BoolArray | None
     document: BoolArray | None
+    # Whether the test rows were given, not drawn by us.
+    given: bool
 
     @property
     def seen(self) -> BoolArray:
@@ -42,10 +44,11 @@ class Overlap:
             "near_question": _count(self.near_question),
             "document": _count(self.document),
             "seen": int(self.seen.sum()),
+            "given": self.given,
         }
         return counts | {
             "estimand": _estimand(counts, spec, protocol),
-            "sentence": _sentence(counts, spec, leakage["under_a_random_split"]),
+            "sentence": _sentence(counts, spec, protocol, leakage["under_a_random_split"]),
         }
 
 
@@ -68,6 +71,7 @@ def measure_overlap(rows: Rows, grouping: Grouping, codes: IntArray) -> Overlap:
         None if clusters is None else shared(clusters[1]) & ~context,
         None if clusters is None else shared(clusters[0]) & ~question,
         None if parents is None else shared(parents),
+        given=bool((given_codes(rows.cleaned.kept) == TEST).any()),
     )
 
 
@@ -96,7 +100,7 @@ def _estimand(counts: dict[str, Any], spec: DataSpec, protocol: str) -> str:
     )
 
 
-def _sentence(counts: dict[str, Any], spec: DataSpec, at_random: float) -> str:
+def _sentence(counts: dict[str, Any], spec: DataSpec, protocol: str, at_random: float) -> str:
     """Say what test queries share with training; a zero that the splits ensure is named so."""
     parts = {
         "with a context that is also in training": counts["context"],
@@ -109,7 +113,7 @@ def _sentence(counts: dict[str, Any], spec: DataSpec, at_random: float) -> str:
     unknown = "" if searched else " Near-duplicates were not searched for."
     if found:
         return f"Of {counts['queries']} test queries: {', '.join(found)}.{unknown}"
-    if spec.test or spec.validation:
+    if counts["given"] or protocol == "article" or spec.large_groups != "keep":
         near = ", nor a near-duplicate of one" if searched else ""
         return f"No test query has a context that is also in training{near}.{unknown}"
     return (

@@ -89,6 +89,8 @@ class Overlap(Part):
     document: int | None
     # Those with any of these, but for near-duplicates of the question.
     seen: int
+    # Whether the test rows were given, not drawn from all rows.
+    given: bool = False
     estimand: str
     sentence: str
 

@@ -366,6 +366,7 @@ def test_the_facts_of_a_small_data_set_are_complete(by_hand, tmp_path):
             "near_question": 0,
             "document": None,
             "seen": 1,
+            "given": True,
             "estimand": "The scores are of new questions about sources partly trained on (50% of "
             "the test queries).",
             "sentence": "Of 2 test queries: 1 with a context that is also in training.",

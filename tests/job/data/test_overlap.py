@@ -94,6 +94,7 @@ def test_what_a_given_test_set_shares_with_training_is_counted(tmp_path):
         "near_question": 1,
         "document": 1,
         "seen": 3,
+        "given": True,
         "estimand": "The scores are of new questions about sources partly trained on (30% of the "
         "test queries).",
         "sentence": "Of 10 test queries: 1 with a context that is also in training, 1 with a "
@@ -134,6 +135,22 @@ def test_the_article_protocol_scores_questions_about_sources_partly_trained_on(t
     found = load(tmp_path, rows, protocol="article", test_fraction=0.5).facts["overlap"]
     assert 0 < found["context"] == found["seen"] < 20
     assert found["estimand"].endswith("of the test queries), drawn as random rows.")
+
+
+@pytest.mark.parametrize("settings", [{"protocol": "article"}, {"large_groups": "by_question"}])
+def test_only_splits_that_keep_contexts_together_share_nothing_by_construction(tmp_path, settings):
+    found = load(tmp_path, distinct_rows(40), **settings).facts["overlap"]
+    assert found["sentence"].startswith("No test query has a context that is also in training")
+
+
+def test_splits_of_the_data_are_given(tmp_path):
+    """As a test set of its own is; here the rows say their split."""
+    folder = tmp_path / "own"
+    for name, rows in (("train", distinct_rows(40)), ("test", distinct_rows(9, "else"))):
+        write_jsonl(folder / f"{name}.jsonl", rows)
+    found = inspect_dataset(DataSpec(source=str(folder)), {}).facts["overlap"]
+    assert (found["given"], found["queries"]) == (True, 9)
+    assert found["sentence"].startswith("No test query has a context that is also in training, nor")
 
 
 def test_our_own_splits_share_nothing_and_say_why(tmp_path):
