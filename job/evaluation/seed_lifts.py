@@ -1,7 +1,7 @@
 """The lift of a recipe, not of one model: several trainings, and an interval that covers others."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 from scipy.stats import t
@@ -31,7 +31,8 @@ def combine_seeds(
     seed_variance = float(by_seed.var(ddof=1)) / count
     members = np.unique(groups, return_inverse=True)[1]
     sizes = np.bincount(members).astype(float)
-    query_variance = _jackknife_variance(np.bincount(members, weights=lifts.mean(axis=0)), sizes)
+    sums = np.bincount(members, weights=lifts.mean(axis=0)).astype(np.float64)
+    query_variance = _jackknife_variance(sums, sizes)
     error = math.sqrt(query_variance + seed_variance)
     freedom = max(1e-3, effective_groups(sizes) - 1)
     if seed_variance > 0:
@@ -52,10 +53,10 @@ def combine_seeds(
     )
 
 
-def _jackknife_variance(sums: Sequence[float] | FloatArray, sizes: FloatArray) -> float:
+def _jackknife_variance(sums: FloatArray, sizes: FloatArray) -> float:
     """Return the variance of the mean of all queries, each group left out once."""
-    values, count = np.asarray(sums), len(sizes)
+    count = len(sizes)
     if count < 2:
         return 0.0
-    without = (values.sum() - values) / (sizes.sum() - sizes)
+    without = (sums.sum() - sums) / (sizes.sum() - sizes)
     return (count - 1) / count * float(((without - without.mean()) ** 2).sum())

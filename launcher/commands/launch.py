@@ -78,8 +78,7 @@ def launch(
         msg = f"`--backend {machine.backend}` does not accept {unsupported}."
         raise click.UsageError(msg)
     given = {"data.source": data, "model.base": model, "output.uri": output, "preset": preset}
-    given |= {"training.seeds": seeds}
-    spec = _build_spec(job_file, given, settings, name, machine)
+    spec = _build_spec(job_file, given | {"training.seeds": seeds}, settings, name, machine)
     plan = Plan(check_name(name or new_name(spec.model.base)), spec, machine)
     request = load_backend(machine.backend).request(plan)
     run = Run(plan.folder, plan.destination)
