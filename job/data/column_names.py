@@ -4,7 +4,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from job.data.readers import SURPLUS
+from job.data.tables import SURPLUS
 
 # Of each tuple, the first with a column in the file decides.
 ANCHOR_NAMES = (

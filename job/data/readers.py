@@ -14,7 +14,15 @@ from typing import Any
 
 from job.core.errors import DataError
 from job.data.arrow_files import read_arrow, read_parquet
-from job.data.formats.documents import header_row, is_list, named_row, read_list
+from job.data.column_names import listed
+from job.data.formats.documents import (
+    UnevenColumns,
+    header_row,
+    is_list,
+    named_row,
+    read_list,
+    wrapped,
+)
 from job.data.formats.layout import Document, DocumentLayout
 from job.data.formats.layout import Record as Record  # noqa: PLC0414  others know it from here
 from job.data.formats.splits import file_splits
@@ -22,6 +30,7 @@ from job.data.tables import SURPLUS as SURPLUS  # noqa: PLC0414  as above
 from job.data.tables import read_table
 from job.data.text_files import read_lines
 from job.data.workbooks import WORKBOOKS, read_workbook
+from job.spec.commands import check_command
 
 TEXT_FORMATS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
 FORMATS = (*TEXT_FORMATS, ".parquet", ".arrow", *WORKBOOKS)
@@ -167,8 +176,16 @@ class RecordFiles:
         if self._is_whole(file) and (found := self._parse(file)) is not None:
             layout, whole = found
             self.layouts[layout.name] = None
-            return self._rows(file, layout.records(whole))
+            return self._even(file, self._rows(file, layout.records(whole)))
         return self._rows(file, self._lines(file))
+
+    def _even(self, file: Path, records: Iterator[Record]) -> Iterator[Record]:
+        try:
+            yield from records
+        except UnevenColumns as error:
+            command = check_command(str(file), format="rows")
+            msg = f"`{file}` has {error}. Give each column a value for each row; if the lists are "
+            raise DataError(msg + f"those of a single row: `{command}`.") from None
 
     def _is_whole(self, file: Path) -> bool:
         """Tell whether a file is one JSON document rather than JSON lines."""
@@ -207,21 +224,24 @@ class RecordFiles:
             document = _objects(text)
             if document is None:
                 return None
-        layout = self._layout(file, document)
+        layout, document = self._layout(file, document)
         if layout.complete is not None:
             document = layout.complete(document, file)
         self._parsed = (file, (layout, document))
         return self._parsed[1]
 
-    def _layout(self, file: Path, document: object) -> DocumentLayout:
-        found = next((known for known in self._known if known.recognizes(document)), None)
-        if found is None:
-            msg = f"`{file}` must contain exactly one list of objects, or JSON lines."
-            if ROWS not in self._known:
-                expected = "; or ".join(known.summary for known in self._known)
-                msg = f"`{file}` is not in the layout that `data.format` names: {expected}."
-            raise DataError(msg)
-        return found
+    def _layout(self, file: Path, document: object) -> tuple[DocumentLayout, Any]:
+        """Return the layout of a document, or of the only list or object in it."""
+        for part in (document, wrapped(document)):
+            if found := next((known for known in self._known if known.recognizes(part)), None):
+                return found, part
+        keys = f", but has the keys {listed([*document])}" if isinstance(document, dict) else ""
+        msg = f"`{file}` must contain exactly one list of objects, or JSON lines{keys}. "
+        msg += "`embedtune check --help` names the other layouts."
+        if ROWS not in self._known:
+            expected = "; or ".join(known.summary for known in self._known)
+            msg = f"`{file}` is not in the layout that `data.format` names: {expected}."
+        raise DataError(msg)
 
     def _lines(self, file: Path) -> Iterator[tuple[int, Any, None]]:
         for number, line in enumerate(read_lines(file, self._encoding), start=1):
