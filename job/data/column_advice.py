@@ -120,6 +120,13 @@ def _texts_of(name: str, samples: Sequence[Mapping[str, Any]]) -> Collection[str
     return [] if all(_is_number(text) for text in texts) else texts
 
 
+def longest_column(samples: Sequence[Mapping[str, Any]]) -> str | None:
+    """Return the column with the longest texts, of rows that each hold one text."""
+    names = dict.fromkeys(name for sample in samples for name in column_names(sample))
+    texts = {name: found for name in names if (found := _texts_of(name, samples))}
+    return max(texts, key=lambda name: median(map(len, texts[name])), default=None)
+
+
 def _is_number(text: str) -> bool:
     try:
         float(text)

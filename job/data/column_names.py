@@ -21,7 +21,9 @@ TWINS = (("sentence1", "sentence2"), ("question1", "question2"), ("text1", "text
 SAID_NAMES = (*ANSWER_NAMES, "response", "output", "completion")
 NEGATIVE_NAME = re.compile(
     r"(hard[ _-]?)?neg(ative)?s?([ _-]?(passage|context|document|doc|text|ctx|chunk|sample)s?)?"
-    r"([ _-]?\d+)?|rejected"
+    r"([ _-]?\d+)?|rejected|"
+    r"(incorrect|wrong|bad|false|irrelevant|unrelated|non[ _-]?relevant|distract(or|ing))[ _-]?"
+    r"(passage|context|document|doc|text|ctx|chunk|sample)s?([ _-]?\d+)?"
 )
 # The likeliest names of labels; also names that end in one of these words: `esci_label`.
 LABEL_NAMES = ("label", "labels", "gold_label", "relevance", "relevance_label", "is_relevant",

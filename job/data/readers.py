@@ -30,6 +30,7 @@ from job.data.tables import SURPLUS as SURPLUS  # noqa: PLC0414  as above
 from job.data.tables import read_table
 from job.data.text_files import read_lines
 from job.data.workbooks import WORKBOOKS, read_workbook
+from job.runtime.logs import warn
 from job.spec.commands import check_command
 
 TEXT_FORMATS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
@@ -209,9 +210,10 @@ class RecordFiles:
             return self._parsed[1]
         if file.stat().st_size > LARGE_DOCUMENT:
             note = f"`{file}` is one JSON document of {file.stat().st_size / 1e9:.1f} GB, which is "
-            self.notes.append(
-                note + "read as a whole; JSON lines (`.jsonl`) need a fraction of the memory."
-            )
+            note += "read as a whole; JSON lines (`.jsonl`) need a fraction of the memory."
+            self.notes.append(note)
+            # Before it is read: the memory may not suffice.
+            warn("data", note)
         text = "".join(read_lines(file, self._encoding))
         try:
             document = json.loads(text)

@@ -9,7 +9,7 @@ from typing import Any
 
 from job.data.column_names import ANCHOR_NAMES, POSITIVE_NAMES, QUESTION_MARKS, plain_name
 from job.data.formats.layout import Absent, Document
-from job.data.formats.splits import split_of
+from job.data.formats.splits import split_of, splits_of
 from job.data.words import count_words
 
 # A list with one of these strings contains column names.
@@ -80,8 +80,8 @@ def is_splits(document: Any) -> bool:  # noqa: ANN401
 
 def read_splits(document: Mapping[str, Any]) -> Iterator[Row]:
     """Yield the rows of each split of `{"train": […], "test": […]}`."""
-    for key, part in _parts(document).items():
-        split = split_of(key, whole=True)
+    parts = _parts(document)
+    for split, part in zip(splits_of(parts, whole=True), parts.values(), strict=True):
         yield from ((number, row, split) for number, row, _ in _part_rows(part) or ())
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+from job.core.formatting import counted
 from job.data.columns import ColumnChoice, is_label
 from job.data.formats.layout import Absent, Fields, RawRow, Record
 from job.data.formats.values import (
@@ -14,6 +15,10 @@ from job.data.formats.values import (
     passage,
 )
 from job.data.readers import SURPLUS
+from job.data.unread_columns import UnreadColumns
+
+# Rows to read to find the columns: JSON lines may omit fields without a value.
+FIRST_ROWS = 100
 
 
 class RowReader:
@@ -25,14 +30,23 @@ class RowReader:
         first: Sequence[Record],
         is_negative: Callable[[object], bool] | None,
         refuse_label: Callable[[Record, str], None] | None,
+        refuse_file: Callable[[str], None],
+        unread: UnreadColumns | None,
     ) -> None:
-        """Both functions are for columns of later rows, if the spec names none.
+        """The first two functions are for columns of later rows, if the spec names none.
 
         `is_negative` recognizes those of negatives, `refuse_label` refuses those of labels.
+        `refuse_file` refuses a file in which no row has a question, `unread` columns of labels that
+        have other names.
         """
         self.choice = choice
         self.negatives = list(choice.negatives)
         self._is_negative, self._refuse_label = is_negative, refuse_label
+        self._refuse_file, self._unread = refuse_file, unread
+        self.warnings: list[str] = []
+        # The first row with as many questions as contexts, and the number of such rows.
+        self._parallel: tuple[str, int] | None = None
+        self._parallel_rows = 0
         self._known = {key for record in first for key in record.fields}
         texts = [choice.anchor, choice.positive, *self.negatives]
         self._lists = {name for name in texts if _holds_lists(name, first)}
@@ -45,10 +59,35 @@ class RowReader:
         self._context_ids = _fields_of(first, CONTEXT_ID_KEYS, texts)
 
     def read(self, records: Iterable[Record]) -> Iterator[RawRow]:
-        for record in records:
+        file, is_asked = None, True
+        for number, record in enumerate(records, start=1):
+            if record.file != file:
+                if file is not None and not is_asked:
+                    self._refuse_file(file)
+                file, is_asked = record.file, False
+            is_asked = is_asked or record.fields.get(self.choice.anchor) is not None
             if not self._known.issuperset(record.fields):
                 self._add_columns(record)
+            if self._unread is not None:
+                self._unread.add(record.fields)
+                if number == FIRST_ROWS:
+                    self._unread.refuse()
             yield from self._rows(record)
+        if file is not None and not is_asked:
+            self._refuse_file(file)
+        self._finish()
+
+    def _finish(self) -> None:
+        if self._unread is not None:
+            self._unread.refuse()
+            self.warnings += self._unread.warnings()
+        if self._parallel is not None:
+            file, row = self._parallel
+            self.warnings.append(
+                f"{counted(self._parallel_rows, 'row')} with as many questions as contexts (first: "
+                f"{file}:{row}): each question is paired with every context of its row; if each "
+                "has a context of its own, write a row for each pair"
+            )
 
     def _add_columns(self, record: Record) -> None:
         for name, value in record.fields.items():
@@ -71,7 +110,11 @@ class RowReader:
         ids = [name for _, name in found]
         if self._context_ids and len(found) == 1 and ids[0] is None:
             ids = [first_id(fields, self._context_ids)]
-        for anchor in self._values(record, choice.anchor) or [None]:
+        anchors = self._values(record, choice.anchor) or [None]
+        if len(anchors) == len(found) > 1:
+            self._parallel = self._parallel or (record.file, record.row)
+            self._parallel_rows += 1
+        for anchor in anchors:
             text, own_id = passage(anchor)
             yield RawRow(
                 record.file,
