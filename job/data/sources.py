@@ -182,16 +182,12 @@ def _named_elsewhere(request: Request) -> list[Path]:
 
 def _without_split(files: Mapping[Path, str | None]) -> list[str]:
     """Say which files are split as we split, although the names of others are splits."""
-    unnamed = [file for file, split in files.items() if split is None]
-    if not unnamed or not any(split_of(file.name) for file in files):
+    unnamed = [file for file, split in files.items() if not split and not split_of(file.name)]
+    if not unnamed or len(unnamed) == len(files):
         return []
-    unnamed = [file for file in unnamed if not split_of(file.name)]
-    if not unnamed:
-        return []
-    return [
-        f"{', '.join(f'`{file}`' for file in unnamed[:3])}{' …' if len(unnamed) > 3 else ''}: the "
-        "name is no split, so its rows are trained on and tested on; name a test set in `data.test`"
-    ]
+    shown = ", ".join(f"`{file}`" for file in unnamed[:3]) + (", …" if len(unnamed) > 3 else "")
+    note = f"{shown}: the name is no split, so its rows are trained on and tested on; "
+    return [note + "`data.test` names a test set"]
 
 
 def _about_the_data(path: Path) -> list[Path]:
@@ -252,10 +248,11 @@ def _documents(
         fields = record.fields
         if column is not None and (column in fields or is_template(column)):
             text = fill_template(column, fields) if is_template(column) else fields[column]
-            record = record._replace(fields=fields | {TEXT_KEYS[0]: text})
+            fields = fields | {TEXT_KEYS[0]: text}
         elif column is not None or not any(key in fields for key in TEXT_KEYS):
             raise DataError(_no_text(record, column, first, spec, source))
-        yield beir.document(first_id(fields, CORPUS_IDS) or f"c{number:08d}", record)
+        name = first_id(fields, CORPUS_IDS) or f"c{number:08d}"
+        yield beir.document(name, record._replace(fields=fields))
 
 
 def _no_text(

@@ -67,7 +67,8 @@ class UnreadColumns:
                 continue
             found.append(
                 f"`{name}` {what} and is not read: all rows count as answers. If it says how well "
-                f"a context answers its question: `{command}`"
+                f"a context answers its question: `{command}`; if not: "
+                f"`{self._command(**{'columns.label': NO_LABEL})}`"
             )
         return found
 
