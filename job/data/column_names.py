@@ -18,7 +18,8 @@ POSITIVE_NAMES = (CONTEXT_NAMES, ("text", "texts"), ANSWER_NAMES)
 TWINS = (("sentence1", "sentence2"), ("question1", "question2"), ("text1", "text2"),
          ("premise", "hypothesis"))  # fmt: skip
 # What a model said: shown when a context is chosen instead.
-SAID_NAMES = (*ANSWER_NAMES, "response", "output", "completion")
+SAID_NAMES = (*ANSWER_NAMES, "response", "output", "completion", "ground_truth", "ground_truths",
+              "reference")  # fmt: skip
 NEGATIVE_NAME = re.compile(
     r"(hard[ _-]?)?neg(ative)?s?([ _-]?(passage|context|document|doc|text|ctx|chunk|sample)s?)?"
     r"([ _-]?\d+)?|rejected|"

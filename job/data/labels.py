@@ -12,12 +12,13 @@ from job.data.formats.layout import RawRow
 from job.spec.commands import check_command
 from job.spec.schema import DataSpec
 
-RELEVANT_WORDS = ("true", "yes", "y", "relevant", "positive", "match", "duplicate", "correct",
+RELEVANT_WORDS = ("true", "yes", "y", "good", "right", "pos", "relevant", "positive", "match",
+                  "duplicate", "correct",
                   "oui", "vrai", "ja", "wahr", "richtig", "si", "sí", "sì", "vero", "verdadero",
                   "sim", "да", "так", "tak", "ano", "igen", "evet", "ναι", "نعم", "हाँ", "はい",
                   "是", "예", "네")  # fmt: skip
 OTHER_WORDS = ("false", "no", "n", "irrelevant", "not relevant", "non relevant", "nonrelevant",
-               "negative", "no match", "not duplicate", "incorrect", "wrong",
+               "negative", "no match", "not duplicate", "incorrect", "wrong", "bad", "neg",
                "non", "faux", "nein", "nej", "nee", "falsch", "falso", "não", "nao", "нет", "ні",
                "nie", "ne", "nem", "hayır", "hayir", "όχι", "لا", "नहीं", "いいえ", "否", "不是",
                "아니요")  # fmt: skip
@@ -225,6 +226,7 @@ def label_number(value: object) -> float | None:
             return float(word in RELEVANT_WORDS)
     elif not isinstance(value, bool | int | float):
         return None
+    value = value.strip().removesuffix("%").rstrip() if isinstance(value, str) else value
     if isinstance(value, str) and DECIMAL_COMMA.fullmatch(value.strip()):
         value = value.replace(".", "").replace(",", ".")
     elif isinstance(value, str) and THOUSANDS.fullmatch(value.strip()):

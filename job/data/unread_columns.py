@@ -17,6 +17,7 @@ from job.data.column_names import (
 from job.data.labels import MAX_GRADE, label_number
 
 # Similarities go from 0 (cosines from -1) to 1 or to 5.
+MAX_LIST = 100
 LOWEST, HIGHEST_SCORE = -1, 5
 MASK = 2**64 - 1
 
@@ -39,7 +40,10 @@ class UnreadColumns:
             column = self._columns[name]
             if column is None or value is None or value == "":
                 continue
-            if not column.add(value, fields.get(self._anchor)):
+            values = value if isinstance(value, list) else [value]
+            question = fields.get(self._anchor)
+            # Long lists of numbers are vectors.
+            if len(values) > MAX_LIST or not all(column.add(one, question) for one in values):
                 self._columns[name] = None
 
     def refuse(self) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 from job.core.formatting import counted
 from job.data.columns import ColumnChoice, is_label
 from job.data.formats.layout import Absent, Fields, RawRow, Record
+from job.data.formats.splits import split_of
 from job.data.formats.values import (
     CONTEXT_ID_KEYS,
     QUERY_ID_KEYS,
@@ -17,6 +18,7 @@ from job.data.formats.values import (
 from job.data.readers import SURPLUS
 from job.data.unread_columns import UnreadColumns
 
+SPLIT_COLUMNS = ("split", "data_split", "dataset_split", "partition", "subset", "fold")
 # Rows to read to find the columns: JSON lines may omit fields without a value.
 FIRST_ROWS = 100
 
@@ -32,12 +34,14 @@ class RowReader:
         refuse_label: Callable[[Record, str], None] | None,
         refuse_file: Callable[[str], None],
         unread: UnreadColumns | None,
+        *,
+        pooled: bool = False,
     ) -> None:
         """The first two functions are for columns of later rows, if the spec names none.
 
         `is_negative` recognizes those of negatives, `refuse_label` refuses those of labels.
         `refuse_file` refuses a file in which no row has a question, `unread` columns of labels that
-        have other names.
+        have other names. Unless `pooled`, a column of splits is kept.
         """
         self.choice = choice
         self.negatives = list(choice.negatives)
@@ -55,6 +59,7 @@ class RowReader:
             for name in texts
             if name in self._lists
         ]
+        self._split = None if pooled else _split_column(first)
         self._query_ids = _fields_of(first, QUERY_ID_KEYS, texts)
         self._context_ids = _fields_of(first, CONTEXT_ID_KEYS, texts)
 
@@ -127,14 +132,27 @@ class RowReader:
                 surplus=SURPLUS in fields,
                 query_id=own_id or (first_id(fields, self._query_ids) if self._query_ids else None),
                 document_ids=ids if any(ids) else [],
-                split=record.split,
+                split=record.split or self._split_of(fields),
             )
+
+    def _split_of(self, fields: Fields) -> str | None:
+        value = fields.get(self._split) if self._split is not None else None
+        return split_of(value, whole=True) if isinstance(value, str) else None
 
     def _values(self, record: Record, column: str) -> list[Any]:
         value = record.fields.get(column)
         if column in self._lists and (inner := list_in_text(value)) is not None:
             return inner
         return as_list(value)
+
+
+def _split_column(first: Sequence[Record]) -> str | None:
+    """Return the column that names the split of every row, if there is one."""
+    for name in SPLIT_COLUMNS:
+        values = [record.fields.get(name) for record in first]
+        if all(isinstance(value, str) and split_of(value, whole=True) for value in values):
+            return name
+    return None
 
 
 def _is_unanswered(fields: Fields) -> bool:

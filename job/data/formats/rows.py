@@ -23,7 +23,7 @@ from job.data.formats.layout import (
     Source,
 )
 from job.data.formats.row_layouts import unfit_columns
-from job.data.formats.row_reader import FIRST_ROWS, RowReader
+from job.data.formats.row_reader import FIRST_ROWS, SPLIT_COLUMNS, RowReader
 from job.data.formats.values import (
     CONTEXT_ID_KEYS,
     PLACEHOLDER,
@@ -89,7 +89,7 @@ def open_rows(
     rows = _row_reader(request, files, layout, choice, shown)
     _refuse_objects(request, choice, shown)
     notes = [*files.notes, *notes, *choice.notes, *rows.notes]
-    notes += _unread(request, choice, seen, notes)
+    notes += _unread(request, choice, fields, notes) if layout is None else ()
     columns = choice.facts() | {"negatives": rows.negatives}
     every = map(plain, itertools.chain(first, records))
     name = _format_name(layout, files)
@@ -101,6 +101,7 @@ def _unread(
 ) -> list[str]:
     """Name the columns that are not read, and the command that reads titles."""
     used = (choice.anchor, choice.positive, choice.group, choice.label, *choice.negatives)
+    used += (*SPLIT_COLUMNS,) if not request.pooled else ()
     told = {*QUERY_ID_KEYS, *CONTEXT_ID_KEYS} | {part for n in notes for part in n.split("`")[1::2]}
     parts = {part for name in used if name for part in PLACEHOLDER.findall(name)}
     names = [name for name in column_names(fields) if name not in (*used, *told)]
@@ -146,7 +147,7 @@ def _row_reader(
         read = [name for name in used if name is not None]
         unread = UnreadColumns(request.name, choice.anchor, read, request.command_with)
     refuse_file = partial(_refuse_file, request, several=len(files.files) > 1)
-    return RowReader(choice, shown, later, late_label, refuse_file, unread)
+    return RowReader(choice, shown, later, late_label, refuse_file, unread, pooled=request.pooled)
 
 
 def _format_name(layout: RowLayout | None, files: RecordFiles) -> str:

@@ -1,4 +1,4 @@
-"""Data that could be misread silently: it is read right, warned about, or refused with a command."""
+"""Data that could be misread: it is read right, warned about, or refused with a command."""
 
 import json
 import logging
@@ -175,6 +175,52 @@ def test_yes_and_no_are_labels_in_other_languages(tmp_path, yes, no):
 )  # fmt: skip
 def test_decimals_are_read_as_people_write_them(text, number):
     assert label_number(text) == number
+
+
+@pytest.mark.parametrize("yes", ["good", 1, "90%"])
+def test_words_under_an_unknown_name_are_labels_if_a_question_has_several(tmp_path, yes):
+    no = {"good": "bad", 1: 0, "90%": "0%"}[yes]
+    rows = [row | {"kind": yes} for row in ROWS]
+    rows += [row | {"context": wrong, "kind": no} for row, wrong in zip(ROWS, WRONG, strict=True)]
+    done = run(write_jsonl(tmp_path / "a.jsonl", rows))
+    assert "`kind`" in done.output
+    assert "data.columns.label=kind" in done.output
+
+
+def test_weights_of_several_contexts_are_warned_about(tmp_path):
+    rows = [
+        {"question": question, "contexts": [context, wrong], "weights": [0.9, 0.2]}
+        for (question, context), wrong in zip(PAIRS, WRONG, strict=True)
+    ]
+    [warning] = check(write_jsonl(tmp_path / "a.jsonl", rows))["warnings"]
+    assert "`weights` has numbers from 0.2 to 0.9" in warning
+    assert "12 hard negatives" in run_command(commands_in(warning)[0])
+
+
+@pytest.mark.parametrize("nothing", ["nan", "None", "null", "", "N/A"])
+def test_words_for_no_value_are_no_texts(tmp_path, nothing):
+    rows = [row | {"negative": nothing} for row in ROWS] + [
+        {"question": "Who?", "context": nothing}
+    ]
+    found = check(write_jsonl(tmp_path / "a.jsonl", rows))
+    assert (found["negatives"], found["dropped"]) == (0, {"empty context": 1})
+
+
+@pytest.mark.parametrize("negatives", [[3, 4], [{"bm25": [WRONG[0]]}]])
+def test_negatives_that_are_not_texts_are_counted(tmp_path, negatives):
+    rows = [row | {"negatives": negatives} for row in ROWS]
+    found = check(write_jsonl(tmp_path / "a.jsonl", rows))
+    assert found["negatives"] == 0
+    assert f"{12 * len(negatives)} hard negatives are dropped" in found["notes"][0]
+
+
+def test_a_column_may_name_the_split_of_each_row(tmp_path):
+    """Unless all rows are to be pooled."""
+    rows = [row | {"split": "train" if n < 8 else "test"} for n, row in enumerate(ROWS)]
+    path = write_jsonl(tmp_path / "a.jsonl", rows)
+    assert check(path)["splits"]["test"] == 4
+    found = check(path, "--set", "data.split=train+test", "--set", "data.test_fraction=0.1")
+    assert found["splits"]["test"] == 1
 
 
 # --- folders ----------------------------------------------------------------------------------
