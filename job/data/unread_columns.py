@@ -14,7 +14,7 @@ from job.data.column_names import (
     TEACHER_NAME,
     plain_name,
 )
-from job.data.labels import MAX_GRADE, label_number
+from job.data.labels import label_number
 
 # Similarities go from 0 (cosines from -1) to 1 or to 5.
 MAX_LIST = 100
@@ -90,7 +90,7 @@ class _Values:
     def add(self, value: object, question: object) -> bool:
         """Add a value; return whether the column may still be labels or scores."""
         number = label_number(value)
-        if number is None or not LOWEST <= number <= MAX_GRADE:
+        if number is None or number < LOWEST:
             return False
         self.low, self.high = min(self.low, number), max(self.high, number)
         self._is_whole = self._is_whole and number == int(number)
@@ -109,7 +109,7 @@ class _Values:
         return self._codes is not None and len(self._codes) > 1 and self.low <= 0
 
     def are_scores(self) -> bool:
-        return not self._is_whole
+        return not self._is_whole and self.high <= HIGHEST_SCORE
 
     def differ(self) -> bool:
         """Tell whether a question has several values."""
