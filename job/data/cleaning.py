@@ -177,8 +177,12 @@ class _Cleaner:
             for positive in map(self._resolved, row.positives)
             if isinstance(positive, str)
         }
-        found = (self._titled(text, text_key(text)) for text in texts)
-        return [(text, key) for text, key in found if key not in answers]
+        found = [self._titled(text, text_key(text)) for text in texts]
+        usable = [(text, key) for text, key in found if key not in answers]
+        if len(usable) < len(found):
+            self._lost += len(found) - len(usable)
+            self._first_lost = self._first_lost or "it is the question or an answer of its row"
+        return usable
 
     def cleaned(self) -> Cleaned:
         if self._labels:

@@ -239,6 +239,7 @@ class RecordFiles:
                 return found, part
         keys = f", but has the keys {listed([*document])}" if isinstance(document, dict) else ""
         msg = f"`{file}` must contain exactly one list of objects, or JSON lines{keys}. "
+        msg += "Put the rows into one list, or each list into a file of a folder; "
         msg += "`embedtune check --help` names the other layouts."
         if ROWS not in self._known:
             expected = "; or ".join(known.summary for known in self._known)

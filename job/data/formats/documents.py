@@ -81,14 +81,14 @@ def is_splits(document: Any) -> bool:  # noqa: ANN401
 def read_splits(document: Mapping[str, Any]) -> Iterator[Row]:
     """Yield the rows of each split of `{"train": […], "test": […]}`."""
     parts = _parts(document)
-    for split, part in zip(splits_of(parts, whole=True), parts.values(), strict=True):
+    for split, part in zip(splits_of(parts), parts.values(), strict=True):
         yield from ((number, row, split) for number, row, _ in _part_rows(part) or ())
 
 
 def _parts(document: Any) -> dict[str, Any]:  # noqa: ANN401
     if not isinstance(document, dict):
         return {}
-    found = {key: rows for key, rows in document.items() if split_of(key, whole=True)}
+    found = {key: rows for key, rows in document.items() if split_of(key)}
     # Often below a key such as `data` or `dataset`.
     inner = [value for value in document.values() if isinstance(value, dict)]
     return found or (_parts(inner[0]) if len(inner) == 1 else {})

@@ -206,9 +206,9 @@ def test_words_for_no_value_are_no_texts(tmp_path, nothing):
     assert (found["negatives"], found["dropped"]) == (0, {"empty context": 1})
 
 
-@pytest.mark.parametrize("negatives", [[3, 4], [{"bm25": [WRONG[0]]}]])
-def test_negatives_that_are_not_texts_are_counted(tmp_path, negatives):
-    rows = [row | {"negatives": negatives} for row in ROWS]
+@pytest.mark.parametrize("negatives", [[3, 4], [{"bm25": [WRONG[0]]}], [None]])
+def test_negatives_that_cannot_be_used_are_counted(tmp_path, negatives):
+    rows = [row | {"negatives": [text or row["context"] for text in negatives]} for row in ROWS]
     found = check(write_jsonl(tmp_path / "a.jsonl", rows))
     assert found["negatives"] == 0
     assert f"{12 * len(negatives)} hard negatives are dropped" in found["notes"][0]
@@ -234,7 +234,7 @@ def test_a_file_that_is_held_out_is_the_test_set(tmp_path, name):
 
 
 def test_eval_is_the_validation_set_beside_a_test_set(tmp_path):
-    document = {"train": ROWS[:6], "eval": ROWS[6:8], "test": ROWS[8:]}
+    document = {"train_data": ROWS[:6], "eval_data": ROWS[6:8], "test_data": ROWS[8:]}
     for name, rows in document.items():
         write_jsonl(tmp_path / "folder" / f"{name}.jsonl", rows)
     for path in (tmp_path / "folder", written(tmp_path / "a.json", document)):
