@@ -28,7 +28,7 @@ from job.data.formats.layout import Record as Record  # noqa: PLC0414  others kn
 from job.data.formats.splits import file_splits
 from job.data.tables import SURPLUS as SURPLUS  # noqa: PLC0414  as above
 from job.data.tables import read_table
-from job.data.text_files import read_lines
+from job.data.text_files import read_lines, renaming
 from job.data.workbooks import WORKBOOKS, read_workbook
 from job.runtime.logs import warn
 from job.spec.commands import check_command
@@ -56,7 +56,7 @@ def list_files(path: Path) -> list[Path]:
     if path.is_file():
         if file_format(path) is None:
             msg = f"The suffix of `{path}` is not supported. Supported: {SUFFIXES}."
-            raise DataError(msg)
+            raise DataError(msg + renaming(path))
         return [path]
     if not path.is_dir():
         msg = f"`{path}` is neither a regular file nor a folder. Save the rows in a file."

@@ -2,6 +2,8 @@
 
 import json
 import logging
+import re
+import subprocess
 
 import pytest
 from click.testing import CliRunner
@@ -301,6 +303,27 @@ def test_zero_grades_in_qrels_are_counted(tmp_path):
     found = check(tmp_path)
     assert found["pairs"] == COUNT
     assert found["notes"] == ["12 judgements of grade 0 or below: no answers, not used"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("pairs.txt", "question;context\n" + "".join(f"{q};{c}\n" for q, c in PAIRS)),
+        ("my pairs", "".join(json.dumps(row) + "\n" for row in ROWS)),
+    ],
+)
+def test_a_text_file_without_a_known_suffix_is_read_when_renamed(tmp_path, name, text):
+    path = tmp_path / name
+    path.write_text(text)
+    [rename, command] = re.search(r"`(mv .*) && (embedtune check .*)`", refusal(path)).groups()
+    subprocess.run(rename, shell=True, check=True)
+    assert "12 usable" in run_command(command, *SHARES)
+
+
+def test_texts_that_are_fields_of_one_object_are_suggested(tmp_path):
+    told = refusal(write_jsonl(tmp_path / "a.jsonl", [{"data": row} for row in ROWS]))
+    [command] = commands_in(told)
+    assert "question `{data[question]}`, context `{data[context]}`" in run_command(command)
 
 
 # --- the rest ---------------------------------------------------------------------------------
