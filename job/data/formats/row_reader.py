@@ -70,7 +70,7 @@ class RowReader:
                 if file is not None and not is_asked:
                     self._refuse_file(file)
                 file, is_asked = record.file, False
-            is_asked = is_asked or record.fields.get(self.choice.anchor) is not None
+            is_asked = is_asked or self.choice.anchor in record.fields
             if not self._known.issuperset(record.fields):
                 self._add_columns(record)
             if self._unread is not None:

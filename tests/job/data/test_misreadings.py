@@ -280,6 +280,13 @@ def test_a_file_without_questions_is_refused_with_the_command_that_searches_it(t
     assert "12 of 12 contexts found in the corpus" in run_command(complete)
 
 
+def test_a_file_whose_questions_are_empty_is_not_taken_for_documents(tmp_path):
+    """Its rows are dropped and counted, as those of other files."""
+    write_jsonl(tmp_path / "a.jsonl", ROWS)
+    write_jsonl(tmp_path / "b.jsonl", [{"question": None, "context": "Nobody asks for it."}])
+    assert check(tmp_path)["dropped"] == {"empty question": 1}
+
+
 def test_a_text_with_several_titles_is_one_document_of_the_corpus(tmp_path):
     """The twins answer as well, and would count as wrong."""
     pairs = write_jsonl(tmp_path / "pairs.jsonl", ROWS)
