@@ -21,6 +21,8 @@ class Columns(Section):
     label: str | None = None
     """Column that says whether the context answers the question (0: a hard negative; grades above 0
     are relevant); found by its name. `none`: read no labels."""
+    document: str | None = None
+    """Column with the texts of `data.corpus`; `null` finds it by common names (`text`, …)."""
 
     @field_validator("negatives", mode="before")
     @classmethod
@@ -31,8 +33,8 @@ class Columns(Section):
 # The layouts of `job.data.formats.registry`, in its order.
 DataFormat = Literal[
     "auto", "rows", "lists", "beir", "autorag", "saved", "llamaindex", "squad", "splits", "pandas",
-    "columns", "tevatron", "dpr", "instructions", "flagembedding", "sentence-transformers", "swift",
-    "msmarco", "ragas", "nemo", "questions",
+    "mapping", "columns", "tevatron", "dpr", "instructions", "flagembedding",
+    "sentence-transformers", "swift", "msmarco", "ragas", "nemo", "questions",
 ]  # fmt: skip
 
 

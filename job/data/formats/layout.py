@@ -77,8 +77,10 @@ class Source:
     documents: Iterable[Document] = ()
     # Name of the layout in `check`, the log and the report.
     format: str = "rows"
-    # Sentences for `check` about what was decided.
+    # Sentences for `check` about what was decided, and about what looks wrong. Both grow while
+    # rows are read.
     notes: Sequence[str] = ()
+    warnings: Sequence[str] = ()
 
 
 def titled(title: Any, text: Any) -> Any:  # noqa: ANN401  as above
@@ -107,8 +109,11 @@ class Request:
 
     def command(self, **columns: str) -> str:
         """Return the command that checks the same data with these columns."""
-        named = {f"columns.{key}": value for key, value in columns.items()}
-        return check_command(self.name, self.spec or self.columns, **named)
+        return self.command_with(**{f"columns.{key}": value for key, value in columns.items()})
+
+    def command_with(self, **settings: object) -> str:
+        """Return the command that checks the same data with these settings of `data`."""
+        return check_command(self.name, self.spec or self.columns, **settings)
 
 
 @dataclass(frozen=True)
