@@ -34,7 +34,7 @@ from job.report.build import Results, build_report, job_cost
 from job.report.model_card import write_card
 from job.report.scope import add_scope
 from job.report.write import write_per_query, write_report
-from job.runtime.logs import Progress, disable_progress_bars, log_scores, log_to_folder, tell
+from job.runtime.logs import Progress, disable_progress_bars, log_scores, log_to_folder, tell, warn
 from job.runtime.signals import StopSignal
 from job.spec.schema import JobSpec
 from job.storage import publish
@@ -191,6 +191,8 @@ def prepare_inputs(
         require_same_inputs(dataset.facts["fingerprint"], fetched.model)
         if is_rank_zero():
             write_splits(dataset, workspace.splits)
+            for warning in dataset.facts["warnings"]:
+                warn("data", warning)
         facts.update(format=dataset.facts["format"], **dataset.facts["splits"])
         facts.update(corpus=len(dataset.corpus))
     with progress.stage("model") as facts:

@@ -21,6 +21,9 @@ from job.storage.arrow_tables import TableFile, one_array, one_table
 GROUP_CHARACTERS = 100
 # Tells the name of a document from an equal text.
 PARENT = 0xBF58476D1CE4E5B9
+# What tools write for no value.
+NOTHING = ("", "nan", "none", "null", "n/a", "<na>")
+MAX_BLANK = max(map(len, NOTHING))
 # Tells a context that is not relevant from the same context as an answer.
 NOT_RELEVANT = 0x9E3779B97F4A7C15
 
@@ -160,14 +163,15 @@ class _Cleaner:
 
     def _usable_negatives(self, row: RawRow, keys: set[int]) -> list[tuple[str, int]]:
         """Keep negatives that are text and neither the question nor an answer of the same row."""
-        lost = [negative for negative in row.negatives if isinstance(negative, Absent)]
+        negatives = [self._resolved(negative) for negative in row.negatives]
+        lost = [reason for negative in negatives if (reason := _why_lost(negative))]
         if lost:
             self._lost += len(lost)
-            self._first_lost = self._first_lost or lost[0].reason
+            self._first_lost = self._first_lost or lost[0]
         texts = [
             negative.strip()
-            for negative in map(self._resolved, row.negatives)
-            if isinstance(negative, str) and negative.strip() and _is_encodable(negative)
+            for negative in negatives
+            if isinstance(negative, str) and not _is_blank(negative) and _is_encodable(negative)
         ]
         if not texts:
             return []
@@ -176,8 +180,12 @@ class _Cleaner:
             for positive in map(self._resolved, row.positives)
             if isinstance(positive, str)
         }
-        found = (self._titled(text, text_key(text)) for text in texts)
-        return [(text, key) for text, key in found if key not in answers]
+        found = [self._titled(text, text_key(text)) for text in texts]
+        usable = [(text, key) for text, key in found if key not in answers]
+        if len(usable) < len(found):
+            self._lost += len(found) - len(usable)
+            self._first_lost = self._first_lost or "it is the question or an answer of its row"
+        return usable
 
     def cleaned(self) -> Cleaned:
         if self._labels:
@@ -222,9 +230,25 @@ def _reason_to_reject(row: RawRow, positive: object, min_characters: int) -> str
 def _fault(value: object, name: str) -> str | None:
     if isinstance(value, Absent):
         return value.reason
-    if value is None or (isinstance(value, str) and not value.strip()):
+    if value is None or (isinstance(value, str) and _is_blank(value)):
         return f"empty {name}"
     return None if isinstance(value, str) and _is_encodable(value) else f"{name} is not text"
+
+
+def _is_blank(text: str) -> bool:
+    """Tell whether a text is empty, or the word that some tools write for no value."""
+    stripped = text.strip()
+    return len(stripped) <= MAX_BLANK and stripped.lower() in NOTHING
+
+
+def _why_lost(negative: object) -> str | None:
+    """Say why a negative cannot be used; None if it can, or is empty."""
+    if isinstance(negative, Absent):
+        return negative.reason
+    is_empty = negative is None or (isinstance(negative, float) and math.isnan(negative))
+    if is_empty or isinstance(negative, str):
+        return None
+    return f"it is not text (`{str(negative)[:40]}`), nor an id in the corpus"
 
 
 def _is_encodable(text: str) -> bool:

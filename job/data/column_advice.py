@@ -42,6 +42,11 @@ class ColumnAdvice:
             if template and not texts[name]:
                 filled = [{template: fill_template(template, sample)} for sample in samples]
                 texts[template] = list(_texts_of(template, filled))
+        if sum(map(bool, texts.values())) < 2:
+            # Both texts are in one column of objects.
+            for template in _inner_fields(names, samples):
+                filled = [{template: fill_template(template, sample)} for sample in samples]
+                texts[template] = list(_texts_of(template, filled))
         self._texts = {name: found for name, found in texts.items() if found}
         lengths = {name: median(map(len, found)) for name, found in self._texts.items()}
         longest = max(lengths.values(), default=0) or 1
@@ -118,6 +123,24 @@ def _texts_of(name: str, samples: Sequence[Mapping[str, Any]]) -> Collection[str
             elif part is not None:
                 return ()
     return [] if all(_is_number(text) for text in texts) else texts
+
+
+def _inner_fields(names: Collection[str], samples: Sequence[Mapping[str, Any]]) -> dict[str, None]:
+    """Return templates of the fields of columns that hold objects."""
+    columns = [(name, sample.get(name)) for name in names for sample in samples]
+    return {
+        f"{{{name}[{key}]}}": None
+        for name, value in columns
+        if isinstance(value, dict)
+        for key in value
+    }
+
+
+def longest_column(samples: Sequence[Mapping[str, Any]]) -> str | None:
+    """Return the column with the longest texts, of rows that each hold one text."""
+    names = dict.fromkeys(name for sample in samples for name in column_names(sample))
+    texts = {name: found for name in names if (found := _texts_of(name, samples))}
+    return max(texts, key=lambda name: median(map(len, texts[name])), default=None)
 
 
 def _is_number(text: str) -> bool:

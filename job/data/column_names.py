@@ -4,7 +4,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from job.data.readers import SURPLUS
+from job.data.tables import SURPLUS
 
 # Of each tuple, the first with a column in the file decides.
 ANCHOR_NAMES = (
@@ -18,10 +18,13 @@ POSITIVE_NAMES = (CONTEXT_NAMES, ("text", "texts"), ANSWER_NAMES)
 TWINS = (("sentence1", "sentence2"), ("question1", "question2"), ("text1", "text2"),
          ("premise", "hypothesis"))  # fmt: skip
 # What a model said: shown when a context is chosen instead.
-SAID_NAMES = (*ANSWER_NAMES, "response", "output", "completion")
+SAID_NAMES = (*ANSWER_NAMES, "response", "output", "completion", "ground_truth", "ground_truths",
+              "reference")  # fmt: skip
 NEGATIVE_NAME = re.compile(
     r"(hard[ _-]?)?neg(ative)?s?([ _-]?(passage|context|document|doc|text|ctx|chunk|sample)s?)?"
-    r"([ _-]?\d+)?|rejected"
+    r"([ _-]?\d+)?|rejected|"
+    r"(incorrect|wrong|bad|false|irrelevant|unrelated|non[ _-]?relevant|distract(or|ing))[ _-]?"
+    r"(passage|context|document|doc|text|ctx|chunk|sample)s?([ _-]?\d+)?"
 )
 # The likeliest names of labels; also names that end in one of these words: `esci_label`.
 LABEL_NAMES = ("label", "labels", "gold_label", "relevance", "relevance_label", "is_relevant",

@@ -1,6 +1,6 @@
 """Choose the columns of questions, contexts and negatives: by usual names, or as the spec says."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,11 +8,9 @@ from job.core.errors import DataError
 from job.data.column_advice import ColumnAdvice
 from job.data.column_names import (
     ANCHOR_NAMES,
-    COUNTING,
     LABEL_NAME,
     LABEL_NAMES,
     MAX_LABEL_CHARACTERS,
-    MAX_UNNAMED_LABELS,
     NEGATIVE_NAME,
     NO_LABEL,
     POSITIVE_NAMES,
@@ -25,7 +23,6 @@ from job.data.column_names import (
     plain_name,
 )
 from job.data.formats.values import passage
-from job.data.labels import label_number
 from job.spec.commands import check_command
 from job.spec.schema import Columns, DataSpec
 
@@ -45,7 +42,7 @@ class ColumnChoice:
         """Return the columns by role, for the report."""
         named = {"anchor": self.anchor, "positive": self.positive, "group": self.group}
         named |= {"label": self.label} if self.label else {}
-        named |= {"document": self.parent} if self.parent else {}
+        named |= {"parent": self.parent} if self.parent else {}
         return named | {"negatives": list(self.negatives)}
 
 
@@ -77,20 +74,18 @@ def choose_columns(
     for name, field in [*chosen, *((name, "negatives") for name in negatives)]:
         _require(names, name, field, source)
     require_group(fields, explicit.group, source)
-    if explicit.document is not None:
-        _require(names, explicit.document, "document", source)
+    if explicit.parent is not None:
+        _require(names, explicit.parent, "parent", source)
     taken = {anchor, positive, *negatives}
     others = {name: value for name, value in fields.items() if name in names and name not in taken}
     label = _label_column(fields, others, wanted, source, (anchor, positive), spec)
-    if label is None and wanted is not None and wanted.label is None:
-        _refuse_unnamed_label(others, wanted, source, anchor, samples, spec)
     return ColumnChoice(
         anchor,
         positive,
         negatives,
         explicit.group,
         label,
-        explicit.document,
+        explicit.parent,
         _notes(positive, others, explicit),
     )
 
@@ -153,43 +148,6 @@ def _label_column(
         msg += f" {listed(found)}. Choose one, or `{NO_LABEL}`: "
         raise DataError(msg + f"`{check_command(source, spec or wanted, **named)}`.")
     return found[0] if found else None
-
-
-def _refuse_unnamed_label(
-    others: Collection[str],
-    wanted: Columns,
-    source: str,
-    anchor: str,
-    samples: Sequence[Mapping[str, Any]],
-    spec: DataSpec | None,
-) -> None:
-    """Refuse a column that looks like labels: otherwise a "no" would be taken for an answer."""
-    for name in others:
-        if COUNTING.search(name) or not _looks_like_labels(name, anchor, samples):
-            continue
-        labels, none = (
-            check_command(source, spec or wanted, **{"columns.label": label})
-            for label in (name, NO_LABEL)
-        )
-        msg = f"`{source}` has the same question with several values of `{name}`, which may say "
-        msg += f"whether a context answers it. If it does: `{labels}`; "
-        raise DataError(msg + f"if it says nothing of that: `{none}`.")
-
-
-def _looks_like_labels(name: str, anchor: str, samples: Sequence[Mapping[str, Any]]) -> bool:
-    """Tell whether a column has few values, one of them a "no", and a question has several."""
-    found: dict[str, set[float]] = {}
-    for sample in samples:
-        value = sample.get(name)
-        if value is None or value == "":
-            continue
-        number = label_number(value)
-        if number is None or number != int(number):
-            return False
-        found.setdefault(str(sample.get(anchor)), set()).add(number)
-    values = set().union(*found.values())
-    few = 1 < len(values) <= MAX_UNNAMED_LABELS and -1 <= min(values) <= 0
-    return few and any(len(several) > 1 for several in found.values())
 
 
 def is_label(name: str, value: Any) -> bool:  # noqa: ANN401  what a file holds

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from job.data.formats.values import identifier
 from job.data.text_keys import text_key
-from job.storage.arrow_tables import JoinedColumn, KeyArray, column_values
+from job.storage.arrow_tables import IntArray, JoinedColumn, KeyArray, column_values
 
 # Longer texts are no ids.
 ID_CHARACTERS = 200
@@ -25,8 +25,13 @@ class GivenDocuments:
         text_keys = documents["text_key"].to_numpy()
         titled = np.flatnonzero(text_keys)
         # Of several documents with one text, or one id, the first.
-        self._text_keys, first = np.unique(text_keys[titled], return_index=True)
+        self._text_keys, first, self._bearers = np.unique(
+            text_keys[titled], return_index=True, return_counts=True
+        )
         self._titled = titled[first]
+        self._every_text_key = text_keys
+        # Places of texts that contexts have and several documents.
+        self._shared: set[int] = set()
         ids = (_id_key(name) for name in column_values(documents["id"]))
         self._ids, self._named = np.unique(
             np.fromiter(ids, np.uint64, self._count), return_index=True
@@ -52,7 +57,20 @@ class GivenDocuments:
         if _place(self._sorted_keys, wanted) is not None:
             return None
         place = _place(self._text_keys, wanted)
-        return None if place is None else self._document(self._titled[place])
+        if place is None:
+            return None
+        if self._bearers[place] > 1:
+            self._shared.add(place)
+        return self._document(self._titled[place])
+
+    def twins(self) -> IntArray:
+        """Return the positions of documents that are a context's but for their titles.
+
+        They answer as well as the one that was found, and would count as wrong.
+        """
+        places = np.fromiter(sorted(self._shared), np.int64, len(self._shared))
+        every = np.flatnonzero(np.isin(self._every_text_key, self._text_keys[places]))
+        return np.setdiff1d(every, self._titled[places])
 
     def by_id(self, value: Any) -> str | None:  # noqa: ANN401  what a file holds
         """Return the text of the document that has this id."""

@@ -12,11 +12,20 @@ from job.data.formats.layout import RawRow
 from job.spec.commands import check_command
 from job.spec.schema import DataSpec
 
-RELEVANT_WORDS = ("true", "yes", "y", "relevant", "positive", "match", "duplicate", "correct")
+RELEVANT_WORDS = ("true", "yes", "y", "good", "right", "pos", "relevant", "positive", "match",
+                  "duplicate", "correct",
+                  "oui", "vrai", "ja", "wahr", "richtig", "si", "sí", "sì", "vero", "verdadero",
+                  "sim", "да", "так", "tak", "ano", "igen", "evet", "ναι", "نعم", "हाँ", "はい",
+                  "是", "예", "네")  # fmt: skip
 OTHER_WORDS = ("false", "no", "n", "irrelevant", "not relevant", "non relevant", "nonrelevant",
-               "negative", "no match", "not duplicate", "incorrect", "wrong")  # fmt: skip
+               "negative", "no match", "not duplicate", "incorrect", "wrong", "bad", "neg",
+               "non", "faux", "nein", "nej", "nee", "falsch", "falso", "não", "nao", "нет", "ні",
+               "nie", "ne", "nem", "hayır", "hayir", "όχι", "لا", "नहीं", "いいえ", "否", "不是",
+               "아니요")  # fmt: skip
 ENTAILMENT_WORDS = ("entailment", "neutral", "contradiction", "not_entailment")
-DECIMAL_COMMA = re.compile(r"-?\d+,\d+")
+# Decimals as in `0,5` and `1.234,5`, and those as in `1,234.5`.
+DECIMAL_COMMA = re.compile(r"-?(\d+|\d{1,3}(\.\d{3})+),\d+")
+THOUSANDS = re.compile(r"-?\d{1,3}(,\d{3})+\.\d+")
 # Larger whole numbers are votes or percentages; no scheme of grades goes so far.
 MAX_GRADE = 10
 # After so many labels without a meaning, the rest of the file will not give them one.
@@ -217,8 +226,11 @@ def label_number(value: object) -> float | None:
             return float(word in RELEVANT_WORDS)
     elif not isinstance(value, bool | int | float):
         return None
+    value = value.strip().removesuffix("%").rstrip() if isinstance(value, str) else value
     if isinstance(value, str) and DECIMAL_COMMA.fullmatch(value.strip()):
-        value = value.replace(",", ".")
+        value = value.replace(".", "").replace(",", ".")
+    elif isinstance(value, str) and THOUSANDS.fullmatch(value.strip()):
+        value = value.replace(",", "")
     try:
         number = float(value)
     except (ValueError, OverflowError):

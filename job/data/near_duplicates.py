@@ -4,18 +4,17 @@ All rows of a group go to the same split. MinHash (library `datasketch`) and loc
 hashing find candidates; the exact Jaccard similarity of word shingles confirms near-duplicates.
 """
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
+from job.data.words import words_of
 from job.storage import arrow_tables
 from job.storage.arrow_tables import BATCH, IntArray, JoinedColumn, KeyArray
 from job.storage.mapped_arrays import zeros
 
-WORD = re.compile(r"\w+")
 SHINGLE_WORDS = 3
 PERMUTATIONS = 64
 # Candidates of a text to compare exactly; templated texts have thousands.
@@ -189,7 +188,7 @@ class _Index:
 
 
 def shingles(text: str) -> set[str]:
-    words = WORD.findall(text.casefold())
+    words = words_of(text.casefold())
     if len(words) <= SHINGLE_WORDS:
         return {" ".join(words)}
     runs = len(words) - SHINGLE_WORDS + 1

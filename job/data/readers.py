@@ -14,14 +14,24 @@ from typing import Any
 
 from job.core.errors import DataError
 from job.data.arrow_files import read_arrow, read_parquet
-from job.data.formats.documents import header_row, is_list, named_row, read_list
+from job.data.column_names import listed
+from job.data.formats.documents import (
+    UnevenColumns,
+    header_row,
+    is_list,
+    named_row,
+    read_list,
+    wrapped,
+)
 from job.data.formats.layout import Document, DocumentLayout
 from job.data.formats.layout import Record as Record  # noqa: PLC0414  others know it from here
 from job.data.formats.splits import file_splits
 from job.data.tables import SURPLUS as SURPLUS  # noqa: PLC0414  as above
 from job.data.tables import read_table
-from job.data.text_files import read_lines
+from job.data.text_files import read_lines, renaming
 from job.data.workbooks import WORKBOOKS, read_workbook
+from job.runtime.logs import warn
+from job.spec.commands import check_command
 
 TEXT_FORMATS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
 FORMATS = (*TEXT_FORMATS, ".parquet", ".arrow", *WORKBOOKS)
@@ -46,7 +56,7 @@ def list_files(path: Path) -> list[Path]:
     if path.is_file():
         if file_format(path) is None:
             msg = f"The suffix of `{path}` is not supported. Supported: {SUFFIXES}."
-            raise DataError(msg)
+            raise DataError(msg + renaming(path))
         return [path]
     if not path.is_dir():
         msg = f"`{path}` is neither a regular file nor a folder. Save the rows in a file."
@@ -167,8 +177,16 @@ class RecordFiles:
         if self._is_whole(file) and (found := self._parse(file)) is not None:
             layout, whole = found
             self.layouts[layout.name] = None
-            return self._rows(file, layout.records(whole))
+            return self._even(file, self._rows(file, layout.records(whole)))
         return self._rows(file, self._lines(file))
+
+    def _even(self, file: Path, records: Iterator[Record]) -> Iterator[Record]:
+        try:
+            yield from records
+        except UnevenColumns as error:
+            command = check_command(str(file), format="rows")
+            msg = f"`{file}` has {error}. Give each column a value for each row; if the lists are "
+            raise DataError(msg + f"those of a single row: `{command}`.") from None
 
     def _is_whole(self, file: Path) -> bool:
         """Tell whether a file is one JSON document rather than JSON lines."""
@@ -192,9 +210,10 @@ class RecordFiles:
             return self._parsed[1]
         if file.stat().st_size > LARGE_DOCUMENT:
             note = f"`{file}` is one JSON document of {file.stat().st_size / 1e9:.1f} GB, which is "
-            self.notes.append(
-                note + "read as a whole; JSON lines (`.jsonl`) need a fraction of the memory."
-            )
+            note += "read as a whole; JSON lines (`.jsonl`) need a fraction of the memory."
+            self.notes.append(note)
+            # Before it is read: the memory may not suffice.
+            warn("data", note)
         text = "".join(read_lines(file, self._encoding))
         try:
             document = json.loads(text)
@@ -207,21 +226,25 @@ class RecordFiles:
             document = _objects(text)
             if document is None:
                 return None
-        layout = self._layout(file, document)
+        layout, document = self._layout(file, document)
         if layout.complete is not None:
             document = layout.complete(document, file)
         self._parsed = (file, (layout, document))
         return self._parsed[1]
 
-    def _layout(self, file: Path, document: object) -> DocumentLayout:
-        found = next((known for known in self._known if known.recognizes(document)), None)
-        if found is None:
-            msg = f"`{file}` must contain exactly one list of objects, or JSON lines."
-            if ROWS not in self._known:
-                expected = "; or ".join(known.summary for known in self._known)
-                msg = f"`{file}` is not in the layout that `data.format` names: {expected}."
-            raise DataError(msg)
-        return found
+    def _layout(self, file: Path, document: object) -> tuple[DocumentLayout, Any]:
+        """Return the layout of a document, or of the only list or object in it."""
+        for part in (document, wrapped(document)):
+            if found := next((known for known in self._known if known.recognizes(part)), None):
+                return found, part
+        keys = f", but has the keys {listed([*document])}" if isinstance(document, dict) else ""
+        msg = f"`{file}` must contain exactly one list of objects, or JSON lines{keys}. "
+        msg += "Put the rows into one list, or each list into a file of a folder; "
+        msg += "`embedtune check --help` names the other layouts."
+        if ROWS not in self._known:
+            expected = "; or ".join(known.summary for known in self._known)
+            msg = f"`{file}` is not in the layout that `data.format` names: {expected}."
+        raise DataError(msg)
 
     def _lines(self, file: Path) -> Iterator[tuple[int, Any, None]]:
         for number, line in enumerate(read_lines(file, self._encoding), start=1):

@@ -68,7 +68,9 @@ def _collect(spec: DataSpec, channels: Channels) -> Rows:
     main = sources["data"]
     documents = [clean_documents(main.documents)]
     if names["corpus"]:
-        documents.append(clean_documents(open_documents(str(names["corpus"]), spec.encoding)))
+        documents.append(
+            clean_documents(open_documents(str(names["corpus"]), spec, str(names["data"])))
+        )
     documents += [clean_documents(sources[role].documents) for role in ROLES[1:] if names[role]]
     given = concatenate(documents)
     corpus = GivenDocuments(given.kept)
@@ -81,12 +83,18 @@ def _collect(spec: DataSpec, channels: Channels) -> Rows:
     if not len(cleaned.kept):
         raise DataError(_nothing_to_use(label, cleaned))
     pairs = _drop_false_negatives(cleaned.kept)
+    labels = filter(None, (reader.warning() for reader in readers))
+    read_warnings = (warning for source in sources.values() for warning in source.warnings)
+    twins = corpus.twins()
+    if len(twins):
+        kept = np.setdiff1d(np.arange(len(given.kept)), twins)
+        given = replace(given, kept=rows_on_disk(given.kept, kept))
     for name, key in (("query_id", "anchor_key"), ("document_id", "positive_key")):
         pairs = name_once(pairs, name, key)
     cleaned = replace(cleaned, kept=pairs)
-    if spec.columns.document and not pc.any(pc.is_valid(parts[0].kept["parent_key"])).as_py():
-        msg = f"`{label}`, read as `{main.format}`, has no value of `{spec.columns.document}` "
-        msg += "(`data.columns.document`). Write it into each row, or leave the setting out."
+    if spec.columns.parent and not pc.any(pc.is_valid(parts[0].kept["parent_key"])).as_py():
+        msg = f"`{label}`, read as `{main.format}`, has no value of `{spec.columns.parent}` "
+        msg += "(`data.columns.parent`). Write it into each row, or leave the setting out."
         raise DataError(msg)
     return Rows(
         label,
@@ -97,7 +105,7 @@ def _collect(spec: DataSpec, channels: Channels) -> Rows:
         main.format,
         label_facts(readers),
         _notes(sources.values(), corpus, parts[0].kept, cleaned),
-        tuple(filter(None, (reader.warning() for reader in readers))),
+        tuple(dict.fromkeys((*read_warnings, *labels))),
     )
 
 
@@ -121,6 +129,10 @@ def _notes(
     notes = dict.fromkeys(note.rstrip(".") for source in sources for note in source.notes)
     if corpus.found_by_id:
         notes["contexts that are ids of documents in the corpus are read as these documents"] = None
+    if twins := len(corpus.twins()):
+        their = "its text is that of a context" if twins == 1 else "their texts are contexts'"
+        known = f"{counted(twins, 'document')} with another title left out of the corpus: {their}"
+        notes[known] = None
     if lost := cleaned.lost_negatives:
         first = " is dropped:" if lost == 1 else "s are dropped; the first:"
         notes[f"{lost} hard negative{first} {cleaned.first_lost}"] = None

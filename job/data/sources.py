@@ -7,12 +7,14 @@ the Hub is downloaded first, by `job.inputs`.
 import dataclasses
 import itertools
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from job.core.errors import DataError, SpecError
 from job.data.builtin_aws_docs import mine_pairs
+from job.data.column_advice import longest_column
+from job.data.column_names import ANCHOR_NAMES, column_names, plain_name
 from job.data.formats import beir
 from job.data.formats.documents import is_list
 from job.data.formats.layout import (
@@ -25,8 +27,10 @@ from job.data.formats.layout import (
     Source,
 )
 from job.data.formats.registry import layouts_for, not_in
+from job.data.formats.row_reader import FIRST_ROWS
 from job.data.formats.rows import open_rows
-from job.data.formats.values import TEXT_KEYS, first_id
+from job.data.formats.splits import split_of
+from job.data.formats.values import TEXT_KEYS, fill_template, first_id, is_template
 from job.data.origin import named_by_origin, origin_of
 from job.data.readers import (
     ROWS,
@@ -36,6 +40,7 @@ from job.data.readers import (
     list_files,
     read_records,
 )
+from job.spec.commands import check_command
 from job.spec.schema import Columns, DataSpec
 from job.storage.hub import parse_reference
 
@@ -45,7 +50,10 @@ CORPUS_IDS = ("id", *beir.DOCUMENT_IDS)
 ABOUT = {f"{name}.json" for name in ("metadata", "dataset_info", "dataset_infos", "info", "config",
                                      "stats", "statistics", "state", "schema")}  # fmt: skip
 # Columns that only the role `data` must have.
-OPTIONAL = ("group", "document")
+OPTIONAL = ("group", "parent")
+# Names of files of documents, if their rows have no questions.
+DOCUMENTS = ("docs", "documents", "passages", "collection", "chunks", "articles", "kb",
+             "knowledge_base", "knowledge-base")  # fmt: skip
 # A command about a test set checks that alone.
 OTHERS = {"validation": None, "test": None, "corpus": None}
 
@@ -54,15 +62,15 @@ def open_source(name: str, spec: DataSpec, role: str = "data") -> Source:
     """Open pairs by path or `builtin:` name; rows are read lazily.
 
     `role` is a channel's name. The role `data` requires the columns `data.columns.group` and
-    `data.columns.document`; in validation and test sets without them, their values are null. For
+    `data.columns.parent`; in validation and test sets without them, their values are null. For
     `out_of_domain`, `data.columns` and `data.format` do not apply: only questions and contexts are
     read, from columns with usual names.
     """
     other = role == "out_of_domain"
     group = None if other else spec.columns.group
-    parent = None if other else spec.columns.document
+    parent = None if other else spec.columns.parent
     is_main = role == "data"
-    required = {"group": group, "document": parent} if is_main else dict.fromkeys(OPTIONAL)
+    required = {"group": group, "parent": parent} if is_main else dict.fromkeys(OPTIONAL)
     if name.startswith("builtin:"):
         if name != BUILTIN_DOCS:
             msg = f"There is no built-in data `{name}`. Use `{BUILTIN_DOCS}`."
@@ -126,25 +134,66 @@ def _open(request: Request) -> Source:
         files = RecordFiles(folder.files(path), request.encoding, whole, named)
         files.layouts[folder.name] = None
         return open_rows(request, files, rows)
-    corpus = _corpus_beside(path)
+    corpus = _corpus_beside(path, request.encoding)
+    named_elsewhere = _named_elsewhere(request)
     about = _about_the_data(path)
     files = RecordFiles.at(
-        path, request.encoding, whole, named, leave_out=[*corpus, *about], pooled=request.pooled
+        path,
+        request.encoding,
+        whole,
+        named,
+        leave_out=[*corpus, *about, *named_elsewhere],
+        pooled=request.pooled,
     )
+    files.notes += _without_split(files.files)
     files.notes += [f"`{file}` is left out: it is about the data" for file in about]
     documents = itertools.chain(
-        files.documents(), *(_documents(f, request.encoding) for f in corpus)
+        files.documents(), *(_documents(file, request.encoding) for file in corpus)
     )
     return open_rows(request, files, rows, documents)
 
 
-def _corpus_beside(path: Path) -> list[Path]:
+def _corpus_beside(path: Path, encoding: str) -> list[Path]:
     """Return the files of a folder that contain documents, not rows."""
-    if not path.is_dir():
-        return []
-    files = list_files(path)
-    found = [file for file in files if file.name.partition(".")[0].lower() == "corpus"]
+    files = list_files(path) if path.is_dir() else []
+    found = []
+    for file in files:
+        stem = file.name.partition(".")[0].lower()
+        if stem == "corpus" or (stem in DOCUMENTS and _is_without_question(file, encoding)):
+            found.append(file)
     return found if len(found) < len(files) else []
+
+
+def _is_without_question(file: Path, encoding: str) -> bool:
+    first = next(read_records(file, encoding), None)
+    names = {plain_name(name) for name in column_names(first.fields)} if first else set()
+    return bool(names & {*TEXT_KEYS}) and not names & {*ANCHOR_NAMES[0]}
+
+
+def _named_elsewhere(request: Request) -> list[Path]:
+    """Return the files of the folder that are the corpus or another set by the spec."""
+    spec, path = request.spec, request.path
+    if spec is None or not path.is_dir():
+        return []
+    given = {str(name) for name in (spec.corpus, spec.validation, spec.test) if name}
+    places = {Path(name).resolve() for name in given}
+    return [
+        file
+        for file in (list_files(path) if given else ())
+        # Data that was downloaded is named by its URI.
+        if file.resolve() in places
+        or f"{request.name.rstrip('/')}/{file.relative_to(path).as_posix()}" in given
+    ]
+
+
+def _without_split(files: Mapping[Path, str | None]) -> list[str]:
+    """Say which files are split as we split, although the names of others are splits."""
+    unnamed = [file for file, split in files.items() if not split and not split_of(file.name)]
+    if not unnamed or len(unnamed) == len(files):
+        return []
+    shown = ", ".join(f"`{file}`" for file in unnamed[:3]) + (", …" if len(unnamed) > 3 else "")
+    note = f"{shown}: the name is no split, so its rows are trained on and tested on; "
+    return [note + "`data.test` names a test set"]
 
 
 def _about_the_data(path: Path) -> list[Path]:
@@ -179,21 +228,52 @@ class _Mined(RecordFiles):
             yield Record(BUILTIN_DOCS, number, dict(pair))
 
 
-def open_documents(name: str, encoding: str = "utf-8") -> Iterator[Document]:
-    """Yield the documents of `data.corpus`: column `text`; optional `title` and `id` or `_id`."""
+def open_documents(
+    name: str, spec: DataSpec | None = None, source: str | None = None
+) -> Iterator[Document]:
+    """Yield the documents of `data.corpus`: column `text`; optional `title` and `id` or `_id`.
+
+    `data.columns.document` names another column of texts; `source` is the data to check with it.
+    """
+    given = spec or DataSpec()
     path = _existing(name, f"`data.corpus` is `{name}`, which does not exist. Check the path.")
     uri = origin_of(path)
     # Of a BEIR folder, the queries and qrels are no documents.
-    found = _documents(beir.corpus_of(path) if beir.is_beir(path) else path, encoding)
+    place = beir.corpus_of(path) if beir.is_beir(path) else path
+    found = _documents(place, given.encoding, given, source)
     yield from found if uri is None else _renamed(found, path, uri)
 
 
-def _documents(path: Path, encoding: str) -> Iterator[Document]:
-    for number, record in enumerate(read_records(path, encoding), start=1):
-        if not any(key in record.fields for key in TEXT_KEYS):
-            msg = f"`{record.file}` row {record.row} has no `text`. "
-            raise DataError(msg + "The columns of `data.corpus` are `text` and, optionally, `id`.")
-        yield beir.document(first_id(record.fields, CORPUS_IDS) or f"c{number:08d}", record)
+def _documents(
+    path: Path, encoding: str, spec: DataSpec | None = None, source: str | None = None
+) -> Iterator[Document]:
+    column = spec.columns.document if spec else None
+    records = read_records(path, encoding)
+    first = list(itertools.islice(records, FIRST_ROWS))
+    for number, record in enumerate(itertools.chain(first, records), start=1):
+        fields = record.fields
+        if column is not None and (column in fields or is_template(column)):
+            text = fill_template(column, fields) if is_template(column) else fields[column]
+            fields = fields | {TEXT_KEYS[0]: text}
+        elif column is not None or not any(key in fields for key in TEXT_KEYS):
+            raise DataError(_no_text(record, column, first, spec, source))
+        name = first_id(fields, CORPUS_IDS) or f"c{number:08d}"
+        yield beir.document(name, record._replace(fields=fields))
+
+
+def _no_text(
+    record: Record,
+    column: str | None,
+    first: Sequence[Record],
+    spec: DataSpec | None,
+    source: str | None,
+) -> str:
+    """Say that a document has no text, with the command that names the likeliest column."""
+    msg = f"`{record.file}` row {record.row} has no `{column or TEXT_KEYS[0]}`. "
+    if not source or not (likely := longest_column([known.fields for known in first])):
+        return msg + "The columns of `data.corpus` are `text` and, optionally, `id`."
+    command = check_command(source, spec, **{"columns.document": likely})
+    return f"{msg}Name the column of texts: `{command}`."
 
 
 def _existing(name: str, missing: str) -> Path:

@@ -2,6 +2,7 @@
 
 import codecs
 import gzip
+import shlex
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -29,6 +30,9 @@ MARKS = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 # The byte order mark of UTF-32 begins like that of UTF-16.
 UTF32 = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)
 CHUNK = 2**16
+# Suffixes of tables and of JSON, if a text file has neither.
+SUFFIXES_OF_TEXT = (".csv", ".jsonl")
+FIRST_BYTES = 1000
 # Bytes to read to guess the encoding of a file that is not UTF-8.
 GUESS_BYTES = 2**18
 # Encodings that programs still write. With all encodings, the library guesses worse.
@@ -131,6 +135,16 @@ def _is_utf8(start: bytes) -> bool:
     # Without an incomplete character at the end.
     whole = start[: start.rfind(b"\n") + 1] or start
     return not whole.isascii() and _decodes(whole, "utf-8")
+
+
+def renaming(path: Path) -> str:
+    """Return the command that renames a table or JSON lines in a file with another suffix."""
+    if path.suffix.lower() not in ("", ".txt", ".text", ".tab", ".dat", ".psv"):
+        return ""
+    with path.open("rb") as file:
+        is_json = file.read(FIRST_BYTES).lstrip()[:1] in (b"{", b"[")
+    old, new = (shlex.quote(str(p)) for p in (path, path.with_suffix(SUFFIXES_OF_TEXT[is_json])))
+    return f" Rename it: `mv {old} {new} && embedtune check {new}`."
 
 
 def likely_encoding(file: Path) -> str | None:

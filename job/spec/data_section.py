@@ -18,12 +18,14 @@ class Columns(Section):
     """Columns with hard negatives; `null` finds them by name (`negative`, `negative_2`, …)."""
     group: str | None = None
     """Column that splits the report into segments, such as a product or a language."""
-    document: str | None = None
+    parent: str | None = None
     """Column that names the document a context is a part of, such as its file or URL: rows of one
     document go to the same split and count as one group."""
     label: str | None = None
     """Column that says whether the context answers the question (0: a hard negative; grades above 0
     are relevant); found by its name. `none`: read no labels."""
+    document: str | None = None
+    """Column with the texts of `data.corpus`; `null` finds it by common names (`text`, …)."""
 
     @field_validator("negatives", mode="before")
     @classmethod
@@ -34,8 +36,8 @@ class Columns(Section):
 # The layouts of `job.data.formats.registry`, in its order.
 DataFormat = Literal[
     "auto", "rows", "lists", "beir", "autorag", "saved", "llamaindex", "squad", "splits", "pandas",
-    "columns", "tevatron", "dpr", "instructions", "flagembedding", "sentence-transformers", "swift",
-    "msmarco", "ragas", "nemo", "questions",
+    "mapping", "columns", "tevatron", "dpr", "instructions", "flagembedding",
+    "sentence-transformers", "swift", "msmarco", "ragas", "nemo", "questions",
 ]  # fmt: skip
 
 

@@ -22,8 +22,8 @@ def check(data: str, model: str | None, settings: tuple[str, ...], *, as_json: b
 
     Recognized layouts (--set data.format=NAME selects one): rows (JSONL, JSON, CSV, TSV,
     Parquet, Arrow, Excel), lists, beir (also of the Hub), autorag, saved, llamaindex, squad,
-    splits, pandas, columns, tevatron, dpr, instructions, flagembedding, sentence-transformers,
-    swift, msmarco, ragas, nemo, questions. job/README.md describes each.
+    splits, pandas, mapping, columns, tevatron, dpr, instructions, flagembedding,
+    sentence-transformers, swift, msmarco, ragas, nemo, questions. job/README.md describes each.
     """
     command = [sys.executable, "-P", "-m", "job", "check", data]
     command += ["--model", model] if model else []

@@ -532,3 +532,14 @@ def test_a_job_whose_data_has_changed_is_not_resumed(run_job, jobs_folder, pairs
         run_job("changed", data__source=str(own))
     own.write_bytes(pairs.read_bytes())
     assert run_job("changed", data__source=str(own)).report["training"]["resumed_from_step"] == 1
+
+
+def test_the_log_warns_of_data_that_looks_wrong(run_job, jobs_folder):
+    """As `check` does: such a run may cost a GPU."""
+    rows = [{"question": f"what is word{n} now?", "context": f"word{n}.pdf"} for n in range(80)]
+    source = jobs_folder / "names.jsonl"
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    settings = {"data__min_test_queries": "1", "training__epochs": "0"}
+    run_job("names", data__source=str(source), **settings)
+    [log] = (jobs_folder / "work" / "names").rglob("job.log")
+    assert "look like file names" in log.read_text("utf-8")

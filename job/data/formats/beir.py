@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from job.core.errors import DataError
+from job.core.formatting import counted
 from job.data.columns import require_group
 from job.data.formats.layout import Absent, Document, RawRow, Request, Source, titled
 from job.data.formats.splits import split_of
@@ -89,9 +90,13 @@ def _rows(request: Request, notes: list[str]) -> Iterator[RawRow]:
     texts = _by_id(request, "corpus", DOCUMENT_IDS, joined)
     queries = _by_id(request, "queries", QUERY_IDS, text_and_group)
     missing: dict[str, None] = {}
+    zeros = 0
     for file, split in _judged_splits(request.path, pooled=request.pooled).items():
         for record in _judgement_records(file, request.encoding):
             for query, name, grade in _judgements(record):
+                if grade <= 0:
+                    zeros += 1
+                    continue
                 absent = Absent(f"query `{query}` is not in the queries")
                 text, kind = queries.get(query, (absent, None))
                 answer = texts[name] if name in texts else _missing(name, missing, notes)
@@ -106,6 +111,8 @@ def _rows(request: Request, notes: list[str]) -> Iterator[RawRow]:
                     grades=[grade],
                     split=split,
                 )
+    if zeros:
+        notes.append(f"{counted(zeros, 'judgement')} of grade 0 or below: no answers, not used.")
 
 
 def _missing(name: str, missing: dict[str, None], notes: list[str]) -> Absent:
@@ -162,7 +169,7 @@ def _given_id(record: Record, keys: Sequence[str]) -> str:
 
 
 def _judgements(record: Record) -> list[tuple[str, str, float]]:
-    """Return (query id, document id, grade) of a qrels line; nothing if the grade is 0.
+    """Return (query id, document id, grade) of a qrels line.
 
     TREC files have no header: their first line was taken for column names.
     """
@@ -171,12 +178,11 @@ def _judgements(record: Record) -> list[tuple[str, str, float]]:
     if not (names[0] or names[1]) and len(fields) in (3, 4):
         lines = [list(fields)] if record.row == 2 else []
         lines.append([*fields.values()])
-        return [found for line in lines if (found := _judged(record, line[0], line[-2], line[-1]))]
+        return [_judged(record, line[0], line[-2], line[-1]) for line in lines]
     values = [fields.get(name) if name is not None else None for name in names]
     # Files without a score list relevant documents only.
     grade = 1 if names[2] is None and names[0] and names[1] else values[2]
-    found = _judged(record, values[0], values[1], grade)
-    return [found] if found else []
+    return [_judged(record, values[0], values[1], grade)]
 
 
 def _judgement_records(file: Path, encoding: str) -> Iterator[Record]:
@@ -199,11 +205,11 @@ def _first(fields: dict[str, Any], keys: Sequence[str]) -> str | None:
     return next((key for key in keys if key in fields), None)
 
 
-def _judged(record: Record, query: Any, name: Any, grade: Any) -> tuple[str, str, float] | None:  # noqa: ANN401
+def _judged(record: Record, query: Any, name: Any, grade: Any) -> tuple[str, str, float]:  # noqa: ANN401
     try:
         if not math.isfinite(float(grade)) or query is None or name is None:
             raise ValueError
-        return (str(query), str(name), float(grade)) if float(grade) > 0 else None
+        return str(query), str(name), float(grade)
     except (TypeError, ValueError):
         msg = f"`{record.file}` line {record.row} is not a valid qrels line. Expected three "
         msg += "columns, separated by tabs: `query-id`, `corpus-id` and a numeric `score`."

@@ -4,59 +4,37 @@ The readers yield (row number, fields, split). The registry has the layouts' nam
 """
 
 from collections.abc import Iterator, Mapping
+from statistics import median
 from typing import Any
 
+from job.data.column_names import ANCHOR_NAMES, POSITIVE_NAMES, QUESTION_MARKS, plain_name
 from job.data.formats.layout import Absent, Document
-from job.data.formats.splits import split_of
-from job.data.formats.values import identifier, passage
+from job.data.formats.splits import split_of, splits_of
+from job.data.words import count_words
 
 # A list with one of these strings contains column names.
 HEADINGS = {"question", "query", "anchor", "context", "positive", "document", "passage", "answer"}
+ASKED = {name for tier in ANCHOR_NAMES for name in tier}
+ANSWERING = {name for tier in POSITIVE_NAMES for name in tier}
+# Keys of a mapping are questions if they have so many words, or question marks.
+QUESTION_WORDS = 3
 Row = tuple[int, Any, str | None]
 
 
-def is_llamaindex(document: Any) -> bool:  # noqa: ANN401  what a file holds
-    return isinstance(document, dict) and all(
-        isinstance(document.get(key), dict)
-        for key in (_queries(document), "corpus", _judgements(document))
-    )
+class UnevenColumns(ValueError):
+    """Columns have different numbers of values; the message says how many."""
 
 
-def read_llamaindex(document: Mapping[str, Any]) -> Iterator[Row]:
-    """Join `queries` and `corpus` by `relevant_docs`, or `questions` by `relevant_contexts`."""
-    corpus, queries = document["corpus"], document[_queries(document)]
-    for number, (name, found) in enumerate(document[_judgements(document)].items(), start=1):
-        ids = found if isinstance(found, list) else [found]
-        if isinstance(found, dict):
-            # Grades, as in qrels: 0 is no answer.
-            ids = [key for key, grade in found.items() if grade not in (0, False)]
-        passages = [
-            {"id": key, "text": _node_text(corpus[key])}
-            if key in corpus
-            else Absent(f"document `{key}` is not in the corpus")
-            for key in map(str, ids)
-        ]
-        query = queries.get(name, Absent(f"query `{name}` is not in the queries"))
-        yield number, {"query_id": name, "query": query, "positive": passages}, None
-
-
-def llamaindex_documents(document: Mapping[str, Any]) -> Iterator[Document]:
-    for number, (name, value) in enumerate(document["corpus"].items(), start=1):
-        title = value.get("title") if isinstance(value, dict) else None
-        text = _node_text(value | {"title": None} if isinstance(value, dict) else value)
-        yield Document(identifier(name), title, text, row=number)
-
-
-def _queries(document: Mapping[str, Any]) -> str:
-    return "queries" if "queries" in document else "questions"
-
-
-def _judgements(document: Mapping[str, Any]) -> str:
-    return "relevant_docs" if "relevant_docs" in document else "relevant_contexts"
-
-
-def _node_text(value: Any) -> Any:  # noqa: ANN401
-    return passage(value)[0]
+def wrapped(document: Any) -> Any:  # noqa: ANN401  what a file holds
+    """Return the only list or object in an object, as in `{"version": 1, "data": {…}}`."""
+    if not isinstance(document, dict):
+        return None
+    inner = [value for value in document.values() if isinstance(value, list | dict)]
+    if len(inner) != 1 or not inner[0]:
+        return None
+    found = inner[0]
+    is_wrapper = isinstance(found, dict) or all(isinstance(v, list | dict) for v in found)
+    return found if is_wrapper else None
 
 
 def is_squad(document: Any) -> bool:  # noqa: ANN401
@@ -102,15 +80,15 @@ def is_splits(document: Any) -> bool:  # noqa: ANN401
 
 def read_splits(document: Mapping[str, Any]) -> Iterator[Row]:
     """Yield the rows of each split of `{"train": […], "test": […]}`."""
-    for key, part in _parts(document).items():
-        split = split_of(key, whole=True)
+    parts = _parts(document)
+    for split, part in zip(splits_of(parts), parts.values(), strict=True):
         yield from ((number, row, split) for number, row, _ in _part_rows(part) or ())
 
 
 def _parts(document: Any) -> dict[str, Any]:  # noqa: ANN401
     if not isinstance(document, dict):
         return {}
-    found = {key: rows for key, rows in document.items() if split_of(key, whole=True)}
+    found = {key: rows for key, rows in document.items() if split_of(key)}
     # Often below a key such as `data` or `dataset`.
     inner = [value for value in document.values() if isinstance(value, dict)]
     return found or (_parts(inner[0]) if len(inner) == 1 else {})
@@ -158,21 +136,57 @@ def read_pandas(document: Mapping[str, Any]) -> Iterator[Row]:
 
 def is_columns(document: Any) -> bool:  # noqa: ANN401
     """Recognize column → list of values, as in `to_dict("list")` and slices of `datasets`."""
+    if not isinstance(document, dict):
+        return False
+    columns = _columns(document)
+    if len(columns) < 2 or not any(columns.values()):
+        return False
+    names = {plain_name(name) for name in columns}
+    if len(columns) < len(document):
+        # A row has texts beside its lists; columns have a version or a name beside them.
+        return bool(names & ASKED and names & ANSWERING)
+    objects = [name for name, values in columns.items() if values and isinstance(values[0], dict)]
+    if not objects:
+        return True
+    even = len({*map(len, columns.values())}) == 1
+    return even and len(objects) < len(columns) and bool(names & ASKED)
+
+
+def _columns(document: Mapping[str, Any]) -> dict[str, list[Any]]:
+    return {name: values for name, values in document.items() if isinstance(values, list)}
+
+
+def read_columns(document: Mapping[str, Any]) -> Iterator[Row]:
+    columns = _columns(document)
+    sizes = {name: len(values) for name, values in columns.items()}
+    if len({*sizes.values()}) > 1:
+        counts = ", ".join(f"`{name}` {size}" for name, size in sizes.items())
+        msg = f"columns with different numbers of values: {counts}"
+        raise UnevenColumns(msg)
+    for number, values in enumerate(zip(*columns.values(), strict=True), start=1):
+        yield number, dict(zip(columns, values, strict=True)), None
+
+
+def is_mapping(document: Any) -> bool:  # noqa: ANN401
+    """Recognize an object from questions to their contexts: a text, or a list of texts."""
     if not isinstance(document, dict) or len(document) < 2:
         return False
-    columns = [*document.values()]
-    return all(
-        isinstance(column, list)
-        and len(column) == len(columns[0]) > 0
-        and not isinstance(column[0], dict)
-        for column in columns
-    )
+    values = [*document.values()]
+    lists = [value for value in values if isinstance(value, list)]
+    texts = [text for value in values for text in (value if isinstance(value, list) else [value])]
+    if not all(isinstance(text, str) for text in texts) or not all(lists):
+        return False
+    if {plain_name(key) for key in document} & (ASKED | ANSWERING | HEADINGS):
+        return False
+    asked = sum(key.rstrip().endswith(QUESTION_MARKS) for key in document) / len(document)
+    # Columns have longer lists than there are columns.
+    few = len(document) > max(map(len, lists), default=0)
+    return few and (asked > 0.5 or median(map(count_words, document)) >= QUESTION_WORDS)
 
 
-def read_columns(document: Mapping[str, list[Any]]) -> Iterator[Row]:
-    rows = zip(*document.values(), strict=True)
-    for number, values in enumerate(rows, start=1):
-        yield number, dict(zip(document, values, strict=True)), None
+def read_mapping(document: Mapping[str, Any]) -> Iterator[Row]:
+    for number, (question, context) in enumerate(document.items(), start=1):
+        yield number, {"question": question, "context": context}, None
 
 
 def is_list(document: Any) -> bool:  # noqa: ANN401
@@ -190,6 +204,9 @@ def _rows_of(document: Any) -> list[Any] | None:  # noqa: ANN401
         return document
     inner = document.values() if isinstance(document, dict) else ()
     lists = [v for v in inner if isinstance(v, list) and v and isinstance(v[0], dict)]
+    if len(lists) > 1:
+        # Others may list the documents or the authors.
+        lists = [rows for rows in lists if {plain_name(key) for key in rows[0]} & ASKED]
     if not lists and isinstance(document, dict) and {*map(str.lower, document)} & HEADINGS:
         # Some tools write a file for each row.
         return [document]

@@ -8,7 +8,7 @@ from typing import Any
 from job.core.errors import DataError
 from job.data.formats.beir import document_text
 from job.data.formats.layout import Absent, Document, RawRow, Request, Source
-from job.data.formats.splits import split_of
+from job.data.formats.splits import splits_of
 from job.data.formats.values import as_list, identifier
 from job.data.readers import read_records
 
@@ -25,7 +25,7 @@ def saved_files(path: Path) -> dict[Path, str | None]:
         return dict.fromkeys(_files(path))
     names = _settings(path / SPLITS).get("splits") or []
     parts = {name: _files(path / str(name)) for name in names}
-    split = {name: split_of(str(name)) for name in parts}
+    split = dict(zip(parts, splits_of(map(str, parts)), strict=True))
     several = len({*split.values()}) > 1
     return {
         file: split[name] if several else None for name, files in parts.items() for file in files

@@ -41,7 +41,7 @@ class RawRow:
     negatives: list[Any] = field(default_factory=list)
     # Value of the column `data.columns.group`.
     group: Any = None
-    # Value of the column `data.columns.document`.
+    # Value of the column `data.columns.parent`.
     parent: Any = None
     # Value of the column `data.columns.label`; None if there is no such column.
     label: Any = None
@@ -79,8 +79,10 @@ class Source:
     documents: Iterable[Document] = ()
     # Name of the layout in `check`, the log and the report.
     format: str = "rows"
-    # Sentences for `check` about what was decided.
+    # Sentences for `check` about what was decided, and about what looks wrong. Both grow while
+    # rows are read.
     notes: Sequence[str] = ()
+    warnings: Sequence[str] = ()
 
 
 def titled(title: Any, text: Any) -> Any:  # noqa: ANN401  as above
@@ -98,7 +100,7 @@ class Request:
     columns: Columns | None = field(default_factory=Columns)
     # Column to slice the report by; `columns.group` is set only if the column is required.
     group: str | None = None
-    # Column of the document that a context is a part of; `columns.document` as `columns.group`.
+    # Column of the document that a context is a part of; `columns.parent` as `columns.group`.
     parent: str | None = None
     encoding: str = "utf-8"
     format: str = "auto"
@@ -111,8 +113,11 @@ class Request:
 
     def command(self, **columns: str) -> str:
         """Return the command that checks the same data with these columns."""
-        named = {f"columns.{key}": value for key, value in columns.items()}
-        return check_command(self.name, self.spec or self.columns, **named)
+        return self.command_with(**{f"columns.{key}": value for key, value in columns.items()})
+
+    def command_with(self, **settings: object) -> str:
+        """Return the command that checks the same data with these settings of `data`."""
+        return check_command(self.name, self.spec or self.columns, **settings)
 
 
 @dataclass(frozen=True)

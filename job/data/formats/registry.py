@@ -5,7 +5,7 @@ first rows. `data.format` selects one instead.
 """
 
 from job.core.errors import DataError
-from job.data.formats import beir, documents, folders, nemo, row_layouts
+from job.data.formats import beir, documents, folders, joined, nemo, row_layouts
 from job.data.formats.layout import DocumentLayout, FolderLayout, Layout, RowLayout
 from job.data.readers import LISTS, ROWS
 
@@ -30,10 +30,10 @@ LAYOUTS: tuple[Layout, ...] = (
     ),
     DocumentLayout(
         "llamaindex",
-        "`queries`, `corpus`, `relevant_docs`, or `questions`, `corpus`, `relevant_contexts`",
-        documents.is_llamaindex,
-        documents.read_llamaindex,
-        documents.llamaindex_documents,
+        "`queries`, `corpus`, and `relevant_docs`, `relevant_contexts` or `qrels`, in one document",
+        joined.is_joined,
+        joined.read_joined,
+        joined.joined_documents,
     ),
     DocumentLayout(
         "squad",
@@ -61,6 +61,12 @@ LAYOUTS: tuple[Layout, ...] = (
         "pandas' `to_json` by column, by index or split",
         documents.is_pandas,
         documents.read_pandas,
+    ),
+    DocumentLayout(
+        "mapping",
+        "an object from questions to their contexts",
+        documents.is_mapping,
+        documents.read_mapping,
     ),
     DocumentLayout(
         "columns",

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from job.core.errors import DataError
-from job.data.column_names import NEGATIVE_NAME, NO_LABEL
+from job.data.column_names import NEGATIVE_NAME, NO_LABEL, column_names, listed, plain_name
 from job.data.columns import ColumnChoice, choose_columns
 from job.data.formats.layout import (
     Document,
@@ -23,18 +23,21 @@ from job.data.formats.layout import (
     Source,
 )
 from job.data.formats.row_layouts import unfit_columns
-from job.data.formats.row_reader import RowReader
+from job.data.formats.row_reader import FIRST_ROWS, SPLIT_COLUMNS, RowReader
 from job.data.formats.values import (
+    CONTEXT_ID_KEYS,
+    PLACEHOLDER,
+    QUERY_ID_KEYS,
     as_list,
     fill_template,
     is_template,
     object_template,
 )
 from job.data.readers import LISTS, RecordFiles
+from job.data.unread_columns import UnreadColumns
 from job.spec.schema import Columns
 
-# Rows to read to find the columns: JSON lines may omit fields without a value.
-FIRST_ROWS = 100
+TITLES = ("title", "titel", "titre", "título", "titolo", "heading", "headline")
 # Fields of passages that say whether they answer. A `score` may be that of a search.
 LABEL_OF_PASSAGE = re.compile(
     r"is_?(selected|relevant|positive|correct|gold)|has_answer|label|rel|relevan(t|ce)|grade"
@@ -83,12 +86,35 @@ def open_rows(
     if choice.label is None and (label := _label_of_passages(request, layout, choice, shown)):
         templates.append(label)
         choice = dataclasses.replace(choice, label=label)
-    rows = _row_reader(request, layout, choice, shown)
+    rows = _row_reader(request, files, layout, choice, shown)
     _refuse_objects(request, choice, shown)
     notes = [*files.notes, *notes, *choice.notes, *rows.notes]
+    notes += _unread(request, choice, fields, notes) if layout is None else ()
     columns = choice.facts() | {"negatives": rows.negatives}
     every = map(plain, itertools.chain(first, records))
-    return Source(rows.read(every), columns, documents, _format_name(layout, files), notes)
+    name = _format_name(layout, files)
+    return Source(rows.read(every), columns, documents, name, notes, rows.warnings)
+
+
+def _unread(
+    request: Request, choice: ColumnChoice, fields: Fields, notes: Sequence[str]
+) -> list[str]:
+    """Name the columns that are not read, and the command that reads titles."""
+    named = (choice.anchor, choice.positive, choice.group, choice.parent, choice.label)
+    used = (*named, *choice.negatives)
+    used += (*SPLIT_COLUMNS,) if not request.pooled else ()
+    told = {*QUERY_ID_KEYS, *CONTEXT_ID_KEYS} | {part for n in notes for part in n.split("`")[1::2]}
+    parts = {part for name in used if name for part in PLACEHOLDER.findall(name)}
+    names = [name for name in column_names(fields) if name not in (*used, *told)]
+    names = [name for name in names if name not in {field for field, _ in parts}]
+    if request.columns is None or not names:
+        return []
+    note = f"not read: {listed(names)}"
+    title = next((name for name in names if plain_name(name) in TITLES), None)
+    if title and isinstance(fields.get(choice.positive), str) and not is_template(choice.positive):
+        whole = f"{{{title}}} {{{choice.positive}}}"
+        note += f"; with the title before each context: `{request.command(positive=whole)}`"
+    return [note]
 
 
 def _recognize(
@@ -106,15 +132,23 @@ def _recognize(
 
 
 def _row_reader(
-    request: Request, layout: RowLayout | None, choice: ColumnChoice, shown: Sequence[Record]
+    request: Request,
+    files: RecordFiles,
+    layout: RowLayout | None,
+    choice: ColumnChoice,
+    shown: Sequence[Record],
 ) -> RowReader:
     """Build the reader of all rows, which minds columns that the first rows lack."""
-    later = late_label = None
+    later = late_label = unread = None
     if request.columns is not None and request.columns.negatives is None:
         later = _negative_names(layout)
     if request.columns is not None and request.columns.label is None and choice.label is None:
         late_label = partial(_refuse_late_label, request)
-    return RowReader(choice, shown, later, late_label)
+        used = (choice.anchor, choice.positive, *choice.negatives, request.group, request.parent)
+        read = [name for name in used if name is not None]
+        unread = UnreadColumns(request.name, choice.anchor, read, request.command_with)
+    refuse_file = partial(_refuse_file, request, several=len(files.files) > 1)
+    return RowReader(choice, shown, later, late_label, refuse_file, unread, pooled=request.pooled)
 
 
 def _format_name(layout: RowLayout | None, files: RecordFiles) -> str:
@@ -130,6 +164,14 @@ def _refuse_unfit(request: Request, layout: RowLayout | None, fields: Fields) ->
         what, columns = unfit
         msg = f"`{request.name}` is {what}: what a model answers is rarely what a search should "
         raise DataError(msg + f"find. To train on it all the same: `{request.command(**columns)}`.")
+
+
+def _refuse_file(request: Request, file: str, *, several: bool) -> None:
+    """Refuse one of several files without any question: its rows would all be dropped."""
+    if several:
+        command = request.command_with(corpus=file)
+        msg = f"`{file}` has no question in any row, unlike the files beside it. Move it to another"
+        raise DataError(msg + f" folder, or, if it contains documents to search: `{command}`.")
 
 
 def _refuse_late_label(request: Request, record: Record, name: str) -> None:
@@ -218,7 +260,7 @@ def _filled(wanted: Columns | None, layout: RowLayout, fields: Fields) -> Column
 def _later_columns(files: RecordFiles, wanted: Columns | None, fields: Fields) -> dict[str, Any]:
     """Search all rows for the columns that the spec names and the first rows lack."""
     named = [wanted.anchor, wanted.positive, *(wanted.negatives or ())] if wanted else []
-    named += [wanted.group, wanted.document, wanted.label] if wanted else []
+    named += [wanted.group, wanted.parent, wanted.label] if wanted else []
     missing = {name for name in named if name not in (None, NO_LABEL) and name not in fields}
     found: dict[str, Any] = {}
     if not missing or len(fields) == 0:

@@ -188,7 +188,7 @@ def test_contexts_win_over_answers_and_it_is_said(tmp_path):
     found = check(source)
     assert found["columns"]["positive"] == "context"
     (note,) = found["notes"]
-    assert note.startswith("`context` is trained on, not `answer`: a retriever must find")
+    assert note.startswith("`context` is trained on, not `answer`, `ground_truth`: a retriever")
     assert "Decided    `context` is trained on, not `answer`" in run(source).stdout
 
 

@@ -333,7 +333,7 @@ def test_the_facts_of_a_small_data_set_are_complete(by_hand, tmp_path):
         "negatives": 2,
         "labels": None,
         "contexts_found_in_corpus": {"found": 1, "contexts": 6},
-        "notes": [],
+        "notes": ["1 hard negative is dropped: it is the question or an answer of its row"],
         "warnings": [],
         "dropped": {
             "exact duplicate": {"rows": 1, "first": [f"{tmp_path / 'data.jsonl'}:3"]},
@@ -814,5 +814,6 @@ def test_a_group_column_changes_nothing_but_segments(tmp_path):
     plain, grouped = (comparable(load(source, columns=c)) for c in ({}, {"group": "kind"}))
     assert grouped[-1]["columns"].pop("group") == "kind"
     assert plain[-1]["columns"].pop("group") is None
+    assert (grouped[-1].pop("notes"), plain[-1].pop("notes")) == ([], ["not read: `kind`"])
     assert grouped == plain
     assert set(load(source).test.segments.to_pylist()) == {None}

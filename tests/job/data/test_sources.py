@@ -130,7 +130,10 @@ def test_a_beir_folder_becomes_rows_with_query_ids(tmp_path, suffix):
         RawRow(qrels, row, query, [text], query_id=name, document_ids=[document], grades=[grade])
         for row, query, text, name, document, grade in expected
     ]
-    assert source.notes == ["The judged document `lost` is not in the corpus."]
+    assert source.notes == [
+        "The judged document `lost` is not in the corpus.",
+        "2 judgements of grade 0 or below: no answers, not used.",
+    ]
     assert list(source.documents) == [
         Document("d1", "Cats", "They purr."),
         Document("d2", "", "Dogs bark."),

@@ -45,11 +45,12 @@ def test_llamaindex_joins_queries_and_corpus_by_ids(tmp_path, queries, relevant)
     assert list(source.documents) == [Document(key, None, text) for key, text in CORPUS.items()]
 
 
-def test_a_grade_of_0_in_llamaindex_is_no_answer(tmp_path):
+def test_grades_in_llamaindex_are_labels(tmp_path):
     """Judgements may be grades, as in qrels."""
     document = {"queries": QUERIES, "corpus": CORPUS, "relevant_docs": {"q0": {"d0": 2, "d1": 0}}}
     rows = list(opened(tmp_path / "a.json", document).rows)
-    assert [row.positives for row in rows] == [[PAIRS[0][1]]]
+    assert [row.positives for row in rows] == [[PAIRS[0][1], PAIRS[1][1]]]
+    assert [row.label for row in rows] == [[2, 0]]
 
 
 def test_a_row_that_is_null_is_told_in_words(tmp_path):

@@ -228,6 +228,17 @@ WITHOUT_NEGATIVES = {
             "relevant_contexts": {f"q{n}": [f"d{n}"] for n in range(COUNT)},
         },
     ),
+    "mapping": document("a.json", dict(PAIRS)),
+    "llamaindex with qrels": document(
+        "a.json",
+        {
+            "queries": [{"_id": key, "text": text} for key, text in QUERIES.items()],
+            "corpus": [{"_id": key, "text": text} for key, text in CORPUS.items()],
+            "qrels": [
+                {"query-id": f"q{n}", "corpus-id": f"d{n}", "score": 1} for n in range(COUNT)
+            ],
+        },
+    ),
     "squad": document("a.json", {"data": [{"title": "T", "paragraphs": SQUAD}]}),
     "questions": lines(*({"context": c, "questions": [q]} for q, c in PAIRS)),
     "ragas": lines(
