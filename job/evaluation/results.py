@@ -185,6 +185,8 @@ class Fusion(Part):
     comparison: dict[str, FusedLift]
     # The recommended vectors, fused, against the base model's vectors at full width, fused.
     swap: FusedLift | None = None
+    # nDCG@10 of both.
+    swap_scores: Both[float] | None = None
     sentence: str
 
 
@@ -198,6 +200,8 @@ class AuxiliaryTest(Part):
     left_out: int
     scores: Both[dict[str, Metrics]]
     comparison: dict[str, Lift]
+    # The dimension of the sentence: that of the recommended vectors.
+    dimension: int | None = None
     sentence: str
 
 

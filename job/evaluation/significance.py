@@ -5,7 +5,7 @@ simultaneous bounds from sign flips of the jackknife's deviations.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache, cached_property
 from typing import NamedTuple
 
@@ -20,6 +20,10 @@ POWER = 0.8
 # Differences below this are floating-point noise, not wins or losses.
 EPSILON = 1e-9
 PERMUTATIONS_PER_BLOCK = 1_000
+# If fewer groups of queries changed, the jackknife's interval of a lift is too narrow (measured:
+# 80 % coverage of 30 queries of which 8 % change).
+FEW_CHANGED = 6
+SEGMENT_FLIPS = 2_000
 # nDCG@10 of a query whose only answer falls from rank 1 to rank 2.
 SECOND = 1 / math.log2(3)
 # With hardly more than one effective group, Student's t exceeds the range of floats.
@@ -62,14 +66,16 @@ class GroupedQueries:
         losses = int((differences < -EPSILON).sum())
         sums = self._sums(differences)
         ci = _clipped(_interval(sums, self._sizes), -1.0)
+        wide_ci = _clipped(self._widened(sums, ci, SECOND - 1, 1 - SECOND), -1.0)
+        changed = len(np.unique(self._members[np.abs(differences) > EPSILON]))
         return Lift(
             lift=float(differences.mean()),
-            ci=ci,
+            ci=wide_ci if changed < FEW_CHANGED else ci,
             p_value=self._p_value(sums),
             wins=wins,
             ties=len(differences) - wins - losses,
             losses=losses,
-            wide_ci=_clipped(self._widened(sums, ci, SECOND - 1, 1 - SECOND), -1.0),
+            wide_ci=wide_ci,
         )
 
     def mean_interval(self, values: FloatArray) -> Interval:
@@ -172,7 +178,35 @@ class GroupedQueries:
         random = np.random.default_rng(seed)
         for start in range(0, self._permutations, PERMUTATIONS_PER_BLOCK):
             size = min(PERMUTATIONS_PER_BLOCK, self._permutations - start)
-            yield random.integers(0, 2, size=(size, len(self._sizes))) * 2.0 - 1.0
+            signs: FloatArray = random.integers(0, 2, (size, len(self._sizes))).astype(np.float64)
+            yield 2 * signs - 1
+
+
+def heterogeneity_p_value(
+    segments: Sequence[IntArray], groups: IntArray, lifts: FloatArray
+) -> float:
+    """Return the p-value of the hypothesis that all segments have the same mean lift.
+
+    The statistic is the variance between segments. Its distribution comes from flipping the signs
+    of the residuals by group, which keeps unequal variances and the dependence within groups.
+    `segments` are disjoint: each holds the indices of its queries.
+    """
+    members = np.unique(groups, return_inverse=True)[1]
+    sizes = np.array([len(segment) for segment in segments], dtype=np.float64)
+    means = np.array([lifts[segment].mean() for segment in segments])
+    residuals = np.zeros((members.max() + 1, len(segments)))
+    for number, segment in enumerate(segments):
+        # A mean of few queries follows them: without the factor, residuals would be too small.
+        factor = math.sqrt(len(segment) / (len(segment) - 1))
+        values = (lifts[segment] - means[number]) * factor
+        residuals[:, number] = np.bincount(members[segment], values, len(residuals))
+    signs = np.random.default_rng(0).integers(0, 2, (SEGMENT_FLIPS, len(residuals))) * 2.0 - 1.0
+    flipped = signs @ residuals / sizes
+    observed, drawn = (
+        (sizes * (found - np.average(found, axis=-1, weights=sizes)[..., None]) ** 2).sum(axis=-1)
+        for found in (means, flipped)
+    )
+    return float((1 + (drawn >= observed - EPSILON).sum()) / (1 + SEGMENT_FLIPS))
 
 
 def detectable_lift(standard_error: float, groups: float) -> float:
@@ -186,6 +220,11 @@ def detectable_lift(standard_error: float, groups: float) -> float:
     spread = math.sqrt(groups / (groups - 1)) * standard_error
     quantiles = t.ppf((1 + CONFIDENCE) / 2, groups - 1) + t.ppf(POWER, groups - 1)
     return min(1.0, float(quantiles * spread))
+
+
+def effective_groups(groups: IntArray) -> float:
+    """Return the number of equal groups that would give intervals as wide: n² / Σ n_g²."""
+    return _effective(np.unique(groups, return_counts=True)[1].astype(np.float64))
 
 
 def _effective(sizes: FloatArray) -> float:
