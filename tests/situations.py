@@ -45,7 +45,7 @@ class TestSet:
             offsets=np.arange(self.count + 1),
             documents=np.arange(self.count) % DOCUMENTS,
             groups=np.asarray(groups),
-            segments=pa.array([("billing", "storage")[i % 2] for i in range(self.count)]),
+            segments=pa.array([("billing", "storage")[i // 2 % 2] for i in range(self.count)]),
         )
 
     def ranks(self, first, beyond=0.1):
@@ -175,7 +175,7 @@ def rounded(value):
         return {name: rounded(inner) for name, inner in value.items()}
     if isinstance(value, list):
         return [rounded(inner) for inner in value]
-    return round(value, 4) if isinstance(value, float) else value
+    return round(value, 6) if isinstance(value, float) else value
 
 
 def gained(groups=None, queries=150):

@@ -110,9 +110,7 @@ def _best_reason(chosen: Point, reference: Point, spec: EvaluationSpec) -> str:
         result = f"they keep {_kept(chosen, reference)}"
     else:
         target, result = f"reach an nDCG@10 of {spec.min_ndcg:g}", _score(chosen)
-    return (
-        f"no vectors {limits}are shown to {target}; of these the lower bound is highest: {result}."
-    )
+    return f"no vectors {limits}are shown to {target}; these come closest: {result}."
 
 
 def _kept(chosen: Point, reference: Point) -> str:

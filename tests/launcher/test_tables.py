@@ -44,11 +44,14 @@ def widest(lines):
     return max(map(len, lines))
 
 
+MODELS = ("base", "tuned")
+
+
 def report(name):
     """Make a report of five dimensions."""
-    document = reports.improved(job_name=name, verdict__dimension=1024)
-    by_dimension = [*document["scores"].values(), document["comparison"]]
-    for found in (*by_dimension[1:], *document["fusion"]["scores"].values()):
+    document = reports.improved(job_name=name, verdict__main_dimension=1024)
+    scores = [document[of]["scores"][model] for of in ("fusion", "scores") for model in MODELS]
+    for found in (*scores, document["comparison"]):
         usual = found["32"]
         found.clear()
         found.update(dict.fromkeys(DIMENSIONS, usual))
