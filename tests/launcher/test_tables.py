@@ -44,13 +44,14 @@ def widest(lines):
     return max(map(len, lines))
 
 
-MODELS = ("base", "tuned")
-
-
 def report(name):
     """Make a report of five dimensions."""
     document = reports.improved(job_name=name, verdict__main_dimension=1024)
-    scores = [document[of]["scores"][model] for of in ("fusion", "scores") for model in MODELS]
+    scores = [
+        found[model]
+        for found in (document["scores"], document["fusion"]["scores"])
+        for model in ("base", "tuned")
+    ]
     for found in (*scores, document["comparison"]):
         usual = found["32"]
         found.clear()
