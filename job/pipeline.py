@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from job.data.dataset import Dataset, load_dataset, write_splits
@@ -20,7 +21,7 @@ from job.evaluation.baseline import Baseline, load_baseline, save_baseline, scor
 from job.evaluation.cache import load_seconds, save_seconds
 from job.evaluation.dimensions import Dimensions
 from job.evaluation.error_analysis import analyze_errors
-from job.evaluation.evaluate import Vectors, choose_dimensions, embed, score, score_vectors
+from job.evaluation.evaluate import Vectors, choose_dimensions, embed, score_vectors
 from job.evaluation.hybrid import hybrid_search
 from job.evaluation.metrics import Scores
 from job.evaluation.recommendation import choose
@@ -48,7 +49,7 @@ from job.training.provenance import (
     require_same_inputs,
     verify_checkpoints,
 )
-from job.training.seeds import SeedResult, train_seeds
+from job.training.seeds import train_seeds
 from job.training.train import Training, TrainingContext
 
 
@@ -139,7 +140,8 @@ def produce_results(
                 push.checkpoint(folder, context.name)
 
         training_context = TrainingContext(workspace, stop, on_checkpoint, base.corpus_vectors)
-        training, seeds = train_model(inputs, spec, base, training_context)
+        reload = partial(load_model, spec.model, machine, base_folder)
+        training, seeds = train_seeds(inputs.model, reload, dataset, base, spec, training_context)
         facts.update(steps=training.steps, resumed_from_step=training.resumed_from_step)
     with progress.stage("score tuned"):
         tuned = score_tuned(inputs, spec, base, training)
@@ -233,27 +235,6 @@ def score_base_once(inputs: RunInputs, spec: JobSpec, workspace: Workspace) -> B
     if is_rank_zero():
         save_baseline(base, workspace.baseline)
     return base
-
-
-def train_model(
-    inputs: RunInputs, spec: JobSpec, base: Baseline, context: TrainingContext
-) -> tuple[Training, list[SeedResult]]:
-    """Train once, or with several seeds; the scores of the base model serve all of them."""
-
-    def reload() -> Model:
-        model = load_model(spec.model, inputs.machine, inputs.fetched.model)
-        return model.with_prompts(base.tuned_prompts)
-
-    def score_test(training: Training) -> Mapping[int, Scores]:
-        if not training.improved_on_validation:
-            return {d: found["float32"] for d, found in base.test.items()}
-        test, corpus = inputs.dataset.test, inputs.dataset.corpus
-        dimensions, batch_size = inputs.dimensions.all, spec.evaluation.batch_size
-        return score(training.model, test, corpus, dimensions, batch_size)
-
-    first = inputs.model.with_prompts(base.tuned_prompts)
-    data = inputs.dataset.training
-    return train_seeds(first, reload, data, base.validation, spec.training, context, score_test)
 
 
 @dataclass(frozen=True)

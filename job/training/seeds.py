@@ -3,18 +3,16 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from job.data.dataset import TrainingData
+from job.data.dataset import Dataset
 from job.distributed.process_group import from_rank_zero, is_rank_zero
+from job.evaluation.baseline import Baseline
 from job.evaluation.cache import load_scores, save_scores
-from job.evaluation.evaluate import Validation
+from job.evaluation.evaluate import score
 from job.evaluation.metrics import Scores
 from job.model.encoder import Model
 from job.runtime.logs import tell
-from job.spec.schema import TrainingSpec
+from job.spec.schema import JobSpec
 from job.training.train import Training, TrainingContext, train
-
-# Scores a trained model on the test set, by dimension, with float32 vectors.
-ScoreTest = Callable[[Training], Mapping[int, Scores]]
 
 
 @dataclass(frozen=True)
@@ -34,11 +32,10 @@ class SeedResult:
 def train_seeds(
     model: Model,
     reload: Callable[[], Model],
-    data: TrainingData,
-    validation: Validation,
-    spec: TrainingSpec,
+    dataset: Dataset,
+    base: Baseline,
+    spec: JobSpec,
     context: TrainingContext,
-    score_test: ScoreTest,
 ) -> tuple[Training, list[SeedResult]]:
     """Train with `training.seeds` seeds; return the training that is best on validation, and all.
 
@@ -46,33 +43,47 @@ def train_seeds(
     has its own checkpoints, and its scores are cached beside them, so a resumed run repeats no
     training. The list is empty if there is only one training.
     """
-    if spec.seeds == 1 or spec.epochs == 0:
-        return train(model, data, validation, spec, context), []
+    prompts, first = base.tuned_prompts, spec.training.seed
+    is_single = spec.training.seeds == 1 or spec.training.epochs == 0
+
+    def train_one(model: Model, seed: int) -> Training:
+        own = spec.training.model_copy(update={"seed": seed})
+        part = context if is_single else _part(context, seed)
+        return train(model.with_prompts(prompts), dataset.training, base.validation, own, part)
+
+    if is_single:
+        return train_one(model, first), []
     results = []
-    for number in range(spec.seeds):
-        seed = spec.seed + number
-        part = replace(context, workspace=context.workspace.for_seed(seed))
+    for seed in range(first, first + spec.training.seeds):
+        part = _part(context, seed)
         result = _cached(part, seed)
         if result is None:
-            own = spec.model_copy(update={"seed": seed})
-            training = train(model if not number else reload(), data, validation, own, part)
-            result = SeedResult(
-                seed,
-                training.best_validation,
-                training.pairs,
-                training.seconds,
-                score_test(training),
-            )
+            training = train_one(model if seed == first else reload(), seed)
+            scores = _score_test(training, dataset, base, spec.evaluation.batch_size)
+            best, pairs = training.best_validation, training.pairs
+            result = SeedResult(seed, best, pairs, training.seconds, scores)
             _cache(part, result)
             context.stop.check()
         results.append(result)
         tell("seed", seed=seed, validation=round(result.validation, 4))
-    best = max(results, key=lambda result: result.validation)
+    chosen = max(results, key=lambda result: result.validation)
     # Its checkpoints are complete: no step is trained, and the best one is restored.
-    own = spec.model_copy(update={"seed": best.seed})
-    part = replace(context, workspace=context.workspace.for_seed(best.seed))
-    training = train(reload(), data, validation, own, part)
-    return replace(training, pairs=best.pairs, seconds=best.seconds), results
+    training = train_one(reload(), chosen.seed)
+    return replace(training, pairs=chosen.pairs, seconds=chosen.seconds), results
+
+
+def _part(context: TrainingContext, seed: int) -> TrainingContext:
+    return replace(context, workspace=context.workspace.for_seed(seed))
+
+
+def _score_test(
+    training: Training, dataset: Dataset, base: Baseline, batch_size: int
+) -> Mapping[int, Scores]:
+    """Score with float32 vectors, by dimension; the base model if no checkpoint was better."""
+    if not training.improved_on_validation:
+        return {d: found["float32"] for d, found in base.test.items()}
+    dimensions = base.validation.dimensions.all
+    return score(training.model, dataset.test, dataset.corpus, dimensions, batch_size)
 
 
 def _cached(context: TrainingContext, seed: int) -> SeedResult | None:

@@ -27,15 +27,9 @@ def tiny(tiny_encoder, pairs_file, tiny_settings, tmp_path_factory):
     return tiny_training(build_spec({}, given), tmp_path_factory.mktemp("unused"))
 
 
-def train_all(tiny, folder, stop=None):
-    def score_test(training):
-        data = tiny.dataset
-        return score(training.model, data.test, data.corpus, [64, 32], 64)
-
-    context = TrainingContext(Workspace(folder), stop or StopSignal())
-    data, validation = tiny.dataset.training, tiny.base.validation
-    spec = tiny.spec.training
-    return train_seeds(tiny.load(), tiny.load, data, validation, spec, context, score_test)
+def train_all(tiny, folder):
+    context = TrainingContext(Workspace(folder), StopSignal())
+    return train_seeds(tiny.load(), tiny.load, tiny.dataset, tiny.base, tiny.spec, context)
 
 
 def test_each_seed_is_trained_once_also_if_the_run_is_interrupted(tiny, tmp_path, monkeypatch):
