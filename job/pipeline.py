@@ -19,6 +19,7 @@ from job.evaluation.auxiliary_tests import AuxiliaryTest, auxiliary_tests
 from job.evaluation.base_vs_tuned import compare, compare_swap
 from job.evaluation.baseline import Baseline, load_baseline, save_baseline, score_base
 from job.evaluation.cache import load_seconds, save_seconds
+from job.evaluation.corpus_sizes import measure_sizes
 from job.evaluation.dimensions import Dimensions
 from job.evaluation.error_analysis import analyze_errors
 from job.evaluation.evaluate import Vectors, choose_dimensions, embed, score_vectors
@@ -158,7 +159,9 @@ def produce_results(
         weights = Both[str](base=fingerprint(base_folder), tuned=fingerprint(workspace.model))
     cost = job_cost(progress.seconds, context.price_per_hour)
     report = build_report(context.name, spec, results, weights, progress.seconds, cost)
-    report = add_scope(report, spec, dataset, base.test, tuned.scores, tuned.vectors, seeds)
+    vectors = report.recommendation.dimension, report.recommendation.precision
+    sizes = measure_sizes(tuned.vectors, tuned.scores, dataset, vectors, spec.data.seed)
+    report = add_scope(report, dataset, base.test, tuned.scores, sizes, seeds)
     write_card(workspace.model, spec.model, base_folder, report)
     write_report(report, workspace.report)
     tell("verdict", report.verdict.sentence)

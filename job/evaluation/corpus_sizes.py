@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from scipy.stats import t
 
-from job.data.dataset import Corpus, Queries
+from job.data.dataset import Dataset
 from job.data.query_groups import effective_groups
 from job.evaluation.evaluate import SampledSearch, Vectors, sample_corpus, score_vectors
 from job.evaluation.exact_search import TILE_ROWS
@@ -37,17 +37,14 @@ class Measured(NamedTuple):
 
 
 def measure_sizes(
-    vectors: Vectors,
-    tuned: ByVector,
-    queries: Queries,
-    corpus: Corpus,
-    point: tuple[int, str],
-    seed: int,
+    vectors: Vectors, tuned: ByVector, dataset: Dataset, point: tuple[int, str], seed: int
 ) -> CorpusSizes:
     """Measure the vectors at `point`, a dimension and precision, in samples and in all documents.
 
-    `tuned` holds the scores among all documents.
+    `vectors` are the tuned model's, of the test queries and the whole corpus; `tuned` holds the
+    scores among all documents.
     """
+    queries, corpus = dataset.test, dataset.corpus
     dimension, precision = point
     full = max(tuned)
     found: list[Measured] = []

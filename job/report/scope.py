@@ -7,8 +7,6 @@ import numpy as np
 
 from job.core.formatting import RESCORED, change, interval, precision_label, share
 from job.data.dataset import Dataset, Queries
-from job.evaluation.corpus_sizes import measure_sizes
-from job.evaluation.evaluate import Vectors
 from job.evaluation.metrics import DEPTH, METRIC, ByVector, Scores
 from job.evaluation.quantization import RESCORE_MULTIPLIER
 from job.evaluation.results import Segment
@@ -16,7 +14,6 @@ from job.evaluation.scope import CorpusSizes, Scope, SeedLifts
 from job.evaluation.seed_lifts import combine_seeds
 from job.evaluation.significance import GroupedQueries
 from job.report.document import Report
-from job.spec.schema import JobSpec
 from job.training.seeds import SeedResult
 
 # The index whose size the report shows first.
@@ -29,20 +26,14 @@ MIN_QUERIES = 10
 
 def add_scope(
     report: Report,
-    spec: JobSpec,
     dataset: Dataset,
     base: ByVector,
     tuned: ByVector,
-    vectors: Vectors,
+    corpus: CorpusSizes,
     trainings: Sequence[SeedResult] = (),
 ) -> Report:
-    """Add the scope; `vectors` are the tuned model's, of the test queries and the whole corpus.
-
-    `trainings` are the results of several seeds, if there are several.
-    """
+    """Add the scope; `trainings` are the results of several seeds, if there are several."""
     full = max(tuned)
-    point = report.recommendation.dimension, report.recommendation.precision
-    corpus = measure_sizes(vectors, tuned, dataset.test, dataset.corpus, point, spec.data.seed)
     before, after = (scores[full]["float32"] for scores in (base, tuned))
     seeds = None
     if trainings:

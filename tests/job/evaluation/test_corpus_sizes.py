@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from job.data.dataset import Corpus, Queries
+from job.data.dataset import Corpus, Dataset, Queries
 from job.evaluation.corpus_sizes import Measured, measure_sizes, slope_per_doubling
 from job.evaluation.evaluate import Vectors, score_vectors
 from job.evaluation.metrics import METRIC
@@ -32,7 +32,8 @@ def search_of(documents, queries=30, width=32):
 def measured(documents):
     vectors, queries, corpus = search_of(documents)
     scores = score_vectors(vectors, queries, [32, 8], ["binary"])
-    return measure_sizes(vectors, scores, queries, corpus, POINT, seed=3), scores
+    dataset = Dataset(corpus, None, None, queries, None, None, None, {})
+    return measure_sizes(vectors, scores, dataset, POINT, seed=3), scores
 
 
 def test_each_size_is_a_search_of_its_own():
