@@ -6,11 +6,11 @@ simultaneous bounds from sign flips of the jackknife's deviations.
 
 import math
 from collections.abc import Iterator, Sequence
-from functools import cache, cached_property
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import t
+from scipy.stats import norm, t
 
 from job.evaluation.metrics import FloatArray, IntArray
 from job.evaluation.results import CONFIDENCE, Interval, Lift, QueryGroups, Retention, Share
@@ -169,6 +169,8 @@ class GroupedQueries:
 
         It is the 95 % quantile of the largest deviation if each group's sign is drawn at random
         (a wild bootstrap, which keeps the correlations), and at least Student's t of one bound.
+        Flipped signs leave the standard errors as they are, so the quantile is that of a normal
+        distribution; Student's t of the same probability allows for their estimation.
         """
         single, groups = _quantile(CONFIDENCE, self._sizes), len(self._sizes)
         moved = found.errors > EPSILON
@@ -177,7 +179,8 @@ class GroupedQueries:
         scaled = found.deviations[moved] / found.errors[moved, None]
         scaled *= math.sqrt((groups - 1) / groups)
         largest = [(signs @ scaled.T).max(axis=1) for signs in self._sign_flips(self._seed + 2)]
-        return max(single, float(np.quantile(np.concatenate(largest), CONFIDENCE)))
+        probability = float(norm.cdf(np.quantile(np.concatenate(largest), CONFIDENCE)))
+        return max(single, _quantile(probability, self._sizes))
 
     def _p_value(self, sums: FloatArray) -> float:
         """Return the two-sided p-value of a sign-flip permutation test by group."""
@@ -249,7 +252,7 @@ def _quantile(probability: float, sizes: FloatArray) -> float:
     return _student(probability, _effective(sizes) - 1)
 
 
-@cache
+@lru_cache(maxsize=1_000)
 def _student(probability: float, freedom: float) -> float:
     return min(MAX_QUANTILE, float(t.ppf(probability, freedom)))
 
