@@ -16,7 +16,7 @@ from job.data.dataset import Dataset, load_dataset, write_splits
 from job.distributed import process_group
 from job.distributed.process_group import from_rank_zero, is_rank_zero
 from job.evaluation.auxiliary_tests import AuxiliaryTest, auxiliary_tests
-from job.evaluation.base_vs_tuned import compare
+from job.evaluation.base_vs_tuned import compare, compare_swap
 from job.evaluation.baseline import Baseline, load_baseline, save_baseline, score_base
 from job.evaluation.cache import load_seconds, save_seconds
 from job.evaluation.dimensions import Dimensions
@@ -24,6 +24,7 @@ from job.evaluation.error_analysis import analyze_errors
 from job.evaluation.evaluate import choose_dimensions, embed, score_vectors
 from job.evaluation.hybrid import hybrid_search
 from job.evaluation.metrics import Scores
+from job.evaluation.recommendation import choose
 from job.evaluation.results import Both
 from job.evaluation.significance import GroupedQueries
 from job.evaluation.truncation import count_truncated
@@ -283,10 +284,12 @@ def compare_models(
     inputs: RunInputs, spec: JobSpec, base: Baseline, training: Training, tuned: Tuned
 ) -> Results:
     """Compare base and tuned scores; the model is only used to count tokens."""
-    test, corpus, main = inputs.dataset.test, inputs.dataset.corpus, inputs.dimensions.main
-    by_group = GroupedQueries(test.groups, spec.evaluation.permutations, spec.data.seed)
-    before, after = (scores[main]["float32"] for scores in (base.test, tuned.scores))
-    column = spec.data.columns.group
+    test, corpus, evaluation = inputs.dataset.test, inputs.dataset.corpus, spec.evaluation
+    by_group = GroupedQueries(test.groups, evaluation.permutations, spec.data.seed)
+    scores = (base.test, tuned.scores)
+    comparison = compare(*scores, base.bm25, by_group, inputs.dimensions)
+    recommended = choose(comparison.points, evaluation)[0]
+    swap = compare_swap(*scores, base.bm25, by_group, recommended)
     return Results(
         machine=inputs.machine,
         inputs=inputs.fetched.facts,
@@ -295,12 +298,21 @@ def compare_models(
         training=training,
         tuned_prompts=tuned.model.prompts,
         tuned=tuned.scores,
-        comparison=compare(base.test, tuned.scores, base.bm25, by_group, inputs.dimensions),
-        hybrid=hybrid_search(base.bm25, base.test, tuned.scores, test, by_group, main),
-        error_analysis=analyze_errors(test, corpus, before, after, base.bm25, column),
+        comparison=comparison,
+        swap=swap,
+        hybrid=hybrid_search(base.bm25, *scores, test, by_group, swap, evaluation.worth),
+        error_analysis=analyze_errors(
+            test,
+            corpus,
+            base.test[swap.full_dimension]["float32"],
+            tuned.scores[swap.dimension][swap.precision],
+            base.bm25,
+            spec.data.columns.group,
+            spec.data.near_duplicate_threshold,
+        ),
         truncation=count_truncated(tuned.model, test, corpus),
         auxiliary={
-            name: test.compare(base.auxiliary[name], tuned.auxiliary[name], inputs.dimensions, spec)
-            for name, test in inputs.auxiliary.items()
+            name: each.compare(base.auxiliary[name], tuned.auxiliary[name], swap.dimension, spec)
+            for name, each in inputs.auxiliary.items()
         },
     )

@@ -1,7 +1,8 @@
-"""Reports for tests: of one real run of the tiny encoder, and variants of it.
+"""Reports for tests: variants of `golden/run.json`, and those of `situations.py`.
 
-All are made from `golden/run.json`, with rounded numbers and shortened lists.
-`python tests/reports.py` (`make golden`) writes the golden files of three of them.
+`golden/run.json` is the report of the situation `gained`; `golden/before.json` is a report of the
+version before it, of a real run of the tiny encoder. `python tests/reports.py` (`make golden`)
+writes all golden files except `before.json`.
 """
 
 import json
@@ -9,6 +10,8 @@ import re
 import tempfile
 from html.parser import HTMLParser
 from pathlib import Path
+
+import situations
 
 from job.report.document import Report
 from job.report.model_card import write_card
@@ -24,6 +27,11 @@ HOSTILE = (
 )
 # Keys whose values the code looks up: they are never user text.
 LOOKED_UP = ("metric", "format", "precision", "stored_as", "finished")
+
+
+def before():
+    """Return a report of the version before: a real run, with shortened lists."""
+    return json.loads((GOLDEN / "before.json").read_text("utf-8"))
 
 
 def improved(**changes):
@@ -50,6 +58,7 @@ def worse():
     report["comparison"] = _float32_only(report["comparison"])
     report["pareto"] = [report["pareto"][-1] | {"precision": "float32", "bytes_per_vector": 128}]
     report["recommendation"] |= {"precision": "float32", "stored_as": "float32"}
+    report["swap"]["precision"] = "float32"
     analysis = report["error_analysis"]
     analysis["gained"], analysis["lost"] = analysis["lost"], analysis["gained"]
     report["training"]["stopped_early"] = why = "the loss is nan at step 30"
@@ -69,8 +78,10 @@ def _negated(value):
         return [_negated(inner) for inner in value] if isinstance(value, list) else value
     found = {name: _negated(inner) for name, inner in value.items()}
     if "lift" in found:
-        low, high = found["ci"]
-        found |= {"lift": -found["lift"], "ci": [-high, -low]}
+        found["lift"] *= -1
+        for name in ("ci", "wide_ci") & found.keys():
+            low, high = found[name]
+            found[name] = [-high, -low]
     for one, other in (("wins", "losses"), ("base", "tuned")):
         if "lift" in found and one in found:
             found[one], found[other] = found[other], found[one]
@@ -109,8 +120,10 @@ def perfect():
     report["pareto"] = [point | {"ndcg@10": 1.0} for point in report["pareto"]]
     for precisions in report["comparison"].values():
         for found in precisions.values():
-            found |= {"score_ci": [1.0, 1.0], "retention": {"share": 1.0, "ci": [1.0, 1.0]}}
+            kept = {"share": 1.0, "ci": [1.0, 1.0], "at_least": 1.0}
+            found |= {"score_ci": [1.0, 1.0], "retention": kept}
         precisions["float32"] |= {"lift": 0.0, "ci": [0.0, 0.0], "p_value": 1.0}
+    report["swap"] |= {"base": 1.0, "tuned": 1.0, "lift": 0.0, "ci": [0.0, 0.0], "p_value": 1.0}
     for found in report["error_analysis"]["segments"]:
         found |= {"base": 1.0, "tuned": 1.0, "lift": 0.0, "ci": [0.0, 0.0]}
     report["error_analysis"] |= {"gained": [], "lost": [], "suspected_label_errors": [], "hubs": []}
@@ -202,17 +215,28 @@ def golden_files(make):
     """Yield the golden file and the text of each view of a report, one line per block."""
     report = Report.model_validate(make())
     for view, kind in ((to_markdown, "md"), (card_of, "card")):
-        # Snippets are tested elsewhere.
-        blocks = SNIPPET.sub("```…```", view(report)).strip().split("\n\n")
-        text = "".join(block.replace("\n", " ⏎ ") + "\n" for block in blocks)
-        yield GOLDEN / f"{make.__name__}.{kind}", text
+        yield GOLDEN / f"{make.__name__}.{kind}", as_lines(view(report))
     lines = (" ".join(line.split()) for line in TextLines(to_html(report)).lines)
     yield GOLDEN / f"{make.__name__}.page", "".join(f"{line}\n" for line in lines if line)
 
 
-SHOWN = (improved, worse, odd)
+def golden_markdown(make):
+    """Return the golden file and the text of a situation: what its report says of the models."""
+    text = to_markdown(Report.model_validate(make())).partition("## Data")[0]
+    return GOLDEN / f"{make.__name__}.md", as_lines(text)
+
+
+def as_lines(text):
+    # Snippets are tested elsewhere.
+    blocks = SNIPPET.sub("```…```", text).strip().split("\n\n")
+    return "".join(block.replace("\n", " ⏎ ") + "\n" for block in blocks)
+
+
+SHOWN = (improved, worse, odd, before)
 
 if __name__ == "__main__":
-    for make in SHOWN:
-        for golden, text in golden_files(make):
-            golden.write_text(text, "utf-8")
+    run = json.dumps(situations.gained(), indent=1, ensure_ascii=False)
+    (GOLDEN / "run.json").write_text(run + "\n", "utf-8")
+    written = [file for make in SHOWN for file in golden_files(make)]
+    for golden, text in [*written, *map(golden_markdown, situations.SITUATIONS)]:
+        golden.write_text(text, "utf-8")

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from job.core.formatting import change, format_p, interval
 from job.data.corpus import numbered_ids
 from job.data.dataset import Corpus, Dataset, Queries
 from job.data.out_of_domain import load_out_of_domain
 from job.data.rows import Channels
 from job.data.text_keys import text_key
+from job.evaluation.conclusions import no_loss, numbers
 from job.evaluation.dimensions import Dimensions
 from job.evaluation.evaluate import score
 from job.evaluation.metrics import METRIC, Scores
@@ -25,16 +25,11 @@ from job.model.encoder import Model, Prompts
 from job.spec.schema import JobSpec
 from job.storage.arrow_tables import one_array
 
-# The conclusion from a significant gain, a significant loss and no significant difference.
-OUT_OF_DOMAIN_VERDICTS = (
-    "the tuned model gained there too",
-    "the tuned model forgot",
-    "no significant loss",
-)
+# The conclusion from a significant gain and from a significant loss.
+OUT_OF_DOMAIN_VERDICTS = ("the tuned model gained there too", "the tuned model forgot")
 ARTICLE_VERDICTS = (
-    "the gain holds there too",
-    "a significant loss there",
-    "no significant difference there",
+    "the tuned model is better by that protocol too",
+    "the tuned model is worse by that protocol",
 )
 
 
@@ -45,8 +40,10 @@ class AuxiliaryTest:
     corpus: Corpus
     # The start of the report's sentence.
     opening: str
-    # For a gain, a loss, and no significant difference.
-    verdicts: tuple[str, str, str]
+    # For a gain and for a loss.
+    verdicts: tuple[str, str]
+    # The verb of a loss.
+    lost: str = "lost"
     # None: each model uses its own prompts.
     prompts: Prompts | None = None
     # Usable rows that were skipped because one of their texts occurs in the job's data.
@@ -58,21 +55,17 @@ class AuxiliaryTest:
         return score(model, self.queries, self.corpus, dimensions.all, batch_size)
 
     def compare(
-        self,
-        base: Mapping[int, Scores],
-        tuned: Mapping[int, Scores],
-        dimensions: Dimensions,
-        spec: JobSpec,
+        self, base: Mapping[int, Scores], tuned: Mapping[int, Scores], at: int, spec: JobSpec
     ) -> Results:
-        """Compare both models' scores; return what the report shows."""
+        """Compare both models' scores; the sentence of the report is about the dimension `at`."""
         by_group = GroupedQueries(self.queries.groups, spec.evaluation.permutations, spec.data.seed)
-        main = dimensions.main
         lifts = {
-            d: by_group.lift(tuned[d].metrics[METRIC] - base[d].metrics[METRIC])
-            for d in dimensions.all
+            d: by_group.lift(tuned[d].metrics[METRIC] - found.metrics[METRIC])
+            for d, found in base.items()
         }
-        means = [{str(d): found[d].means() for d in dimensions.all} for found in (base, tuned)]
-        outcome = self._outcome(base[main].mean(METRIC), tuned[main].mean(METRIC), lifts[main])
+        means = [{str(d): found[d].means() for d in lifts} for found in (base, tuned)]
+        before, after = (found[at].mean(METRIC) for found in (base, tuned))
+        outcome = self._outcome(before, after, lifts[at], spec.evaluation.worth)
         return Results(
             source=self.source,
             queries=len(self.queries),
@@ -80,15 +73,16 @@ class AuxiliaryTest:
             left_out=self.left_out,
             scores=Both(base=means[0], tuned=means[1]),
             comparison={str(d): lift for d, lift in lifts.items()},
-            sentence=f"{self.opening} nDCG@10 at {main} dimensions {outcome}",
+            dimension=at,
+            sentence=f"{self.opening} nDCG@10 at {at} dimensions: {outcome}",
         )
 
-    def _outcome(self, before: float, after: float, lift: Lift) -> str:
-        if lift.wins == lift.losses == 0:
-            return f"stayed at {after:.3f}: no query changed."
-        numbers = f"{change(lift.lift)} {interval(lift.ci)}, {format_p(lift.p_value)}"
-        verdict = self.verdicts[0 if lift.is_gain else 1 if lift.is_loss else 2]
-        return f"went from {before:.3f} to {after:.3f}, {numbers}: {verdict}."
+    def _outcome(self, before: float, after: float, lift: Lift, worth: float) -> str:
+        if lift.is_gain or lift.is_loss:
+            conclusion = self.verdicts[0 if lift.is_gain else 1]
+        else:
+            conclusion = no_loss(lift, worth, self.lost)
+        return f"{numbers(before, after, lift)}: {conclusion}."
 
 
 def auxiliary_tests(
@@ -101,12 +95,12 @@ def auxiliary_tests(
         opening = f"On out-of-domain data ({out_of_domain.source}{graded}),"
         found = (out_of_domain.source, out_of_domain.queries, out_of_domain.corpus)
         tests["out_of_domain"] = AuxiliaryTest(
-            *found, opening, OUT_OF_DOMAIN_VERDICTS, left_out=out_of_domain.left_out
+            *found, opening, OUT_OF_DOMAIN_VERDICTS, "forgot", left_out=out_of_domain.left_out
         )
     if spec.evaluation.protocol == "both":
         opening = "By the article's protocol (one document per row, no prompts),"
         found = (str(dataset.facts["source"]), *article_test(dataset))
-        tests["article"] = AuxiliaryTest(*found, opening, ARTICLE_VERDICTS, Prompts())
+        tests["article"] = AuxiliaryTest(*found, opening, ARTICLE_VERDICTS, prompts=Prompts())
     return tests
 
 

@@ -3,18 +3,28 @@
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 
 import numpy as np
 
+from job.core.formatting import counted, format_p
 from job.data.dataset import Corpus, Queries
+from job.data.near_duplicates import jaccard, shingles
 from job.evaluation.metrics import METRIC, FloatArray, IntArray, Scores
-from job.evaluation.results import ErrorAnalysis, Example, Hub, Segment
-from job.evaluation.significance import EPSILON, GroupedQueries
+from job.evaluation.results import CONFIDENCE, ErrorAnalysis, Example, Heterogeneity, Hub, Segment
+from job.evaluation.significance import (
+    EPSILON,
+    GroupedQueries,
+    effective_groups,
+    heterogeneity_p_value,
+)
 
 # Entries per list in the report.
 MAX_EXAMPLES = 10
 # Smaller segments are skipped: their intervals are too wide to be useful.
 MIN_SEGMENT_QUERIES = 10
+# The sign-flip test needs as many groups to reject anything at 5 %.
+MIN_SEGMENT_GROUPS = 6
 # If the group column has more values than this, only its largest segments are reported.
 MAX_SEGMENTS = 20
 # Longer texts are shortened in the report.
@@ -33,6 +43,7 @@ def analyze_errors(
     tuned: Scores,
     bm25: Scores,
     group_column: str | None = None,
+    near_duplicate_threshold: float | None = None,
 ) -> ErrorAnalysis:
     """Compare both models' scores; `queries.segments` holds the values of `group_column`."""
     lifts = tuned.metrics[METRIC] - base.metrics[METRIC]
@@ -43,17 +54,80 @@ def analyze_errors(
 
     lost = order[::-1]
     not_found = np.flatnonzero((base.rank == 0) & (tuned.rank == 0) & (bm25.rank == 0))
+    failed = np.flatnonzero((base.rank != 1) & (tuned.rank != 1))
+    segments = [
+        found
+        for found in _segments(queries, corpus, group_column)
+        if len(found[2]) >= MIN_SEGMENT_QUERIES
+    ]
+    heterogeneity = _heterogeneity(segments, queries.groups, lifts)
     return ErrorAnalysis(
         gained=examples(order[lifts[order] > EPSILON]),
         lost=examples(lost[lifts[lost] < -EPSILON]),
         suspected_label_errors=examples(not_found),
         segments=[
-            _segment(by, name, members, queries.groups, base.metrics[METRIC], tuned.metrics[METRIC])
-            for by, name, members in _segments(queries, corpus, group_column)
-            if len(members) >= MIN_SEGMENT_QUERIES
+            _segment(*found, queries.groups, base.metrics[METRIC], tuned.metrics[METRIC])
+            for found in segments
         ],
         hubs=_hubs(queries, corpus, base, tuned),
         not_found=len(not_found),
+        both_failed=len(failed),
+        near_duplicate_first=None
+        if near_duplicate_threshold is None
+        else sum(
+            _resembles(int(i), queries, corpus, tuned, near_duplicate_threshold) for i in failed
+        ),
+        heterogeneity=heterogeneity,
+        sentence=_segments_sentence(heterogeneity),
+    )
+
+
+def _resembles(
+    query: int, queries: Queries, corpus: Corpus, tuned: Scores, threshold: float
+) -> bool:
+    """Return whether the first result is no answer, but a near-duplicate of one."""
+    first = shingles(corpus.texts[int(tuned.top[query][0])].as_py())
+    answers = (shingles(corpus.texts[int(i)].as_py()) for i in queries.relevant(query))
+    return any(jaccard(first, answer) >= threshold for answer in answers)
+
+
+def _heterogeneity(
+    segments: Sequence[tuple[str, str, IntArray]], groups: IntArray, lifts: FloatArray
+) -> list[Heterogeneity]:
+    """Test for each kind of segment whether the lifts of its segments differ.
+
+    Without segments of few groups: those show nothing about other groups.
+    """
+    found = []
+    for by, several in groupby(segments, key=lambda segment: segment[0]):
+        members = [
+            queries
+            for _, _, queries in several
+            if effective_groups(groups[queries]) >= MIN_SEGMENT_GROUPS
+        ]
+        if len(members) > 1:
+            p_value = heterogeneity_p_value(members, groups, lifts)
+            found.append(Heterogeneity(by=by, segments=len(members), p_value=p_value))
+    return found
+
+
+def _segments_sentence(heterogeneity: Sequence[Heterogeneity]) -> str | None:
+    """Say whether segments differ, corrected for the number of kinds (Bonferroni)."""
+    if not heterogeneity:
+        return None
+    kinds = len(heterogeneity)
+    differing = [found for found in heterogeneity if found.p_value * kinds < 1 - CONFIDENCE]
+    caveat = "The interval of a single segment is not corrected for the number of segments."
+    if differing:
+        names = ", ".join(f"{found.by} ({format_p(found.p_value)})" for found in differing)
+        return (
+            f"The lift depends on: {names}; {counted(kinds, 'kind')} of segments tested. {caveat}"
+        )
+    lowest = min(found.p_value for found in heterogeneity)
+    return (
+        "It is not shown that the lift differs between segments "
+        f"({counted(kinds, 'kind')} of segments tested, lowest {format_p(lowest)}): a segment that "
+        f"stands out may be chance. {caveat}"
     )
 
 

@@ -6,8 +6,9 @@ both rankings, of 1 / (60 + its rank).
 
 import numpy as np
 
-from job.core.formatting import change, format_p, interval
+from job.core.formatting import change, format_p, interval, precision_label
 from job.data.dataset import Queries
+from job.evaluation.conclusions import no_gain, numbers
 from job.evaluation.metrics import (
     DEPTH,
     METRIC,
@@ -17,7 +18,7 @@ from job.evaluation.metrics import (
     Scores,
     compute_metrics,
 )
-from job.evaluation.results import Both, FusedLift, Fusion, Lift
+from job.evaluation.results import Both, FusedLift, Fusion, Lift, Swap
 from job.evaluation.significance import GroupedQueries
 
 # The authors' constant, and the usual default of search engines.
@@ -32,21 +33,25 @@ def hybrid_search(
     tuned: ByVector,
     queries: Queries,
     by_group: GroupedQueries,
-    main: int,
+    swap: Swap,
+    worth: float,
 ) -> Fusion:
-    """Fuse BM25 with both models at every dimension, and compare."""
+    """Fuse BM25 with both models at every dimension, and with the vectors of the swap."""
     before, after = (
         {d: compute_metrics(fuse(bm25, found["float32"]), queries) for d, found in scores.items()}
         for scores in (base, tuned)
     )
+    recommended = tuned[swap.dimension][swap.precision]
+    fused = compute_metrics(fuse(bm25, recommended), queries)
 
-    def lift(new: Scores, old: Scores) -> Lift:
-        return by_group.lift(new.metrics[METRIC] - old.metrics[METRIC])
+    def compare(new: Scores, old: Scores, alone: Scores) -> FusedLift:
+        lift, against_alone = (
+            by_group.lift(new.metrics[METRIC] - other.metrics[METRIC]) for other in (old, alone)
+        )
+        return FusedLift(**dict(lift), against_alone=against_alone)
 
-    comparison = {
-        d: FusedLift(**dict(lift(fused, before[d])), against_alone=lift(fused, tuned[d]["float32"]))
-        for d, fused in after.items()
-    }
+    lift = compare(fused, before[swap.full_dimension], recommended)
+    means = before[swap.full_dimension].mean(METRIC), fused.mean(METRIC)
     return Fusion(
         k=K,
         depth=DEPTH,
@@ -54,22 +59,40 @@ def hybrid_search(
             base={str(d): scores.means() for d, scores in before.items()},
             tuned={str(d): scores.means() for d, scores in after.items()},
         ),
-        comparison={str(d): found for d, found in comparison.items()},
-        sentence=_sentence(main, before[main], after[main], comparison[main]),
+        comparison={
+            str(d): compare(found, before[d], tuned[d]["float32"]) for d, found in after.items()
+        },
+        swap=lift,
+        swap_scores=Both(base=means[0], tuned=means[1]),
+        sentence=f"{_swap_sentence(swap, *means, lift, worth)} {_fusion_sentence(lift, worth)}",
     )
 
 
-def _sentence(dimension: int, base: Scores, tuned: Scores, lift: Lift) -> str:
-    numbers = (
-        f"fused with BM25, nDCG@10 at {dimension} dimensions goes from {base.mean(METRIC):.3f} to "
-        f"{tuned.mean(METRIC):.3f}, {change(lift.lift)} {interval(lift.ci)}, "
-        f"{format_p(lift.p_value)}"
+def _swap_sentence(swap: Swap, before: float, after: float, lift: Lift, worth: float) -> str:
+    if swap.is_gain and lift.is_gain:
+        opening = "The gain remains in hybrid search"
+    elif lift.is_gain:
+        opening = "In hybrid search the recommended vectors are better than the base model's"
+    elif lift.is_loss:
+        opening = "In hybrid search the recommended vectors are worse than the base model's"
+    else:
+        opening = f"In hybrid search {no_gain(lift, worth)}"
+    return (
+        f"{opening}: both fused with BM25, nDCG@10 {numbers(before, after, lift)} (from the base "
+        f"model's float32 vectors at {swap.full_dimension} dimensions to {swap.dimension} "
+        f"dimensions as {precision_label(swap.precision)})."
     )
-    if lift.is_gain:
-        return f"The gain remains in hybrid search: {numbers}."
-    if lift.ci[1] < 0:
-        return f"In hybrid search the tuned model is worse: {numbers}."
-    return f"In hybrid search the difference is not significant: {numbers}."
+
+
+def _fusion_sentence(lift: FusedLift, worth: float) -> str:
+    """Say whether fusing helps the recommended vectors, with its sign."""
+    alone = lift.against_alone
+    size = f"{change(alone.lift)} {interval(alone.ci)}, {format_p(alone.p_value)}"
+    if alone.is_gain:
+        return f"Fusing raises the nDCG@10 of the recommended vectors: {size}."
+    if alone.is_loss:
+        return f"Fusing lowers the nDCG@10 of the recommended vectors: {size}."
+    return f"If the recommended vectors are fused, {no_gain(alone, worth)}: {size}."
 
 
 def fuse(bm25: Scores, dense: Scores) -> IntArray:

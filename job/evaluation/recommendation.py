@@ -1,9 +1,9 @@
-"""Recommend the vectors to deploy: the smallest that provably meet the quality target, and why."""
+"""Recommend the vectors to deploy: the smallest whose lower bound meets the target, and why."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from job.core.formatting import RESCORED, precision_label, share_interval
+from job.core.formatting import RESCORED, precision_label
 from job.evaluation.base_vs_tuned import Point
 from job.evaluation.quantization import BITS, stored_as
 from job.evaluation.results import Recommendation
@@ -13,12 +13,11 @@ from job.spec.schema import EvaluationSpec
 INDEX_SIZES = (1_000_000, 10_000_000, 100_000_000)
 
 
-def recommend(
-    points: Iterable[Point], best: Point, spec: EvaluationSpec, opening: str = "Deploy"
-) -> Recommendation:
-    """Choose among the points that the spec allows; `best` is the best float32 point.
+def choose(points: Iterable[Point], spec: EvaluationSpec) -> tuple[Point, str]:
+    """Return the smallest allowed point whose lower bound meets the target, and the rule.
 
-    A point meets the target if the lower bound of its confidence interval does.
+    The bounds are simultaneous over all points, so the choice does not make them too high. If none
+    meets the target, the point with the highest bound is chosen.
     """
     budget = spec.max_bytes_per_vector or math.inf
     allowed = [
@@ -26,25 +25,35 @@ def recommend(
         for point in points
         if point.bytes_per_vector <= budget and stored_as(point.precision) in spec.precisions
     ]
-    if spec.min_ndcg is None:
-        sufficient = [point for point in allowed if point.retention.ci[0] >= spec.retention]
+    rule, target = "retention", spec.retention
+    if spec.min_ndcg is not None:
+        rule, target = "min_ndcg", spec.min_ndcg
+
+    def bound(point: Point) -> float:
+        return point.at_least if rule == "min_ndcg" else point.retention.at_least or 0.0
+
+    sufficient = [point for point in allowed if bound(point) >= target]
+    if sufficient:
+        # Among points of the same size, take the one with the highest bound.
+        return min(sufficient, key=lambda p: (p.bytes_per_vector, -bound(p), *_size_key(p))), rule
+    return min(allowed, key=lambda p: (-bound(p), -p.ndcg, *_size_key(p))), "best"
+
+
+def recommend(
+    points: Sequence[Point], reference: Point, spec: EvaluationSpec, opening: str = "Deploy"
+) -> Recommendation:
+    """Recommend the chosen point, with the reason; `reference` is float32 at full width."""
+    chosen, rule = choose(points, spec)
+    smallest = chosen.bytes_per_vector == min(
+        p.bytes_per_vector for p in points if stored_as(p.precision) in spec.precisions
+    )
+    if rule == "best":
+        reason = _best_reason(chosen, reference, spec)
+    elif rule == "retention":
+        reason = _retention_reason(chosen, reference, spec, smallest=smallest)
     else:
-        sufficient = [point for point in allowed if point.ci[0] >= spec.min_ndcg]
-    if not sufficient:
-        chosen = max(allowed, key=lambda p: (p.ndcg, *(-part for part in _size_key(p))))
-        rule, reason = "best", _best_reason(chosen, best, spec)
-    else:
-        # Among points of the same size, take the one with the highest nDCG.
-        chosen = min(sufficient, key=lambda p: (p.bytes_per_vector, -p.ndcg, *_size_key(p)))
-        smallest = chosen.bytes_per_vector == min(p.bytes_per_vector for p in allowed)
-        if spec.min_ndcg is None:
-            rule, reason = "retention", _retention_reason(chosen, best, spec, smallest=smallest)
-        else:
-            rule = "min_ndcg"
-            reason = (
-                f"their nDCG@10 is provably {spec.min_ndcg:g} or more: {_ndcg_interval(chosen)}"
-            )
-            reason += "." if smallest else "; no smaller vectors provably reach that."
+        reason = _score(chosen)
+        reason += "." if smallest else f"; no smaller vectors are shown to reach {spec.min_ndcg:g}."
     size, vectors = chosen.bytes_per_vector, f"{chosen.dimension} dimensions"
     return Recommendation(
         dimension=chosen.dimension,
@@ -72,42 +81,52 @@ def _size_key(point: Point) -> tuple[int, int, bool]:
     return (point.bytes_per_vector, point.dimension, point.precision.endswith(RESCORED))
 
 
-def _retention_reason(chosen: Point, best: Point, spec: EvaluationSpec, *, smallest: bool) -> str:
+def _retention_reason(
+    chosen: Point, reference: Point, spec: EvaluationSpec, *, smallest: bool
+) -> str:
     share = _percent(spec.retention)
-    if chosen == best and smallest:
-        return f"the job file allows no smaller vectors; their nDCG@10 is {best.ndcg:.3f}."
-    if chosen == best:
+    if chosen == reference and smallest:
+        return f"the job file allows no smaller vectors; their nDCG@10 is {reference.ndcg:.3f}."
+    if chosen == reference:
         return (
-            f"no smaller vectors provably keep {share} of their nDCG@10, {best.ndcg:.3f} (the "
-            "interval's lower bound decides)."
+            f"no smaller vectors are shown to keep {share} of their nDCG@10, {reference.ndcg:.3f}; "
+            "the lower bound decides."
         )
-    retained = (
-        f"they keep {_retained(chosen, best)}, in {chosen.bytes_per_vector} bytes instead of "
-        f"{best.bytes_per_vector}"
+    kept = (
+        f"they keep {_kept(chosen, reference)}, in {chosen.bytes_per_vector} bytes instead of "
+        f"{reference.bytes_per_vector}"
     )
-    return f"{retained}." if smallest else f"{retained}; no smaller vectors provably keep {share}."
+    return f"{kept}." if smallest else f"{kept}; no smaller vectors are shown to keep {share}."
 
 
-def _best_reason(chosen: Point, best: Point, spec: EvaluationSpec) -> str:
+def _best_reason(chosen: Point, reference: Point, spec: EvaluationSpec) -> str:
     limits = ""
     if len(spec.precisions) < len(BITS):
         limits += f"as {' or '.join(spec.precisions)} "
     if spec.max_bytes_per_vector is not None:
         limits += f"within {spec.max_bytes_per_vector} bytes "
     if spec.min_ndcg is None:
-        target, result = f"keep {_percent(spec.retention)}", _retained(chosen, best)
+        target = f"keep {_percent(spec.retention)}"
+        result = f"they keep {_kept(chosen, reference)}"
     else:
-        target, result = f"reach an nDCG@10 of {spec.min_ndcg:g}", _ndcg_interval(chosen)
-    return f"no vectors {limits}provably {target}; these come closest, with {result}."
+        target, result = f"reach an nDCG@10 of {spec.min_ndcg:g}", _score(chosen)
+    return f"no vectors {limits}are shown to {target}; these come closest: {result}."
 
 
-def _retained(chosen: Point, best: Point) -> str:
-    share = f"{chosen.retention.share:.1%} {share_interval(chosen.retention.ci)}"
-    return f"{share} of the best float32 nDCG@10 ({best.ndcg:.3f} at {best.dimension} dimensions)"
+def _kept(chosen: Point, reference: Point) -> str:
+    retention = chosen.retention
+    return (
+        f"at least {retention.at_least or 0.0:.1%} (simultaneous 95 % bound; measured: "
+        f"{retention.share:.1%}) of the nDCG@10 of {reference.dimension} float32 dimensions, "
+        f"{reference.ndcg:.3f}"
+    )
 
 
-def _ndcg_interval(point: Point) -> str:
-    return f"{point.ndcg:.3f} [{point.ci[0]:.3f}, {point.ci[1]:.3f}]"
+def _score(point: Point) -> str:
+    return (
+        f"their nDCG@10 is at least {point.at_least:.3f} (simultaneous 95 % bound; measured: "
+        f"{point.ndcg:.3f})"
+    )
 
 
 def _percent(share: float) -> str:

@@ -43,6 +43,9 @@ class Lift(Part):
     wins: int
     ties: int
     losses: int
+    # `ci`, widened as if one more group of queries had moved between rank 1 and rank 2. If hardly
+    # any query changed, `ci` is too narrow to exclude a gain or a loss; these bounds are not.
+    wide_ci: Interval | None = None
 
     @property
     def is_gain(self) -> bool:
@@ -50,14 +53,47 @@ class Lift(Part):
 
     @property
     def is_loss(self) -> bool:
+        """Whether the new scores are worse; the only definition of "worse"."""
         return self.ci[1] < 0 and self.p_value < 1 - CONFIDENCE
+
+    @property
+    def bounds(self) -> Interval:
+        """The interval that may exclude a gain or a loss; older reports have only `ci`."""
+        return self.wide_ci or self.ci
+
+
+class Share(Part):
+    """A share of the test queries, with its interval."""
+
+    queries: int
+    share: float
+    ci: Interval
+
+
+class QueryGroups(Part):
+    """The groups of the test queries; queries of one group are not independent.
+
+    `effective` is the number of equal groups that would give intervals as wide: n² / Σ n_g².
+    """
+
+    queries: int
+    count: int
+    effective: float
+    # Queries of the largest group.
+    largest: int
 
 
 class Retention(Part):
-    """The share of the best float32 vectors' nDCG@10 that other vectors keep."""
+    """The share of the reference's nDCG@10 that vectors keep.
+
+    The reference is the tuned model's float32 vectors at full width; older reports used the
+    best float32 vectors. `ci` is for these vectors alone. `at_least` is a simultaneous bound: with
+    95 % probability no vectors of the report keep less than theirs.
+    """
 
     share: float
     ci: Interval
+    at_least: float | None = None
 
 
 class Quality(Part):
@@ -66,6 +102,8 @@ class Quality(Part):
     retention: Retention
     score_ci: Interval
     bytes_per_vector: int
+    # The simultaneous lower bound of nDCG@10, like `Retention.at_least`.
+    score_at_least: float | None = None
 
 
 class Compared(Quality, Lift):
@@ -89,6 +127,24 @@ class Precisions(Part):
         yield from self.__pydantic_extra__.items()
 
 
+class Swap(Lift):
+    """The swap that the report recommends.
+
+    The lift is that of the recommended vectors of the tuned model against the base model's float32
+    vectors at full width.
+    """
+
+    dimension: int
+    precision: str
+    full_dimension: int
+    # nDCG@10 of the base model's vectors and of the recommended ones.
+    base: float
+    tuned: float
+    # Queries with a lower nDCG@10 than before.
+    worse: Share
+    against_bm25: Lift
+
+
 class ParetoPoint(Part):
     dimension: int
     precision: str
@@ -100,8 +156,8 @@ class ParetoPoint(Part):
 class Recommendation(Part):
     """The vectors to deploy.
 
-    `rule` is `retention` or `min_ndcg` (the smallest vectors that provably meet that target of the
-    spec), or `best` (none do, so the best vectors that the spec allows).
+    `rule` is `retention` or `min_ndcg` (the smallest vectors whose simultaneous lower bound meets
+    that target of the spec), or `best` (no bound does, so the vectors with the highest bound).
     """
 
     dimension: int
@@ -127,6 +183,10 @@ class Fusion(Part):
     depth: int
     scores: Both[dict[str, Metrics]]
     comparison: dict[str, FusedLift]
+    # The recommended vectors, fused, against the base model's vectors at full width, fused.
+    swap: FusedLift | None = None
+    # nDCG@10 of both.
+    swap_scores: Both[float] | None = None
     sentence: str
 
 
@@ -140,6 +200,8 @@ class AuxiliaryTest(Part):
     left_out: int
     scores: Both[dict[str, Metrics]]
     comparison: dict[str, Lift]
+    # The dimension of the sentence: that of the recommended vectors.
+    dimension: int | None = None
     sentence: str
 
 
@@ -169,6 +231,14 @@ class Segment(Part):
     ci: Interval
 
 
+class Heterogeneity(Part):
+    """Whether the lifts of the segments of one kind differ by more than chance."""
+
+    by: str
+    segments: int
+    p_value: float
+
+
 class Hub(Part):
     """A document that the tuned model ranks in the top 10 of many queries it does not answer."""
 
@@ -179,7 +249,10 @@ class Hub(Part):
 
 
 class ErrorAnalysis(Part):
-    """Gains and losses of the tuned model at the main dimension."""
+    """Gains and losses of single queries and segments by the recommended swap.
+
+    In older reports: by the tuned model at the main dimension.
+    """
 
     gained: list[Example]
     lost: list[Example]
@@ -189,6 +262,13 @@ class ErrorAnalysis(Part):
     hubs: list[Hub]
     # The number of all such queries; `suspected_label_errors` lists only the first ones.
     not_found: int
+    # Queries for which neither model ranks an answer first; and those of them for which the tuned
+    # model ranks a near-duplicate of an answer first.
+    both_failed: int | None = None
+    near_duplicate_first: int | None = None
+    heterogeneity: list[Heterogeneity] = Field(default_factory=list)
+    # What the segments show, and what they do not.
+    sentence: str | None = None
 
 
 class TruncatedTexts(Part):

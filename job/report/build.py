@@ -8,13 +8,12 @@ from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any
 
-from job.core.formatting import change, format_p, interval
 from job.data.dataset import Dataset
 from job.distributed import process_group
 from job.evaluation.base_vs_tuned import Comparison
 from job.evaluation.baseline import Baseline
 from job.evaluation.evaluate import metric_key
-from job.evaluation.metrics import METRIC, Scores
+from job.evaluation.metrics import Scores
 from job.evaluation.recommendation import frontier, recommend
 from job.evaluation.results import (
     AuxiliaryTest,
@@ -22,9 +21,9 @@ from job.evaluation.results import (
     Compared,
     ErrorAnalysis,
     Fusion,
-    Lift,
     Precisions,
     Quality,
+    Swap,
     Truncation,
 )
 from job.model.device import Machine
@@ -32,6 +31,7 @@ from job.model.encoder import Prompts
 from job.report.advice import advise
 from job.report.document import Cost, Report
 from job.report.snippets import repeat, usage
+from job.report.verdict import recommendation_opening, verdict
 from job.spec.schema import JobSpec
 from job.training.train import Training
 
@@ -44,7 +44,6 @@ PACKAGES = (
     "bm25s",
     "botocore",
 )
-NOTHING_BETTER = "no checkpoint beat the base model on validation"
 
 
 @dataclass(frozen=True)
@@ -60,6 +59,8 @@ class Results:
     tuned_prompts: Prompts
     tuned: Mapping[int, Mapping[str, Scores]]
     comparison: Comparison
+    # The recommended vectors against the base model's at full width.
+    swap: Swap
     hybrid: Fusion
     error_analysis: ErrorAnalysis
     truncation: Truncation
@@ -69,6 +70,11 @@ class Results:
     @property
     def improved(self) -> bool:
         return self.comparison.improved and self.training.improved_on_validation
+
+    @property
+    def deploy(self) -> bool:
+        """Whether the recommended vectors are better than the base model's at full width too."""
+        return self.improved and self.swap.is_gain
 
 
 def build_report(
@@ -81,14 +87,18 @@ def build_report(
 ) -> Report:
     """Assemble the report; `weights` are the digests of the models' weights."""
     comparison = results.comparison
-    advice = recommend(comparison.points, comparison.best, spec.evaluation, _opening(results))
+    advice = recommend(
+        comparison.points, comparison.reference, spec.evaluation, recommendation_opening(results)
+    )
     is_pushed = spec.output.hub is not None and (results.improved or spec.output.hub_always)
     report = Report.model_validate(
         {
             "version": 1,
             "job_name": job_name,
             "finished": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-            "verdict": _verdict(results),
+            "verdict": verdict(results, spec.evaluation.worth),
+            "swap": results.swap,
+            "test_groups": comparison.groups,
             "recommendation": advice,
             "pareto": frontier(comparison.points),
             "scores": {
@@ -129,7 +139,10 @@ def compared(comparison: Comparison) -> dict[str, Precisions]:
     for point in comparison.points:
         d = point.dimension
         found = Quality(
-            retention=point.retention, score_ci=point.ci, bytes_per_vector=point.bytes_per_vector
+            retention=point.retention,
+            score_ci=point.ci,
+            score_at_least=point.at_least,
+            bytes_per_vector=point.bytes_per_vector,
         )
         if point.precision == "float32":
             found = Compared(
@@ -163,62 +176,6 @@ def _training(results: Results) -> dict[str, Any]:
         "peak_memory": results.machine.peak_memory(),
         "remark": results.training.remark(metric_key(results.comparison.dimensions.main)),
     }
-
-
-def _verdict(results: Results) -> dict[str, Any]:
-    """Return whether tuning helped at the main dimension, in numbers and in a sentence."""
-    comparison = results.comparison
-    lift = comparison.lifts[comparison.dimensions.main]
-    return {
-        "improved": results.improved,
-        "metric": METRIC,
-        "dimension": comparison.dimensions.main,
-        "minimum_detectable_effect": comparison.minimum_detectable_effect,
-        "sentence": _sentence(results, lift),
-        **lift.model_dump(include={"lift", "ci", "p_value"}),
-    }
-
-
-def _sentence(results: Results, lift: Lift) -> str:
-    dimensions = results.comparison.dimensions
-    before, after = (
-        scores[dimensions.main]["float32"].mean(METRIC)
-        for scores in (results.base.test, results.tuned)
-    )
-    numbers = (
-        f"nDCG@10 at {dimensions.main} dimensions: {before:.3f} → {after:.3f}, "
-        f"{change(lift.lift)} {interval(lift.ci)}, {format_p(lift.p_value)}"
-    )
-    if not results.training.steps:
-        return f"Not improved: nothing was trained (`training.epochs` is 0). {numbers}."
-    if not results.training.improved_on_validation:
-        early = results.training.stopped_early
-        why = f"training was stopped early ({early})" if early else NOTHING_BETTER
-        return f"Not improved: {why}, so `model/` holds the base model. {numbers}."
-    if not results.improved and lift.ci[1] < 0:
-        return f"Not improved: the tuned model is worse than the base model. {numbers}."
-    if not results.improved:
-        return (
-            f"Not improved: the gain is not significant. {numbers}; this test set can detect "
-            f"{results.comparison.minimum_detectable_effect:+.3f} or more."
-        )
-    beats = [d for d, other in results.comparison.against_full_base.items() if other.is_gain]
-    smallest = min(beats, default=None)
-    if smallest is None or smallest == dimensions.full:
-        return f"Improved. {numbers}."
-    return (
-        f"Improved. {numbers}; {smallest} dimensions now beat the base model at {dimensions.full}."
-    )
-
-
-def _opening(results: Results) -> str:
-    """Return how the recommendation begins: a model that did not help is not recommended."""
-    if results.improved or not results.training.improved_on_validation:
-        # In the second case `model/` holds the base model.
-        return "Deploy"
-    if results.comparison.lifts[results.comparison.dimensions.main].ci[1] < 0:
-        return "Keep the base model; if you deploy this one, use"
-    return "If you deploy this model, use"
 
 
 def job_cost(seconds_by_stage: Mapping[str, float], price_per_hour: float | None) -> Cost:

@@ -17,25 +17,43 @@ from job.evaluation.results import (
     ErrorAnalysis,
     Fusion,
     Interval,
+    Lift,
     ParetoPoint,
     Part,
     Precisions,
+    Quality,
+    QueryGroups,
     Recommendation,
     Scores,
+    Swap,
     Truncation,
 )
 
 # Re-exported for the launcher, which may not import `job.evaluation`.
-__all__ = ["METRIC", "Compared", "Report"]
+__all__ = ["METRIC", "Compared", "Lift", "Quality", "Report"]
 
 
 class Verdict(Part):
+    """The result of two tests in a fixed order: "improved", then "deploy".
+
+    `dimension`, `precision`, `lift`, `ci` and `p_value` are those of `Report.swap`. In older
+    reports they are of float32 vectors at the main dimension, which decided the verdict.
+    """
+
+    # The tuned model is better than the base model at full width, as float32, and on validation.
     improved: bool
+    # The recommended vectors, too, are better than the base model at full width.
+    deploy: bool | None = None
     metric: str
     dimension: int
+    precision: str | None = None
+    # The dimension that selects checkpoints.
+    main_dimension: int | None = None
     lift: float
     ci: Interval
     p_value: float
+    # Tuned against base at full width, as float32.
+    full_width: Lift | None = None
     minimum_detectable_effect: float
     sentence: str
 
@@ -196,6 +214,9 @@ class Report(Part):
     job_name: str
     finished: str
     verdict: Verdict
+    # None in older reports.
+    swap: Swap | None = None
+    test_groups: QueryGroups | None = None
     recommendation: Recommendation
     pareto: list[ParetoPoint]
     scores: Scores
@@ -234,7 +255,12 @@ class Report(Part):
     @property
     def main(self) -> str:
         """The main dimension as a key of mappings by dimension."""
-        return str(self.verdict.dimension)
+        return str(self.verdict.main_dimension or self.verdict.dimension)
+
+    @property
+    def full(self) -> str:
+        """The largest dimension as a key of mappings by dimension."""
+        return next(iter(self.comparison))
 
     @property
     def fetched(self) -> dict[str, Input]:

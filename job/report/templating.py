@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 TEMPLATES = Path(__file__).parent / "templates"
 # The first words of the verdict, which the page highlights.
-VERDICT = re.compile(r"^(Improved\.|Not improved:)")
+VERDICT = re.compile(r"^(Improved[^.:]*[.:]|Not improved:)")
 HIGHLIGHTED = r'<span class="verdict">\g<0></span>'
 QUOTED = re.compile(r"`([^`]+)`")
 # Characters that Markdown or HTML may interpret.

@@ -119,14 +119,18 @@ class EvaluationSpec(Section):
     """Matryoshka dimensions to train and score. `null`: the model's width, and those of 512, 256,
     128 and 64 below it."""
     main_dimension: int = Field(128, ge=1)
-    """Dimension that selects the checkpoint and decides the verdict. If it is not in the list, the
-    next smaller one is used."""
+    """Dimension that selects the checkpoint. If it is not in the list, the next smaller one is
+    used."""
     protocol: Literal["grouped", "article", "both"] = "grouped"
     """`grouped` splits without leakage. `article` repeats the AWS article's method: random rows,
     relevance by row, no prompts. `both` is `grouped` and also scores its test rows by the
     article's rules."""
     retention: float = Field(0.99, gt=0.0, le=1.0)
-    """Recommend the smallest vectors that provably keep this share of the best float32 nDCG@10."""
+    """Recommend the smallest vectors whose lower bound keeps this share of the nDCG@10 of float32
+    vectors at full width."""
+    worth: float = Field(0.01, gt=0.0, le=1.0)
+    """The smallest difference of nDCG@10 that matters to you. If no gain or loss is significant,
+    the report says whether the test excludes one of this size."""
     precisions: tuple[Literal["float32", "int8", "binary"], ...] = Field(
         ("float32", "int8", "binary"), min_length=1
     )
@@ -134,7 +138,8 @@ class EvaluationSpec(Section):
     max_bytes_per_vector: int | None = Field(None, ge=1)
     """Bytes; larger vectors are not recommended."""
     min_ndcg: float | None = Field(None, gt=0.0, le=1.0)
-    """Recommend the smallest vectors that provably reach this nDCG@10; replaces `retention`."""
+    """Recommend the smallest vectors whose lower bound reaches this nDCG@10; replaces
+    `retention`."""
     out_of_domain: str | None = None
     """Pairs of another domain to score both models on: did tuning hurt elsewhere? The sources of
     `data.source` work here, `builtin:aws-docs` included."""

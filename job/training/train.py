@@ -30,6 +30,9 @@ from job.training.hyperparameters import Hyperparameters, read_hyperparameters, 
 from job.training.padding import count_tokens
 from job.training.trainer import PairTrainer, TrainingInputs, build_trainer
 
+# With fewer validations a rise to the end says little about overfitting.
+FEW_VALIDATIONS = 4
+
 
 @dataclass(frozen=True)
 class Training:
@@ -79,6 +82,11 @@ class Training:
             return "Validation was scored only once, which cannot show overfitting."
         last_step, last = scores[-1]
         best_step, best = max(scores, key=lambda entry: entry[1])
+        if best_step == last_step and len(scores) < FEW_VALIDATIONS:
+            return (
+                f"The validation score was highest at the end ({best:.3f}); {len(scores)} "
+                "validations are too few to see overfitting, or that more `training.epochs` help."
+            )
         if best_step == last_step:
             return (
                 f"The validation score was highest at the end ({best:.3f}): there is no sign of "

@@ -29,8 +29,8 @@ require_option = click.option(
     "requirements",
     multiple=True,
     metavar="CONDITION",
-    help="Such as 'lift>0' or 'ndcg@10>=0.8 at 128'; exits with 9 unless the interval's lower "
-    "bound meets it.",
+    help="Such as improved, 'lift>0', 'retention>=0.99', 'probe>=-0.02' or 'ndcg@10>=0.8 at 128'; "
+    "exits with 9 unless the lower bound meets it.",
 )
 
 

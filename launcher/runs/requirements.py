@@ -1,6 +1,7 @@
-"""Conditions that a result must meet: `lift>0`, `ndcg@10>=0.8 at 128 as int8`.
+"""Conditions that a result must meet: `lift>0`, `improved`, `ndcg@10>=0.8 at 128 as int8`.
 
-The interval's lower bound must reach the threshold, so chance rarely passes.
+Lower bounds decide, so chance rarely passes. Without a dimension, a condition is about the
+recommended vectors.
 """
 
 import operator
@@ -9,38 +10,44 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from job.core.errors import GateNotMet, SpecError
-from job.report.document import Compared, Report
+from job.report.document import Compared, Lift, Quality, Report
 
 GRAMMAR = re.compile(
-    r"(?P<subject>lift|ndcg@10)\s*(?P<sign>>=|>)\s*(?P<value>[-+]?\d*\.?\d+)"
+    r"(?P<subject>lift|ndcg@10|retention|probe)\s*(?P<sign>>=|>)\s*(?P<value>[-+]?\d*\.?\d+)"
     r"(?:\s+at\s+(?P<dimension>\d+))?(?:\s+as\s+(?P<precision>\w+))?"
 )
 SIGNS = {">": operator.gt, ">=": operator.ge}
+EXPECTED = (
+    "`improved`, `lift>0`, `probe>=-0.02`, or `retention>=0.99` or `ndcg@10>=0.8`, with or "
+    "without `at DIMENSION as PRECISION`"
+)
 
 
 @dataclass(frozen=True)
 class Requirement:
-    """One condition; without a dimension, it applies to the main dimension."""
+    """One condition; without a dimension, it is about the recommended vectors."""
 
     text: str
     subject: str
-    sign: str
-    value: float
-    dimension: str | None
-    precision: str
+    sign: str = ">="
+    value: float = 0.0
+    dimension: str | None = None
+    precision: str | None = None
 
 
 def parse_requirement(text: str) -> Requirement:
-    found = GRAMMAR.fullmatch(text.strip().lower())
+    plain = text.strip().lower()
+    if plain == "improved":
+        return Requirement(text, "improved")
+    found = GRAMMAR.fullmatch(plain)
     if found is None:
-        msg = f"`--require {text}`: expected `lift>0` or `ndcg@10>=0.8 at DIMENSION as PRECISION`."
+        msg = f"`--require {text}`: expected {EXPECTED}."
         raise SpecError(msg)
-    precision = found["precision"] or "float32"
-    if found["subject"] == "lift" and precision != "float32":
-        msg = f"`--require {text}`: lifts are measured for float32 vectors only."
+    subject, dimension, precision = found["subject"], found["dimension"], found["precision"]
+    if subject in ("lift", "probe") and precision not in (None, "float32"):
+        msg = f"`--require {text}`: with a dimension, these are measured for float32 vectors only."
         raise SpecError(msg)
-    value = float(found["value"])
-    return Requirement(text, found["subject"], found["sign"], value, found["dimension"], precision)
+    return Requirement(text, subject, found["sign"], float(found["value"]), dimension, precision)
 
 
 def require(report: Report, requirements: Iterable[Requirement]) -> None:
@@ -52,23 +59,100 @@ def require(report: Report, requirements: Iterable[Requirement]) -> None:
 
 def _shortfall(report: Report, required: Requirement) -> str | None:
     """Return why the report does not meet a requirement, or None if it does."""
-    comparison = report.comparison.items()
-    measured = {
-        (d, precision): found for d, each in comparison for precision, found in each.items()
-    }
-    dimension = required.dimension or report.main
-    found = measured.get((dimension, required.precision))
-    if found is None:
-        known = ", ".join(f"{d} as {precision}" for d, precision in measured)
-        missing = f"{dimension} as {required.precision}"
-        msg = f"`--require {required.text}`: {missing} was not measured. Measured: {known}."
+    if required.subject == "improved":
+        if report.verdict.improved:
+            return None
+        return f"Required: `{required.text}`, but the verdict is: {report.verdict.sentence}"
+    if required.subject == "lift":
+        return _lift_shortfall(report, required)
+    if required.subject == "probe":
+        return _probe_shortfall(report, required)
+    dimension, precision, found = _vectors(report, required)
+    bound = found.score_ci[0]
+    if required.subject == "retention":
+        if found.retention.at_least is None:
+            # Reports of older images have the bound of a single vector only.
+            bound = found.retention.ci[0]
+        else:
+            bound = found.retention.at_least
+    if SIGNS[required.sign](bound, required.value):
+        return None
+    return (
+        f"Required: `{required.text}`, but for {dimension} dimensions as {precision} the lower "
+        f"bound is {bound:.3f}."
+    )
+
+
+def _lift_shortfall(report: Report, required: Requirement) -> str | None:
+    """Test the recommended swap, or base and tuned at one dimension, as the verdict does."""
+    found: Lift
+    if required.dimension is None and report.swap:
+        found, name = report.swap, "the recommended vectors"
+        is_gain = bool(report.verdict.deploy)
+    else:
+        dimension, _, compared = _vectors(report, required, "float32")
+        found, name = _compared(compared), f"{dimension} dimensions"
+        is_gain = found.is_gain
+    low, high = found.ci if required.value >= 0 else found.bounds
+    # A lift that is not significant is no gain, and an untouched model does not reach `lift>=0`.
+    if SIGNS[required.sign](low, required.value) and (is_gain or required.value < 0):
+        return None
+    why = "its lower bound must meet the condition" + (
+        ", and the gain must be significant" if required.value >= 0 else ""
+    )
+    return (
+        f"Required: `{required.text}`, but the interval of {name} is [{low:.3f}, {high:.3f}], "
+        f"p = {found.p_value:.3f}; {why}."
+    )
+
+
+def _probe_shortfall(report: Report, required: Requirement) -> str | None:
+    """Test the lower bound of the lift on out-of-domain data."""
+    probe = report.out_of_domain
+    if probe is None:
+        msg = (
+            f"`--require {required.text}`: the run has no out-of-domain test. Set "
+            "`evaluation.out_of_domain`, such as `--set evaluation.out_of_domain=builtin:aws-docs`."
+        )
         raise SpecError(msg)
-    low, high = found.score_ci
-    if required.subject == "lift" and isinstance(found, Compared):
-        low, high = found.ci
+    dimension = required.dimension or str(probe.dimension or report.main)
+    if dimension not in probe.comparison:
+        measured = ", ".join(probe.comparison)
+        msg = f"`--require {required.text}`: {dimension} was not measured. Measured: {measured}."
+        raise SpecError(msg)
+    low, high = probe.comparison[dimension].bounds
     if SIGNS[required.sign](low, required.value):
         return None
     return (
-        f"Required: `{required.text}`, but the interval at {dimension} dimensions is "
-        f"[{low:.3f}, {high:.3f}]; its lower bound must meet the condition."
+        f"Required: `{required.text}`, but on out-of-domain data the interval at {dimension} "
+        f"dimensions is [{low:.3f}, {high:.3f}]; its lower bound must meet the condition."
     )
+
+
+def _vectors(
+    report: Report, required: Requirement, precision: str | None = None
+) -> tuple[str, str, Quality]:
+    """Return the vectors of a requirement: by default the recommended ones.
+
+    Older reports have no swap; there the default is float32 at the main dimension, as it was.
+    """
+    recommended = report.recommendation
+    dimension = required.dimension or (str(recommended.dimension) if report.swap else report.main)
+    precision = required.precision or precision
+    if precision is None:
+        is_default = required.dimension is None and report.swap is not None
+        precision = recommended.precision if is_default else "float32"
+    measured = {(d, name): q for d, each in report.comparison.items() for name, q in each.items()}
+    if (dimension, precision) not in measured:
+        known = ", ".join(f"{d} as {name}" for d, name in measured)
+        msg = (
+            f"`--require {required.text}`: {dimension} as {precision} was not measured. "
+            f"Measured: {known}."
+        )
+        raise SpecError(msg)
+    return dimension, precision, measured[dimension, precision]
+
+
+def _compared(found: Quality) -> Lift:
+    assert isinstance(found, Compared)
+    return found

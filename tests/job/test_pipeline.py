@@ -124,11 +124,18 @@ def files_of(folder):
 
 
 def test_a_job_reports_an_improvement(reference):
-    """The lift's interval excludes zero at every dimension."""
+    """The lift's interval excludes zero at every dimension, and for the recommended vectors."""
     report = reference.report
-    assert report["verdict"]["improved"]
-    assert report["verdict"]["dimension"] == 32
-    assert report["verdict"]["sentence"].startswith("Improved. nDCG@10 at 32 dimensions: ")
+    verdict, recommended = report["verdict"], report["recommendation"]
+    assert verdict["improved"]
+    assert verdict["deploy"]
+    assert verdict["main_dimension"] == 32
+    assert [verdict[name] for name in ("dimension", "precision")] == [
+        recommended[name] for name in ("dimension", "precision")
+    ]
+    assert verdict["sentence"].startswith(
+        "Improved. nDCG@10 from the base model (64 float32 dimensions) to the recommended vectors ("
+    )
     assert all(d["float32"]["ci"][0] > 0 for d in report["comparison"].values())
     assert report["cost"]["usd"] == pytest.approx(sum(report["seconds"].values()) / 1000, abs=1e-4)
 
@@ -208,8 +215,9 @@ def test_without_improvement_the_result_is_the_base_model(run_job, tiny_encoder,
     report = finished.report
     assert not report["verdict"]["improved"]
     assert report["verdict"]["sentence"].startswith(f"Not improved: {why}")
-    assert (report["verdict"]["lift"], report["verdict"]["p_value"]) == (0.0, 1.0)
-    assert report["verdict"]["ci"] == [0.0, 0.0]
+    assert not report["verdict"]["deploy"]
+    full_width = report["verdict"]["full_width"]
+    assert (full_width["lift"], full_width["p_value"], full_width["wins"]) == (0.0, 1.0, 0)
     base, tuned = (report["scores"][model] for model in ("base", "tuned"))
     assert {d: by["float32"] for d, by in tuned.items()} == {
         d: by["float32"] for d, by in base.items()

@@ -46,9 +46,13 @@ def widest(lines):
 
 def report(name):
     """Make a report of five dimensions."""
-    document = reports.improved(job_name=name, verdict__dimension=1024)
-    by_dimension = [*document["scores"].values(), document["comparison"]]
-    for found in (*by_dimension[1:], *document["fusion"]["scores"].values()):
+    document = reports.improved(job_name=name, verdict__main_dimension=1024)
+    scores = [
+        found[model]
+        for found in (document["scores"], document["fusion"]["scores"])
+        for model in ("base", "tuned")
+    ]
+    for found in (*scores, document["comparison"]):
         usual = found["32"]
         found.clear()
         found.update(dict.fromkeys(DIMENSIONS, usual))

@@ -6,13 +6,19 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import t
 
 from job.evaluation import significance
-from job.evaluation.base_vs_tuned import METRIC, compare, compute_points
+from job.evaluation.base_vs_tuned import METRIC, compare, compare_swap, compute_points
 from job.evaluation.dimensions import Dimensions
 from job.evaluation.metrics import Scores
-from job.evaluation.results import Lift
-from job.evaluation.significance import GroupedQueries, detectable_lift
+from job.evaluation.results import ParetoPoint
+from job.evaluation.significance import (
+    SECOND,
+    GroupedQueries,
+    detectable_lift,
+    heterogeneity_p_value,
+)
 
 ONE = Dimensions((8,), 8)
 FOUR = Dimensions((512, 256, 128, 64), 128)
@@ -46,14 +52,24 @@ GAINS = np.array([0.0, *(1 / np.log2(np.arange(2, 12)))])
 
 
 def test_a_model_compared_with_itself_has_no_lift():
-    """The interval has no width, and the verdict is not an improvement."""
+    """No change in 60 queries does not exclude a change of other queries: the interval has the
+    width that one more query between rank 1 and rank 2 would give it."""
     values = random_values()
 
     result = compare_values({8: values}, {8: values.copy()})
 
-    assert result.lifts[8] == Lift(lift=0, ci=(0, 0), p_value=1, wins=0, ties=60, losses=0)
+    lift = result.lifts[8]
+    assert (lift.lift, lift.p_value, lift.wins, lift.ties, lift.losses) == (0, 1, 0, 60, 0)
+    assert lift.ci[1] == interval_of([*[0.0] * 60, 1 - SECOND])[1]
+    assert lift.ci == lift.wide_ci == (-lift.ci[1], lift.ci[1])
     assert not result.lifts[8].is_gain
     assert not result.improved
+
+
+def interval_of(values):
+    """Student's t interval of independent values."""
+    half = t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
+    return pytest.approx(np.mean(values) - half), pytest.approx(np.mean(values) + half)
 
 
 @pytest.mark.parametrize(
@@ -64,21 +80,23 @@ def test_a_model_compared_with_itself_has_no_lift():
         # Queries about one context give no evidence for other contexts.
         ([50], (-1.0, 1.0), 1.0, False),
         # Five signs are equal in one of sixteen flips, so five wins may be chance.
-        ([10] * 2, (0.5, 0.5), pytest.approx(1 / 2, abs=0.06), False),
-        ([10] * 5, (0.5, 0.5), pytest.approx(1 / 16, abs=0.03), False),
+        ([10] * 2, None, pytest.approx(1 / 2, abs=0.06), False),
+        ([10] * 5, None, pytest.approx(1 / 16, abs=0.03), False),
         ([10] * 6, (0.5, 0.5), pytest.approx(1 / 32, abs=0.018), True),
     ],
     ids=["alone", "uneven groups", "one group", "two", "five", "six"],
 )
 def test_winning_every_query_is_an_improvement_with_enough_groups(sizes, ci, p_value, is_gain):
-    """Equal wins give an interval without width, whatever the groups."""
+    """Equal wins give an interval without width, unless so few groups changed (None)."""
     count = sum(sizes)
     groups = np.repeat(np.arange(len(sizes)), sizes)
 
     result = compare_values({8: [0.25] * count}, {8: [0.75] * count}, groups)
 
-    counts = {"wins": count, "ties": 0, "losses": 0}
-    assert result.lifts[8].model_dump() == {"lift": 0.5, "ci": ci, "p_value": p_value} | counts
+    lift = result.lifts[8]
+    assert (lift.lift, lift.p_value, lift.wins, lift.losses) == (0.5, p_value, count, 0)
+    assert lift.ci == (ci or lift.wide_ci)
+    assert lift.wide_ci[0] < 0.5 < lift.wide_ci[1]
     assert result.improved == is_gain
     assert (result.minimum_detectable_effect >= 1) == (len(sizes) <= 5)
 
@@ -98,13 +116,55 @@ def test_losing_most_queries_is_no_improvement():
     assert (lift.wins, lift.ties, lift.losses) == counts
 
 
-def test_the_main_dimension_decides_the_verdict():
-    """Gains at other dimensions do not compensate."""
+def test_the_full_width_decides_whether_the_model_improved():
+    """The base model is not truncated for the comparison; gains below do not compensate."""
     base = dict.fromkeys(FOUR.all, np.full(40, 0.5))
     worse, better = dict.fromkeys(FOUR.all, [0.4] * 40), dict.fromkeys(FOUR.all, [0.6] * 40)
 
-    assert not compare_values(base, better | {128: [0.4] * 40}, dimensions=FOUR).improved
-    assert compare_values(base, worse | {128: [0.6] * 40}, dimensions=FOUR).improved
+    assert not compare_values(base, better | {512: [0.4] * 40}, dimensions=FOUR).improved
+    assert compare_values(base, worse | {512: [0.6] * 40}, dimensions=FOUR).improved
+
+
+@pytest.mark.parametrize(
+    ("tuned", "smallest"),
+    [
+        ((0.8, 0.7, 0.6, 0.55), 64),
+        ((0.8, 0.7, 0.6, 0.5), 128),
+        # 128 fails, so 64 is not tested.
+        ((0.8, 0.7, 0.4, 0.6), 256),
+        ((0.4, 0.7, 0.6, 0.6), 512),
+    ],
+)
+def test_dimensions_that_beat_the_base_are_tested_downwards_until_one_fails(tuned, smallest):
+    base = dict.fromkeys(FOUR.all, np.full(40, 0.5))
+    scores = {d: np.full(40, score) for d, score in zip(FOUR.all, tuned, strict=True)}
+
+    assert compare_values(base, scores, dimensions=FOUR).smallest_that_beats_base == smallest
+
+
+def test_the_swap_compares_recommended_vectors_with_the_full_base_model():
+    """Also with BM25; and it counts the queries that get worse."""
+    base = {16: {"float32": scores_of([0.5] * 40)}, 8: {"float32": scores_of([0.1] * 40)}}
+    codes = scores_of([0.4] * 10 + [0.8] * 30)
+    tuned = {16: base[16], 8: {"float32": base[8]["float32"], "int8": codes}}
+    point = ParetoPoint(
+        dimension=8,
+        precision="int8",
+        bytes_per_vector=8,
+        ndcg=0,
+        retention={"share": 1, "ci": (0, 1)},
+    )
+
+    by_group = GroupedQueries(np.arange(40), 1_000, 0)
+    swap = compare_swap(base, tuned, scores_of([0.3] * 40), by_group, point)
+
+    assert (swap.dimension, swap.precision, swap.full_dimension) == (8, "int8", 16)
+    assert (swap.base, swap.tuned) == (pytest.approx(0.5), pytest.approx(0.7))
+    assert swap.lift == pytest.approx(0.2)
+    assert swap.against_bm25.lift == pytest.approx(0.4)
+    assert (swap.worse.queries, swap.worse.share) == (10, 0.25)
+    assert swap.worse.ci[0] < 0.25 < swap.worse.ci[1]
+    assert swap.worse.ci == by_group.mean_interval(np.array([1.0] * 10 + [0.0] * 30))
 
 
 def test_each_dimension_is_also_compared_with_the_full_base_model():
@@ -153,15 +213,15 @@ def test_blocks_do_not_change_a_result(monkeypatch, block):
     assert lift.p_value == whole.p_value
 
 
-def test_retention_is_relative_to_the_best_float32_vectors():
+def test_retention_is_relative_to_float32_at_full_width():
     """Base and tuned are compared as float32; int8 is measured by its retention."""
-    values = random_values()
+    values = random_values(150)
     tuned = {
         16: {"float32": scores_of(values), "int8": scores_of(values * 0.9)},
         8: {"float32": scores_of(values * 0.8), "int8": scores_of(values * 0.7)},
     }
 
-    by_group = GroupedQueries(np.arange(60), 100, 0)
+    by_group = GroupedQueries(np.arange(150), 100, 0)
 
     bm25 = scores_of(values * 0.5)
     result = compare(tuned, tuned, bm25, by_group, Dimensions((16, 8), 8))
@@ -172,16 +232,103 @@ def test_retention_is_relative_to_the_best_float32_vectors():
         (8, "float32", 32),
         (8, "int8", 8),
     ]
-    assert result.best == result.points[0]
-    # The best point may be a smaller dimension.
+    assert result.reference == result.points[0]
+    # A smaller dimension that is better on this test set is not the reference.
     swapped = {16: tuned[8], 8: tuned[16]}
-    assert compute_points(swapped, Dimensions((16, 8), 8), by_group)[1].dimension == 8
+    assert compute_points(swapped, Dimensions((16, 8), 8), by_group)[1].dimension == 16
     assert result.against_bm25[8].lift == pytest.approx(values.mean() * 0.3)
     assert [p.retention.share for p in result.points] == pytest.approx([1, 0.9, 0.8, 0.7])
     assert [p.ndcg for p in result.points] == pytest.approx(
         [values.mean() * share for share in (1, 0.9, 0.8, 0.7)]
     )
-    assert all(p.ci[0] < p.ndcg < p.ci[1] for p in result.points)
+    assert all(p.ci[0] < p.ndcg < p.ci[1] and p.at_least < p.ndcg for p in result.points)
+    assert result.reference.retention.at_least == 1.0
+    assert all(0 < p.retention.at_least < p.retention.share for p in result.points[1:])
+
+
+# --- Bounds ---
+
+
+@pytest.mark.parametrize("count", [30, 150])
+def test_the_interval_of_a_score_reckons_with_one_more_miss(count):
+    """If all queries score 1, the true mean may be lower."""
+    found = GroupedQueries(np.arange(count), 100, 0).mean_interval(np.ones(count))
+
+    assert found == (interval_of([*[1.0] * count, 0.0])[0], 1.0)
+
+
+def test_bounds_of_several_vectors_are_lower_than_the_bound_of_one():
+    """The more vectors compete, the likelier one of them looks good by chance."""
+    random, count = np.random.default_rng(0), 2_000
+    reference = random.choice(GAINS, count)
+    values = np.stack([np.where(random.random(count) < 0.2, 0.5, reference) for _ in range(20)])
+    by_group = GroupedQueries(np.arange(count), 1_000, 0)
+
+    alone = by_group.retention_bounds(values[:1], reference)[0]
+    together = by_group.retention_bounds(values, reference)[0]
+
+    share = values[0].mean() / reference.mean()
+    assert together < alone < share
+    # Student's t for one; for twenty that are nearly independent, about Bonferroni's.
+    deviations = values[0] - share * reference
+    error = np.std(deviations, ddof=1) / np.sqrt(count) / reference.mean()
+    assert (share - alone) / error == pytest.approx(t.ppf(0.95, count), rel=0.1)
+    assert (share - together) / error == pytest.approx(t.ppf(1 - 0.05 / 20, count), rel=0.1)
+
+
+def test_vectors_that_changed_nothing_do_not_keep_everything():
+    """The bound reckons with one more query that falls from rank 1 to rank 2."""
+    reference = np.full(60, 0.8)
+    by_group = GroupedQueries(np.arange(60), 100, 0)
+
+    (bound,) = by_group.retention_bounds(reference[None], reference)
+
+    assert 0.97 < bound < 0.99
+
+
+def test_a_large_group_leaves_few_degrees_of_freedom():
+    """88 queries alone and one group of 62 count as 5.7 equal groups, not as 89."""
+    groups = np.maximum(0, np.arange(150) - 61)
+    by_group = GroupedQueries(groups, 100, 0)
+
+    assert by_group.facts.model_dump() == {
+        "queries": 150,
+        "count": 89,
+        "effective": pytest.approx(150**2 / (62**2 + 88)),
+        "largest": 62,
+    }
+    random = np.random.default_rng(0)
+    differences = random.choice(GAINS, 150) - random.choice(GAINS, 150)
+    sums, sizes = np.bincount(groups, differences), np.bincount(groups)
+    without = (sums.sum() - sums) / (150 - sizes)
+    error = np.sqrt(88 / 89 * ((without - without.mean()) ** 2).sum())
+    low, high = by_group.lift(differences).ci
+    freedom = by_group.facts.effective - 1
+    assert (high - low) / 2 == pytest.approx(t.ppf(0.975, freedom) * error)
+
+
+# --- Segments ---
+
+
+def test_segments_with_the_same_lift_rarely_seem_to_differ():
+    """At 5 %, in about 5 % of the test sets, with unequal variances and grouped queries."""
+    random, groups = np.random.default_rng(0), np.repeat(np.arange(60), 2)
+    segments = [np.arange(0, 20), np.arange(20, 60), np.arange(60, 120)]
+    scales = np.repeat([0.5, 0.3, 0.1], [20, 40, 60])
+    p_values = []
+    for _ in range(300):
+        noise = np.repeat(random.normal(size=60), 2) * scales
+        p_values.append(heterogeneity_p_value(segments, groups, noise))
+
+    assert 0.01 < np.mean(np.array(p_values) < 0.05) < 0.1
+
+
+def test_segments_with_different_lifts_differ():
+    differences = np.random.default_rng(0).normal(size=120) * 0.3
+    differences[:20] += 0.5
+    segments = [np.arange(0, 20), np.arange(20, 60), np.arange(60, 120)]
+
+    assert heterogeneity_p_value(segments, np.arange(120), differences) < 0.01
 
 
 # --- The p-value ---

@@ -1,5 +1,6 @@
 """Error analysis: gained and lost queries, segments, suspected label errors, hubs."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -95,6 +96,57 @@ def test_a_query_that_no_system_answers_is_a_suspected_label_error(queries, corp
     assert (where.suspected_label_errors[0].rank_tuned, where.not_found) == (None, 1)
 
 
+def test_queries_that_both_models_fail_are_counted(queries):
+    """And those whose first result is a near-duplicate of the answer, which is not labeled."""
+    texts = [f"document {i} tells of subject {i} in some words" for i in range(COUNT)]
+    texts[1] = "document 0 tells of subject 0 in some words again"
+    corpus = Corpus(pa.array([f"{i:02}" for i in range(COUNT)]), pa.array(texts))
+    # For queries 0 and 5, document 1 is first: it repeats the answer of query 0 only.
+    tuned = scores(queries, {0: 2, 5: 3}, others=(1,))
+    base = scores(queries, {0: 2, 3: 4, 5: 2})
+
+    def analyze(threshold):
+        return analyze_errors(
+            queries, corpus, base, tuned, base, near_duplicate_threshold=threshold
+        )
+
+    where = analyze(0.7)
+    assert [int(i) for i in np.flatnonzero((base.rank != 1) & (tuned.rank != 1))] == [0, 5]
+    assert (where.both_failed, where.near_duplicate_first) == (2, 1)
+    assert analyze(1.0).near_duplicate_first == 0
+    assert analyze(None).near_duplicate_first is None
+
+
+@pytest.mark.parametrize(
+    ("gaining", "start"),
+    [
+        (range(0, COUNT, 2), r"The lift depends on: .*product \(p < 0\.001\); \d kinds of segm"),
+        ((0, 1, 10, 11), r"It is not shown that the lift differs between segments \(\d kinds of "),
+    ],
+)
+def test_the_sentence_says_whether_segments_differ(corpus, gaining, start):
+    """It is corrected for the number of kinds; the caveat is always there."""
+    names = ["even", "odd"] * (COUNT // 2)
+    queries = replace(make_queries(names), texts=pa.array(["What is it", "Name it"] * 10))
+    base = scores(queries, dict.fromkeys(gaining, 8))
+    tuned = scores(queries)
+    found = analyze_errors(queries, corpus, base, tuned, base, "product")
+    assert re.match(start, found.sentence)
+    assert found.sentence.endswith("is not corrected for the number of segments.")
+    by_kind = {each.by: each for each in found.heterogeneity}
+    assert by_kind["product"].segments == 2
+
+
+def test_segments_of_few_groups_are_not_tested(corpus):
+    """Two groups of queries say nothing about other groups."""
+    queries = make_queries(["even", "odd"] * (COUNT // 2))
+    queries = replace(queries, groups=np.repeat([0, 1], COUNT // 2))
+    base = scores(queries, dict.fromkeys(range(0, COUNT, 2), 8))
+    found = analyze_errors(queries, corpus, base, scores(queries), base, "product")
+    assert (found.heterogeneity, found.sentence) == ([], None)
+    assert {segment.by for segment in found.segments} >= {"product"}
+
+
 def test_segments_report_the_scores_of_their_queries(queries, corpus):
     """Mean, lift and count are those of the segment's queries."""
     base, tuned = scores(queries, dict.fromkeys(range(0, COUNT, 4), 2)), scores(queries)
@@ -130,7 +182,8 @@ def test_a_single_query_has_no_segments(corpus, queries):
     ranked = compute_metrics(np.array([[0, 1]]), one)
     where = analyze_errors(one, corpus, ranked, ranked, ranked)
     empty = {key: [] for key in ("gained", "lost", "suspected_label_errors", "segments", "hubs")}
-    assert where.model_dump() == empty | {"not_found": 0}
+    counts = {"not_found": 0, "both_failed": 0, "near_duplicate_first": None}
+    assert where.model_dump() == empty | counts | {"heterogeneity": [], "sentence": None}
 
 
 HOSTILE = "a|b <script>"

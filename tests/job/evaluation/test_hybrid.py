@@ -7,8 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from job.data.dataset import Queries
+from job.evaluation.base_vs_tuned import compare_swap
 from job.evaluation.hybrid import fuse, hybrid_search
 from job.evaluation.metrics import METRIC, Scores, compute_metrics
+from job.evaluation.results import ParetoPoint
 from job.evaluation.significance import GroupedQueries
 
 
@@ -67,28 +69,50 @@ def search(*positions, documents=12):
     return compute_metrics(np.array(rows), queries(len(rows)), found=found)
 
 
+NINTH = [9, 8, 9, 8, 9, 8, 9, 8] * 5
+
+
 @pytest.mark.parametrize(
     ("before", "after", "opening"),
     [
-        ([9, 8, 9, 8, 9, 8, 9, 8] * 5, [0] * 40, "The gain remains in hybrid search: "),
-        ([0] * 40, [9, 8, 9, 8, 9, 8, 9, 8] * 5, "In hybrid search the tuned model is worse: "),
-        ([3] * 40, [3] * 40, "In hybrid search the difference is not significant: "),
+        (NINTH, [0] * 40, "The gain remains in hybrid search: "),
+        (
+            [0] * 40,
+            NINTH,
+            "In hybrid search the recommended vectors are worse than the base model's: ",
+        ),
+        ([3] * 40, [3] * 40, "In hybrid search the test cannot tell (the difference is between "),
     ],
     ids=["gain", "loss", "tie"],
 )
-def test_the_sentence_reports_whether_the_gain_remains(before, after, opening):
-    """It gives the fused scores of both models, their difference, its interval and its p-value."""
+def test_the_sentence_is_about_the_recommended_swap(before, after, opening):
+    """From the base model at full width to the recommended vectors, both fused with BM25; then
+    whether fusing raises or lowers the scores of the recommended vectors."""
     bm25, base, tuned = search(*[5] * 40), search(*before), search(*after)
     by_group = GroupedQueries(np.arange(40), 1000, 0)
-
-    found = hybrid_search(
-        bm25, {8: {"float32": base}}, {8: {"float32": tuned}}, queries(40), by_group, 8
+    recommended = ParetoPoint(
+        dimension=4,
+        precision="int8",
+        bytes_per_vector=4,
+        ndcg=0,
+        retention={"share": 1, "ci": (0, 1)},
     )
+    # At the recommended dimension, float32 vectors are like those of the base model.
+    old = {8: {"float32": base}, 4: {"float32": base}}
+    new = {8: {"float32": base}, 4: {"float32": base, "int8": tuned}}
+    swap = compare_swap(old, new, bm25, by_group, recommended)
 
-    lift = found.comparison["8"]
-    old, new = (scores["8"][METRIC] for scores in (found.scores.base, found.scores.tuned))
+    found = hybrid_search(bm25, old, new, queries(40), by_group, swap, 0.01)
+
+    lift, alone = found.swap, found.swap.against_alone
     assert found.sentence.startswith(opening)
-    assert f"goes from {old:.3f} to {new:.3f}, {lift.lift:+.3f} [" in found.sentence
-    assert lift.lift == pytest.approx(new - old)
-    assert lift.against_alone.lift == pytest.approx(new - tuned.mean(METRIC))
+    assert lift.lift == pytest.approx(found.swap_scores.tuned - found.swap_scores.base)
+    numbers = f"{found.swap_scores.base:.3f} → {found.swap_scores.tuned:.3f}, {lift.lift:+.3f} ["
+    assert numbers in found.sentence
+    assert found.swap_scores.base == pytest.approx(found.scores.base["8"][METRIC])
+    assert found.comparison["4"].lift == 0
+    assert alone.lift == pytest.approx(found.swap_scores.tuned - tuned.mean(METRIC))
+    direction = "raises" if alone.is_gain else "lowers" if alone.is_loss else "If the recommended"
+    assert direction in found.sentence
+    assert f"{alone.lift:+.3f} [" in found.sentence
     assert (found.k, found.depth) == (60, 100)

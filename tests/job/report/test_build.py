@@ -14,12 +14,14 @@ from pydantic import ValidationError
 from job.core.errors import StorageError
 from job.core.formatting import format_p
 from job.data.dataset import load_dataset
-from job.evaluation.base_vs_tuned import compare
+from job.evaluation.base_vs_tuned import compare, compare_swap
 from job.evaluation.baseline import Baseline, PromptChoice
+from job.evaluation.conclusions import no_gain
 from job.evaluation.dimensions import Dimensions
 from job.evaluation.error_analysis import analyze_errors
 from job.evaluation.hybrid import hybrid_search
 from job.evaluation.metrics import METRICS, Scores
+from job.evaluation.recommendation import choose
 from job.evaluation.results import Both, Compared, TruncatedTexts, Truncation
 from job.evaluation.significance import GroupedQueries
 from job.model.device import Machine
@@ -90,7 +92,10 @@ def build(dataset):
         choice = given.get("prompts") or PromptChoice(Prompts(), 0.5, 0.5)
         bm25 = scores_around(0.31, count, seed=0)
         by_group = GroupedQueries(dataset.test.groups, evaluation.permutations, 0)
-        before, now = base[32]["float32"], tuned[32]["float32"]
+        comparison = compare(base, tuned, bm25, by_group, DIMENSIONS)
+        point = choose(comparison.points, evaluation)[0]
+        swap = compare_swap(base, tuned, bm25, by_group, point)
+        before, now = base[64]["float32"], tuned[point.dimension][point.precision]
         results = Results(
             machine=Machine("cpu", "float32", "as the spec says"),
             inputs=given.get("inputs", {"model": {"uri": "builtin:minilm"}}),
@@ -107,8 +112,9 @@ def build(dataset):
             training=Training(None, steps, 0, best_step, HYPERPARAMETERS, 0.5, 0.6, [], early),
             tuned_prompts=choice.used,
             tuned=tuned,
-            comparison=compare(base, tuned, bm25, by_group, DIMENSIONS),
-            hybrid=hybrid_search(bm25, base, tuned, dataset.test, by_group, 32),
+            comparison=comparison,
+            swap=swap,
+            hybrid=hybrid_search(bm25, base, tuned, dataset.test, by_group, swap, 0.01),
             error_analysis=analyze_errors(dataset.test, dataset.corpus, before, now, bm25),
             truncation=Truncation(max_tokens=64, queries=CUT, documents=CUT),
             auxiliary={},
@@ -138,6 +144,18 @@ def test_a_report_survives_a_round_trip():
     report = Report.model_validate(reports.improved())
     assert json.loads(report.to_json()) == reports.improved()
     assert Report.read(report.to_json(), "report.json") == report
+
+
+def test_a_report_of_the_version_before_is_shown():
+    """Its verdict is about the main dimension, as its sentence says; what is new is left out."""
+    report = Report.read((reports.GOLDEN / "before.json").read_text("utf-8"), "report.json")
+    assert json.loads(report.to_json()) == reports.before()
+    assert (report.swap, report.test_groups, report.main) == (None, None, "32")
+    assert report.comparison["64"].float32.bounds == report.comparison["64"].float32.ci
+    for view in (to_markdown(report), to_html(report)):
+        assert report.recommendation.sentence in view
+        assert "At least" not in view
+        assert "None" not in view.partition("Error analysis")[0]
 
 
 def test_fields_of_a_later_version_are_ignored():
@@ -180,50 +198,89 @@ def test_the_files_hold_the_report(report, tmp_path):
 # The verdict
 
 
-CHANCE = "Not improved: the gain is not significant. {numbers}; this test set can detect {effect}"
-BEATS = "Improved. {numbers}; 16 dimensions now beat the base model at 64."
-KEPT = "so `model/` holds the base model. {numbers}."
+FULL = "nDCG@10 of 64 float32 dimensions: {full}."
+SWAP = (
+    "nDCG@10 from the base model (64 float32 dimensions) to the recommended vectors ({vectors}): "
+    "{swap}; {worse} of the queries got worse."
+)
+OF_BASE = "nDCG@10 of the base model at 64 float32 dimensions: {base}."
+KEPT = f"so `model/` holds the base model. {OF_BASE}"
+NOT_BY_SWAP = "For the recommended vectors a gain over that base model is not shown."
+AT_MAIN = "At 32 dimensions the tuned model is better than the base model truncated to 32: {main}."
+# No gain at full width, but at the main dimension.
+MAIN_ONLY = {64: 0.60, 32: 0.60, 16: 0.40}
 CASES = [
-    ({}, True, BEATS),
-    ({"after": {64: 0.70, 32: 0.59, 16: 0.45}}, True, "Improved. {numbers}."),
-    ({"after": BASE}, False, f"{CHANCE} or more."),
+    (
+        {},
+        (True, True),
+        f"Improved. {SWAP} Down to 16 dimensions, float32 vectors beat the base model at 64.",
+    ),
+    ({"after": {64: 0.70, 32: 0.59, 16: 0.45}}, (True, True), f"Improved. {SWAP}"),
+    (
+        {"after": {64: 0.70, 32: 0.59, 16: 0.45}, "retention": 0.6},
+        (True, False),
+        f"Improved at full width. {FULL} {NOT_BY_SWAP} {SWAP}",
+    ),
+    ({"after": BASE}, (False, False), f"Not improved: {{unknown}}. {FULL}"),
+    (
+        {"after": MAIN_ONLY},
+        (False, False),
+        f"Not improved: {{unknown}}. {FULL} {AT_MAIN}",
+    ),
     (
         {"after": WORSE},
-        False,
-        "Not improved: the tuned model is worse than the base model. {numbers}.",
+        (False, False),
+        f"Not improved: the tuned model is worse than the base model. {FULL}",
     ),
     (
         {"best_step": 0},
-        False,
+        (False, False),
         f"Not improved: no checkpoint beat the base model on validation, {KEPT}",
     ),
     (
         {"best_step": 0, "early": "why"},
-        False,
+        (False, False),
         f"Not improved: training was stopped early (why), {KEPT}",
     ),
     (
         {"best_step": 0, "steps": 0},
-        False,
-        "Not improved: nothing was trained (`training.epochs` is 0). {numbers}.",
+        (False, False),
+        f"Not improved: nothing was trained (`training.epochs` is 0). {OF_BASE}",
     ),
 ]
 
 
-@pytest.mark.parametrize(("fields", "improved", "sentence"), CASES)
-def test_the_verdict_follows_from_the_numbers(build, fields, improved, sentence):
-    """Its numbers are those of the table; an insignificant gain and a loss are named as such."""
-    report = build(**fields)
-    verdict, lift = report.verdict, report.comparison["32"].float32
-    numbers = (
-        f"nDCG@10 at 32 dimensions: {report.ndcg('base', '32'):.3f} → "
-        f"{report.ndcg('tuned', '32'):.3f}, {lift.lift:+.3f} [{lift.ci[0]:+.3f}, "
-        f"{lift.ci[1]:+.3f}], {format_p(lift.p_value)}"
+def numbers_of(before, after, lift):
+    return (
+        f"{before:.3f} → {after:.3f}, {lift.lift:+.3f} [{lift.ci[0]:+.3f}, {lift.ci[1]:+.3f}], "
+        f"{format_p(lift.p_value)}"
     )
-    assert verdict.improved is improved
-    assert (verdict.lift, verdict.ci, verdict.p_value) == (lift.lift, lift.ci, lift.p_value)
-    effect = f"{verdict.minimum_detectable_effect:+.3f}"
-    assert verdict.sentence == sentence.format(numbers=numbers, effect=effect)
+
+
+@pytest.mark.parametrize(("fields", "claims", "sentence"), CASES)
+def test_the_verdict_follows_from_the_numbers(build, fields, claims, sentence):
+    """First full width, then the recommended vectors; the lift is that of the second test."""
+    report = build(**fields)
+    verdict, swap, full = report.verdict, report.swap, report.comparison["64"].float32
+    main = report.comparison["32"].float32
+    assert (verdict.improved, verdict.deploy) == claims
+    assert (verdict.lift, verdict.ci, verdict.p_value) == (swap.lift, swap.ci, swap.p_value)
+    assert (verdict.dimension, verdict.precision) == (swap.dimension, swap.precision)
+    assert (verdict.main_dimension, verdict.full_width.ci) == (32, full.ci)
+    assert (swap.dimension, swap.precision) == (
+        report.recommendation.dimension,
+        report.recommendation.precision,
+    )
+    worse = swap.worse
+    assert verdict.sentence == sentence.format(
+        full=numbers_of(report.ndcg("base", "64"), report.ndcg("tuned", "64"), full),
+        swap=numbers_of(swap.base, swap.tuned, swap),
+        vectors=f"{swap.dimension} dimensions as {swap.precision.replace('_', ', ')}",
+        worse=f"{worse.share:.1%} [{worse.ci[0]:.1%}, {worse.ci[1]:.1%}]",
+        base=f"{report.ndcg('base', '64'):.3f}",
+        unknown=no_gain(full, 0.01),
+        main=f"{main.lift:+.3f} [{main.ci[0]:+.3f}, {main.ci[1]:+.3f}]",
+    )
 
 
 @pytest.mark.parametrize(
@@ -231,10 +288,14 @@ def test_the_verdict_follows_from_the_numbers(build, fields, improved, sentence)
     [
         ({}, "Deploy"),
         ({"best_step": 0}, "Deploy"),
+        (
+            {"after": {64: 0.70, 32: 0.59, 16: 0.45}, "retention": 0.6},
+            "The gain is shown at full width only; if you need smaller vectors, use",
+        ),
         ({"after": BASE}, "If you deploy this model, use"),
         ({"after": WORSE}, "Keep the base model; if you deploy this one, use"),
     ],
-    ids=["improved", "the base model is kept", "not significant", "worse"],
+    ids=["improved", "the base model is kept", "not by small vectors", "not significant", "worse"],
 )
 def test_a_model_that_did_not_help_is_not_recommended(build, fields, opening):
     """Sizes are reported anyway; if `model/` holds the base model, they are for that model."""
@@ -254,8 +315,8 @@ def test_a_p_value_is_never_zero(value, text):
 
 
 def test_the_numbers_fit_together(report):
-    """Lifts are tuned minus base, shares are of the best score, and intervals contain them."""
-    best = max(report.ndcg("tuned", dimension) for dimension in report.comparison)
+    """Lifts are tuned minus base, shares are of the score at full width, intervals contain them."""
+    best = report.ndcg("tuned", "64")
     for dimension, precisions in report.comparison.items():
         assert set(report.scores.base[dimension]) == {"float32"}
         assert dict(precisions.items()).keys() == report.scores.tuned[dimension].keys()
@@ -264,6 +325,8 @@ def test_the_numbers_fit_together(report):
             assert kept.share == pytest.approx(score / best)
             assert kept.ci[0] <= kept.share <= kept.ci[1]
             assert found.score_ci[0] < score < found.score_ci[1]
+            assert 0 < found.score_at_least < score
+            assert 0 < kept.at_least <= kept.share
             assert set(report.scores.tuned[dimension][name]) == set(METRICS)
             # Lifts compare models, not precisions.
             assert isinstance(found, Compared) == (name == "float32")

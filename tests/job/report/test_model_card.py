@@ -43,7 +43,7 @@ def test_the_hub_finds_the_tuned_scores_of_each_dimension(write):
         (
             "information-retrieval",
             f"dim_{dimension}_cosine_{metric}",
-            scores[dimension]["float32"][metric],
+            round(scores[dimension]["float32"][metric], 4),
             f"test split of pairs.jsonl ({dimension} dimensions)",
         )
         for dimension in ("64", "32", "16")

@@ -177,7 +177,14 @@ def test_a_training_reports_its_throughput(trained):
     ("scores", "remark"),
     [
         ({20: 0.5}, "Validation was scored only once"),
-        ({10: 0.5, 20: 0.6}, "The validation score was highest at the end (0.600)"),
+        (
+            {10: 0.5, 20: 0.55, 30: 0.6},
+            "The validation score was highest at the end (0.600); 3 validations are too few",
+        ),
+        (
+            {10: 0.5, 20: 0.55, 30: 0.57, 40: 0.6},
+            "The validation score was highest at the end (0.600): there is no sign of overfitting",
+        ),
         (
             {10: 0.6, 20: 0.5},
             "The validation score was highest at step 10 (0.600) and 0.500 at the end, step 20",

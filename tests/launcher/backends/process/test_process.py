@@ -276,7 +276,7 @@ def test_an_unmet_requirement_has_an_exit_code(folder, whole):
     assert (met.returncode, met.stdout) == (0, whole.stdout)
     missed = embedtune(folder, "report", "whole", "--require", "lift>1 at 64")
     assert (missed.returncode, missed.stdout) == (9, whole.stdout)
-    assert missed.stderr.startswith("Error: Required: `lift>1 at 64`, but the interval at 64 ")
+    assert missed.stderr.startswith("Error: Required: `lift>1 at 64`, but the interval of 64 ")
     again = embedtune(folder, "launch", "--name", "whole", "--require", "ndcg@10>1")
     assert again.returncode == 9
 
