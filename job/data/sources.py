@@ -233,7 +233,7 @@ def open_documents(
 ) -> Iterator[Document]:
     """Yield the documents of `data.corpus`: column `text`; optional `title` and `id` or `_id`.
 
-    `data.columns.document` names another column of texts; `source` is the data to check with it.
+    `data.columns.corpus_text` names another column of texts; `source` is the data to check with it.
     """
     given = spec or DataSpec()
     path = _existing(name, f"`data.corpus` is `{name}`, which does not exist. Check the path.")
@@ -247,7 +247,7 @@ def open_documents(
 def _documents(
     path: Path, encoding: str, spec: DataSpec | None = None, source: str | None = None
 ) -> Iterator[Document]:
-    column = spec.columns.document if spec else None
+    column = spec.columns.corpus_text if spec else None
     records = read_records(path, encoding)
     first = list(itertools.islice(records, FIRST_ROWS))
     for number, record in enumerate(itertools.chain(first, records), start=1):
@@ -272,7 +272,7 @@ def _no_text(
     msg = f"`{record.file}` row {record.row} has no `{column or TEXT_KEYS[0]}`. "
     if not source or not (likely := longest_column([known.fields for known in first])):
         return msg + "The columns of `data.corpus` are `text` and, optionally, `id`."
-    command = check_command(source, spec, **{"columns.document": likely})
+    command = check_command(source, spec, **{"columns.corpus_text": likely})
     return f"{msg}Name the column of texts: `{command}`."
 
 

@@ -24,7 +24,7 @@ class Columns(Section):
     label: str | None = None
     """Column that says whether the context answers the question (0: a hard negative; grades above 0
     are relevant); found by its name. `none`: read no labels."""
-    document: str | None = None
+    corpus_text: str | None = None
     """Column with the texts of `data.corpus`; `null` finds it by common names (`text`, …)."""
 
     @field_validator("negatives", mode="before")

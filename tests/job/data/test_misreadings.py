@@ -276,7 +276,7 @@ def test_a_file_without_questions_is_refused_with_the_command_that_searches_it(t
     [command] = commands_in(told)
     again = refusal(tmp_path, "--set", command.split()[-1])
     [complete] = commands_in(again)
-    assert complete.endswith("--set data.columns.document=inhalt")
+    assert complete.endswith("--set data.columns.corpus_text=inhalt")
     assert "12 of 12 contexts found in the corpus" in run_command(complete)
 
 
