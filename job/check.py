@@ -153,7 +153,7 @@ def _columns(dataset: Dataset) -> str:
     negatives = ", ".join(f"`{name}`" for name in columns["negatives"]) or "none"
     line = f"Columns    question `{columns['anchor']}`, context `{columns['positive']}`, "
     line += f"negatives {negatives}"
-    for role in ("label", "parent"):
+    for role in ("label", "document"):
         line += f", {role} `{columns[role]}`" if columns.get(role) else ""
     if columns["group"] is None or segments is None:
         return line

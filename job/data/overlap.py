@@ -91,12 +91,12 @@ def _estimand(counts: dict[str, Any], spec: DataSpec, protocol: str) -> str:
         return f"{ESTIMAND} sources partly trained on ({share:.0%} of the test queries){drawn}."
     if counts["document"] is not None:
         return (
-            f"{ESTIMAND} documents that were not trained on (`data.columns.parent` is "
-            f"`{spec.columns.parent}`)."
+            f"{ESTIMAND} documents that were not trained on (`data.columns.document` is "
+            f"`{spec.columns.document}`)."
         )
     return (
         f"{ESTIMAND} contexts that were not trained on. Other contexts of the same documents may "
-        "have been: `data.columns.parent` keeps documents in one split."
+        "have been: `data.columns.document` keeps documents in one split."
     )
 
 

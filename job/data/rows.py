@@ -92,9 +92,9 @@ def _collect(spec: DataSpec, channels: Channels) -> Rows:
     for name, key in (("query_id", "anchor_key"), ("document_id", "positive_key")):
         pairs = name_once(pairs, name, key)
     cleaned = replace(cleaned, kept=pairs)
-    if spec.columns.parent and not pc.any(pc.is_valid(parts[0].kept["parent_key"])).as_py():
-        msg = f"`{label}`, read as `{main.format}`, has no value of `{spec.columns.parent}` "
-        msg += "(`data.columns.parent`). Write it into each row, or leave the setting out."
+    if spec.columns.document and not pc.any(pc.is_valid(parts[0].kept["parent_key"])).as_py():
+        msg = f"`{label}`, read as `{main.format}`, has no value of `{spec.columns.document}` "
+        msg += "(`data.columns.document`). Write it into each row, or leave the setting out."
         raise DataError(msg)
     return Rows(
         label,

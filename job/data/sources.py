@@ -50,7 +50,7 @@ CORPUS_IDS = ("id", *beir.DOCUMENT_IDS)
 ABOUT = {f"{name}.json" for name in ("metadata", "dataset_info", "dataset_infos", "info", "config",
                                      "stats", "statistics", "state", "schema")}  # fmt: skip
 # Columns that only the role `data` must have.
-OPTIONAL = ("group", "parent")
+OPTIONAL = ("group", "document")
 # Names of files of documents, if their rows have no questions.
 DOCUMENTS = ("docs", "documents", "passages", "collection", "chunks", "articles", "kb",
              "knowledge_base", "knowledge-base")  # fmt: skip
@@ -62,15 +62,15 @@ def open_source(name: str, spec: DataSpec, role: str = "data") -> Source:
     """Open pairs by path or `builtin:` name; rows are read lazily.
 
     `role` is a channel's name. The role `data` requires the columns `data.columns.group` and
-    `data.columns.parent`; in validation and test sets without them, their values are null. For
+    `data.columns.document`; in validation and test sets without them, their values are null. For
     `out_of_domain`, `data.columns` and `data.format` do not apply: only questions and contexts are
     read, from columns with usual names.
     """
     other = role == "out_of_domain"
     group = None if other else spec.columns.group
-    parent = None if other else spec.columns.parent
+    parent = None if other else spec.columns.document
     is_main = role == "data"
-    required = {"group": group, "parent": parent} if is_main else dict.fromkeys(OPTIONAL)
+    required = {"group": group, "document": parent} if is_main else dict.fromkeys(OPTIONAL)
     if name.startswith("builtin:"):
         if name != BUILTIN_DOCS:
             msg = f"There is no built-in data `{name}`. Use `{BUILTIN_DOCS}`."

@@ -18,7 +18,7 @@ class Columns(Section):
     """Columns with hard negatives; `null` finds them by name (`negative`, `negative_2`, …)."""
     group: str | None = None
     """Column that splits the report into segments, such as a product or a language."""
-    parent: str | None = None
+    document: str | None = None
     """Column that names the document a context is a part of, such as its file or URL: rows of one
     document go to the same split and count as one group."""
     label: str | None = None

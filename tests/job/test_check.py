@@ -52,7 +52,7 @@ Duplicates 3 rows share a context; 1 near-duplicate pair; 31 groups, the largest
 Leakage    By construction, no test query has a context that is also in training; in a random \
 split, 0.0% of the test rows would.
 Estimand   The scores are of new questions about contexts that were not trained on. Other contexts \
-of the same documents may have been: `data.columns.parent` keeps documents in one split.
+of the same documents may have been: `data.columns.document` keeps documents in one split.
 Splits     train 28, validation 3, test 3; corpus 32 documents
 Questions  words: median 3, longest 3
           0-7 ████████████████████████████████████████ 34

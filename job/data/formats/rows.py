@@ -260,7 +260,7 @@ def _filled(wanted: Columns | None, layout: RowLayout, fields: Fields) -> Column
 def _later_columns(files: RecordFiles, wanted: Columns | None, fields: Fields) -> dict[str, Any]:
     """Search all rows for the columns that the spec names and the first rows lack."""
     named = [wanted.anchor, wanted.positive, *(wanted.negatives or ())] if wanted else []
-    named += [wanted.group, wanted.parent, wanted.label] if wanted else []
+    named += [wanted.group, wanted.document, wanted.label] if wanted else []
     missing = {name for name in named if name not in (None, NO_LABEL) and name not in fields}
     found: dict[str, Any] = {}
     if not missing or len(fields) == 0:

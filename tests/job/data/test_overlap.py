@@ -39,11 +39,11 @@ def straddling(dataset, rows):
 def test_rows_of_one_document_stay_in_one_split(tmp_path):
     """Without the column, chunks of one document come into several splits."""
     rows = chunked_rows(20, 3)
-    apart = load(tmp_path, rows, columns={"parent": "url"})
+    apart = load(tmp_path, rows, columns={"document": "url"})
     assert straddling(apart, rows) == set()
     assert apart.facts["duplicates"]["groups"] == 20
     assert len(np.unique(apart.test.groups)) == 2
-    assert apart.facts["columns"]["parent"] == "url"
+    assert apart.facts["columns"]["document"] == "url"
     assert [note for note in apart.facts["notes"] if "url" in note] == []
     assert straddling(load(tmp_path, rows), rows)
 
@@ -53,23 +53,23 @@ def test_rows_without_a_document_are_groups_of_their_own(tmp_path):
     rows = distinct_rows(12)
     names = ["one", "ONE ", "", None, "2", 2, 2.0, "word7 asks7 this7?"]
     rows = [row | {"url": names[n] if n < len(names) else None} for n, row in enumerate(rows)]
-    found = load(tmp_path, rows, columns={"parent": "url"}).facts
+    found = load(tmp_path, rows, columns={"document": "url"}).facts
     assert found["duplicates"]["groups"] == 12 - 1 - 2
 
 
 @pytest.mark.parametrize(
     ("rows", "parts"),
     [
-        (distinct_rows(12), ("has no column `url`", "data.columns.parent")),
+        (distinct_rows(12), ("has no column `url`", "data.columns.document")),
         (
             [row | {"url": ""} for row in distinct_rows(12)],
-            ("has no value of `url`", "data.columns.parent"),
+            ("has no value of `url`", "data.columns.document"),
         ),
     ],
 )
 def test_a_column_without_documents_is_refused(tmp_path, rows, parts):
     with pytest.raises(DataError) as caught:
-        load(tmp_path, rows, columns={"parent": "url"})
+        load(tmp_path, rows, columns={"document": "url"})
     assert [part for part in parts if part not in str(caught.value)] == []
 
 
@@ -87,7 +87,7 @@ def overlapping(tmp_path, **settings):
 
 
 def test_what_a_given_test_set_shares_with_training_is_counted(tmp_path):
-    dataset = overlapping(tmp_path, columns={"parent": "url"})
+    dataset = overlapping(tmp_path, columns={"document": "url"})
     assert dataset.facts["overlap"] == {
         "queries": 10,
         "context": 1,
@@ -108,14 +108,14 @@ def test_what_a_given_test_set_shares_with_training_is_counted(tmp_path):
 
 def test_shared_rows_are_removed_from_training_by_an_option(tmp_path):
     """The rows leave training, not the test; without a search, near-duplicates stay unknown."""
-    dataset = overlapping(tmp_path, columns={"parent": "url"}, overlap="remove")
+    dataset = overlapping(tmp_path, columns={"document": "url"}, overlap="remove")
     assert (len(dataset.train), len(dataset.test)) == (16, 10)
     assert dataset.facts["leakage"]["removed_rows"] == 4
     found = dataset.facts["overlap"]
     assert found["seen"] == found["near_question"] == 0
     assert found["estimand"] == (
         "The scores are of new questions about documents that were not trained on "
-        "(`data.columns.parent` is `url`)."
+        "(`data.columns.document` is `url`)."
     )
     assert found["sentence"] == (
         "No test query has a context that is also in training, nor a near-duplicate of one."
@@ -162,7 +162,7 @@ def test_our_own_splits_share_nothing_and_say_why(tmp_path):
     assert found["sentence"].startswith("By construction, no test query has a context that is")
     assert found["estimand"] == (
         "The scores are of new questions about contexts that were not trained on. Other contexts "
-        "of the same documents may have been: `data.columns.parent` keeps documents in one split."
+        "of the same documents may have been: `data.columns.document` keeps documents in one split."
     )
 
 
