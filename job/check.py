@@ -20,7 +20,8 @@ from job.data.words import count_words
 from job.evaluation.significance import detectable_lift
 from job.inputs import fetch_data, fetch_model
 from job.model.encoder import Prompts, documented_prompts
-from job.spec.schema import JobSpec, ModelSpec
+from job.spec.commands import check_command
+from job.spec.schema import DataSpec, JobSpec, ModelSpec
 from job.storage.arrow_tables import column_values
 from job.storage.workspace import Workspace
 
@@ -84,9 +85,11 @@ def as_document(dataset: Dataset, model: ModelSpec) -> dict[str, Any]:
         "corpus": facts["corpus"],
         "contexts": found and found["contexts"],
         "contexts_found_in_corpus": found and found["found"],
+        "overlap": facts["overlap"],
         "splits": facts["splits"],
         "queries": facts["queries"],
         "groups": {"count": duplicates["groups"], "largest": duplicates["largest_group"]},
+        "test_groups": facts["test_groups"],
         "examples": list(examples(dataset, model)),
         "notes": facts["notes"],
         "warnings": facts["warnings"],
@@ -123,15 +126,26 @@ def describe(dataset: Dataset, spec: JobSpec) -> Iterable[str]:
         for negative in example["negatives"]:
             yield f"           negative  {negative}"
     if len(dataset.test):
-        groups = len(np.unique(dataset.test.groups))
-        lift = detectable_lift(LIFT_DEVIATION / groups**0.5, groups)
-        tested = f"{len(dataset.test)} queries in {counted(groups, 'group')}"
-        yield (
-            f"Test size  {tested} detect a lift of {lift:.3f} nDCG@10 or more with 80 % "
-            f"probability (assumed standard deviation of a query's lift: {LIFT_DEVIATION})"
-        )
+        yield _test_size(facts["test_groups"], len(dataset.test))
     for warning in facts["warnings"]:
         yield f"WARNING    {warning}"
+
+
+def _test_size(found: dict[str, Any], queries: int) -> str:
+    """Return the line with the minimum detectable effect.
+
+    The standard error of a mean over groups of sizes n_g is at most sd · √(Σ n_g²) / n, reached if
+    the queries of a group change alike: as with n² / Σ n_g² independent queries.
+    """
+    effective = found["effective"]
+    lift = detectable_lift(LIFT_DEVIATION / effective**0.5, effective)
+    groups = counted(found["groups"], "group")
+    if effective < found["groups"]:
+        groups += f" (as informative as {effective:g} of equal size)"
+    return (
+        f"Test size  {queries} queries in {groups} detect a lift of {lift:.3f} nDCG@10 or more "
+        f"with 80 % probability (assumed standard deviation of a query's lift: {LIFT_DEVIATION})"
+    )
 
 
 def _columns(dataset: Dataset) -> str:
@@ -139,7 +153,8 @@ def _columns(dataset: Dataset) -> str:
     negatives = ", ".join(f"`{name}`" for name in columns["negatives"]) or "none"
     line = f"Columns    question `{columns['anchor']}`, context `{columns['positive']}`, "
     line += f"negatives {negatives}"
-    line += f", label `{columns['label']}`" if columns.get("label") else ""
+    for role in ("label", "document"):
+        line += f", {role} `{columns[role]}`" if columns.get(role) else ""
     if columns["group"] is None or segments is None:
         return line
     filled = len(segments) - segments.null_count
@@ -167,7 +182,7 @@ def _rows_not_used(facts: dict[str, Any], spec: JobSpec) -> Iterable[str]:
 
 
 def _duplicates_and_leakage(facts: dict[str, Any], spec: JobSpec) -> Iterable[str]:
-    duplicates, leakage = facts["duplicates"], facts["leakage"]
+    duplicates = facts["duplicates"]
     groups, largest = duplicates["groups"], duplicates["largest_group"]
     grouped = counted(groups, "group") + (", the largest with" if groups > 1 else " of")
     yield (
@@ -177,12 +192,19 @@ def _duplicates_and_leakage(facts: dict[str, Any], spec: JobSpec) -> Iterable[st
     )
     if chained := chained_rows(facts):
         yield f"Groups     {chained}. {advice_on_groups(facts, spec.data)}"
-    yield (
-        f"Leakage    {leakage['test_contexts_in_train']:.1%} of test rows have their context in "
-        f"train; with a random split: {leakage['under_a_random_split']:.1%}"
-    )
+    yield f"Leakage    {facts['overlap']['sentence']}{_advice_on_overlap(facts, spec.data)}"
+    if estimand := facts["overlap"]["estimand"]:
+        yield f"Estimand   {estimand}"
     splits = ", ".join(f"{name} {size}" for name, size in facts["splits"].items())
     yield f"Splits     {splits}; corpus {counted(facts['corpus'], 'document')}"
+
+
+def _advice_on_overlap(facts: dict[str, Any], spec: DataSpec) -> str:
+    overlap = facts["overlap"]
+    if not (overlap["given"] and overlap["seen"]) or spec.overlap == "remove":
+        return ""
+    command = check_command(facts["source"], spec, overlap="remove")
+    return f" To leave such rows out of training: `{command}`."
 
 
 def examples(dataset: Dataset, model: ModelSpec) -> Iterator[dict[str, Any]]:

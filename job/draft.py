@@ -143,7 +143,7 @@ def _evaluation(spec: JobSpec, width: int | None, given: dict[str, Any]) -> Iter
             yield f"  # {DIMENSIONS}"
         yield f"  dimensions: {_value(list(dimensions.all))}"
         main = dimensions.main
-    yield "  # The dimension that selects the checkpoint and decides the verdict."
+    yield "  # The dimension that selects the checkpoint."
     yield f"  main_dimension: {main}"
     written = ("dimensions", "main_dimension")
     yield from _fields({name: value for name, value in given.items() if name not in written})

@@ -72,7 +72,7 @@ def fetch_inputs(
 
 def read_resolved_revisions(workspace: Workspace) -> dict[str, dict[str, Any]]:
     """Return the versions that this run's checkpoints were trained on; empty if there are none."""
-    if not (workspace.revisions.is_file() and any(workspace.checkpoints.glob("checkpoint-*"))):
+    if not (workspace.revisions.is_file() and workspace.has_checkpoints):
         return {}
     revisions: dict[str, dict[str, Any]]
     try:

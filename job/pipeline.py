@@ -9,9 +9,9 @@ import time
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
-from job.core.errors import DataError
 from job.data.dataset import Dataset, load_dataset, write_splits
 from job.distributed import process_group
 from job.distributed.process_group import from_rank_zero, is_rank_zero
@@ -19,9 +19,10 @@ from job.evaluation.auxiliary_tests import AuxiliaryTest, auxiliary_tests
 from job.evaluation.base_vs_tuned import compare, compare_swap
 from job.evaluation.baseline import Baseline, load_baseline, save_baseline, score_base
 from job.evaluation.cache import load_seconds, save_seconds
+from job.evaluation.corpus_sizes import measure_sizes
 from job.evaluation.dimensions import Dimensions
 from job.evaluation.error_analysis import analyze_errors
-from job.evaluation.evaluate import choose_dimensions, embed, score_vectors
+from job.evaluation.evaluate import Vectors, choose_dimensions, embed, score_vectors
 from job.evaluation.hybrid import hybrid_search
 from job.evaluation.metrics import Scores
 from job.evaluation.recommendation import choose
@@ -34,6 +35,7 @@ from job.model.encoder import Model, load_model
 from job.model.save import fingerprint, save_model
 from job.report.build import Results, build_report, job_cost
 from job.report.model_card import write_card
+from job.report.scope import add_scope
 from job.report.write import write_per_query, write_report
 from job.runtime.logs import Progress, disable_progress_bars, log_scores, log_to_folder, tell, warn
 from job.runtime.signals import StopSignal
@@ -43,8 +45,13 @@ from job.storage.hub import Push
 from job.storage.stores import open_store
 from job.storage.workspace import Workspace
 from job.training.disk_space import require_disk_space
-from job.training.provenance import provenance_of, verify_checkpoints
-from job.training.train import Training, TrainingContext, train
+from job.training.provenance import (
+    provenance_of,
+    require_same_inputs,
+    verify_checkpoints,
+)
+from job.training.seeds import train_seeds
+from job.training.train import Training, TrainingContext
 
 
 @dataclass(frozen=True)
@@ -133,9 +140,9 @@ def produce_results(
             if push and spec.output.hub_strategy == "checkpoint":
                 push.checkpoint(folder, context.name)
 
-        model = inputs.model.with_prompts(base.tuned_prompts)
         training_context = TrainingContext(workspace, stop, on_checkpoint, base.corpus_vectors)
-        training = train(model, dataset.training, base.validation, spec.training, training_context)
+        reload = partial(load_model, spec.model, machine, base_folder)
+        training, seeds = train_seeds(inputs.model, reload, dataset, base, spec, training_context)
         facts.update(steps=training.steps, resumed_from_step=training.resumed_from_step)
     with progress.stage("score tuned"):
         tuned = score_tuned(inputs, spec, base, training)
@@ -152,6 +159,9 @@ def produce_results(
         weights = Both[str](base=fingerprint(base_folder), tuned=fingerprint(workspace.model))
     cost = job_cost(progress.seconds, context.price_per_hour)
     report = build_report(context.name, spec, results, weights, progress.seconds, cost)
+    vectors = report.recommendation.dimension, report.recommendation.precision
+    sizes = measure_sizes(tuned.vectors, tuned.scores, dataset, vectors, spec.data.seed)
+    report = add_scope(report, dataset, base.test, tuned.scores, sizes, seeds)
     write_card(workspace.model, spec.model, base_folder, report)
     write_report(report, workspace.report)
     tell("verdict", report.verdict.sentence)
@@ -184,7 +194,7 @@ def prepare_inputs(
 
     with progress.stage("data") as facts:
         dataset, auxiliary = process_group.once_per_host(read)
-        require_same_inputs(dataset, fetched)
+        require_same_inputs(dataset.facts["fingerprint"], fetched.model)
         if is_rank_zero():
             write_splits(dataset, workspace.splits)
             for warning in dataset.facts["warnings"]:
@@ -195,7 +205,7 @@ def prepare_inputs(
         model = load_model(spec.model, machine, fetched.model)
         dimensions = choose_dimensions(spec.evaluation, model.width)
         if spec.training.epochs != 0 and is_rank_zero():
-            require_disk_space(model, workspace)
+            require_disk_space(model, workspace, spec.training.seeds)
         facts.update(vars(machine))
     return RunInputs(machine, fetched, dataset, auxiliary, model, dimensions)
 
@@ -212,24 +222,6 @@ def fetch_on_each_host(spec: JobSpec, workspace: Workspace) -> Inputs:
         return fetch_inputs(spec, workspace, resolved)
 
     return process_group.once_per_host(lambda: fetched or fetch_resolved())
-
-
-def require_same_inputs(dataset: Dataset, fetched: Inputs) -> None:
-    """Raise `DataError` on every rank unless all hosts read the same data and model."""
-    if process_group.host_count() == 1:
-        return
-    fingerprints = None
-    if process_group.local_rank() == 0:
-        fingerprints = {"data": dataset.facts["fingerprint"], "model": fingerprint(fetched.model)}
-    first, *others = filter(None, process_group.all_gather_objects(fingerprints))
-    for host, found in enumerate(others, start=2):
-        if found != first:
-            what = "base model" if found["data"] == first["data"] else "data"
-            msg = (
-                f"The {what} of host {host} (of {process_group.host_count()}) differs from that of "
-                "host 1. Give every host all files of each channel (`FullyReplicated`)."
-            )
-            raise DataError(msg)
 
 
 def score_base_once(inputs: RunInputs, spec: JobSpec, workspace: Workspace) -> Baseline:
@@ -257,6 +249,8 @@ class Tuned:
     scores: Mapping[int, Mapping[str, Scores]]
     # Scores on the auxiliary tests, by name and dimension.
     auxiliary: Mapping[str, Mapping[int, Scores]]
+    # Of the test queries and the whole corpus.
+    vectors: Vectors
 
 
 def score_tuned(inputs: RunInputs, spec: JobSpec, base: Baseline, training: Training) -> Tuned:
@@ -277,7 +271,7 @@ def score_tuned(inputs: RunInputs, spec: JobSpec, base: Baseline, training: Trai
             model, inputs.dataset.test, inputs.dataset.corpus, evaluation.batch_size
         )
     scores = score_vectors(vectors, inputs.dataset.test, dimensions.all, evaluation.precisions)
-    return Tuned(model, scores, auxiliary)
+    return Tuned(model, scores, auxiliary, vectors)
 
 
 def compare_models(

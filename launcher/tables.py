@@ -59,6 +59,7 @@ def report_lines(report: Report, folder: Path) -> list[Table | Text]:
         comparison_table(report),
         *_wrapped(report.verdict.sentence, "bold"),
         *_wrapped(report.recommendation.sentence),
+        *(_wrapped(report.scope.corpus_sentence) if report.scope else ()),
         *_wrapped(f"Took {seconds:.0f} s, {price} ({cost.basis})"),
         *_one_piece("Report:", str(folder / PAGE)),
     ]
@@ -148,16 +149,19 @@ def _last_line(run: Run) -> str:
 
 
 def compare_lines(group: Group) -> list[Table | Text]:
-    """Show runs of one test set: the numbered runs, then their scores at each dimension."""
-    rows = [["   RUN", "IMPROVED", "SECONDS", "BASE MODEL"]]
+    """Show runs of one test set: the numbered runs, their scores, and what these say."""
+    rows = [["   RUN", "VALIDATION", "IMPROVED", "SECONDS", "BASE MODEL"]]
     table = _number_table("dim", "run", "base", "tuned", "lift", "95 % interval")
-    for number, (name, report) in enumerate(group.reports.items(), 1):
+    for number, (name, report) in enumerate(group.ranked, 1):
+        validation = score(report.training.best_validation)
         improved = "yes" if report.verdict.improved else "no"
         seconds = f"{sum(report.seconds.values()):.0f}"
-        rows.append([f"{number:>2} {name}", improved, seconds, report.spec["model"]["base"]])
-    numbers = {name: str(number) for number, name in enumerate(group.reports, 1)}
+        base = report.spec["model"]["base"]
+        rows.append([f"{number:>2} {name}", validation, improved, seconds, base])
+    numbers = {name: str(number) for number, (name, _) in enumerate(group.ranked, 1)}
     for dimension in group.dimensions:
-        for name, report in group.at(dimension).items():
+        present = group.at(dimension)
+        for name, report in ((n, r) for n, r in group.ranked if n in present):
             found = report.comparison[dimension].float32
             table.add_row(
                 dimension,
@@ -169,7 +173,20 @@ def compare_lines(group: Group) -> list[Table | Text]:
             )
         table.add_section()
     title = f"nDCG@10 on test set {group.fingerprint}: {group.test_set}"
-    return [*_wrapped(title, "italic"), *_named_rows(rows), table]
+    told = (line for sentence in group.sentences if sentence for line in _wrapped(sentence))
+    return [*_wrapped(title, "italic"), *_named_rows(rows), table, *_paired(group, numbers), *told]
+
+
+def _paired(group: Group, numbers: Mapping[str, str]) -> list[Table | Text]:
+    """Show the differences from the first run, if they are known."""
+    evidence = group.evidence
+    if not evidence.differences:
+        return []
+    table = _number_table("run", "minus run 1", "95 % interval")
+    for found in evidence.differences:
+        table.add_row(numbers[found.run], change(found.lift), escape(interval(found.ci)))
+    title = f"Test nDCG@10 at {evidence.dimension} dimensions, paired by query; all intervals hold "
+    return [*_wrapped(title + "together (max-t)", "italic"), table]
 
 
 def _number_table(*headings: str) -> Table:

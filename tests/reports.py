@@ -222,7 +222,7 @@ def golden_files(make):
 
 def golden_markdown(make):
     """Return the golden file and the text of a situation: what its report says of the models."""
-    text = to_markdown(Report.model_validate(make())).partition("## Data")[0]
+    text = to_markdown(Report.model_validate(make())).partition("## Training")[0]
     return GOLDEN / f"{make.__name__}.md", as_lines(text)
 
 

@@ -4,6 +4,7 @@ Each function returns a report as JSON. Everything that is not a comparison (dat
 seconds, versions) is that of a real run of the tiny encoder, `golden/before.json`.
 """
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -87,6 +88,7 @@ class TestSet:
 def build(test, base, tuned, facts=None, **spec):
     """Build the report of a test set from the ranks of both models by dimension."""
     from job.data.dataset import Dataset
+    from job.data.query_groups import count_groups
     from job.evaluation.auxiliary_tests import (
         ARTICLE_VERDICTS,
         OUT_OF_DOMAIN_VERDICTS,
@@ -104,6 +106,7 @@ def build(test, base, tuned, facts=None, **spec):
     from job.model.encoder import Prompts
     from job.report.build import Results, build_report
     from job.report.document import Cost
+    from job.report.scope import add_scope
     from job.spec.parse import build_spec
     from job.training.hyperparameters import Hyperparameters
     from job.training.train import Training
@@ -118,6 +121,10 @@ def build(test, base, tuned, facts=None, **spec):
     swap = compare_swap(*scores, bm25, by_group, choose(comparison.points, job.evaluation)[0])
     data = {name: value for name, value in before["data"].items() if name != "truncation"}
     data |= {"queries": {"validation": 40, "test": test.count}, "corpus": DOCUMENTS} | (facts or {})
+    data |= {
+        "overlap": overlap_of(test, job.data),
+        "test_groups": count_groups(test.queries.groups),
+    }
     training = before["training"]
     same = test.queries, test.corpus
     opening = "On out-of-domain data (other.jsonl),"
@@ -163,10 +170,45 @@ def build(test, base, tuned, facts=None, **spec):
     weights = Both[str](base="0ef3a39f1c0284c1", tuned="dd90ce40760f93a7")
     cost = Cost(usd=0.217, basis="217 measured seconds of the job at $3.6 an hour")
     report = build_report("made", job, results, weights, before["seconds"], cost)
+    report = add_scope(report, results.dataset, *scores, sizes_of(report, scores[1]))
     made = json.loads(report.to_json())
     kept = ("finished", "environment", "usage", "repeat", "models", "prompts", "training")
     made |= {name: before[name] for name in kept}
     return rounded(made)
+
+
+def overlap_of(test, spec):
+    """Return the facts about what the test queries share with training, as of a given test set."""
+    from job.data.overlap import Overlap
+
+    none = np.zeros(test.count, dtype=bool)
+    is_given = test.queries.seen is not None
+    near = np.arange(test.count) % 12 == 1 if is_given else none
+    context = test.queries.seen & ~near if is_given else none
+    overlap = Overlap(context, near, none, None, is_given)
+    return overlap.facts(spec, "grouped", {"under_a_random_split": 0.2})
+
+
+def sizes_of(report, tuned):
+    """Make up what the recommended vectors keep in a quarter and a half of the corpus."""
+    from job.evaluation.metrics import METRIC
+    from job.evaluation.scope import AtSize, CorpusSizes
+
+    dimension, precision = report.recommendation.dimension, report.recommendation.precision
+    full = tuned[FULL]["float32"].mean(METRIC)
+    share = tuned[dimension][precision].mean(METRIC) / full
+    measured = [
+        AtSize(documents=n, ndcg=kept * full, full_ndcg=full, share=kept)
+        for n, kept in ((30, share + 0.02), (60, share + 0.01), (DOCUMENTS, share))
+    ]
+    return CorpusSizes(
+        dimension=dimension,
+        precision=precision,
+        full_dimension=FULL,
+        measured=measured,
+        per_doubling=-0.01,
+        ci=(-0.02, -0.001),
+    )
 
 
 def rounded(value):
@@ -245,6 +287,8 @@ def regression():
 def given_test_set():
     """The given test set shares contexts with training; near-duplicates of answers come first."""
     test = TestSet(np.arange(60), near_duplicates=30)
+    seen = np.isin(np.arange(60) % 12, (0, 1, 2))
+    test.queries = dataclasses.replace(test.queries, seen=seen)
     before = test.ranks(0.3)
     after = np.where(np.arange(60) % 4 == 0, 2, test.moved(before, 0.5))
     base, tuned = (

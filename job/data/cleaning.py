@@ -19,6 +19,8 @@ from job.storage.arrow_tables import TableFile, one_array, one_table
 
 # A group's name is a label in tables, cut to this length; names that are equal when cut are merged.
 GROUP_CHARACTERS = 100
+# Tells the name of a document from an equal text.
+PARENT = 0xBF58476D1CE4E5B9
 # What tools write for no value.
 NOTHING = ("", "nan", "none", "null", "n/a", "<na>")
 MAX_BLANK = max(map(len, NOTHING))
@@ -140,7 +142,8 @@ class _Cleaner:
         named = (row.query_id, _at(row.document_ids, number), grade)
         texts = (row.anchor.strip(), positive, [text for text, _ in negatives])
         owned = (*named, split, _group_name(row.group))
-        self._pairs.add(row.file, row.row, *texts, *owned, anchor_key, positive_key)
+        keys = anchor_key, positive_key, _parent_key(row.parent)
+        self._pairs.add(row.file, row.row, *texts, *owned, *keys)
         return None
 
     def _titled(self, text: str, key: int) -> tuple[str, int]:
@@ -255,6 +258,13 @@ def _is_encodable(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def _parent_key(value: object) -> int | None:
+    """Return a key that differs from those of texts; None if the value is null or blank."""
+    is_null = value is None or (isinstance(value, float) and math.isnan(value))
+    name = "" if is_null else str(value).strip().removesuffix(".0")
+    return text_key(f"document {name}") ^ PARENT if name else None
 
 
 def _group_name(value: object) -> str | None:

@@ -34,6 +34,7 @@ class ColumnChoice:
     negatives: tuple[str, ...]
     group: str | None = None
     label: str | None = None
+    parent: str | None = None
     # Sentences for `check` about what was decided.
     notes: tuple[str, ...] = ()
 
@@ -41,6 +42,7 @@ class ColumnChoice:
         """Return the columns by role, for the report."""
         named = {"anchor": self.anchor, "positive": self.positive, "group": self.group}
         named |= {"label": self.label} if self.label else {}
+        named |= {"document": self.parent} if self.parent else {}
         return named | {"negatives": list(self.negatives)}
 
 
@@ -72,6 +74,8 @@ def choose_columns(
     for name, field in [*chosen, *((name, "negatives") for name in negatives)]:
         _require(names, name, field, source)
     require_group(fields, explicit.group, source)
+    if explicit.document is not None:
+        _require(names, explicit.document, "document", source)
     taken = {anchor, positive, *negatives}
     others = {name: value for name, value in fields.items() if name in names and name not in taken}
     label = _label_column(fields, others, wanted, source, (anchor, positive), spec)
@@ -81,6 +85,7 @@ def choose_columns(
         negatives,
         explicit.group,
         label,
+        explicit.document,
         _notes(positive, others, explicit),
     )
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,9 @@ from job.data import splits
 from job.data.cleaning import count_reasons
 from job.data.corpus import Corpus as Corpus  # noqa: PLC0414  other modules import it from here
 from job.data.corpus import build_corpus, numbered_ids, sorted_hashes
+from job.data.overlap import measure_overlap
 from job.data.plausibility import advice_to_test, advice_to_train, warnings_about
+from job.data.query_groups import count_groups, warnings_about_groups
 from job.data.rows import (
     Channels,
     Grouping,
@@ -30,6 +32,7 @@ from job.data.rows import (
 from job.spec.schema import DataSpec
 from job.storage.arrow_tables import (
     BATCH,
+    BoolArray,
     FloatArray,
     IntArray,
     column_values,
@@ -58,6 +61,8 @@ class Queries:
     segments: pa.Array | None = None
     # Relevance of each document, above 0; None if all are 1.
     grades: FloatArray | None = None
+    # Which queries are about a source that training has too; None if that is not known.
+    seen: BoolArray | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -134,8 +139,10 @@ def inspect_dataset(spec: DataSpec, channels: Channels, protocol: str = "grouped
     else:
         grouping = group_texts(rows, spec.near_duplicate_threshold, spec.large_groups)
     codes = split_codes(rows, grouping, spec)
+    overlap = measure_overlap(rows, grouping, codes)
     facts = _facts(rows, grouping, codes, spec)
-    return _build(rows, grouping, codes, facts)
+    facts["overlap"] = overlap.facts(spec, protocol, facts["leakage"])
+    return _build(rows, grouping, codes, facts, overlap.seen)
 
 
 def _facts(rows: Rows, grouping: Grouping, codes: IntArray, spec: DataSpec) -> dict[str, Any]:
@@ -184,7 +191,9 @@ def _found_in_corpus(rows: Rows) -> dict[str, int] | None:
     return {"found": int(np.isin(contexts, documents).sum()), "contexts": len(contexts)}
 
 
-def _build(rows: Rows, grouping: Grouping, codes: IntArray, facts: dict[str, Any]) -> Dataset:
+def _build(
+    rows: Rows, grouping: Grouping, codes: IntArray, facts: dict[str, Any], seen: BoolArray
+) -> Dataset:
     pairs = rows.cleaned.kept
     corpus, positions = build_corpus(rows, grouping.document_keys)
     ids = _query_ids(pairs, rows.numbers)
@@ -201,15 +210,17 @@ def _build(rows: Rows, grouping: Grouping, codes: IntArray, facts: dict[str, Any
         "queries": {"validation": len(evaluated[0]), "test": len(evaluated[1])},
         "graded": any(queries.grades is not None for queries in evaluated),
         "corpus": len(corpus),
+        "test_groups": count_groups(evaluated[1].groups),
         "fingerprint": dict(zip(splits.SPLIT_NAMES, map(_fingerprint, columns), strict=True)),
     }
+    facts["warnings"] += warnings_about_groups(facts["test_groups"], len(evaluated[1]))
     questions = np.unique(grouping.question_keys[train], return_inverse=True)[1].astype(np.int64)
     labels = grouping.groups.labels[train]
     return Dataset(
         corpus=corpus,
         train=TrainingPairs(tables[0], questions, positions[train], labels),
         validation=evaluated[0],
-        test=evaluated[1],
+        test=replace(evaluated[1], seen=seen),
         validation_pairs=tables[1],
         test_pairs=tables[2],
         rejected=one_table([rows.cleaned.rejected, rows.documents.rejected]),
@@ -219,21 +230,17 @@ def _build(rows: Rows, grouping: Grouping, codes: IntArray, facts: dict[str, Any
 
 def _queries(rows: Rows, grouping: Grouping, positions: IntArray, part: IntArray) -> Queries:
     """Convert the rows of one split into queries; rows with the same question are one query."""
-    numbers, first, inverse = np.unique(
-        grouping.question_keys[part], return_index=True, return_inverse=True
-    )
-    order = np.argsort(first)
-    rank = np.argsort(order)
+    first, numbers = splits.number_in_order(grouping.question_keys[part])
     # Encode (query, document) as one number: sorting a million pairs would take a minute.
     size = int(positions.max(initial=0)) + 1
-    judged, at = np.unique(rank[inverse] * size + positions[part], return_index=True)
+    judged, at = np.unique(numbers * size + positions[part], return_index=True)
     relevant = np.divmod(judged, size)
-    rows_of_queries = part[first[order]]
+    rows_of_queries = part[first]
     pairs = rows.cleaned.kept.select(["anchor", "query_id", "group"]).take(rows_of_queries)
     return Queries(
         ids=_query_ids(pairs, rows.numbers[rows_of_queries]),
         texts=one_array(pairs["anchor"]),
-        offsets=np.searchsorted(relevant[0], np.arange(len(numbers) + 1)),
+        offsets=np.searchsorted(relevant[0], np.arange(len(first) + 1)),
         documents=relevant[1],
         groups=grouping.groups.labels[rows_of_queries],
         grades=_grades(rows.cleaned.kept["grade"], part[at]),

@@ -1,4 +1,4 @@
-"""Group rows that share a question or a context, or have near-duplicate texts.
+"""Group rows that share a question, a context or a document, or have near-duplicate texts.
 
 All rows of a group go to the same split. MinHash (library `datasketch`) and locality-sensitive
 hashing find candidates; the exact Jaccard similarity of word shingles confirms near-duplicates.
@@ -35,6 +35,9 @@ class Groups:
     near_duplicate_pairs: int
     # Groups that near-duplicates made too large; they were regrouped by equal texts only.
     oversized: int
+    # Cluster of near-duplicates of each row's question and context, (2, n_rows): equal numbers
+    # mean that texts are equal, or connected by near-duplicates. None if they were not sought.
+    clusters: IntArray | None = None
 
 
 class KeyedTexts(Mapping[int, str]):
@@ -65,13 +68,14 @@ def group_rows(
 ) -> Groups:
     """Group rows by connected components.
 
-    `keys` are columns of text keys, one value per row: rows with a common key are connected.
+    `keys` are columns of keys, one value per row: rows with a common key are connected. The first
+    two are of the question and the context.
     `texts_by_key` are the texts to search for near-duplicates.
     """
     columns = list(keys)
     nodes, flat = np.unique(np.concatenate(columns), return_inverse=True)
     numbers = np.split(flat.astype(np.int64), len(columns))
-    same = np.stack([numbers[0], numbers[-1]], axis=1)
+    same = np.concatenate([np.stack([numbers[0], other], axis=1) for other in numbers[1:]])
     near = np.empty((0, 2), dtype=np.int64)
     if threshold is not None:
         found = np.fromiter(near_duplicates(texts_by_key, threshold), np.dtype((nodes.dtype, 2)))
@@ -86,7 +90,10 @@ def group_rows(
     chained = oversized & (parts > 1)
     labels = np.where(chained[loose], exact + len(sizes), loose)
     labels = np.unique(labels, return_inverse=True)[1].astype(np.int64)
-    return Groups(labels, len(near), int(chained.sum()))
+    clusters = None
+    if threshold is not None:
+        clusters = _components(len(nodes), near)[np.stack(numbers[:2])]
+    return Groups(labels, len(near), int(chained.sum()), clusters)
 
 
 def near_duplicates(texts_by_key: Mapping[int, str], threshold: float) -> Iterator[tuple[int, int]]:

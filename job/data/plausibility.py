@@ -87,7 +87,8 @@ def left_out(count: int, spec: DataSpec) -> str:
     """Say in words how many rows were removed from training, and why."""
     given = [name for name in ("test", "validation") if getattr(spec, name)] or ["test"]
     rows, their = ("row is", "its") if count == 1 else ("rows are", "their")
-    return f"{count} {rows} left out: {their} question is in the {' or '.join(given)} set"
+    what = "question is" if spec.overlap == "count" else "texts or documents are also"
+    return f"{count} {rows} left out: {their} {what} in the {' or '.join(given)} set"
 
 
 def chained_rows(facts: dict[str, Any]) -> str | None:

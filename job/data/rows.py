@@ -92,6 +92,10 @@ def _collect(spec: DataSpec, channels: Channels) -> Rows:
     for name, key in (("query_id", "anchor_key"), ("document_id", "positive_key")):
         pairs = name_once(pairs, name, key)
     cleaned = replace(cleaned, kept=pairs)
+    if spec.columns.document and not pc.any(pc.is_valid(parts[0].kept["parent_key"])).as_py():
+        msg = f"`{label}`, read as `{main.format}`, has no value of `{spec.columns.document}` "
+        msg += "(`data.columns.document`). Write it into each row, or leave the setting out."
+        raise DataError(msg)
     return Rows(
         label,
         main.columns,
@@ -208,11 +212,16 @@ def given_codes(pairs: pa.Table) -> IntArray:
 
 @dataclass(frozen=True)
 class Grouping:
-    """The keys of each row's question and document (equal keys: same text), and its group."""
+    """The keys of each row's question and document (equal keys: same text), and its group.
+
+    `parent_keys` are those of the documents that the contexts are parts of; None if the data names
+    none.
+    """
 
     question_keys: KeyArray
     document_keys: KeyArray
     groups: Groups
+    parent_keys: KeyArray | None = None
 
 
 def group_texts(
@@ -222,10 +231,15 @@ def group_texts(
     pairs = rows.cleaned.kept
     keys = [pairs["anchor_key"].to_numpy(), pairs["positive_key"].to_numpy()]
     texts = KeyedTexts(keys, [pairs["anchor"], pairs["positive"]])
-    groups = group_rows(keys, texts, threshold)
+    parents = pairs["parent_key"]
+    known = None
+    if parents.null_count < len(parents):
+        # A row without a document is connected to itself only.
+        known = pc.coalesce(parents, pairs["positive_key"]).to_numpy()
+    groups = group_rows(keys if known is None else [*keys, known], texts, threshold)
     if large_groups == "by_question":
         groups = _divided(groups, keys[0])
-    return Grouping(keys[0], keys[1], groups)
+    return Grouping(keys[0], keys[1], groups, known)
 
 
 def _divided(groups: Groups, questions: KeyArray) -> Groups:
@@ -257,13 +271,16 @@ def use_article_protocol(rows: Rows) -> tuple[Rows, Grouping]:
 def split_codes(rows: Rows, grouping: Grouping, spec: DataSpec) -> IntArray:
     """Return each row's split; `splits.UNDECIDED` excludes a row.
 
-    A row is excluded if its question is also in a later split that was given.
+    A row is excluded if its question is also in a later split that was given; with
+    `data.overlap=remove`, also if a row of its group is.
     """
     decided = given_codes(rows.cleaned.kept)
     fractions = (spec.validation_fraction, spec.test_fraction)
     # Exclude rows before splitting, so that the fractions apply to the remaining rows.
     trained = np.where(decided == splits.UNDECIDED, splits.TRAIN, decided)
     kept = ~splits.leaked_rows(trained, grouping.question_keys)
+    if spec.overlap == "remove":
+        kept &= ~splits.leaked_rows(trained, grouping.groups.labels)
     codes = np.full(len(decided), splits.UNDECIDED, dtype=np.int64)
     labels = grouping.groups.labels[kept]
     codes[kept] = splits.split_rows(labels, decided[kept], fractions, spec.seed)

@@ -9,6 +9,8 @@ PAIR_SCHEMA = pa.schema(
     | {"anchor": TEXT, "positive": TEXT, "negatives": pa.list_(TEXT)}
     | {"query_id": TEXT, "document_id": TEXT, "grade": pa.float64()}
     | {"split": TEXT, "group": TEXT, "anchor_key": pa.uint64(), "positive_key": pa.uint64()}
+    # Of the document that the context is a part of, if `data.columns.document` names its column.
+    | {"parent_key": pa.uint64()}
 )
 # `text_key` is that of a document's text without its title; 0 if it has no title.
 DOCUMENT_SCHEMA = pa.schema({"id": TEXT, "text": TEXT, "key": pa.uint64(), "text_key": pa.uint64()})

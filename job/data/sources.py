@@ -49,6 +49,8 @@ Found = TypeVar("Found", RawRow, Document)
 CORPUS_IDS = ("id", *beir.DOCUMENT_IDS)
 ABOUT = {f"{name}.json" for name in ("metadata", "dataset_info", "dataset_infos", "info", "config",
                                      "stats", "statistics", "state", "schema")}  # fmt: skip
+# Columns that only the role `data` must have.
+OPTIONAL = ("group", "document")
 # Names of files of documents, if their rows have no questions.
 DOCUMENTS = ("docs", "documents", "passages", "collection", "chunks", "articles", "kb",
              "knowledge_base", "knowledge-base")  # fmt: skip
@@ -59,18 +61,21 @@ OTHERS = {"validation": None, "test": None, "corpus": None}
 def open_source(name: str, spec: DataSpec, role: str = "data") -> Source:
     """Open pairs by path or `builtin:` name; rows are read lazily.
 
-    `role` is a channel's name. The role `data` requires the column `data.columns.group`; in
-    validation and test sets without it, groups are null. For `out_of_domain`, `data.columns` and
-    `data.format` do not apply: only questions and contexts are read, from columns with usual names.
+    `role` is a channel's name. The role `data` requires the columns `data.columns.group` and
+    `data.columns.document`; in validation and test sets without them, their values are null. For
+    `out_of_domain`, `data.columns` and `data.format` do not apply: only questions and contexts are
+    read, from columns with usual names.
     """
     other = role == "out_of_domain"
     group = None if other else spec.columns.group
-    required = group if role == "data" else None
+    parent = None if other else spec.columns.document
+    is_main = role == "data"
+    required = {"group": group, "document": parent} if is_main else dict.fromkeys(OPTIONAL)
     if name.startswith("builtin:"):
         if name != BUILTIN_DOCS:
             msg = f"There is no built-in data `{name}`. Use `{BUILTIN_DOCS}`."
             raise DataError(msg)
-        return open_rows(Request(name, Path(), Columns(group=required), group), _Mined())
+        return open_rows(Request(name, Path(), Columns(**required), group, parent), _Mined())
     missing = "is neither an existing path nor a Hub id (`owner/name`)"
     path = _existing(name, f"`{name}` {missing}. Check the spelling.")
     _require_encoding(spec.encoding)
@@ -78,13 +83,14 @@ def open_source(name: str, spec: DataSpec, role: str = "data") -> Source:
     request = Request(
         uri or name,
         path,
-        None if other else spec.columns.model_copy(update={"group": required}),
+        None if other else spec.columns.model_copy(update=required),
         group,
+        parent,
         spec.encoding,
         "auto" if other else spec.format,
-        label_is_optional=role != "data",
+        label_is_optional=not is_main,
         pooled=_is_pooled(spec),
-        spec=None if other else spec if role == "data" else spec.model_copy(update=OTHERS),
+        spec=None if other else spec if is_main else spec.model_copy(update=OTHERS),
     )
     if uri is None:
         return _open(request)

@@ -8,6 +8,10 @@ from job.storage.arrow_tables import IntArray, KeyArray
 
 UNDECIDED, TRAIN, VALIDATION, TEST = -1, 0, 1, 2
 SPLIT_NAMES = ("train", "validation", "test")
+# A larger group would decide the result of its split alone.
+MAX_GROUP_SHARE = 0.1
+# Smaller groups are never too large, however small the split.
+MIN_LARGE_GROUP = 2
 
 
 def split_rows(
@@ -16,7 +20,8 @@ def split_rows(
     """Assign each undecided row to a split; rows of one group get the same split.
 
     `decided` has a split or `UNDECIDED` for each row; `fractions` are the shares of (validation,
-    test) of the undecided rows. A split that already has rows gets no more.
+    test) of the undecided rows. A split that already has rows gets no more. A group of more than
+    `MAX_GROUP_SHARE` of a split enters it only if smaller groups do not fill it.
     """
     codes = decided.copy()
     free = decided == UNDECIDED
@@ -26,24 +31,34 @@ def split_rows(
         for code, fraction in ((TEST, fractions[1]), (VALIDATION, fractions[0]))
     }
     chosen = np.full(len(labels), TRAIN, dtype=np.int64)
-    for position in np.random.default_rng(seed).permutation(len(labels)):
-        # A group that fits into neither split goes to train; smaller groups fill the room.
-        for code, left in room.items():
-            if sizes[position] <= left:
-                chosen[position] = code
-                room[code] -= int(sizes[position])
-                break
+    order = np.random.default_rng(seed).permutation(len(labels))
+    caps = {code: max(MIN_LARGE_GROUP, MAX_GROUP_SHARE * size) for code, size in room.items()}
+    for limit in (caps, room):
+        for position in order[chosen[order] == TRAIN]:
+            # A group that fits into neither split goes to train; smaller groups fill the room.
+            for code, left in room.items():
+                if sizes[position] <= min(left, limit[code]):
+                    chosen[position] = code
+                    room[code] -= int(sizes[position])
+                    break
     codes[free] = chosen[np.searchsorted(labels, groups[free])]
     return codes
 
 
-def leaked_rows(codes: IntArray, questions: KeyArray) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """Return a mask of rows whose question is also in a later split (train < validation < test)."""
+def leaked_rows(codes: IntArray, keys: KeyArray | IntArray) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Return a mask of rows whose key is also in a later split (train < validation < test)."""
     leaked = np.zeros(len(codes), dtype=bool)
     for split in (TRAIN, VALIDATION):
-        later = questions[codes > split]
-        leaked |= (codes == split) & np.isin(questions, later)
+        later = keys[codes > split]
+        leaked |= (codes == split) & np.isin(keys, later)
     return leaked
+
+
+def number_in_order(keys: KeyArray) -> tuple[IntArray, IntArray]:
+    """Number distinct keys by first occurrence; return the first place and each key's number."""
+    _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    return first[order], np.argsort(order)[inverse]
 
 
 def shared_share(codes: IntArray, keys: KeyArray) -> float:

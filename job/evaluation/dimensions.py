@@ -9,7 +9,7 @@ DEFAULT_DIMENSIONS = (512, 256, 128, 64)
 
 @dataclass(frozen=True)
 class Dimensions:
-    """Dimensions to score, large to small; the verdict is about `main`."""
+    """Dimensions to score, large to small; `main` selects checkpoints, `full` decides."""
 
     all: tuple[int, ...]
     main: int

@@ -87,8 +87,8 @@ class Retention(Part):
     """The share of the reference's nDCG@10 that vectors keep.
 
     The reference is the tuned model's float32 vectors at full width; older reports used the
-    best float32 vectors. `ci` is for these vectors alone. `at_least` is a simultaneous bound: with
-    95 % probability no vectors of the report keep less than theirs.
+    best float32 vectors. `ci` is for these vectors alone; `at_least` is a lower 95 % bound that
+    allows for the choice among all vectors of the report.
     """
 
     share: float

@@ -6,11 +6,11 @@ simultaneous bounds from sign flips of the jackknife's deviations.
 
 import math
 from collections.abc import Iterator, Sequence
-from functools import cache, cached_property
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import t
+from scipy.stats import norm, t
 
 from job.evaluation.metrics import FloatArray, IntArray
 from job.evaluation.results import CONFIDENCE, Interval, Lift, QueryGroups, Retention, Share
@@ -67,10 +67,9 @@ class GroupedQueries:
         sums = self._sums(differences)
         ci = _clipped(_interval(sums, self._sizes), -1.0)
         wide_ci = _clipped(self._widened(sums, ci, SECOND - 1, 1 - SECOND), -1.0)
-        changed = len(np.unique(self._members[np.abs(differences) > EPSILON]))
         return Lift(
             lift=float(differences.mean()),
-            ci=wide_ci if changed < FEW_CHANGED else ci,
+            ci=wide_ci if self._changed(differences) < FEW_CHANGED else ci,
             p_value=self._p_value(sums),
             wins=wins,
             ties=len(differences) - wins - losses,
@@ -95,10 +94,20 @@ class GroupedQueries:
         return Share(queries=int(flags.sum()), share=float(values.mean()), ci=interval)
 
     def retention(self, values: FloatArray, reference: FloatArray) -> Retention:
-        """Return the ratio of the means; 1 if both are 0."""
-        numerator, denominator = self._sums(values), self._sums(reference)
-        low, high = _interval(numerator, denominator, self._sizes)
-        share = float(_ratio(numerator.sum(), denominator.sum()))
+        """Return the ratio of the means; 1 if both are 0.
+
+        If hardly any query changed, the interval reckons with one more group of queries that moves
+        between rank 1 and rank 2.
+        """
+        kept, whole = self._sums(values), self._sums(reference)
+        low, high = _interval(kept, whole, self._sizes)
+        if self._changed(values - reference) < FEW_CHANGED:
+            one = self._sizes.mean()
+            sizes = np.append(self._sizes, one)
+            first, second = np.append(kept, one), np.append(kept, one * SECOND)
+            low = min(low, _interval(second, np.append(whole, one), sizes)[0])
+            high = max(high, _interval(first, np.append(whole, one * SECOND), sizes)[1])
+        share = float(_ratio(kept.sum(), whole.sum()))
         return Retention(share=share, ci=(max(0.0, low), high))
 
     def retention_bounds(self, values: FloatArray, reference: FloatArray) -> FloatArray:
@@ -125,6 +134,10 @@ class GroupedQueries:
         residuals = self._sums(differences - differences.mean())
         standard_error = float(np.linalg.norm(residuals)) / len(differences)
         return max(detectable_lift(standard_error, self.facts.effective), 1 / len(differences))
+
+    def _changed(self, differences: FloatArray) -> int:
+        """Return the number of groups in which a query changed."""
+        return len(np.unique(self._members[np.abs(differences) > EPSILON]))
 
     def _sums(self, values: FloatArray) -> FloatArray:
         return np.bincount(self._members, weights=values).astype(np.float64)
@@ -156,6 +169,8 @@ class GroupedQueries:
 
         It is the 95 % quantile of the largest deviation if each group's sign is drawn at random
         (a wild bootstrap, which keeps the correlations), and at least Student's t of one bound.
+        Flipped signs leave the standard errors as they are, so the quantile is that of a normal
+        distribution; Student's t of the same probability allows for their estimation.
         """
         single, groups = _quantile(CONFIDENCE, self._sizes), len(self._sizes)
         moved = found.errors > EPSILON
@@ -164,7 +179,8 @@ class GroupedQueries:
         scaled = found.deviations[moved] / found.errors[moved, None]
         scaled *= math.sqrt((groups - 1) / groups)
         largest = [(signs @ scaled.T).max(axis=1) for signs in self._sign_flips(self._seed + 2)]
-        return max(single, float(np.quantile(np.concatenate(largest), CONFIDENCE)))
+        probability = float(norm.cdf(np.quantile(np.concatenate(largest), CONFIDENCE)))
+        return max(single, _quantile(probability, self._sizes))
 
     def _p_value(self, sums: FloatArray) -> float:
         """Return the two-sided p-value of a sign-flip permutation test by group."""
@@ -236,7 +252,7 @@ def _quantile(probability: float, sizes: FloatArray) -> float:
     return _student(probability, _effective(sizes) - 1)
 
 
-@cache
+@lru_cache(maxsize=1_000)
 def _student(probability: float, freedom: float) -> float:
     return min(MAX_QUANTILE, float(t.ppf(probability, freedom)))
 

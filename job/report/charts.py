@@ -222,4 +222,31 @@ def _training(report: Report, width: float) -> "Figure":
     return figure
 
 
-PLOTS = {"pareto": _pareto, "against": _against, "segments": _segments, "training": _training}
+def _seeds(report: Report, width: float) -> "Figure":
+    """Plot the lift of each training as a dot, and below it their mean with its interval."""
+    figure = plotting.canvas(width, 150)
+    axes = plotting.add_axes(figure, (10, 16, 14, 48))
+    found = report.scope.seeds if report.scope else None
+    if found is None:
+        return figure
+    for each in found.seeds:
+        is_stored = each.seed == found.chosen
+        style: dict[str, Any] = {} if is_stored else {"markerfacecolor": PAPER}
+        axes.plot([each.lift], [1], "o", color=TUNED, markersize=8, markeredgewidth=1.5, **style)
+    axes.hlines(0, *found.ci, color=TUNED, linewidth=2)
+    axes.plot([found.lift], [0], "D", color=TUNED, markersize=8)
+    axes.axvline(0, color=INK, linewidth=1)
+    axes.set_ylim(-0.6, 1.6)
+    axes.set_yticks([])
+    axes.spines["left"].set_visible(False)
+    axes.set_xlabel("lift of nDCG@10", labelpad=8)
+    return figure
+
+
+PLOTS = {
+    "pareto": _pareto,
+    "against": _against,
+    "segments": _segments,
+    "training": _training,
+    "seeds": _seeds,
+}

@@ -1,12 +1,12 @@
-"""compare.html: compares runs, grouped by their test set."""
+"""Runs compared: ranked by validation, tested against each other, and shown in compare.html."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from job.core.formatting import visible
+from job.core.formatting import score, visible
 from job.report.document import Report
 from job.report.plotting import (
     BASE,
@@ -23,6 +23,8 @@ from job.report.templating import render, safe
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from job.report.paired_runs import Difference
+
 # The seventh run repeats the first colour, with another marker.
 MARKERS = "osD^vPX"
 BASES = ("--", ":", "-.")
@@ -33,8 +35,24 @@ NAME_CHARACTERS = 36
 Curve = Mapping[str, float]
 # Fields that do not change the results.
 IGNORED_FIELDS = ("output.", "version")
+# A model without a gain is called improved with this probability at most.
+FALSE_GAIN = 0.025
 # The value of a field that the run's image did not have.
 MISSING = "–"
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known of runs with one test set beyond their reports."""
+
+    # Of each run from the first in rank, at `dimension`; empty if the scores of single queries are
+    # not known, as `note` explains.
+    differences: Sequence["Difference"] = ()
+    dimension: int | None = None
+    note: str | None = None
+    # Names of the finished runs that were tested on this test set, where `place` lists runs.
+    tested: Sequence[str] = ()
+    place: str = ""
 
 
 @dataclass(frozen=True)
@@ -43,6 +61,7 @@ class Group:
 
     fingerprint: str
     reports: Mapping[str, Report]
+    evidence: Evidence = Evidence()
 
     @property
     def dimensions(self) -> list[str]:
@@ -66,10 +85,70 @@ class Group:
         return next(iter(self.reports.values())).main
 
     @property
+    def shares_validation(self) -> bool:
+        """Whether all runs were validated by the same search, so that their scores compare."""
+        return len({_validation(report) for report in self.reports.values()}) == 1
+
+    @property
     def ranked(self) -> list[tuple[str, Report]]:
-        """The runs that have the main dimension, highest nDCG@10 first."""
-        runs = self.at(self.main).items()
-        return sorted(runs, key=lambda run: -run[1].ndcg("tuned", self.main))
+        """All runs, highest score on validation first; as given if validation sets differ.
+
+        The test set does not rank: the run that is best on it is partly the luckiest on it.
+        """
+        runs = list(self.reports.items())
+        if not self.shares_validation:
+            return runs
+        return sorted(runs, key=lambda run: -run[1].training.best_validation)
+
+    @property
+    def common_dimension(self) -> str | None:
+        """The main dimension if all runs have it, else the largest that all have."""
+        shared = [d for d in self.dimensions if len(self.at(d)) == len(self.reports)]
+        return self.main if self.main in shared else next(iter(shared), None)
+
+    @property
+    def sentences(self) -> list[str]:
+        """What the ranking, the differences and the number of tested runs say."""
+        return [self._ranking(), *self._differences(), *self._looks()]
+
+    def _ranking(self) -> str:
+        if len(self.reports) == 1:
+            return ""
+        if not self.shares_validation:
+            return (
+                "The runs are not ranked, as their validation queries differ; the test set "
+                "should not choose among them."
+            )
+        (best, first), (_, second), *_ = self.ranked
+        value = first.training.best_validation
+        if value == second.training.best_validation:
+            return f"The first runs are tied on validation: nDCG@10 {score(value)}."
+        return f"Best on validation: {best}, nDCG@10 {score(value)}; the test set does not rank."
+
+    def _differences(self) -> Iterator[str]:
+        if self.evidence.note:
+            yield self.evidence.note
+        if not self.evidence.differences:
+            return
+        first = self.ranked[0][0]
+        distinct = [d for d in self.evidence.differences if d.ci[0] > 0 or d.ci[1] < 0]
+        at = f"at {self.evidence.dimension} dimensions"
+        if not distinct:
+            yield f"On the test set, no run is shown to differ from {first} {at}."
+        for found in distinct:
+            verb = "better" if found.lift > 0 else "worse"
+            yield f"On the test set, {found.run} is {verb} than {first} {at}."
+
+    def _looks(self) -> Iterator[str]:
+        count = len(self.evidence.tested)
+        if count < 2:
+            return
+        by_chance = 1 - (1 - FALSE_GAIN) ** count
+        yield (
+            f"{count} runs in `{self.evidence.place}` were tested on this test set. Of {count} "
+            f"runs without any gain, at least one is called improved with a probability of up to "
+            f"{by_chance:.0%}: confirm the run you choose on new queries (`data.test`)."
+        )
 
     @property
     def differences(self) -> dict[str, list[str]]:
@@ -82,6 +161,15 @@ class Group:
             for field, found in values.items()
             if len(set(found)) > 1 and not field.startswith(IGNORED_FIELDS)
         }
+
+
+def _validation(report: Report) -> tuple[object, ...]:
+    """Return what decides a score on validation, besides the model."""
+    spec = report.spec
+    limit = spec.get("evaluation", {}).get("validation_corpus_limit")
+    seed = spec.get("data", {}).get("seed")
+    main = spec.get("evaluation", {}).get("main_dimension")
+    return report.data.fingerprint.get("validation"), report.data.corpus, limit, seed, main
 
 
 def _settings(report: Report) -> dict[str, str]:
@@ -101,11 +189,10 @@ def _flat(section: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str
             yield f"{path}{field}", text
 
 
-def to_compare_html(groups: Mapping[str, Mapping[str, Report]]) -> str:
-    """Render the page; `groups` maps test-set fingerprints to reports by run name."""
+def to_compare_html(groups: Sequence[Group]) -> str:
     return render(
         "compare.html",
-        groups=[Group(fingerprint, reports) for fingerprint, reports in groups.items()],
+        groups=groups,
         sections=[(f"group-{n}", f"Test set {name}") for n, name in enumerate(groups, 1)],
         draw=lambda group, *names: safe(in_both_widths(partial(_figure, group), *names)),
     )

@@ -28,6 +28,7 @@ from job.evaluation.results import (
     Swap,
     Truncation,
 )
+from job.evaluation.scope import Scope
 
 # Re-exported for the launcher, which may not import `job.evaluation`.
 __all__ = ["METRIC", "Compared", "Lift", "Quality", "Report"]
@@ -93,6 +94,33 @@ class Leakage(Part):
     removed_rows: int
 
 
+class Overlap(Part):
+    """What the test queries share with the training rows: numbers of queries.
+
+    None: near-duplicates are not searched, or the data does not name documents.
+    """
+
+    queries: int
+    context: int
+    near_context: int | None
+    near_question: int | None
+    document: int | None
+    # Those with any of these, but for near-duplicates of the question.
+    seen: int
+    # Whether the test rows were given, not drawn from all rows.
+    given: bool = False
+    estimand: str
+    sentence: str
+
+
+class TestGroups(Part):
+    """Groups of test queries; as informative as `effective` groups of equal size."""
+
+    groups: int
+    effective: float
+    largest: int
+
+
 class Labels(Part):
     column: str
     # Rows by label.
@@ -132,6 +160,8 @@ class Data(Part):
     splits: dict[str, int]
     duplicates: Duplicates
     leakage: Leakage
+    overlap: Overlap | None = None
+    test_groups: TestGroups | None = None
     queries: dict[str, int]
     # Whether nDCG uses relevance grades; otherwise every grade is 1.
     graded: bool = False
@@ -237,6 +267,8 @@ class Report(Part):
     models: Both[Weights]
     usage: Usage
     repeat: dict[str, str]
+    # What the results hold for; None in reports of older versions.
+    scope: Scope | None = None
     # The resolved spec, with the fields of the image that ran the job.
     spec: dict[str, Any]
     advice: list[Finding]

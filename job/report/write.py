@@ -23,6 +23,7 @@ def write_per_query(
     """Write one row per query, model, dimension and precision: metrics, rank, top ten ids.
 
     `rank` is the rank of the best relevant document, null beyond 100; BM25 has dimension 0.
+    Queries of one `group` share texts or documents, and are not independent.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -32,6 +33,7 @@ def write_per_query(
         pa.table(
             {
                 "query_id": dataset.test.ids,
+                "group": dataset.test.groups,
                 "model": [model] * count,
                 "dimension": [dimension] * count,
                 "precision": [precision] * count,

@@ -18,6 +18,9 @@ class Columns(Section):
     """Columns with hard negatives; `null` finds them by name (`negative`, `negative_2`, …)."""
     group: str | None = None
     """Column that splits the report into segments, such as a product or a language."""
+    document: str | None = None
+    """Column that names the document a context is a part of, such as its file or URL: rows of one
+    document go to the same split and count as one group."""
     label: str | None = None
     """Column that says whether the context answers the question (0: a hard negative; grades above 0
     are relevant); found by its name. `none`: read no labels."""
@@ -77,6 +80,9 @@ class DataSpec(Section):
     large_groups: Literal["keep", "by_question"] = "keep"
     """Groups of rows that share texts stay in one split. `by_question` divides those with more than
     5 % of the rows by question; contexts that splits then share are counted."""
+    overlap: Literal["count", "remove"] = "count"
+    """Training rows that share a context, a document or a near-duplicate text with a given test or
+    validation set: `count` reports them, `remove` leaves them out of training."""
     min_characters: int = Field(3, ge=1, le=1000)
     """Characters; rows with a shorter question or context are dropped. A character of a language
     without spaces counts twice."""

@@ -103,6 +103,10 @@ class TrainingSpec(Section):
     """Trainer integrations that receive the training curves, such as `tensorboard`."""
     seed: int = Field(42, ge=0, lt=2**32)
     """Random seed of the training."""
+    seeds: int = Field(1, ge=1, le=20)
+    """Number of trainings, with seeds from `training.seed` on. With several, better 3 or more, the
+    report has the mean lift, with an interval that covers other trainings too; the model that is
+    best on validation is stored."""
 
 
 class ResolvedTraining(TrainingSpec):

@@ -21,6 +21,7 @@ MAX_IN_MEMORY = 2**22
 
 FloatArray = np.ndarray[Any, np.dtype[np.float64]]
 IntArray = np.ndarray[Any, np.dtype[np.int64]]
+BoolArray = np.ndarray[Any, np.dtype[np.bool_]]
 KeyArray = np.ndarray[Any, np.dtype[np.uint64]]
 
 

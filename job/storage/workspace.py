@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
+from copy import copy
 from functools import partial
 from pathlib import Path
 from typing import IO
@@ -51,12 +52,28 @@ class Workspace:
         self.baseline = self.checkpoints / "baseline.parquet"
         self.nearest_neighbors = self.checkpoints / "nearest_neighbors.parquet"
         self.seconds = self.checkpoints / "seconds.json"
+        # Test scores of one of several trainings.
+        self.seed_scores = self.checkpoints / "scores.parquet"
         # Inputs that the job itself downloads from S3 and the Hub, by role.
         self.fetched = root / "input" / "fetched"
         # The spec, written by the launcher; hosts and channels, written by SageMaker.
         self.job_spec = self.channel_folder("spec") / "job.json"
         self.resource_config = root / "input" / "config" / "resourceconfig.json"
         self.input_config = root / "input" / "config" / "inputdataconfig.json"
+
+    def for_seed(self, seed: int) -> "Workspace":
+        """Return this workspace with the checkpoints of one of several trainings."""
+        part = copy(self)
+        part.checkpoints = self.checkpoints / f"seed-{seed}"
+        part.hyperparameters = part.checkpoints / "hyperparameters.json"
+        part.seed_scores = part.checkpoints / "scores.parquet"
+        part.logs = self.logs / f"seed-{seed}"
+        return part
+
+    @property
+    def has_checkpoints(self) -> bool:
+        found = (self.checkpoints.glob(f"{part}checkpoint-*") for part in ("", "seed-*/"))
+        return any(any(paths) for paths in found)
 
     @property
     def is_complete(self) -> bool:

@@ -26,15 +26,17 @@ def checkpoint_bytes(model: Model) -> int:
     return 3 * model_bytes(model)
 
 
-def require_disk_space(model: Model, workspace: Workspace) -> None:
+def require_disk_space(model: Model, workspace: Workspace, trainings: int = 1) -> None:
     """Raise `MachineError` unless the checkpoints, the model and the report fit.
 
     A new checkpoint is written before an old one is deleted, so there may be one more than
-    `MAX_CHECKPOINTS`. A resumed run has some of them already.
+    `MAX_CHECKPOINTS`. A resumed run has some of them already. Each of several trainings keeps its
+    own.
     """
     used = sum(path.stat().st_size for path in workspace.checkpoints.rglob("*") if path.is_file())
+    checkpoints = MAX_CHECKPOINTS * trainings + 1
     needs = {
-        workspace.checkpoints: max(0, (MAX_CHECKPOINTS + 1) * checkpoint_bytes(model) - used),
+        workspace.checkpoints: max(0, checkpoints * checkpoint_bytes(model) - used),
         workspace.model: model_bytes(model),
         workspace.results: RESULTS_BYTES,
     }

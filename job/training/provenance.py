@@ -1,11 +1,15 @@
 """Record the inputs of a run's checkpoints, and refuse to resume from them with other inputs."""
 
 import json
+import shutil
 from collections.abc import Iterator, Mapping
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
-from job.core.errors import TrainingError
+from job.core.errors import DataError, TrainingError
+from job.distributed import process_group
+from job.model.save import fingerprint
 from job.spec.parse import differing_fields
 from job.spec.schema import JobSpec
 from job.storage.workspace import Workspace, write_atomically
@@ -27,6 +31,27 @@ def provenance_of(spec: JobSpec, data: Mapping[str, str], model: str, precision:
     }
 
 
+def require_same_inputs(data: Mapping[str, str], model: Path) -> None:
+    """Raise `DataError` on every rank unless all hosts read the same data and model.
+
+    `data` are the fingerprints of the splits.
+    """
+    if process_group.host_count() == 1:
+        return
+    fingerprints = None
+    if process_group.local_rank() == 0:
+        fingerprints = {"data": dict(data), "model": fingerprint(model)}
+    first, *others = filter(None, process_group.all_gather_objects(fingerprints))
+    for host, found in enumerate(others, start=2):
+        if found != first:
+            what = "base model" if found["data"] == first["data"] else "data"
+            msg = (
+                f"The {what} of host {host} (of {process_group.host_count()}) differs from that of "
+                "host 1. Give every host all files of each channel (`FullyReplicated`)."
+            )
+            raise DataError(msg)
+
+
 def verify_checkpoints(workspace: Workspace, now: Provenance) -> None:
     """Raise `TrainingError` if the checkpoints were trained from other inputs.
 
@@ -35,7 +60,7 @@ def verify_checkpoints(workspace: Workspace, now: Provenance) -> None:
     earlier = _read(workspace)
     if earlier == now:
         return
-    if any(workspace.checkpoints.glob("checkpoint-*")):
+    if workspace.has_checkpoints:
         differences = "; ".join(_differences(earlier, now)) if earlier else "the record is missing"
         msg = f"The checkpoints in `{workspace.checkpoints}` were trained from other inputs: "
         msg += (
@@ -45,6 +70,8 @@ def verify_checkpoints(workspace: Workspace, now: Provenance) -> None:
     # Results cached before the first checkpoint belong to the earlier inputs.
     for cached in (workspace.baseline, workspace.nearest_neighbors, workspace.seconds):
         cached.unlink(missing_ok=True)
+    for folder in workspace.checkpoints.glob("seed-*"):
+        shutil.rmtree(folder)
     workspace.checkpoints.mkdir(parents=True, exist_ok=True)
     write_atomically(workspace.provenance, json.dumps(now, indent=2) + "\n")
 

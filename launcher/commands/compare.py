@@ -1,7 +1,5 @@
 """`embedtune compare`: runs side by side, as tables and as a page."""
 
-from collections.abc import Mapping
-from itertools import starmap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +9,7 @@ from job.core.errors import DataError
 from launcher.commands.options import output_option
 
 if TYPE_CHECKING:
-    from job.report.document import Report
+    from job.report.compare_runs import Group
 
 
 @click.command()
@@ -26,16 +24,20 @@ if TYPE_CHECKING:
 )
 @click.option("--open", "open_it", is_flag=True, help="Also open the page in the browser.")
 def compare(names: tuple[str, ...], output: str, page: Path, *, open_it: bool) -> None:
-    """Compare runs that were tested on the same queries and documents."""
-    from job.report.compare_runs import Group
+    """Compare runs that were tested on the same queries and documents.
+
+    Validation ranks the runs; on the test set each is tested against the first, query by query.
+    """
     from launcher.lookup import find_result
+    from launcher.runs.comparison import compared_group
     from launcher.runs.run import by_test_set, preload
     from launcher.tables import compare_lines, show
 
     runs = [find_result(output, name) for name in names]
     preload(runs)
-    groups = by_test_set(runs)
-    for group in starmap(Group, groups.items()):
+    test_sets = by_test_set(runs)
+    groups = [compared_group(*found, output) for found in test_sets.items()]
+    for group in groups:
         show(compare_lines(group))
     if _write_page(page, groups):
         click.echo(f"Page: {page}")
@@ -49,7 +51,7 @@ def compare(names: tuple[str, ...], output: str, page: Path, *, open_it: bool) -
         raise DataError(msg)
 
 
-def _write_page(page: Path, groups: "Mapping[str, Mapping[str, Report]]") -> bool:
+def _write_page(page: Path, groups: "list[Group]") -> bool:
     """Write compare.html; returns False, with a message, if packages for it are missing."""
     from job.report.compare_runs import to_compare_html
     from job.storage.workspace import write_atomically

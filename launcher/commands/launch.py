@@ -35,6 +35,11 @@ if TYPE_CHECKING:
 )
 @click.option("--name", help="Name of the run; the name of an unfinished run resumes it.")
 @click.option(
+    "--seeds",
+    type=click.IntRange(1, 20),
+    help="Train so many times, for a mean lift whose interval covers other trainings too.",
+)
+@click.option(
     "--set",
     "settings",
     multiple=True,
@@ -52,6 +57,7 @@ def launch(
     output: str | None,
     preset: str | None,
     name: str | None,
+    seeds: int | None,
     settings: tuple[str, ...],
     requirements: tuple[str, ...],
     *,
@@ -72,7 +78,7 @@ def launch(
         msg = f"`--backend {machine.backend}` does not accept {unsupported}."
         raise click.UsageError(msg)
     given = {"data.source": data, "model.base": model, "output.uri": output, "preset": preset}
-    spec = _build_spec(job_file, given, settings, name, machine)
+    spec = _build_spec(job_file, given | {"training.seeds": seeds}, settings, name, machine)
     plan = Plan(check_name(name or new_name(spec.model.base)), spec, machine)
     request = load_backend(machine.backend).request(plan)
     run = Run(plan.folder, plan.destination)
@@ -144,7 +150,7 @@ def _check_spec_of(run: "Run", spec: "JobSpec") -> None:
 
 def _build_spec(
     job_file: Path | None,
-    given: dict[str, str | None],
+    given: dict[str, Any],
     settings: tuple[str, ...],
     name: str | None,
     machine: MachineOptions,

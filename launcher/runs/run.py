@@ -196,8 +196,8 @@ def _existing(run: Run) -> Run:
     return run
 
 
-def by_test_set(runs: list[Run]) -> dict[str, dict[str, Report]]:
-    """Group reports by the fingerprint of their test set, since only these can be compared.
+def by_test_set(runs: list[Run]) -> dict[str, dict[str, Run]]:
+    """Group runs by the fingerprint of their test set, since only these can be compared.
 
     In a group the key is a run's name, or its URI if several runs have that name.
     """
@@ -207,9 +207,9 @@ def by_test_set(runs: list[Run]) -> dict[str, dict[str, Report]]:
     return {fingerprint: _labelled(group) for fingerprint, group in groups.items()}
 
 
-def _labelled(runs: list[Run]) -> dict[str, Report]:
+def _labelled(runs: list[Run]) -> dict[str, Run]:
     names = Counter(run.name for run in runs)
-    return {run.name if names[run.name] == 1 else run.store.uri: run.report() for run in runs}
+    return {run.name if names[run.name] == 1 else run.store.uri: run for run in runs}
 
 
 def fetch_results(run: Run, folder: Path, *, with_model: bool) -> list[str]:

@@ -7,7 +7,7 @@ import pytest
 import reports
 from chromium import chromium
 
-from job.report.compare_runs import to_compare_html
+from job.report.compare_runs import Group, to_compare_html
 from job.report.document import Report
 from job.report.render import to_html
 
@@ -18,12 +18,11 @@ COMPARED = ("runs", "hostile_runs")
 def html_of(name):
     if name in REPORTS:
         return to_html(Report.model_validate(getattr(reports, name)()))
-    return to_compare_html(
-        {
-            test_set: {run: Report.model_validate(report) for run, report in runs.items()}
-            for test_set, runs in getattr(reports, name)().items()
-        }
-    )
+    groups = [
+        Group(test_set, {run: Report.model_validate(report) for run, report in runs.items()})
+        for test_set, runs in getattr(reports, name)().items()
+    ]
+    return to_compare_html(groups)
 
 
 @pytest.fixture(scope="session")

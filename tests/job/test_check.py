@@ -1,6 +1,8 @@
 """`python -m job check`: the facts of a hand-made file, where each can be verified by counting."""
 
 import json
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -47,7 +49,10 @@ Dropped    1 row: exact duplicate (pairs.jsonl:36)
 Dropped    1 row: context is too short (pairs.jsonl:37)
 Dropped    1 row: question equals context (pairs.jsonl:38)
 Duplicates 3 rows share a context; 1 near-duplicate pair; 31 groups, the largest with 3 rows
-Leakage    0.0% of test rows have their context in train; with a random split: 0.0%
+Leakage    By construction, no test query has a context that is also in training; in a random \
+split, 0.0% of the test rows would.
+Estimand   The scores are of new questions about contexts that were not trained on. Other contexts \
+of the same documents may have been: `data.columns.document` keeps documents in one split.
 Splits     train 28, validation 3, test 3; corpus 32 documents
 Questions  words: median 3, longest 3
           0-7 ████████████████████████████████████████ 34
@@ -100,6 +105,35 @@ def test_the_check_prints_the_facts_of_the_file():
     code, out, err = check("pairs.jsonl", data__min_test_queries="30")
     assert (code, out) == (4, PROMPTED)
     assert err.startswith("Error: `pairs.jsonl` has 3 test queries from 34 usable rows (38 read)")
+
+
+def test_uneven_groups_count_as_fewer_queries(folder):
+    """60 questions about one context and 20 others: 80² / (60² + 20) = 1.8 groups prove nothing."""
+    rows = [{"question": f"What is {n}?", "context": words("same", 10)} for n in range(60)]
+    others = [{"question": f"Who was {n}?", "context": words(f"x{n}y", 10)} for n in range(20)]
+    write_jsonl(folder / "test.jsonl", rows + others)
+    code, out, _ = check("pairs.jsonl", data__test="test.jsonl")
+    assert code == 0
+    (line,) = [line for line in out.splitlines() if line.startswith("Test size")]
+    assert line.startswith(
+        "Test size  80 queries in 21 groups (as informative as 1.8 of equal size) detect a lift of "
+        "1.000 nDCG@10 or more"
+    )
+    assert "WARNING    one group of similar rows holds 60 of the 80 test queries (75%)" in out
+
+
+def test_the_check_names_the_command_that_removes_shared_rows(folder):
+    asked = enumerate(hand_made_rows()[:3])
+    write_jsonl(folder / "test.jsonl", [row | {"question": f"Else {n}?"} for n, row in asked])
+    _, out, _ = check("pairs.jsonl", data__test="test.jsonl")
+    assert "Leakage    Of 3 test queries: 3 with a context that is also in training" in out
+    command = re.search(r"To leave such rows out of training: `embedtune (.*)`\.", out)[1]
+    code, out, _ = check(*shlex.split(command)[1:])
+    assert code == 0
+    assert (
+        "Left out   5 rows are left out: their texts or documents are also in the test set" in out
+    )
+    assert "Leakage    No test query has a context that is also in training" in out
 
 
 @pytest.mark.usefixtures("folder")

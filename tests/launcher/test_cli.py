@@ -4,12 +4,14 @@ import itertools
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from importlib import metadata, resources
 from pathlib import Path
 
 import pytest
+import reports
 import yaml
 from click.testing import CliRunner
 
@@ -154,6 +156,13 @@ def test_the_schema_accepts_the_init_file_and_no_unknown_field(folder):
 
 
 # Dry runs.
+
+
+def test_seeds_of_a_launch_are_a_field_of_the_spec(folder):
+    job = ("--data", "pairs.jsonl", "--model", "builtin:minilm", "--name", "several")
+    assert dry_run(*job, "--seeds", "3")["spec"]["training"]["seeds"] == 3
+    assert dry_run(*job)["spec"]["training"]["seeds"] == 1
+    assert run("launch", *job, "--seeds", "0")[0] == 2
 
 
 def test_a_dry_run_prints_one_document_and_touches_nothing(folder):
@@ -374,6 +383,21 @@ def test_a_damaged_run_does_not_hide_the_others(folder):
     assert code == 0
     rows = [line.split()[:2] for line in out.splitlines()[1:]]
     assert sorted(rows) == [["damaged", "finished"], ["other", "unfinished"]]
+
+
+def test_a_run_of_the_version_before_is_reported(folder):
+    """With its own verdict; gates are decided by the numbers that it has."""
+    old = folder / "runs" / "old"
+    (old / "report").mkdir(parents=True)
+    (old / "manifest.json").write_text("{}", "utf-8")
+    shutil.copy(reports.GOLDEN / "before.json", old / "report" / "report.json")
+    code, out, err = run("report", "old", "--require", "improved")
+    assert (code, err) == (0, "")
+    report, text = reports.before(), " ".join(out.split())
+    assert report["verdict"]["sentence"] in text
+    assert report["recommendation"]["sentence"] in text
+    assert run("report", "old", "--require", "lift>0.9")[0] == 9
+    assert "0.000 → 0.596 at 32  yes" in run("ls")[1]
 
 
 # check.

@@ -378,7 +378,7 @@ def test_fetching_a_local_run_verifies_it(s3, first, elsewhere):
 
 
 def test_runs_with_the_same_test_set_are_compared(s3, first, second, elsewhere):
-    """The runs are numbered, and compared at each dimension; only their reports are read."""
+    """The runs are numbered by rank, and compared at each dimension; no model is read."""
     code, out, err = embedtune("compare", "first", "second", "--output", RUNS)
     assert (code, err) == (0, "")
     report = json.loads(s3.get("box", "runs/first/report/report.json"))
@@ -387,10 +387,12 @@ def test_runs_with_the_same_test_set_are_compared(s3, first, second, elsewhere):
         f"nDCG@10 on test set {report['data']['fingerprint']['test']}: {queries} queries, "
         f"{documents} documents"
     )
-    assert re.findall(r"(?m)^ (\d) (\w+) +(\w+)", out) == [
+    assert re.findall(r"(?m)^ (\d) (\w+) +0\.\d{3} +(\w+)", out) == [
         ("1", "first", "yes"),
         ("2", "second", "yes"),
     ]
+    assert re.search(r"│ +2 │ +[-+]0\.\d{3} │ \[.+\] │", out)
+    assert f"runs in `{RUNS}` were tested on this test set" in out
     rows = re.findall(r"│ +(\d+) │ +(\d) │ (.{5}) │ (.{5}) │ (.{6}) │ \[.+\] │", out)
     assert [row[:2] for row in rows] == [(d, n) for d in ("64", "32", "16") for n in "12"]
     base, tuned = (report["scores"][of]["64"]["float32"]["ndcg@10"] for of in ("base", "tuned"))

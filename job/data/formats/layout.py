@@ -41,6 +41,8 @@ class RawRow:
     negatives: list[Any] = field(default_factory=list)
     # Value of the column `data.columns.group`.
     group: Any = None
+    # Value of the column `data.columns.document`.
+    parent: Any = None
     # Value of the column `data.columns.label`; None if there is no such column.
     label: Any = None
     surplus: bool = False
@@ -98,6 +100,8 @@ class Request:
     columns: Columns | None = field(default_factory=Columns)
     # Column to slice the report by; `columns.group` is set only if the column is required.
     group: str | None = None
+    # Column of the document that a context is a part of; `columns.document` as `columns.group`.
+    parent: str | None = None
     encoding: str = "utf-8"
     format: str = "auto"
     # Whether `columns.label` may be missing: a test set may hold nothing but answers.

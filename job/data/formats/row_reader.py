@@ -128,6 +128,7 @@ class RowReader:
                 [value for value, _ in found],
                 negatives,
                 group=fields.get(choice.group) if choice.group is not None else None,
+                parent=fields.get(choice.parent) if choice.parent is not None else None,
                 label=fields.get(choice.label) if choice.label is not None else None,
                 surplus=SURPLUS in fields,
                 query_id=own_id or (first_id(fields, self._query_ids) if self._query_ids else None),

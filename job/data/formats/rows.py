@@ -82,7 +82,7 @@ def open_rows(
         wanted = wanted.model_copy(update={"label": None})
     samples = [record.fields for record in shown]
     found_columns = choose_columns(seen, wanted, request.name, samples, request.spec)
-    choice = dataclasses.replace(found_columns, group=request.group)
+    choice = dataclasses.replace(found_columns, group=request.group, parent=request.parent)
     if choice.label is None and (label := _label_of_passages(request, layout, choice, shown)):
         templates.append(label)
         choice = dataclasses.replace(choice, label=label)
@@ -100,7 +100,8 @@ def _unread(
     request: Request, choice: ColumnChoice, fields: Fields, notes: Sequence[str]
 ) -> list[str]:
     """Name the columns that are not read, and the command that reads titles."""
-    used = (choice.anchor, choice.positive, choice.group, choice.label, *choice.negatives)
+    named = (choice.anchor, choice.positive, choice.group, choice.parent, choice.label)
+    used = (*named, *choice.negatives)
     used += (*SPLIT_COLUMNS,) if not request.pooled else ()
     told = {*QUERY_ID_KEYS, *CONTEXT_ID_KEYS} | {part for n in notes for part in n.split("`")[1::2]}
     parts = {part for name in used if name for part in PLACEHOLDER.findall(name)}
@@ -143,7 +144,7 @@ def _row_reader(
         later = _negative_names(layout)
     if request.columns is not None and request.columns.label is None and choice.label is None:
         late_label = partial(_refuse_late_label, request)
-        used = (choice.anchor, choice.positive, *choice.negatives, request.group)
+        used = (choice.anchor, choice.positive, *choice.negatives, request.group, request.parent)
         read = [name for name in used if name is not None]
         unread = UnreadColumns(request.name, choice.anchor, read, request.command_with)
     refuse_file = partial(_refuse_file, request, several=len(files.files) > 1)
@@ -259,7 +260,7 @@ def _filled(wanted: Columns | None, layout: RowLayout, fields: Fields) -> Column
 def _later_columns(files: RecordFiles, wanted: Columns | None, fields: Fields) -> dict[str, Any]:
     """Search all rows for the columns that the spec names and the first rows lack."""
     named = [wanted.anchor, wanted.positive, *(wanted.negatives or ())] if wanted else []
-    named += [wanted.group, wanted.label] if wanted else []
+    named += [wanted.group, wanted.document, wanted.label] if wanted else []
     missing = {name for name in named if name not in (None, NO_LABEL) and name not in fields}
     found: dict[str, Any] = {}
     if not missing or len(fields) == 0:

@@ -359,7 +359,20 @@ def test_the_facts_of_a_small_data_set_are_complete(by_hand, tmp_path):
             "under_a_random_split": 1.0,
             "removed_rows": 1,
         },
+        "overlap": {
+            "queries": 2,
+            "context": 1,
+            "near_context": 0,
+            "near_question": 0,
+            "document": None,
+            "seen": 1,
+            "given": True,
+            "estimand": "The scores are of new questions about sources partly trained on (50% of "
+            "the test queries).",
+            "sentence": "Of 2 test queries: 1 with a context that is also in training.",
+        },
         "queries": {"validation": 2, "test": 2},
+        "test_groups": {"groups": 2, "effective": 2.0, "largest": 1},
         "graded": False,
         "corpus": 9,
         "fingerprint": {

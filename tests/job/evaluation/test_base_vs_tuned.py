@@ -284,6 +284,10 @@ def test_vectors_that_changed_nothing_do_not_keep_everything():
     (bound,) = by_group.retention_bounds(reference[None], reference)
 
     assert 0.97 < bound < 0.99
+    found = by_group.retention(reference, reference)
+    assert found.share == 1.0
+    assert 0.96 < found.ci[0] < bound
+    assert 1.01 < found.ci[1] < 1.04
 
 
 def test_a_large_group_leaves_few_degrees_of_freedom():

@@ -75,4 +75,6 @@ def test_no_interval_of_a_measured_quantity_claims_certainty(report, make):
             assert quality.score_ci[0] < quality.score_ci[1]
             is_reference = (dimension, precision) == (made.full, "float32")
             assert (quality.retention.at_least == 1.0) == is_reference
+            assert (quality.retention.ci == (1.0, 1.0)) == is_reference
+            assert quality.retention.at_least <= quality.retention.share
     assert made.swap.worse.ci[0] < made.swap.worse.ci[1]
