@@ -19,14 +19,18 @@ def lift(low, high, wide=None, value=0.0):
         # Half of the width is twice the worth, so four times the 100 queries are needed.
         (
             lift(-0.015, 0.025),
-            "the test cannot tell (the difference is between -0.015 and +0.025; about 400 test "
-            "queries could tell)",
+            (
+                "the test cannot tell (the difference is between -0.015 and +0.025; about 400 test "
+                "queries could tell)"
+            ),
         ),
         # The wider bounds decide: hardly any query may have changed.
         (
             lift(0.0, 0.005, wide=(-0.01, 0.03)),
-            "the test cannot tell (the difference is between -0.010 and +0.030; about 400 test "
-            "queries could tell)",
+            (
+                "the test cannot tell (the difference is between -0.010 and +0.030; about 400 test "
+                "queries could tell)"
+            ),
         ),
         # As precise as needed, but the worth lies inside.
         (
@@ -35,8 +39,10 @@ def lift(low, high, wide=None, value=0.0):
         ),
         (
             lift(-0.8, 0.9),
-            "the test cannot tell (the difference is between -0.800 and +0.900; far more test "
-            "queries are needed)",
+            (
+                "the test cannot tell (the difference is between -0.800 and +0.900; far more test "
+                "queries are needed)"
+            ),
         ),
         # The interval excludes zero, but the p-value is not significant.
         (lift(0.001, 0.03), "a gain is not shown (at most +0.030)"),
@@ -54,8 +60,10 @@ def test_a_gain_is_excluded_only_by_its_upper_bound(found, clause):
         # The estimate is above zero, yet a loss is possible.
         (
             lift(-0.01, 0.03, value=0.02),
-            "the test cannot tell whether it forgot (the difference is between -0.010 and +0.030; "
-            "about 400 test queries could tell)",
+            (
+                "the test cannot tell whether it forgot (the difference is between -0.010 and +0.030; "
+                "about 400 test queries could tell)"
+            ),
         ),
     ],
 )
