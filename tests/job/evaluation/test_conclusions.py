@@ -61,8 +61,8 @@ def test_a_gain_is_excluded_only_by_its_upper_bound(found, clause):
         (
             lift(-0.01, 0.03, value=0.02),
             (
-                "the test cannot tell whether it forgot (the difference is between -0.010 and +0.030; "
-                "about 400 test queries could tell)"
+                "the test cannot tell whether it forgot (the difference is between -0.010 and "
+                "+0.030; about 400 test queries could tell)"
             ),
         ),
     ],
