@@ -97,20 +97,8 @@ def build_report(
             "job_name": job_name,
             "finished": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             "verdict": verdict(results, spec.evaluation.worth),
-            "swap": results.swap,
-            "test_groups": comparison.groups,
             "recommendation": advice,
-            "pareto": frontier(comparison.points),
-            "scores": {
-                "bm25": results.base.bm25.means(),
-                "base": _means(results.base.test),
-                "tuned": _means(results.tuned),
-            },
-            "comparison": compared(comparison),
-            "fusion": results.hybrid,
-            "error_analysis": results.error_analysis,
-            "out_of_domain": results.auxiliary.get("out_of_domain"),
-            "article": results.auxiliary.get("article"),
+            **_comparisons(results),
             "inputs": results.inputs,
             "data": {**results.dataset.facts, "truncation": results.truncation},
             "prompts": _prompts(results),
@@ -131,6 +119,26 @@ def build_report(
         extra="forbid",
     )
     return report.model_copy(update={"advice": advise(report)})
+
+
+def _comparisons(results: Results) -> dict[str, Any]:
+    """Return the sections of the report that compare models and vectors."""
+    comparison = results.comparison
+    return {
+        "swap": results.swap,
+        "test_groups": comparison.groups,
+        "pareto": frontier(comparison.points),
+        "scores": {
+            "bm25": results.base.bm25.means(),
+            "base": _means(results.base.test),
+            "tuned": _means(results.tuned),
+        },
+        "comparison": compared(comparison),
+        "fusion": results.hybrid,
+        "error_analysis": results.error_analysis,
+        "out_of_domain": results.auxiliary.get("out_of_domain"),
+        "article": results.auxiliary.get("article"),
+    }
 
 
 def compared(comparison: Comparison) -> dict[str, Precisions]:

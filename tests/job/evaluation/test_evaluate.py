@@ -11,6 +11,7 @@ from metering import Meter
 from job.core.errors import SpecError
 from job.data.dataset import Corpus, Queries, load_dataset
 from job.evaluation import evaluate
+from job.evaluation.base_vs_tuned import compare_swap
 from job.evaluation.evaluate import (
     Dimensions,
     Vectors,
@@ -27,6 +28,7 @@ from job.evaluation.evaluate import (
 from job.evaluation.hybrid import hybrid_search
 from job.evaluation.metrics import METRIC
 from job.evaluation.quantization import rank
+from job.evaluation.results import ParetoPoint, Retention
 from job.evaluation.significance import GroupedQueries
 from job.model.device import Machine
 from job.model.encoder import load_model
@@ -142,13 +144,18 @@ def test_every_ranking_is_scored_by_grades():
     bm25 = score_bm25(GRADED, GRADED_CORPUS)
     by_vector = score_vectors(GRADED_VECTORS, GRADED, [2], ["float32", "int8"])
     by_group = GroupedQueries(GRADED.groups, 10, 0)
-    fused = hybrid_search(bm25, by_vector, by_vector, GRADED, by_group, 2)
+    kept = Retention(share=1, ci=(0, 1))
+    point = ParetoPoint(
+        dimension=2, precision="int8", bytes_per_vector=2, ndcg=GRADED_NDCG, retention=kept
+    )
+    swap = compare_swap(by_vector, by_vector, bm25, by_group, point)
+    fused = hybrid_search(bm25, by_vector, by_vector, GRADED, by_group, swap, 0.01)
     sampled = sample_corpus(GRADED, GRADED_CORPUS, 2, 0)
     vectors = Vectors(GRADED_VECTORS.queries, GRADED_VECTORS.corpus[sampled.positions])
     validation = score_vectors(vectors, sampled.queries, [2])
-    found = [bm25.mean(METRIC), fused.scores.tuned["2"][METRIC]]
+    found = [bm25.mean(METRIC), fused.scores.tuned["2"][METRIC], fused.swap_scores.tuned]
     found += [scores.mean(METRIC) for scores in (*by_vector[2].values(), *validation[2].values())]
-    assert found == pytest.approx([GRADED_NDCG] * 6)
+    assert found == pytest.approx([GRADED_NDCG] * 7)
 
 
 @given(searches(), st.integers(1, 80), st.integers(0, 3))
