@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from job.core.errors import MachineError, ModelError, SpecError, first_line
 from job.model.device import Machine
+from job.model.prompts import Prompts, documented_prompts
 from job.runtime.watchdog import record_activity
 from job.spec.schema import ModelSpec
 
@@ -17,27 +18,10 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 BUILTIN_MODEL = "builtin:minilm"
+# No text has more tokens, and no model reads more.
+MAX_TOKENS = 10**9
 # Weights that may be missing: embeddings do not use the pooler, and position ids are only a range.
 UNUSED_WEIGHTS = re.compile(r"(^|\.)(pooler\.|position_ids$)")
-BGE_ENGLISH = "Represent this sentence for searching relevant passages: "
-
-
-@dataclass(frozen=True)
-class Prompts:
-    """Texts to put before each query and each document; an empty string means no prompt."""
-
-    query: str = ""
-    document: str = ""
-
-
-# Prompts from the model cards of these families, by a pattern of the model's name.
-FAMILY_PROMPTS = (
-    (re.compile(r"bge-(small|base|large)-zh"), Prompts("为这个句子生成表示以用于检索相关文章：")),
-    (re.compile(r"bge-(small|base|large)-en|mxbai-embed|arctic-embed-\w+(-v1\.5)?$"),
-     Prompts(BGE_ENGLISH)),
-    (re.compile(r"(^|[/-])e5-(small|base|large)(?!.*instruct)"), Prompts("query: ", "passage: ")),
-    (re.compile(r"nomic-embed-text"), Prompts("search_query: ", "search_document: ")),
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -67,9 +51,12 @@ class Model:
             inner.set_attn_implementation("sdpa")
 
 
-def load_model(spec: ModelSpec, machine: Machine, folder: Path | None = None) -> Model:
-    """Load the base model with float32 weights, from safetensors only.
+def load_model(
+    spec: ModelSpec, machine: Machine, folder: Path | None = None, *, frozen: bool = False
+) -> Model:
+    """Load the base model from safetensors only, with float32 weights.
 
+    Weights that stay `frozen` are bfloat16 if the machine computes in it.
     `folder` is the downloaded model; it may be omitted for a local model.
     Raises `ModelError` if the model cannot be found, loaded or trusted.
     """
@@ -77,14 +64,15 @@ def load_model(spec: ModelSpec, machine: Machine, folder: Path | None = None) ->
     if folder is None:
         msg = f"The model `{spec.base}` is not on this machine. Download it, or name its folder."
         raise ModelError(msg)
-    encoder = _load_encoder(spec, machine, folder)
+    halved = frozen and machine.precision == "bfloat16"
+    encoder = _load_encoder(spec, machine, folder, "bfloat16" if halved else "float32")
     # Each forward pass shows the watchdog that the run makes progress.
     encoder[0].register_forward_pre_hook(record_activity)
     width = encoder.get_embedding_dimension()
     if width is None:
         msg = f"The model `{spec.base}` does not define its embedding dimension. Use another model."
         raise ModelError(msg)
-    if spec.max_length is not None:
+    if isinstance(spec.max_length, int):
         if spec.max_length > (most := max_positions(encoder)):
             msg = f"`model.max_length` is {spec.max_length}; `{spec.base}` allows {most:g} at most."
             raise SpecError(msg)
@@ -97,7 +85,9 @@ def load_model(spec: ModelSpec, machine: Machine, folder: Path | None = None) ->
     return Model(encoder, machine, width, prompts, spec.attention)
 
 
-def _load_encoder(spec: ModelSpec, machine: Machine, folder: Path) -> "SentenceTransformer":
+def _load_encoder(
+    spec: ModelSpec, machine: Machine, folder: Path, dtype: str
+) -> "SentenceTransformer":
     from safetensors import SafetensorError
     from sentence_transformers import SentenceTransformer
 
@@ -109,7 +99,7 @@ def _load_encoder(spec: ModelSpec, machine: Machine, folder: Path) -> "SentenceT
                 trust_remote_code=spec.trust_remote_code,
                 model_kwargs={
                     "attn_implementation": "sdpa" if spec.attention == "auto" else spec.attention,
-                    "dtype": "float32",
+                    "dtype": dtype,
                     "use_safetensors": True,
                 },
             )
@@ -198,14 +188,15 @@ def max_positions(encoder: "SentenceTransformer") -> float:
     return min(tables, default=math.inf)
 
 
-def documented_prompts(base: str, saved: dict[str, str | None]) -> Prompts:
-    """Return the prompts saved with the model, else those that its family documents."""
-    query = saved.get("query") or ""
-    document = saved.get("document") or saved.get("passage") or ""
-    if query or document:
-        return Prompts(query, document)
-    name = base.rstrip("/").rsplit("/", 1)[-1].lower()
-    return next((prompts for known, prompts in FAMILY_PROMPTS if known.search(name)), Prompts())
+def own_limit(encoder: "SentenceTransformer") -> int | None:
+    """Return the tokens that a model reads at most; None if nothing limits them."""
+    config = getattr(getattr(encoder[0], "model", None), "config", None)
+    # Models that compute positions state how many they were trained with.
+    stated = (encoder.max_seq_length, getattr(config, "max_position_embeddings", None))
+    limits = [limit for limit in stated if isinstance(limit, int) and limit > 0]
+    limit = min([*limits, max_positions(encoder)])
+    # Tokenizers without a limit state 10^30 tokens.
+    return int(limit) if limit < MAX_TOKENS else None
 
 
 def set_dropout(encoder: "SentenceTransformer", share: float) -> None:
