@@ -92,13 +92,13 @@ def choose_lora(setting: str, size: ModelSize | None, memory: int, precision: st
         return LoraChoice(setting == "on", "set in the spec")
     if size is None:
         return LoraChoice(on=False, reason="the model's config does not state its layer sizes")
-    millions = f"{size.parameters / 1e6:,.0f} M parameters"
+    parameters = f"{size.parameters:,} parameters"
     if size.parameters < LORA_PARAMETERS:
-        return LoraChoice(on=False, reason=f"{millions} need little memory")
+        return LoraChoice(on=False, reason=f"{parameters} need little memory")
     if size.is_decoder and size.parameters > DECODER_PARAMETERS:
-        return LoraChoice(on=True, reason=f"a decoder with {millions}")
+        return LoraChoice(on=True, reason=f"a decoder with {parameters}")
     needed = with_texts(size, size.full_bytes(precision))
-    text = f"training all {millions} needs about {needed / GB:.1f} GB"
+    text = f"training all {parameters} needs about {needed / GB:.1f} GB"
     if needed > memory:
         return LoraChoice(on=True, reason=f"{text}, more than fits in memory")
     return LoraChoice(on=False, reason=f"{text}, which fits in memory")

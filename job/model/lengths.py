@@ -27,7 +27,7 @@ def choose_length(counts: npt.NDArray[np.int64], limit: int | None) -> Length:
 
     `counts` are the tokens of each text with its prompt; `limit` is None for a model without one.
     """
-    needed = int(np.quantile(counts, COVERED, method="higher"))
+    needed = int(np.quantile(counts, COVERED, method="inverted_cdf"))
     rounded = max(SHORT, -(-needed // STEP) * STEP)
     chosen = rounded if limit is None else min(rounded, limit)
     cut = int((counts > chosen).sum())

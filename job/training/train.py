@@ -165,7 +165,7 @@ def _prepare(model: Model, spec: ResolvedTraining, base: str) -> tuple[Model, Ad
         if not getattr(transformer, "supports_gradient_checkpointing", False):
             msg = "This model does not support `training.gradient_checkpointing`; set it to `off`."
             raise SpecError(msg)
-        transformer.gradient_checkpointing_enable({"use_reentrant": False})
+        transformer.activation_checkpointing_enable({"use_reentrant": False})
         # The backward pass computes activations again, with the attention of that moment.
         model = replace(model, attention=transformer.config._attn_implementation)
     return model, adapter
