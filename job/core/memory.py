@@ -60,13 +60,14 @@ class ModelSize:
         """Return the bytes of a text's activations until the backward pass.
 
         Per layer and token: 34 bytes per hidden unit, plus 5 bytes per head and other token if the
-        attention stores its scores (Korthikanti et al. 2022, equation 2). Doubled, because autocast
-        keeps some activations in float32. With checkpointing, one layer's, and each layer's input.
+        attention stores its scores (Korthikanti et al. 2022, equation 2); 42 bytes for decoders,
+        whose MLP has a gate. Doubled, because autocast keeps some activations in float32.
+        With checkpointing, one layer's, and the inputs of all (measured, job/LOG.md).
         """
         scores = 5 * self.heads * tokens if stores_scores else 0
-        layer = 2 * tokens * (34 * self.width + scores)
+        layer = 2 * tokens * ((42 if self.is_decoder else 34) * self.width + scores)
         if checkpointing:
-            return layer + self.layers * tokens * self.width * SINGLE
+            return layer + self.layers * tokens * self.width * (SINGLE + HALF)
         return self.layers * layer
 
 
@@ -97,14 +98,15 @@ def choose_lora(setting: str, size: ModelSize | None, memory: int, precision: st
         return LoraChoice(on=False, reason=f"{parameters} need little memory")
     if size.is_decoder and size.parameters > DECODER_PARAMETERS:
         return LoraChoice(on=True, reason=f"a decoder with {parameters}")
-    needed = with_texts(size, size.full_bytes(precision))
+    # An adapter learns less: checkpointed activations are the better way to save memory.
+    needed = with_texts(size, size.full_bytes(precision), checkpointing=True)
     text = f"training all {parameters} needs about {needed / GB:.1f} GB"
     if needed > memory:
         return LoraChoice(on=True, reason=f"{text}, more than fits in memory")
     return LoraChoice(on=False, reason=f"{text}, which fits in memory")
 
 
-def with_texts(size: ModelSize, states: int, *, checkpointing: bool = False) -> int:
+def with_texts(size: ModelSize, states: int, *, checkpointing: bool) -> int:
     """Add the activations of the smallest useful mini-batch to the bytes of a training's states."""
     row = size.text_bytes(USUAL_TOKENS, stores_scores=False, checkpointing=checkpointing)
     return states + MIN_ROWS * row

@@ -37,7 +37,7 @@ def fit_memory(
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Resolve mini-batch size and gradient checkpointing, with reasons; `batch` in pairs."""
     size = size_of(model)
-    row = size and _row_memory(model, size, pairs, spec.mined_negatives)
+    row = _row_memory(model, size, pairs, spec.mined_negatives) if size else None
     free = model.machine.free_memory() - (_bytes_to_come(spec, size, model, lora) if size else 0)
     chosen: dict[str, Any] = {}
     reasons: dict[str, str] = {}
@@ -48,7 +48,7 @@ def fit_memory(
         chosen["gradient_checkpointing"] = "on" if checkpointing else "off"
         reasons["gradient_checkpointing"] = reason
     if spec.mini_batch_size == "auto":
-        needed = row and row.bytes(checkpointing=checkpointing)
+        needed = row.bytes(checkpointing=checkpointing) if row else None
         chosen["mini_batch_size"], reasons["mini_batch_size"] = mini_batch_size(batch, needed, free)
     return chosen, reasons
 

@@ -153,7 +153,7 @@ def train(
     if step < outcome.steps:
         checkpoint = workspace.checkpoints / f"checkpoint-{step}"
         restore(model, checkpoint, validation, best, adapter)
-    facts = adapter and _merge(adapter, validation, workspace)
+    facts = _merge(adapter, validation, workspace) if adapter else None
     return replace(outcome, best_step=step, best_validation=best, lora=facts)
 
 

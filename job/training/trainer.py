@@ -285,7 +285,7 @@ class PairTrainer(SentenceTransformerTrainer):
         else:
             super()._save(output_dir, state_dict)
 
-    def _load_from_checkpoint(self, checkpoint_path: str) -> None:
+    def _load_from_checkpoint(self, checkpoint_path: str) -> None:  # type: ignore[override]
         if self.inputs.adapter:
             self.inputs.adapter.load(Path(checkpoint_path))
         else:

@@ -195,7 +195,6 @@ def test_a_merge_that_changes_vectors_is_refused(prepare, monkeypatch):
         merge_and_unload=lambda **_: (
             model.encoder[0].model.layers[0].mlp.down_proj.base_layer.weight.data.neg_()
         ),
-        peft_config=adapter._wrapped.peft_config,
         parameters=list,
     )
     monkeypatch.setattr(adapter, "_wrapped", shift)
