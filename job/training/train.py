@@ -143,7 +143,7 @@ def train(
             model, pairs, hyperparameters.spec.negative_margin, validation.batch_size, context
         )
         pairs = add_negatives(pairs, neighbors, hyperparameters.spec.mined_negatives)
-    model, adapter = _prepare(model, hyperparameters.spec, context.base)
+    model, adapter = prepare_model(model, hyperparameters.spec, context.base)
     inputs = TrainingInputs(model, pairs, validation, hyperparameters.spec, neighbors, adapter)
     trainer = build_trainer(inputs, workspace, context.stop, context.on_checkpoint)
     outcome = _fit(trainer, hyperparameters, checkpoint, context.stop)
@@ -157,7 +157,7 @@ def train(
     return replace(outcome, best_step=step, best_validation=best, lora=facts)
 
 
-def _prepare(model: Model, spec: ResolvedTraining, base: str) -> tuple[Model, Adapter | None]:
+def prepare_model(model: Model, spec: ResolvedTraining, base: str) -> tuple[Model, Adapter | None]:
     """Add an adapter and checkpoint activations, if the hyperparameters say so."""
     adapter = Adapter(model, spec, base) if spec.lora == "on" else None
     if spec.gradient_checkpointing == "on":

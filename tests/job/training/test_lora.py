@@ -19,16 +19,20 @@ from job.core.errors import Interrupted, SpecError, TrainingError
 from job.evaluation.evaluate import encode_documents
 from job.model.encoder import Model, Prompts
 from job.model.save import save_model
+from job.pipeline import RunContext, run
+from job.runtime.signals import StopSignal
 from job.spec.parse import build_spec
 from job.spec.schema import ResolvedTraining
 from job.storage.workspace import Workspace
-from job.training.checkpoints import last_checkpoint
+from job.training.checkpoints import last_checkpoint, restore
 from job.training.lora import Adapter
+from job.training.loss import matryoshka_loss
 from job.training.memory import size_of
-from job.training.train import Training
+from job.training.train import Training, prepare_model
 
 FAMILIES = ("qwen3", "gemma3")
 BASE = "tiny/decoder"
+MAIN = "dim_32_cosine_ndcg@10"
 RESOLVED = {"epochs": 1, "batch_size": 32, "mini_batch_size": None, "learning_rate": 1e-2}
 # Two epochs of three steps.
 SETTINGS = {
@@ -168,21 +172,91 @@ def test_the_size_of_an_adapter_is_estimated_exactly(prepare, tiny_encoder, fami
 
 
 @pytest.mark.parametrize("mini_batch_size", [None, 4])
-def test_checkpointed_activations_give_the_same_gradients(prepare, tmp_path, mini_batch_size):
-    """In one pass over the batch and in mini-batches; only memory and time differ."""
-    settings = {"training__mini_batch_size": json.dumps(mini_batch_size), "training__epochs": "1"}
-    outcomes = [
-        prepare(training__gradient_checkpointing=switch, **settings).train(
-            workspace=Workspace(tmp_path / switch), base=BASE
-        )
-        for switch in ("off", "on")
-    ]
+@pytest.mark.parametrize("lora", ["on", "off"])
+def test_checkpointed_activations_give_the_same_gradients(prepare, lora, mini_batch_size):
+    """In one pass over the batch and in mini-batches; the backward pass computes them again."""
+    task = prepare()
+    pairs = task.dataset.train
+    rows = pairs.table.slice(0, 12)
 
-    one, other = (outcome.model.encoder for outcome in outcomes)
-    assert not one[0].model.is_activation_checkpointing
-    assert other[0].model.is_activation_checkpointing
-    for (name, plain), checkpointed in zip(one.named_parameters(), other.parameters(), strict=True):
-        torch.testing.assert_close(plain, checkpointed, rtol=1e-4, atol=1e-5, msg=name)
+    def gradients(switch):
+        spec = ResolvedTraining(
+            **RESOLVED | {"mini_batch_size": mini_batch_size},
+            lora=lora,
+            gradient_checkpointing=switch,
+        )
+        model, _ = prepare_model(task.load(), spec, BASE)
+        model.encoder.train()
+        transformer = model.encoder[0].model
+        assert transformer.is_activation_checkpointing == (switch == "on")
+        passes = []
+        transformer.layers[0].mlp.register_forward_pre_hook(lambda *_: passes.append(1))
+        texts = (rows["anchor"].to_pylist(), rows["positive"].to_pylist())
+        features = [model.encoder.preprocess(column) for column in texts]
+        matryoshka_loss(model, pairs, (64, 16), spec)(features, torch.arange(12)).backward()
+        weights = model.encoder.named_parameters()
+        return {n: w.grad for n, w in weights if w.grad is not None}, len(passes)
+
+    plain, passes = gradients("off")
+    checkpointed, more = gradients("on")
+    assert more > passes
+    assert plain.keys() == checkpointed.keys()
+    assert all("lora_" in name for name in plain) == (lora == "on")
+    for name, gradient in plain.items():
+        torch.testing.assert_close(gradient, checkpointed[name], rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_a_checkpoint_restores_its_adapter_and_no_other(prepare, tmp_path):
+    """The best checkpoint may be an earlier one; one of other layers is refused."""
+    task = prepare()
+    model, spec = task.load(), ResolvedTraining(**RESOLVED)
+    adapter = Adapter(model, spec, BASE)
+    adapted = [w for w in model.encoder.parameters() if w.requires_grad]
+    with torch.no_grad():
+        for weights in adapted:
+            weights.normal_(std=0.1)
+    trained, found = vectors(model, task), task.base.validation.score(model)[MAIN]
+    adapter.save(tmp_path / "checkpoint-1")
+    with torch.no_grad():
+        for weights in adapted:
+            weights.zero_()
+    assert lowest_cosine(vectors(model, task), trained) < 0.99
+
+    restore(model, tmp_path / "checkpoint-1", task.base.validation, found, adapter)
+
+    assert torch.equal(vectors(model, task), trained)
+    other = task.load()
+    fewer = Adapter(other, ResolvedTraining(**RESOLVED, lora_targets=("q_proj",)), BASE)
+    with pytest.raises(TrainingError, match=r"cannot be loaded: the adapter has other layers"):
+        restore(other, tmp_path / "checkpoint-1", task.base.validation, found, fewer)
+
+
+def test_a_whole_run_with_an_adapter_ends_with_an_ordinary_model(decoder, pairs_file, tmp_path):
+    """In bfloat16: report, model, and the adapter beside it, all in the manifest."""
+    given = {name.replace("__", "."): value for name, value in SETTINGS.items()}
+    given |= {
+        "data.source": str(pairs_file),
+        "model.base": str(decoder("qwen3")),
+        "model.precision": "bfloat16",
+        "output.uri": str(tmp_path / "runs"),
+        "training.batch_size": "32",
+        "evaluation.permutations": "100",
+    }
+    run(build_spec({}, given), Workspace(tmp_path / "work"), RunContext("run", "cpu"), StopSignal())
+
+    folder = tmp_path / "runs" / "run"
+    report = json.loads((folder / "report" / "report.json").read_text("utf-8"))
+    manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
+    adapter = json.loads((folder / "adapter" / "adapter_config.json").read_text("utf-8"))
+    assert report["training"]["best_step"] > 0
+    assert report["training"]["lora"]["parameters"] == 14_848
+    assert report["training"]["lora"]["merged_cosine"] > 1 - 1e-3
+    assert report["data"]["truncation"]["max_tokens"] == 512
+    assert {"adapter/adapter_config.json", "adapter/adapter_model.safetensors"} <= manifest.keys()
+    assert not list((folder / "model").rglob("adapter*"))
+    assert adapter["base_model_name_or_path"] == str(decoder("qwen3"))
+    assert "LoRA (rank 8, 14848 weights)" in (folder / "model" / "README.md").read_text("utf-8")
+    assert SentenceTransformer(str(folder / "model"), device="cpu").encode("ask1").shape == (64,)
 
 
 def test_a_merge_that_changes_vectors_is_refused(prepare, monkeypatch):
