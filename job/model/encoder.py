@@ -8,8 +8,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from job.core.errors import MachineError, ModelError, SpecError, first_line
+from job.core.errors import MachineError, ModelError, SpecError
 from job.model.device import Machine
+from job.model.parts import Role, keep_vectors_in_float32, transformers_of
+from job.model.refusals import (
+    explain_load_error,
+    refuse_other_kinds,
+    require_sound,
+    set_padding_tokens,
+)
 from job.runtime.watchdog import record_activity
 from job.spec.schema import ModelSpec
 
@@ -47,43 +54,60 @@ class Model:
     width: int
     prompts: Prompts
     # `model.attention` of the spec.
-    attention: str = "auto"
+    requested_attention: str = "auto"
 
     def with_prompts(self, prompts: Prompts) -> "Model":
         return replace(self, prompts=prompts)
 
+    def prompt(self, role: Role) -> str:
+        return self.prompts.query if role == "query" else self.prompts.document
+
+    @property
+    def attention(self) -> str:
+        """The attention implementations that encode; `none` for static embeddings."""
+        found = {str(m.config._attn_implementation) for m in transformers_of(self.encoder)}
+        return ", ".join(sorted(found)) or "none"
+
+    @property
+    def training_attention(self) -> str:
+        with self.training():
+            return self.attention
+
     @contextmanager
     def training(self) -> Iterator[None]:
-        """Within this block, use the attention that trains fastest on this machine."""
-        fastest = self.machine.training_attention
-        inner = getattr(self.encoder[0], "model", None)
-        if self.attention != "auto" or fastest == "sdpa" or inner is None:
-            yield
-            return
-        inner.set_attn_implementation(fastest)
+        """Within this block, use the attention that trains fastest on this machine.
+
+        Transformers without `sdpa` keep what they have.
+        """
+        replaced = []
+        if self.requested_attention == "auto" and self.machine.training_attention != "sdpa":
+            models = transformers_of(self.encoder)
+            replaced = [m for m in models if m.config._attn_implementation == "sdpa"]
+        for transformer in replaced:
+            transformer.set_attn_implementation(self.machine.training_attention)
         try:
             yield
         finally:
-            inner.set_attn_implementation("sdpa")
+            for transformer in replaced:
+                transformer.set_attn_implementation("sdpa")
 
 
 def load_model(spec: ModelSpec, machine: Machine, folder: Path | None = None) -> Model:
     """Load the base model with float32 weights, from safetensors only.
 
     `folder` is the downloaded model; it may be omitted for a local model.
-    Raises `ModelError` if the model cannot be found, loaded or trusted.
+    Raises `ModelError` if the model cannot be found, loaded or trusted, or embeds no texts.
     """
     folder = folder or find_locally(spec.base)
     if folder is None:
         msg = f"The model `{spec.base}` is not on this machine. Download it, or name its folder."
         raise ModelError(msg)
+    refuse_other_kinds(spec.base, folder)
     encoder = _load_encoder(spec, machine, folder)
+    set_padding_tokens(spec.base, encoder)
     # Each forward pass shows the watchdog that the run makes progress.
     encoder[0].register_forward_pre_hook(record_activity)
-    width = encoder.get_embedding_dimension()
-    if width is None:
-        msg = f"The model `{spec.base}` does not define its embedding dimension. Use another model."
-        raise ModelError(msg)
+    width = require_sound(spec.base, encoder)
     if spec.max_length is not None:
         if spec.max_length > (most := max_positions(encoder)):
             msg = f"`model.max_length` is {spec.max_length}; `{spec.base}` allows {most:g} at most."
@@ -99,26 +123,18 @@ def load_model(spec: ModelSpec, machine: Machine, folder: Path | None = None) ->
 
 def _load_encoder(spec: ModelSpec, machine: Machine, folder: Path) -> "SentenceTransformer":
     from safetensors import SafetensorError
-    from sentence_transformers import SentenceTransformer
 
+    options: dict[str, Any] = {"dtype": "float32", "use_safetensors": True}
+    # By default, transformers takes `sdpa` if the architecture has it, else `eager`.
+    if spec.attention != "auto":
+        options["attn_implementation"] = spec.attention
     try:
         with record_missing_weights() as missing:
-            encoder = SentenceTransformer(
-                str(folder),
-                device=machine.device,
-                trust_remote_code=spec.trust_remote_code,
-                model_kwargs={
-                    "attn_implementation": "sdpa" if spec.attention == "auto" else spec.attention,
-                    "dtype": "float32",
-                    "use_safetensors": True,
-                },
+            encoder = open_encoder(
+                folder, machine.device, trust_code=spec.trust_remote_code, **options
             )
     except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
-        msg = (
-            f"The model `{spec.base}` cannot be loaded: {first_line(error)}. It must be saved by "
-            "sentence-transformers or transformers, with weights as safetensors."
-        )
-        raise ModelError(msg) from None
+        raise explain_load_error(spec, folder, error) from None
     if missing:
         msg = (
             f"The weights of the model `{spec.base}` are incomplete: its files lack {len(missing)} "
@@ -126,6 +142,19 @@ def _load_encoder(spec: ModelSpec, machine: Machine, folder: Path) -> "SentenceT
             "Correct its `config.json`, or download the model again."
         )
         raise ModelError(msg)
+    return encoder
+
+
+def open_encoder(
+    folder: Path, device: str, *, trust_code: bool = False, **options: object
+) -> "SentenceTransformer":
+    """Load an encoder whose vectors are float32; `options` are those of its transformers."""
+    from sentence_transformers import SentenceTransformer
+
+    encoder = SentenceTransformer(
+        str(folder), device=device, trust_remote_code=trust_code, model_kwargs=options
+    )
+    keep_vectors_in_float32(encoder)
     return encoder
 
 

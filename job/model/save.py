@@ -7,7 +7,7 @@ from pathlib import Path
 
 from job.core.errors import TrainingError
 from job.data.dataset import Dataset
-from job.model.encoder import Model
+from job.model.encoder import Model, open_encoder
 from job.storage.workspace import sha256
 
 # Texts to embed with both the saved model and the model in memory.
@@ -18,7 +18,7 @@ MIN_COSINE = 0.999
 
 def save_model(model: Model, folder: Path, dataset: Dataset) -> None:
     """Save the model; raise `TrainingError` if the saved model embeds texts differently."""
-    from sentence_transformers import SentenceTransformer
+    from torch.nn.functional import cosine_similarity
 
     shutil.rmtree(folder, ignore_errors=True)
     # `encode_query` and `encode_document` apply these prompts, also when users load the model.
@@ -29,8 +29,11 @@ def save_model(model: Model, folder: Path, dataset: Dataset) -> None:
     for path in folder.rglob("*.safetensors"):
         # The library writes mode 0600, so that only the job's user could read the result.
         path.chmod(0o644)
-    saved = SentenceTransformer(
-        str(folder), device=model.machine.device, model_kwargs={"dtype": "float32"}
+    saved = open_encoder(
+        folder,
+        model.machine.device,
+        trust_code=model.encoder.trust_remote_code,
+        dtype="float32",
     )
     tested = {"encode_query": dataset.test.texts, "encode_document": dataset.corpus.texts}
     for encode, texts in tested.items():
@@ -40,8 +43,7 @@ def save_model(model: Model, folder: Path, dataset: Dataset) -> None:
                 getattr(encoder, encode)(sample, convert_to_tensor=True, show_progress_bar=False)
                 for encoder in (model.encoder, saved)
             )
-        norms = expected.norm(dim=1) * actual.norm(dim=1)
-        lowest = float((expected * actual).sum(1).div(norms).min())
+        lowest = float(cosine_similarity(expected.float(), actual.float()).min())
         if not lowest >= MIN_COSINE:
             msg = f"The saved model embeds a text differently than the scored model ({encode}: "
             msg += f"cosine {lowest:.4f}), so it was not published. This is a bug of embedtune: "

@@ -12,6 +12,7 @@ from job.core.errors import TrainingError
 from job.data.dataset import TrainingPairs
 from job.distributed import process_group
 from job.model.encoder import Model, count_parameters
+from job.model.parts import Role, max_tokens, token_counts
 from job.runtime.logs import tell
 from job.spec.schema import ResolvedTraining, TrainingSpec
 from job.storage.workspace import write_atomically
@@ -105,18 +106,15 @@ def _bytes_per_row(model: Model, pairs: TrainingPairs, mined_negatives: int) -> 
     if not all(hasattr(config, name) for name in names):
         return None
     layers, heads, width = (getattr(config, name) for name in names)
-    scores = 5 * heads if model.machine.training_attention == "eager" else 0
+    scores = 5 * heads if model.training_attention == "eager" else 0
     given = max(map(len, pairs.table["negatives"][:SAMPLE].to_pylist()), default=0)
-    question = _long_text(model, pairs.table["anchor"])
-    document = _long_text(model, pairs.table["positive"])
+    question = _long_text(model, pairs.table["anchor"], "query")
+    document = _long_text(model, pairs.table["positive"], "document")
     lengths = [question, *[document] * (1 + given + mined_negatives)]
     return float(sum(2 * layers * n * (34 * width + scores * n) for n in lengths))
 
 
-def _long_text(model: Model, column: pa.ChunkedArray) -> int:
+def _long_text(model: Model, column: pa.ChunkedArray, role: Role) -> int:
     """Return the 90th percentile of token counts: long texts decide a batch's memory."""
-    encoder = model.encoder
-    tokens = encoder.tokenizer(
-        column[:SAMPLE].to_pylist(), truncation=True, max_length=encoder.max_seq_length
-    )["input_ids"]
-    return sorted(map(len, tokens))[int(0.9 * (len(tokens) - 1))]
+    counts = token_counts(model.encoder, column[:SAMPLE].to_pylist(), role)
+    return int(min(sorted(counts)[int(0.9 * (len(counts) - 1))], max_tokens(model.encoder, role)))

@@ -27,6 +27,7 @@ from job.distributed import process_group
 from job.evaluation.evaluate import Validation, metric_key
 from job.evaluation.metrics import IntArray
 from job.model.encoder import Model, set_dropout
+from job.model.parts import Role
 from job.runtime.oom import retry_on_oom
 from job.runtime.signals import StopSignal
 from job.spec.schema import ResolvedTraining
@@ -108,6 +109,10 @@ def training_rows(pairs: TrainingPairs) -> ArrowDataset:
     return ArrowDataset(table.append_column("label", pa.array(np.arange(len(pairs)))))
 
 
+def _role(column: str) -> Role:
+    return "query" if column == "anchor" else "document"
+
+
 def _arguments(
     inputs: TrainingInputs, workspace: Workspace
 ) -> SentenceTransformerTrainingArguments:
@@ -172,13 +177,12 @@ class PairTrainer(SentenceTransformerTrainer):
         self._pairs = pad_negatives(inputs.pairs, inputs.spec.seed)
         self.mini_batch_size = inputs.requested_mini_batch_size
         rows = training_rows(self._pairs)
-        prompts = inputs.model.prompts
         by_column = {
-            name: prompts.query if name == "anchor" else prompts.document
-            for name in rows.column_names
-            if name != "label"
+            name: inputs.model.prompt(_role(name)) for name in rows.column_names if name != "label"
         }
         arguments.prompts = {name: prompt for name, prompt in by_column.items() if prompt}
+        # As `encode_query` and `encode_document` pass it; routers choose by it.
+        arguments.router_mapping = {name: _role(name) for name in by_column}
         super().__init__(
             model=inputs.model.encoder,
             args=arguments,
