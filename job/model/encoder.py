@@ -54,7 +54,7 @@ class Model:
     width: int
     prompts: Prompts
     # `model.attention` of the spec.
-    requested_attention: str = "auto"
+    attention: str = "auto"
 
     def with_prompts(self, prompts: Prompts) -> "Model":
         return replace(self, prompts=prompts)
@@ -63,7 +63,7 @@ class Model:
         return self.prompts.query if role == "query" else self.prompts.document
 
     @property
-    def attention(self) -> str:
+    def encoding_attention(self) -> str:
         """The attention implementations that encode; `none` for static embeddings."""
         found = {str(m.config._attn_implementation) for m in transformers_of(self.encoder)}
         return ", ".join(sorted(found)) or "none"
@@ -71,7 +71,7 @@ class Model:
     @property
     def training_attention(self) -> str:
         with self.training():
-            return self.attention
+            return self.encoding_attention
 
     @contextmanager
     def training(self) -> Iterator[None]:
@@ -80,7 +80,7 @@ class Model:
         Transformers without `sdpa` keep what they have.
         """
         replaced = []
-        if self.requested_attention == "auto" and self.machine.training_attention != "sdpa":
+        if self.attention == "auto" and self.machine.training_attention != "sdpa":
             models = transformers_of(self.encoder)
             replaced = [m for m in models if m.config._attn_implementation == "sdpa"]
         for transformer in replaced:

@@ -77,10 +77,9 @@ def explain_load_error(spec: ModelSpec, folder: Path, error: Exception) -> Model
     config = read_settings(folder / "config.json")
     start = f"The model `{spec.base}` cannot be loaded: "
     if "trust_remote_code" in str(error) and not spec.trust_remote_code:
-        code = config.get("auto_map", {})
-        name = code.get("AutoModel") or next(iter(code.values()), "its own code")
+        names = ", ".join(f"`{name}`" for name in _own_code(folder))
         return ModelError(
-            f"The model `{spec.base}` needs Python code of its repository (`{name}`), which is not "
+            f"The model `{spec.base}` needs Python code of its repository ({names}), which is not "
             "run by default. If you trust its author, add `--set model.trust_remote_code=true`."
         )
     saved = str(config.get("transformers_version", ""))
@@ -103,6 +102,18 @@ def explain_load_error(spec: ModelSpec, folder: Path, error: Exception) -> Model
         f"{start}{first_line(error)}. It must be saved by sentence-transformers or transformers, "
         "with weights as safetensors."
     )
+
+
+def _own_code(folder: Path) -> list[str]:
+    """Return the classes that a model brings as Python code."""
+    try:
+        modules = json.loads((folder / "modules.json").read_text("utf-8"))
+        types = [str(module["type"]) for module in modules]
+    except (OSError, ValueError, TypeError, KeyError):
+        types = []
+    own = [name for name in types if not name.startswith("sentence_transformers.")]
+    mapped = read_settings(folder / "config.json").get("auto_map")
+    return own or [str(name) for name in (mapped or {}).values()] or ["its own code"]
 
 
 def set_padding_tokens(base: str, encoder: "SentenceTransformer") -> None:

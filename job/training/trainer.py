@@ -109,8 +109,17 @@ def training_rows(pairs: TrainingPairs) -> ArrowDataset:
     return ArrowDataset(table.append_column("label", pa.array(np.arange(len(pairs)))))
 
 
-def _role(column: str) -> Role:
-    return "query" if column == "anchor" else "document"
+def column_arguments(model: Model, columns: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Return the library's arguments with the prompt and the role of each column of texts."""
+    roles: dict[str, Role] = {
+        name: "query" if name == "anchor" else "document" for name in columns if name != "label"
+    }
+    prompts = {name: model.prompt(role) for name, role in roles.items()}
+    return {
+        "prompts": {name: prompt for name, prompt in prompts.items() if prompt},
+        # As `encode_query` and `encode_document` pass it; routers choose by it.
+        "router_mapping": {**roles},
+    }
 
 
 def _arguments(
@@ -177,12 +186,8 @@ class PairTrainer(SentenceTransformerTrainer):
         self._pairs = pad_negatives(inputs.pairs, inputs.spec.seed)
         self.mini_batch_size = inputs.requested_mini_batch_size
         rows = training_rows(self._pairs)
-        by_column = {
-            name: inputs.model.prompt(_role(name)) for name in rows.column_names if name != "label"
-        }
-        arguments.prompts = {name: prompt for name, prompt in by_column.items() if prompt}
-        # As `encode_query` and `encode_document` pass it; routers choose by it.
-        arguments.router_mapping = {name: _role(name) for name in by_column}
+        for name, value in column_arguments(inputs.model, rows.column_names).items():
+            setattr(arguments, name, value)
         super().__init__(
             model=inputs.model.encoder,
             args=arguments,
