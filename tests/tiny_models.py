@@ -6,8 +6,11 @@ in a second or two.
 
 import json
 from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from unittest.mock import patch
 
-from conftest import CONCEPTS, FILLERS
+from conftest import CONCEPTS, FILLERS, make_pairs, read_jsonl, write_jsonl
 
 WIDTH, LAYERS, HEADS, POSITIONS = 64, 2, 2, 64
 SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -112,7 +115,7 @@ SHAPES |= {
     "float16 weights": replace(BERT, dtype="float16", dense=48),
     "sharded weights": replace(BERT, shards=True),
     "no padding token": replace(QWEN3, pad_token=None),
-    "no maximum length": replace(QWEN3, max_length=None),
+    "no maximum length": replace(SHAPES["t5"], max_length=None),
     "prompts": replace(BERT, prompts=(("query", "ask1 is "), ("document", "tell1 is ")),
                        default_prompt="query"),
     "plain encoder": replace(BERT, plain=True),
@@ -271,3 +274,109 @@ def _build_router(folder, query_modules=None):
 
 def _build_static_router(folder):
     return _build_router(folder, [_static()])
+
+
+@dataclass(frozen=True)
+class TinyRun:
+    """A finished job: the base model's folder, and the run's."""
+
+    base: Path
+    folder: Path
+
+    @property
+    def model(self):
+        return self.folder / "model"
+
+    @property
+    def report(self):
+        return json.loads((self.folder / "report" / "report.json").read_text("utf-8"))
+
+    def weights(self):
+        """Return the bytes of every file of weights, by name."""
+        paths = self.model.rglob("*.safetensors")
+        return {path.relative_to(self.model).as_posix(): path.read_bytes() for path in paths}
+
+
+class TinyJobs:
+    """Runs whole jobs of tiny models in this process, each one once."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.pairs = write_jsonl(folder / "pairs.jsonl", make_pairs(200))
+        self.finished = cache(self._finish)
+
+    def build(self, name):
+        folder = self.folder / "models" / name
+        return folder if folder.exists() else build_model(name, folder)
+
+    def _finish(self, name, precision):
+        return self.run(name, name, model__precision=precision)
+
+    def run(self, name, run_name, stop=None, **fields):
+        """Train two epochs, which is enough for every tiny model to beat its random weights."""
+        from job.pipeline import RunContext, run
+        from job.runtime.signals import StopSignal
+        from job.spec.parse import build_spec
+        from job.storage.workspace import Workspace
+
+        base, run_name = self.build(name), run_name.replace(" ", "-")
+        settings = {
+            "data.source": str(self.pairs),
+            "data.min_test_queries": "10",
+            "model.base": str(base),
+            "output.uri": str(self.folder / "runs"),
+            "training.epochs": "2",
+            "training.batch_size": "32",
+            "training.learning_rate": "0.2"
+            if name in ("static embeddings", "model2vec")
+            else "3e-3",
+            "evaluation.dimensions": "[32, 16]",
+            "evaluation.main_dimension": "32",
+            "evaluation.permutations": "100",
+            "evaluation.precisions": '["float32"]',
+        }
+        fields = {key.replace("__", "."): value for key, value in fields.items()}
+        spec = build_spec({}, settings | fields)
+        workspace = Workspace(self.folder / "work" / run_name)
+        # Drawing the page takes a third of such a run, and does not depend on the model.
+        with patch("job.report.write.to_html", return_value=""):
+            run(spec, workspace, RunContext(run_name, "cpu"), stop or StopSignal())
+        return TinyRun(base, self.folder / "runs" / run_name)
+
+
+def library_score(finished, dimension):
+    """Return nDCG@10 of the stored model, as sentence-transformers evaluates it in float32."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
+
+    data = finished.folder / "data"
+    relevant = {}
+    for line in (data / "qrels.tsv").read_text("utf-8").splitlines()[1:]:
+        query, document, _ = line.split("\t")
+        relevant.setdefault(query, set()).add(document)
+    questions = {row["id"]: row["anchor"] for row in read_jsonl(data / "test.jsonl")}
+    evaluator = InformationRetrievalEvaluator(
+        queries={query: questions[query] for query in relevant if query in questions},
+        corpus={row["id"]: row["text"] for row in read_jsonl(data / "corpus.jsonl")},
+        relevant_docs={query: relevant[query] for query in relevant if query in questions},
+        truncate_dim=dimension,
+        write_csv=False,
+    )
+    options = {"dtype": "float32"}
+    found = evaluator(SentenceTransformer(str(finished.model), device="cpu", model_kwargs=options))
+    return found["cosine_ndcg@10"]
+
+
+def own_score(finished, precision, dimension):
+    """Return nDCG@10 of the stored model, loaded and scored anew as a job does it."""
+    from job.data.dataset import load_dataset
+    from job.evaluation.evaluate import score
+    from job.model.device import Machine
+    from job.model.encoder import load_model
+    from job.spec.parse import build_spec
+
+    spec = build_spec(json.loads((finished.folder / "spec.json").read_text("utf-8")), {})
+    dataset = load_dataset(spec.data, {})
+    stored = spec.model.model_copy(update={"base": str(finished.model)})
+    model = load_model(stored, Machine("cpu", precision, ""))
+    return score(model, dataset.test, dataset.corpus, [dimension], 64)[dimension].mean("ndcg@10")

@@ -12,11 +12,11 @@ from job.core.errors import TrainingError
 from job.data.dataset import TrainingPairs
 from job.distributed import process_group
 from job.model.encoder import Model, count_parameters
-from job.model.parts import Role, max_tokens, token_counts
+from job.model.parts import Role, max_tokens, token_counts, transformers_of
 from job.runtime.logs import tell
 from job.spec.schema import ResolvedTraining, TrainingSpec
 from job.storage.workspace import write_atomically
-from job.training.auto_values import choose_for_pairs, learning_rate
+from job.training.auto_values import STATIC_RATE, choose_for_pairs, learning_rate
 
 # Texts whose tokens are counted to estimate the memory of a batch.
 SAMPLE = 1_000
@@ -68,7 +68,9 @@ def resolve(spec: TrainingSpec, model: Model, pairs: TrainingPairs) -> Hyperpara
     """
     chosen, reasons = choose_for_pairs(spec, len(pairs))
     if spec.learning_rate == "auto":
-        chosen["learning_rate"], reasons["learning_rate"] = learning_rate(count_parameters(model))
+        is_static = not transformers_of(model.encoder)
+        rate, reason = STATIC_RATE if is_static else learning_rate(count_parameters(model))
+        chosen["learning_rate"], reasons["learning_rate"] = rate, reason
     if spec.mini_batch_size == "auto":
         # Each rank trains on one shard of the batch.
         batch = chosen.get("batch_size", spec.batch_size)

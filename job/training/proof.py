@@ -89,6 +89,7 @@ def _unchanged(model: Model) -> Iterator[list[Tensor]]:
     frozen = [w for w in encoder.parameters() if w.requires_grad and id(w) not in chosen]
     kept = [weights.detach().to("cpu", copy=True) for weights in trained]
     settings = encoder.prompts, encoder.default_prompt_name
+    modes = [(module, module.training) for module in encoder.modules()]
     devices = [encoder.device] if model.machine.device == "cuda" else []
     for weights in frozen:
         weights.requires_grad_(requires_grad=False)
@@ -102,7 +103,8 @@ def _unchanged(model: Model) -> Iterator[list[Tensor]]:
         for weights in frozen:
             weights.requires_grad_(requires_grad=True)
         encoder.prompts, encoder.default_prompt_name = settings
-        encoder.eval()
+        for module, is_training in modes:
+            module.training = is_training
 
 
 def _train_step(
@@ -138,7 +140,7 @@ def _train_step(
     is_scaled = model.machine.precision == "float16"
     is_finite = is_scaled or all(bool(gradient.isfinite().all()) for gradient in gradients)
     if not value.isfinite() or not is_finite:
-        msg = f"The model `{base}` cannot be trained: the loss of two pairs is {float(value)}, or "
+        msg = f"The model `{base}` cannot be trained: the loss of two pairs is {value.item()}, or "
         msg += "its gradient is not finite. Set `model.precision=float32`, or use another model."
         raise ModelError(msg)
     for weights in trained:
