@@ -45,7 +45,7 @@ def state_of(model):
     """Return everything that a proof touches."""
     encoder = model.encoder
     weights = {name: value.clone() for name, value in encoder.state_dict().items()}
-    randoms = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()  # noqa: NPY002
+    randoms = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
     modes = [module.training for module in encoder.modules()]
     trained = [parameter.requires_grad for parameter in encoder.parameters()]
     return weights, randoms, modes, trained, encoder.prompts, encoder.default_prompt_name
