@@ -308,6 +308,14 @@ def test_the_report_has_resolved_values_inputs_and_environment(build):
         "device": "cpu",
         "precision": "float32",
         "reason": "as the spec says",
+        "formats": {
+            "published": "float16",
+            "weights": "float32",
+            "activations": "bfloat16",
+            "vectors": "float32",
+            "stored": "float32",
+        },
+        "attention": {"encoding": "sdpa", "training": "eager"},
         "hosts": 1,
         "processes": 1,
     }
