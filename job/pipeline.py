@@ -30,9 +30,11 @@ from job.evaluation.significance import GroupedQueries
 from job.evaluation.truncation import count_truncated, fit_length
 from job.inputs import Inputs, fetch_inputs
 from job.model.device import Machine, choose_machine
+from job.model.dtypes import published_dtype, round_weights, stored_dtype, weights_dtype
 from job.model.encoder import Model, load_model
 from job.model.save import fingerprint, save_model
 from job.report.build import Results, build_report, job_cost
+from job.report.document import NumberFormats
 from job.report.model_card import write_card
 from job.report.write import write_per_query, write_report
 from job.runtime.logs import Progress, disable_progress_bars, log_scores, log_to_folder, tell
@@ -45,6 +47,7 @@ from job.storage.workspace import Workspace
 from job.training.disk_space import require_disk_space
 from job.training.hyperparameters import choose_before_loading
 from job.training.memory import size_of
+from job.training.proof import prove_trainable
 from job.training.provenance import provenance_of, verify_checkpoints
 from job.training.train import Training, TrainingContext, train
 
@@ -121,6 +124,9 @@ def produce_results(
     machine = choose_machine(context.device, spec.model.precision)
     inputs = prepare_inputs(spec, workspace, machine, progress)
     dataset, base_folder = inputs.dataset, inputs.fetched.model
+    if spec.training.epochs != 0:
+        with progress.stage("proof"):
+            prove(inputs, spec, workspace)
     with progress.stage("score base"):
         base = score_base_once(inputs, spec, workspace)
         if is_rank_zero():
@@ -149,7 +155,7 @@ def produce_results(
     with progress.stage("compare"):
         results = compare_models(inputs, spec, base, training, tuned)
     with progress.stage("store"):
-        save_model(tuned.model, workspace.model, dataset)
+        save_model(tuned.model, workspace.model, dataset, tuned.dtype)
         bm25 = {0: {"float32": base.bm25}}
         every_query = {"bm25": bm25, "base": base.test, "tuned": tuned.scores}
         write_per_query(workspace.per_query, dataset, every_query)
@@ -204,19 +210,27 @@ def prepare_inputs(
             size = size_of(model) if lora.on else None
             adapter = size.adapter_parameters(spec.training.lora_rank) if size else None
             require_disk_space(model, workspace, adapter)
-        facts.update(vars(machine))
+        facts.update(vars(machine), attention=model.encoding_attention)
     return RunInputs(machine, fetched, dataset, auxiliary, model, dimensions, lora)
 
 
 def load_base(
     spec: JobSpec, machine: Machine, fetched: Inputs, dataset: Dataset, lora: LoraChoice
 ) -> Model:
-    """Load the base model, with the longest texts that the data needs."""
+    """Load the base model, with a limit in tokens that suits the data."""
     model = load_model(spec.model, machine, fetched.model, frozen=lora.on)
     if spec.model.max_length == "auto":
         length = from_rank_zero(lambda: fit_length(model, dataset))
-        model.encoder.max_seq_length = length
+        if length is not None:
+            model.encoder.max_seq_length = length
     return model
+
+
+def prove(inputs: RunInputs, spec: JobSpec, workspace: Workspace) -> None:
+    """Prove that the base model can be trained and saved, before its scores are computed."""
+    pairs, dimensions = inputs.dataset.train, inputs.dimensions.all
+    found = (inputs.model, spec.model.base, pairs, dimensions, spec.training, workspace.root)
+    prove_trainable(*found)
 
 
 def fetch_on_each_host(spec: JobSpec, workspace: Workspace) -> Inputs:
@@ -269,9 +283,13 @@ def score_base_once(inputs: RunInputs, spec: JobSpec, workspace: Workspace) -> B
 
 @dataclass(frozen=True)
 class Tuned:
-    """The tuned model (the base model if no checkpoint was better) and its scores."""
+    """The tuned model (the base model if no checkpoint was better) and its scores.
+
+    Its weights are rounded to the number format in which they are stored.
+    """
 
     model: Model
+    dtype: str
     # By dimension and precision.
     scores: Mapping[int, Mapping[str, Scores]]
     # Scores on the auxiliary tests, by name and dimension.
@@ -283,20 +301,25 @@ def score_tuned(inputs: RunInputs, spec: JobSpec, base: Baseline, training: Trai
     evaluation, dimensions = spec.evaluation, inputs.dimensions
     if training.improved_on_validation:
         model = training.model
-        vectors = embed(model, inputs.dataset.test, inputs.dataset.corpus, evaluation.batch_size)
-        auxiliary: Mapping[str, Mapping[int, Scores]] = {
-            name: test.score(model, dimensions, evaluation.batch_size)
-            for name, test in inputs.auxiliary.items()
-        }
     else:
         # Load the base model again: training has changed the weights in memory.
         untuned = load_base(spec, inputs.machine, inputs.fetched, inputs.dataset, inputs.lora)
-        model, auxiliary = untuned.with_prompts(base.prompts.used), base.auxiliary
-        vectors = base.vectors or embed(
-            model, inputs.dataset.test, inputs.dataset.corpus, evaluation.batch_size
-        )
+        model = untuned.with_prompts(base.prompts.used)
+    dtype = stored_dtype(spec.output.dtype, model)
+    is_rounded = round_weights(model.encoder, dtype)
+    auxiliary: Mapping[str, Mapping[int, Scores]] = base.auxiliary
+    vectors = base.vectors
+    if training.improved_on_validation or is_rounded:
+        vectors = None
+        auxiliary = {
+            name: test.score(model, dimensions, evaluation.batch_size)
+            for name, test in inputs.auxiliary.items()
+        }
+    vectors = vectors or embed(
+        model, inputs.dataset.test, inputs.dataset.corpus, evaluation.batch_size
+    )
     scores = score_vectors(vectors, inputs.dataset.test, dimensions.all, evaluation.precisions)
-    return Tuned(model, scores, auxiliary)
+    return Tuned(model, dtype, scores, auxiliary)
 
 
 def compare_models(
@@ -314,6 +337,16 @@ def compare_models(
         base=base,
         training=training,
         tuned_prompts=tuned.model.prompts,
+        formats=NumberFormats(
+            published=published_dtype(inputs.fetched.model),
+            weights=weights_dtype(tuned.model.encoder),
+            activations=inputs.machine.precision,
+            stored=tuned.dtype,
+        ),
+        attention={
+            "encoding": tuned.model.encoding_attention,
+            "training": tuned.model.training_attention,
+        },
         tuned=tuned.scores,
         comparison=compare(base.test, tuned.scores, base.bm25, by_group, inputs.dimensions),
         hybrid=hybrid_search(base.bm25, base.test, tuned.scores, test, by_group, main),

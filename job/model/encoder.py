@@ -8,9 +8,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from job.core.errors import MachineError, ModelError, SpecError, first_line
+from job.core.errors import MachineError, ModelError, SpecError
 from job.model.device import Machine
+from job.model.parts import Role, keep_vectors_in_float32, max_tokens, transformers_of
 from job.model.prompts import Prompts, documented_prompts
+from job.model.refusals import (
+    explain_load_error,
+    refuse_other_kinds,
+    require_sound,
+    set_padding_tokens,
+)
 from job.runtime.watchdog import record_activity
 from job.spec.schema import ModelSpec
 
@@ -18,8 +25,6 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 BUILTIN_MODEL = "builtin:minilm"
-# No text has more tokens, and no model reads more.
-MAX_TOKENS = 10**9
 # Weights that may be missing: embeddings do not use the pooler, and position ids are only a range.
 UNUSED_WEIGHTS = re.compile(r"(^|\.)(pooler\.|position_ids$)")
 
@@ -36,19 +41,37 @@ class Model:
     def with_prompts(self, prompts: Prompts) -> "Model":
         return replace(self, prompts=prompts)
 
+    def prompt(self, role: Role) -> str:
+        return self.prompts.query if role == "query" else self.prompts.document
+
+    @property
+    def encoding_attention(self) -> str:
+        """The attention implementations that encode; `none` for static embeddings."""
+        found = {str(m.config._attn_implementation) for m in transformers_of(self.encoder)}
+        return ", ".join(sorted(found)) or "none"
+
+    @property
+    def training_attention(self) -> str:
+        with self.training():
+            return self.encoding_attention
+
     @contextmanager
     def training(self) -> Iterator[None]:
-        """Within this block, use the attention that trains fastest on this machine."""
-        fastest = self.machine.training_attention
-        inner = getattr(self.encoder[0], "model", None)
-        if self.attention != "auto" or fastest == "sdpa" or inner is None:
-            yield
-            return
-        inner.set_attn_implementation(fastest)
+        """Within this block, use the attention that trains fastest on this machine.
+
+        Transformers without `sdpa` keep what they have.
+        """
+        replaced = []
+        if self.attention == "auto" and self.machine.training_attention != "sdpa":
+            models = transformers_of(self.encoder)
+            replaced = [m for m in models if m.config._attn_implementation == "sdpa"]
+        for transformer in replaced:
+            transformer.set_attn_implementation(self.machine.training_attention)
         try:
             yield
         finally:
-            inner.set_attn_implementation("sdpa")
+            for transformer in replaced:
+                transformer.set_attn_implementation("sdpa")
 
 
 def load_model(
@@ -58,20 +81,19 @@ def load_model(
 
     Weights that stay `frozen` are bfloat16 if the machine computes in it.
     `folder` is the downloaded model; it may be omitted for a local model.
-    Raises `ModelError` if the model cannot be found, loaded or trusted.
+    Raises `ModelError` if the model cannot be found, loaded or trusted, or embeds no texts.
     """
     folder = folder or find_locally(spec.base)
     if folder is None:
         msg = f"The model `{spec.base}` is not on this machine. Download it, or name its folder."
         raise ModelError(msg)
+    refuse_other_kinds(spec.base, folder)
     halved = frozen and machine.precision == "bfloat16"
     encoder = _load_encoder(spec, machine, folder, "bfloat16" if halved else "float32")
+    set_padding_tokens(spec.base, encoder)
     # Each forward pass shows the watchdog that the run makes progress.
     encoder[0].register_forward_pre_hook(record_activity)
-    width = encoder.get_embedding_dimension()
-    if width is None:
-        msg = f"The model `{spec.base}` does not define its embedding dimension. Use another model."
-        raise ModelError(msg)
+    width = require_sound(spec.base, encoder)
     if isinstance(spec.max_length, int):
         if spec.max_length > (most := max_positions(encoder)):
             msg = f"`model.max_length` is {spec.max_length}; `{spec.base}` allows {most:g} at most."
@@ -89,26 +111,18 @@ def _load_encoder(
     spec: ModelSpec, machine: Machine, folder: Path, dtype: str
 ) -> "SentenceTransformer":
     from safetensors import SafetensorError
-    from sentence_transformers import SentenceTransformer
 
+    options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True}
+    # By default, transformers takes `sdpa` if the architecture has it, else `eager`.
+    if spec.attention != "auto":
+        options["attn_implementation"] = spec.attention
     try:
         with record_missing_weights() as missing:
-            encoder = SentenceTransformer(
-                str(folder),
-                device=machine.device,
-                trust_remote_code=spec.trust_remote_code,
-                model_kwargs={
-                    "attn_implementation": "sdpa" if spec.attention == "auto" else spec.attention,
-                    "dtype": dtype,
-                    "use_safetensors": True,
-                },
+            encoder = open_encoder(
+                folder, machine.device, trust_code=spec.trust_remote_code, **options
             )
     except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
-        msg = (
-            f"The model `{spec.base}` cannot be loaded: {first_line(error)}. It must be saved by "
-            "sentence-transformers or transformers, with weights as safetensors."
-        )
-        raise ModelError(msg) from None
+        raise explain_load_error(spec, folder, error) from None
     if missing:
         msg = (
             f"The weights of the model `{spec.base}` are incomplete: its files lack {len(missing)} "
@@ -116,6 +130,19 @@ def _load_encoder(
             "Correct its `config.json`, or download the model again."
         )
         raise ModelError(msg)
+    return encoder
+
+
+def open_encoder(
+    folder: Path, device: str, *, trust_code: bool = False, **options: object
+) -> "SentenceTransformer":
+    """Load an encoder whose vectors are float32; `options` are those of its transformers."""
+    from sentence_transformers import SentenceTransformer
+
+    encoder = SentenceTransformer(
+        str(folder), device=device, trust_remote_code=trust_code, model_kwargs=options
+    )
+    keep_vectors_in_float32(encoder)
     return encoder
 
 
@@ -190,13 +217,10 @@ def max_positions(encoder: "SentenceTransformer") -> float:
 
 def own_limit(encoder: "SentenceTransformer") -> int | None:
     """Return the tokens that a model reads at most; None if nothing limits them."""
-    config = getattr(getattr(encoder[0], "model", None), "config", None)
     # Models that compute positions state how many they were trained with.
-    stated = (encoder.max_seq_length, getattr(config, "max_position_embeddings", None))
-    limits = [limit for limit in stated if isinstance(limit, int) and limit > 0]
-    limit = min([*limits, max_positions(encoder)])
-    # Tokenizers without a limit state 10^30 tokens.
-    return int(limit) if limit < MAX_TOKENS else None
+    stated = (getattr(t.config, "max_position_embeddings", None) for t in transformers_of(encoder))
+    limits = [max_tokens(encoder, "document"), max_positions(encoder), *filter(None, stated)]
+    return None if math.isinf(lowest := min(limits)) else int(lowest)
 
 
 def set_dropout(encoder: "SentenceTransformer", share: float) -> None:

@@ -59,7 +59,8 @@ class ModelSpec(Section):
     """Tokens; longer texts are truncated. `null`: the model's own limit. `auto`: that limit up to
     512, of longer models what 99.5 % of the texts need, at least 512."""
     attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
-    """Attention implementation; `auto` is `sdpa`, but `eager` for training on a CPU."""
+    """Attention implementation; `auto` is `sdpa` where the architecture has it, else `eager`, and
+    `eager` for training on a CPU."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Number format for training and encoding; `auto` picks the best that the hardware supports."""
     trust_remote_code: bool = False
@@ -200,6 +201,9 @@ class OutputSpec(Section):
     """Where results go: a folder or `s3://bucket/prefix`. The run's name is appended."""
     kms_key: str | None = None
     """KMS key that encrypts results in S3; `null` uses the bucket's default encryption."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Number format of the weights in `model/`, which are scored as stored; `auto`: float32, above
+    500 million parameters bfloat16."""
     hub: str | None = None
     """Hub repository (`owner/name`) to push the tuned model to."""
     hub_private: bool = True

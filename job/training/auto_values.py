@@ -9,6 +9,8 @@ from job.spec.schema import TrainingSpec
 MIN_UPDATES, MIN_EPOCHS, MAX_EPOCHS = 50, 3, 10
 # A larger batch makes the task harder; with fewer steps per epoch than this, half of it is better.
 DEFAULT_BATCH_SIZE, MIN_STEPS_PER_EPOCH = 128, 6
+# The rate of sentence-transformers' own static models; a tenth of it moves nothing (job/LOG.md).
+STATIC_RATE = (0.2, "static embeddings: each token's vector is trained by its own texts only")
 
 # An adapter starts at zero and needs a higher rate than weights that are trained already.
 LORA_RATE = 10

@@ -5,12 +5,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError
-from sentence_transformers import SentenceTransformer
 
 from job.core.errors import MachineError, TrainingError, first_line
 from job.distributed import process_group
 from job.evaluation.evaluate import Validation, metric_key
-from job.model.encoder import Model
+from job.model.encoder import Model, open_encoder
 from job.runtime.logs import warn
 from job.storage.workspace import sha256, write_atomically
 
@@ -95,9 +94,8 @@ def restore(
         if adapter and process_group.is_rank_zero():
             adapter.load(checkpoint)
         elif process_group.is_rank_zero():
-            loaded = SentenceTransformer(
-                str(checkpoint), device="cpu", model_kwargs={"dtype": "float32"}
-            )
+            trust_code = model.encoder.trust_remote_code
+            loaded = open_encoder(checkpoint, "cpu", trust_code=trust_code, dtype="float32")
             model.encoder.load_state_dict(loaded.state_dict())
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         msg = (

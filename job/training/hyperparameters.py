@@ -13,10 +13,11 @@ from job.data.dataset import TrainingPairs
 from job.distributed import process_group
 from job.model.device import Machine
 from job.model.encoder import Model, count_parameters
+from job.model.parts import has_static_embeddings, transformers_of
 from job.runtime.logs import tell
 from job.spec.schema import ResolvedTraining, TrainingSpec
 from job.storage.workspace import Workspace, write_atomically
-from job.training.auto_values import choose_for_pairs, learning_rate
+from job.training.auto_values import STATIC_RATE, choose_for_pairs, learning_rate
 from job.training.checkpoints import last_checkpoint
 from job.training.memory import fit_memory, size_of
 
@@ -87,8 +88,10 @@ def resolve(
     if spec.lora == "auto":
         chosen["lora"], reasons["lora"] = "on" if lora.on else "off", lora.reason
     if spec.learning_rate == "auto":
-        parameters = count_parameters(model)
-        chosen["learning_rate"], reasons["learning_rate"] = learning_rate(parameters, lora=lora.on)
+        is_static = has_static_embeddings(model.encoder) and not transformers_of(model.encoder)
+        found = learning_rate(count_parameters(model), lora=lora.on)
+        rate, reason = STATIC_RATE if is_static else found
+        chosen["learning_rate"], reasons["learning_rate"] = rate, reason
     # Each rank trains on one shard of the batch.
     shard = math.ceil(chosen.get("batch_size", spec.batch_size) / process_group.world_size())
     fitted, why = fit_memory(spec, model, pairs, shard, lora)

@@ -38,7 +38,7 @@ class Adapter:
         """
         transformer = transformer_of(model)
         if not hasattr(transformer, "config"):
-            msg = "`training.lora` is `on`, but the model has no transformer: set it to `off`."
+            msg = "`training.lora` is `on`, but the model has not one transformer: set it to `off`."
             raise SpecError(msg)
         targets = _targets(transformer, spec.lora_targets)
         config = LoraConfig(

@@ -9,6 +9,7 @@ import pyarrow as pa
 from job.core.memory import MIN_ROWS, SINGLE, LoraChoice, ModelSize, frozen_weight_bytes, model_size
 from job.data.dataset import TrainingPairs
 from job.model.encoder import Model, count_parameters
+from job.model.parts import Role, max_tokens, token_counts, transformers_of
 from job.spec.schema import TrainingSpec
 
 # Texts whose tokens are counted to estimate the memory of a batch.
@@ -61,8 +62,9 @@ def size_of(model: Model) -> ModelSize | None:
 
 
 def transformer_of(model: Model) -> Any:  # noqa: ANN401  transformers' models share no type
-    """Return the model of transformers in an encoder; None if it has none."""
-    return getattr(model.encoder[0], "model", None)
+    """Return the model of transformers in an encoder; None if it has none or several."""
+    found = transformers_of(model.encoder)
+    return found[0] if len(found) == 1 else None
 
 
 def _requested(spec: TrainingSpec) -> int | None:
@@ -108,16 +110,13 @@ def _row_memory(
     model: Model, size: ModelSize, pairs: TrainingPairs, mined_negatives: int
 ) -> RowMemory:
     given = max(map(len, pairs.table["negatives"][:SAMPLE].to_pylist()), default=0)
-    question = _long_text(model, pairs.table["anchor"])
-    document = _long_text(model, pairs.table["positive"])
+    question = _long_text(model, pairs.table["anchor"], "query")
+    document = _long_text(model, pairs.table["positive"], "document")
     lengths = [question, *[document] * (1 + given + mined_negatives)]
-    return RowMemory(size, lengths, model.machine.training_attention == "eager")
+    return RowMemory(size, lengths, model.training_attention == "eager")
 
 
-def _long_text(model: Model, column: pa.ChunkedArray) -> int:
+def _long_text(model: Model, column: pa.ChunkedArray, role: Role) -> int:
     """Return the 90th percentile of token counts: long texts decide a batch's memory."""
-    encoder = model.encoder
-    tokens = encoder.tokenizer(
-        column[:SAMPLE].to_pylist(), truncation=True, max_length=encoder.max_seq_length
-    )["input_ids"]
-    return sorted(map(len, tokens))[int(0.9 * (len(tokens) - 1))]
+    counts = token_counts(model.encoder, column[:SAMPLE].to_pylist(), role)
+    return int(min(sorted(counts)[int(0.9 * (len(counts) - 1))], max_tokens(model.encoder, role)))

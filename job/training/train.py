@@ -20,6 +20,7 @@ from job.evaluation.cache import load_neighbors, save_neighbors
 from job.evaluation.evaluate import Validation
 from job.evaluation.metrics import IntArray
 from job.model.encoder import Model
+from job.model.parts import transformers_of
 from job.runtime.oom import batch_size_facts
 from job.runtime.signals import StopSignal
 from job.spec.schema import ResolvedTraining, TrainingSpec
@@ -29,7 +30,6 @@ from job.training.checkpoints import checkpoint_on_each_host, restore, step_of
 from job.training.hard_negatives import add_negatives, find_nearest_neighbors
 from job.training.hyperparameters import Hyperparameters, read_hyperparameters, resolve
 from job.training.lora import Adapter
-from job.training.memory import transformer_of
 from job.training.padding import count_tokens
 from job.training.trainer import PairTrainer, TrainingInputs, build_trainer
 
@@ -161,13 +161,15 @@ def prepare_model(model: Model, spec: ResolvedTraining, base: str) -> tuple[Mode
     """Add an adapter and checkpoint activations, if the hyperparameters say so."""
     adapter = Adapter(model, spec, base) if spec.lora == "on" else None
     if spec.gradient_checkpointing == "on":
-        transformer = transformer_of(model)
-        if not getattr(transformer, "supports_gradient_checkpointing", False):
-            msg = "This model does not support `training.gradient_checkpointing`; set it to `off`."
-            raise SpecError(msg)
-        transformer.activation_checkpointing_enable({"use_reentrant": False})
+        for transformer in transformers_of(model.encoder):
+            if not transformer.supports_gradient_checkpointing:
+                msg = (
+                    "The model does not support `training.gradient_checkpointing`; set it to `off`."
+                )
+                raise SpecError(msg)
+            transformer.activation_checkpointing_enable({"use_reentrant": False})
         # The backward pass computes activations again, with the attention of that moment.
-        model = replace(model, attention=transformer.config._attn_implementation)
+        model = replace(model, attention=model.encoding_attention)
     return model, adapter
 
 

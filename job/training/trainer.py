@@ -27,6 +27,7 @@ from job.distributed import process_group
 from job.evaluation.evaluate import Validation, metric_key
 from job.evaluation.metrics import IntArray
 from job.model.encoder import Model, set_dropout
+from job.model.parts import Role
 from job.runtime.oom import retry_on_oom
 from job.runtime.signals import StopSignal
 from job.spec.schema import ResolvedTraining
@@ -112,6 +113,19 @@ def training_rows(pairs: TrainingPairs) -> ArrowDataset:
     return ArrowDataset(table.append_column("label", pa.array(np.arange(len(pairs)))))
 
 
+def column_arguments(model: Model, columns: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Return the library's arguments with the prompt and the role of each column of texts."""
+    roles: dict[str, Role] = {
+        name: "query" if name == "anchor" else "document" for name in columns if name != "label"
+    }
+    prompts = {name: model.prompt(role) for name, role in roles.items()}
+    return {
+        "prompts": {name: prompt for name, prompt in prompts.items() if prompt},
+        # As `encode_query` and `encode_document` pass it; routers choose by it.
+        "router_mapping": {**roles},
+    }
+
+
 def _arguments(
     inputs: TrainingInputs, workspace: Workspace
 ) -> SentenceTransformerTrainingArguments:
@@ -176,13 +190,8 @@ class PairTrainer(SentenceTransformerTrainer):
         self._pairs = pad_negatives(inputs.pairs, inputs.spec.seed)
         self.mini_batch_size = inputs.requested_mini_batch_size
         rows = training_rows(self._pairs)
-        prompts = inputs.model.prompts
-        by_column = {
-            name: prompts.query if name == "anchor" else prompts.document
-            for name in rows.column_names
-            if name != "label"
-        }
-        arguments.prompts = {name: prompt for name, prompt in by_column.items() if prompt}
+        for name, value in column_arguments(inputs.model, rows.column_names).items():
+            setattr(arguments, name, value)
         super().__init__(
             model=inputs.model.encoder,
             args=arguments,

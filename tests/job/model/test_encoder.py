@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 from torch.nn import Dropout
 from transformers import ModernBertConfig, ModernBertModel, PreTrainedModel
 
@@ -105,7 +106,8 @@ def test_a_missing_folder_is_named(base):
 
 def test_a_model_without_an_embedding_dimension_is_refused(tiny_encoder, monkeypatch):
     """Its embeddings could not be truncated."""
-    monkeypatch.setattr(SentenceTransformer, "get_embedding_dimension", lambda _: None)
+    for module in (Transformer, Pooling):
+        monkeypatch.setattr(module, "get_embedding_dimension", lambda _: None)
     assert f"`{tiny_encoder}` does not define" in refusal(tiny_encoder)
 
 

@@ -89,12 +89,11 @@ PROMPTS = {"model__query_prompt": "'ask1 ask2 '", "model__document_prompt": "'te
 def test_corpus_vectors_are_embedded_with_the_tuned_models_prompts(task, prompts):
     """Even if the base model is scored without prompts."""
     prepared = task(**prompts)
-    texts, document = prepared.dataset.corpus.texts, prepared.base.tuned_prompts.document
+    texts, tuned = prepared.dataset.corpus.texts, prepared.base.tuned_prompts
 
-    assert document == ("tell3 tell4 " if prompts else "")
-    torch.testing.assert_close(
-        prepared.base.corpus_vectors, encode(prepared.load(), texts, document, 64)
-    )
+    assert tuned.document == ("tell3 tell4 " if prompts else "")
+    model = prepared.load().with_prompts(tuned)
+    torch.testing.assert_close(prepared.base.corpus_vectors, encode(model, texts, "document", 64))
 
 
 def test_only_the_corpus_vectors_of_training_documents_are_used(task, tmp_path):
