@@ -1,10 +1,11 @@
 """`model.max_length: auto` takes what the data needs, and says what it cuts."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from tiny_decoders import build_decoder
+from tiny_models import QWEN3, modules_of, save
 
 from job.data.dataset import load_dataset
 from job.evaluation.truncation import fit_length
@@ -60,8 +61,13 @@ def test_many_texts_are_sampled_at_even_distances():
 
 @pytest.fixture(scope="module")
 def decoder(made_once):
-    """A model with 2,048 positions."""
-    return made_once("long", lambda folder: build_decoder(folder / "qwen3", "qwen3")) / "qwen3"
+    """A model of many positions, whose tokenizer states no limit."""
+
+    def make(folder):
+        unlimited = replace(QWEN3, max_length=None)
+        save(modules_of(unlimited, folder / "transformer"), folder / "qwen3")
+
+    return made_once("long", make) / "qwen3"
 
 
 def test_a_model_of_many_positions_reads_what_the_data_needs(decoder, pairs_file):
@@ -74,7 +80,7 @@ def test_a_model_of_many_positions_reads_what_the_data_needs(decoder, pairs_file
         load_model(ModelSpec(base=str(decoder), query_prompt=text), CPU) for text in ("", prompt)
     )
 
-    assert own_limit(plain.encoder) == 2048
+    assert own_limit(plain.encoder) == 2**20
     assert fit_length(plain, dataset) == 512
     assert fit_length(prompted, dataset) == 768
 
@@ -85,10 +91,8 @@ def test_a_short_model_keeps_its_limit(tiny_encoder):
     assert fit_length(model, dataset=None) == own_limit(model.encoder) == 64
 
 
-def test_a_tokenizer_without_a_limit_has_the_positions_of_its_model(decoder):
-    """Such a tokenizer states 10^30 tokens."""
+def test_a_model_without_any_limit_is_bounded_by_the_data(decoder):
+    """Its tokenizer states 10^30 tokens, and its configuration no positions."""
     encoder = load_model(ModelSpec(base=str(decoder)), CPU).encoder
-    encoder.max_seq_length = 10**30
-    assert own_limit(encoder) == 2048
-    encoder[0].model.config = SimpleNamespace()
+    encoder.max_seq_length, encoder[0].model.config = 10**30, SimpleNamespace()
     assert own_limit(encoder) is None
