@@ -39,7 +39,7 @@ def route(encoder: "SentenceTransformer", role: Role) -> "list[Module]":
     first, *others = encoder.children()
     if isinstance(first, Router):
         name = first._resolve_route(task=role, modality="text")
-        return [*first.sub_modules[str(name)], *others]
+        return [*first.sub_modules[str(name)].children(), *others]
     return [first, *others]
 
 
@@ -78,7 +78,7 @@ def keep_vectors_in_float32(encoder: "SentenceTransformer") -> None:
 
     for module in list(encoder.modules()):
         if isinstance(module, Transformer):
-            module.forward = _to_float32(module.forward)  # type: ignore[method-assign]
+            module.forward = _to_float32(module.forward)
         elif isinstance(module, Module) and not isinstance(module, Router):
             outside = _outside_autocast(module.float().forward, encoder.device.type)
             module.forward = outside  # type: ignore[method-assign]
