@@ -19,7 +19,8 @@ from job.data.plausibility import advice_on_groups, chained_rows, left_out
 from job.data.words import count_words
 from job.evaluation.significance import detectable_lift
 from job.inputs import fetch_data, fetch_model
-from job.model.encoder import Prompts, documented_prompts
+from job.model.lengths import SHORT, choose_length
+from job.model.prompts import Prompts, documented_prompts
 from job.spec.schema import JobSpec, ModelSpec
 from job.storage.arrow_tables import column_values
 from job.storage.workspace import Workspace
@@ -249,13 +250,21 @@ def describe_truncation(dataset: Dataset, spec: ModelSpec, workspace: Workspace)
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    limit = spec.max_length or _max_length(folder)
-    parts = []
+    counts = {}
     for name, column in (("questions", "anchor"), ("contexts", "positive")):
         encoded = (len(tokenizer.encode(text).ids) for text in _texts(dataset, column))
-        counts = np.fromiter(encoded, dtype=np.int64)
-        parts.append(f"{(counts > limit).mean():.1%} of {name} (longest: {counts.max()})")
-    return f"Truncation {' and '.join(parts)} exceed the model's limit of {limit} tokens"
+        counts[name] = np.fromiter(encoded, dtype=np.int64)
+    limit, whose = spec.max_length or _max_length(folder), "the model's limit"
+    if limit == "auto":
+        limit = _max_length(folder)
+        if limit > SHORT:
+            limit = choose_length(np.concatenate([*counts.values()]), limit).tokens
+            whose = "the automatic `model.max_length`"
+    parts = [
+        f"{(lengths > limit).mean():.1%} of {name} (longest: {lengths.max()})"
+        for name, lengths in counts.items()
+    ]
+    return f"Truncation {' and '.join(parts)} exceed {whose} of {limit} tokens"
 
 
 def _max_length(model: Path) -> int:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from job.core.errors import DataError
+from job.core.memory import LoraChoice
 from job.data.dataset import Dataset, load_dataset, write_splits
 from job.distributed import process_group
 from job.distributed.process_group import from_rank_zero, is_rank_zero
@@ -26,7 +27,7 @@ from job.evaluation.hybrid import hybrid_search
 from job.evaluation.metrics import Scores
 from job.evaluation.results import Both
 from job.evaluation.significance import GroupedQueries
-from job.evaluation.truncation import count_truncated
+from job.evaluation.truncation import count_truncated, fit_length
 from job.inputs import Inputs, fetch_inputs
 from job.model.device import Machine, choose_machine
 from job.model.dtypes import published_dtype, round_weights, stored_dtype, weights_dtype
@@ -44,6 +45,8 @@ from job.storage.hub import Push
 from job.storage.stores import open_store
 from job.storage.workspace import Workspace
 from job.training.disk_space import require_disk_space
+from job.training.hyperparameters import choose_before_loading
+from job.training.memory import size_of
 from job.training.proof import prove_trainable
 from job.training.provenance import provenance_of, verify_checkpoints
 from job.training.train import Training, TrainingContext, train
@@ -139,7 +142,9 @@ def produce_results(
                 push.checkpoint(folder, context.name)
 
         model = inputs.model.with_prompts(base.tuned_prompts)
-        training_context = TrainingContext(workspace, stop, on_checkpoint, base.corpus_vectors)
+        training_context = TrainingContext(
+            workspace, stop, on_checkpoint, base.corpus_vectors, inputs.lora, spec.model.base
+        )
         training = train(model, dataset.training, base.validation, spec.training, training_context)
         facts.update(steps=training.steps, resumed_from_step=training.resumed_from_step)
     with progress.stage("score tuned"):
@@ -173,6 +178,7 @@ class RunInputs:
     auxiliary: Mapping[str, AuxiliaryTest]
     model: Model
     dimensions: Dimensions
+    lora: LoraChoice
 
 
 def prepare_inputs(
@@ -195,12 +201,29 @@ def prepare_inputs(
         facts.update(format=dataset.facts["format"], **dataset.facts["splits"])
         facts.update(corpus=len(dataset.corpus))
     with progress.stage("model") as facts:
-        model = load_model(spec.model, machine, fetched.model)
+        lora = from_rank_zero(
+            lambda: choose_before_loading(spec.training, fetched.model, machine, workspace)
+        )
+        model = load_base(spec, machine, fetched, dataset, lora)
         dimensions = choose_dimensions(spec.evaluation, model.width)
         if spec.training.epochs != 0 and is_rank_zero():
-            require_disk_space(model, workspace)
+            size = size_of(model) if lora.on else None
+            adapter = size.adapter_parameters(spec.training.lora_rank) if size else None
+            require_disk_space(model, workspace, adapter)
         facts.update(vars(machine), attention=model.encoding_attention)
-    return RunInputs(machine, fetched, dataset, auxiliary, model, dimensions)
+    return RunInputs(machine, fetched, dataset, auxiliary, model, dimensions, lora)
+
+
+def load_base(
+    spec: JobSpec, machine: Machine, fetched: Inputs, dataset: Dataset, lora: LoraChoice
+) -> Model:
+    """Load the base model, with a limit in tokens that suits the data."""
+    model = load_model(spec.model, machine, fetched.model, frozen=lora.on)
+    if spec.model.max_length == "auto":
+        length = from_rank_zero(lambda: fit_length(model, dataset))
+        if length is not None:
+            model.encoder.max_seq_length = length
+    return model
 
 
 def prove(inputs: RunInputs, spec: JobSpec, workspace: Workspace) -> None:
@@ -280,7 +303,7 @@ def score_tuned(inputs: RunInputs, spec: JobSpec, base: Baseline, training: Trai
         model = training.model
     else:
         # Load the base model again: training has changed the weights in memory.
-        untuned = load_model(spec.model, inputs.machine, inputs.fetched.model)
+        untuned = load_base(spec, inputs.machine, inputs.fetched, inputs.dataset, inputs.lora)
         model = untuned.with_prompts(base.prompts.used)
     dtype = stored_dtype(spec.output.dtype, model)
     is_rounded = round_weights(model.encoder, dtype)

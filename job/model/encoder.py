@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from job.core.errors import MachineError, ModelError, SpecError
 from job.model.device import Machine
-from job.model.parts import Role, keep_vectors_in_float32, transformers_of
+from job.model.parts import Role, keep_vectors_in_float32, max_tokens, transformers_of
+from job.model.prompts import Prompts, documented_prompts
 from job.model.refusals import (
     explain_load_error,
     refuse_other_kinds,
@@ -26,25 +27,6 @@ if TYPE_CHECKING:
 BUILTIN_MODEL = "builtin:minilm"
 # Weights that may be missing: embeddings do not use the pooler, and position ids are only a range.
 UNUSED_WEIGHTS = re.compile(r"(^|\.)(pooler\.|position_ids$)")
-BGE_ENGLISH = "Represent this sentence for searching relevant passages: "
-
-
-@dataclass(frozen=True)
-class Prompts:
-    """Texts to put before each query and each document; an empty string means no prompt."""
-
-    query: str = ""
-    document: str = ""
-
-
-# Prompts from the model cards of these families, by a pattern of the model's name.
-FAMILY_PROMPTS = (
-    (re.compile(r"bge-(small|base|large)-zh"), Prompts("为这个句子生成表示以用于检索相关文章：")),
-    (re.compile(r"bge-(small|base|large)-en|mxbai-embed|arctic-embed-\w+(-v1\.5)?$"),
-     Prompts(BGE_ENGLISH)),
-    (re.compile(r"(^|[/-])e5-(small|base|large)(?!.*instruct)"), Prompts("query: ", "passage: ")),
-    (re.compile(r"nomic-embed-text"), Prompts("search_query: ", "search_document: ")),
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -92,9 +74,12 @@ class Model:
                 transformer.set_attn_implementation("sdpa")
 
 
-def load_model(spec: ModelSpec, machine: Machine, folder: Path | None = None) -> Model:
-    """Load the base model with float32 weights, from safetensors only.
+def load_model(
+    spec: ModelSpec, machine: Machine, folder: Path | None = None, *, frozen: bool = False
+) -> Model:
+    """Load the base model from safetensors only, with float32 weights.
 
+    Weights that stay `frozen` are bfloat16 if the machine computes in it.
     `folder` is the downloaded model; it may be omitted for a local model.
     Raises `ModelError` if the model cannot be found, loaded or trusted, or embeds no texts.
     """
@@ -103,12 +88,13 @@ def load_model(spec: ModelSpec, machine: Machine, folder: Path | None = None) ->
         msg = f"The model `{spec.base}` is not on this machine. Download it, or name its folder."
         raise ModelError(msg)
     refuse_other_kinds(spec.base, folder)
-    encoder = _load_encoder(spec, machine, folder)
+    halved = frozen and machine.precision == "bfloat16"
+    encoder = _load_encoder(spec, machine, folder, "bfloat16" if halved else "float32")
     set_padding_tokens(spec.base, encoder)
     # Each forward pass shows the watchdog that the run makes progress.
     encoder[0].register_forward_pre_hook(record_activity)
     width = require_sound(spec.base, encoder)
-    if spec.max_length is not None:
+    if isinstance(spec.max_length, int):
         if spec.max_length > (most := max_positions(encoder)):
             msg = f"`model.max_length` is {spec.max_length}; `{spec.base}` allows {most:g} at most."
             raise SpecError(msg)
@@ -121,10 +107,12 @@ def load_model(spec: ModelSpec, machine: Machine, folder: Path | None = None) ->
     return Model(encoder, machine, width, prompts, spec.attention)
 
 
-def _load_encoder(spec: ModelSpec, machine: Machine, folder: Path) -> "SentenceTransformer":
+def _load_encoder(
+    spec: ModelSpec, machine: Machine, folder: Path, dtype: str
+) -> "SentenceTransformer":
     from safetensors import SafetensorError
 
-    options: dict[str, Any] = {"dtype": "float32", "use_safetensors": True}
+    options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True}
     # By default, transformers takes `sdpa` if the architecture has it, else `eager`.
     if spec.attention != "auto":
         options["attn_implementation"] = spec.attention
@@ -227,14 +215,12 @@ def max_positions(encoder: "SentenceTransformer") -> float:
     return min(tables, default=math.inf)
 
 
-def documented_prompts(base: str, saved: dict[str, str | None]) -> Prompts:
-    """Return the prompts saved with the model, else those that its family documents."""
-    query = saved.get("query") or ""
-    document = saved.get("document") or saved.get("passage") or ""
-    if query or document:
-        return Prompts(query, document)
-    name = base.rstrip("/").rsplit("/", 1)[-1].lower()
-    return next((prompts for known, prompts in FAMILY_PROMPTS if known.search(name)), Prompts())
+def own_limit(encoder: "SentenceTransformer") -> int | None:
+    """Return the tokens that a model reads at most; None if nothing limits them."""
+    # Models that compute positions state how many they were trained with.
+    stated = (getattr(t.config, "max_position_embeddings", None) for t in transformers_of(encoder))
+    limits = [max_tokens(encoder, "document"), max_positions(encoder), *filter(None, stated)]
+    return None if math.isinf(lowest := min(limits)) else int(lowest)
 
 
 def set_dropout(encoder: "SentenceTransformer", share: float) -> None:

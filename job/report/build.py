@@ -28,7 +28,7 @@ from job.evaluation.results import (
     Truncation,
 )
 from job.model.device import Machine
-from job.model.encoder import Prompts
+from job.model.prompts import Prompts
 from job.report.advice import advise
 from job.report.document import Cost, NumberFormats, Report
 from job.report.snippets import repeat, usage

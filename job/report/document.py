@@ -147,6 +147,8 @@ class Training(Part):
     best_validation: float
     history: list[dict[str, int | float]]
     stopped_early: str | None
+    # `rank`, `alpha`, `parameters`, and the lowest cosine of a text before and after merging.
+    lora: dict[str, int | float] | None = None
     mini_batch_size: dict[str, int] | None
     tokens: dict[str, int | float | None] | None
     pairs: int

@@ -46,6 +46,7 @@ from job.training.checkpoints import write_checksums
 from job.training.disk_space import MAX_CHECKPOINTS, DiskSpaceCheck
 from job.training.hard_negatives import pad_negatives
 from job.training.health_checks import HealthCheck
+from job.training.lora import Adapter
 from job.training.loss import matryoshka_loss
 
 
@@ -59,6 +60,8 @@ class TrainingInputs:
     spec: ResolvedTraining
     # Each row's nearest neighbors, as row numbers (`job.training.hard_negatives`).
     neighbors: list[IntArray] | None = None
+    # None trains all weights.
+    adapter: Adapter | None = None
 
     @property
     def requested_mini_batch_size(self) -> int:
@@ -91,7 +94,8 @@ def build_trainer(
     if process_group.is_rank_zero():
         # Checksums come first: `on_checkpoint` may upload the checkpoint.
         all_callbacks[2:2] = [CheckpointHooks(write_checksums, on_checkpoint)]
-        all_callbacks.append(DiskSpaceCheck(model, workspace))
+        trained = inputs.adapter.parameters if inputs.adapter else None
+        all_callbacks.append(DiskSpaceCheck(model, workspace, trained))
     if spec.dropout is not None:
         set_dropout(model.encoder, spec.dropout)
     return PairTrainer(inputs, _arguments(inputs, workspace), health_check, all_callbacks)
@@ -280,6 +284,21 @@ class PairTrainer(SentenceTransformerTrainer):
         # The library's check lets other ranks write all files except the weights.
         if process_group.is_rank_zero():
             super().save_model(output_dir, _internal_call)
+
+    def _save(
+        self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None
+    ) -> None:
+        # The frozen weights are those of the base model.
+        if self.inputs.adapter:
+            self.inputs.adapter.save(Path(output_dir or str(self.args.output_dir)))
+        else:
+            super()._save(output_dir, state_dict)
+
+    def _load_from_checkpoint(self, checkpoint_path: str) -> None:  # type: ignore[override]
+        if self.inputs.adapter:
+            self.inputs.adapter.load(Path(checkpoint_path))
+        else:
+            super()._load_from_checkpoint(checkpoint_path)
 
     def _save_rng_state(self, output_dir: str) -> None:
         """Gather the random states of all ranks; rank 0 writes them."""

@@ -14,7 +14,6 @@ from job.core.errors import Interrupted, MachineError, SpecError, TrainingError
 from job.data.dataset import TrainingPairs
 from job.evaluation.evaluate import encode
 from job.model.device import Machine
-from job.runtime.signals import StopSignal
 from job.storage.workspace import Workspace
 from job.training.checkpoints import checkpoint_on_each_host, last_checkpoint, restore
 from job.training.hyperparameters import read_hyperparameters, resolve
@@ -378,23 +377,6 @@ def test_a_checkpoint_that_cannot_be_read_is_refused(task, tmp_path, damage):
 
 
 # Interruption
-
-
-@pytest.fixture
-def stop_after(monkeypatch):
-    """Make a stop signal that is sent when a step is logged, so the next step sees it."""
-
-    def make(step):
-        stop = StopSignal()
-
-        def tell(event, **facts):
-            if event == "train" and facts["step"] == step:
-                stop.request()
-
-        monkeypatch.setattr("job.training.callbacks.tell", tell)
-        return stop
-
-    return make
 
 
 @pytest.mark.parametrize(
