@@ -49,6 +49,17 @@ def has_static_embeddings(encoder: "SentenceTransformer") -> bool:
     return any(isinstance(module, StaticEmbedding) for module in encoder.modules())
 
 
+def limit_tokens(encoder: "SentenceTransformer", limit: int) -> bool:
+    """Cut texts after this many tokens; return False if no module of the encoder can."""
+    from sentence_transformers.base.modules import Transformer
+
+    # Static embeddings read whole texts.
+    limited = [module for module in encoder.modules() if isinstance(module, Transformer)]
+    for module in limited:
+        module.max_seq_length = limit
+    return bool(limited)
+
+
 def max_tokens(encoder: "SentenceTransformer", role: Role) -> float:
     """Return the number of tokens after which texts of a role are cut; infinite without a limit."""
     limit = getattr(route(encoder, role)[0], "max_seq_length", None)
