@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from job.core.errors import MachineError, ModelError, SpecError
 from job.model.device import Machine
-from job.model.parts import Role, keep_vectors_in_float32, max_tokens, transformers_of
+from job.model.parts import (
+    Role,
+    keep_vectors_in_float32,
+    limit_tokens,
+    max_tokens,
+    transformers_of,
+)
 from job.model.prompts import Prompts, documented_prompts
 from job.model.refusals import (
     explain_load_error,
@@ -98,7 +104,9 @@ def load_model(
         if spec.max_length > (most := max_positions(encoder)):
             msg = f"`model.max_length` is {spec.max_length}; `{spec.base}` allows {most:g} at most."
             raise SpecError(msg)
-        encoder.max_seq_length = spec.max_length
+        if not limit_tokens(encoder, spec.max_length):
+            msg = f"`model.max_length` is {spec.max_length}, but `{spec.base}` has no transformer: "
+            raise SpecError(msg + "it reads whole texts. Remove the field.")
     documented = documented_prompts(spec.base, encoder.prompts)
     prompts = Prompts(
         documented.query if spec.query_prompt == "auto" else spec.query_prompt,

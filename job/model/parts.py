@@ -39,7 +39,7 @@ def route(encoder: "SentenceTransformer", role: Role) -> "list[Module]":
     first, *others = encoder.children()
     if isinstance(first, Router):
         name = first._resolve_route(task=role, modality="text")
-        return [*first.sub_modules[str(name)], *others]
+        return [*first.sub_modules[str(name)].children(), *others]
     return [first, *others]
 
 
@@ -47,6 +47,17 @@ def has_static_embeddings(encoder: "SentenceTransformer") -> bool:
     from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 
     return any(isinstance(module, StaticEmbedding) for module in encoder.modules())
+
+
+def limit_tokens(encoder: "SentenceTransformer", limit: int) -> bool:
+    """Cut texts after this many tokens; return False if no module of the encoder can."""
+    from sentence_transformers.base.modules import Transformer
+
+    # Static embeddings read whole texts.
+    limited = [module for module in encoder.modules() if isinstance(module, Transformer)]
+    for module in limited:
+        module.max_seq_length = limit
+    return bool(limited)
 
 
 def max_tokens(encoder: "SentenceTransformer", role: Role) -> float:
@@ -78,7 +89,7 @@ def keep_vectors_in_float32(encoder: "SentenceTransformer") -> None:
 
     for module in list(encoder.modules()):
         if isinstance(module, Transformer):
-            module.forward = _to_float32(module.forward)  # type: ignore[method-assign]
+            module.forward = _to_float32(module.forward)
         elif isinstance(module, Module) and not isinstance(module, Router):
             outside = _outside_autocast(module.float().forward, encoder.device.type)
             module.forward = outside  # type: ignore[method-assign]

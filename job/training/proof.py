@@ -3,7 +3,7 @@
 A failure at the end of a paid run is the worst kind, so it is provoked at the start, on two pairs.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -75,7 +75,7 @@ def _first_pairs(pairs: TrainingPairs) -> TrainingPairs:
 
 
 @contextmanager
-def _unchanged(model: Model) -> Iterator[list[Tensor]]:
+def _unchanged(model: Model) -> Iterator[Sequence[Tensor]]:
     """Yield the weights to train; restore them, the model's settings and the random state.
 
     Of large models, only vectors (biases, norms) are trained: the gradients still pass all layers,
@@ -92,7 +92,7 @@ def _unchanged(model: Model) -> Iterator[list[Tensor]]:
     modes = [(module, module.training) for module in encoder.modules()]
     devices = [encoder.device] if model.machine.device == "cuda" else []
     for weights in frozen:
-        weights.requires_grad_(requires_grad=False)
+        weights.requires_grad = False
     try:
         with torch.random.fork_rng(devices):
             yield trained
@@ -101,7 +101,7 @@ def _unchanged(model: Model) -> Iterator[list[Tensor]]:
             weights.data.copy_(before)
             weights.grad = None
         for weights in frozen:
-            weights.requires_grad_(requires_grad=True)
+            weights.requires_grad = True
         encoder.prompts, encoder.default_prompt_name = settings
         for module, is_training in modes:
             module.training = is_training
@@ -113,13 +113,12 @@ def _train_step(
     pairs: TrainingPairs,
     dimensions: tuple[int, ...],
     spec: TrainingSpec,
-    trained: list[Tensor],
+    trained: Sequence[Tensor],
 ) -> None:
     before = _vectors(model, pairs)
     rows = training_rows(pairs)
-    collate = SentenceTransformerDataCollator(
-        model.encoder.preprocess, **column_arguments(model, rows.column_names)
-    )
+    arguments: dict[str, Any] = {**column_arguments(model, rows.column_names)}
+    collate = SentenceTransformerDataCollator(model.encoder.preprocess, **arguments)
     batch = collate(rows.to_list())
     features = [
         {
@@ -129,7 +128,10 @@ def _train_step(
         }
         for column in ("anchor", "positive")
     ]
-    resolved = ResolvedTraining.model_construct(scale=spec.scale, mini_batch_size=None)
+    whole: dict[str, Any] = {"mini_batch_size": None, "dimension_weights": None}
+    resolved = ResolvedTraining(
+        epochs=1, batch_size=PAIRS, learning_rate=STEP, scale=spec.scale, **whole
+    )
     loss = matryoshka_loss(model, pairs, dimensions, resolved).to(model.encoder.device)
     model.encoder.train()
     with model.machine.autocast():
