@@ -141,6 +141,17 @@ def test_texts_that_the_model_would_truncate_are_counted(tiny_encoder, tmp_path,
     )
 
 
+@pytest.mark.usefixtures("folder")
+def test_the_length_of_a_long_model_is_that_of_the_data(tiny_encoder, tmp_path):
+    """A model of 2,048 tokens reads at least 512, which is more than any text here."""
+    encoder = shutil.copytree(tiny_encoder, tmp_path / "encoder")
+    settings = json.dumps({"max_seq_length": 2048})
+    (encoder / "sentence_bert_config.json").write_text(settings, "utf-8")
+    assert truncation(encoder).endswith(
+        "exceed the automatic `model.max_length` of 512 tokens\nReady to train.\n"
+    )
+
+
 @pytest.mark.parametrize("model", ["empty", "./nowhere", "nobody/no-such-model"])
 def test_a_missing_model_does_not_fail_the_check(folder, model):
     """Without a tokenizer or a network, all other facts are printed."""
