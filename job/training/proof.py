@@ -150,7 +150,9 @@ def _train_step(
             weights.data -= STEP * weights.grad.nan_to_num().sign()
     model.encoder.eval()
     after = _vectors(model, pairs)
-    if all(torch.equal(before[role], after[role]) for role in ROLES):
+    is_still = all(torch.equal(before[role], after[role]) for role in ROLES)
+    # Every rank has the same pairs, which count on rank 0 only: others have no gradient.
+    if is_still and process_group.is_rank_zero():
         msg = f"The model `{base}` cannot be trained: a training step changes no vector. "
         raise ModelError(msg + "Use another base model.")
 
