@@ -200,5 +200,5 @@ def _embedding_rows(module: "Module") -> int | None:
 
     model = getattr(module, "model", None)
     if isinstance(model, PreTrainedModel):
-        return len(model.get_input_embeddings().weight)
+        module = model.get_input_embeddings()
     return getattr(module, "num_embeddings", None)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from job.core.errors import ModelError, first_line
 from job.data.dataset import TrainingPairs
-from job.distributed.process_group import from_rank_zero
+from job.distributed import process_group
 from job.model.dtypes import LARGE, weights_dtype
 from job.model.encode import embed_texts
 from job.model.encoder import Model, count_parameters
@@ -51,7 +51,7 @@ def prove_trainable(
     try:
         with _unchanged(model) as trained:
             _train_step(model, base, two, dimensions, spec, trained)
-            from_rank_zero(lambda: _save_and_compare(model, base, two, folder))
+            process_group.from_rank_zero(lambda: _save_and_compare(model, base, two, folder))
     except (OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError,
             SafetensorError) as error:  # fmt: skip
         if is_out_of_memory(error):
@@ -150,9 +150,9 @@ def _train_step(
             weights.data -= STEP * weights.grad.nan_to_num().sign()
     model.encoder.eval()
     after = _vectors(model, pairs)
-    # Only rank 0 has a gradient: the two pairs of other ranks repeat its own.
-    is_same = from_rank_zero(lambda: all(torch.equal(before[r], after[r]) for r in ROLES))
-    if is_same:
+    is_still = all(torch.equal(before[role], after[role]) for role in ROLES)
+    # Every rank has the same pairs, which count on rank 0 only: others have no gradient.
+    if is_still and process_group.is_rank_zero():
         msg = f"The model `{base}` cannot be trained: a training step changes no vector. "
         raise ModelError(msg + "Use another base model.")
 
