@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from itertools import chain, pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from job.core.errors import ModelError, StorageError
+from job.core.errors import EmbedtuneError, ModelError, StorageError
 from job.core.formatting import counted
 from job.data.dataset import Dataset, inspect_dataset, require_enough
 from job.data.out_of_domain import load_out_of_domain
@@ -19,7 +20,9 @@ from job.data.plausibility import advice_on_groups, chained_rows, left_out
 from job.data.words import count_words
 from job.evaluation.significance import detectable_lift
 from job.inputs import fetch_data, fetch_model
-from job.model.encoder import Prompts, documented_prompts
+from job.model.encoder import find_locally
+from job.model.lengths import SHORT, choose_length
+from job.model.prompts import Prompts, documented_prompts
 from job.spec.commands import check_command
 from job.spec.schema import DataSpec, JobSpec, ModelSpec
 from job.storage.arrow_tables import column_values
@@ -119,7 +122,7 @@ def describe(dataset: Dataset, spec: JobSpec) -> Iterable[str]:
     yield from _duplicates_and_leakage(facts, spec)
     yield from _histogram("Questions", _texts(dataset, "anchor"))
     yield from _histogram("Contexts", _texts(dataset, "positive"))
-    yield from _prompts(spec.model)
+    yield from prompt_lines(spec.model)
     for number, example in enumerate(examples(dataset, spec.model), start=1):
         yield f"Example {number}  question  {example['question']}"
         yield f"           context   {example['context']}"
@@ -224,20 +227,29 @@ def examples(dataset: Dataset, model: ModelSpec) -> Iterator[dict[str, Any]]:
 
 def prompts_of(model: ModelSpec) -> Prompts:
     """Return the prompts that the spec names, or those that the model's family documents."""
-    known = documented_prompts(model.base, {})
+    known = documented_prompts(model.base, _saved_prompts(model.base))
     query = known.query if model.query_prompt == "auto" else model.query_prompt
     document = known.document if model.document_prompt == "auto" else model.document_prompt
     return Prompts(query, document)
 
 
-def _prompts(model: ModelSpec) -> Iterable[str]:
+def _saved_prompts(base: str) -> dict[str, str | None]:
+    """Return the prompts in the configuration of a local model; none if it cannot be read."""
+    with suppress(EmbedtuneError, OSError, ValueError, AttributeError):
+        if folder := find_locally(base):
+            return dict(_settings(folder / "config_sentence_transformers.json").get("prompts", {}))
+    return {}
+
+
+def prompt_lines(model: ModelSpec) -> Iterable[str]:
     prompts = prompts_of(model)
     roles = (("question", prompts.query, model.query_prompt),
              ("context", prompts.document, model.document_prompt))  # fmt: skip
     for role, prompt, given in roles:
         if prompt:
             where = ", if it helps the base model on validation" if given == "auto" else ""
-            yield f"Prompt     `{prompt}` before each {role}{where}"
+            shown = prompt.replace("\n", "\\n")
+            yield f"Prompt     `{shown}` before each {role}{where}"
 
 
 def shorten(text: str) -> str:
@@ -271,13 +283,21 @@ def describe_truncation(dataset: Dataset, spec: ModelSpec, workspace: Workspace)
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    limit = spec.max_length or _max_length(folder)
-    parts = []
+    counts = {}
     for name, column in (("questions", "anchor"), ("contexts", "positive")):
         encoded = (len(tokenizer.encode(text).ids) for text in _texts(dataset, column))
-        counts = np.fromiter(encoded, dtype=np.int64)
-        parts.append(f"{(counts > limit).mean():.1%} of {name} (longest: {counts.max()})")
-    return f"Truncation {' and '.join(parts)} exceed the model's limit of {limit} tokens"
+        counts[name] = np.fromiter(encoded, dtype=np.int64)
+    limit, whose = spec.max_length or _max_length(folder), "the model's limit"
+    if limit == "auto":
+        limit = _max_length(folder)
+        if limit > SHORT:
+            limit = choose_length(np.concatenate([*counts.values()]), limit).tokens
+            whose = "the automatic `model.max_length`"
+    parts = [
+        f"{(lengths > limit).mean():.1%} of {name} (longest: {lengths.max()})"
+        for name, lengths in counts.items()
+    ]
+    return f"Truncation {' and '.join(parts)} exceed {whose} of {limit} tokens"
 
 
 def _max_length(model: Path) -> int:

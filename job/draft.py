@@ -15,6 +15,7 @@ import yaml
 
 from job.core.errors import ModelError, StorageError
 from job.core.formatting import counted, escape_to_one_line
+from job.core.memory import WIDTH_FIELDS, count_parameters
 from job.data.dataset import Dataset, inspect_dataset, require_enough
 from job.evaluation.dimensions import dimensions_of
 from job.inputs import fetch_data, fetch_model
@@ -25,10 +26,7 @@ from job.training.auto_values import choose_for_pairs, learning_rate
 # Layouts whose columns have the owner's names; others name their own.
 NAMED_COLUMNS = ("rows", "saved", "splits", "pandas", "columns")
 WIDTH = 100
-# The width of the vectors in models' configurations, by family.
-WIDTH_KEYS = ("hidden_size", "d_model", "dim", "n_embd")
-SAFETENSORS_HEADER_BYTES = 8
-DIMENSIONS = "The width of the model, and those of 512, 256, 128 and 64 below it."
+DIMENSIONS = "The width of the model, and those of 2048, 1024, 512, 256, 128 and 64 below it."
 Sections = dict[str, dict[str, Any]]
 
 
@@ -177,7 +175,7 @@ def _look_at_model(spec: ModelSpec, workspace: Workspace) -> tuple[int | None, i
     try:
         # Fetch the settings, but no weights.
         folder = fetch_model(spec, workspace, {}, only="*.json").path
-        return _width(folder), _count_parameters(folder)
+        return _width(folder), count_parameters(folder)
     except (ModelError, StorageError, OSError, ValueError):
         return None, None
 
@@ -188,7 +186,7 @@ def _width(folder: Path) -> int | None:
         return _positive(_read(dense[-1]).get("out_features"))
     config = folder / "config.json"
     found = _read(config) if config.is_file() else {}
-    return next((width for key in WIDTH_KEYS if (width := _positive(found.get(key)))), None)
+    return next((width for key in WIDTH_FIELDS if (width := _positive(found.get(key)))), None)
 
 
 def _positive(value: object) -> int | None:
@@ -198,14 +196,3 @@ def _positive(value: object) -> int | None:
 def _read(path: Path) -> dict[str, Any]:
     found = json.loads(path.read_text("utf-8"))
     return found if isinstance(found, dict) else {}
-
-
-def _count_parameters(folder: Path) -> int | None:
-    """Count the weights by the headers of their files, if they are here."""
-    shapes: list[list[int]] = []
-    for path in folder.rglob("*.safetensors"):
-        with path.open("rb") as opened:
-            size = int.from_bytes(opened.read(SAFETENSORS_HEADER_BYTES), "little")
-            header = json.loads(opened.read(min(size, 2**26)))
-        shapes += [entry["shape"] for name, entry in header.items() if name != "__metadata__"]
-    return sum(map(math.prod, shapes)) or None

@@ -12,44 +12,38 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from job.data.dataset import Dataset, load_dataset, write_splits
-from job.distributed import process_group
 from job.distributed.process_group import from_rank_zero, is_rank_zero
-from job.evaluation.auxiliary_tests import AuxiliaryTest, auxiliary_tests
 from job.evaluation.base_vs_tuned import compare, compare_swap
 from job.evaluation.baseline import Baseline, load_baseline, save_baseline, score_base
 from job.evaluation.cache import load_seconds, save_seconds
 from job.evaluation.corpus_sizes import measure_sizes
-from job.evaluation.dimensions import Dimensions
 from job.evaluation.error_analysis import analyze_errors
-from job.evaluation.evaluate import Vectors, choose_dimensions, embed, score_vectors
+from job.evaluation.evaluate import Vectors, embed, score_vectors
 from job.evaluation.hybrid import hybrid_search
 from job.evaluation.metrics import Scores
 from job.evaluation.recommendation import choose
 from job.evaluation.results import Both
 from job.evaluation.significance import GroupedQueries
 from job.evaluation.truncation import count_truncated
-from job.inputs import Inputs, fetch_inputs
-from job.model.device import Machine, choose_machine
-from job.model.encoder import Model, load_model
+from job.model.device import choose_machine
+from job.model.dtypes import published_dtype, round_weights, stored_dtype, weights_dtype
+from job.model.encoder import Model
 from job.model.save import fingerprint, save_model
+from job.prepare import RunInputs, load_base, prepare_inputs
 from job.report.build import Results, build_report, job_cost
+from job.report.document import NumberFormats
 from job.report.model_card import write_card
 from job.report.scope import add_scope
 from job.report.write import write_per_query, write_report
-from job.runtime.logs import Progress, disable_progress_bars, log_scores, log_to_folder, tell, warn
+from job.runtime.logs import Progress, disable_progress_bars, log_scores, log_to_folder, tell
 from job.runtime.signals import StopSignal
 from job.spec.schema import JobSpec
 from job.storage import publish
 from job.storage.hub import Push
 from job.storage.stores import open_store
 from job.storage.workspace import Workspace
-from job.training.disk_space import require_disk_space
-from job.training.provenance import (
-    provenance_of,
-    require_same_inputs,
-    verify_checkpoints,
-)
+from job.training.proof import prove_trainable
+from job.training.provenance import provenance_of, verify_checkpoints
 from job.training.seeds import train_seeds
 from job.training.train import Training, TrainingContext
 
@@ -126,6 +120,7 @@ def produce_results(
     machine = choose_machine(context.device, spec.model.precision)
     inputs = prepare_inputs(spec, workspace, machine, progress)
     dataset, base_folder = inputs.dataset, inputs.fetched.model
+    prove(inputs, spec, workspace, progress)
     with progress.stage("score base"):
         base = score_base_once(inputs, spec, workspace)
         if is_rank_zero():
@@ -140,8 +135,10 @@ def produce_results(
             if push and spec.output.hub_strategy == "checkpoint":
                 push.checkpoint(folder, context.name)
 
-        training_context = TrainingContext(workspace, stop, on_checkpoint, base.corpus_vectors)
-        reload = partial(load_model, spec.model, machine, base_folder)
+        training_context = TrainingContext(
+            workspace, stop, on_checkpoint, base.corpus_vectors, inputs.lora, spec.model.base
+        )
+        reload = partial(load_base, spec, machine, inputs.fetched, dataset, inputs.lora)
         training, seeds = train_seeds(inputs.model, reload, dataset, base, spec, training_context)
         facts.update(steps=training.steps, resumed_from_step=training.resumed_from_step)
     with progress.stage("score tuned"):
@@ -152,7 +149,7 @@ def produce_results(
     with progress.stage("compare"):
         results = compare_models(inputs, spec, base, training, tuned)
     with progress.stage("store"):
-        save_model(tuned.model, workspace.model, dataset)
+        save_model(tuned.model, workspace.model, dataset, tuned.dtype)
         bm25 = {0: {"float32": base.bm25}}
         every_query = {"bm25": bm25, "base": base.test, "tuned": tuned.scores}
         write_per_query(workspace.per_query, dataset, every_query)
@@ -167,61 +164,14 @@ def produce_results(
     tell("verdict", report.verdict.sentence)
 
 
-@dataclass(frozen=True)
-class RunInputs:
-    """The prepared inputs of a run: device, data, auxiliary tests and the base model."""
-
-    machine: Machine
-    fetched: Inputs
-    dataset: Dataset
-    # Auxiliary tests by name, such as `out_of_domain`.
-    auxiliary: Mapping[str, AuxiliaryTest]
-    model: Model
-    dimensions: Dimensions
-
-
-def prepare_inputs(
-    spec: JobSpec, workspace: Workspace, machine: Machine, progress: Progress
-) -> RunInputs:
-    """Fetch the inputs, read and split the data, and load the base model."""
-    with progress.stage("fetch") as facts:
-        fetched = fetch_on_each_host(spec, workspace)
-        facts.update({role: found["uri"] for role, found in fetched.facts.items()})
-
-    def read() -> tuple[Dataset, dict[str, AuxiliaryTest]]:
-        dataset = load_dataset(spec.data, fetched.channels, spec.evaluation.protocol)
-        return dataset, auxiliary_tests(spec, fetched.channels, dataset)
-
-    with progress.stage("data") as facts:
-        dataset, auxiliary = process_group.once_per_host(read)
-        require_same_inputs(dataset.facts["fingerprint"], fetched.model)
-        if is_rank_zero():
-            write_splits(dataset, workspace.splits)
-            for warning in dataset.facts["warnings"]:
-                warn("data", warning)
-        facts.update(format=dataset.facts["format"], **dataset.facts["splits"])
-        facts.update(corpus=len(dataset.corpus))
-    with progress.stage("model") as facts:
-        model = load_model(spec.model, machine, fetched.model)
-        dimensions = choose_dimensions(spec.evaluation, model.width)
-        if spec.training.epochs != 0 and is_rank_zero():
-            require_disk_space(model, workspace, spec.training.seeds)
-        facts.update(vars(machine))
-    return RunInputs(machine, fetched, dataset, auxiliary, model, dimensions)
-
-
-def fetch_on_each_host(spec: JobSpec, workspace: Workspace) -> Inputs:
-    """Fetch the inputs on rank 0, then the same versions on the other hosts."""
-    fetched = fetch_inputs(spec, workspace) if is_rank_zero() else None
-    facts = from_rank_zero(lambda: fetched.facts if fetched else {})
-    resolved = {role: found for role, found in facts.items() if {"commit", "version"} & {*found}}
-
-    def fetch_resolved() -> Inputs:
-        # An earlier, interrupted start may have left incomplete files.
-        shutil.rmtree(workspace.fetched, ignore_errors=True)
-        return fetch_inputs(spec, workspace, resolved)
-
-    return process_group.once_per_host(lambda: fetched or fetch_resolved())
+def prove(inputs: RunInputs, spec: JobSpec, workspace: Workspace, progress: Progress) -> None:
+    """Prove that the base model can be trained and saved, before its scores are computed."""
+    if spec.training.epochs == 0:
+        return
+    pairs, dimensions = inputs.dataset.train, inputs.dimensions.all
+    found = (inputs.model, spec.model.base, pairs, dimensions, spec.training, workspace.root)
+    with progress.stage("proof"):
+        prove_trainable(*found)
 
 
 def score_base_once(inputs: RunInputs, spec: JobSpec, workspace: Workspace) -> Baseline:
@@ -242,9 +192,13 @@ def score_base_once(inputs: RunInputs, spec: JobSpec, workspace: Workspace) -> B
 
 @dataclass(frozen=True)
 class Tuned:
-    """The tuned model (the base model if no checkpoint was better) and its scores."""
+    """The tuned model (the base model if no checkpoint was better) and its scores.
+
+    Its weights are rounded to the number format in which they are stored.
+    """
 
     model: Model
+    dtype: str
     # By dimension and precision.
     scores: Mapping[int, Mapping[str, Scores]]
     # Scores on the auxiliary tests, by name and dimension.
@@ -258,20 +212,25 @@ def score_tuned(inputs: RunInputs, spec: JobSpec, base: Baseline, training: Trai
     evaluation, dimensions = spec.evaluation, inputs.dimensions
     if training.improved_on_validation:
         model = training.model
-        vectors = embed(model, inputs.dataset.test, inputs.dataset.corpus, evaluation.batch_size)
-        auxiliary: Mapping[str, Mapping[int, Scores]] = {
+    else:
+        # Load the base model again: training has changed the weights in memory.
+        untuned = load_base(spec, inputs.machine, inputs.fetched, inputs.dataset, inputs.lora)
+        model = untuned.with_prompts(base.prompts.used)
+    dtype = stored_dtype(spec.output.dtype, model)
+    is_rounded = round_weights(model.encoder, dtype)
+    auxiliary: Mapping[str, Mapping[int, Scores]] = base.auxiliary
+    vectors = base.vectors
+    if training.improved_on_validation or is_rounded:
+        vectors = None
+        auxiliary = {
             name: test.score(model, dimensions, evaluation.batch_size)
             for name, test in inputs.auxiliary.items()
         }
-    else:
-        # Load the base model again: training has changed the weights in memory.
-        untuned = load_model(spec.model, inputs.machine, inputs.fetched.model)
-        model, auxiliary = untuned.with_prompts(base.prompts.used), base.auxiliary
-        vectors = base.vectors or embed(
-            model, inputs.dataset.test, inputs.dataset.corpus, evaluation.batch_size
-        )
+    vectors = vectors or embed(
+        model, inputs.dataset.test, inputs.dataset.corpus, evaluation.batch_size
+    )
     scores = score_vectors(vectors, inputs.dataset.test, dimensions.all, evaluation.precisions)
-    return Tuned(model, scores, auxiliary, vectors)
+    return Tuned(model, dtype, scores, auxiliary, vectors)
 
 
 def compare_models(
@@ -291,6 +250,16 @@ def compare_models(
         base=base,
         training=training,
         tuned_prompts=tuned.model.prompts,
+        formats=NumberFormats(
+            published=published_dtype(inputs.fetched.model),
+            weights=weights_dtype(tuned.model.encoder),
+            activations=inputs.machine.precision,
+            stored=tuned.dtype,
+        ),
+        attention={
+            "encoding": tuned.model.encoding_attention,
+            "training": tuned.model.training_attention,
+        },
         tuned=tuned.scores,
         comparison=comparison,
         swap=swap,

@@ -35,6 +35,7 @@ EXHAUSTIVE_FIXTURES = {"article", "denied", "endings", "from_hub", "launchers", 
 LONGEST = (
     *("chaos/test_chaos.py", "launcher/backends/sagemaker/test_sagemaker.py"),
     *("job/test_several_processes.py", "job/test_pipeline.py", "launcher/test_remote.py"),
+    *("job/model/test_shapes.py", "job/model/test_architectures.py"),
     *(
         "launcher/backends/process/test_process.py",
         "launcher/test_instances.py",

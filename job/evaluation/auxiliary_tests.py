@@ -21,7 +21,8 @@ from job.evaluation.metrics import METRIC, Scores
 from job.evaluation.results import AuxiliaryTest as Results
 from job.evaluation.results import Both, Lift
 from job.evaluation.significance import GroupedQueries
-from job.model.encoder import Model, Prompts
+from job.model.encoder import Model
+from job.model.prompts import Prompts
 from job.spec.schema import JobSpec
 from job.storage.arrow_tables import one_array
 

@@ -24,7 +24,8 @@ from job.evaluation.evaluate import (
     score_vectors,
 )
 from job.evaluation.metrics import METRIC, Scores
-from job.model.encoder import Model, Prompts
+from job.model.encoder import Model
+from job.model.prompts import Prompts
 from job.spec.schema import JobSpec
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from job.spec.schema import EvaluationSpec
 
-DEFAULT_DIMENSIONS = (512, 256, 128, 64)
+DEFAULT_DIMENSIONS = (2048, 1024, 512, 256, 128, 64)
 
 
 @dataclass(frozen=True)

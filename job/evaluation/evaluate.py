@@ -14,7 +14,9 @@ from job.evaluation.bm25 import rank_bm25
 from job.evaluation.dimensions import Dimensions, dimensions_of
 from job.evaluation.metrics import METRIC, IntArray, Scores, compute_metrics
 from job.evaluation.quantization import BITS, bytes_per_vector, rank
+from job.model.encode import embed_texts
 from job.model.encoder import Model
+from job.model.parts import Role
 from job.runtime.oom import retry_on_oom
 from job.spec.schema import EvaluationSpec
 from job.storage.mapped_arrays import empty_matrix
@@ -53,11 +55,11 @@ def choose_dimensions(spec: EvaluationSpec, width: int) -> Dimensions:
 
 def encode_documents(model: Model, corpus: Corpus, batch_size: int) -> torch.Tensor:
     """Embed the corpus with the document prompt: (n_documents, width), float32."""
-    return encode(model, corpus.texts, model.prompts.document, batch_size)
+    return encode(model, corpus.texts, "document", batch_size)
 
 
-def encode(model: Model, texts: pa.Array, prompt: str, batch_size: int) -> torch.Tensor:
-    """Embed texts, each with the prompt in front: (n, width), float32, on the CPU.
+def encode(model: Model, texts: pa.Array, role: Role, batch_size: int) -> torch.Tensor:
+    """Embed texts, each with the prompt of its role: (n, width), float32, on the CPU.
 
     A collective call; only rank 0 gets the values, as in `encode_block`.
     """
@@ -68,22 +70,20 @@ def encode(model: Model, texts: pa.Array, prompt: str, batch_size: int) -> torch
     vectors = empty_matrix(*shape) if is_rank_zero else torch.empty(shape, device="meta")
     for start in range(0, len(texts), TEXTS_PER_BLOCK):
         block = texts.slice(start, TEXTS_PER_BLOCK).to_pylist()
-        vectors[start : start + TEXTS_PER_BLOCK].copy_(
-            encode_block(model, block, prompt, batch_size)
-        )
+        vectors[start : start + TEXTS_PER_BLOCK].copy_(encode_block(model, block, role, batch_size))
     return vectors
 
 
-def encode_block(model: Model, texts: list[str], prompt: str, batch_size: int) -> torch.Tensor:
-    """Embed texts, each with the prompt in front: (n, width), float32, on the model's device.
+def encode_block(model: Model, texts: list[str], role: Role, batch_size: int) -> torch.Tensor:
+    """Embed texts, each with the prompt of its role: (n, width), float32, on the model's device.
 
     A collective call; only rank 0 gets the vectors, other ranks get an empty `meta` tensor.
     """
     size = process_group.world_size()
     if size == 1:
-        return _encode(model, texts, prompt, batch_size)
+        return _encode(model, texts, role, batch_size)
     # Neighboring texts often have similar lengths: deal them out to spread the work evenly.
-    shard = _encode(model, texts[process_group.rank() :: size], prompt, batch_size)
+    shard = _encode(model, texts[process_group.rank() :: size], role, batch_size)
     padded = shard.new_zeros(-(-len(texts) // size), model.width)
     padded[: len(shard)] = shard
     shards = process_group.all_gather(padded)
@@ -92,21 +92,10 @@ def encode_block(model: Model, texts: list[str], prompt: str, batch_size: int) -
     return torch.stack(shards, dim=1).flatten(end_dim=1)[: len(texts)]
 
 
-def _encode(model: Model, texts: list[str], prompt: str, batch_size: int) -> torch.Tensor:
-    def vectors(rows: int) -> torch.Tensor:
-        with torch.inference_mode(), model.machine.autocast():
-            found: torch.Tensor = model.encoder.encode(
-                texts,
-                prompt=prompt,
-                batch_size=rows,
-                convert_to_tensor=True,
-                show_progress_bar=False,
-            )
-        return found.float()
-
+def _encode(model: Model, texts: list[str], role: Role, batch_size: int) -> torch.Tensor:
     if not texts:
         return torch.empty(0, model.width, device=model.encoder.device)
-    return retry_on_oom(batch_size, vectors, "encode")
+    return retry_on_oom(batch_size, lambda rows: embed_texts(model, texts, role, rows), "encode")
 
 
 @dataclass(frozen=True)
@@ -129,7 +118,7 @@ def embed(
     """Encode queries and corpus; pass `corpus_vectors` to skip encoding the corpus."""
     if corpus_vectors is None:
         corpus_vectors = encode_documents(model, corpus, batch_size)
-    query_vectors = encode(model, queries.texts, model.prompts.query, batch_size)
+    query_vectors = encode(model, queries.texts, "query", batch_size)
     return Vectors(query_vectors, corpus_vectors, model.machine.device)
 
 

@@ -8,8 +8,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from job.core.errors import MachineError, ModelError, SpecError, first_line
+from job.core.errors import MachineError, ModelError, SpecError
 from job.model.device import Machine
+from job.model.parts import (
+    Role,
+    keep_vectors_in_float32,
+    limit_tokens,
+    max_tokens,
+    transformers_of,
+)
+from job.model.prompts import Prompts, documented_prompts
+from job.model.refusals import (
+    explain_load_error,
+    refuse_other_kinds,
+    require_sound,
+    set_padding_tokens,
+)
 from job.runtime.watchdog import record_activity
 from job.spec.schema import ModelSpec
 
@@ -19,25 +33,6 @@ if TYPE_CHECKING:
 BUILTIN_MODEL = "builtin:minilm"
 # Weights that may be missing: embeddings do not use the pooler, and position ids are only a range.
 UNUSED_WEIGHTS = re.compile(r"(^|\.)(pooler\.|position_ids$)")
-BGE_ENGLISH = "Represent this sentence for searching relevant passages: "
-
-
-@dataclass(frozen=True)
-class Prompts:
-    """Texts to put before each query and each document; an empty string means no prompt."""
-
-    query: str = ""
-    document: str = ""
-
-
-# Prompts from the model cards of these families, by a pattern of the model's name.
-FAMILY_PROMPTS = (
-    (re.compile(r"bge-(small|base|large)-zh"), Prompts("为这个句子生成表示以用于检索相关文章：")),
-    (re.compile(r"bge-(small|base|large)-en|mxbai-embed|arctic-embed-\w+(-v1\.5)?$"),
-     Prompts(BGE_ENGLISH)),
-    (re.compile(r"(^|[/-])e5-(small|base|large)(?!.*instruct)"), Prompts("query: ", "passage: ")),
-    (re.compile(r"nomic-embed-text"), Prompts("search_query: ", "search_document: ")),
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -52,43 +47,66 @@ class Model:
     def with_prompts(self, prompts: Prompts) -> "Model":
         return replace(self, prompts=prompts)
 
+    def prompt(self, role: Role) -> str:
+        return self.prompts.query if role == "query" else self.prompts.document
+
+    @property
+    def encoding_attention(self) -> str:
+        """The attention implementations that encode; `none` for static embeddings."""
+        found = {str(m.config._attn_implementation) for m in transformers_of(self.encoder)}
+        return ", ".join(sorted(found)) or "none"
+
+    @property
+    def training_attention(self) -> str:
+        with self.training():
+            return self.encoding_attention
+
     @contextmanager
     def training(self) -> Iterator[None]:
-        """Within this block, use the attention that trains fastest on this machine."""
-        fastest = self.machine.training_attention
-        inner = getattr(self.encoder[0], "model", None)
-        if self.attention != "auto" or fastest == "sdpa" or inner is None:
-            yield
-            return
-        inner.set_attn_implementation(fastest)
+        """Within this block, use the attention that trains fastest on this machine.
+
+        Transformers without `sdpa` keep what they have.
+        """
+        replaced = []
+        if self.attention == "auto" and self.machine.training_attention != "sdpa":
+            models = transformers_of(self.encoder)
+            replaced = [m for m in models if m.config._attn_implementation == "sdpa"]
+        for transformer in replaced:
+            transformer.set_attn_implementation(self.machine.training_attention)
         try:
             yield
         finally:
-            inner.set_attn_implementation("sdpa")
+            for transformer in replaced:
+                transformer.set_attn_implementation("sdpa")
 
 
-def load_model(spec: ModelSpec, machine: Machine, folder: Path | None = None) -> Model:
-    """Load the base model with float32 weights, from safetensors only.
+def load_model(
+    spec: ModelSpec, machine: Machine, folder: Path | None = None, *, frozen: bool = False
+) -> Model:
+    """Load the base model from safetensors only, with float32 weights.
 
+    Weights that stay `frozen` are bfloat16 if the machine computes in it.
     `folder` is the downloaded model; it may be omitted for a local model.
-    Raises `ModelError` if the model cannot be found, loaded or trusted.
+    Raises `ModelError` if the model cannot be found, loaded or trusted, or embeds no texts.
     """
     folder = folder or find_locally(spec.base)
     if folder is None:
         msg = f"The model `{spec.base}` is not on this machine. Download it, or name its folder."
         raise ModelError(msg)
-    encoder = _load_encoder(spec, machine, folder)
+    refuse_other_kinds(spec.base, folder)
+    halved = frozen and machine.precision == "bfloat16"
+    encoder = _load_encoder(spec, machine, folder, "bfloat16" if halved else "float32")
+    set_padding_tokens(spec.base, encoder)
     # Each forward pass shows the watchdog that the run makes progress.
     encoder[0].register_forward_pre_hook(record_activity)
-    width = encoder.get_embedding_dimension()
-    if width is None:
-        msg = f"The model `{spec.base}` does not define its embedding dimension. Use another model."
-        raise ModelError(msg)
-    if spec.max_length is not None:
+    width = require_sound(spec.base, encoder)
+    if isinstance(spec.max_length, int):
         if spec.max_length > (most := max_positions(encoder)):
             msg = f"`model.max_length` is {spec.max_length}; `{spec.base}` allows {most:g} at most."
             raise SpecError(msg)
-        encoder.max_seq_length = spec.max_length
+        if not limit_tokens(encoder, spec.max_length):
+            msg = f"`model.max_length` is {spec.max_length}, but `{spec.base}` has no transformer: "
+            raise SpecError(msg + "it reads whole texts. Remove the field.")
     documented = documented_prompts(spec.base, encoder.prompts)
     prompts = Prompts(
         documented.query if spec.query_prompt == "auto" else spec.query_prompt,
@@ -97,28 +115,22 @@ def load_model(spec: ModelSpec, machine: Machine, folder: Path | None = None) ->
     return Model(encoder, machine, width, prompts, spec.attention)
 
 
-def _load_encoder(spec: ModelSpec, machine: Machine, folder: Path) -> "SentenceTransformer":
+def _load_encoder(
+    spec: ModelSpec, machine: Machine, folder: Path, dtype: str
+) -> "SentenceTransformer":
     from safetensors import SafetensorError
-    from sentence_transformers import SentenceTransformer
 
+    options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True}
+    # By default, transformers takes `sdpa` if the architecture has it, else `eager`.
+    if spec.attention != "auto":
+        options["attn_implementation"] = spec.attention
     try:
         with record_missing_weights() as missing:
-            encoder = SentenceTransformer(
-                str(folder),
-                device=machine.device,
-                trust_remote_code=spec.trust_remote_code,
-                model_kwargs={
-                    "attn_implementation": "sdpa" if spec.attention == "auto" else spec.attention,
-                    "dtype": "float32",
-                    "use_safetensors": True,
-                },
+            encoder = open_encoder(
+                folder, machine.device, trust_code=spec.trust_remote_code, **options
             )
     except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
-        msg = (
-            f"The model `{spec.base}` cannot be loaded: {first_line(error)}. It must be saved by "
-            "sentence-transformers or transformers, with weights as safetensors."
-        )
-        raise ModelError(msg) from None
+        raise explain_load_error(spec, folder, error) from None
     if missing:
         msg = (
             f"The weights of the model `{spec.base}` are incomplete: its files lack {len(missing)} "
@@ -126,6 +138,19 @@ def _load_encoder(spec: ModelSpec, machine: Machine, folder: Path) -> "SentenceT
             "Correct its `config.json`, or download the model again."
         )
         raise ModelError(msg)
+    return encoder
+
+
+def open_encoder(
+    folder: Path, device: str, *, trust_code: bool = False, **options: object
+) -> "SentenceTransformer":
+    """Load an encoder whose vectors are float32; `options` are those of its transformers."""
+    from sentence_transformers import SentenceTransformer
+
+    encoder = SentenceTransformer(
+        str(folder), device=device, trust_remote_code=trust_code, model_kwargs=options
+    )
+    keep_vectors_in_float32(encoder)
     return encoder
 
 
@@ -198,14 +223,12 @@ def max_positions(encoder: "SentenceTransformer") -> float:
     return min(tables, default=math.inf)
 
 
-def documented_prompts(base: str, saved: dict[str, str | None]) -> Prompts:
-    """Return the prompts saved with the model, else those that its family documents."""
-    query = saved.get("query") or ""
-    document = saved.get("document") or saved.get("passage") or ""
-    if query or document:
-        return Prompts(query, document)
-    name = base.rstrip("/").rsplit("/", 1)[-1].lower()
-    return next((prompts for known, prompts in FAMILY_PROMPTS if known.search(name)), Prompts())
+def own_limit(encoder: "SentenceTransformer") -> int | None:
+    """Return the tokens that a model reads at most; None if nothing limits them."""
+    # Models that compute positions state how many they were trained with.
+    stated = (getattr(t.config, "max_position_embeddings", None) for t in transformers_of(encoder))
+    limits = [max_tokens(encoder, "document"), max_positions(encoder), *filter(None, stated)]
+    return None if math.isinf(lowest := min(limits)) else int(lowest)
 
 
 def set_dropout(encoder: "SentenceTransformer", share: float) -> None:

@@ -27,9 +27,9 @@ from job.evaluation.results import (
     Truncation,
 )
 from job.model.device import Machine
-from job.model.encoder import Prompts
+from job.model.prompts import Prompts
 from job.report.advice import advise
-from job.report.document import Cost, Report
+from job.report.document import Cost, NumberFormats, Report
 from job.report.snippets import repeat, usage
 from job.report.verdict import recommendation_opening, verdict
 from job.spec.schema import JobSpec
@@ -57,6 +57,9 @@ class Results:
     base: Baseline
     training: Training
     tuned_prompts: Prompts
+    formats: NumberFormats
+    # Attention implementations by use: `encoding`, `training`.
+    attention: Mapping[str, str]
     tuned: Mapping[int, Mapping[str, Scores]]
     comparison: Comparison
     # The recommended vectors against the base model's at full width.
@@ -105,7 +108,7 @@ def build_report(
             "training": _training(results),
             "seconds": seconds,
             "cost": cost,
-            "environment": _environment(results.machine),
+            "environment": _environment(results),
             "models": {
                 "base": {"uri": spec.model.base, "fingerprint": weights.base},
                 "tuned": {"fingerprint": weights.tuned},
@@ -195,10 +198,13 @@ def job_cost(seconds_by_stage: Mapping[str, float], price_per_hour: float | None
     return Cost(usd=round(seconds / 3600 * price_per_hour, 4), basis=basis)
 
 
-def _environment(machine: Machine) -> dict[str, Any]:
+def _environment(results: Results) -> dict[str, Any]:
     return {
         "versions": {"python": platform.python_version(), **_versions()},
-        **asdict(machine),
+        **asdict(results.machine),
+        # With the formats that every report has the same, too.
+        "formats": results.formats.model_dump(),
+        "attention": dict(results.attention),
         "hosts": process_group.host_count(),
         "processes": process_group.world_size(),
     }

@@ -195,6 +195,8 @@ class Training(Part):
     best_validation: float
     history: list[dict[str, int | float]]
     stopped_early: str | None
+    # `rank`, `alpha`, `parameters`, and the lowest cosine of a text before and after merging.
+    lora: dict[str, int | float] | None = None
     mini_batch_size: dict[str, int] | None
     tokens: dict[str, int | float | None] | None
     pairs: int
@@ -211,11 +213,27 @@ class Cost(Part):
     basis: str
 
 
+class NumberFormats(Part):
+    """Number formats of the base model's files, and of everything that was computed and stored."""
+
+    published: str
+    # Of the weights in memory, in training and scoring.
+    weights: str
+    # Inside the transformers; vectors are computed from them in float32.
+    activations: str
+    vectors: str = "float32"
+    # Of the weights in `model/`.
+    stored: str
+
+
 class Environment(Part):
     versions: dict[str, str]
     device: str
     precision: str
     reason: str
+    formats: NumberFormats | None = None
+    # Attention implementations by use: `encoding`, `training`.
+    attention: dict[str, str] = Field(default_factory=dict)
     hosts: int
     processes: int
 

@@ -2,13 +2,14 @@
 
 import json
 import re
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from job.core import formatting
 
 if TYPE_CHECKING:
+    from jinja2 import Environment
     from markupsafe import Markup
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -21,9 +22,14 @@ SPECIAL = re.compile(r"([\\`*_{}\[\]()#+\-.!|<>~&$@])")
 
 
 def render(template: str, **values: object) -> str:
+    return _environment(is_html=template.endswith(".html")).get_template(template).render(values)
+
+
+# Compiling the templates takes longer than rendering them.
+@cache
+def _environment(*, is_html: bool) -> "Environment":
     from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
-    is_html = template.endswith(".html")
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=select_autoescape(["html"]),
@@ -44,7 +50,7 @@ def render(template: str, **values: object) -> str:
         "plain": plain,
         "code": code,
     }
-    return environment.get_template(template).render(values)
+    return environment
 
 
 def safe(html: str) -> "Markup":

@@ -4,7 +4,7 @@ import json
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from job.spec.data_section import Columns, DataFormat, DataSpec
 from job.spec.section import Section
@@ -25,6 +25,14 @@ __all__ = [
 ]
 
 Size = Annotated[int, Field(ge=1, le=65_536)]
+
+
+def _switch(given: object) -> object:
+    # YAML reads an unquoted `on` as true.
+    return {True: "on", False: "off"}[given] if isinstance(given, bool) else given
+
+
+Switch = Annotated[Literal["auto", "on", "off"], BeforeValidator(_switch)]
 # Whole passes stay whole numbers: `4` is not written back as `4.0`.
 Passes = Annotated[int, Field(ge=0, le=1000)] | Annotated[float, Field(ge=0, le=1000)]
 
@@ -43,18 +51,26 @@ class ModelSpec(Section):
     license: str | None = None
     """License of the tuned model in its model card; `null` copies the base model's."""
     query_prompt: str = "auto"
-    """Text added before each query. `auto` uses the documented prompt of the model family if it
-    improves the base model on validation."""
+    """Text added before each query, such as an instruction for your task; `\\n` is a line break.
+    `auto` uses the documented prompt of the model if it improves the base model on validation."""
     document_prompt: str = "auto"
     """Text added before each document; `auto` as in `model.query_prompt`."""
-    max_length: int | None = Field(None, ge=8, le=131_072)
-    """Tokens; longer texts are truncated. `null`: the model's own limit; a lower one is faster."""
+    max_length: Literal["auto"] | Annotated[int, Field(ge=8, le=131_072)] | None = "auto"
+    """Tokens; longer texts are truncated. `null`: the model's own limit. `auto`: that limit up to
+    512, of longer models what 99.5 % of the texts need, at least 512."""
     attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
-    """Attention implementation; `auto` is `sdpa`, but `eager` for training on a CPU."""
+    """Attention implementation; `auto` is `sdpa` where the architecture has it, else `eager`, and
+    `eager` for training on a CPU."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Number format for training and encoding; `auto` picks the best that the hardware supports."""
     trust_remote_code: bool = False
     """Run Python code from the model repository. Enable it only if you trust the author."""
+
+    @field_validator("query_prompt", "document_prompt")
+    @classmethod
+    def _break_lines(cls, prompt: str) -> str:
+        # A shell passes the two characters, which no model expects.
+        return prompt.replace("\\n", "\n")
 
 
 class TrainingSpec(Section):
@@ -69,6 +85,16 @@ class TrainingSpec(Section):
     same. `auto` fits the free memory, `null` is the whole batch."""
     learning_rate: Literal["auto"] | Annotated[float, Field(gt=0.0, le=1.0)] = "auto"
     """Peak learning rate; `auto` depends on the model's size. Lower it if training is unstable."""
+    lora: Switch = "auto"
+    """Train a low-rank adapter (LoRA) on frozen weights, merged into them at the end. `auto`: `on`
+    if training all weights does not fit the memory, and for decoders above 500 M parameters."""
+    lora_rank: int = Field(16, ge=1, le=1024)
+    """Rank of the adapter; a higher one learns more and needs more memory."""
+    lora_targets: tuple[str, ...] | None = Field(None, min_length=1)
+    """Names of the linear layers that get an adapter, such as `q_proj`; `null`: all of them."""
+    gradient_checkpointing: Switch = "auto"
+    """Compute activations again in the backward pass, to save memory at a third more time. `auto`:
+    `on` if fewer than 8 pairs fit the memory otherwise."""
     # With so few steps dropout gained nothing and halved the speed on a CPU (job/LOG.md).
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] | None = 0.0
     """Dropout probability in training; `null` keeps the base model's own."""
@@ -116,12 +142,14 @@ class ResolvedTraining(TrainingSpec):
     batch_size: int
     mini_batch_size: int | None
     learning_rate: float
+    lora: Literal["on", "off"] = "off"
+    gradient_checkpointing: Literal["on", "off"] = "off"
 
 
 class EvaluationSpec(Section):
     dimensions: tuple[Size, ...] | None = Field(None, min_length=1)
-    """Matryoshka dimensions to train and score. `null`: the model's width, and those of 512, 256,
-    128 and 64 below it."""
+    """Matryoshka dimensions to train and score. `null`: the model's width, and those of 2048, 1024,
+    512, 256, 128 and 64 below it."""
     main_dimension: int = Field(128, ge=1)
     """Dimension that selects the checkpoint. If it is not in the list, the next smaller one is
     used."""
@@ -182,6 +210,9 @@ class OutputSpec(Section):
     """Where results go: a folder or `s3://bucket/prefix`. The run's name is appended."""
     kms_key: str | None = None
     """KMS key that encrypts results in S3; `null` uses the bucket's default encryption."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Number format of the weights in `model/`, which are scored as stored; `auto`: float32, above
+    500 million parameters bfloat16."""
     hub: str | None = None
     """Hub repository (`owner/name`) to push the tuned model to."""
     hub_private: bool = True

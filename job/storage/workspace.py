@@ -41,6 +41,8 @@ class Workspace:
         self.failure = root / "output" / "failure"
         self.spec = self.results / "spec.json"
         self.report = self.results / "report"
+        # The adapter of a model trained with LoRA, which is merged into that model.
+        self.adapter = self.results / "adapter"
         self.per_query = self.results / "per_query.parquet"
         self.splits = self.results / "data"
         self.logs = self.results / "logs"

@@ -9,6 +9,11 @@ from job.spec.schema import TrainingSpec
 MIN_UPDATES, MIN_EPOCHS, MAX_EPOCHS = 50, 3, 10
 # A larger batch makes the task harder; with fewer steps per epoch than this, half of it is better.
 DEFAULT_BATCH_SIZE, MIN_STEPS_PER_EPOCH = 128, 6
+# The rate of sentence-transformers' own static models; a tenth of it moves nothing (job/LOG.md).
+STATIC_RATE = (0.2, "static embeddings: each token's vector is trained by its own texts only")
+
+# An adapter starts at zero and needs a higher rate than weights that are trained already.
+LORA_RATE = 10
 
 
 def choose_for_pairs(spec: TrainingSpec, pairs: int) -> tuple[dict[str, Any], dict[str, str]]:
@@ -38,11 +43,16 @@ def epochs(pairs: int, batch: int) -> int:
     return min(max(needed, MIN_EPOCHS), MAX_EPOCHS)
 
 
-def learning_rate(count: int) -> tuple[float, str]:
+def learning_rate(count: int, *, lora: bool = False) -> tuple[float, str]:
     """Choose by the number of parameters, with the reason.
 
     Small models tolerate higher rates, and need them if steps are few. The rate of the smallest
     models was measured with MiniLM (22 M parameters, job/LOG.md); the others are usual values.
     """
     rates = ((50e6, 1e-4), (200e6, 5e-5), (math.inf, 2e-5))
-    return next(rate for size, rate in rates if count <= size), f"{count:,} parameters"
+    rate, reason = next(rate for size, rate in rates if count <= size), f"{count:,} parameters"
+    return (
+        (LORA_RATE * rate, f"{reason}, {LORA_RATE} times as high for an adapter")
+        if lora
+        else (rate, reason)
+    )

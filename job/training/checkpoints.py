@@ -2,16 +2,19 @@
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError
-from sentence_transformers import SentenceTransformer
 
 from job.core.errors import MachineError, TrainingError, first_line
 from job.distributed import process_group
 from job.evaluation.evaluate import Validation, metric_key
-from job.model.encoder import Model
+from job.model.encoder import Model, open_encoder
 from job.runtime.logs import warn
 from job.storage.workspace import sha256, write_atomically
+
+if TYPE_CHECKING:
+    from job.training.lora import Adapter
 
 # Written last into a checkpoint: the SHA-256 digests of all its files.
 CHECKSUMS_FILE = "digests.json"
@@ -73,17 +76,26 @@ def _find_damage(checkpoint: Path) -> str | None:
     return f"`{wrong[0]}` is damaged" if wrong else None
 
 
-def restore(model: Model, checkpoint: Path, validation: Validation, expected: float) -> None:
+def restore(
+    model: Model,
+    checkpoint: Path,
+    validation: Validation,
+    expected: float,
+    adapter: "Adapter | None" = None,
+) -> None:
     """Load a checkpoint's weights and check that they reproduce the expected validation score.
+
+    With an adapter, the checkpoint holds only that.
 
     Rank 0, which wrote the checkpoint, loads it and broadcasts the weights.
     Raises `TrainingError` if it cannot be loaded or scores differently.
     """
     try:
-        if process_group.is_rank_zero():
-            loaded = SentenceTransformer(
-                str(checkpoint), device="cpu", model_kwargs={"dtype": "float32"}
-            )
+        if adapter and process_group.is_rank_zero():
+            adapter.load(checkpoint)
+        elif process_group.is_rank_zero():
+            trust_code = model.encoder.trust_remote_code
+            loaded = open_encoder(checkpoint, "cpu", trust_code=trust_code, dtype="float32")
             model.encoder.load_state_dict(loaded.state_dict())
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         msg = (

@@ -15,18 +15,23 @@ from job.storage.workspace import Workspace
 MAX_CHECKPOINTS = 3
 # Report, scores per query, splits and logs take a few MB each.
 RESULTS_BYTES = 64 * 2**20
+FLOAT32_BYTES = 4
 
 
 def model_bytes(model: Model) -> int:
     return sum(w.numel() * w.element_size() for w in model.encoder.parameters())
 
 
-def checkpoint_bytes(model: Model) -> int:
-    """Return the size of the weights plus the optimizer's two values per weight."""
+def checkpoint_bytes(model: Model, adapter_parameters: int | None = None) -> int:
+    """Return the size of the trained weights plus the optimizer's two values per weight."""
+    if adapter_parameters is not None:
+        return 3 * FLOAT32_BYTES * adapter_parameters
     return 3 * model_bytes(model)
 
 
-def require_disk_space(model: Model, workspace: Workspace, trainings: int = 1) -> None:
+def require_disk_space(
+    model: Model, workspace: Workspace, trainings: int = 1, adapter_parameters: int | None = None
+) -> None:
     """Raise `MachineError` unless the checkpoints, the model and the report fit.
 
     A new checkpoint is written before an old one is deleted, so there may be one more than
@@ -35,8 +40,9 @@ def require_disk_space(model: Model, workspace: Workspace, trainings: int = 1) -
     """
     used = sum(path.stat().st_size for path in workspace.checkpoints.rglob("*") if path.is_file())
     checkpoints = MAX_CHECKPOINTS * trainings + 1
+    checkpoint = checkpoint_bytes(model, adapter_parameters)
     needs = {
-        workspace.checkpoints: max(0, checkpoints * checkpoint_bytes(model) - used),
+        workspace.checkpoints: max(0, checkpoints * checkpoint - used),
         workspace.model: model_bytes(model),
         workspace.results: RESULTS_BYTES,
     }
@@ -46,8 +52,10 @@ def require_disk_space(model: Model, workspace: Workspace, trainings: int = 1) -
 class DiskSpaceCheck(TrainerCallback):
     """Raise `MachineError` before a checkpoint that does not fit, rather than write half of it."""
 
-    def __init__(self, model: Model, workspace: Workspace) -> None:
-        self._needs = {workspace.checkpoints: checkpoint_bytes(model)}
+    def __init__(
+        self, model: Model, workspace: Workspace, adapter_parameters: int | None = None
+    ) -> None:
+        self._needs = {workspace.checkpoints: checkpoint_bytes(model, adapter_parameters)}
 
     def on_step_end(self, args: object, state: object, control: Control, **_: object) -> None:
         if control.should_save:

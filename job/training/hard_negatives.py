@@ -39,11 +39,11 @@ def find_nearest_neighbors(
     documents, first, numbers = np.unique(pairs.documents, return_index=True, return_inverse=True)
     if corpus_vectors is None:
         texts = pairs.table["positive"].take(pa.array(first)).combine_chunks()
-        distinct: Matrix = encode(model, texts, model.prompts.document, batch_size)
+        distinct: Matrix = encode(model, texts, "document", batch_size)
     else:
         distinct = RowSubset(corpus_vectors, torch.from_numpy(documents))
     anchors = pairs.table["anchor"].combine_chunks()
-    questions = encode(model, anchors, model.prompts.query, batch_size)
+    questions = encode(model, anchors, "query", batch_size)
     if not is_rank_zero():
         return []
     transform = Transform(depth=CANDIDATES)

@@ -5,22 +5,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 from pydantic import TypeAdapter
 
 from job.core.errors import TrainingError
+from job.core.memory import LoraChoice, choose_lora, read_size
 from job.data.dataset import TrainingPairs
 from job.distributed import process_group
+from job.model.device import Machine
 from job.model.encoder import Model, count_parameters
+from job.model.parts import has_static_embeddings, transformers_of
 from job.runtime.logs import tell
 from job.spec.schema import ResolvedTraining, TrainingSpec
-from job.storage.workspace import write_atomically
-from job.training.auto_values import choose_for_pairs, learning_rate
-
-# Texts whose tokens are counted to estimate the memory of a batch.
-SAMPLE = 1_000
-# Share of the free memory that a batch may use.
-MEMORY_SHARE = 0.6
+from job.storage.workspace import Workspace, write_atomically
+from job.training.auto_values import STATIC_RATE, choose_for_pairs, learning_rate
+from job.training.checkpoints import last_checkpoint
+from job.training.memory import fit_memory, size_of
 
 
 @dataclass(frozen=True)
@@ -60,63 +59,44 @@ def read_hyperparameters(path: Path) -> Hyperparameters | None:
         raise TrainingError(msg) from None
 
 
-def resolve(spec: TrainingSpec, model: Model, pairs: TrainingPairs) -> Hyperparameters:
-    """Choose a value for every `auto`.
+def choose_before_loading(
+    spec: TrainingSpec, folder: Path, machine: Machine, workspace: Workspace
+) -> LoraChoice:
+    """Resolve `training.lora` from the base model's files; a resumed run keeps its choice.
 
-    Memory decides the mini-batch size only, which does not change the loss.
+    It decides the type in which the weights are loaded.
+    """
+    earlier = None
+    if last_checkpoint(workspace.checkpoints):
+        earlier = read_hyperparameters(workspace.hyperparameters)
+    if earlier:
+        return LoraChoice(earlier.spec.lora == "on", earlier.reasons.get("lora", "set in the spec"))
+    return choose_lora(spec.lora, read_size(folder), machine.free_memory(), machine.precision)
+
+
+def resolve(
+    spec: TrainingSpec, model: Model, pairs: TrainingPairs, lora: LoraChoice | None = None
+) -> Hyperparameters:
+    """Choose a value for every `auto`; `lora` was chosen before the model was loaded.
+
+    Of these, memory decides LoRA of large models, and mini-batch and checkpointing, which do not
+    change the loss.
     """
     chosen, reasons = choose_for_pairs(spec, len(pairs))
+    size, precision = size_of(model), model.machine.precision
+    lora = lora or choose_lora(spec.lora, size, model.machine.free_memory(), precision)
+    if spec.lora == "auto":
+        chosen["lora"], reasons["lora"] = "on" if lora.on else "off", lora.reason
     if spec.learning_rate == "auto":
-        chosen["learning_rate"], reasons["learning_rate"] = learning_rate(count_parameters(model))
-    if spec.mini_batch_size == "auto":
-        # Each rank trains on one shard of the batch.
-        batch = chosen.get("batch_size", spec.batch_size)
-        shard = math.ceil(batch / process_group.world_size())
-        rows, reason = mini_batch_size(shard, model, pairs, spec.mined_negatives)
-        chosen["mini_batch_size"], reasons["mini_batch_size"] = rows, reason
+        is_static = has_static_embeddings(model.encoder) and not transformers_of(model.encoder)
+        found = learning_rate(count_parameters(model), lora=lora.on)
+        rate, reason = STATIC_RATE if is_static else found
+        chosen["learning_rate"], reasons["learning_rate"] = rate, reason
+    # Each rank trains on one shard of the batch.
+    shard = math.ceil(chosen.get("batch_size", spec.batch_size) / process_group.world_size())
+    fitted, why = fit_memory(spec, model, pairs, shard, lora)
+    chosen |= fitted
+    reasons |= why
     for field, reason in reasons.items():
         tell("hyperparameters", **{field: chosen[field], "reason": reason})
     return Hyperparameters(ResolvedTraining.model_validate(spec.model_dump() | chosen), reasons)
-
-
-def mini_batch_size(
-    batch: int, model: Model, pairs: TrainingPairs, mined_negatives: int
-) -> tuple[int | None, str]:
-    """Choose how many rows to embed at once, with the reason; None if the whole batch fits."""
-    row = _bytes_per_row(model, pairs, mined_negatives)
-    if row is None:
-        return None, "the model's config does not state its layer sizes"
-    free = max(row, MEMORY_SHARE * model.machine.free_memory())
-    needed = f"a batch needs about {batch * row / 2**30:.1f} GiB"
-    if batch * row <= free:
-        return None, f"{needed}, which fits in memory"
-    return 2 ** math.floor(math.log2(free / row)), f"{needed}, more than fits in memory"
-
-
-def _bytes_per_row(model: Model, pairs: TrainingPairs, mined_negatives: int) -> float | None:
-    """Estimate the activation memory of one pair until the backward pass.
-
-    Per layer and token: 34 bytes per hidden unit, plus 5 bytes per head and other token if the
-    attention stores its scores (Korthikanti et al. 2022, equation 2). Doubled, because autocast
-    keeps some activations in float32.
-    """
-    config: Any = getattr(getattr(model.encoder[0], "model", None), "config", None)
-    names = ("num_hidden_layers", "num_attention_heads", "hidden_size")
-    if not all(hasattr(config, name) for name in names):
-        return None
-    layers, heads, width = (getattr(config, name) for name in names)
-    scores = 5 * heads if model.machine.training_attention == "eager" else 0
-    given = max(map(len, pairs.table["negatives"][:SAMPLE].to_pylist()), default=0)
-    question = _long_text(model, pairs.table["anchor"])
-    document = _long_text(model, pairs.table["positive"])
-    lengths = [question, *[document] * (1 + given + mined_negatives)]
-    return float(sum(2 * layers * n * (34 * width + scores * n) for n in lengths))
-
-
-def _long_text(model: Model, column: pa.ChunkedArray) -> int:
-    """Return the 90th percentile of token counts: long texts decide a batch's memory."""
-    encoder = model.encoder
-    tokens = encoder.tokenizer(
-        column[:SAMPLE].to_pylist(), truncation=True, max_length=encoder.max_seq_length
-    )["input_ids"]
-    return sorted(map(len, tokens))[int(0.9 * (len(tokens) - 1))]

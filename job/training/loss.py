@@ -20,6 +20,7 @@ from torch.nn import functional
 from job.data.dataset import TrainingPairs
 from job.distributed import process_group
 from job.model.encoder import Model
+from job.model.parts import has_static_embeddings
 from job.spec.schema import ResolvedTraining
 from job.storage.arrow_tables import one_array
 from job.training.padding import sorted_by_length
@@ -35,7 +36,8 @@ def matryoshka_loss(
     """Build the loss; a batch's labels must be row numbers of `pairs`."""
     answers, encoder = KnownAnswers(pairs), model.encoder
     ranking: torch.nn.Module
-    if spec.mini_batch_size is None:
+    # Features of static embeddings are one list of tokens for all texts, which cannot be divided.
+    if spec.mini_batch_size is None or has_static_embeddings(encoder):
         ranking = RankingLoss(model, answers, spec.scale)
     else:
         ranking = CachedRankingLoss(encoder, answers, spec.scale, spec.mini_batch_size)
@@ -148,9 +150,10 @@ def embed_by_length(model: torch.nn.Module, features: dict[str, Any], tokens: in
     The library embeds all columns in one forward pass and pads each question to the longest
     document, which takes most of the time on a CPU.
     """
-    mask = features["attention_mask"]
-    # Truncating columns on the right works only if the padding is on the right.
-    if tokens is None or not bool(mask[:, 0].all()):
+    mask = features.get("attention_mask")
+    # Truncating columns on the right works only if the padding is on the right. Static embeddings
+    # have neither padding nor a mask.
+    if tokens is None or mask is None or not bool(mask[:, 0].all()):
         embedding: Tensor = model(features)["sentence_embedding"]
         return embedding
     lengths = mask.sum(dim=1)

@@ -15,7 +15,9 @@ from job.spec.schema import JobSpec
 from job.storage.workspace import Workspace, write_atomically
 
 # Another version may compute differently or draw random numbers in another order.
-PACKAGES = ("embedtune", "accelerate", "numpy", "sentence-transformers", "torch", "transformers")
+PACKAGES = (
+    *("embedtune", "accelerate", "numpy", "peft", "sentence-transformers", "torch", "transformers"),
+)
 
 Provenance = dict[str, Any]
 

@@ -13,20 +13,23 @@ from transformers.integrations.integration_utils import (
 )
 
 from job.core.errors import Interrupted, MachineError, SpecError
+from job.core.memory import LoraChoice
 from job.data.dataset import TrainingData, TrainingPairs
 from job.distributed.process_group import from_rank_zero, is_rank_zero
 from job.evaluation.cache import load_neighbors, save_neighbors
 from job.evaluation.evaluate import Validation
 from job.evaluation.metrics import IntArray
 from job.model.encoder import Model
+from job.model.parts import transformers_of
 from job.runtime.oom import batch_size_facts
 from job.runtime.signals import StopSignal
-from job.spec.schema import TrainingSpec
+from job.spec.schema import ResolvedTraining, TrainingSpec
 from job.storage.workspace import Workspace
 from job.training.callbacks import training_curves
 from job.training.checkpoints import checkpoint_on_each_host, restore, step_of
 from job.training.hard_negatives import add_negatives, find_nearest_neighbors
 from job.training.hyperparameters import Hyperparameters, read_hyperparameters, resolve
+from job.training.lora import Adapter
 from job.training.padding import count_tokens
 from job.training.trainer import PairTrainer, TrainingInputs, build_trainer
 
@@ -49,6 +52,8 @@ class Training:
     history: list[dict[str, float]]
     # Why the training stopped early, as a clause for a sentence (`job.training.health_checks`).
     stopped_early: str | None = None
+    # The merged adapter; None if all weights were trained, or no checkpoint was selected.
+    lora: dict[str, Any] | None = None
     # The following fields describe this start only, so comparisons ignore them.
     # Pairs trained on, with repetitions.
     pairs: int = field(default=0, compare=False)
@@ -108,6 +113,10 @@ class TrainingContext:
     on_checkpoint: Callable[[Path], None] | None = None
     # The base model's embeddings of the whole corpus.
     corpus_vectors: torch.Tensor | None = None
+    # Chosen before the model was loaded; None chooses by the loaded model.
+    lora: LoraChoice | None = None
+    # Name of the base model, for the adapter.
+    base: str = ""
 
 
 def train(
@@ -128,7 +137,7 @@ def train(
     def resolve_once() -> Hyperparameters:
         # A resumed run keeps the values that its first start resolved.
         earlier = read_hyperparameters(workspace.hyperparameters) if checkpoint else None
-        hyperparameters = earlier or resolve(spec, model, data.train)
+        hyperparameters = earlier or resolve(spec, model, data.train, context.lora)
         if hyperparameters.spec.epochs != 0:
             hyperparameters.write(workspace.hyperparameters)
         return hyperparameters
@@ -142,15 +151,41 @@ def train(
             model, pairs, hyperparameters.spec.negative_margin, validation.batch_size, context
         )
         pairs = add_negatives(pairs, neighbors, hyperparameters.spec.mined_negatives)
-    inputs = TrainingInputs(model, pairs, validation, hyperparameters.spec, neighbors)
+    model, adapter = prepare_model(model, hyperparameters.spec, context.base)
+    inputs = TrainingInputs(model, pairs, validation, hyperparameters.spec, neighbors, adapter)
     trainer = build_trainer(inputs, workspace, context.stop, context.on_checkpoint)
     outcome = _fit(trainer, hyperparameters, checkpoint, context.stop)
     best, step = float(trainer.state.best_metric or 0.0), int(trainer.state.best_global_step or 0)
     if best <= validation.base:
         return outcome
     if step < outcome.steps:
-        restore(model, workspace.checkpoints / f"checkpoint-{step}", validation, best)
-    return replace(outcome, best_step=step, best_validation=best)
+        checkpoint = workspace.checkpoints / f"checkpoint-{step}"
+        restore(model, checkpoint, validation, best, adapter)
+    facts = _merge(adapter, validation, workspace) if adapter else None
+    return replace(outcome, best_step=step, best_validation=best, lora=facts)
+
+
+def prepare_model(model: Model, spec: ResolvedTraining, base: str) -> tuple[Model, Adapter | None]:
+    """Add an adapter and checkpoint activations, if the hyperparameters say so."""
+    adapter = Adapter(model, spec, base) if spec.lora == "on" else None
+    if spec.gradient_checkpointing == "on":
+        for transformer in transformers_of(model.encoder):
+            if not transformer.supports_gradient_checkpointing:
+                msg = (
+                    "The model does not support `training.gradient_checkpointing`; set it to `off`."
+                )
+                raise SpecError(msg)
+            transformer.activation_checkpointing_enable({"use_reentrant": False})
+        # The backward pass computes activations again, with the attention of that moment.
+        model = replace(model, attention=model.encoding_attention)
+    return model, adapter
+
+
+def _merge(adapter: Adapter, validation: Validation, workspace: Workspace) -> dict[str, Any]:
+    """Save the adapter of the selected checkpoint, merge it, and return its facts."""
+    if is_rank_zero():
+        adapter.save(workspace.adapter)
+    return adapter.merge(validation.search.corpus, validation.batch_size)
 
 
 def _fit(

@@ -27,6 +27,7 @@ from job.distributed import process_group
 from job.evaluation.evaluate import Validation, metric_key
 from job.evaluation.metrics import IntArray
 from job.model.encoder import Model, set_dropout
+from job.model.parts import Role
 from job.runtime.oom import retry_on_oom
 from job.runtime.signals import StopSignal
 from job.spec.schema import ResolvedTraining
@@ -45,6 +46,7 @@ from job.training.checkpoints import write_checksums
 from job.training.disk_space import MAX_CHECKPOINTS, DiskSpaceCheck
 from job.training.hard_negatives import pad_negatives
 from job.training.health_checks import HealthCheck
+from job.training.lora import Adapter
 from job.training.loss import matryoshka_loss
 
 
@@ -58,6 +60,8 @@ class TrainingInputs:
     spec: ResolvedTraining
     # Each row's nearest neighbors, as row numbers (`job.training.hard_negatives`).
     neighbors: list[IntArray] | None = None
+    # None trains all weights.
+    adapter: Adapter | None = None
 
     @property
     def requested_mini_batch_size(self) -> int:
@@ -90,7 +94,8 @@ def build_trainer(
     if process_group.is_rank_zero():
         # Checksums come first: `on_checkpoint` may upload the checkpoint.
         all_callbacks[2:2] = [CheckpointHooks(write_checksums, on_checkpoint)]
-        all_callbacks.append(DiskSpaceCheck(model, workspace))
+        trained = inputs.adapter.parameters if inputs.adapter else None
+        all_callbacks.append(DiskSpaceCheck(model, workspace, trained))
     if spec.dropout is not None:
         set_dropout(model.encoder, spec.dropout)
     return PairTrainer(inputs, _arguments(inputs, workspace), health_check, all_callbacks)
@@ -106,6 +111,19 @@ def training_rows(pairs: TrainingPairs) -> ArrowDataset:
         texts = negatives.take(pa.array(np.arange(column, len(negatives), columns)))
         table = table.append_column(f"negative_{column + 1}", texts)
     return ArrowDataset(table.append_column("label", pa.array(np.arange(len(pairs)))))
+
+
+def column_arguments(model: Model, columns: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Return the library's arguments with the prompt and the role of each column of texts."""
+    roles: dict[str, Role] = {
+        name: "query" if name == "anchor" else "document" for name in columns if name != "label"
+    }
+    prompts = {name: model.prompt(role) for name, role in roles.items()}
+    return {
+        "prompts": {name: prompt for name, prompt in prompts.items() if prompt},
+        # As `encode_query` and `encode_document` pass it; routers choose by it.
+        "router_mapping": {**roles},
+    }
 
 
 def _arguments(
@@ -172,13 +190,8 @@ class PairTrainer(SentenceTransformerTrainer):
         self._pairs = pad_negatives(inputs.pairs, inputs.spec.seed)
         self.mini_batch_size = inputs.requested_mini_batch_size
         rows = training_rows(self._pairs)
-        prompts = inputs.model.prompts
-        by_column = {
-            name: prompts.query if name == "anchor" else prompts.document
-            for name in rows.column_names
-            if name != "label"
-        }
-        arguments.prompts = {name: prompt for name, prompt in by_column.items() if prompt}
+        for name, value in column_arguments(inputs.model, rows.column_names).items():
+            setattr(arguments, name, value)
         super().__init__(
             model=inputs.model.encoder,
             args=arguments,
@@ -271,6 +284,21 @@ class PairTrainer(SentenceTransformerTrainer):
         # The library's check lets other ranks write all files except the weights.
         if process_group.is_rank_zero():
             super().save_model(output_dir, _internal_call)
+
+    def _save(
+        self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None
+    ) -> None:
+        # The frozen weights are those of the base model.
+        if self.inputs.adapter:
+            self.inputs.adapter.save(Path(output_dir or str(self.args.output_dir)))
+        else:
+            super()._save(output_dir, state_dict)
+
+    def _load_from_checkpoint(self, checkpoint_path: str) -> None:  # type: ignore[override]
+        if self.inputs.adapter:
+            self.inputs.adapter.load(Path(checkpoint_path))
+        else:
+            super()._load_from_checkpoint(checkpoint_path)
 
     def _save_rng_state(self, output_dir: str) -> None:
         """Gather the random states of all ranks; rank 0 writes them."""

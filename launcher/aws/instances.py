@@ -18,6 +18,10 @@ NETWORK_GBITS = {
     "ml.g6e.8xlarge": 25, "ml.g6e.12xlarge": 100, "ml.g6e.24xlarge": 200, "ml.g6e.48xlarge": 400,
     "ml.p4d.24xlarge": 400, "ml.p4de.24xlarge": 400, "ml.p5.48xlarge": 3200,
 }  # fmt: skip
+# Gigabytes of memory of one GPU, by family.
+GPU_GB = {"g4dn": 16, "g5": 24, "g6": 24, "g6e": 48, "p4d": 40, "p4de": 80, "p5": 80}
+# The T4 of this family has no bfloat16.
+FLOAT16 = "g4dn"
 USUAL_GBITS = 10
 # Gbit/s between the GPUs of one machine: over PCI Express, or over NVLink if they have it.
 INSIDE_GBITS, NVLINK_GBITS = 80, 2400
@@ -28,6 +32,14 @@ FLOAT32_BYTES = 4
 def family(instance_type: str) -> str:
     """Return `g5` for `ml.g5.2xlarge`, and an empty string for anything but an instance type."""
     return instance_type.split(".")[1] if instance_type.count(".") == 2 else ""
+
+
+def gpu_memory(instance_type: str) -> tuple[float, str] | None:
+    """Return the gigabytes of one GPU and the precision it computes in; None if unknown."""
+    kind = family(instance_type)
+    if kind not in GPU_GB:
+        return None
+    return GPU_GB[kind], "float16" if kind == FLOAT16 else "bfloat16"
 
 
 def gpus_of(instance_type: str) -> int:

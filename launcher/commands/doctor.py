@@ -11,6 +11,8 @@ from launcher.plan.machine import MachineOptions
 
 if TYPE_CHECKING:
     from launcher.plan.checks import CheckResult
+    from launcher.plan.memory import DeviceMemory
+    from launcher.plan.plan import Plan
 
 
 @click.command()
@@ -26,21 +28,24 @@ if TYPE_CHECKING:
 def doctor(job_file: Path | None, output: str | None, **options: Any) -> None:  # noqa: ANN401
     """Check what a launch needs, and print how to fix what is missing.
 
-    Changes nothing. Exits with 13 if something is missing. With JOB_FILE, also estimates whether
-    more GPUs would pay off for that job.
+    Changes nothing. Exits with 13 if something is missing. With JOB_FILE, also estimates the memory
+    of its training, in full and with LoRA, and whether more GPUs would pay off.
     """
     from job.core.errors import BackendError
     from launcher.backends.process.checks import check_process
     from launcher.containers.checks import check_docker
+    from launcher.plan.memory import check_memory
     from launcher.tables import check_lines, show
 
     machine = MachineOptions(**options)
+    plan = _plan(job_file, machine)
     if machine.backend == "process":
         findings = check_process()
     elif machine.backend == "docker":
         findings = check_docker(machine.image or "embedtune")
     else:
-        findings = _examine_account(machine, job_file, output)
+        findings = _examine_account(machine, plan, output)
+    findings += [check_memory(plan, _memory(machine))] if plan else []
     show(check_lines(findings))
     for line in _steps(findings):
         click.echo(line)
@@ -49,17 +54,15 @@ def doctor(job_file: Path | None, output: str | None, **options: Any) -> None:  
 
 
 def _examine_account(
-    machine: MachineOptions, job_file: Path | None, output: str | None
+    machine: MachineOptions, plan: "Plan | None", output: str | None
 ) -> "list[CheckResult]":
     from job.core.errors import BackendError
-    from job.spec.parse import build_spec, read_document
     from launcher.aws.sessions import open_session
     from launcher.backends.sagemaker.account_checks import (
         check_account,
         check_gpus,
         report_bad_settings,
     )
-    from launcher.plan.plan import Plan
 
     try:
         session = open_session(machine.profile, machine.region)
@@ -67,8 +70,25 @@ def _examine_account(
         findings = report_bad_settings(error)
     else:
         findings = check_account(session, machine, _bucket(output))
-    plan = Plan("doctor", build_spec(read_document(job_file)), machine) if job_file else None
     return findings + check_gpus(machine, plan)
+
+
+def _plan(job_file: Path | None, machine: MachineOptions) -> "Plan | None":
+    from job.spec.parse import build_spec, read_document
+    from launcher.plan.plan import Plan
+
+    return Plan("doctor", build_spec(read_document(job_file)), machine) if job_file else None
+
+
+def _memory(machine: MachineOptions) -> "DeviceMemory | None":
+    """Return the memory of the device that the job would run on, if it is known."""
+    from launcher.aws.instances import gpu_memory
+    from launcher.plan.memory import DeviceMemory, memory_here
+
+    if machine.backend != "sagemaker":
+        return memory_here()
+    known = gpu_memory(machine.instance_types[0])
+    return DeviceMemory(*known) if known else None
 
 
 def _bucket(output: str | None) -> str | None:

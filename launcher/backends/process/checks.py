@@ -7,8 +7,8 @@ from launcher.plan.checks import CheckResult, Missing, run_check
 
 # Packages that the job imports and the launcher does not.
 PACKAGES = (
-    "torch", "sentence_transformers", "datasets", "accelerate", "bm25s", "datasketch", "psutil",
-    "pyarrow", "scipy", "tensorboard",
+    "torch", "sentence_transformers", "datasets", "accelerate", "bm25s", "datasketch", "peft",
+    "psutil", "pyarrow", "scipy", "tensorboard",
 )  # fmt: skip
 
 

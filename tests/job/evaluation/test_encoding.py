@@ -17,7 +17,7 @@ TEXTS = [row["context"] * (1 + number % 3) for number, row in enumerate(make_pai
 
 def encode_once(rank, folder, texts, prompt, capacity=None):
     """Return the vectors' bytes (or the device of a `meta` tensor), and the texts it encoded."""
-    model = Model(SentenceTransformer(folder, device="cpu").eval(), CPU, 64, Prompts())
+    model = Model(SentenceTransformer(folder, device="cpu").eval(), CPU, 64, Prompts(prompt))
     seen, tokenize, forward = [], model.encoder.preprocess, model.encoder.forward
 
     def counting(texts, *arguments, **options):
@@ -31,7 +31,7 @@ def encode_once(rank, folder, texts, prompt, capacity=None):
         return forward(features, **options)
 
     model.encoder.preprocess, model.encoder.forward = counting, limited
-    vectors = encode_block(model, texts, prompt, 32)
+    vectors = encode_block(model, texts, "query", 32)
     assert vectors.shape == (len(texts), 64)
     found = vectors.device.type if vectors.is_meta else vectors.numpy().tobytes()
     return found, len(seen)

@@ -209,7 +209,8 @@ def test_any_max_length_may_be_scored(tiny_encoder, length):
 
     found = encode_documents(model, Corpus(pa.array(["a", "b", "c"]), pa.array(texts)), 64)
 
-    expected = torch.cat([model.encoder.encode([text], convert_to_tensor=True) for text in texts])
+    alone = [model.encoder.encode([text], convert_to_tensor=True) for text in texts]
+    expected = torch.nn.functional.normalize(torch.cat(alone), dim=1)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 
@@ -217,7 +218,7 @@ def test_any_max_length_may_be_scored(tiny_encoder, length):
 def test_texts_are_encoded_a_block_at_a_time(model, monkeypatch, mapped_from):
     """A million texts never are Python strings at once, and their vectors may be on disk."""
     texts = pa.array([f"tell{n % 24} " * (1 + n % 5) for n in range(50)])
-    whole, blocks = encode(model, texts, "ask1 ", 8), []
+    whole, blocks = encode(model, texts, "query", 8), []
 
     def counted(model, block, *options):
         blocks.append(len(block))
@@ -226,7 +227,7 @@ def test_texts_are_encoded_a_block_at_a_time(model, monkeypatch, mapped_from):
     monkeypatch.setattr(evaluate, "TEXTS_PER_BLOCK", 16)
     monkeypatch.setattr(evaluate, "encode_block", counted)
     monkeypatch.setattr(mapped_arrays, "MAPPED_FROM", mapped_from)
-    found = encode(model, texts, "ask1 ", 8)
+    found = encode(model, texts, "query", 8)
 
     assert blocks == [16, 16, 16, 2]
     assert found.device.type == "cpu"
@@ -234,7 +235,7 @@ def test_texts_are_encoded_a_block_at_a_time(model, monkeypatch, mapped_from):
 
 
 def test_no_texts_give_an_empty_matrix_of_the_models_width(model):
-    assert encode(model, pa.array([], pa.large_string()), "", 8).shape == (0, 64)
+    assert encode(model, pa.array([], pa.large_string()), "query", 8).shape == (0, 64)
 
 
 # Dimensions and precisions of one encoding.

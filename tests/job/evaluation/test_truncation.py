@@ -4,8 +4,8 @@ import pyarrow as pa
 import pytest
 
 from job.data.dataset import Corpus, Queries
-from job.evaluation import truncation
 from job.evaluation.truncation import count_truncated
+from job.model import lengths
 from job.model.device import Machine
 from job.model.encoder import Prompts, load_model
 from job.spec.schema import ModelSpec
@@ -37,6 +37,6 @@ def test_tokens_are_counted_with_prompt_and_special_tokens(model):
 
 def test_a_large_corpus_is_sampled(model, monkeypatch):
     """The sample is spread evenly from the first to the last text."""
-    monkeypatch.setattr(truncation, "MAX_TEXTS", 3)
+    monkeypatch.setattr(lengths, "MAX_TEXTS", 3)
     found = count_truncated(model, *search(1, 40, 2, 40, 30)).documents
     assert found.model_dump() == {"texts": 3, "cut": 1, "longest": 34}

@@ -10,25 +10,23 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 from torch.nn import Dropout
 from transformers import ModernBertConfig, ModernBertModel, PreTrainedModel
 
 from job.core.errors import MachineError, ModelError, SpecError
 from job.model.device import Machine
 from job.model.encoder import (
-    BGE_ENGLISH,
-    Prompts,
     count_parameters,
-    documented_prompts,
     find_locally,
     load_model,
     record_missing_weights,
     set_dropout,
 )
+from job.model.prompts import BGE_ENGLISH, Prompts
 from job.spec.schema import ModelSpec
 
 CPU = Machine("cpu", "float32", "set in the spec")
-E5 = Prompts("query: ", "passage: ")
 
 
 @pytest.fixture
@@ -51,54 +49,6 @@ def refusal(base, **fields):
     message = str(caught.value)
     assert "\n" not in message
     return message
-
-
-@pytest.mark.parametrize(
-    ("base", "prompts"),
-    [
-        ("BAAI/bge-base-en-v1.5", Prompts(BGE_ENGLISH)),
-        ("BAAI/bge-large-en", Prompts(BGE_ENGLISH)),
-        ("BAAI/bge-base-zh-v1.5", Prompts("为这个句子生成表示以用于检索相关文章：")),
-        ("BAAI/bge-m3", Prompts()),
-        ("intfloat/e5-base-v2", E5),
-        ("intfloat/e5-small", E5),
-        ("intfloat/multilingual-e5-small", E5),
-        ("intfloat/multilingual-e5-large-instruct", Prompts()),
-        ("intfloat/e5-mistral-7b-instruct", Prompts()),
-        ("mixedbread-ai/mxbai-embed-large-v1", Prompts(BGE_ENGLISH)),
-        ("Snowflake/snowflake-arctic-embed-m-v1.5", Prompts(BGE_ENGLISH)),
-        ("Snowflake/snowflake-arctic-embed-l-v2.0", Prompts()),
-        ("nomic-ai/nomic-embed-text-v1.5", Prompts("search_query: ", "search_document: ")),
-        ("sentence-transformers/all-MiniLM-L6-v2", Prompts()),
-        ("thenlper/gte-base", Prompts()),
-        ("builtin:minilm", Prompts()),
-        ("/data/models/bge-small-en-v1.5", Prompts(BGE_ENGLISH)),
-        ("./bge-small-en-v1.5/", Prompts(BGE_ENGLISH)),
-        # Only the last part of a path is the model's name.
-        ("/data/bge-base-en-trials/mine", Prompts()),
-        ("e5-base-v2/ours", Prompts()),
-    ],
-)
-def test_a_model_of_a_known_family_gets_its_documented_prompts(base, prompts):
-    """The prompts are those of the families' model cards; only the model's name decides."""
-    assert documented_prompts(base, {}) == prompts
-
-
-@pytest.mark.parametrize(
-    ("own", "prompts"),
-    [
-        ({"query": "ask: ", "document": "tell: "}, Prompts("ask: ", "tell: ")),
-        ({"query": "ask: ", "passage": "tell: "}, Prompts("ask: ", "tell: ")),
-        ({"query": "ask: ", "document": ""}, Prompts("ask: ")),
-        ({"query": "ask: ", "document": None}, Prompts("ask: ")),
-        ({"document": "tell: "}, Prompts("", "tell: ")),
-        ({"query": "", "document": ""}, Prompts(BGE_ENGLISH)),
-        ({"clustering": "group: "}, Prompts(BGE_ENGLISH)),
-    ],
-)
-def test_prompts_saved_with_a_model_win_over_those_of_its_family(own, prompts):
-    """A model's configuration is more reliable than its name."""
-    assert documented_prompts("BAAI/bge-base-en-v1.5", own) == prompts
 
 
 def test_prompts_in_the_spec_win_over_those_of_the_model(copy_encoder):
@@ -156,7 +106,8 @@ def test_a_missing_folder_is_named(base):
 
 def test_a_model_without_an_embedding_dimension_is_refused(tiny_encoder, monkeypatch):
     """Its embeddings could not be truncated."""
-    monkeypatch.setattr(SentenceTransformer, "get_embedding_dimension", lambda _: None)
+    for module in (Transformer, Pooling):
+        monkeypatch.setattr(module, "get_embedding_dimension", lambda _: None)
     assert f"`{tiny_encoder}` does not define" in refusal(tiny_encoder)
 
 

@@ -97,7 +97,7 @@ def test_a_saved_model_with_other_embeddings_is_an_error(scored, model, tmp_path
             positions.copy_(torch.flip(positions, dims=[1]))
 
     cosine = "nan" if fault == "not a number" else r"0\.\d+"
-    with pytest.raises(TrainingError, match=rf"encode_query: cosine {cosine}"):
+    with pytest.raises(TrainingError, match=rf"query: cosine {cosine}"):
         save_model(model, tmp_path, scored.dataset)
 
 

@@ -27,7 +27,7 @@ from job.evaluation.significance import GroupedQueries
 from job.model.device import Machine
 from job.model.encoder import Prompts
 from job.report.build import Results, build_report, job_cost
-from job.report.document import Report
+from job.report.document import NumberFormats, Report
 from job.report.render import to_html, to_markdown
 from job.report.write import write_report
 from job.spec.schema import DataSpec, EvaluationSpec, JobSpec, ResolvedTraining
@@ -44,6 +44,9 @@ KEEPS = {"int8": 0.97, "binary": 0.8}
 HYPERPARAMETERS = Hyperparameters(
     ResolvedTraining(epochs=5, batch_size=32, mini_batch_size=16, learning_rate=1e-4),
     {"learning_rate": "22,713,216 parameters"},
+)
+FORMATS = NumberFormats(
+    published="float16", weights="float32", activations="bfloat16", stored="float32"
 )
 CUT = TruncatedTexts(texts=400, cut=60, longest=70)
 
@@ -111,6 +114,8 @@ def build(dataset):
             ),
             training=Training(None, steps, 0, best_step, HYPERPARAMETERS, 0.5, 0.6, [], early),
             tuned_prompts=choice.used,
+            formats=FORMATS,
+            attention={"encoding": "sdpa", "training": "eager"},
             tuned=tuned,
             comparison=comparison,
             swap=swap,
@@ -366,6 +371,14 @@ def test_the_report_has_resolved_values_inputs_and_environment(build):
         "device": "cpu",
         "precision": "float32",
         "reason": "as the spec says",
+        "formats": {
+            "published": "float16",
+            "weights": "float32",
+            "activations": "bfloat16",
+            "vectors": "float32",
+            "stored": "float32",
+        },
+        "attention": {"encoding": "sdpa", "training": "eager"},
         "hosts": 1,
         "processes": 1,
     }

@@ -163,11 +163,11 @@ def test_texts_are_encoded_in_smaller_batches(tiny_spec, lines):
     """The vectors equal those of large batches, in the same order."""
     model = load_model(tiny_spec().model, CPU)
     texts = pa.array([f"ask{n % 24} " * (n % 7 + 1) for n in range(100)])
-    expected = encode(model, texts, "", 64)
+    expected = encode(model, texts, "query", 64)
     gauge = Gauge(model.encoder)
     gauge.limit = 20
 
-    found = encode(model, texts, "", 64)
+    found = encode(model, texts, "query", 64)
 
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
     assert gauge.failures == [64, 32]

@@ -131,7 +131,7 @@ def test_a_forward_pass_counts_as_progress(tiny_spec, monkeypatch):
     model = load_model(tiny_spec().model, Machine("cpu", "float32", ""))
     monkeypatch.setattr(watchdog._LastProgress, "at", 0.0)
 
-    encode(model, pa.array(["ask1"]), "", 8)
+    encode(model, pa.array(["ask1"]), "query", 8)
 
     assert watchdog._LastProgress.at == pytest.approx(time.monotonic(), abs=5)
 

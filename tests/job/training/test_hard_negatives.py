@@ -6,7 +6,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from torch.nn.functional import normalize
 
 from job.core.errors import DataError
 from job.data.dataset import load_dataset
@@ -33,10 +32,9 @@ def pairs(pairs_file):
 
 def similarities(model, pairs):
     """Compute the cosine of each row's question with each row's context, (n, n)."""
-    prompts = (model.prompts.query, model.prompts.document)
     questions, contexts = (
-        normalize(encode(model, pairs.table[name].combine_chunks(), prompt, 64), dim=1)
-        for name, prompt in zip(("anchor", "positive"), prompts, strict=True)
+        encode(model, pairs.table[name].combine_chunks(), role, 64)
+        for name, role in (("anchor", "query"), ("positive", "document"))
     )
     return (questions @ contexts.T).numpy()
 
@@ -77,7 +75,7 @@ def corpus_of(model, pairs):
     """Embed the contexts, at their documents' positions in the corpus."""
     texts = pairs.table["positive"].combine_chunks()
     corpus = torch.zeros(1 + pairs.documents.max(), model.width)
-    corpus[pairs.documents] = encode(model, texts, model.prompts.document, 16)
+    corpus[pairs.documents] = encode(model, texts, "document", 16)
     return corpus
 
 

@@ -21,7 +21,14 @@ from job.training.hyperparameters import Hyperparameters, read_hyperparameters, 
 
 GIB = 2**30
 # For each field that allows `auto`, a value that `auto` would not choose.
-EXPLICIT = {"epochs": 2, "batch_size": 48, "mini_batch_size": 5, "learning_rate": 3e-6}
+EXPLICIT = {
+    "epochs": 2,
+    "batch_size": 48,
+    "mini_batch_size": 5,
+    "learning_rate": 3e-6,
+    "lora": "on",
+    "gradient_checkpointing": "on",
+}
 
 
 @dataclass(frozen=True)
@@ -60,7 +67,8 @@ def with_memory(model, free, device="cpu"):
 
 def mini_batch(model, pairs, batch=128, **fields):
     """Resolve only the mini-batch size; return its value and its reason."""
-    spec = TrainingSpec(**EXPLICIT | {"batch_size": batch, "mini_batch_size": "auto"} | fields)
+    usual = {"lora": "off", "gradient_checkpointing": "off", "mini_batch_size": "auto"}
+    spec = TrainingSpec(**EXPLICIT | usual | {"batch_size": batch} | fields)
     hyperparameters = resolve(spec, model, pairs)
     return hyperparameters.spec.mini_batch_size, hyperparameters.reasons["mini_batch_size"]
 
@@ -138,13 +146,15 @@ def logged(monkeypatch):
 def test_all_fields_are_resolved_with_their_reasons(
     model, logged, pairs, batch, n_epochs, batches, updates
 ):
-    """The report and the log give a reason for each of the four values."""
+    """The report and the log give a reason for each of the six values."""
     hyperparameters = resolve(TrainingSpec(), model, pairs_of(pairs))
 
     expected = {
         "batch_size": (batch, f"{pairs} pairs fill {batches} batches per epoch"),
         "epochs": (n_epochs, f"about {updates} updates"),
+        "lora": ("off", "62,720 parameters need little memory"),
         "learning_rate": (1e-4, "62,720 parameters"),
+        "gradient_checkpointing": ("off", "8 pairs fit in memory without it"),
         "mini_batch_size": (None, "a batch needs about 0.0 GiB, which fits in memory"),
     }
     assert hyperparameters.spec == ResolvedTraining(
@@ -202,8 +212,11 @@ def needed(model):
 
 
 @pytest.mark.parametrize("share", [0.99, 0.5, 0.1, 1e-6])
-def test_little_memory_changes_the_mini_batch_size_only(model, needed, share):
-    """It is a power of two below the batch size; batch size, epochs and learning rate stay."""
+def test_little_memory_does_not_change_the_loss(model, needed, share):
+    """The mini-batch is a power of two below the batch size; only activations may be checkpointed.
+
+    Batch size, epochs and learning rate stay.
+    """
     pairs = pairs_of(1_000)
     ample = resolve(TrainingSpec(), model, pairs)
     limited = resolve(TrainingSpec(), with_memory(model, share * needed), pairs)
@@ -212,9 +225,10 @@ def test_little_memory_changes_the_mini_batch_size_only(model, needed, share):
     assert (ample.spec.batch_size, ample.spec.mini_batch_size) == (128, None)
     assert rows in {2**power for power in range(7)}
     assert rows <= max(1, 128 * share) < 2 * rows + 1
-    assert limited.spec.model_copy(update={"mini_batch_size": None}) == ample.spec
-    changed = {"mini_batch_size": limited.reasons["mini_batch_size"]}
-    assert limited.reasons == ample.reasons | changed
+    assert limited.spec.gradient_checkpointing == ("on" if share < 0.1 else "off")
+    changed = dict.fromkeys(("mini_batch_size", "gradient_checkpointing"))
+    assert limited.spec.model_dump() | changed == ample.spec.model_dump() | changed
+    assert limited.reasons | changed == ample.reasons | changed
 
 
 def test_a_batch_uses_only_a_share_of_the_free_memory(model):

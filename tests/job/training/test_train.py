@@ -14,7 +14,6 @@ from job.core.errors import Interrupted, MachineError, SpecError, TrainingError
 from job.data.dataset import TrainingPairs
 from job.evaluation.evaluate import encode
 from job.model.device import Machine
-from job.runtime.signals import StopSignal
 from job.storage.workspace import Workspace
 from job.training.checkpoints import checkpoint_on_each_host, last_checkpoint, restore
 from job.training.hyperparameters import read_hyperparameters, resolve
@@ -90,12 +89,11 @@ PROMPTS = {"model__query_prompt": "'ask1 ask2 '", "model__document_prompt": "'te
 def test_corpus_vectors_are_embedded_with_the_tuned_models_prompts(task, prompts):
     """Even if the base model is scored without prompts."""
     prepared = task(**prompts)
-    texts, document = prepared.dataset.corpus.texts, prepared.base.tuned_prompts.document
+    texts, tuned = prepared.dataset.corpus.texts, prepared.base.tuned_prompts
 
-    assert document == ("tell3 tell4 " if prompts else "")
-    torch.testing.assert_close(
-        prepared.base.corpus_vectors, encode(prepared.load(), texts, document, 64)
-    )
+    assert tuned.document == ("tell3 tell4 " if prompts else "")
+    model = prepared.load().with_prompts(tuned)
+    torch.testing.assert_close(prepared.base.corpus_vectors, encode(model, texts, "document", 64))
 
 
 def test_only_the_corpus_vectors_of_training_documents_are_used(task, tmp_path):
@@ -386,23 +384,6 @@ def test_a_checkpoint_that_cannot_be_read_is_refused(task, tmp_path, damage):
 
 
 # Interruption
-
-
-@pytest.fixture
-def stop_after(monkeypatch):
-    """Make a stop signal that is sent when a step is logged, so the next step sees it."""
-
-    def make(step):
-        stop = StopSignal()
-
-        def tell(event, **facts):
-            if event == "train" and facts["step"] == step:
-                stop.request()
-
-        monkeypatch.setattr("job.training.callbacks.tell", tell)
-        return stop
-
-    return make
 
 
 @pytest.mark.parametrize(
