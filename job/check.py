@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from itertools import chain, pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from job.core.errors import ModelError, StorageError
+from job.core.errors import EmbedtuneError, ModelError, StorageError
 from job.core.formatting import counted
 from job.data.dataset import Dataset, inspect_dataset, require_enough
 from job.data.out_of_domain import load_out_of_domain
@@ -19,6 +20,7 @@ from job.data.plausibility import advice_on_groups, chained_rows, left_out
 from job.data.words import count_words
 from job.evaluation.significance import detectable_lift
 from job.inputs import fetch_data, fetch_model
+from job.model.encoder import find_locally
 from job.model.lengths import SHORT, choose_length
 from job.model.prompts import Prompts, documented_prompts
 from job.spec.schema import JobSpec, ModelSpec
@@ -117,7 +119,7 @@ def describe(dataset: Dataset, spec: JobSpec) -> Iterable[str]:
     yield from _duplicates_and_leakage(facts, spec)
     yield from _histogram("Questions", _texts(dataset, "anchor"))
     yield from _histogram("Contexts", _texts(dataset, "positive"))
-    yield from _prompts(spec.model)
+    yield from prompt_lines(spec.model)
     for number, example in enumerate(examples(dataset, spec.model), start=1):
         yield f"Example {number}  question  {example['question']}"
         yield f"           context   {example['context']}"
@@ -203,20 +205,29 @@ def examples(dataset: Dataset, model: ModelSpec) -> Iterator[dict[str, Any]]:
 
 def prompts_of(model: ModelSpec) -> Prompts:
     """Return the prompts that the spec names, or those that the model's family documents."""
-    known = documented_prompts(model.base, {})
+    known = documented_prompts(model.base, _saved_prompts(model.base))
     query = known.query if model.query_prompt == "auto" else model.query_prompt
     document = known.document if model.document_prompt == "auto" else model.document_prompt
     return Prompts(query, document)
 
 
-def _prompts(model: ModelSpec) -> Iterable[str]:
+def _saved_prompts(base: str) -> dict[str, str | None]:
+    """Return the prompts in the configuration of a local model; none if it cannot be read."""
+    with suppress(EmbedtuneError, OSError, ValueError, AttributeError):
+        if folder := find_locally(base):
+            return dict(_settings(folder / "config_sentence_transformers.json").get("prompts", {}))
+    return {}
+
+
+def prompt_lines(model: ModelSpec) -> Iterable[str]:
     prompts = prompts_of(model)
     roles = (("question", prompts.query, model.query_prompt),
              ("context", prompts.document, model.document_prompt))  # fmt: skip
     for role, prompt, given in roles:
         if prompt:
             where = ", if it helps the base model on validation" if given == "auto" else ""
-            yield f"Prompt     `{prompt}` before each {role}{where}"
+            shown = prompt.replace("\n", "\\n")
+            yield f"Prompt     `{shown}` before each {role}{where}"
 
 
 def shorten(text: str) -> str:

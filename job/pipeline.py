@@ -115,9 +115,7 @@ def produce_results(
     machine = choose_machine(context.device, spec.model.precision)
     inputs = prepare_inputs(spec, workspace, machine, progress)
     dataset, base_folder = inputs.dataset, inputs.fetched.model
-    if spec.training.epochs != 0:
-        with progress.stage("proof"):
-            prove(inputs, spec, workspace)
+    prove(inputs, spec, workspace, progress)
     with progress.stage("score base"):
         base = score_base_once(inputs, spec, workspace)
         if is_rank_zero():
@@ -158,11 +156,14 @@ def produce_results(
     tell("verdict", report.verdict.sentence)
 
 
-def prove(inputs: RunInputs, spec: JobSpec, workspace: Workspace) -> None:
+def prove(inputs: RunInputs, spec: JobSpec, workspace: Workspace, progress: Progress) -> None:
     """Prove that the base model can be trained and saved, before its scores are computed."""
+    if spec.training.epochs == 0:
+        return
     pairs, dimensions = inputs.dataset.train, inputs.dimensions.all
     found = (inputs.model, spec.model.base, pairs, dimensions, spec.training, workspace.root)
-    prove_trainable(*found)
+    with progress.stage("proof"):
+        prove_trainable(*found)
 
 
 def score_base_once(inputs: RunInputs, spec: JobSpec, workspace: Workspace) -> Baseline:

@@ -11,6 +11,9 @@ from click.testing import CliRunner
 from conftest import write_jsonl
 
 from job.__main__ import main
+from job.check import prompt_lines, prompts_of
+from job.model.prompts import BGE_ENGLISH, Prompts
+from job.spec.schema import ModelSpec
 
 HEAVY = ("torch", "sentence_transformers", "transformers", "datasets")
 
@@ -138,6 +141,17 @@ def test_texts_that_the_model_would_truncate_are_counted(tiny_encoder, tmp_path,
     )
 
 
+@pytest.mark.usefixtures("folder")
+def test_the_length_of_a_long_model_is_that_of_the_data(tiny_encoder, tmp_path):
+    """A model of 2,048 tokens reads at least 512, which is more than any text here."""
+    encoder = shutil.copytree(tiny_encoder, tmp_path / "encoder")
+    settings = json.dumps({"max_seq_length": 2048})
+    (encoder / "sentence_bert_config.json").write_text(settings, "utf-8")
+    assert truncation(encoder).endswith(
+        "exceed the automatic `model.max_length` of 512 tokens\nReady to train.\n"
+    )
+
+
 @pytest.mark.parametrize("model", ["empty", "./nowhere", "nobody/no-such-model"])
 def test_a_missing_model_does_not_fail_the_check(folder, model):
     """Without a tokenizer or a network, all other facts are printed."""
@@ -207,3 +221,21 @@ def test_out_of_domain_data_is_checked_too(folder):
     code, out, err = check("pairs.jsonl", evaluation__out_of_domain="pairs.jsonl")
     assert (code, out) == (3, PROMPTED)
     assert err.startswith("Error: `evaluation.out_of_domain` is `pairs.jsonl`")
+
+
+def test_prompts_come_from_the_configuration_of_a_local_model(tmp_path):
+    """Else from its name, in the form in which `model.query_prompt` takes them."""
+    folder = tmp_path / "bge-small-en-v1.5"
+    folder.mkdir()
+    assert prompts_of(ModelSpec(base=str(folder))) == Prompts(BGE_ENGLISH)
+    saved = {"prompts": {"query": "Instruct: Find it\nQuery:", "document": ""}}
+    settings = folder / "config_sentence_transformers.json"
+    settings.write_text(json.dumps(saved), "utf-8")
+
+    found = ModelSpec(base=str(folder))
+    assert prompts_of(found) == Prompts("Instruct: Find it\nQuery:")
+    assert prompts_of(ModelSpec(base=str(folder), query_prompt="ask: ")) == Prompts("ask: ")
+    assert next(iter(prompt_lines(found))).startswith(r"Prompt     `Instruct: Find it\nQuery:` ")
+    settings.write_text("[", "utf-8")
+    assert prompts_of(found) == Prompts(BGE_ENGLISH)
+    assert prompts_of(ModelSpec(base="./nowhere/bge-small-en")) == Prompts(BGE_ENGLISH)

@@ -154,6 +154,16 @@ def assert_the_same_run(found, expected):
         assert found.weights[name] == pytest.approx(values, abs=1e-3), name
 
 
+def test_two_processes_train_the_same_adapter(desk):
+    """It is merged on both ranks, and the selected checkpoint is loaded on both."""
+    adapter = {"training.lora": "on", "training.epochs": "2"}
+    one, two = (
+        outcome(desk.on_one_host(desk(f"adapter-{count}", **adapter), count)) for count in (1, 2)
+    )
+    assert one.report["training"]["lora"]["merged_cosine"] > 1 - 1e-4
+    assert_the_same_run(two, one)
+
+
 def assert_really_tuned(run):
     training = run.report["training"]
     rows = run.report["data"]["splits"]["train"]

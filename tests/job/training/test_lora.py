@@ -277,6 +277,7 @@ def test_a_merge_that_changes_vectors_is_refused(prepare, monkeypatch):
         adapter.merge(task.dataset.corpus, 64)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_an_adapter_of_every_architecture_is_merged(decoder, name):
     """An adapter with effect changes the vectors, and merging it does not."""
