@@ -34,7 +34,7 @@ from job.model.save import fingerprint, save_model
 from job.report.build import Results, build_report, job_cost
 from job.report.model_card import write_card
 from job.report.write import write_per_query, write_report
-from job.runtime.logs import Progress, disable_progress_bars, log_scores, log_to_folder, tell
+from job.runtime.logs import Progress, disable_progress_bars, log_scores, log_to_folder, tell, warn
 from job.runtime.signals import StopSignal
 from job.spec.schema import JobSpec
 from job.storage import publish
@@ -118,12 +118,13 @@ def produce_results(
     machine = choose_machine(context.device, spec.model.precision)
     inputs = prepare_inputs(spec, workspace, machine, progress)
     dataset, base_folder = inputs.dataset, inputs.fetched.model
-    with progress.stage("score base"):
+    with progress.stage("score base") as facts:
         base = score_base_once(inputs, spec, workspace)
         if is_rank_zero():
             log_scores("bm25", {0: base.bm25.means()})
             log_scores("base", {d: scores["float32"].means() for d, scores in base.test.items()})
             save_seconds(workspace.seconds, progress.seconds)
+        facts.update(dimension=inputs.dimensions.main, validation=round(base.validation.base, 4))
     with progress.stage("train") as facts:
 
         def on_checkpoint(folder: Path) -> None:
@@ -186,6 +187,8 @@ def prepare_inputs(
         require_same_inputs(dataset, fetched)
         if is_rank_zero():
             write_splits(dataset, workspace.splits)
+            for sentence in dataset.facts["warnings"]:
+                warn("data", sentence)
         facts.update(format=dataset.facts["format"], **dataset.facts["splits"])
         facts.update(corpus=len(dataset.corpus))
     with progress.stage("model") as facts:

@@ -15,6 +15,7 @@ from job.evaluation.dimensions import Dimensions, dimensions_of
 from job.evaluation.metrics import METRIC, IntArray, Scores, compute_metrics
 from job.evaluation.quantization import BITS, bytes_per_vector, rank
 from job.model.encoder import Model
+from job.runtime.counter import embeddings_counted
 from job.runtime.oom import retry_on_oom
 from job.spec.schema import EvaluationSpec
 from job.storage.mapped_arrays import empty_matrix
@@ -66,11 +67,12 @@ def encode(model: Model, texts: pa.Array, prompt: str, batch_size: int) -> torch
     shape = len(texts), model.width
     is_rank_zero = process_group.is_rank_zero()
     vectors = empty_matrix(*shape) if is_rank_zero else torch.empty(shape, device="meta")
-    for start in range(0, len(texts), TEXTS_PER_BLOCK):
-        block = texts.slice(start, TEXTS_PER_BLOCK).to_pylist()
-        vectors[start : start + TEXTS_PER_BLOCK].copy_(
-            encode_block(model, block, prompt, batch_size)
-        )
+    with embeddings_counted(model.encoder, len(texts), process_group.world_size()):
+        for start in range(0, len(texts), TEXTS_PER_BLOCK):
+            block = texts.slice(start, TEXTS_PER_BLOCK).to_pylist()
+            vectors[start : start + TEXTS_PER_BLOCK].copy_(
+                encode_block(model, block, prompt, batch_size)
+            )
     return vectors
 
 
