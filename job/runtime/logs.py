@@ -19,12 +19,12 @@ from structlog.stdlib import ProcessorFormatter
 from structlog.typing import EventDict, Processor
 
 from job.core.formatting import escape_to_one_line
-from job.core.log_lines import WARNING, write_line
+from job.core.log_lines import TIME, WARNING, write_line
 
 # Its handlers decide where events go. Without handlers, Python prints only warnings.
 log = logging.getLogger("embedtune")
 HEAD = ("time", "what", "event")
-STAMP = structlog.processors.TimeStamper("%Y-%m-%dT%H:%M:%SZ", key="time")
+STAMP = structlog.processors.TimeStamper(TIME, key="time")
 
 
 class _Event(dict[str, Any]):

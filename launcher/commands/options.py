@@ -1,6 +1,7 @@
 """Options and output that several commands share."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -8,6 +9,11 @@ if TYPE_CHECKING:
     from launcher.runs.run import Run
 
 NAME_HELP = "The default NAME is the latest run."
+VIEW_OPTIONS = {
+    "plain": "Show log lines instead of a drawn view, as in a pipe, in CI and with NO_COLOR.",
+    "quiet": "Show only the result, and errors.",
+    "verbose": "Also show the latest log lines, below the view.",
+}
 OUTPUT_SOURCES = "[env: EMBEDTUNE_OUTPUT; default: runs]"
 
 
@@ -32,6 +38,15 @@ require_option = click.option(
     help="Such as 'lift>0' or 'ndcg@10>=0.8 at 128'; exits with 9 unless the interval's lower "
     "bound meets it.",
 )
+
+
+def view_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say how a job is shown; the command gets them as `style`."""
+    for name, text in reversed(VIEW_OPTIONS.items()):
+        names = [f"--{name}", *(["-v"] if name == "verbose" else [])]
+        option = click.option(*names, "style", flag_value=name, default=None, help=text)
+        command = option(command)
+    return command
 
 
 def print_report(run: "Run") -> None:
