@@ -1,5 +1,6 @@
 """Options and output that several commands share."""
 
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +51,8 @@ def view_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def print_report(run: "Run") -> None:
-    from launcher.tables import report_lines, show
+    """Print a report: on a terminal the decision first, in a pipe every sentence."""
+    from launcher.tables import decision_lines, report_lines, show
 
-    show(report_lines(run.report(), run.fetch_report()))
+    lines = decision_lines if sys.stdout.isatty() else report_lines
+    show(lines(run.report(), run.fetch_report()))

@@ -77,6 +77,8 @@ def draw(picture: Picture, now: datetime, columns: int, rows: int) -> list[Text]
     room = min(LOG_LINES, rows - 2 - len(lines))
     if picture.log and room > 0:
         lines += [Text("─" * width, "dim"), *(Text(line, "dim") for line in picture.log[-room:])]
+    if picture.has_ended:
+        lines.append(Text())
     for line in lines:
         line.truncate(max(1, columns - MARGIN), overflow="ellipsis")
     return lines
@@ -118,6 +120,9 @@ def _stage_lines(picture: Picture, now: datetime, width: int) -> Iterator[Text]:
     extra = [PUBLISH] if PUBLISH in progress.stages else []
     names = [*STAGES, *extra]
     column = max(map(len, names))
+    if not progress.stages and not picture.has_ended:
+        # The job loads its libraries, which takes some seconds.
+        yield _running_line("start", Stage(picture.job.started), column, picture, now)
     for name in names:
         stage = progress.stages.get(name)
         if stage is None:
@@ -154,6 +159,11 @@ def _facts(name: str, progress: Progress) -> str:
         best = max(progress.validations, default=None)
         scored = "" if best is None else f", validation {_against_base(best, progress)}"
         return f"{facts['steps']} steps{scored}"
+    main = progress.main_dimension
+    for model in ("base", "tuned"):
+        found = progress.scores.get((model, main or 0))
+        if name == f"score {model}" and found is not None:
+            return f"nDCG@10 at {main}: {score(found)}"
     return ""
 
 
@@ -174,13 +184,14 @@ def _details(name: str, progress: Progress, width: int) -> Iterator[Text]:
     if name == "train" and progress.validations:
         found = _against_base(progress.validations[-1], progress)
         sparks = sparkline(progress.validations)
-        yield Text.assemble(f"{indent}validation {found} ", (sparks, "cyan"))
+        name = f"validation nDCG@10 at {progress.main_dimension}"
+        yield Text.assemble(f"{indent}{name}: {found} ", (sparks, "cyan"))
 
 
 def _against_base(value: float, progress: Progress) -> str:
     base = progress.base_validation
     against = "" if base is None else f" (base {score(base)}, {change(value - base)})"
-    return f"nDCG@10 at {progress.main_dimension}: {score(value)}{against}"
+    return f"{score(value)}{against}"
 
 
 def _bar(count: Count, room: int) -> Text:
@@ -224,7 +235,8 @@ def _estimates(picture: Picture, now: datetime) -> Iterator[Text]:
         billed_since = picture.status.billed_since if picture.status else job.started
         if billed_since:
             usd = job.price_per_hour * max(0.0, (now - billed_since).total_seconds()) / 3600
-            parts.append(f"${usd:.2f} so far, at ${job.price_per_hour:g} an hour")
+            digits = 2 if usd >= 1 else 3
+            parts.append(f"${usd:.{digits}f} so far, at ${job.price_per_hour:g} an hour")
     if parts:
         yield Text("  " + " · ".join(parts), "dim")
 

@@ -1,6 +1,7 @@
 """How far a run has come, as its log lines say: stages, counts, training, validation."""
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -10,6 +11,7 @@ from job.core.log_lines import WARNING, Line, Value, parse_time
 # In this order; a run that publishes to a folder or needs no upload takes no time for the last.
 STAGES = ("fetch", "data", "model", "score base", "train", "score tuned", "compare", "store")
 PUBLISH = "publish"
+SCORE_KEY = re.compile(r"dim_(\d{1,9})_cosine_ndcg@10")
 
 
 @dataclass
@@ -51,6 +53,8 @@ class Progress:
     main_dimension: int | None = None
     base_validation: float | None = None
     validations: list[float] = field(default_factory=list)
+    # nDCG@10 on test, by model and dimension.
+    scores: dict[tuple[str, int], float] = field(default_factory=dict)
     # The memory in use, by `memory_gb` and `gpu_gb`.
     memory: dict[str, float] = field(default_factory=dict)
 
@@ -86,9 +90,12 @@ class Progress:
         elif line.what == "train" and "loss" in facts:
             self._train(facts)
         elif line.what == "validate":
-            score = facts.get(f"dim_{self.main_dimension}_cosine_ndcg@10")
-            if isinstance(score, float):
-                self.validations.append(score)
+            key = f"dim_{self.main_dimension}_cosine_ndcg@10"
+            self.validations += [float(facts[key])] if key in facts else []
+        elif line.what in ("base", "tuned"):
+            for key, value in facts.items():
+                if found := SCORE_KEY.fullmatch(key):
+                    self.scores[line.what, int(found[1])] = float(value)
 
     def _end(self, line: Line) -> None:
         stage = self.stages[line.what]

@@ -244,9 +244,11 @@ def test_progress_goes_to_stderr_and_into_the_log(folder, whole):
     assert first == "Run whole; results will be in runs/whole"
     stages = [m[1] for line in log if (m := re.search(r"Z ([a-z ]+): (?:start|done)", line))]
     names = ["fetch", "data", "model", "score base", "train", "score tuned", "compare", "store"]
+    names.append("publish")
     assert stages == [name for name in names for _ in ("start", "done")]
     assert "Traceback" not in whole.stderr
-    assert "\r" not in whole.stderr
+    # A pipe gets no escape codes.
+    assert not {"\r", "\x1b"} & {*whole.stderr, *whole.stdout}
     # `logs/job.log` contains the job's own lines.
     own = (folder / "runs" / "whole" / "logs" / "job.log").read_text("utf-8").splitlines()
     lines = [line for line in log if re.match(r"\d{4}-\d\d-\d\dT", line)]
