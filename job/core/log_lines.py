@@ -3,8 +3,8 @@
 A value with spaces is quoted; `step=3/30` means `step=3` and `steps=30`. A score is written last,
 as `dim_128_cosine_ndcg@10: 0.7234`. A line with only a score has no colon after `what`.
 SageMaker's metric definitions match both forms.
-The message of a warning begins with `warning: `. Progress is `done=1200 total=5400 per_second=310
-unit=texts`; `total` is missing if it is unknown.
+The message of a warning begins with `warning: `. Progress is `texts done=1200 total=5400
+per_second=310`, with the unit as message; `total` is missing if it is unknown.
 """
 
 import json

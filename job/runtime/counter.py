@@ -1,8 +1,8 @@
 """Count what a run reads, encodes, searches or moves, and log it every few seconds.
 
-A line has what is done, the total if it is known, and the rate: `encode: done=1200 total=5400
-per_second=310.5 unit=texts memory_gb=1.2`. Lines come by time, not by count, so the log of a long
-run stays small.
+A line has the unit, what is done, the total if it is known, the rate and the memory in use:
+`encode: texts done=1200 total=5400 per_second=310.5 memory_gb=1.2`. Lines come by time, not by
+count, so the log of a long run stays small.
 """
 
 import logging
@@ -54,8 +54,8 @@ class Counter:
         # Without a handler (`embedtune check`) nobody reads the line.
         if log.isEnabledFor(logging.INFO):
             total = {} if self.total is None else {"total": self.total}
-            facts = {"done": done, **total, "per_second": float(f"{rate:.4g}"), "unit": self._unit}
-            tell(self._what, **facts, **_memory_facts())
+            facts = {"done": done, **total, "per_second": float(f"{rate:.4g}")}
+            tell(self._what, self._unit, **facts, **_memory_facts())
 
 
 def _memory_facts() -> dict[str, float]:

@@ -200,7 +200,7 @@ def _counted_download() -> Any:  # noqa: ANN401  a class
 
     bars = []
 
-    class Counted(tqdm):  # type: ignore[type-arg]
+    class Counted(tqdm):  # type: ignore[misc]
         # No thread that refreshes the bar.
         monitor_interval = 0
 
@@ -216,7 +216,8 @@ def _counted_download() -> Any:  # noqa: ANN401  a class
             if bars and self is bars[-1]:
                 self._counter.total = int(self.total or 0) or None
                 self._counter.add(int(n or 0))
-            return super().update(n)
+            shown: bool | None = super().update(n)
+            return shown
 
     return Counted
 

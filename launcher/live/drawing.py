@@ -16,7 +16,7 @@ from launcher.live.progress import PUBLISH, STAGES, Count, Progress, Stage
 MARGIN = 4
 MAX_WIDTH = 110
 SPARKS = "▁▂▃▄▅▆▇█"
-SPARKLINE_VALUES = 24
+SPARKLINE_VALUES = 16
 SIZES = {"GB": 1e9, "MB": 1e6, "kB": 1e3}
 TICK, CROSS, NOW, LATER = ("✓", "green"), ("✗", "red"), ("●", "cyan"), ("·", "dim")
 # Lines of the log below the view.
@@ -72,7 +72,7 @@ def draw(picture: Picture, now: datetime, columns: int, rows: int) -> list[Text]
     stages = list(_stage_lines(picture, now, width))
     room = max(1, rows - 1 - len(head) - len(foot))
     if len(stages) > room:
-        stages = _shortened(stages, room, picture)
+        stages = _shortened(stages, room)
     lines = [*head, *stages, *foot]
     room = min(LOG_LINES, rows - 2 - len(lines))
     if picture.log and room > 0:
@@ -84,14 +84,15 @@ def draw(picture: Picture, now: datetime, columns: int, rows: int) -> list[Text]
     return lines
 
 
-def _shortened(stages: list[Text], room: int, picture: Picture) -> list[Text]:
-    """Keep what fits a low terminal: the running stage, and what is nearest to it."""
-    marks = [line.plain.strip()[:1] for line in stages]
-    last = max((n for n, mark in enumerate(marks) if mark not in (LATER[0], "")), default=0)
-    running = NOW[0] in marks
-    end = len(stages) - (marks.count(LATER[0]) if running or not picture.has_ended else 0)
-    end = max(end, last + 1)
-    return stages[max(0, end - room) : end]
+def _shortened(stages: list[Text], room: int) -> list[Text]:
+    """Keep what fits a low terminal: the running stage, then its details, then what was before."""
+    marks = [line.plain.lstrip()[:1] for line in stages]
+    current = marks.index(NOW[0]) if NOW[0] in marks else len(marks) - 1
+    end = current + 1
+    while end < len(marks) and marks[end] != LATER[0]:
+        end += 1
+    start = min(current, max(0, end - room))
+    return stages[start : start + room]
 
 
 def _title(picture: Picture, now: datetime) -> Text:
@@ -101,8 +102,9 @@ def _title(picture: Picture, now: datetime) -> Text:
 
 
 def _status_lines(picture: Picture, now: datetime) -> Iterator[Text]:
-    status = picture.status
-    if status is None or picture.has_ended or picture.progress.running:
+    """Yield what a backend does before and after the job's own stages."""
+    status, progress = picture.status, picture.progress
+    if status is None or picture.has_ended or not (status.is_waiting or progress.is_over):
         return
     message = f": {status.message.rstrip('.')}" if status.message else ""
     yield Text.assemble("  ", NOW, f" {status.name}{message}")
@@ -122,7 +124,8 @@ def _stage_lines(picture: Picture, now: datetime, width: int) -> Iterator[Text]:
     column = max(map(len, names))
     if not progress.stages and not picture.has_ended:
         # The job loads its libraries, which takes some seconds.
-        yield _running_line("start", Stage(picture.job.started), column, picture, now)
+        since = picture.status.since if picture.status else picture.job.started
+        yield _running_line("start", Stage(since), column, picture, now)
     for name in names:
         stage = progress.stages.get(name)
         if stage is None:
@@ -227,7 +230,7 @@ def _estimates(picture: Picture, now: datetime) -> Iterator[Text]:
     """Yield one line: memory, the estimated end, and the money so far."""
     progress, job = picture.progress, picture.job
     parts = []
-    names = {"memory_gb": "memory", "gpu_gb": "GPU memory"}
+    names = {"memory_gb": "memory", "gpu_gb": "GPU"}
     parts += [f"{names[key]} {value:.1f} GB" for key, value in progress.memory.items()]
     if (left := progress.seconds_left()) is not None:
         parts.append(f"ends about {_time_of_day(now + timedelta(seconds=left))}")
@@ -236,7 +239,7 @@ def _estimates(picture: Picture, now: datetime) -> Iterator[Text]:
         if billed_since:
             usd = job.price_per_hour * max(0.0, (now - billed_since).total_seconds()) / 3600
             digits = 2 if usd >= 1 else 3
-            parts.append(f"${usd:.{digits}f} so far, at ${job.price_per_hour:g} an hour")
+            parts.append(f"${usd:.{digits}f} so far at ${job.price_per_hour:g}/h")
     if parts:
         yield Text("  " + " · ".join(parts), "dim")
 

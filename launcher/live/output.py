@@ -21,5 +21,6 @@ def lines_copied(pipe: IO[bytes], print_line: Callable[[str], None]) -> Iterator
 
 
 def _copy(pipe: IO[bytes], print_line: Callable[[str], None]) -> None:
-    for line in pipe:
-        print_line(line.decode("utf-8", "replace").rstrip("\r\n"))
+    with pipe:
+        for line in pipe:
+            print_line(line.decode("utf-8", "replace").rstrip("\r\n"))

@@ -85,8 +85,8 @@ class Progress:
             self.count = None
         elif line.event == "done" and line.what in self.stages:
             self._end(line)
-        elif {"done", "per_second", "unit"} <= facts.keys():
-            self._count(line.what, facts)
+        elif {"done", "per_second"} <= facts.keys():
+            self._count(line.what, line.event, facts)
         elif line.what == "train" and "loss" in facts:
             self._train(facts)
         elif line.what == "validate":
@@ -107,11 +107,11 @@ class Progress:
             self.main_dimension = int(number(line.facts.get("dimension")) or 0) or None
             self.base_validation = number(line.facts.get("validation"))
 
-    def _count(self, what: str, facts: Mapping[str, Value]) -> None:
+    def _count(self, what: str, unit: str, facts: Mapping[str, Value]) -> None:
         done, total = number(facts["done"]) or 0, number(facts.get("total"))
         rate = number(facts["per_second"]) or 0.0
         whole = None if total is None else int(total)
-        count = Count(what, int(done), whole, rate, str(facts["unit"]))
+        count = Count(what, int(done), whole, rate, unit)
         if what == "train":
             self.steps, self.count = count, None
         else:

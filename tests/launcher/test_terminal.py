@@ -25,7 +25,7 @@ VIEW = [
     r"      loss \d+\.\d{3} [▁▂▃▄▅▆▇█]*(   learning rate \d\.\de-\d\d)?",
     r"      validation nDCG@10 at 32: \d\.\d{3} \(base \d\.\d{3}, [+-]\d\.\d{3}\)( [▁▂▃▄▅▆▇█]*)?",
     r"      (━+ )?(encode|search|rescore|bm25|read|hash texts|near duplicates) \d.*",
-    r"  (memory [\d.]+ GB · )?(ends about \d\d:\d\d · )?\$[\d.]+ so far, at \$3\.6 an hour",
+    r"  (memory [\d.]+ GB · )?(ends about \d\d:\d\d · )?\$[\d.]+ so far at \$3\.6/h",
     r"  memory [\d.]+ GB",
     r"Stopping: the job ends its step and writes a checkpoint\. Ctrl-C again kills it\.",
     r"",

@@ -29,10 +29,12 @@ def clock():
 def lines():
     """The facts of each logged line, without memory."""
     found, handler = [], logging.Handler()
+    hidden = ("time", "memory_gb", "gpu_gb")
 
     def emit(record):
-        hidden = ("time", "event", "memory_gb", "gpu_gb")
-        found.append({key: value for key, value in record.msg.items() if key not in hidden})
+        facts = {key: value for key, value in record.msg.items() if key not in hidden}
+        facts["unit"] = facts.pop("event")
+        found.append(facts)
 
     handler.emit = emit
     level = log.level

@@ -22,6 +22,7 @@ from job.core.errors import BackendError, DataError, ModelError, OutOfMemory
 from job.spec.parse import build_spec
 from launcher.backends.process import backend as process
 from launcher.cli import main
+from launcher.live.view import PlainView
 from launcher.plan.machine import MachineOptions
 from launcher.plan.plan import Plan
 
@@ -430,7 +431,7 @@ def test_a_job_that_was_killed_is_explained(
     )
     request = process.request(plan) | {"argv": [sys.executable, "-c", code]}
     job = process.submit(plan, request)
-    job.follow_logs(sys.stderr, stop_on_interrupt=True)
+    job.follow_logs(PlainView(sys.stderr), stop_on_interrupt=True)
     with pytest.raises(error, match=advice):
         job.outcome()
     assert load(plan.folder / "receipt.json")["exit_code"] == error.exit_code
