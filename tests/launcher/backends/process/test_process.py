@@ -177,7 +177,7 @@ def resumed(folder, halted):
     line = halted.done.stderr.splitlines()[-1]
     command, *arguments = shlex.split(line.removeprefix("To resume: "))
     assert command == "embedtune"
-    return in_a_shell(folder, *arguments, "--device", "cpu")
+    return in_a_shell(folder, *arguments, "--device", "cpu", "--quiet")
 
 
 # A run that finishes.
@@ -315,6 +315,13 @@ def test_ctrl_c_ends_the_step_and_leaves_a_checkpoint(halted):
     own = {name for name in halted.files if not name.startswith(".work/")}
     assert own == {"receipt.json", "spec.json"}
     assert halted.receipt["exit_code"] == 10
+
+
+def test_quiet_shows_the_result_alone(resumed):
+    """No log line, and no word about the run; a library may still warn."""
+    assert resumed.stdout.startswith("halted: nDCG@10 on 40 test queries")
+    lines = resumed.stderr.splitlines()
+    assert not [line for line in lines if re.match(r"\d{4}-|Run ", line)]
 
 
 def test_a_resumed_run_ends_as_one_that_was_never_interrupted(folder, whole, halted, resumed):
