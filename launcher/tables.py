@@ -17,7 +17,15 @@ from rich.table import Table
 from rich.text import Text
 
 from job.core.errors import EXIT_CODES
-from job.core.formatting import change, escape_to_one_line, interval, score, share, usd
+from job.core.formatting import (
+    change,
+    escape_to_one_line,
+    interval,
+    precision_label,
+    score,
+    share,
+    usd,
+)
 from job.report.compare_runs import Group
 from job.report.document import METRIC, Report
 from launcher.containers.image import Image
@@ -57,12 +65,15 @@ def decision_lines(report: Report, folder: Path) -> list[Table | Text]:
     numbers = f"{' → '.join(scores)}, {change(verdict.lift)} {interval(verdict.ci)}"
     outcome = "Improved" if verdict.improved else "Not improved"
     full = next(iter(report.comparison.values())).float32.bytes_per_vector
+    # Without a gain, the sentence does not begin with an advice to deploy.
+    opening = "Deploy" if advice.sentence.startswith("Deploy") else "If you deploy it:"
+    vectors = f"{advice.dimension} dimensions as {precision_label(advice.precision)}"
     size = f"{advice.bytes_per_vector} bytes instead of {full}"
     price = "cost unknown" if cost.usd is None else usd(cost.usd)
     seconds, where = sum(report.seconds.values()), report.environment.device
     return [
         *_wrapped(f"{outcome}: {METRIC_NAME} at {report.main} dimensions: {numbers}", "bold"),
-        *_wrapped(f"{advice.sentence.partition(':')[0]}: {size}"),
+        *_wrapped(f"{opening} {vectors}, {size}"),
         *_wrapped(f"Took {seconds:.0f} s on {where}, {price}"),
         Text(),
         *_wrapped(_title(report), "italic"),

@@ -212,7 +212,9 @@ def _amounts(count: Count) -> str:
     total = "" if count.total is None else f"/{_amount(count.total, count.unit)}"
     unit = "" if count.unit == "bytes" else f" {count.unit}"
     parts = [f"{_amount(count.done, count.unit)}{total}{unit}"]
-    if count.per_second:
+    if 0 < count.per_second < 1:
+        parts.append(f"{clock(1 / count.per_second)} each")
+    elif count.per_second:
         parts.append(f"{_amount(count.per_second, count.unit)}/s")
     if count.seconds_left is not None:
         parts.append(f"{clock(count.seconds_left)} left")

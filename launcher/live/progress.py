@@ -115,7 +115,8 @@ class Progress:
         if what == "train":
             self.steps, self.count = count, None
         else:
-            self.count = count
+            # What follows a finished count may take long, and not be counted.
+            self.count = None if count.done == count.total else count
         self.memory |= {
             name: found
             for name in ("memory_gb", "gpu_gb")

@@ -3,6 +3,7 @@
 import os
 import threading
 from collections import deque
+from contextlib import ExitStack
 from dataclasses import replace
 from types import TracebackType
 from typing import Literal, Protocol, Self, TextIO
@@ -13,6 +14,7 @@ from job.core.formatting import escape_to_one_line
 from job.core.log_lines import parse_line
 from launcher.live.drawing import LOG_LINES, Job, Picture, Status, draw
 from launcher.live.progress import Progress, is_warning, now
+from launcher.live.terminal import is_in_background, typing_hidden
 
 Style = Literal["auto", "plain", "quiet", "verbose"]
 # Between two drawings.
@@ -53,6 +55,7 @@ def can_draw(to: TextIO, style: Style) -> bool:
     return (
         style != "plain"
         and to.isatty()
+        and not is_in_background(to)
         and (to.encoding or "").lower().replace("-", "") == "utf8"
         and os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
         and not any(os.environ.get(name) for name in ("NO_COLOR", "CI"))
@@ -99,11 +102,14 @@ class LiveView:
         from rich.console import Console
         from rich.live import Live
 
+        self._terminal = to
         self._console = Console(file=to, highlight=False, force_terminal=True)
         self._picture = Picture(job, Progress())
         self._log: deque[str] | None = deque(maxlen=LOG_LINES) if verbose else None
         # Errors belong below the view.
         self._errors: list[str] = []
+        # What the end of the view undoes.
+        self._stack = ExitStack()
         self._lock = threading.RLock()
         self._over = threading.Event()
         self._ticker = threading.Thread(target=self._tick, daemon=True)
@@ -141,7 +147,8 @@ class LiveView:
             self._draw()
 
     def __enter__(self) -> Self:
-        self._live.start()
+        self._stack.enter_context(typing_hidden(self._terminal))
+        self._stack.enter_context(self._live)
         self._draw()
         self._ticker.start()
         return self
@@ -161,9 +168,9 @@ class LiveView:
                 self._picture, note="", log=(), has_ended=True, has_failed=failed
             )
             self._draw()
-            self._live.stop()
+            self._stack.close()
             for line in self._errors:
-                click.echo(line, file=self._console.file)
+                click.echo(line, file=self._terminal)
 
     def _tick(self) -> None:
         while not self._over.wait(PAUSE_SECONDS):
