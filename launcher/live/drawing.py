@@ -146,6 +146,9 @@ def _running_line(name: str, stage: Stage, column: int, picture: Picture, now: d
     mark = NOW
     if picture.has_ended:
         mark = CROSS if picture.has_failed else LATER
+    elif picture.status and picture.status.is_waiting:
+        # Its machine was taken away.
+        mark = LATER
     elapsed = clock((now - stage.started).total_seconds())
     return Text.assemble("  ", mark, (f" {name:{column}}", "bold"), f" {elapsed:>8}")
 

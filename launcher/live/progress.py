@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from job.core.log_lines import WARNING, Line, Value, parse_time
 
-# In this order; a run that publishes to a folder or needs no upload takes no time for the last.
+# In this order.
 STAGES = ("fetch", "data", "model", "score base", "train", "score tuned", "compare", "store")
 PUBLISH = "publish"
 SCORE_KEY = re.compile(r"dim_(\d{1,9})_cosine_ndcg@10")
@@ -81,6 +81,9 @@ class Progress:
     def update(self, line: Line) -> None:
         facts = line.facts
         if line.event == "start" and line.what in (*STAGES, PUBLISH):
+            if line.what == STAGES[0]:
+                # The job starts, or starts again.
+                self.stages.clear()
             self.stages[line.what] = Stage(parse_time(line.time))
             self.count = None
         elif line.event == "done" and line.what in self.stages:

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TextIO
+from typing import Any, TextIO
 
 
 def is_in_background(terminal: TextIO) -> bool:
@@ -34,7 +34,7 @@ def typing_hidden(terminal: TextIO) -> Iterator[None]:
         _set(terminal, before)
 
 
-def _set(terminal: TextIO, attributes: list[object]) -> None:
+def _set(terminal: TextIO, attributes: list[Any]) -> None:
     import termios
 
     # In the background, this would stop us.

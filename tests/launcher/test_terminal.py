@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import signal
 import sys
 from types import SimpleNamespace
 
@@ -49,7 +50,7 @@ def environment(tmp_path_factory):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, tiny_encoder, pairs_file):
     folder = tmp_path_factory.mktemp("terminal")
-    job = JOB.format(pairs=pairs_file, encoder=tiny_encoder, epochs=12)
+    job = JOB.format(pairs=pairs_file, encoder=tiny_encoder, epochs=20)
     (folder / "job.yaml").write_text(job, "utf-8")
     return folder
 
@@ -64,12 +65,15 @@ def halted(folder, environment):
         screen.wait_for("· process ·")
         screen.type("typed, and not shown\n")
         screen.resize(120)
-        screen.wait_for("● train")
+        screen.wait_for("━ train")
+        # The job waits for the other terminal, however fast it is.
+        pid = json.loads((folder / "runs/halted/.work/launch.json").read_text("utf-8"))["pid"]
+        os.kill(pid, signal.SIGSTOP)
         follower = Screen([*COMMAND, "logs", "halted", "--follow"], folder, environment)
-        follower.wait_for("● train")
+        follower.wait_for("━ train")
         follower.type("\x03")
         left = follower.finish()
-        screen.wait_for("━")
+        os.kill(pid, signal.SIGCONT)
         screen.type("\x03")
         return SimpleNamespace(screen=screen, code=screen.finish(), follower=follower, left=left)
     finally:
@@ -104,12 +108,21 @@ def test_the_view_shows_how_far_the_training_is(halted):
     """Its bar, loss, validation against the base model, memory, estimated end and money."""
     seen = "\n".join(line for picture in halted.screen.pictures for line in picture)
     for part in (
-        r"━ train \d+/120 steps",
+        r"━ train \d+/200 steps",
         r"loss \d",
         r"at 32: \d\.\d{3} \(base",
         r"\$\d\.\d{3} so",
     ):
         assert re.search(part, seen), part
+
+
+def test_a_resumed_training_continues_at_its_step(folder, halted, resumed):
+    reason = next(line for line in halted.screen.lines if line.startswith("Error: "))
+    stopped = int(re.search(r"after step (\d+)", reason)[1])
+    seen = "\n".join(line for picture in resumed.screen.pictures for line in picture)
+    assert all(int(step) > stopped for step in re.findall(r" train (\d+)/200 steps", seen))
+    report = Run(folder / "runs" / "halted").report()
+    assert report.training.resumed_from_step == stopped > 0
 
 
 def test_ctrl_c_leaves_a_clean_screen_and_the_command_to_resume(halted):

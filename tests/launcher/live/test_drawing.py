@@ -138,6 +138,18 @@ def test_a_cloud_job_that_waits_says_for_what_since_when_and_at_what_price():
     assert drawn(33, job=job, status=uploading)[1] == "  ● Uploading: Uploading the model"
 
 
+def test_a_spot_job_waits_again_and_starts_again():
+    """The stage that was cut off is not running; the next start begins with the first stage."""
+    gone = Status("Interrupted", "Training job was interrupted", START + timedelta(seconds=26))
+    lines = drawn(27, status=gone)
+    assert lines[1] == "  ● Interrupted: Training job was interrupted"
+    assert [line.split()[1] for line in lines if line.startswith("  ●")] == ["Interrupted:"]
+    progress = progress_after(27)
+    progress.update(parse_line("2026-11-28T10:05:00Z fetch: start"))
+    assert list(progress.stages) == ["fetch"]
+    assert progress.validations == [0.75]
+
+
 @pytest.mark.parametrize("columns", [20, 40, 80, 140])
 @pytest.mark.parametrize("rows", [4, 10, 24, 50])
 def test_the_view_fits_the_terminal(columns, rows):
