@@ -17,8 +17,8 @@ from launcher.live.progress import Progress, is_warning, now
 from launcher.live.terminal import is_in_background, typing_hidden
 
 Style = Literal["auto", "plain", "quiet", "verbose"]
-# Between two drawings.
-PAUSE_SECONDS = 0.5
+# Between two drawings, of which each takes 1.4 ms of processor time.
+PAUSE_SECONDS = 1.0
 STOPPING = "Stopping: the job ends its step and writes a checkpoint. Ctrl-C again kills it."
 
 
@@ -159,18 +159,19 @@ class LiveView:
         error: BaseException | None,
         at: TracebackType | None,
     ) -> None:
-        self._over.set()
-        self._ticker.join()
-        with self._lock:
-            failed = bool(self._errors or self._picture.note)
-            self._log = None
-            self._picture = replace(
-                self._picture, note="", log=(), has_ended=True, has_failed=failed
-            )
-            self._draw()
-            self._stack.close()
-            for line in self._errors:
-                click.echo(line, file=self._terminal)
+        # The terminal is restored even if Ctrl-C is pressed once more now.
+        with self._stack:
+            self._over.set()
+            self._ticker.join()
+            with self._lock:
+                failed = bool(self._errors or self._picture.note)
+                self._log = None
+                self._picture = replace(
+                    self._picture, note="", log=(), has_ended=True, has_failed=failed
+                )
+                self._draw()
+        for line in self._errors:
+            click.echo(line, file=self._terminal)
 
     def _tick(self) -> None:
         while not self._over.wait(PAUSE_SECONDS):
