@@ -111,7 +111,8 @@ def _status_lines(picture: Picture, now: datetime) -> Iterator[Text]:
     if status.is_waiting:
         waited = clock((now - status.since).total_seconds())
         price = picture.job.price_per_hour
-        cost = "" if price is None else f", at ${price:g} an hour once it is billed"
+        once = "" if status.billed_since else " once it is billed"
+        cost = "" if price is None else f", at ${price:g} an hour{once}"
         yield Text(f"    since {_time_of_day(status.since)}, for {waited}{cost}")
 
 

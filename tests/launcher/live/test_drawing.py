@@ -132,6 +132,8 @@ def test_a_cloud_job_that_waits_says_for_what_since_when_and_at_what_price():
         "  ● Starting: Preparing the instances for training",
         "    since 10:00, for 0.0 s, at $1.515 an hour once it is billed",
     ]
+    downloading = Status("Downloading", "", since, billed_since=since)
+    assert drawn(-1, job=job, status=downloading)[2].endswith("for 0.0 s, at $1.515 an hour")
     billed = Status("Training", "", since, billed_since=START, is_waiting=False)
     assert drawn(27, job=job, status=billed)[-1].endswith("$0.011 so far at $1.515/h")
     uploading = Status("Uploading", "Uploading the model", since, START, is_waiting=False)
