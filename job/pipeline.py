@@ -121,12 +121,13 @@ def produce_results(
     inputs = prepare_inputs(spec, workspace, machine, progress)
     dataset, base_folder = inputs.dataset, inputs.fetched.model
     prove(inputs, spec, workspace, progress)
-    with progress.stage("score base"):
+    with progress.stage("score base") as facts:
         base = score_base_once(inputs, spec, workspace)
         if is_rank_zero():
             log_scores("bm25", {0: base.bm25.means()})
             log_scores("base", {d: scores["float32"].means() for d, scores in base.test.items()})
             save_seconds(workspace.seconds, progress.seconds)
+        facts.update(dimension=inputs.dimensions.main, validation=round(base.validation.base, 4))
     with progress.stage("train") as facts:
 
         def on_checkpoint(folder: Path) -> None:

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import datetime
 from typing import TextIO
 
 import click
@@ -13,6 +14,9 @@ from job.core.errors import StorageError
 from job.core.formatting import escape_keeping_lines
 from job.storage.stores import S3
 from launcher.backends.registry import JobHandle, load_backend
+from launcher.live.drawing import Job
+from launcher.live.progress import now
+from launcher.live.view import Style, open_view
 from launcher.runs import run as runs
 from launcher.runs.run import Run
 
@@ -91,19 +95,35 @@ def print_log(run: Run) -> None:
     click.echo(escape_keeping_lines(text), nl=False)
 
 
-def follow(run: Run, job: JobHandle, to: TextIO, *, stop_on_interrupt: bool) -> int:
-    """Print a job's log until it ends, and return its exit code.
+def follow(
+    run: Run, job: JobHandle, to: TextIO, style: Style = "auto", *, stop_on_interrupt: bool
+) -> int:
+    """Show a job until it ends, and return its exit code.
 
     Ctrl-C stops the job if `stop_on_interrupt`; otherwise the job continues, and we exit with 0.
     """
     try:
-        with sigterm_as_interrupt():
-            job.follow_logs(to, stop_on_interrupt=stop_on_interrupt)
+        with sigterm_as_interrupt(), open_view(to, _described(run), style) as view:
+            job.follow_logs(view, stop_on_interrupt=stop_on_interrupt)
     except KeyboardInterrupt:
         commands = f"embedtune logs {run.name} --follow; to stop it: embedtune stop {run.name}"
         click.echo(f"The job continues. To follow it: {commands}", err=True)
         sys.exit(0)
     return job.outcome()
+
+
+def _described(run: Run) -> Job:
+    """Return what the launch record says of a job."""
+    launch = run.launch or {}
+    names = ("backend", "region", "instance_type")
+    instances, price = launch.get("instances", 1), launch.get("price_per_hour")
+    several = [f"{instances} machines"] if instances > 1 else []
+    return Job(
+        run.name,
+        ", ".join([*(str(launch[name]) for name in names if launch.get(name)), *several]),
+        datetime.fromisoformat(launch["started"]) if "started" in launch else now(),
+        None if price is None else price * instances,
+    )
 
 
 @contextmanager

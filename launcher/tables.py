@@ -17,7 +17,15 @@ from rich.table import Table
 from rich.text import Text
 
 from job.core.errors import EXIT_CODES
-from job.core.formatting import change, escape_to_one_line, interval, score, share, usd
+from job.core.formatting import (
+    change,
+    escape_to_one_line,
+    interval,
+    precision_label,
+    score,
+    share,
+    usd,
+)
 from job.report.compare_runs import Group
 from job.report.document import METRIC, Report
 from launcher.containers.image import Image
@@ -26,6 +34,7 @@ from launcher.runs.run import Run
 
 # The report for people.
 PAGE = "report.html"
+METRIC_NAME = "nDCG@10"
 GAP = "  "
 TABLE_WIDTH = 80
 # Intervals and p-values.
@@ -49,13 +58,40 @@ def show(parts: Iterable[Table | Text]) -> None:
         console.print(part, soft_wrap=isinstance(part, Text))
 
 
+def decision_lines(report: Report, folder: Path) -> list[Table | Text]:
+    """Show a report on a terminal: the decision in three lines, then the comparison."""
+    verdict, advice, cost = report.verdict, report.recommendation, report.cost
+    scores = [score(report.ndcg(model, report.main)) for model in ("base", "tuned")]
+    numbers = f"{' → '.join(scores)}, {change(verdict.lift)} {interval(verdict.ci)}"
+    outcome = "Improved" if verdict.improved else "Not improved"
+    full = next(iter(report.comparison.values())).float32.bytes_per_vector
+    # Without a gain, the sentence does not begin with an advice to deploy.
+    opening = "Deploy" if advice.sentence.startswith("Deploy") else "If you deploy it:"
+    vectors = f"{advice.dimension} dimensions as {precision_label(advice.precision)}"
+    size = f"{advice.bytes_per_vector} bytes instead of {full}"
+    price = "cost unknown" if cost.usd is None else usd(cost.usd)
+    seconds, where = sum(report.seconds.values()), report.environment.device
+    return [
+        *_wrapped(f"{outcome}: {METRIC_NAME} at {report.main} dimensions: {numbers}", "bold"),
+        *_wrapped(f"{opening} {vectors}, {size}"),
+        *_wrapped(f"Took {seconds:.0f} s on {where}, {price}"),
+        Text(),
+        *_wrapped(_title(report), "italic"),
+        comparison_table(report),
+        *_one_piece("Report:", str(folder / PAGE)),
+    ]
+
+
+def _title(report: Report) -> str:
+    return f"{report.job_name}: {METRIC_NAME} on {report.data.queries['test']} test queries"
+
+
 def report_lines(report: Report, folder: Path) -> list[Table | Text]:
-    """Show the comparison, the verdict and the path of the report in `folder`."""
-    title = f"{report.job_name}: nDCG@10 on {report.data.queries['test']} test queries"
+    """Show a report in a pipe: the comparison, then all sentences, and the report's path."""
     cost, seconds = report.cost, sum(report.seconds.values())
     price = "cost unknown" if cost.usd is None else usd(cost.usd)
     return [
-        *_wrapped(title, "italic"),
+        *_wrapped(_title(report), "italic"),
         comparison_table(report),
         *_wrapped(report.verdict.sentence, "bold"),
         *_wrapped(report.recommendation.sentence),

@@ -37,6 +37,13 @@ def test_help_needs_only_click(path):
     assert not HEAVY & loaded_by_command([*path, "--help"])
 
 
+def test_the_only_third_party_package_imported_at_start_is_click():
+    """Of `embedtune --help`; the rest is Python's own or ours."""
+    ours = {"job", "launcher"}
+    loaded = {name.partition(".")[0] for name in loaded_by_command(["--help"]) - loaded_by("pass")}
+    assert loaded - ours - sys.stdlib_module_names == {"click"}
+
+
 @pytest.mark.parametrize("arguments", [["schema"], ["schema", "--report"]])
 def test_a_schema_needs_only_pydantic(arguments):
     """The JSON Schema comes from the models alone."""

@@ -13,6 +13,7 @@ import re
 import shutil
 import struct
 from contextlib import suppress
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -31,7 +32,8 @@ from job.spec.parse import build_spec, parse_document
 from job.spec.schema import DataSpec, ModelSpec
 from job.storage.workspace import Workspace
 from launcher.cli import main
-from launcher.runs.live_log import Live
+from launcher.live.drawing import Job
+from launcher.live.view import LiveView, PlainView
 
 ROOT = Path(__file__).parents[1]
 CPU = Machine("cpu", "float32", "")
@@ -286,12 +288,22 @@ def test_the_log_of_a_job_cannot_control_the_terminal_that_shows_it(tmp_path, mo
     (run / "logs" / "job.log").write_text(f"one{HARMFUL}\n\ttwo\n", "utf-8")
     shown = CliRunner().invoke(main, ["logs", "theirs"])
     assert shown.output == f"one{HARMLESS}\n\ttwo\n"
-    monkeypatch.setenv("TERM", "xterm")
     terminal = io.StringIO()
     terminal.isatty = lambda: True
-    with Live(terminal) as live:
-        live.print_line(f"one{HARMFUL}")
-    assert f"one{HARMLESS}" in terminal.getvalue()
+    PlainView(terminal).print_line(f"one{HARMFUL}")
+    assert terminal.getvalue() == f"one{HARMLESS}\n"
+    drawn = io.StringIO()
+    with LiveView(drawn, Job("theirs", "process", datetime.now(UTC)), verbose=True) as view:
+        for line in (
+            "one{}",
+            "2026-11-28T10:00:00Z data: one{}",
+            "2026-11-28T10:00:00Z data: warning: one{}",
+            "Error: one{}",
+        ):
+            view.print_line(line.format(HARMFUL))
+    assert drawn.getvalue().count(f"one{HARMLESS}") >= 3
+    # Colors are ours.
+    assert not {*HARMFUL} - {*RED, *UPWARDS[1:]} & {*drawn.getvalue()}
 
 
 def test_a_report_cannot_control_the_terminal_that_shows_it(trained_run, tmp_path, monkeypatch):

@@ -39,6 +39,7 @@ LONGEST = (
     *(
         "launcher/backends/process/test_process.py",
         "launcher/test_instances.py",
+        "launcher/test_terminal.py",
         "test_exit_codes.py",
     ),
 )

@@ -3,14 +3,20 @@
 A value with spaces is quoted; `step=3/30` means `step=3` and `steps=30`. A score is written last,
 as `dim_128_cosine_ndcg@10: 0.7234`. A line with only a score has no colon after `what`.
 SageMaker's metric definitions match both forms.
+The message of a warning begins with `warning: `. Progress is `texts done=1200 total=5400
+per_second=310`, with the unit as message; `total` is missing if it is unknown.
 """
 
 import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 Value = int | float | str
+# What the message of a warning begins with.
+WARNING = "warning: "
+TIME = "%Y-%m-%dT%H:%M:%SZ"
 
 
 @dataclass(frozen=True)
@@ -72,10 +78,24 @@ def parse_line(line: str) -> Line | None:
     """Parse a line; return None if it is not a log line of a run."""
     found = LINE.fullmatch(line.rstrip("\n"))
     rest = REST.fullmatch(found["rest"]) if found else None
-    if found is None or rest is None:
+    if found is None or rest is None or not _is_time(found["time"]):
         return None
     facts = dict(fact for pair in PAIR.findall(rest["facts"]) for fact in _parse_fact(pair))
     return Line(found["time"], found["what"], rest["event"].strip(), facts)
+
+
+def _is_time(text: str) -> bool:
+    try:
+        parse_time(text)
+    except ValueError:
+        # Such as the 31st of February, in text that is no line of ours.
+        return False
+    return True
+
+
+def parse_time(text: str) -> datetime:
+    """Parse the time of a line, which is UTC."""
+    return datetime.strptime(text, TIME).replace(tzinfo=UTC)
 
 
 def _parse_fact(pair: str) -> Iterator[tuple[str, Value]]:

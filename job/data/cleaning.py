@@ -15,6 +15,7 @@ from job.data.more_negatives import DUPLICATE, MoreNegatives, excerpt
 from job.data.schemas import DOCUMENT_SCHEMA, PAIR_SCHEMA, REJECTED_SCHEMA
 from job.data.text_keys import pair_key, question_key, text_key
 from job.data.words import characters
+from job.runtime.counter import count_each
 from job.storage.arrow_tables import TableFile, one_array, one_table
 
 # A group's name is a label in tables, cut to this length; names that are equal when cut are merged.
@@ -78,7 +79,7 @@ def clean_rows(
     pair; a context that is not relevant by its label becomes a negative of its question.
     """
     cleaner = _Cleaner(min_characters, split, labels, documents)
-    for row in rows:
+    for row in count_each(rows, "read", "rows"):
         cleaner.add(row)
     return cleaner.cleaned()
 
@@ -201,7 +202,7 @@ def clean_documents(documents: Iterable[Document]) -> Cleaned:
     """Clean documents in one pass; reject those without text or with an invalid id."""
     kept, rejected = TableFile(DOCUMENT_SCHEMA), TableFile(REJECTED_SCHEMA)
     count = 0
-    for document in documents:
+    for document in count_each(documents, "read", "documents"):
         count += 1
         text, has_valid_id = document.full, _is_encodable(document.id)
         if reason := _fault(text, "document") or (None if has_valid_id else "id is not text"):

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from job.data.words import words_of
+from job.runtime.counter import count_each
 from job.storage import arrow_tables
 from job.storage.arrow_tables import BATCH, IntArray, JoinedColumn, KeyArray
 from job.storage.mapped_arrays import zeros
@@ -106,7 +107,8 @@ def near_duplicates(texts_by_key: Mapping[int, str], threshold: float) -> Iterat
     bands = _hash_bands(texts_by_key, threshold)
     neighbors = _sharing_a_band(bands)
     keys, index = keys[neighbors], _Index([band[neighbors] for band in bands])
-    for number, key in enumerate(keys.tolist()):
+    texts = count_each(keys.tolist(), "near duplicates", "texts", len(keys))
+    for number, key in enumerate(texts):
         candidates = index.query(number)
         words = shingles(texts_by_key[key]) if candidates else set()
         for candidate in sorted(keys[list(candidates)].tolist())[:MAX_CANDIDATES]:
@@ -131,7 +133,8 @@ def _hash_bands(texts_by_key: Mapping[int, str], threshold: float) -> list[KeyAr
     bands = list(zeros((plan.b, len(texts_by_key)), np.uint64, arrow_tables.MAX_IN_MEMORY))
     block = np.empty((BATCH, PERMUTATIONS), dtype=np.uint64)
     wordless = np.zeros(BATCH, dtype=bool)
-    for number, key in enumerate(texts_by_key):
+    texts = count_each(texts_by_key, "hash texts", "texts", len(texts_by_key))
+    for number, key in enumerate(texts):
         row = number % BATCH
         words = shingles(texts_by_key[key])
         wordless[row] = words == {""}

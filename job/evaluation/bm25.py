@@ -14,6 +14,7 @@ import torch
 
 from job.evaluation.exact_search import MAX_SCORES, top_k
 from job.evaluation.metrics import DEPTH, IntArray
+from job.runtime.counter import Counter
 
 WORD = r"(?u)\b\w+\b"
 # Texts tokenized at once: their words are Python objects.
@@ -32,6 +33,7 @@ def rank_bm25(corpus_texts: pa.Array, query_texts: pa.Array) -> tuple[IntArray, 
     if vocabulary:
         index.index(bm25s.tokenization.Tokenized(numbers, vocabulary), show_progress=False)
     ranked, found = [], []
+    counter = Counter("bm25", "queries", len(query_texts))
     for texts in _blocks(query_texts, max(1, MAX_SCORES // len(numbers))):
         queries = bm25s.tokenize(
             texts, token_pattern=WORD, stopwords=None, return_ids=False, show_progress=False
@@ -41,6 +43,7 @@ def rank_bm25(corpus_texts: pa.Array, query_texts: pa.Array) -> tuple[IntArray, 
         )
         ranked.append(top_k(torch.from_numpy(scores), DEPTH).positions.numpy())
         found.append(np.minimum((scores > 0).sum(axis=1), DEPTH))
+        counter.add(len(texts))
     return np.concatenate(ranked), np.concatenate(found)
 
 

@@ -17,6 +17,7 @@ from job.evaluation.quantization import BITS, bytes_per_vector, rank
 from job.model.encode import embed_texts
 from job.model.encoder import Model
 from job.model.parts import Role
+from job.runtime.counter import embeddings_counted
 from job.runtime.oom import retry_on_oom
 from job.spec.schema import EvaluationSpec
 from job.storage.mapped_arrays import empty_matrix
@@ -68,9 +69,12 @@ def encode(model: Model, texts: pa.Array, role: Role, batch_size: int) -> torch.
     shape = len(texts), model.width
     is_rank_zero = process_group.is_rank_zero()
     vectors = empty_matrix(*shape) if is_rank_zero else torch.empty(shape, device="meta")
-    for start in range(0, len(texts), TEXTS_PER_BLOCK):
-        block = texts.slice(start, TEXTS_PER_BLOCK).to_pylist()
-        vectors[start : start + TEXTS_PER_BLOCK].copy_(encode_block(model, block, role, batch_size))
+    with embeddings_counted(model.encoder, len(texts), process_group.world_size()):
+        for start in range(0, len(texts), TEXTS_PER_BLOCK):
+            block = texts.slice(start, TEXTS_PER_BLOCK).to_pylist()
+            vectors[start : start + TEXTS_PER_BLOCK].copy_(
+                encode_block(model, block, role, batch_size)
+            )
     return vectors
 
 

@@ -12,6 +12,7 @@ import torch
 from torch.nn.functional import normalize
 
 from job.evaluation.metrics import DEPTH
+from job.runtime.counter import Counter
 
 # Documents per tile: 2^15 vectors of 1,024 float32 take 128 MiB.
 TILE_ROWS = 2**15
@@ -88,6 +89,7 @@ def _search_block(
     blocks = torch.split(queries, max(1, MAX_SCORES // min(TILE_ROWS, len(corpus))))
     transformed = [[transform.apply(block) for block in blocks] for transform in transforms]
     best: list[list[SearchResult]] = [[] for _ in transforms]
+    counter = Counter("search", "documents", len(corpus))
     for first, tile in tiles(corpus, queries.device):
         for number, transform in enumerate(transforms):
             documents = transform.apply(tile)
@@ -97,6 +99,7 @@ def _search_block(
             else:
                 pairs = zip(best[number], scores, strict=True)
                 best[number] = [_update(old, new, first, transform.depth) for old, new in pairs]
+        counter.add(len(tile))
     return [_concatenate(parts) for parts in best]
 
 

@@ -14,6 +14,7 @@ import torch
 from job.core.formatting import RESCORED
 from job.evaluation.exact_search import Transform, search, tiles
 from job.evaluation.metrics import DEPTH, IntArray
+from job.runtime.counter import Counter
 
 # Bits per component of a stored vector.
 BITS = {"float32": 32, "int8": 8, "binary": 1}
@@ -118,6 +119,7 @@ def _rescore(
     count, dimension = candidates.shape[1], transform.dimension
     rows = max(1, RESCORE_COMPONENTS // (count * dimension))
     ranked = []
+    counter = Counter("rescore", "queries", len(candidates))
     for start in range(0, len(candidates), rows):
         block = candidates[start : start + rows]
         documents = corpus[:, :dimension][torch.from_numpy(block.ravel())]
@@ -131,4 +133,5 @@ def _rescore(
         scores = np.einsum("qd,qcd->qc", weights, codes)
         order = np.argsort(-scores, axis=1, kind="stable")[:, :DEPTH]
         ranked.append(np.take_along_axis(block, order, axis=1))
+        counter.add(len(block))
     return np.concatenate(ranked)

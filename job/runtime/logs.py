@@ -19,12 +19,12 @@ from structlog.stdlib import ProcessorFormatter
 from structlog.typing import EventDict, Processor
 
 from job.core.formatting import escape_to_one_line
-from job.core.log_lines import write_line
+from job.core.log_lines import TIME, WARNING, write_line
 
 # Its handlers decide where events go. Without handlers, Python prints only warnings.
 log = logging.getLogger("embedtune")
 HEAD = ("time", "what", "event")
-STAMP = structlog.processors.TimeStamper("%Y-%m-%dT%H:%M:%SZ", key="time")
+STAMP = structlog.processors.TimeStamper(TIME, key="time")
 
 
 class _Event(dict[str, Any]):
@@ -52,7 +52,8 @@ def tell(what: str, event: str = "", /, **facts: object) -> None:
 
 
 def warn(what: str, event: str, /, **facts: object) -> None:
-    _events.warning(event, what=what, **facts)
+    """Log something that a person should know; its message begins with `warning: `."""
+    _events.warning(f"{WARNING}{event}", what=what, **facts)
 
 
 class Progress:
@@ -185,7 +186,7 @@ def memory() -> dict[str, int]:
 
 
 def disable_progress_bars() -> None:
-    """Turn off the libraries' progress bars: in a log file each redraw is a line."""
+    """Turn off the libraries' progress bars: a job writes log lines only (`runtime.counter`)."""
     import datasets
     import huggingface_hub.utils
     import transformers

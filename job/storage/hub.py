@@ -4,6 +4,7 @@ The Hub client's settings apply: `HF_TOKEN` or its login, `HF_ENDPOINT`, `HF_HOM
 """
 
 import glob
+import io
 import os
 import re
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from job.core.errors import DataError, ModelError, StorageError
+from job.runtime.counter import Counter
 from job.runtime.logs import tell, warn
 from job.storage.hub_errors import explained
 from job.storage.stores import safe_join
@@ -189,7 +191,35 @@ def _download(
             for file in files:
                 safe_join(Path(file.local_path).parent, file.filename)
             check_size(repository, sum(file.file_size or 0 for file in files), max_bytes, kind)
-        return Path(fetch())
+        return Path(fetch(tqdm_class=_counted_download()))
+
+
+def _counted_download() -> Any:  # noqa: ANN401  a class
+    """Return a class of progress bars for the Hub's client, which log the bytes that it writes."""
+    from tqdm.auto import tqdm
+
+    bars = []
+
+    class Counted(tqdm):  # type: ignore[misc]
+        # No thread that refreshes the bar.
+        monitor_interval = 0
+
+        def __init__(self, *args: Any, **options: Any) -> None:  # noqa: ANN401
+            super().__init__(*args, **options | {"disable": False, "file": io.StringIO()})
+            self._counter = Counter("download", "bytes")
+            if self.unit == "B":
+                bars.append(self)
+
+        def update(self, n: float | None = 1) -> bool | None:
+            # The client has a bar for bytes received, then one for bytes written, then one for
+            # files. Only the total of the second is exact.
+            if bars and self is bars[-1]:
+                self._counter.total = int(self.total or 0) or None
+                self._counter.add(int(n or 0))
+            shown: bool | None = super().update(n)
+            return shown
+
+    return Counted
 
 
 def _from_shared_cache(fetch: Callable[..., Any]) -> Path | None:

@@ -30,12 +30,14 @@ def result_files(workspace: Workspace) -> Iterator[tuple[str, Path]]:
 
 def upload(workspace: Workspace, destination: Store) -> None:
     """Upload the results, the report first and the model last; then call `complete`."""
+    tell("publish", "start", to=destination.uri)
     files = dict(result_files(workspace))
     report = {name: path for name, path in files.items() if name.startswith("report/")}
     model = {name: path for name, path in files.items() if name.startswith("model/")}
     destination.put(report)
     destination.put({n: path for n, path in files.items() if n not in report | model})
     destination.put(model)
+    tell("publish", "done")
 
 
 def complete(workspace: Workspace, destination: Store) -> None:
@@ -52,6 +54,7 @@ def push_model(workspace: Workspace, push: Push, run: str, *, always: bool) -> N
         return
     chosen = [f for f in result_files(workspace) if f[0].startswith(("model/", "report/", "logs/"))]
     files = {name.removeprefix("model/"): path for name, path in chosen}
+    tell("hub", f"pushing the model to `{push.repository}`", files=len(files))
     commit = push.results(files, run)
     tell("hub", f"the model is in `{push.repository}`, commit {commit[:12]}, tag `{run}`")
 

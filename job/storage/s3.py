@@ -6,6 +6,7 @@ from functools import cache, partial
 from typing import Any
 
 from job.core.errors import EmbedtuneError, StorageError, translated
+from job.runtime.counter import Counter
 from job.storage.workspace import explain_file_error
 
 # Concurrent requests; each part of a large object is a request.
@@ -43,6 +44,20 @@ def transfers() -> Any:  # noqa: ANN401  boto3 has no types here
     from boto3.s3.transfer import TransferConfig, create_transfer_manager
 
     return create_transfer_manager(s3_client(), TransferConfig(max_concurrency=PARALLEL))
+
+
+def count_bytes(what: str, total: int) -> Any:  # noqa: ANN401
+    """Return a subscriber of transfers that counts their bytes together."""
+    from s3transfer.subscribers import BaseSubscriber
+
+    counter = Counter(what, "bytes", total)
+
+    class Moved(BaseSubscriber):
+        def on_progress(self, future: object, bytes_transferred: int, **_: object) -> None:
+            del future
+            counter.add(bytes_transferred)
+
+    return Moved()
 
 
 def explained(uri: str, done: str = "read") -> AbstractContextManager[None]:

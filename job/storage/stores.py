@@ -181,8 +181,11 @@ class S3Store:
 
     def put(self, files: Mapping[str, Path]) -> None:
         with s3.explained(self.uri, "written"), s3.transfers() as manager:
+            moved = s3.count_bytes("upload", sum(path.stat().st_size for path in files.values()))
             running = [
-                manager.upload(str(path), self.bucket, self._prefix + name, self._encryption)
+                manager.upload(
+                    str(path), self.bucket, self._prefix + name, self._encryption, [moved]
+                )
                 for name, path in files.items()
             ]
             for upload in running:
@@ -191,6 +194,7 @@ class S3Store:
     def get(self, entries: Iterable[Entry], folder: Path) -> None:
         wanted = [(entry, safe_join(folder, entry.name)) for entry in entries]
         with s3.explained(self.uri), s3.transfers() as manager:
+            moved = s3.count_bytes("download", sum(entry.size for entry, _ in wanted))
             for _, path in wanted:
                 path.parent.mkdir(parents=True, exist_ok=True)
             running = [
@@ -198,7 +202,7 @@ class S3Store:
                     self.bucket,
                     self._prefix + entry.name,
                     str(path),
-                    subscribers=[_unchanged(entry)],
+                    subscribers=[_unchanged(entry), moved],
                 )
                 for entry, path in wanted
             ]

@@ -8,9 +8,9 @@ from typing import Any
 from transformers import TrainerCallback, TrainingArguments
 from transformers import TrainerControl as Control
 from transformers import TrainerState as State
-from transformers.trainer_callback import ProgressCallback
 
 from job.distributed import process_group
+from job.runtime.counter import Counter
 from job.runtime.logs import tell
 from job.runtime.signals import StopSignal
 from job.training.batching import Shards
@@ -44,11 +44,6 @@ class RankSync(TrainerCallback):
         process_group.barrier()
 
 
-class ProgressBar(ProgressCallback):
-    def on_log(self, *args: object, **options: object) -> None:
-        """Print nothing: `ProgressLogger` logs."""
-
-
 class SynchronizedStop(TrainerCallback):
     """Stop all ranks if one of them received a stop signal; must be the first callback."""
 
@@ -69,6 +64,10 @@ class ProgressLogger(TrainerCallback):
         self._step_started = 0.0
         # Since the last log line.
         self._seconds, self._steps = 0.0, 0
+        self._counter: Counter | None = None
+
+    def on_train_begin(self, args: object, state: State, control: object, **_: object) -> None:
+        self._counter = Counter("train", "steps", state.max_steps, state.global_step)
 
     def on_step_begin(self, *_: object, **__: object) -> None:
         self._step_started = time.perf_counter()
@@ -76,6 +75,8 @@ class ProgressLogger(TrainerCallback):
     def on_step_end(self, args: object, state: State, control: Control, **_: object) -> None:
         self._seconds += time.perf_counter() - self._step_started
         self._steps += 1
+        if self._counter:
+            self._counter.add()
         if self._stop.requested:
             control.should_save = control.should_training_stop = True
         elif state.global_step == state.max_steps and self._by_steps:

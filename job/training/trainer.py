@@ -1,7 +1,6 @@
 """Set up the library's trainer for pairs: arguments, columns, shards per rank, validation."""
 
 import os
-import sys
 import warnings
 from collections import ChainMap
 from collections.abc import Callable, Sequence
@@ -19,7 +18,7 @@ from sentence_transformers import SentenceTransformerTrainer, SentenceTransforme
 from sentence_transformers.base.sampler import BatchSamplers
 from sentence_transformers.sentence_transformer.evaluation import SentenceEvaluator
 from transformers import TrainerCallback, TrainerState
-from transformers.trainer_callback import PrinterCallback, ProgressCallback
+from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import EvalLoopOutput
 
 from job.data.dataset import TrainingPairs
@@ -37,7 +36,6 @@ from job.training.batching import NeighborBatchSampler, Shards
 from job.training.callbacks import (
     CheckpointHooks,
     CheckpointSchedule,
-    ProgressBar,
     ProgressLogger,
     RankSync,
     SynchronizedStop,
@@ -157,7 +155,7 @@ def _arguments(
         logging_steps=0.05,
         logging_nan_inf_filter=False,
         report_to=list(spec.report_to) if is_rank_zero else [],
-        disable_tqdm=not sys.stderr.isatty() or not is_rank_zero,
+        disable_tqdm=True,
         dataloader_drop_last=process_group.world_size() > 1,
         # Each column is a separate forward pass: do not broadcast the buffers before each of them.
         ddp_broadcast_buffers=False,
@@ -201,8 +199,6 @@ class PairTrainer(SentenceTransformerTrainer):
         )
         # `ProgressLogger` logs already, and PrinterCallback writes to stdout, which is for results.
         self.remove_callback(PrinterCallback)
-        if self.pop_callback(ProgressCallback):
-            self.add_callback(ProgressBar)
         for callback in callbacks:
             self.add_callback(callback)
         if process_group.world_size() > 1:

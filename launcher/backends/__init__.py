@@ -1,4 +1,4 @@
 """Where jobs run: one package per backend, each implementing `registry.Backend`.
 
-May import `plan` to `runs`.
+May import `plan` to `live`.
 """

@@ -4,9 +4,10 @@
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from launcher.live.view import View
     from launcher.plan.plan import Plan
     from launcher.runs.run import Run
 
@@ -20,8 +21,8 @@ class JobHandle(Protocol):
     def read_log(self) -> str:
         """Return the log so far, as much of it as the backend has kept."""
 
-    def follow_logs(self, to: TextIO, *, stop_on_interrupt: bool) -> None:
-        """Print the log until the job ends.
+    def follow_logs(self, view: "View", *, stop_on_interrupt: bool) -> None:
+        """Show the log, line by line, until the job ends.
 
         With `stop_on_interrupt`, Ctrl-C stops the job and waits for its end; otherwise
         `KeyboardInterrupt` propagates.

@@ -7,16 +7,39 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from job.core.errors import BackendError, Interrupted, SpecError, Stopped
 from launcher.commands.machine import machine_options
-from launcher.commands.options import OUTPUT_SOURCES, print_report, require_option
+from launcher.commands.options import (
+    OUTPUT_SOURCES,
+    print_report,
+    require_option,
+    view_options,
+)
 from launcher.plan.machine import MachineOptions
 
 if TYPE_CHECKING:
     from job.spec.schema import JobSpec
+    from launcher.live.view import Style
     from launcher.plan.plan import Plan
     from launcher.runs.run import Run
+
+WAYS_TO_BEGIN = """\
+Nothing to launch yet. Three ways to begin:
+
+  with a file of pairs (question, context)
+    embedtune launch --data pairs.jsonl
+
+  with a job file, which sets everything
+    embedtune init --data pairs.jsonl
+    embedtune launch job.yaml
+
+  with the demo: real pairs, a small model, no account, a few minutes
+    embedtune launch --data builtin:aws-docs --model builtin:minilm \\
+      --set data.limit=1500 --set training.epochs=2
+
+All options: embedtune launch --help"""
 
 
 @click.command()
@@ -48,6 +71,7 @@ if TYPE_CHECKING:
 )
 @machine_options()
 @require_option
+@view_options
 @click.option("--detach", is_flag=True, help="docker, sagemaker: start the job and return.")
 @click.option("--dry-run", is_flag=True, help="Print spec and request as JSON; submit nothing.")
 def launch(
@@ -60,12 +84,16 @@ def launch(
     seeds: int | None,
     settings: tuple[str, ...],
     requirements: tuple[str, ...],
+    style: "Style | None",
     *,
     detach: bool,
     dry_run: bool,
     **options: Any,  # noqa: ANN401  the fields of MachineOptions, as `machine_options` names them
 ) -> None:
     """Run the job of JOB_FILE, options, or both (options override)."""
+    if _is_empty(click.get_current_context()):
+        click.echo(WAYS_TO_BEGIN, err=True)
+        sys.exit(click.UsageError.exit_code)
     from launcher.backends.registry import load_backend
     from launcher.plan.plan import Plan
     from launcher.plan.run_names import check_name, new_name
@@ -89,12 +117,18 @@ def launch(
     if run.is_finished:
         click.echo(f"The run {run.name} has already finished; nothing was changed.", err=True)
     else:
-        _run(plan, run, request, detach=detach)
+        _run(plan, run, request, style or "auto", detach=detach)
         if detach:
             return
     finished = Run(plan.folder, plan.destination)
     print_report(finished)
     require(finished.report(), required)
+
+
+def _is_empty(context: click.Context) -> bool:
+    """Return whether a command got neither arguments nor options."""
+    given = map(context.get_parameter_source, context.params)
+    return not any(source is ParameterSource.COMMANDLINE for source in given)
 
 
 def _show_request(plan: "Plan", run: "Run", request: dict[str, Any]) -> None:
@@ -108,7 +142,9 @@ def _show_request(plan: "Plan", run: "Run", request: dict[str, Any]) -> None:
     click.echo(json.dumps({"spec": spec, "request": request}, indent=2))
 
 
-def _run(plan: "Plan", run: "Run", request: dict[str, Any], *, detach: bool) -> None:
+def _run(
+    plan: "Plan", run: "Run", request: dict[str, Any], style: "Style", *, detach: bool
+) -> None:
     """Submit the job and, unless detached, follow it; exits with its code if it fails."""
     from launcher.backends.registry import load_backend
     from launcher.lookup import follow, sigterm_as_interrupt
@@ -117,7 +153,8 @@ def _run(plan: "Plan", run: "Run", request: dict[str, Any], *, detach: bool) -> 
     if detach and machine.backend == "process":
         msg = "`--detach` does not work with `--backend process`: the job ends with its launcher."
         raise BackendError(msg)
-    click.echo(f"Run {run.name}; results will be in {run.store.uri}", err=True)
+    if style != "quiet":
+        click.echo(f"Run {run.name}; results will be in {run.store.uri}", err=True)
     with sigterm_as_interrupt():
         job = load_backend(machine.backend).submit(plan, request)
         if detach:
@@ -125,7 +162,7 @@ def _run(plan: "Plan", run: "Run", request: dict[str, Any], *, detach: bool) -> 
             return
         # stdout is reserved for the report.
         stops = machine.backend != "sagemaker" or machine.stop_on_interrupt
-        code = follow(run, job, sys.stderr, stop_on_interrupt=stops)
+        code = follow(run, job, sys.stderr, style, stop_on_interrupt=stops)
     if code in (Interrupted.exit_code, Stopped.exit_code):
         # The stored spec does not contain the output location and the machine options.
         command = f"{_command('launch', plan)} {shlex.join(machine.arguments())}".rstrip()

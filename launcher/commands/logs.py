@@ -1,10 +1,14 @@
 """`embedtune logs`: what a job has logged, so far or to its end."""
 
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
-from launcher.commands.options import NAME_HELP, output_option
+from launcher.commands.options import NAME_HELP, output_option, view_options
+
+if TYPE_CHECKING:
+    from launcher.live.view import Style
 
 
 @click.command(epilog=NAME_HELP)
@@ -16,7 +20,8 @@ from launcher.commands.options import NAME_HELP, output_option
     is_flag=True,
     help="Follow until the job ends; exit with its code.",
 )
-def logs(name: str | None, output: str, *, follow: bool) -> None:
+@view_options
+def logs(name: str | None, output: str, style: "Style | None", *, follow: bool) -> None:
     """Print the log of the run NAME; Ctrl-C does not stop the job."""
     from launcher.lookup import find_job, job_of, print_log
     from launcher.lookup import follow as follow_to_end
@@ -24,7 +29,7 @@ def logs(name: str | None, output: str, *, follow: bool) -> None:
     run = find_job(output, name)
     job = job_of(run)
     if follow and job and run.state == "running":
-        sys.exit(follow_to_end(run, job, sys.stdout, stop_on_interrupt=False))
+        sys.exit(follow_to_end(run, job, sys.stdout, style or "auto", stop_on_interrupt=False))
     print_log(run)
     if follow:
         sys.exit((run.receipt or {}).get("exit_code", 0))

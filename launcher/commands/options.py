@@ -1,6 +1,8 @@
 """Options and output that several commands share."""
 
-from typing import TYPE_CHECKING
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -8,6 +10,11 @@ if TYPE_CHECKING:
     from launcher.runs.run import Run
 
 NAME_HELP = "The default NAME is the latest run."
+VIEW_OPTIONS = {
+    "plain": "Show log lines instead of a drawn view, as in a pipe, in CI and with NO_COLOR.",
+    "quiet": "Show only the result, and errors.",
+    "verbose": "Also show the latest log lines, below the view.",
+}
 OUTPUT_SOURCES = "[env: EMBEDTUNE_OUTPUT; default: runs]"
 
 
@@ -34,7 +41,18 @@ require_option = click.option(
 )
 
 
-def print_report(run: "Run") -> None:
-    from launcher.tables import report_lines, show
+def view_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say how a job is shown; the command gets them as `style`."""
+    for name, text in reversed(VIEW_OPTIONS.items()):
+        names = [f"--{name}", *(["-v"] if name == "verbose" else [])]
+        option = click.option(*names, "style", flag_value=name, default=None, help=text)
+        command = option(command)
+    return command
 
-    show(report_lines(run.report(), run.fetch_report()))
+
+def print_report(run: "Run") -> None:
+    """Print a report: on a terminal the decision first, in a pipe every sentence."""
+    from launcher.tables import decision_lines, report_lines, show
+
+    lines = decision_lines if sys.stdout.isatty() else report_lines
+    show(lines(run.report(), run.fetch_report()))

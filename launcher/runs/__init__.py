@@ -1,4 +1,4 @@
-"""Runs: their lists, records and results, live log lines, and the gate.
+"""Runs: their lists, records and results, and the gate.
 
 May import `plan`, `aws` and `containers`.
 """

@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -332,7 +333,6 @@ def test_a_run_without_a_name_is_named_after_its_model(folder):
 
 # Arguments, and a part of the error message.
 REFUSED = [
-    ([], "`embedtune init`"),
     (["--name", "new"], "No data"),
     (["--set", "training.epoch=3"], "Did you mean `training.epochs`?"),
     (["--set", "training.epochs"], "`--set training.epochs` has no `=`"),
@@ -355,6 +355,22 @@ def test_an_invalid_spec_is_exit_code_3_and_leaves_nothing(folder, arguments, pa
     assert (code, out, len(err.splitlines())) == (3, "", 1)
     assert part in err
     assert sorted(folder.rglob("*")) == before
+
+
+def test_a_launch_of_nothing_names_three_ways_to_begin(folder):
+    """A file of pairs, a job file and the demo, each as a command; it is wrong usage."""
+    before = sorted(folder.rglob("*"))
+    code, out, err = run("launch")
+    assert (code, out) == (2, "")
+    commands = re.findall(r"(?m)^    embedtune ((?:.*\\\n)*.*)$", err)
+    assert [line.split()[0] for line in commands] == ["launch", "init", "launch", "launch"]
+    assert max(map(len, err.splitlines())) <= 80
+    assert sorted(folder.rglob("*")) == before
+    pairs, _, _, demo = (shlex.split(line.replace("\\\n", " ")) for line in commands)
+    assert dry_run(*pairs[1:])["spec"]["data"]["source"] == "pairs.jsonl"
+    assert dry_run(*demo[1:])["spec"]["model"]["base"] == "builtin:minilm"
+    # Any option is an attempt to launch something.
+    assert run("launch", "--backend", "process")[0] == 3
 
 
 # Listing.

@@ -44,9 +44,9 @@ def widest(lines):
     return max(map(len, lines))
 
 
-def report(name):
-    """Make a report of five dimensions."""
-    document = reports.improved(job_name=name, verdict__main_dimension=1024)
+def report(name, **changes):
+    """Make a report of five dimensions; `changes` are those of `reports.improved`."""
+    document = reports.improved(job_name=name, verdict__main_dimension=1024, **changes)
     scores = [
         found[model]
         for found in (document["scores"], document["fusion"]["scores"])
@@ -106,6 +106,34 @@ def test_a_report_fits_80_columns(runs, printed):
     assert run.stored_report.verdict.sentence in text
     assert run.stored_report.recommendation.sentence in text
     assert all(line.count("[") == line.count("]") for line in lines)
+
+
+@pytest.mark.parametrize("helped", [True, False])
+def test_on_a_terminal_a_report_begins_with_the_decision_in_three_lines(printed, tmp_path, helped):
+    """Whether it helped, what to deploy, what it took; with the longest numbers, on 80 columns."""
+    made = report(
+        "first",
+        verdict__improved=helped,
+        recommendation__dimension=1024,
+        recommendation__precision="int8_rescored",
+        recommendation__bytes_per_vector=1024,
+        recommendation__sentence="Deploy them."
+        if helped
+        else "If you deploy this model, use them.",
+    )
+    lines = printed(tables.decision_lines(made, tmp_path))
+    assert widest(lines[:-1]) <= 80
+    base, tuned = made.ndcg("base", "1024"), made.ndcg("tuned", "1024")
+    low, high = made.verdict.ci
+    assert lines[0] == (
+        f"{'Improved' if helped else 'Not improved'}: nDCG@10 at 1024 dimensions: "
+        f"{base:.3f} → {tuned:.3f}, {made.verdict.lift:+.3f} [{low:+.3f}, {high:+.3f}]"
+    )
+    opening = "Deploy" if helped else "If you deploy it:"
+    vectors = "1024 dimensions as int8, rescored, 1024 bytes instead of 128"
+    assert lines[1] == f"{opening} {vectors}"
+    assert lines[2].startswith("Took ")
+    assert lines[3:5] == ["", f"first: nDCG@10 on {made.data.queries['test']} test queries"]
 
 
 def test_a_long_path_is_in_one_piece(runs, printed, tmp_path):

@@ -8,7 +8,7 @@ import shlex
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from job.core.errors import (
     BackendError,
@@ -30,6 +30,7 @@ from launcher.backends.docker.hosts import (
 from launcher.backends.docker.logs import log_of, merged_logs, stream_logs
 from launcher.containers import engine
 from launcher.containers.engine import docker
+from launcher.live.view import PlainView, View
 from launcher.plan.plan import Plan
 from launcher.plan.staging import stage
 from launcher.runs.records import record_launch, write_receipt
@@ -124,18 +125,21 @@ class Job:
         path = self._run.workspace.root / SAVED_LOG
         return path.read_text("utf-8", errors="replace") if path.is_file() else ""
 
-    def follow_logs(self, to: TextIO, *, stop_on_interrupt: bool) -> None:
+    def follow_logs(self, view: View, *, stop_on_interrupt: bool) -> None:
         hosts = list(_states(self._run)) or _hosts(self._run)
-        with stream_logs(hosts, "--follow", to=to):
+        with stream_logs(hosts, "--follow", view=view):
             try:
                 docker("wait", *(host.container for host in hosts))
             except KeyboardInterrupt:
                 if not stop_on_interrupt:
                     raise
+                view.show_stopping()
                 self._ask_to_stop()
 
     def stop(self) -> None:
-        with stream_logs(list(_states(self._run)), "--follow", "--tail", "0", to=sys.stderr):
+        with stream_logs(
+            list(_states(self._run)), "--follow", "--tail", "0", view=PlainView(sys.stderr)
+        ):
             self._ask_to_stop()
         self.refresh()
 

@@ -4,46 +4,36 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from operator import itemgetter
-from threading import Thread
-from typing import IO, TextIO
-
-import click
 
 from launcher.backends.docker.hosts import Host
+from launcher.live.output import lines_copied
+from launcher.live.view import View
 
 
 @contextmanager
-def stream_logs(hosts: list[Host], *options: str, to: TextIO) -> Iterator[None]:
-    """Print the logs while the `with` block runs, up to their last lines."""
+def stream_logs(hosts: list[Host], *options: str, view: View) -> Iterator[None]:
+    """Show the logs while the `with` block runs, up to their last lines."""
     with ExitStack() as logs:
         for host in hosts:
             prefix = f"{host.name}: " if len(hosts) > 1 else ""
             logs.enter_context(
-                _stream_log(["docker", "logs", *options, host.container], prefix, to)
+                _stream_log(["docker", "logs", *options, host.container], prefix, view)
             )
         yield
 
 
 @contextmanager
-def _stream_log(command: list[str], prefix: str, to: TextIO) -> Iterator[None]:
+def _stream_log(command: list[str], prefix: str, view: View) -> Iterator[None]:
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
     ) as client:
         assert client.stdout is not None
-        reader = Thread(target=_copy, args=(client.stdout, prefix, to), daemon=True)
-        reader.start()
-        try:
-            yield
-        except BaseException:
-            client.terminate()
-            raise
-        finally:
-            reader.join()
-
-
-def _copy(pipe: IO[bytes], prefix: str, to: TextIO) -> None:
-    for line in pipe:
-        click.echo(prefix + line.decode("utf-8", "replace").rstrip("\n"), file=to)
+        with lines_copied(client.stdout, lambda line: view.print_line(prefix + line)):
+            try:
+                yield
+            except BaseException:
+                client.terminate()
+                raise
 
 
 def merged_logs(hosts: list[Host]) -> str:

@@ -7,9 +7,11 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from job.core.errors import BackendError, EmbedtuneError, Interrupted, OutOfMemory
+from launcher.live.output import lines_copied
+from launcher.live.view import View
 from launcher.plan.plan import Plan
 from launcher.plan.staging import stage
 from launcher.runs.records import record_launch, write_receipt
@@ -56,6 +58,9 @@ class Job:
         self._child = subprocess.Popen(
             request["argv"],
             env=os.environ | request["environment"],
+            # stdout is reserved for the report.
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             # A new session: Ctrl-C reaches the job once, through the launcher.
             start_new_session=True,
         )
@@ -70,10 +75,11 @@ class Job:
         paths = (workspace.logs / "job.log", workspace.failure)
         return "".join(p.read_text("utf-8", errors="replace") for p in paths if p.is_file())
 
-    def follow_logs(self, to: TextIO, *, stop_on_interrupt: bool) -> None:
+    def follow_logs(self, view: View, *, stop_on_interrupt: bool) -> None:
         if self._child:
-            # The child writes to our stderr, so only its end has to be awaited.
-            self._wait(self._child, stop_on_interrupt=stop_on_interrupt)
+            assert self._child.stdout is not None
+            with lines_copied(self._child.stdout, view.print_line):
+                self._wait(self._child, view, stop_on_interrupt=stop_on_interrupt)
             return
         path = self._run.workspace.logs / "job.log"
         shown, running = 0, True
@@ -82,8 +88,12 @@ class Job:
             if path.is_file():
                 with path.open("rb") as handle:
                     handle.seek(shown)
-                    shown += to.buffer.write(handle.read())
-                to.flush()
+                    # The job may be writing the last line.
+                    whole = handle.read().rpartition(b"\n")[0]
+                if whole:
+                    shown += len(whole) + 1
+                    for line in whole.decode("utf-8", "replace").split("\n"):
+                        view.print_line(line)
             time.sleep(PAUSE_SECONDS if running else 0)
 
     def stop(self) -> None:
@@ -100,7 +110,7 @@ class Job:
             time.sleep(PAUSE_SECONDS)
         return int((self._run.receipt or {}).get("exit_code", 0))
 
-    def _wait(self, child: subprocess.Popen[bytes], *, stop_on_interrupt: bool) -> None:
+    def _wait(self, child: subprocess.Popen[bytes], view: View, *, stop_on_interrupt: bool) -> None:
         try:
             child.wait()
         except KeyboardInterrupt:
@@ -108,6 +118,7 @@ class Job:
                 raise
             child.send_signal(signal.SIGTERM)
             self._was_interrupted = True
+            view.show_stopping()
             try:
                 child.wait()
             except KeyboardInterrupt:

@@ -6,7 +6,7 @@ run share its checkpoints and results.
 
 import time
 from functools import cached_property
-from typing import Any, TextIO
+from typing import Any
 
 import click
 
@@ -29,6 +29,7 @@ from launcher.backends.sagemaker.logs import PAUSE_SECONDS, CloudLog
 from launcher.backends.sagemaker.request_validation import check_request
 from launcher.backends.sagemaker.sdk import create_training_job
 from launcher.backends.sagemaker.training_job import build_request, channels, check_plan, staging
+from launcher.live.view import View
 from launcher.plan.plan import Plan, local_folder
 from launcher.plan.staging import upload
 from launcher.runs.records import record_launch, write_receipt
@@ -122,17 +123,18 @@ class Job:
             click.echo(f"No log lines yet. Status: {'. '.join(filter(None, status))}", err=True)
         return text
 
-    def follow_logs(self, to: TextIO, *, stop_on_interrupt: bool) -> None:
+    def follow_logs(self, view: View, *, stop_on_interrupt: bool) -> None:
         sagemaker = sessions.client(self._session, "sagemaker")
         log = CloudLog(sessions.client(self._session, "logs"), self._name)
         try:
             try:
-                log.follow(sagemaker, to)
+                log.follow(sagemaker, view)
             except KeyboardInterrupt:
                 if not stop_on_interrupt:
                     raise
+                view.show_stopping()
                 self._ask_to_stop()
-                log.follow(sagemaker, to)
+                log.follow(sagemaker, view)
         except BackendError as error:
             logs = f"`embedtune logs {self._run.name} --follow`"
             msg = f"{error} The job keeps running; follow its log again with {logs}."
@@ -268,6 +270,7 @@ def _record(
         region=session.region_name,
         profile=profile,
         instance_type=machines(document)[0],
+        instances=machines(document)[1],
         price_per_hour=price.usd_per_hour,
         price_basis=price.basis,
     )

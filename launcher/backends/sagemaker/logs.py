@@ -3,16 +3,22 @@
 import time
 from collections import deque
 from collections.abc import Iterator
-from typing import Any, TextIO
+from datetime import UTC, datetime
+from typing import Any
 
 from launcher.aws import sessions as aws
 from launcher.backends.sagemaker.job_outcome import ENDED
-from launcher.runs.live_log import Live
+from launcher.live.drawing import Status
+from launcher.live.view import View
 
 GROUP = "/aws/sagemaker/TrainingJobs"
 PAUSE_SECONDS, LAST_PAUSE_SECONDS = 2.0, 1.0
 # CloudWatch shows the last lines shortly after the job's end.
 LAST_POLLS = 3
+# States before the job's program runs, and those that are billed.
+WAITING = ("Starting", "LaunchingMLInstances", "PreparingTrainingStack", "Pending", "Interrupted",
+           "Restarting", "Downloading", "DownloadingTrainingImage")  # fmt: skip
+BILLED = ("Downloading", "Training", "Uploading")
 
 
 class CloudLog:
@@ -69,23 +75,32 @@ class CloudLog:
                 return
             self._tokens[stream] = token
 
-    def follow(self, sagemaker: Any, to: TextIO) -> None:  # noqa: ANN401
-        """Print new log lines and status changes until the job has ended."""
+    def follow(self, sagemaker: Any, view: View) -> None:  # noqa: ANN401
+        """Show new log lines and status changes until the job has ended."""
         polls_after_end = 0
-        with aws.translate_errors(f"following the training job {self._job}"), Live(to) as live:
+        with aws.translate_errors(f"following the training job {self._job}"):
             while True:
                 found = sagemaker.describe_training_job(TrainingJobName=self._job)
-                self._show_new(live, found.get("SecondaryStatusTransitions", []))
+                self._show_new(view, found.get("SecondaryStatusTransitions", []))
                 polls_after_end += found["TrainingJobStatus"] in ENDED
                 if polls_after_end > LAST_POLLS:
                     return
                 time.sleep(LAST_PAUSE_SECONDS if polls_after_end else PAUSE_SECONDS)
 
-    def _show_new(self, live: Live, changes: list[dict[str, str]]) -> None:
-        for change in changes[self._changes_seen :]:
+    def _show_new(self, view: View, changes: list[dict[str, Any]]) -> None:
+        for number, change in enumerate(changes[self._changes_seen :], self._changes_seen):
             self._changes_seen += 1
-            live.print_line(
-                f"-- {change['Status']}: {change.get('StatusMessage', '')}".rstrip(": ")
-            )
+            view.show_status(_status(change, changes[: number + 1]))
         for line in self.new_lines():
-            live.print_line(line)
+            view.print_line(line)
+
+
+def _status(change: dict[str, Any], so_far: list[dict[str, Any]]) -> Status:
+    billed = [each["StartTime"] for each in so_far if each["Status"] in BILLED]
+    return Status(
+        change["Status"],
+        change.get("StatusMessage", ""),
+        change.get("StartTime") or datetime.now(UTC),
+        billed_since=billed[0] if billed else None,
+        is_waiting=change["Status"] in WAITING,
+    )

@@ -60,10 +60,14 @@ def test_a_written_line_is_parsed_back(text, what, event, facts):
 
 
 @pytest.mark.parametrize(
-    "text", ["Traceback (most recent call last):", "data: start", AT, f"{AT} no colon", ""]
+    "text",
+    [
+        *("Traceback (most recent call last):", "data: start", AT, f"{AT} no colon", ""),
+        "2026-02-31T16:23:56Z data: start",
+    ],
 )
 def test_other_text_is_not_parsed_as_a_line(text):
-    """A traceback, a line without time, an incomplete line."""
+    """A traceback, a line without time, an incomplete line, a day that does not exist."""
     assert parse_line(text) is None
 
 
@@ -107,7 +111,7 @@ def test_an_event_is_a_line_and_an_object(tmp_path):
         f'score base: done seconds={seconds} device=cpu note="a b" folder={tmp_path}',
         "train: step=2/30 loss=nan learning_rate=0.001",
         'hyperparameters: mini_batch_size=null dimensions="[64, 32]"',
-        r"stop: SIGTERM received\x0a2026 verdict: forged=1",
+        r"stop: warning: SIGTERM received\x0a2026 verdict: forged=1",
         "log: a library's line",
     ]
     done = {"seconds": seconds, "device": "cpu", "note": "a b", "folder": str(tmp_path)}
@@ -118,7 +122,7 @@ def test_an_event_is_a_line_and_an_object(tmp_path):
         {"what": "score base", "event": "done", **done},
         {"what": "train", "event": "", "step": 2, "steps": 30, "loss": None, "learning_rate": 1e-3},
         {"what": "hyperparameters", "event": "", "mini_batch_size": None, "dimensions": [64, 32]},
-        {"what": "stop", "event": "SIGTERM received\n2026 verdict: forged=1"},
+        {"what": "stop", "event": "warning: SIGTERM received\n2026 verdict: forged=1"},
         {"what": "log", "event": "a library's line"},
     ]
 

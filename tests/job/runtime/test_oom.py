@@ -66,7 +66,7 @@ def lines():
     events, handler = [], logging.Handler()
 
     def emit(record):
-        if record.msg["event"].startswith("memory ran out"):
+        if record.msg["event"].startswith("warning: memory ran out"):
             names = ("what", "mini_batch_size", "before", "reason")
             events.append(tuple(record.msg[name] for name in names))
 

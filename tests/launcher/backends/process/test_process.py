@@ -22,6 +22,7 @@ from job.core.errors import BackendError, DataError, ModelError, OutOfMemory
 from job.spec.parse import build_spec
 from launcher.backends.process import backend as process
 from launcher.cli import main
+from launcher.live.view import PlainView
 from launcher.plan.machine import MachineOptions
 from launcher.plan.plan import Plan
 
@@ -176,7 +177,7 @@ def resumed(folder, halted):
     line = halted.done.stderr.splitlines()[-1]
     command, *arguments = shlex.split(line.removeprefix("To resume: "))
     assert command == "embedtune"
-    return in_a_shell(folder, *arguments, "--device", "cpu")
+    return in_a_shell(folder, *arguments, "--device", "cpu", "--quiet")
 
 
 # A run that finishes.
@@ -244,9 +245,11 @@ def test_progress_goes_to_stderr_and_into_the_log(folder, whole):
     assert first == "Run whole; results will be in runs/whole"
     stages = [m[1] for line in log if (m := re.search(r"Z ([a-z ]+): (?:start|done)", line))]
     names = ["fetch", "data", "model", "score base", "train", "score tuned", "compare", "store"]
+    names.append("publish")
     assert stages == [name for name in names for _ in ("start", "done")]
     assert "Traceback" not in whole.stderr
-    assert "\r" not in whole.stderr
+    # A pipe gets no escape codes.
+    assert not {"\r", "\x1b"} & {*whole.stderr, *whole.stdout}
     # `logs/job.log` contains the job's own lines.
     own = (folder / "runs" / "whole" / "logs" / "job.log").read_text("utf-8").splitlines()
     lines = [line for line in log if re.match(r"\d{4}-\d\d-\d\dT", line)]
@@ -312,6 +315,13 @@ def test_ctrl_c_ends_the_step_and_leaves_a_checkpoint(halted):
     own = {name for name in halted.files if not name.startswith(".work/")}
     assert own == {"receipt.json", "spec.json"}
     assert halted.receipt["exit_code"] == 10
+
+
+def test_quiet_shows_the_result_alone(resumed):
+    """No log line, and no word about the run; a library may still warn."""
+    assert resumed.stdout.startswith("halted: nDCG@10 on 40 test queries")
+    lines = resumed.stderr.splitlines()
+    assert not [line for line in lines if re.match(r"\d{4}-|Run ", line)]
 
 
 def test_a_resumed_run_ends_as_one_that_was_never_interrupted(folder, whole, halted, resumed):
@@ -428,7 +438,7 @@ def test_a_job_that_was_killed_is_explained(
     )
     request = process.request(plan) | {"argv": [sys.executable, "-c", code]}
     job = process.submit(plan, request)
-    job.follow_logs(sys.stderr, stop_on_interrupt=True)
+    job.follow_logs(PlainView(sys.stderr), stop_on_interrupt=True)
     with pytest.raises(error, match=advice):
         job.outcome()
     assert load(plan.folder / "receipt.json")["exit_code"] == error.exit_code

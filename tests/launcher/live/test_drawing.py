@@ -1,0 +1,180 @@
+"""The view of a run at each of its states: what it says, and that it fits the terminal."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from job.core.log_lines import parse_line
+from launcher.live.drawing import Job, Picture, Status, clock, draw, sparkline
+from launcher.live.progress import Progress
+
+START = datetime(2026, 11, 28, 10, 0, 0, tzinfo=UTC)
+JOB = Job("demo", "process", START, price_per_hour=3.6)
+LINES = """\
+00 fetch: start
+01 fetch: done seconds=0.5 model=builtin:minilm
+01 data: start
+03 read: rows done=420 per_second=210 memory_gb=0.61
+05 data: done seconds=4.0 format=rows train=320 validation=40 test=40 corpus=400
+05 model: start
+06 model: done seconds=0.6 device=cpu precision=float32
+06 score base: start
+08 encode: texts done=64 total=300 per_second=32 memory_gb=1.4
+16 base dim_128_cosine_ndcg@10: 0.6770
+16 score base: done seconds=10.0 dimension=128 validation=0.7
+16 train: start
+20 train: step=10/100 loss=2.0 learning_rate=1e-05 seconds_per_step=0.4 pairs_per_second=80.0
+22 validate: step=10/100 dim_384_cosine_ndcg@10: 0.9000
+22 validate: step=10/100 dim_128_cosine_ndcg@10: 0.7500
+26 train: steps done=20 total=100 per_second=2 memory_gb=2.0 gpu_gb=7.5
+26 train: step=20/100 loss=1.0 learning_rate=2e-05 seconds_per_step=0.4 pairs_per_second=80.0
+28 encode: texts done=100 total=300 per_second=50 memory_gb=2.0 gpu_gb=7.5
+29 validate: step=20/100 dim_128_cosine_ndcg@10: 0.8000
+30 train: done seconds=14.0 steps=100 resumed_from_step=0
+30 score tuned: start
+31 tuned dim_128_cosine_ndcg@10: 0.8170
+31 score tuned: done seconds=1.0
+31 compare: start
+31 compare: done seconds=0.2
+31 store: start
+32 store: done seconds=0.3
+"""
+
+
+def progress_after(seconds):
+    """Return the progress at a time, in seconds after the start."""
+    progress = Progress()
+    for line in LINES.splitlines():
+        second, rest = line.split(" ", 1)
+        if int(second) <= seconds:
+            progress.update(parse_line(f"2026-11-28T10:00:{second}Z {rest}"))
+    return progress
+
+
+def drawn(seconds, columns=80, rows=40, **fields):
+    picture = Picture(fields.pop("job", JOB), progress_after(seconds), **fields)
+    lines = draw(picture, START + timedelta(seconds=seconds), columns, rows)
+    return [line.plain.rstrip() for line in lines]
+
+
+@pytest.fixture(autouse=True)
+def _utc(monkeypatch):
+    import time
+
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+def test_a_run_that_trains():
+    """Finished stages, the bar, the numbers of the training, later stages, and estimates."""
+    assert drawn(27) == [
+        "demo · process · 27 s",
+        "  ✓ fetch          0.5 s",
+        "  ✓ data             4 s   320 train, 40 test, corpus 400",
+        "  ✓ model          0.6 s   cpu, float32",
+        "  ✓ score base      10 s   nDCG@10 at 128: 0.677",
+        "  ● train           11 s",
+        "      ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━ train 20/100 steps  2/s  40 s left",
+        "      loss 1.000 █▁   learning rate 2.0e-05",
+        "      validation nDCG@10 at 128: 0.750 (base 0.700, +0.050)",
+        "  · score tuned",
+        "  · compare",
+        "  · store",
+        # 40 s of steps, and 10 s for scoring as long as for the base model.
+        "  memory 2.0 GB · GPU 7.5 GB · ends about 10:01 · $0.027 so far at $3.6/h",
+    ]
+
+
+def test_validation_within_the_training_has_a_line_of_its_own():
+    lines = drawn(28)
+    assert "      encode 100/300 texts  50/s  4 s left" in lines
+    assert any("train 20/100" in line for line in lines)
+
+
+def test_a_count_without_a_total_has_no_bar():
+    assert "      read 420 rows  210/s" in drawn(4)
+
+
+def test_a_run_that_has_not_logged_anything_loads_its_libraries():
+    lines = drawn(-1)
+    assert lines[1].split()[:2] == ["●", "start"]
+    assert not any("✓" in line for line in lines)
+
+
+def test_the_end_has_only_what_is_worth_keeping():
+    """No bar, no estimates, and an empty line before the result."""
+    assert drawn(33, has_ended=True) == [
+        "demo · process · 33 s",
+        "  ✓ fetch          0.5 s",
+        "  ✓ data             4 s   320 train, 40 test, corpus 400",
+        "  ✓ model          0.6 s   cpu, float32",
+        "  ✓ score base      10 s   nDCG@10 at 128: 0.677",
+        "  ✓ train           14 s   100 steps, validation 0.800 (base 0.700, +0.100)",
+        "  ✓ score tuned      1 s   nDCG@10 at 128: 0.817",
+        "  ✓ compare        0.2 s",
+        "  ✓ store          0.3 s",
+        "",
+    ]
+    assert "  ✗ train           11 s" in drawn(27, has_ended=True, has_failed=True)
+    # A job that goes on without us.
+    assert "  · train           11 s" in drawn(27, has_ended=True)
+
+
+def test_a_cloud_job_that_waits_says_for_what_since_when_and_at_what_price():
+    """Money counts once the machine is billed."""
+    job = Job("demo", "sagemaker, us-east-1, ml.g5.2xlarge", START, price_per_hour=1.515)
+    since = START + timedelta(seconds=5)
+    waiting = Status("Starting", "Preparing the instances for training", since)
+    assert drawn(-1, job=job, status=waiting)[1:] == [
+        "  ● Starting: Preparing the instances for training",
+        "    since 10:00, for 0.0 s, at $1.515 an hour once it is billed",
+    ]
+    downloading = Status("Downloading", "", since, billed_since=since)
+    assert drawn(-1, job=job, status=downloading)[2].endswith("for 0.0 s, at $1.515 an hour")
+    billed = Status("Training", "", since, billed_since=START, is_waiting=False)
+    assert drawn(27, job=job, status=billed)[-1].endswith("$0.011 so far at $1.515/h")
+    uploading = Status("Uploading", "Uploading the model", since, START, is_waiting=False)
+    assert drawn(33, job=job, status=uploading)[1] == "  ● Uploading: Uploading the model"
+
+
+def test_a_spot_job_waits_again_and_starts_again():
+    """The stage that was cut off is not running; the next start begins with the first stage."""
+    gone = Status("Interrupted", "Training job was interrupted", START + timedelta(seconds=26))
+    lines = drawn(27, status=gone)
+    assert lines[1] == "  ● Interrupted: Training job was interrupted"
+    assert [line.split()[1] for line in lines if line.startswith("  ●")] == ["Interrupted:"]
+    progress = progress_after(27)
+    progress.update(parse_line("2026-11-28T10:05:00Z fetch: start"))
+    assert list(progress.stages) == ["fetch"]
+    assert progress.validations == [0.75]
+
+
+@pytest.mark.parametrize("columns", [20, 40, 80, 140])
+@pytest.mark.parametrize("rows", [4, 10, 24, 50])
+def test_the_view_fits_the_terminal(columns, rows):
+    """The running stage is never left out; long lines end in an ellipsis."""
+    for second in range(-1, 34):
+        lines = drawn(second, columns, rows, log=["x" * 300] * 10)
+        assert max(map(len, lines)) < columns
+        assert len(lines) < max(rows, 6)
+        running = progress_after(second).running
+        assert running is None or any(f"● {running}"[:15] in line for line in lines)
+
+
+def test_a_sparkline_goes_from_the_lowest_to_the_highest_value():
+    assert sparkline([0, 7]) == "▁█"
+    assert sparkline([2.0, 1.0, 1.0, 1.5]) == "█▁▁▅"
+    assert sparkline([1.0]) == ""
+    assert sparkline([3.0, 3.0]) == "▁▁"
+    assert len(sparkline(range(1_000))) == 16
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(-2, "0.0 s"), (0.44, "0.4 s"), (59.4, "59 s"), (185, "3:05"), (3753, "1:02:33")],
+)
+def test_a_duration_is_short(seconds, text):
+    assert clock(seconds) == text
