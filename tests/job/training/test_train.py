@@ -151,6 +151,7 @@ def test_zero_epochs_return_the_base_model_unchanged(task):
         "best_validation": base,
         "history": [],
         "stopped_early": None,
+        "lora": None,
         "mini_batch_size": None,
         "tokens": None,
         "pairs": 0,
