@@ -21,8 +21,9 @@ from job.data.words import count_words
 from job.evaluation.significance import detectable_lift
 from job.inputs import fetch_data, fetch_model
 from job.model.encoder import find_locally
-from job.model.lengths import SHORT, choose_length
+from job.model.lengths import SHORT, choose_length, published_length
 from job.model.prompts import Prompts, documented_prompts
+from job.model.refusals import read_settings
 from job.spec.commands import check_command
 from job.spec.schema import DataSpec, JobSpec, ModelSpec
 from job.storage.arrow_tables import column_values
@@ -237,7 +238,9 @@ def _saved_prompts(base: str) -> dict[str, str | None]:
     """Return the prompts in the configuration of a local model; none if it cannot be read."""
     with suppress(EmbedtuneError, OSError, ValueError, AttributeError):
         if folder := find_locally(base):
-            return dict(_settings(folder / "config_sentence_transformers.json").get("prompts", {}))
+            return dict(
+                read_settings(folder / "config_sentence_transformers.json").get("prompts", {})
+            )
     return {}
 
 
@@ -287,9 +290,9 @@ def describe_truncation(dataset: Dataset, spec: ModelSpec, workspace: Workspace)
     for name, column in (("questions", "anchor"), ("contexts", "positive")):
         encoded = (len(tokenizer.encode(text).ids) for text in _texts(dataset, column))
         counts[name] = np.fromiter(encoded, dtype=np.int64)
-    limit, whose = spec.max_length or _max_length(folder), "the model's limit"
+    limit, whose = spec.max_length or published_length(folder), "the model's limit"
     if limit == "auto":
-        limit = _max_length(folder)
+        limit = published_length(folder)
         if limit > SHORT:
             limit = choose_length(np.concatenate([*counts.values()]), limit).tokens
             whose = "the automatic `model.max_length`"
@@ -298,22 +301,6 @@ def describe_truncation(dataset: Dataset, spec: ModelSpec, workspace: Workspace)
         for name, lengths in counts.items()
     ]
     return f"Truncation {' and '.join(parts)} exceed {whose} of {limit} tokens"
-
-
-def _max_length(model: Path) -> int:
-    """Return the token limit that sentence-transformers will use; 512 (BERT's) if none is set."""
-    if limit := _settings(model / "sentence_bert_config.json").get("max_seq_length"):
-        return int(limit)
-    limits = (
-        _settings(model / "tokenizer_config.json").get("model_max_length"),
-        _settings(model / "config.json").get("max_position_embeddings"),
-    )
-    return int(min(filter(None, limits), default=512))
-
-
-def _settings(path: Path) -> dict[str, Any]:
-    settings: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.is_file() else {}
-    return settings
 
 
 def _texts(dataset: Dataset, column: str) -> Iterator[str]:

@@ -22,7 +22,7 @@ from job.evaluation.evaluate import Vectors, embed, score_vectors
 from job.evaluation.hybrid import hybrid_search
 from job.evaluation.metrics import Scores
 from job.evaluation.recommendation import choose
-from job.evaluation.results import Both
+from job.evaluation.results import Both, NumberFormats
 from job.evaluation.significance import GroupedQueries
 from job.evaluation.truncation import count_truncated
 from job.model.device import choose_machine
@@ -31,7 +31,7 @@ from job.model.encoder import Model
 from job.model.save import fingerprint, save_model
 from job.prepare import RunInputs, load_base, prepare_inputs
 from job.report.build import Results, build_report, job_cost
-from job.report.document import NumberFormats
+from job.report.document import Report
 from job.report.model_card import write_card
 from job.report.scope import add_scope
 from job.report.write import write_per_query, write_report
@@ -44,7 +44,7 @@ from job.storage.stores import open_store
 from job.storage.workspace import Workspace
 from job.training.proof import prove_trainable
 from job.training.provenance import provenance_of, verify_checkpoints
-from job.training.seeds import train_seeds
+from job.training.seeds import SeedResult, train_seeds
 from job.training.train import Training, TrainingContext
 
 
@@ -124,8 +124,7 @@ def produce_results(
     with progress.stage("score base") as facts:
         base = score_base_once(inputs, spec, workspace)
         if is_rank_zero():
-            log_scores("bm25", {0: base.bm25.means()})
-            log_scores("base", {d: scores["float32"].means() for d, scores in base.test.items()})
+            log_base_scores(base)
             save_seconds(workspace.seconds, progress.seconds)
         facts.update(dimension=inputs.dimensions.main, validation=round(base.validation.base, 4))
     with progress.stage("train") as facts:
@@ -152,14 +151,12 @@ def produce_results(
     with progress.stage("store"):
         save_model(tuned.model, workspace.model, dataset, tuned.dtype)
         bm25 = {0: {"float32": base.bm25}}
-        every_query = {"bm25": bm25, "base": base.test, "tuned": tuned.scores}
-        write_per_query(workspace.per_query, dataset, every_query)
+        scores = {"bm25": bm25, "base": base.test, "tuned": tuned.scores}
+        write_per_query(workspace.per_query, dataset, scores)
         weights = Both[str](base=fingerprint(base_folder), tuned=fingerprint(workspace.model))
     cost = job_cost(progress.seconds, context.price_per_hour)
     report = build_report(context.name, spec, results, weights, progress.seconds, cost)
-    vectors = report.recommendation.dimension, report.recommendation.precision
-    sizes = measure_sizes(tuned.vectors, tuned.scores, dataset, vectors, spec.data.seed)
-    report = add_scope(report, dataset, base.test, tuned.scores, sizes, seeds)
+    report = describe_scope(report, inputs, spec, base, tuned, seeds)
     write_card(workspace.model, spec.model, base_folder, report)
     write_report(report, workspace.report)
     tell("verdict", report.verdict.sentence)
@@ -189,6 +186,11 @@ def score_base_once(inputs: RunInputs, spec: JobSpec, workspace: Workspace) -> B
     if is_rank_zero():
         save_baseline(base, workspace.baseline)
     return base
+
+
+def log_base_scores(base: Baseline) -> None:
+    log_scores("bm25", {0: base.bm25.means()})
+    log_scores("base", {d: scores["float32"].means() for d, scores in base.test.items()})
 
 
 @dataclass(frozen=True)
@@ -280,3 +282,17 @@ def compare_models(
             for name, each in inputs.auxiliary.items()
         },
     )
+
+
+def describe_scope(
+    report: Report,
+    inputs: RunInputs,
+    spec: JobSpec,
+    base: Baseline,
+    tuned: Tuned,
+    seeds: list[SeedResult],
+) -> Report:
+    """Add what the results hold for: the size of the corpus, the questions, the trainings."""
+    vectors = report.recommendation.dimension, report.recommendation.precision
+    sizes = measure_sizes(tuned.vectors, tuned.scores, inputs.dataset, vectors, spec.data.seed)
+    return add_scope(report, inputs.dataset, base.test, tuned.scores, sizes, seeds)

@@ -100,7 +100,7 @@ def build(test, base, tuned, facts=None, **spec):
     from job.evaluation.error_analysis import analyze_errors
     from job.evaluation.hybrid import hybrid_search
     from job.evaluation.recommendation import choose
-    from job.evaluation.results import Both, Truncation
+    from job.evaluation.results import Both, NumberFormats, Truncation
     from job.evaluation.significance import GroupedQueries
     from job.model.device import Machine
     from job.model.encoder import Prompts
@@ -148,6 +148,10 @@ def build(test, base, tuned, facts=None, **spec):
             history=training["history"],
         ),
         tuned_prompts=Prompts(),
+        formats=NumberFormats(
+            published="float32", weights="float32", activations="float32", stored="float32"
+        ),
+        attention={"encoding": "sdpa", "training": "eager"},
         tuned=scores[1],
         comparison=comparison,
         swap=swap,

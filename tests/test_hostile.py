@@ -121,8 +121,8 @@ def name_code_in_the_tokenizer(model):
 @pytest.mark.parametrize(
     ("name_code", "message"),
     [
-        (name_code_in_the_configuration, "contains custom code"),
-        (name_code_in_the_list_of_modules, "'intruder.Part'"),
+        (name_code_in_the_configuration, "needs Python code of its repository"),
+        (name_code_in_the_list_of_modules, "`intruder.Part`"),
         # The library uses a known tokenizer instead, or none.
         (name_code_in_the_tokenizer, None),
     ],

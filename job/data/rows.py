@@ -85,10 +85,7 @@ def _collect(spec: DataSpec, channels: Channels) -> Rows:
     pairs = _drop_false_negatives(cleaned.kept)
     labels = filter(None, (reader.warning() for reader in readers))
     read_warnings = (warning for source in sources.values() for warning in source.warnings)
-    twins = corpus.twins()
-    if len(twins):
-        kept = np.setdiff1d(np.arange(len(given.kept)), twins)
-        given = replace(given, kept=rows_on_disk(given.kept, kept))
+    given = _without_twins(given, corpus)
     for name, key in (("query_id", "anchor_key"), ("document_id", "positive_key")):
         pairs = name_once(pairs, name, key)
     cleaned = replace(cleaned, kept=pairs)
@@ -107,6 +104,15 @@ def _collect(spec: DataSpec, channels: Channels) -> Rows:
         _notes(sources.values(), corpus, parts[0].kept, cleaned),
         tuple(dict.fromkeys((*read_warnings, *labels))),
     )
+
+
+def _without_twins(given: Cleaned, corpus: GivenDocuments) -> Cleaned:
+    """Drop documents that differ from a context's document only in their title."""
+    twins = corpus.twins()
+    if not len(twins):
+        return given
+    kept = np.setdiff1d(np.arange(len(given.kept)), twins)
+    return replace(given, kept=rows_on_disk(given.kept, kept))
 
 
 def _label_reader(

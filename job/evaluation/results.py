@@ -283,3 +283,16 @@ class Truncation(Part):
     max_tokens: int
     queries: TruncatedTexts
     documents: TruncatedTexts
+
+
+class NumberFormats(Part):
+    """Number formats of the base model's files, and of everything that was computed and stored."""
+
+    published: str
+    # Of the weights in memory, in training and scoring.
+    weights: str
+    # Inside the transformers; vectors are computed from them in float32.
+    activations: str
+    vectors: str = "float32"
+    # Of the weights in `model/`.
+    stored: str

@@ -67,3 +67,30 @@ class Scope(Part):
     training: str
     # None if there was one training only.
     seeds: SeedLifts | None = None
+
+
+class Overlap(Part):
+    """What the test queries share with the training rows: numbers of queries.
+
+    None: near-duplicates are not searched, or the data does not name documents.
+    """
+
+    queries: int
+    context: int
+    near_context: int | None
+    near_question: int | None
+    document: int | None
+    # Those with any of these, but for near-duplicates of the question.
+    seen: int
+    # Whether the test rows were given, not drawn from all rows.
+    given: bool = False
+    estimand: str
+    sentence: str
+
+
+class TestGroups(Part):
+    """Groups of test queries; as informative as `effective` groups of equal size."""
+
+    groups: int
+    effective: float
+    largest: int

@@ -1,9 +1,12 @@
 """`model.max_length: auto`: the number of tokens that the data needs. Needs no torch."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+
+from job.model.refusals import read_settings
 
 # Models keep a limit up to this: batches are padded to their own texts, so it costs nothing.
 SHORT = 512
@@ -39,3 +42,14 @@ def choose_length(counts: npt.NDArray[np.int64], limit: int | None) -> Length:
 def sample_rows(count: int) -> npt.NDArray[np.int64]:
     """Return the numbers of at most `MAX_TEXTS` of `count` texts."""
     return np.linspace(0, count - 1, min(MAX_TEXTS, count)).astype(np.int64)
+
+
+def published_length(model: Path) -> int:
+    """Return the token limit that sentence-transformers will use; 512 (BERT's) if none is set."""
+    if limit := read_settings(model / "sentence_bert_config.json").get("max_seq_length"):
+        return int(limit)
+    limits = (
+        read_settings(model / "tokenizer_config.json").get("model_max_length"),
+        read_settings(model / "config.json").get("max_position_embeddings"),
+    )
+    return int(min(filter(None, limits), default=512))

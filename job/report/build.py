@@ -21,6 +21,7 @@ from job.evaluation.results import (
     Compared,
     ErrorAnalysis,
     Fusion,
+    NumberFormats,
     Precisions,
     Quality,
     Swap,
@@ -29,7 +30,7 @@ from job.evaluation.results import (
 from job.model.device import Machine
 from job.model.prompts import Prompts
 from job.report.advice import advise
-from job.report.document import Cost, NumberFormats, Report
+from job.report.document import Cost, Report
 from job.report.snippets import repeat, usage
 from job.report.verdict import recommendation_opening, verdict
 from job.spec.schema import JobSpec

@@ -18,6 +18,7 @@ from job.evaluation.results import (
     Fusion,
     Interval,
     Lift,
+    NumberFormats,
     ParetoPoint,
     Part,
     Precisions,
@@ -28,7 +29,7 @@ from job.evaluation.results import (
     Swap,
     Truncation,
 )
-from job.evaluation.scope import Scope
+from job.evaluation.scope import Overlap, Scope, TestGroups
 
 # Re-exported for the launcher, which may not import `job.evaluation`.
 __all__ = ["METRIC", "Compared", "Lift", "Quality", "Report"]
@@ -92,33 +93,6 @@ class Leakage(Part):
     test_contexts_in_train: float
     under_a_random_split: float
     removed_rows: int
-
-
-class Overlap(Part):
-    """What the test queries share with the training rows: numbers of queries.
-
-    None: near-duplicates are not searched, or the data does not name documents.
-    """
-
-    queries: int
-    context: int
-    near_context: int | None
-    near_question: int | None
-    document: int | None
-    # Those with any of these, but for near-duplicates of the question.
-    seen: int
-    # Whether the test rows were given, not drawn from all rows.
-    given: bool = False
-    estimand: str
-    sentence: str
-
-
-class TestGroups(Part):
-    """Groups of test queries; as informative as `effective` groups of equal size."""
-
-    groups: int
-    effective: float
-    largest: int
 
 
 class Labels(Part):
@@ -211,19 +185,6 @@ class Cost(Part):
     # None without a price: unknown, not free.
     usd: float | None
     basis: str
-
-
-class NumberFormats(Part):
-    """Number formats of the base model's files, and of everything that was computed and stored."""
-
-    published: str
-    # Of the weights in memory, in training and scoring.
-    weights: str
-    # Inside the transformers; vectors are computed from them in float32.
-    activations: str
-    vectors: str = "float32"
-    # Of the weights in `model/`.
-    stored: str
 
 
 class Environment(Part):

@@ -67,6 +67,7 @@ def test_a_good_row_is_kept_with_all_its_fields():
             "group": "Öl & Gas",
             "anchor_key": text_key("größe des hauses?"),
             "positive_key": text_key("12 m"),
+            "parent_key": None,
         }
     ]
 

@@ -103,7 +103,7 @@ def test_a_saved_model_with_other_embeddings_is_an_error(scored, model, tmp_path
 
 def test_each_query_has_a_row_for_each_model_dimension_and_precision(table, scored):
     """BM25 has no vectors, so its dimension is 0."""
-    head = ["query_id", "model", "dimension", "precision", "rank"]
+    head = ["query_id", "group", "model", "dimension", "precision", "rank"]
     assert table.column_names == [*head, *METRICS, "top_ids"]
     precisions = ["float32", "int8", "int8_rescored", "binary", "binary_rescored"]
     variants = [("bm25", 0, "float32"), *(("tuned", d, p) for d in (64, 32) for p in precisions)]
