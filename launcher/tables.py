@@ -61,8 +61,8 @@ def show(parts: Iterable[Table | Text]) -> None:
 def decision_lines(report: Report, folder: Path) -> list[Table | Text]:
     """Show a report on a terminal: the decision in three lines, then the comparison."""
     verdict, advice, cost = report.verdict, report.recommendation, report.cost
-    scores = [score(report.ndcg(model, report.main)) for model in ("base", "tuned")]
-    numbers = f"{' → '.join(scores)}, {change(verdict.lift)} {interval(verdict.ci)}"
+    found = report.headline
+    numbers = f"{score(found.before)} → {score(found.after)}, {change(found.lift)}"
     outcome = "Improved" if verdict.improved else "Not improved"
     full = next(iter(report.comparison.values())).float32.bytes_per_vector
     # Without a gain, the sentence does not begin with an advice to deploy.
@@ -72,7 +72,7 @@ def decision_lines(report: Report, folder: Path) -> list[Table | Text]:
     price = "cost unknown" if cost.usd is None else usd(cost.usd)
     seconds, where = sum(report.seconds.values()), report.environment.device
     return [
-        *_wrapped(f"{outcome}: {METRIC_NAME} at {report.main} dimensions: {numbers}", "bold"),
+        *_wrapped(f"{outcome}: {METRIC_NAME} {numbers} {interval(found.ci)}", "bold"),
         *_wrapped(f"{opening} {vectors}, {size}"),
         *_wrapped(f"Took {seconds:.0f} s on {where}, {price}"),
         Text(),
@@ -124,8 +124,8 @@ def run_lines(runs: Iterable[Run]) -> list[Text]:
     for run in runs:
         scores, improved = "", ""
         if run.is_finished and (report := run.stored_report):
-            before, after = report.ndcg("base", report.main), report.ndcg("tuned", report.main)
-            scores = f"{score(before)} → {score(after)} at {report.main}"
+            found = report.headline
+            scores = f"{score(found.before)} → {score(found.after)} at {found.dimension}"
             improved = "yes" if report.verdict.improved else "no"
         rows.append([run.name, run.state, f"{run.changed:%Y-%m-%d %H:%M}", scores, improved])
     return _named_rows(rows)

@@ -173,11 +173,16 @@ def build(test, base, tuned, facts=None, **spec):
     )
     weights = Both[str](base="0ef3a39f1c0284c1", tuned="dd90ce40760f93a7")
     cost = Cost(usd=0.217, basis="217 measured seconds of the job at $3.6 an hour")
-    report = build_report("made", job, results, weights, before["seconds"], cost)
+    seconds = before["seconds"] | {"proof": 0.3}
+    report = build_report("made", job, results, weights, seconds, cost)
     report = add_scope(report, results.dataset, *scores, sizes_of(report, scores[1]))
     made = json.loads(report.to_json())
     kept = ("finished", "environment", "usage", "repeat", "models", "prompts", "training")
+    environment, training = made["environment"], made["training"]
     made |= {name: before[name] for name in kept}
+    # Fields that reports of the version before do not have.
+    made["environment"] |= {name: environment[name] for name in ("formats", "attention")}
+    made["training"] |= {"lora": training["lora"]}
     return rounded(made)
 
 

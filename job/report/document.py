@@ -4,7 +4,7 @@ Version 1: fields may be added, but are never renamed or removed, since other pr
 `embedtune schema --report` prints its JSON Schema.
 """
 
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pydantic import Field, ValidationError
 
@@ -58,6 +58,19 @@ class Verdict(Part):
     full_width: Lift | None = None
     minimum_detectable_effect: float
     sentence: str
+
+
+class Headline(NamedTuple):
+    """nDCG@10 before and after, and the lift with its interval.
+
+    From the base model's float32 vectors at full width to the tuned model's at `dimension`.
+    """
+
+    before: float
+    after: float
+    lift: float
+    ci: Interval
+    dimension: str
 
 
 class Input(Part):
@@ -267,6 +280,21 @@ class Report(Part):
     def main(self) -> str:
         """The main dimension as a key of mappings by dimension."""
         return str(self.verdict.main_dimension or self.verdict.dimension)
+
+    @property
+    def headline(self) -> Headline:
+        """The numbers that the verdict is about: the swap, or full width if it shows no gain.
+
+        In older reports, both models at the main dimension.
+        """
+        verdict, swap = self.verdict, self.swap
+        if verdict.deploy and swap:
+            return Headline(swap.base, swap.tuned, swap.lift, swap.ci, str(swap.dimension))
+        dimension, lift = self.main, verdict
+        if verdict.full_width:
+            dimension, lift = self.full, verdict.full_width
+        scores = (self.ndcg("base", dimension), self.ndcg("tuned", dimension))
+        return Headline(*scores, lift.lift, lift.ci, dimension)
 
     @property
     def full(self) -> str:

@@ -105,7 +105,8 @@ def corpus_sentence(found: CorpusSizes) -> str:
     vectors = f"{found.dimension} dimensions as {precision_label(found.precision)}"
     if (found.dimension, found.precision) == (found.full_dimension, "float32"):
         return f"All scores are measured among {whole.documents:,} documents.{_caution(found)}"
-    measured = f"{vectors} keep {share(whole.share)} among {whole.documents:,} documents"
+    comma = "," if "," in vectors else ""
+    measured = f"{vectors}{comma} keep {share(whole.share)} among {whole.documents:,} documents"
     if smaller:
         others = (f"{share(each.share)} among {each.documents:,}" for each in reversed(smaller))
         measured += f", {' and '.join(others)}{_slope(found)}"
@@ -115,9 +116,9 @@ def corpus_sentence(found: CorpusSizes) -> str:
 def _slope(found: CorpusSizes) -> str:
     if found.per_doubling is None or found.ci is None:
         return ""
-    points = f"{100 * found.per_doubling:+.1f} points"
+    points = f"{100 * found.per_doubling:+z.1f} points"
     low, high = (100 * bound for bound in found.ci)
-    change = f"{points} [{low:+.1f}, {high:+.1f}] with each doubling of the corpus"
+    change = f"{points} [{low:+z.1f}, {high:+z.1f}] with each doubling of the corpus"
     return f": {change}" if high < 0 else f" ({change}: no loss is shown)"
 
 

@@ -9,7 +9,17 @@ from datetime import UTC, datetime
 from job.core.log_lines import WARNING, Line, Value, parse_time
 
 # In this order.
-STAGES = ("fetch", "data", "model", "score base", "train", "score tuned", "compare", "store")
+STAGES = (
+    "fetch",
+    "data",
+    "model",
+    "proof",
+    "score base",
+    "train",
+    "score tuned",
+    "compare",
+    "store",
+)
 PUBLISH = "publish"
 SCORE_KEY = re.compile(r"dim_(\d{1,9})_cosine_ndcg@10")
 

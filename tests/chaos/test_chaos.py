@@ -16,7 +16,18 @@ from worker_processes import Host
 RUNS = int(os.environ.get("CHAOS_RUNS", "9"))
 # The stages in which a run is stopped, as logged, and the time after them.
 AFTER = "publish"
-STAGES = ("fetch", "data", "model", "score base", "train", "score tuned", "compare", "store", AFTER)
+STAGES = (
+    "fetch",
+    "data",
+    "model",
+    "proof",
+    "score base",
+    "train",
+    "score tuned",
+    "compare",
+    "store",
+    AFTER,
+)
 # Sections of a report that depend on the run's name and its times.
 VOLATILE = {"job_name", "finished", "seconds", "cost", "usage", "repeat", "training"}
 

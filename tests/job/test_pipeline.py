@@ -321,14 +321,18 @@ def test_the_log_has_each_stage_and_score(reference):
 
 
 def test_resolved_auto_values_are_in_the_log_and_in_the_report(reference):
-    """The only field with `auto` has the same value and reason in both."""
-    (field,) = reference.report["training"]["hyperparameters"]
-    value, reason = reference.report["training"]["hyperparameters"][field].values()
+    """Each field with `auto` has the same value and reason in both."""
+    resolved = reference.report["training"]["hyperparameters"]
     log = (reference.folder / "logs/job.log").read_text("utf-8")
 
-    assert (field, value) == ("mini_batch_size", None)
-    assert reason == "a batch needs about 0.0 GiB, which fits in memory"
-    assert f'Z hyperparameters: {field}=null reason="{reason}"\n' in log
+    assert resolved.keys() == {"lora", "gradient_checkpointing", "mini_batch_size"}
+    assert resolved["mini_batch_size"] == {
+        "value": None,
+        "reason": "a batch needs about 0.0 GiB, which fits in memory",
+    }
+    for field, found in resolved.items():
+        value = "null" if found["value"] is None else found["value"]
+        assert f'Z hyperparameters: {field}={value} reason="{found["reason"]}"\n' in log
 
 
 # Prompts
@@ -518,7 +522,7 @@ def test_a_resumed_job_does_not_score_the_base_model_again(run_job, jobs_folder,
     assert finished.report["training"]["resumed_from_step"] == 1
     for key in whole.report.keys() - VOLATILE:
         assert finished.report[key] == whole.report[key], key
-    assert saved.keys() >= {"start", "fetch", "data", "model", "score base", "train"}
+    assert saved.keys() >= {"start", "fetch", "data", "model", "proof", "score base", "train"}
     assert all(finished.report["seconds"][stage] >= seconds for stage, seconds in saved.items())
     log = (finished.folder / "logs" / "job.log").read_text("utf-8")
     assert "score base: reusing the scores from an earlier start of this run" in log

@@ -84,7 +84,7 @@ def test_long_names_of_runs_have_lines_of_their_own(runs, printed):
     assert lines[0::2] == ["NAME", *NAMES]
     assert lines[1].split() == ["STATE", "WHEN", "(UTC)", "BASE", "→", "TUNED", "IMPROVED"]
     for line in lines[3::2]:
-        pattern = r" {4}finished  \d{4}-\d\d-\d\d \d\d:\d\d  \d\.\d{3} → \d\.\d{3} at 1024  yes"
+        pattern = r" {4}finished  \d{4}-\d\d-\d\d \d\d:\d\d  \d\.\d{3} → \d\.\d{3} at 32  yes"
         assert re.fullmatch(pattern, line)
 
 
@@ -114,6 +114,7 @@ def test_on_a_terminal_a_report_begins_with_the_decision_in_three_lines(printed,
     made = report(
         "first",
         verdict__improved=helped,
+        verdict__deploy=helped,
         recommendation__dimension=1024,
         recommendation__precision="int8_rescored",
         recommendation__bytes_per_vector=1024,
@@ -123,11 +124,14 @@ def test_on_a_terminal_a_report_begins_with_the_decision_in_three_lines(printed,
     )
     lines = printed(tables.decision_lines(made, tmp_path))
     assert widest(lines[:-1]) <= 80
-    base, tuned = made.ndcg("base", "1024"), made.ndcg("tuned", "1024")
-    low, high = made.verdict.ci
+    if helped:
+        before, after, found = made.swap.base, made.swap.tuned, made.swap
+    else:
+        before, after = made.ndcg("base", "1024"), made.ndcg("tuned", "1024")
+        found = made.verdict.full_width
     assert lines[0] == (
-        f"{'Improved' if helped else 'Not improved'}: nDCG@10 at 1024 dimensions: "
-        f"{base:.3f} → {tuned:.3f}, {made.verdict.lift:+.3f} [{low:+.3f}, {high:+.3f}]"
+        f"{'Improved' if helped else 'Not improved'}: nDCG@10 {before:.3f} → {after:.3f}, "
+        f"{found.lift:+.3f} [{found.ci[0]:+.3f}, {found.ci[1]:+.3f}]"
     )
     opening = "Deploy" if helped else "If you deploy it:"
     vectors = "1024 dimensions as int8, rescored, 1024 bytes instead of 128"

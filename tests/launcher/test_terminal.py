@@ -15,7 +15,17 @@ from tiny_job import JOB
 from launcher.runs.run import Run
 
 COMMAND = [sys.executable, "-P", "-m", "launcher.cli"]
-STAGES = ["fetch", "data", "model", "score base", "train", "score tuned", "compare", "store"]
+STAGES = [
+    "fetch",
+    "data",
+    "model",
+    "proof",
+    "score base",
+    "train",
+    "score tuned",
+    "compare",
+    "store",
+]
 # All that may be on the screen while a job runs, line by line.
 VIEW = [
     r"Run halted; results will be in runs/halted",
@@ -140,7 +150,8 @@ def test_following_and_leaving_does_not_stop_the_job(halted):
     """The second terminal shows the same stages, and how to follow again."""
     lines = halted.follower.lines
     assert halted.left == 0
-    assert [line.split()[1] for line in lines if "✓" in line] == ["fetch", "data", "model", "score"]
+    done = [line.split()[1] for line in lines if "✓" in line]
+    assert done == ["fetch", "data", "model", "proof", "score"]
     assert not any("^C" in line for line in lines)
     assert halted.follower.is_cursor_visible
     text = " ".join(lines)
@@ -157,8 +168,8 @@ def test_the_last_screen_has_the_stages_the_decision_and_the_table(folder, resum
     report = Run(folder / "runs" / "halted").report()
     start = lines.index("", lines.index(next(line for line in lines if "✓ publish" in line)))
     improved, deploy, took, blank, title = lines[start + 1 : start + 6]
-    base, tuned = (report.ndcg(model, "32") for model in ("base", "tuned"))
-    assert improved.startswith(f"Improved: nDCG@10 at 32 dimensions: {base:.3f} → {tuned:.3f}, +")
+    base, tuned = report.swap.base, report.swap.tuned
+    assert improved.startswith(f"Improved: nDCG@10 {base:.3f} → {tuned:.3f}, +")
     assert re.fullmatch(r"Deploy \d+ dimensions as [\w, ]+, \d+ bytes instead of 256", deploy)
     assert re.fullmatch(r"Took \d+ s on cpu, \$\d\.\d{4}", took)
     assert (blank, title) == ("", "halted: nDCG@10 on 40 test queries")

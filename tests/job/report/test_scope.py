@@ -48,7 +48,7 @@ THREE = ((371, 0.98), (743, 0.96), (1486, 0.94))
         ),
         (
             sizes((1486, 0.94), precision="binary_rescored"),
-            "64 dimensions as binary, rescored keep 94.0% among 1,486 documents."
+            "64 dimensions as binary, rescored, keep 94.0% among 1,486 documents."
             + FAR
             + " Rescoring ranks the best 200 documents again, 13% of this corpus; in a larger one "
             "that is a smaller part, and it corrects less.",
@@ -56,7 +56,7 @@ THREE = ((371, 0.98), (743, 0.96), (1486, 0.94))
         # In a corpus of a million documents neither is worth a word.
         (
             sizes((1_200_000, 0.94), precision="binary_rescored"),
-            "64 dimensions as binary, rescored keep 94.0% among 1,200,000 documents.",
+            "64 dimensions as binary, rescored, keep 94.0% among 1,200,000 documents.",
         ),
         (
             sizes((1486, 1.0), precision="float32", dimension=384),

@@ -231,9 +231,10 @@ def test_the_comparison_is_printed_on_stdout(folder, whole):
         assert lift == f"{report['comparison'][dimension]['float32']['lift']:+.3f}"
 
     seconds, cost = sum(report["seconds"].values()), report["cost"]
-    assert lines[-4:] == [
+    assert lines[-5:] == [
         report["verdict"]["sentence"],
         report["recommendation"]["sentence"],
+        report["scope"]["corpus_sentence"],
         f"Took {seconds:.0f} s, ${cost['usd']:.4f} ({cost['basis']})",
         "Report: runs/whole/report/report.html",
     ]
@@ -244,7 +245,17 @@ def test_progress_goes_to_stderr_and_into_the_log(folder, whole):
     first, *log = whole.stderr.splitlines()
     assert first == "Run whole; results will be in runs/whole"
     stages = [m[1] for line in log if (m := re.search(r"Z ([a-z ]+): (?:start|done)", line))]
-    names = ["fetch", "data", "model", "score base", "train", "score tuned", "compare", "store"]
+    names = [
+        "fetch",
+        "data",
+        "model",
+        "proof",
+        "score base",
+        "train",
+        "score tuned",
+        "compare",
+        "store",
+    ]
     names.append("publish")
     assert stages == [name for name in names for _ in ("start", "done")]
     assert "Traceback" not in whole.stderr
@@ -465,8 +476,9 @@ def test_an_input_in_an_unreadable_folder_is_one_line(forbidden, field, error):
 def test_the_listing_shows_the_state_of_each_run(folder, whole, failed, halted, resumed):
     """Running, unfinished, failed or finished; a finished run has its scores."""
     report = load(folder / "runs" / "whole" / "report" / "report.json")
-    base, tuned = (report["scores"][m]["32"]["float32"]["ndcg@10"] for m in ("base", "tuned"))
-    gained = ("finished", f"{base:.3f} → {tuned:.3f} at 32", "yes")
+    swap = report["swap"]
+    scores = f"{swap['base']:.3f} → {swap['tuned']:.3f} at {swap['dimension']}"
+    gained = ("finished", scores, "yes")
 
     assert halted.listing_while_running["halted"] == ("running", "", "")
     assert halted.listing["halted"] == ("unfinished", "", "")
