@@ -290,11 +290,10 @@ class Report(Part):
         verdict, swap = self.verdict, self.swap
         if verdict.deploy and swap:
             return Headline(swap.base, swap.tuned, swap.lift, swap.ci, str(swap.dimension))
-        dimension, lift = self.main, verdict
-        if verdict.full_width:
-            dimension, lift = self.full, verdict.full_width
+        dimension = self.full if verdict.full_width else self.main
+        found = verdict.full_width or verdict
         scores = (self.ndcg("base", dimension), self.ndcg("tuned", dimension))
-        return Headline(*scores, lift.lift, lift.ci, dimension)
+        return Headline(*scores, found.lift, found.ci, dimension)
 
     @property
     def full(self) -> str:
