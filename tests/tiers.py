@@ -27,7 +27,7 @@ SLOW_PATHS = ("job/distributed/test_torchrun.py", "job/storage/test_stores.py")
 EXHAUSTIVE_PATHS = (
     *("benchmarks", "chaos", "doubles", "fuzz", "test_exit_codes.py"),
     *("job/distributed/test_heartbeat.py", "job/distributed/test_torchrun.py"),
-    *("job/test_several_processes.py", "launcher/test_instances.py"),
+    *("job/test_several_processes.py", "launcher/test_instances.py", "launcher/test_terminal.py"),
     "launcher/backends/sagemaker/test_sdk.py",
 )
 EXHAUSTIVE_FIXTURES = {"article", "denied", "endings", "from_hub", "launchers", "wrong_token"}
