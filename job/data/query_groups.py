@@ -5,15 +5,12 @@ from typing import Any
 import numpy as np
 
 from job.data.splits import MAX_GROUP_SHARE, MIN_LARGE_GROUP
-from job.storage.arrow_tables import IntArray
+from job.storage.arrow_tables import FloatArray, IntArray
 
 
 def count_groups(groups: IntArray) -> dict[str, Any]:
-    """Count the groups of queries, given each query's group.
-
-    `effective` is n² / Σ n_g²: so many groups of equal size would be as informative.
-    """
-    sizes = np.unique(groups, return_counts=True)[1]
+    """Count the groups of queries, given each query's group."""
+    sizes = group_sizes(groups)
     return {
         "groups": len(sizes),
         "effective": round(effective_groups(sizes), 1),
@@ -21,7 +18,13 @@ def count_groups(groups: IntArray) -> dict[str, Any]:
     }
 
 
-def effective_groups(sizes: IntArray) -> float:
+def group_sizes(groups: IntArray) -> IntArray:
+    """Return the number of queries of each group, given each query's group."""
+    return np.unique(groups, return_counts=True)[1]
+
+
+def effective_groups(sizes: IntArray | FloatArray) -> float:
+    """Return the number of groups of equal size that would give intervals as wide: n² / Σ n_g²."""
     return float(sizes.sum()) ** 2 / max(1.0, float((sizes.astype(float) ** 2).sum()))
 
 

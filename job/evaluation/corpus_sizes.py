@@ -13,7 +13,7 @@ import torch
 from scipy.stats import t
 
 from job.data.dataset import Dataset
-from job.data.query_groups import effective_groups
+from job.data.query_groups import effective_groups, group_sizes
 from job.evaluation.evaluate import SampledSearch, Vectors, sample_corpus, score_vectors
 from job.evaluation.exact_search import TILE_ROWS
 from job.evaluation.metrics import METRIC, ByVector, FloatArray, IntArray
@@ -106,7 +106,7 @@ def slope_per_doubling(
     centered = doublings - doublings.mean()
     weights = centered / (centered**2).sum()
     slope = float(weights @ [small.sum() / full.sum() for small, full in sums])
-    sizes = np.unique(groups, return_counts=True)[1]
+    sizes = group_sizes(groups)
     effective, count = effective_groups(sizes), len(sizes)
     rest = [(small.sum() - small, full.sum() - full) for small, full in sums]
     if effective <= 1 or any((full <= 0).any() for _, full in rest):

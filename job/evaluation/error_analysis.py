@@ -10,12 +10,12 @@ import numpy as np
 from job.core.formatting import counted, format_p
 from job.data.dataset import Corpus, Queries
 from job.data.near_duplicates import jaccard, shingles
+from job.data.query_groups import effective_groups, group_sizes
 from job.evaluation.metrics import METRIC, FloatArray, IntArray, Scores
 from job.evaluation.results import CONFIDENCE, ErrorAnalysis, Example, Heterogeneity, Hub, Segment
 from job.evaluation.significance import (
     EPSILON,
     GroupedQueries,
-    effective_groups,
     heterogeneity_p_value,
 )
 
@@ -103,7 +103,7 @@ def _heterogeneity(
         members = [
             queries
             for _, _, queries in several
-            if effective_groups(groups[queries]) >= MIN_SEGMENT_GROUPS
+            if effective_groups(group_sizes(groups[queries])) >= MIN_SEGMENT_GROUPS
         ]
         if len(members) > 1:
             p_value = heterogeneity_p_value(members, groups, lifts)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import norm, t
 
+from job.data.query_groups import effective_groups
 from job.evaluation.metrics import FloatArray, IntArray
 from job.evaluation.results import CONFIDENCE, Interval, Lift, QueryGroups, Retention, Share
 
@@ -57,7 +58,7 @@ class GroupedQueries:
         return QueryGroups(
             queries=len(self._members),
             count=len(self._sizes),
-            effective=_effective(self._sizes),
+            effective=effective_groups(self._sizes),
             largest=int(self._sizes.max()),
         )
 
@@ -238,18 +239,9 @@ def detectable_lift(standard_error: float, groups: float) -> float:
     return min(1.0, float(quantiles * spread))
 
 
-def effective_groups(groups: IntArray) -> float:
-    """Return the number of equal groups that would give intervals as wide: n² / Σ n_g²."""
-    return _effective(np.unique(groups, return_counts=True)[1].astype(np.float64))
-
-
-def _effective(sizes: FloatArray) -> float:
-    return float(sizes.sum() ** 2 / (sizes**2).sum())
-
-
 def _quantile(probability: float, sizes: FloatArray) -> float:
     """Return Student's t; a large group among small ones leaves few degrees of freedom."""
-    return _student(probability, _effective(sizes) - 1)
+    return _student(probability, effective_groups(sizes) - 1)
 
 
 @lru_cache(maxsize=1_000)
