@@ -119,7 +119,9 @@ def test_a_job_outlives_its_launcher(desk):
     logs = cli.run("logs", "-f")
     assert logs.returncode == 0, logs.stderr
     assert "fetch: start" in logs.stdout
-    assert "verdict: " in logs.stdout.splitlines()[-1]
+    verdict, *publish = logs.stdout.splitlines()[-3:]
+    assert "verdict: " in verdict
+    assert all("publish: " in line for line in publish)
     assert cli.containers() == []
     assert cli.run("report").returncode == 0
     assert cli.run("logs").stdout.splitlines()[-1] == logs.stdout.splitlines()[-1]
