@@ -66,7 +66,8 @@ def is_faithful(given, taken):
             ("true", "yes", "1", "1.0") if taken else ("false", "no", "0", "0.0", "-0.0")
         )
     if isinstance(given, bool):
-        return False
+        # YAML reads `on` and `off` as booleans.
+        return taken == ("on" if given else "off")
     if isinstance(given, str) and isinstance(taken, int | float):
         return float(given.replace("_", "")) == taken
     return given == taken or str(given) == taken

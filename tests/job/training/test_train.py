@@ -425,7 +425,8 @@ def test_auto_trains_the_same_model_as_its_resolved_values(task, tmp_path):
     automatic = task(**ALL_AUTO)
     outcome = automatic.train()
     values = {f"training__{f}": by["value"] for f, by in outcome.hyperparameters.facts().items()}
-    assert values.keys() == {*ALL_AUTO, "training__mini_batch_size"}
+    others = {f"training__{f}" for f in ("mini_batch_size", "lora", "gradient_checkpointing")}
+    assert values.keys() == {*ALL_AUTO, *others}
 
     explicit = task(**{field: json.dumps(value) for field, value in values.items()})
     again = explicit.train(workspace=Workspace(tmp_path / "explicit"))
