@@ -16,7 +16,7 @@ demo: $(VENV)/.demo
 # Three test tiers (tests/tiers.py). test-fast: no training, no processes, no servers. test: everything
 # that the README promises. test-all: everything except SageMaker's SDK and a real account. Long files
 # run first, so that all workers finish at about the same time.
-PYTEST := $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
+PYTEST := $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test: $(VENV)/.dev
 	$(PYTEST) $(ARGS)

@@ -127,10 +127,12 @@ def _stage_lines(picture: Picture, now: datetime, width: int) -> Iterator[Text]:
         # The job loads its libraries, which takes some seconds.
         since = picture.status.since if picture.status else picture.job.started
         yield _running_line("start", Stage(since), column, picture, now)
-    for name in names:
+    begun = [number for number, name in enumerate(names) if name in progress.stages]
+    for number, name in enumerate(names):
         stage = progress.stages.get(name)
         if stage is None:
-            if not picture.has_ended:
+            # Not a stage that this run left out, such as the proof of a run that trains nothing.
+            if not picture.has_ended and number > max(begun, default=-1):
                 yield Text.assemble("  ", LATER, (f" {name}", "dim"))
         elif stage.seconds is not None:
             facts = _facts(name, progress)

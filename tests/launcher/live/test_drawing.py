@@ -18,6 +18,8 @@ LINES = """\
 05 data: done seconds=4.0 format=rows train=320 validation=40 test=40 corpus=400
 05 model: start
 06 model: done seconds=0.6 device=cpu precision=float32
+06 proof: start
+06 proof: done seconds=0.8
 06 score base: start
 08 encode: texts done=64 total=300 per_second=32 memory_gb=1.4
 16 base dim_128_cosine_ndcg@10: 0.6770
@@ -75,6 +77,7 @@ def test_a_run_that_trains():
         "  ✓ fetch          0.5 s",
         "  ✓ data             4 s   320 train, 40 test, corpus 400",
         "  ✓ model          0.6 s   cpu, float32",
+        "  ✓ proof          0.8 s",
         "  ✓ score base      10 s   nDCG@10 at 128: 0.677",
         "  ● train           11 s",
         "      ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━ train 20/100 steps  2/s  40 s left",
@@ -94,6 +97,16 @@ def test_validation_within_the_training_has_a_line_of_its_own():
     assert any("train 20/100" in line for line in lines)
 
 
+def test_a_stage_that_was_left_out_is_not_awaited():
+    """A run that trains nothing has no proof."""
+    progress = progress_after(9)
+    del progress.stages["proof"]
+    lines = draw(Picture(JOB, progress), START + timedelta(seconds=9), 80, 40)
+    shown = [line.plain.rstrip() for line in lines]
+    assert "  · train" in shown
+    assert not any("proof" in line for line in shown)
+
+
 def test_a_count_without_a_total_has_no_bar():
     assert "      read 420 rows  210/s" in drawn(4)
 
@@ -111,6 +124,7 @@ def test_the_end_has_only_what_is_worth_keeping():
         "  ✓ fetch          0.5 s",
         "  ✓ data             4 s   320 train, 40 test, corpus 400",
         "  ✓ model          0.6 s   cpu, float32",
+        "  ✓ proof          0.8 s",
         "  ✓ score base      10 s   nDCG@10 at 128: 0.677",
         "  ✓ train           14 s   100 steps, validation 0.800 (base 0.700, +0.100)",
         "  ✓ score tuned      1 s   nDCG@10 at 128: 0.817",
