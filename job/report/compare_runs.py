@@ -168,8 +168,7 @@ def _validation(report: Report) -> tuple[object, ...]:
     spec = report.spec
     limit = spec.get("evaluation", {}).get("validation_corpus_limit")
     seed = spec.get("data", {}).get("seed")
-    main = spec.get("evaluation", {}).get("main_dimension")
-    return report.data.fingerprint.get("validation"), report.data.corpus, limit, seed, main
+    return report.data.fingerprint.get("validation"), report.data.corpus, limit, seed, report.main
 
 
 def _settings(report: Report) -> dict[str, str]:

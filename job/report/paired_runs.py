@@ -48,7 +48,7 @@ def read_per_query(path: Path, dimension: int) -> PerQuery | None:
             & (pc.field("precision") == "float32")
         )
         values = chosen[METRIC].to_numpy().astype(np.float64)
-        # Versions before 0.2 did not store the groups.
+        # Older versions did not store the groups.
         groups = chosen["group"].to_numpy() if "group" in chosen.column_names else None
     except (OSError, KeyError, pa.ArrowException) as error:
         msg = f"`{path.name}` is damaged: {error}."

@@ -66,11 +66,14 @@ def choose_before_loading(
 
     It decides the type in which the weights are loaded.
     """
-    earlier = None
-    if last_checkpoint(workspace.checkpoints):
-        earlier = read_hyperparameters(workspace.hyperparameters)
-    if earlier:
-        return LoraChoice(earlier.spec.lora == "on", earlier.reasons.get("lora", "set in the spec"))
+    seeds = range(spec.seed, spec.seed + spec.seeds)
+    for part in (workspace, *map(workspace.for_seed, seeds)):
+        earlier = None
+        if last_checkpoint(part.checkpoints):
+            earlier = read_hyperparameters(part.hyperparameters)
+        if earlier:
+            reason = earlier.reasons.get("lora", "set in the spec")
+            return LoraChoice(earlier.spec.lora == "on", reason)
     return choose_lora(spec.lora, read_size(folder), machine.free_memory(), machine.precision)
 
 

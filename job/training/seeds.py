@@ -9,6 +9,7 @@ from job.evaluation.baseline import Baseline
 from job.evaluation.cache import load_scores, save_scores
 from job.evaluation.evaluate import score
 from job.evaluation.metrics import Scores
+from job.model.dtypes import round_weights, stored_dtype
 from job.model.encoder import Model
 from job.runtime.logs import tell
 from job.spec.schema import JobSpec
@@ -59,16 +60,20 @@ def train_seeds(
         result = _cached(part, seed)
         if result is None:
             training = train_one(model if seed == first else reload(), seed)
-            scores = _score_test(training, dataset, base, spec.evaluation.batch_size)
+            batch_size, dtype = spec.evaluation.batch_size, spec.output.dtype
+            scores = _score_test(training, dataset, base, batch_size, dtype)
             best, pairs = training.best_validation, training.pairs
             result = SeedResult(seed, best, pairs, training.seconds, scores)
             _cache(part, result)
+            # Before the next model is loaded.
+            del training
             context.stop.check()
         results.append(result)
         tell("seed", seed=seed, validation=round(result.validation, 4))
     chosen = max(results, key=lambda result: result.validation)
-    # Its checkpoints are complete: no step is trained, and the best one is restored.
+    # A complete training trains no step; one that stopped early repeats its last steps.
     training = train_one(reload(), chosen.seed)
+    training = replace(training, resumed_from_step=0, tokens=None)
     return replace(training, pairs=chosen.pairs, seconds=chosen.seconds), results
 
 
@@ -77,12 +82,14 @@ def _part(context: TrainingContext, seed: int) -> TrainingContext:
 
 
 def _score_test(
-    training: Training, dataset: Dataset, base: Baseline, batch_size: int
+    training: Training, dataset: Dataset, base: Baseline, batch_size: int, dtype: str
 ) -> Mapping[int, Scores]:
     """Score with float32 vectors, by dimension; the base model if no checkpoint was better."""
     if not training.improved_on_validation:
         return {d: found["float32"] for d, found in base.test.items()}
     dimensions = base.validation.dimensions.all
+    # As it would be stored.
+    round_weights(training.model.encoder, stored_dtype(dtype, training.model))
     return score(training.model, dataset.test, dataset.corpus, dimensions, batch_size)
 
 

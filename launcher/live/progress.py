@@ -104,11 +104,13 @@ class Progress:
             self._train(facts)
         elif line.what == "validate":
             key = f"dim_{self.main_dimension}_cosine_ndcg@10"
-            self.validations += [float(facts[key])] if key in facts else []
+            found = number(facts.get(key))
+            self.validations += [] if found is None else [found]
         elif line.what in ("base", "tuned"):
             for key, value in facts.items():
-                if found := SCORE_KEY.fullmatch(key):
-                    self.scores[line.what, int(found[1])] = float(value)
+                known, found_score = SCORE_KEY.fullmatch(key), number(value)
+                if known and found_score is not None:
+                    self.scores[line.what, int(known[1])] = found_score
 
     def _end(self, line: Line) -> None:
         stage = self.stages[line.what]

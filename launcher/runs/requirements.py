@@ -69,6 +69,9 @@ def _shortfall(report: Report, required: Requirement) -> str | None:
         return _probe_shortfall(report, required)
     dimension, precision, found = _vectors(report, required)
     bound = found.score_ci[0]
+    if required.dimension is None and found.score_at_least is not None:
+        # The recommended vectors were chosen among several, so theirs is a simultaneous bound.
+        bound = found.score_at_least
     if required.subject == "retention":
         if found.retention.at_least is None:
             # Reports of older images have the bound of a single vector only.
@@ -86,7 +89,7 @@ def _shortfall(report: Report, required: Requirement) -> str | None:
 def _lift_shortfall(report: Report, required: Requirement) -> str | None:
     """Test the recommended swap, or base and tuned at one dimension, as the verdict does."""
     found: Lift
-    if required.dimension is None and report.swap:
+    if required.dimension is None and required.precision is None and report.swap:
         found, name = report.swap, "the recommended vectors"
         is_gain = bool(report.verdict.deploy)
     else:
