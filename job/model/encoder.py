@@ -120,6 +120,8 @@ def _load_encoder(
 ) -> "SentenceTransformer":
     from safetensors import SafetensorError
 
+    # Settings of a wrong type are a `TypeError` or an `AttributeError` of the library.
+    expected = (OSError, ValueError, ImportError, LookupError, RuntimeError, TypeError)
     options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True}
     # By default, transformers takes `sdpa` if the architecture has it, else `eager`.
     if spec.attention != "auto":
@@ -129,8 +131,10 @@ def _load_encoder(
             encoder = open_encoder(
                 folder, machine.device, trust_code=spec.trust_remote_code, **options
             )
-    except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
+    except (*expected, AttributeError, SafetensorError) as error:
         raise explain_load_error(spec, folder, error) from None
+    # The job truncates vectors itself, from full width.
+    encoder.truncate_dim = None
     if missing:
         msg = (
             f"The weights of the model `{spec.base}` are incomplete: its files lack {len(missing)} "

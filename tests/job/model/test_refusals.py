@@ -202,3 +202,18 @@ def test_sound_models_are_loaded(tmp_path, name):
     model = load_model(ModelSpec(base=str(folder)), CPU)
     assert model.width == 64
     assert all(weights.dtype == torch.float32 for weights in model.encoder.parameters())
+
+
+@pytest.mark.parametrize("prompts", [None, ["query: "], "query: ", {"query": 3}])
+def test_prompts_of_a_wrong_type_are_refused(tmp_path, prompts):
+    build_model("bert", tmp_path / "model")
+    change_json(tmp_path / "model/config_sentence_transformers.json", prompts=prompts)
+    assert refusal(tmp_path / "model").startswith("The model `MODEL` cannot be loaded: ")
+
+
+def test_a_model_that_truncates_its_vectors_is_loaded_at_full_width(tmp_path):
+    """The job truncates vectors itself."""
+    build_model("bert", tmp_path / "model")
+    change_json(tmp_path / "model/config_sentence_transformers.json", truncate_dim=16)
+    model = load_model(ModelSpec(base=str(tmp_path / "model")), CPU)
+    assert model.encoder.encode(["a question"]).shape == (1, model.width)
