@@ -150,8 +150,7 @@ def produce_results(
         results = compare_models(inputs, spec, base, training, tuned)
     with progress.stage("store"):
         save_model(tuned.model, workspace.model, dataset, tuned.dtype)
-        bm25 = {0: {"float32": base.bm25}}
-        scores = {"bm25": bm25, "base": base.test, "tuned": tuned.scores}
+        scores = {"bm25": {0: {"float32": base.bm25}}, "base": base.test, "tuned": tuned.scores}
         write_per_query(workspace.per_query, dataset, scores)
         weights = Both[str](base=fingerprint(base_folder), tuned=fingerprint(workspace.model))
     cost = job_cost(progress.seconds, context.price_per_hour)
