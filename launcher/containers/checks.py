@@ -4,6 +4,8 @@ import json
 from functools import partial
 from pathlib import Path
 
+from job.core import drivers
+from job.core.drivers import IMAGE_CUDA
 from job.core.errors import BackendError
 from launcher.containers import engine
 from launcher.plan.checks import CheckResult, Missing, NotNeeded, message_of, run_check, skipped
@@ -35,7 +37,7 @@ def docker_client() -> str:
     try:
         return _engine()
     except Missing as missing:
-        found = f"{missing.found}. Only `embedtune image build` and `push` need it"
+        found = f"{missing.found}. `embedtune image build --on aws` works without it"
         raise NotNeeded(found) from None
 
 
@@ -61,6 +63,11 @@ def gpu_driver() -> str:
 
 def _gpu_runtime() -> str:
     driver = gpu_driver()
+    version = drivers.driver_version()
+    if version and (needed := drivers.too_old(version, IMAGE_CUDA)):
+        found = f"this machine's NVIDIA driver is {version}; "
+        found += f"the image's CUDA {IMAGE_CUDA} needs {needed}"
+        raise Missing(found, "update the driver, or build an image for an older CUDA")
     runtimes = json.loads(engine.docker("info", "--format", "{{json .Runtimes}}"))
     if "nvidia" in (runtimes or {}):
         return f"{driver}, and the engine has the NVIDIA runtime"

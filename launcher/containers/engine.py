@@ -21,7 +21,7 @@ EXPLANATIONS = {
     "nvidia-container-cli": "The engine cannot reach a GPU: check `nvidia-smi` on this machine, or "
     "launch with `--gpus none`.",
     "is already in use by container": "The run is already in progress: `embedtune status`.",
-    "already exists": "The run is already in progress: `embedtune status`.",
+    "network with name": "The run is already in progress: `embedtune status`.",
     "non-overlapping IPv4 address pool": "The engine has no addresses left for another network: "
     "`docker network prune`.",
     "No such image": "The image is not on this machine: build it with `make image`, or choose "

@@ -11,10 +11,14 @@ from pathlib import Path
 import click
 
 from job.core.errors import BackendError, StorageError
-from launcher.aws.account import ECR
+from launcher.aws.ecr import ECR
 from launcher.containers.engine import docker, explain
 
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+# What ECR answers to a second push of a tag (Amazon ECR User Guide, "Preventing image tags from
+# being overwritten").
+IMMUTABLE = re.compile(r"already exists in the '.*' repository and cannot be overwritten|immutable")
+STDERR = 2
 REVISION = "org.opencontainers.image.revision"
 
 
@@ -34,15 +38,33 @@ def build_command(
     network: str | None,
 ) -> list[str]:
     """Return the `docker build` command; raises `StorageError` if `folder` is not a checkout."""
-    if not (folder / "Dockerfile").is_file() or not (folder / "job").is_dir():
-        msg = f"`{folder}` is not a checkout of embedtune: expected a `Dockerfile` and `job/`."
-        raise StorageError(msg)
-    command = ["docker", "build", "--platform", platform, "--tag", tag]
+    require_checkout(folder)
+    command = ["docker", "build", "--platform", platform, "--tag", tag, *_one_manifest()]
     for name, value in arguments.items():
         command += ["--build-arg", f"{name}={value}"]
     command += ["--secret", f"id=pip,src={pip_conf}"] if pip_conf else []
     command += ["--network", network] if network else []
     return [*command, str(folder)]
+
+
+def require_checkout(folder: Path) -> None:
+    """Raise `StorageError` if `folder` is not a checkout."""
+    if not (folder / "Dockerfile").is_file() or not (folder / "job").is_dir():
+        msg = f"`{folder}` is not a checkout of embedtune: expected a `Dockerfile` and `job/`."
+        raise StorageError(msg)
+
+
+def _one_manifest() -> list[str]:
+    """Return the options for a single manifest of Docker's media type, as SageMaker needs it.
+
+    An engine with a containerd image store otherwise makes an OCI index with provenance.
+    """
+    try:
+        docker("buildx", "version")
+    except BackendError:
+        # Docker's own builder knows neither the options nor attestations.
+        return []
+    return ["--provenance=false", "--sbom=false", "--output", "type=docker,oci-mediatypes=false"]
 
 
 def build_image(command: list[str]) -> None:
@@ -64,8 +86,11 @@ def build_image(command: list[str]) -> None:
         raise BackendError(explain("".join(last_lines)))
 
 
-def push_image(image: str, reference: str) -> str:
-    """Push an image and return `repository@sha256:…`."""
+def push_image(image: str, reference: str, profile: str | None, region: str | None) -> str:
+    """Push an image and return `repository@sha256:…`; Docker's progress goes to stderr.
+
+    `profile` and `region` choose the credentials for ECR; the registry's own region is in its name.
+    """
     registry, _, rest = reference.partition("/")
     if not rest:
         msg = f"`{reference}` names no registry; expected REGISTRY/REPOSITORY[:TAG]."
@@ -73,23 +98,43 @@ def push_image(image: str, reference: str) -> str:
     repository, colon, tag = rest.partition(":")
     tag = tag if colon else inspect_image(image).revision
     if found := ECR.fullmatch(registry):
-        _log_in_to_ecr(registry, account=found[1], region=found[2])
+        _log_in_to_ecr(registry, found[1], found[2], profile, region)
     target = f"{registry}/{repository}:{tag}"
     docker("tag", image, target)
-    docker("push", target)
+    _push(image, target)
     text = docker("image", "inspect", "--format", "{{json .RepoDigests}}", target)
     digests: list[str] = json.loads(text)
     prefix = f"{registry}/{repository}@"
     return next(digest for digest in digests if digest.startswith(prefix))
 
 
-def _log_in_to_ecr(registry: str, account: str, region: str) -> None:
+def _push(image: str, target: str) -> None:
+    argv = ["docker", "push", target]
+    # Docker draws its progress on stdout; ours is for the result.
+    with subprocess.Popen(argv, stdout=STDERR, stderr=subprocess.PIPE, text=True) as client:
+        errors = client.stderr.read() if client.stderr else ""
+    if client.returncode == 0:
+        return
+    if IMMUTABLE.search(errors):
+        msg = (
+            f"There is an image `{target}` already, and the repository's tags are immutable. To "
+            f"run that one: `--image {target}`. To push yours, choose another tag: `embedtune "
+            f"image push {image} {target.rpartition(':')[0]}:TAG`."
+        )
+        raise BackendError(msg)
+    raise BackendError(explain(errors))
+
+
+def _log_in_to_ecr(
+    registry: str, account: str, registry_region: str, profile: str | None, region: str | None
+) -> None:
     import base64
 
     from launcher.aws import sessions
 
+    session = sessions.open_session(profile, region or registry_region)
     with sessions.translate_errors(f"logging in to `{registry}`"):
-        ecr = sessions.client(sessions.open_session(region=region), "ecr")
+        ecr = sessions.client(session, "ecr", registry_region)
         data = ecr.get_authorization_token(registryIds=[account])["authorizationData"][0]
     user, _, password = base64.b64decode(data["authorizationToken"]).decode().partition(":")
     docker("login", "--username", user, "--password-stdin", registry, stdin=password)

@@ -1,128 +1,19 @@
-"""The template's permissions and protections, evaluated here: moto ignores most of them."""
+"""The template's resources and outputs, evaluated here: moto ignores most of their properties."""
 
 import json
-import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from cfnlint.decode.cfn_yaml import loads
+import yaml
+from deployed_stack import BUCKET, EVERYTHING, KEY, ROLE, TEMPLATE, Deployed
 
 from launcher.aws.stack import PARAMETERS, template_text
+from launcher.containers.cloud_image import ARGUMENTS, MAX_MINUTES
 
 FOLDER = Path(__file__).parents[2] / "infra"
-TEMPLATE = loads(template_text())
-NOTHING = object()
-BUCKET, REPOSITORY = "arn:aws:s3:::the-bucket", "arn:aws:ecr:eu-west-1:111122223333:repository/the"
-ROLE = "arn:aws:iam::111122223333:role/the-role"
-KEY = "arn:aws:kms:eu-west-1:111122223333:key/0f"
-EVERYTHING = {
-    "DataBucketArns": "arn:aws:s3:::first,arn:aws:s3:::second",
-    "HubTokenSecretArn": "arn:aws:secretsmanager:eu-west-1:111122223333:secret:hub-AbCdEf",
-    "KmsKeyArn": KEY,
-    "Subnets": "subnet-1,subnet-2",
-    "SecurityGroups": "sg-1",
-    "MonthlyBudgetUsd": "100",
-    "BudgetEmail": "who@pays.example",
-}
-
-
-class Deployed:
-    """The evaluated template: `Deployed(KmsKeyArn=…)["Role"]` is a resource."""
-
-    def __init__(self, **given):
-        self.names = {
-            "AWS::AccountId": "111122223333",
-            "AWS::Region": "eu-west-1",
-            "AWS::Partition": "aws",
-            "AWS::StackName": "the-stack",
-            "AWS::NoValue": NOTHING,
-            "Bucket": "the-bucket",
-            "LauncherPolicy": "arn:aws:iam::111122223333:policy/the-policy",
-            "Bucket.Arn": BUCKET,
-            "Repository.Arn": REPOSITORY,
-            "Repository.RepositoryUri": "the-registry/the",
-            "Role.Arn": ROLE,
-        }
-        for name, parameter in TEMPLATE["Parameters"].items():
-            value = str(given.get(name, parameter["Default"]))
-            is_list = parameter["Type"] == "CommaDelimitedList"
-            self.names[name] = value.split(",") if is_list else value
-
-    def __getitem__(self, name):
-        return self.value(TEMPLATE["Resources"][name])
-
-    def holds(self, condition):
-        return self.value(TEMPLATE["Conditions"][condition])
-
-    @property
-    def outputs(self):
-        return {
-            name: self.value(output["Value"])
-            for name, output in TEMPLATE["Outputs"].items()
-            if "Condition" not in output or self.holds(output["Condition"])
-        }
-
-    def statements(self, name):
-        found = self[name]["Properties"]
-        if name == "Role":
-            (found,) = found["Policies"]
-        return found["PolicyDocument"]["Statement"]
-
-    def value(self, node):
-        if isinstance(node, list):
-            return [found for each in node if (found := self.value(each)) is not NOTHING]
-        if not isinstance(node, dict):
-            return node
-        name = next(iter(node), "")
-        if len(node) == 1 and (name == "Ref" or name.startswith("Fn::")):
-            return self.call(name.removeprefix("Fn::"), node[name])
-        return {key: self.value(each) for key, each in node.items()}
-
-    def call(self, function, given):  # noqa: PLR0911  one each of CloudFormation's functions
-        match function:
-            case "Ref":
-                return self.names[given]
-            case "GetAtt":
-                return self.names[".".join(given)]
-            case "Sub":
-                text, own = given if isinstance(given, list) else (given, {})
-                names = self.names | self.value(own)
-                return re.sub(r"\$\{([^}]+)\}", lambda found: names[found[1]], text)
-            case "Join":
-                return given[0].join(self.value(given[1]))
-            case "Split":
-                return self.value(given[1]).split(given[0])
-            case "If":
-                return self.value(given[1] if self.holds(given[0]) else given[2])
-            case "Equals":
-                left, right = self.value(given)
-                return str(left) == str(right)
-            case "Not":
-                return not self.value(given[0])
-            case "And":
-                return all(self.value(given))
-
-
-def listed(value):
-    return value if isinstance(value, list) else [value]
-
-
-def in_words(statement):
-    """Format a statement as one line: actions, resources, conditions."""
-    assert statement["Effect"] == "Allow"
-    actions, resources = listed(statement["Action"]), listed(statement["Resource"])
-    words = f"{' '.join(actions)} on {' '.join(resources)}"
-    account = "eu-west-1:111122223333"
-    for long, short in ((BUCKET, "BUCKET"), (REPOSITORY, "REPOSITORY"), (account, "ACCOUNT")):
-        words = words.replace(long, short)
-    for operator, tests in statement.get("Condition", {}).items():
-        assert operator in ("StringEquals", "Bool")
-        for name, expected in tests.items():
-            words += f" if {name} is {' or '.join(listed(expected))}"
-    return words
 
 
 def test_cfn_lint_finds_nothing():
@@ -138,9 +29,10 @@ def test_template_and_policies_are_within_awss_size_limits():
     assert len(template_text().encode()) <= 51_200
     stack = Deployed(**EVERYTHING)
     people = stack["LauncherPolicy"]["Properties"]["PolicyDocument"]
-    job = stack["Role"]["Properties"]["Policies"]
     assert len(json.dumps(people, separators=(",", ":"))) <= 6_144
-    assert len(json.dumps(job, separators=(",", ":"))) <= 10_240
+    for name in ("Role", "BuildRole"):
+        policies = stack[name]["Properties"]["Policies"]
+        assert len(json.dumps(policies, separators=(",", ":"))) <= 10_240
 
 
 def test_the_bucket_is_protected_and_outlives_the_stack():
@@ -158,6 +50,8 @@ def test_the_bucket_is_protected_and_outlives_the_stack():
     assert rules == {
         "checkpoints": {"Prefix": "checkpoints/", "ExpirationInDays": 30},
         "inputs": {"Prefix": "inputs/", "ExpirationInDays": 30},
+        "sagemaker": {"Prefix": "sagemaker/", "ExpirationInDays": 30},
+        "builds": {"Prefix": "builds/", "ExpirationInDays": 7},
         "aborted-uploads": {"AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 7}},
     }
     assert stack["BucketPolicy"]["Properties"]["Bucket"] == "the-bucket"
@@ -182,55 +76,99 @@ def test_the_given_key_encrypts_the_bucket():
     }
 
 
-def test_tags_of_the_repository_are_immutable():
-    """Only untagged images expire."""
-    properties = Deployed()["Repository"]["Properties"]
-    (rule,) = json.loads(properties.pop("LifecyclePolicy")["LifecyclePolicyText"])["rules"]
+@pytest.mark.parametrize("kept", [30, 5])
+def test_tags_of_the_repository_are_immutable(kept):
+    """Untagged images expire after two weeks, tagged ones if there are many newer."""
+    properties = Deployed(**({} if kept == 30 else {"KeepImages": kept}))["Repository"][
+        "Properties"
+    ]
+    rule, newest = json.loads(properties.pop("LifecyclePolicy")["LifecyclePolicyText"])["rules"]
     assert properties == {
         "RepositoryName": "the-stack",
         "ImageTagMutability": "IMMUTABLE",
         "ImageScanningConfiguration": {"ScanOnPush": True},
     }
     assert (rule["selection"]["tagStatus"], rule["selection"]["countNumber"]) == ("untagged", 14)
+    assert rule["rulePriority"] < newest["rulePriority"]
+    assert newest["selection"] == {
+        "tagStatus": "tagged",
+        "tagPatternList": ["*"],
+        "countType": "imageCountMoreThan",
+        "countNumber": kept,
+    }
 
 
-def test_only_sagemaker_may_assume_the_role_and_only_for_this_account():
-    (statement,) = Deployed()["Role"]["Properties"]["AssumeRolePolicyDocument"]["Statement"]
+def test_logs_expire():
+    """Those of builds after a month; those of jobs, whose group the account shares, on demand."""
+    assert Deployed()["BuildLog"]["Properties"] == {"RetentionInDays": 30}
+    condition = TEMPLATE["Resources"]["JobLog"]["Condition"]
+    assert not Deployed().holds(condition)
+    stack = Deployed(LogRetentionDays="90")
+    assert stack.holds(condition)
+    assert stack["JobLog"]["Properties"] == {
+        "LogGroupName": "/aws/sagemaker/TrainingJobs",
+        "RetentionInDays": "90",
+    }
+    # Deleting the stack keeps the logs, which may be of other jobs.
+    assert stack["JobLog"]["DeletionPolicy"] == "Retain"
+
+
+def test_each_build_has_a_docker_daemon_a_log_and_a_time_limit():
+    """Its source is in the stack's bucket; the buildspec names no registry and no account."""
+    properties = Deployed()["BuildProject"]["Properties"]
+    buildspec = yaml.safe_load(properties["Source"].pop("BuildSpec"))
+    assert properties.pop("Description")
+    assert properties == {
+        "ServiceRole": "arn:aws:iam::111122223333:role/the-build-role",
+        "Artifacts": {"Type": "NO_ARTIFACTS"},
+        "Environment": {
+            "Type": "LINUX_CONTAINER",
+            "ComputeType": "BUILD_GENERAL1_MEDIUM",
+            "Image": "aws/codebuild/amazonlinux-x86_64-standard:5.0",
+            "PrivilegedMode": True,
+        },
+        "LogsConfig": {"CloudWatchLogs": {"Status": "ENABLED", "GroupName": "the-build-log"}},
+        "QueuedTimeoutInMinutes": 30,
+        "TimeoutInMinutes": MAX_MINUTES,
+        "Source": {"Type": "S3", "Location": "the-bucket/builds/source.zip"},
+    }
+    # `post_build` would run, and push, even after a failed build.
+    assert list(buildspec["phases"]) == ["pre_build", "build"]
+    arguments = set(re.findall(r"--build-arg (\w+)", buildspec["phases"]["build"]["commands"][0]))
+    dockerfile = (FOLDER.parent / "Dockerfile").read_text("utf-8")
+    assert arguments == set(ARGUMENTS) == set(re.findall(r"(?m)^ARG (\w+)", dockerfile))
+
+
+@pytest.mark.parametrize(
+    ("name", "service"),
+    [("Role", "sagemaker.amazonaws.com"), ("BuildRole", "codebuild.amazonaws.com")],
+)
+def test_only_one_service_may_assume_each_role_and_only_for_this_account(name, service):
+    (statement,) = Deployed()[name]["Properties"]["AssumeRolePolicyDocument"]["Statement"]
     assert statement == {
         "Effect": "Allow",
-        "Principal": {"Service": "sagemaker.amazonaws.com"},
+        "Principal": {"Service": service},
         "Action": "sts:AssumeRole",
         "Condition": {"StringEquals": {"aws:SourceAccount": "111122223333"}},
     }
 
 
-@pytest.mark.parametrize("name", ["Role", "LauncherPolicy"])
-def test_the_permissions_are_exactly_those_in_the_file(name):
-    """A `+` marks permissions that only some parameters grant.
-
-    To regenerate the files: `RENEW=1 pytest tests/infra`; then review the diff.
-    """
-    always = [in_words(statement) for statement in Deployed().statements(name)]
-    granted = [in_words(statement) for statement in Deployed(**EVERYTHING).statements(name)]
-    text = "".join(f"{'' if line in always else '+ '}{line}\n" for line in granted)
-    expected = Path(__file__).with_name(f"{name}.txt")
-    if "RENEW" in os.environ:
-        expected.write_text(text, "utf-8")
-    assert text == expected.read_text("utf-8")
-    assert set(always) <= set(granted)
-
-
-def test_wildcards_are_used_only_for_actions_without_resources():
-    """No action is a wildcard; only jobs read the secret; a comment explains each `*`."""
-    stack = Deployed(**EVERYTHING)
-    for policy in ("Role", "LauncherPolicy"):
-        for statement in stack.statements(policy):
-            assert not [action for action in listed(statement["Action"]) if "*" in action]
-    assert "GetSecretValue" not in json.dumps(stack["LauncherPolicy"])
-    lines = template_text().splitlines()
-    wildcards = [number for number, line in enumerate(lines) if line.strip() == 'Resource: "*"']
-    assert len(wildcards) == 6
-    assert all(lines[number - 1].strip().startswith("#") for number in wildcards)
+@pytest.mark.parametrize("partition", ["aws-cn", "aws-us-gov"])
+def test_other_partitions_have_their_own_arns(partition):
+    """No part of the template names the partition `aws`."""
+    own = {"AWS::Partition": partition}
+    own |= {
+        name: value.replace("arn:aws:", f"arn:{partition}:")
+        for name, value in Deployed().names.items()
+        if isinstance(value, str) and value.startswith("arn:aws:")
+    }
+    given = {
+        name: value.replace("arn:aws:", f"arn:{partition}:") for name, value in EVERYTHING.items()
+    }
+    stack = Deployed(own, **given)
+    text = json.dumps([stack[name] for name in TEMPLATE["Resources"]] + [stack.outputs])
+    assert "arn:aws:" not in text
+    assert f"arn:{partition}:sagemaker:" in text
 
 
 @pytest.mark.parametrize(
@@ -253,12 +191,23 @@ def test_the_outputs_are_a_stable_interface():
         "Region": "eu-west-1",
         "Bucket": "the-bucket",
         "RepositoryUri": "the-registry/the",
+        "BuildProject": "the-project",
         "RoleArn": ROLE,
         "LauncherPolicyArn": "arn:aws:iam::111122223333:policy/the-policy",
     }
     assert Deployed().outputs == always
-    given = ("KmsKeyArn", "HubTokenSecretArn", "Subnets", "SecurityGroups")
+    given = ("KmsKeyArn", "HubTokenSecretArn", "LlmKeySecretArn", "BedrockModelArns")
+    given += ("Subnets", "SecurityGroups")
     assert Deployed(**EVERYTHING).outputs == always | {name: EVERYTHING[name] for name in given}
+
+
+def test_the_readme_names_all_services_that_a_deployment_creates_something_in():
+    """Whoever deploys the stack needs rights in each of them."""
+    names = {"Logs": "CloudWatch Logs"}
+    services = {found["Type"].split("::")[1] for found in TEMPLATE["Resources"].values()}
+    page = (FOLDER / "README.md").read_text("utf-8")
+    (line,) = re.findall(r"^Deploying and deleting the stack need more rights: .*$", page, re.M)
+    assert [name for name in services if names.get(name, name) not in line] == []
 
 
 def test_the_launcher_and_the_readme_name_all_parameters_and_outputs():
@@ -273,6 +222,14 @@ def test_the_launcher_and_the_readme_name_all_parameters_and_outputs():
     [
         ("DataBucketArns", "s3://first"),
         ("HubTokenSecretArn", "hf_token"),
+        ("LlmKeySecretArn", "sk-planted"),
+        ("BedrockModelArns", "amazon.nova-lite-v1:0"),
+        ("BedrockModelArns", "arn:aws:bedrock:us-east-1::foundation-model/*"),
+        # A partial ARN, which policies do not match.
+        ("HubTokenSecretArn", "arn:aws:secretsmanager:eu-west-1:111122223333:secret:hub"),
+        ("AllowedInstanceTypes", "g5.2xlarge"),
+        ("MaxRuntimeSeconds", "4h"),
+        ("MaxKeepAliveSeconds", "-1"),
         ("KmsKeyArn", "arn:aws:kms:eu-west-1:111122223333:alias/mine"),
         ("Subnets", "vpc-1"),
         ("SecurityGroups", "default"),

@@ -5,11 +5,13 @@ from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
+from job.core.drivers import IMAGE_CUDA, IMAGE_DRIVER
 from job.core.errors import BackendError
-from launcher.aws import account
+from launcher.aws import account, ecr
 from launcher.aws.duration import forecast
-from launcher.aws.instances import gpus_of
+from launcher.aws.instances import gpu_memory, gpus_of
 from launcher.aws.pricing import ARTICLE, estimate
+from launcher.aws.quotas import Usage, check_quota
 from launcher.aws.stack import Stack, read_stack
 from launcher.containers.checks import docker_client
 from launcher.plan.checks import CheckResult, Missing, message_of, run_check, skipped
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 # The distribution's name: looking for its modules would import half of the package.
 SDK = "sagemaker-core"
+NO_POOL = "; without it SageMaker keeps no machine, and does not say so: omit `--keep-alive`"
 ACCOUNT_CHECKS = ("stack", "role", "bucket", "image", "quota", "price")
 
 
@@ -43,18 +46,42 @@ def check_account(
     if stack:
         role, bucket = role or stack.role_arn, bucket or stack.bucket
         image = image or stack.image
-    push = f"afterwards {account.push_commands('REPOSITORY')}"
+    where = account.stack_option(machine.stack) + account.options(session)
+    push = f"afterwards {ecr.push_commands('REPOSITORY', where)}"
     kind = machine.instance_types[0]
-    quota = partial(account.quota, session, kind, machine.instances, spot=machine.spot)
     return [
         *results,
         stack_result,
         _check_from_stack("role", role, partial(account.role, session, deploy)),
         _check_from_stack("bucket", bucket, partial(account.bucket, session, deploy)),
-        _check_from_stack("image", image, partial(account.image, session), push),
-        run_check("quota", quota),
+        _check_from_stack("image", image, partial(ecr.check_image, session), push),
+        *check_driver(kind),
+        *_check_quotas(session, machine),
         run_check("price", partial(account.price, session, kind)),
     ]
+
+
+def check_driver(instance_type: str) -> list[CheckResult]:
+    """Say which driver the image needs; an empty list for an instance type without NVIDIA GPU."""
+    if gpu_memory(instance_type) is None:
+        return []
+    text = (
+        f"the image's CUDA {IMAGE_CUDA} needs NVIDIA driver {IMAGE_DRIVER} or later; AWS does not "
+        "publish the driver of its training machines, and the job checks it when it starts"
+    )
+    return [CheckResult("driver", "unknown", text)]
+
+
+def _check_quotas(session: "boto3.Session", machine: MachineOptions) -> list[CheckResult]:
+    # AWS requires a sufficient quota for every instance type of the list, not only for the chosen.
+    usage: Usage = "spot training job" if machine.spot else "training job"
+    wanted = [(session, kind, machine.instances) for kind in machine.instance_types]
+    quotas = [run_check("quota", partial(check_quota, *each, usage)) for each in wanted]
+    if machine.keep_alive:
+        for each in wanted:
+            pool = partial(check_quota, *each, "training warm pool", note=NO_POOL)
+            quotas.append(run_check("warm pool", pool))
+    return quotas
 
 
 def report_bad_settings(error: BackendError) -> list[CheckResult]:

@@ -11,8 +11,9 @@ from job.core.errors import BackendError, DataError
 from job.storage.stores import S3, split_uri
 from launcher.aws import sessions
 from launcher.aws.duration import forecast
-from launcher.aws.pricing import START_UP_SECONDS, Price, price_of
+from launcher.aws.pricing import START_UP_SECONDS, Price, dearest, price_of
 from launcher.aws.stack import Stack, read_stack, require_stack
+from launcher.backends.sagemaker.channels import correct_channels, sources_in_s3
 from launcher.plan.machine import MachineOptions
 
 if TYPE_CHECKING:
@@ -49,53 +50,62 @@ def _session(machine: MachineOptions) -> "boto3.Session":
 
 
 def complete_request(session: "boto3.Session", plan: "Plan", document: dict[str, Any]) -> Price:
-    """Check the account, then add the image's digest and the machine's price to the request.
+    """Check the account and the sources in S3, then complete the request.
+
+    It gets the image's digest, the machine's price, and channels of files or folders as S3 has
+    them.
 
     Raises `BackendError` with the first failed check and its fix. Asks the user before a job that
     may cost more than `--max-cost`.
     """
-    from launcher.aws.account import resolve_image
+    from launcher.aws.ecr import resolve_image
     from launcher.backends.sagemaker.account_checks import check_account
 
     machine = plan.machine
     specification = document["AlgorithmSpecification"]
     bucket = plan.spec.output.uri.removeprefix(S3).partition("/")[0]
-    several_kinds = len(machine.instance_types) > 1
     given = replace(machine, image=specification["TrainingImage"], role=document["RoleArn"])
     for result in check_account(session, given, bucket):
-        if result.state == "missing" and not (result.name == "quota" and several_kinds):
+        if result.state == "missing":
             msg = f"{result.name}: {result.found}. To fix it: {result.fix}."
             raise BackendError(msg)
+        if result.name == "driver" or result.state == "doubtful":
+            click.echo(f"{result.name}: {result.found}", err=True)
     specification["TrainingImage"] = resolve_image(session, specification["TrainingImage"])
-    for channel in document["InputDataConfig"]:
-        if plan.sources.get(channel["ChannelName"], "").startswith(S3):
-            _check_source(session, channel["DataSource"]["S3DataSource"]["S3Uri"])
+    found = {name: _is_file(session, uri) for name, uri in sources_in_s3(plan).items()}
+    correct_channels(document, plan, {n: kind for n, kind in found.items() if kind is not None})
     if machine.instances > 1 and "VpcConfig" in document:
         click.echo(SECURITY_GROUP_NOTE, err=True)
     price = _confirm_cost(session, plan)
-    if price.usd_per_hour is not None:
+    # The report has no room for the basis, so it shows no price of another region.
+    if price.usd_per_hour is not None and price.region == session.region_name:
         each = price.usd_per_hour * machine.instances
         document["Environment"] |= {"EMBEDTUNE_PRICE_PER_HOUR": f"{each:g}"}
     return price
 
 
-def _check_source(session: "boto3.Session", uri: str) -> None:
-    """Raise if a channel is empty, or in another region than the job."""
+def _is_file(session: "boto3.Session", uri: str) -> bool | None:
+    """Return whether a source in S3 is a file, not a folder; None if it may not be looked at.
+
+    Raises if there is nothing, or if it is in another region than the job.
+    """
     from botocore.exceptions import ClientError
 
-    bucket, s3 = split_uri(uri)[0], sessions.client(session, "s3")
+    (bucket, key), s3 = split_uri(uri), sessions.client(session, "s3")
     with sessions.translate_errors(f"reading `{uri}`"):
         try:
             region = s3.head_bucket(Bucket=bucket).get("BucketRegion")
-            prefix = uri.removeprefix(f"{S3}{bucket}/")
-            found = s3.list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=1)["KeyCount"]
+            is_file = not uri.endswith("/") and bool(key) and _exists(s3, bucket, key)
+            folder = f"{key}/" if key else ""
+            query = {"Bucket": bucket, "Prefix": folder, "MaxKeys": 1}
+            found = is_file or s3.list_objects_v2(**query)["KeyCount"]
         except ClientError as error:
             if sessions.error_code(error) in sessions.DENIED:
                 # The job's role may have permissions that the caller lacks.
-                return
+                return None
             if sessions.error_code(error) not in sessions.NO_BUCKET:
                 raise
-            found, region = 0, None
+            found, region, is_file = 0, None, False
     if not found:
         msg = f"There are no objects at `{uri}`."
         raise DataError(msg)
@@ -105,16 +115,32 @@ def _check_source(session: "boto3.Session", uri: str) -> None:
             f"{region}`, or copy the data to a bucket in {session.region_name}."
         )
         raise BackendError(msg)
+    return is_file
+
+
+def _exists(s3: Any, bucket: str, key: str) -> bool:  # noqa: ANN401  boto3's have no type
+    from botocore.exceptions import ClientError
+
+    try:
+        s3.head_object(Bucket=bucket, Key=key)
+    except ClientError as error:
+        if sessions.error_code(error) not in sessions.NO_KEY:
+            raise
+        return False
+    return True
 
 
 def _confirm_cost(session: "boto3.Session", plan: "Plan") -> Price:
-    """Print the estimated and the maximum cost; above `--max-cost` the user must confirm."""
+    """Print the estimated and the maximum cost; above `--max-cost` the user must confirm.
+
+    Return the price of the first instance type; the maximum is that of the dearest.
+    """
     machine = plan.machine
-    kind = machine.instance_types[0]
-    price = price_of(kind, session.region_name, session)
-    most = price.usd(machine.instances * machine.max_runtime)
-    for line in _cost_lines(plan, price, most):
+    prices = {k: price_of(k, session.region_name, session) for k in machine.instance_types}
+    price, highest = prices[machine.instance_types[0]], dearest(prices.values())
+    for line in (*_estimate_lines(plan, price), *_maximum_lines(plan, highest)):
         click.echo(line, err=True)
+    most = highest.usd(machine.instances * (machine.max_runtime + machine.keep_alive))
     if (most is None or most > machine.max_cost) and not machine.yes:
         if not sys.stdin.isatty():
             limit = f"`--max-cost {machine.max_cost:g}`"
@@ -124,18 +150,34 @@ def _confirm_cost(session: "boto3.Session", plan: "Plan") -> Price:
     return price
 
 
-def _cost_lines(plan: "Plan", price: Price, most: float | None) -> Iterator[str]:
-    machine = plan.machine
+def _estimate_lines(plan: "Plan", price: Price) -> Iterator[str]:
     found = forecast(plan)
     if found and found.seconds is not None:
         minutes = found.seconds / 60
-        cost = price.usd(machine.instances * found.seconds)
+        cost = price.usd(plan.machine.instances * found.seconds)
         usd = "" if cost is None else f", ${cost:.2f}"
         waiting = f"{START_UP_SECONDS / 60:.0f} min until it starts"
         yield f"About {minutes:.1f} min{usd}, after {waiting} ({found.basis})"
         if found.advice:
             yield found.advice
-    kind = machine.instance_types[0]
-    bound = "" if most is None else f": at most ${most:.2f}"
+
+
+def _maximum_lines(plan: "Plan", price: Price) -> Iterator[str]:
+    """Yield the maximum cost of the job at this price, and that of its warm pool."""
+    machine = plan.machine
+    kinds = " or ".join(machine.instance_types)
+    priced = "at the price of the dearest, " if len(machine.instance_types) > 1 else ""
+    job = _at_most(price, machine.instances * machine.max_runtime)
     hours = machine.max_runtime / 3600
-    yield f"{machine.instances} × {kind} for at most {hours:g} h{bound} ({price.basis})"
+    yield f"{machine.instances} × {kinds} for at most {hours:g} h{job} ({priced}{price.basis})"
+    if machine.keep_alive:
+        pool = _at_most(price, machine.instances * machine.keep_alive)
+        yield (
+            f"Then kept for at most {machine.keep_alive / 60:g} min{pool}, also after a failure, "
+            f"unless a similar job takes over; to end it: embedtune stop {plan.name} --pool"
+        )
+
+
+def _at_most(price: Price, seconds: float) -> str:
+    usd = price.usd(seconds)
+    return "" if usd is None else f": at most ${usd:.2f}"

@@ -8,7 +8,7 @@ from job.core.errors import BackendError, DataError, OutOfMemory, Stopped, Stora
 ENDED = ("Completed", "Failed", "Stopped")
 KILLED = 137
 # SageMaker's `FailureReason` if the container itself failed, with the container's exit code.
-CONTAINER_FAILURE = re.compile(r"AlgorithmError: (.*), exit code: (\d+)", re.DOTALL)
+CONTAINER_FAILURE = re.compile(r"(?:Algorithm|Client)Error: (.*), exit code: (\d+)", re.DOTALL)
 OUT_OF_MEMORY = (
     "The job was killed (exit code 137), most likely because it ran out of memory: set "
     "`training.mini_batch_size`, or choose a larger `--instance-type`."
@@ -22,10 +22,14 @@ TIMEOUTS = {
 }
 # A substring of SageMaker's reason, the error and the advice; the first match wins.
 CAUSES = (
+    ("AlgorithmError", BackendError,
+     "The container failed, and SageMaker cut its exit code off after a long reason: see its log."),
     ("No S3 objects found", DataError,
      "There is no data at the given URI: check `--data`."),
     ("Data download failed", StorageError,
      "The role may not read the data: grant access with `embedtune infra deploy --data-bucket`."),
+    ("instance type with more memory", OutOfMemory, OUT_OF_MEMORY),
+    ("Out of Memory", OutOfMemory, OUT_OF_MEMORY),
     ("CapacityError", BackendError,
      "No such instance is available: relaunch later, or give several `--instance-type`."),
     ("ResourceLimitExceeded", BackendError,

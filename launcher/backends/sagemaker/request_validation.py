@@ -21,6 +21,7 @@ Request = Mapping[str, Any]
 SETTINGS = {
     "AlgorithmSpecification.TrainingImage": "`--image`",
     "CheckpointConfig.S3Uri": "`--output`",
+    "EnableInterContainerTrafficEncryption": "`--encrypt-traffic`",
     "EnableManagedSpotTraining": "`--spot`",
     "EnableNetworkIsolation": "`--isolate`",
     "Environment": "`--env`",
@@ -175,6 +176,13 @@ def _spot(request: Request) -> Iterator[Fault]:
             yield Fault(f"ResourceConfig.{name}", "cannot be combined with `--spot`; omit one")
 
 
+def _kinds(request: Request) -> Iterator[Fault]:
+    preferences = request["ResourceConfig"].get("InstancePreferences", ())
+    kinds = [each["InstanceType"] for each in preferences]
+    for kind in sorted({kind for kind in kinds if kinds.count(kind) > 1}):
+        yield Fault("ResourceConfig.InstancePreferences", f"has {kind} twice; give each type once")
+
+
 def _runtime(request: Request) -> Iterator[Fault]:
     seconds, most = request["StoppingCondition"]["MaxRuntimeInSeconds"], MOST_DAYS * 24 * 3600
     if seconds > most:
@@ -199,4 +207,4 @@ def _tags(request: Request) -> Iterator[Fault]:
             yield Fault(f"Tags[{position}].Key", f"is `{tag['Key']}`; `aws:` is reserved for AWS")
 
 
-RULES = (_spot, _runtime, _volume_key, _tags)
+RULES = (_spot, _kinds, _runtime, _volume_key, _tags)

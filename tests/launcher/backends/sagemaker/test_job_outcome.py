@@ -31,8 +31,9 @@ def failed(**reason):
         (", exit code: 137", OutOfMemory.exit_code, OUT_OF_MEMORY),
     ],
 )
-def test_the_containers_line_and_exit_code_are_passed_on(reason, code, line):
-    assert failed(FailureReason=f"AlgorithmError: {reason}") == (code, line)
+@pytest.mark.parametrize("prefix", ["AlgorithmError", "ClientError"])
+def test_the_containers_line_and_exit_code_are_passed_on(prefix, reason, code, line):
+    assert failed(FailureReason=f"{prefix}: {reason}") == (code, line)
 
 
 @pytest.mark.parametrize(
@@ -42,6 +43,14 @@ def test_the_containers_line_and_exit_code_are_passed_on(reason, code, line):
         ("ClientError: Data download failed:No S3 objects found.", DataError, "`--data`"),
         ("ClientError: Data download failed: 403.", StorageError, "`embedtune infra deploy"),
         ("InternalServerError: Please try again.", BackendError, ""),
+        (
+            "ClientError: Please use an instance type with more memory, or reduce the size of job.",
+            OutOfMemory,
+            "`--instance-type`",
+        ),
+        ("ClientError: Artifact upload failed:ClientError: Out of Memory.", OutOfMemory, ""),
+        # A reason of 1,024 characters, which has lost its end.
+        ("AlgorithmError: Cannot pull the cart" + "." * 988, BackendError, "cut its exit code off"),
     ],
 )
 def test_sagemakers_own_reason_is_reported_with_advice(reason, error, advice):

@@ -9,17 +9,22 @@ from pathlib import Path
 import pytest
 from botocore.validate import ParamValidator
 
-from job.core.errors import DataError, ModelError, SpecError
+from job.core.errors import BackendError, DataError, ModelError, SpecError
 from job.spec.parse import build_spec
 from launcher.aws.stack import Stack
+from launcher.backends.sagemaker import backend, context
+from launcher.backends.sagemaker.channels import (
+    channels,
+    correct_channels,
+    manifests,
+    staging,
+)
 from launcher.backends.sagemaker.request_validation import _model, check_request, python_pattern
 from launcher.backends.sagemaker.training_job import (
     METRIC_DIMENSIONS,
     build_request,
-    channels,
     check_plan,
     environment,
-    staging,
 )
 from launcher.plan.machine import MachineOptions
 from launcher.plan.plan import Plan
@@ -68,16 +73,17 @@ def requested(plan, stack=BARE):
     return request
 
 
-def channel(name, uri, mode="File"):
-    source = {"S3DataType": "S3Prefix", "S3Uri": uri, "S3DataDistributionType": "FullyReplicated"}
+def channel(name, uri, mode="File", kind="S3Prefix"):
+    source = {"S3DataType": kind, "S3Uri": uri, "S3DataDistributionType": "FullyReplicated"}
     return {"ChannelName": name, "DataSource": {"S3DataSource": source}, "InputMode": mode}
 
 
 def curves():
-    """Return the metric definitions: of training, and of three scores per dimension."""
+    """Return the metric definitions: of training, its best, and three scores per dimension."""
     found = {
         "train:loss": r"train: step=\S+ loss=([0-9.]+)",
         "train:learning_rate": r"train: step=.* learning_rate=([0-9.e+-]+)",
+        "validation:best": r"train: done .*best_validation=([0-9.]+)",
         "bm25:ndcg@10": " bm25 ndcg@10: ([0-9.]+)",
     }
     for dimension in METRIC_DIMENSIONS:
@@ -108,7 +114,7 @@ MINIMAL = {
         "CompressionType": "NONE",
     },
     "CheckpointConfig": {
-        "S3Uri": "s3://box/runs/first/checkpoints",
+        "S3Uri": "s3://box/runs/first/checkpoints/",
         "LocalPath": "/opt/ml/checkpoints",
     },
     "ResourceConfig": {
@@ -117,10 +123,17 @@ MINIMAL = {
         "VolumeSizeInGB": 100,
     },
     "StoppingCondition": {"MaxRuntimeInSeconds": 14_400},
+    "RetryStrategy": {"MaximumRetryAttempts": 2},
     "EnableManagedSpotTraining": False,
     "EnableNetworkIsolation": False,
     "EnableInterContainerTrafficEncryption": False,
-    "Environment": {"EMBEDTUNE_RUN": "first", "EMBEDTUNE_DEVICE": "auto"},
+    "Environment": {
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "EMBEDTUNE_RUN": "first",
+        "EMBEDTUNE_RESULTS": "s3://box/runs/first",
+        "EMBEDTUNE_DEVICE": "auto",
+        "EMBEDTUNE_DELETE_PUBLISHED": "1",
+    },
     "Tags": [{"Key": "embedtune:run", "Value": "first"}],
 }
 
@@ -135,9 +148,10 @@ def test_the_stacks_outputs_reach_the_request(plan):
         "InputDataConfig": [
             channel(name, f"s3://own/inputs/first/{name}/") for name in ("data", "model", "spec")
         ],
-        "OutputDataConfig": MINIMAL["OutputDataConfig"] | {"KmsKeyId": KEY},
+        "OutputDataConfig": MINIMAL["OutputDataConfig"]
+        | {"KmsKeyId": KEY, "S3OutputPath": "s3://own/sagemaker/first"},
         "CheckpointConfig": {
-            "S3Uri": "s3://own/checkpoints/first",
+            "S3Uri": "s3://own/checkpoints/first/",
             "LocalPath": "/opt/ml/checkpoints",
         },
         "VpcConfig": {"Subnets": ["subnet-1", "subnet-2"], "SecurityGroupIds": ["sg-1"]},
@@ -145,7 +159,10 @@ def test_the_stacks_outputs_reach_the_request(plan):
 
 
 SPOT_WAIT = {"MaxRuntimeInSeconds": 7_200, "MaxWaitTimeInSeconds": 10_800}
-SPOT_JOB = {"EnableManagedSpotTraining": True, "StoppingCondition": SPOT_WAIT}
+SPOT_JOB = {
+    "EnableManagedSpotTraining": True, "StoppingCondition": SPOT_WAIT,
+    "Environment": MINIMAL["Environment"] | {"EMBEDTUNE_SPOT": "1"},
+}  # fmt: skip
 KINDS = ("ml.g5.2xlarge", "ml.g5.4xlarge")
 PREFERENCES = [{"InstanceType": kind, "InstanceCount": 1} for kind in KINDS]
 MACHINE = {
@@ -159,6 +176,9 @@ RESOURCES = {
 VPC = {"Subnets": ["subnet-1", "subnet-2"], "SecurityGroupIds": ["sg-1"]}
 TAGS = [{"Key": "team", "Value": "search"}, {"Key": "cost center", "Value": "a=b"}]
 ENVIRONMENT = MINIMAL["Environment"]
+# An isolated job publishes nothing, so it deletes nothing.
+ALONE = ENVIRONMENT | {"HF_HUB_OFFLINE": "1", "EMBEDTUNE_NO_PUBLISH": "1"}
+del ALONE["EMBEDTUNE_DELETE_PUBLISHED"]
 INPUTS = "s3://box/runs/first/input"
 STREAMED = [
     channel("data", f"{INPUTS}/data/", "FastFile"),
@@ -191,11 +211,12 @@ STREAMED = [
             {"Environment": ENVIRONMENT | {"A": "b=c", "EMPTY": "", "EMBEDTUNE_DEVICE": "cuda"}},
         ),
         ({"input_mode": "FastFile"}, {"InputDataConfig": STREAMED}),
+        ({"encrypt_traffic": True}, {"EnableInterContainerTrafficEncryption": True}),
         (
             {"isolate": True},
             {
                 "EnableNetworkIsolation": True,
-                "Environment": ENVIRONMENT | {"HF_HUB_OFFLINE": "1", "EMBEDTUNE_NO_PUBLISH": "1"},
+                "Environment": ALONE,
             },
         ),
     ],
@@ -207,30 +228,70 @@ def test_an_option_changes_only_its_members_of_the_request(plan, machine, change
 def test_the_specs_key_encrypts_the_results_and_wins_over_the_stacks(plan):
     other = KEY.replace("0f", "ff")
     output = MINIMAL["OutputDataConfig"] | {"KmsKeyId": other}
-    for stack in (BARE, STACK):
-        assert requested(plan(output__kms_key=other), stack)["OutputDataConfig"] == output
+    for stack, path in ((BARE, output["S3OutputPath"]), (STACK, "s3://own/sagemaker/first")):
+        found = requested(plan(output__kms_key=other), stack)["OutputDataConfig"]
+        assert found == output | {"S3OutputPath": path}
 
 
 def test_a_resumed_run_is_another_job_with_the_same_uris(plan):
     assert build_request(plan(), BARE, "first-2") == MINIMAL | {"TrainingJobName": "first-2"}
 
 
-def test_a_source_in_s3_is_a_channel_without_staging(plan):
-    """A folder's prefix ends with a slash, so `s3://…/pairs` does not match `s3://…/pairs-old`."""
-    made = plan(
+def test_an_isolated_jobs_output_does_not_expire(plan):
+    """It is the only copy until the launcher publishes it."""
+    output = requested(plan({"isolate": True}), STACK)["OutputDataConfig"]
+    assert output["S3OutputPath"] == "s3://box/runs/first/sagemaker"
+
+
+@pytest.fixture
+def in_s3(plan):
+    return plan(
+        {"input_mode": "FastFile"},
         data__source="s3://data/pairs",
         data__corpus="s3://data/corpus.jsonl",
         data__test="s3://data/test/",
-        model__base="s3://models/tiny",
+        model__base="s3://models/tiny.tar.gz",
     )
-    assert channels(made, BARE) == {
-        "data": "s3://data/pairs/",
-        "test": "s3://data/test/",
-        "corpus": "s3://data/corpus.jsonl",
-        "model": "s3://models/tiny/",
-        "spec": "s3://box/runs/first/input/spec/",
+
+
+SPEC = channel("spec", f"{INPUTS}/spec/")
+
+
+def test_a_source_in_s3_is_a_channel_without_staging(in_s3):
+    """A folder's prefix ends with a slash, so `s3://…/pairs` does not match `s3://…/pairs-old`.
+
+    A file gets a manifest, since its key is a prefix of its siblings'; FastFile is for folders.
+    """
+    request = requested(in_s3)
+    assert request["InputDataConfig"] == [
+        channel("data", "s3://data/pairs/", "FastFile"),
+        channel("test", "s3://data/test/", "FastFile"),
+        channel("corpus", f"{INPUTS}/corpus.manifest", "File", "ManifestFile"),
+        channel("model", f"{INPUTS}/model.manifest", "File", "ManifestFile"),
+        SPEC,
+    ]
+    assert manifests(request, in_s3) == {
+        f"{INPUTS}/corpus.manifest": '[{"prefix": "s3://data/"}, "corpus.jsonl"]',
+        f"{INPUTS}/model.manifest": '[{"prefix": "s3://models/"}, "tiny.tar.gz"]',
     }
-    assert staging(made) == {}
+    assert staging(in_s3) == {}
+
+
+def test_s3_decides_whether_a_source_is_a_file(in_s3):
+    """The name may mislead; sources that nobody may look at keep the guess."""
+    request = build_request(in_s3, BARE, "first")
+    correct_channels(request, in_s3, {"data": True, "corpus": False})
+    check_request(request)
+    assert request["InputDataConfig"] == [
+        channel("data", f"{INPUTS}/data.manifest", "File", "ManifestFile"),
+        channel("test", "s3://data/test/", "FastFile"),
+        channel("corpus", "s3://data/corpus.jsonl/", "FastFile"),
+        channel("model", f"{INPUTS}/model.manifest", "File", "ManifestFile"),
+        SPEC,
+    ]
+    assert manifests(request, in_s3)[f"{INPUTS}/data.manifest"] == (
+        '[{"prefix": "s3://data/"}, "pairs"]'
+    )
 
 
 def test_the_job_itself_reads_the_hub_and_builtin_sources(plan):
@@ -242,7 +303,7 @@ def test_the_job_itself_reads_the_hub_and_builtin_sources(plan):
         ("hf://datasets/me/pairs@main:train", "BAAI/bge-base-en-v1.5", SECRET),
     ):
         made = plan(data__source=data, model__base=model)
-        assert list(channels(made, BARE)) == ["spec"]
+        assert channels(made, BARE) == [SPEC]
         assert requested(made, STACK)["Environment"].get("EMBEDTUNE_HF_TOKEN_SECRET") == secret
 
 
@@ -250,6 +311,16 @@ def test_the_options_secret_wins_over_the_stacks(plan):
     other = SECRET.replace("hub", "mine")
     made = plan({"hf_token_secret": other}, model__base="me/model")
     assert environment(made, STACK)["EMBEDTUNE_HF_TOKEN_SECRET"] == other
+
+
+def test_the_key_of_a_language_model_comes_from_a_secret_and_only_for_documents(plan):
+    key, documents = SECRET.replace("hub", "llm"), {"data__documents": "pairs.jsonl"}
+    assert "EMBEDTUNE_LLM_KEY_SECRET" not in environment(plan({"llm_key_secret": key}), STACK)
+    made = plan({"llm_key_secret": key}, data__source="null", **documents)
+    assert environment(made, STACK)["EMBEDTUNE_LLM_KEY_SECRET"] == key
+    assert staging(made) == {"documents": "pairs.jsonl", "model": "tiny"}
+    stack = replace(STACK, llm_key_secret_arn=key)
+    assert environment(plan(**documents), stack)["EMBEDTUNE_LLM_KEY_SECRET"] == key
 
 
 def test_an_isolated_job_gets_the_hubs_model_as_a_channel_and_no_secret(plan):
@@ -275,6 +346,27 @@ def test_the_longest_name_with_a_suffix_is_valid(plan):
         ({"env": ("HF_TOKEN=hf_Planted",)}, {}, SpecError, "`--env HF_TOKEN=…`"),
         ({"image": "embedtune"}, {}, SpecError, "`--image embedtune`"),
         ({"hf_token_secret": "hub"}, {}, SpecError, "`--hf-token-secret hub`"),
+        ({"env": ("EMBEDTUNE_LLM_KEY=sk",)}, {}, SpecError, "`--llm-key-secret ARN`"),
+        ({"llm_key_secret": "key"}, {}, SpecError, "`--llm-key-secret key`"),
+        (
+            {"isolate": True},
+            {"data__documents": "pairs.jsonl", "generation__llm": "openai:m"},
+            SpecError,
+            "`generation.llm`",
+        ),
+        (
+            {"isolate": True},
+            {"data__documents": "pairs.jsonl", "generation__llm": "local:me/llm@v1"},
+            SpecError,
+            "download `me/llm` first: `generation.llm=local:FOLDER`",
+        ),
+        (
+            {},
+            {"data__documents": "pairs.jsonl", "generation__llm": "local:./gone"},
+            ModelError,
+            "`./gone`",
+        ),
+        ({}, {"data__documents": "handbook/a.md"}, DataError, "`handbook/a.md`"),
         ({}, {"output__uri": "runs"}, SpecError, "`--output` is `runs`"),
         ({}, {"data__source": "no.jsonl"}, DataError, "`no.jsonl`"),
         ({}, {"data__test": "a/b.csv"}, DataError, "`a/b.csv`"),
@@ -307,6 +399,8 @@ REFUSED = [
      "`--spot`"),
     (SPOT | {"instance_type": KINDS}, "ResourceConfig.InstancePreferences", "--instance-type",
      "`--spot`"),
+    ({"instance_type": KINDS + KINDS[:1]}, "ResourceConfig.InstancePreferences", "--instance-type",
+     "has ml.g5.2xlarge twice"),
     ({"max_runtime": 2_419_201}, "StoppingCondition.MaxRuntimeInSeconds", "--max-runtime",
      "28 days"),
     ({"volume_kms_key": "12ab"}, "ResourceConfig.VolumeKmsKeyId", "--volume-kms-key",
@@ -377,3 +471,17 @@ def test_a_request_is_validated_without_account_and_region(plan, tmp_path):
         check=True,
     )
     assert done.stdout == "False\n"
+
+
+def test_a_model_of_bedrock_that_the_role_may_not_ask_is_refused_before_a_machine_is_paid(
+    plan, monkeypatch
+):
+    """What a role of the caller's own may do is not known."""
+    allowed = replace(STACK, bedrock_model_arns=("arn:aws:bedrock:us-east-1::foundation-model/m",))
+    monkeypatch.setattr(context, "find_stack", lambda _: allowed)
+    fields = {"data__source": "null", "data__documents": "pairs.jsonl"}
+    assert backend.request(plan(**fields, generation__llm="bedrock:m"))["region"] == "us-east-1"
+    other = fields | {"generation__llm": "bedrock:m", "generation__judge": "bedrock:other"}
+    with pytest.raises(BackendError, match=r"may not ask `bedrock:other`.*--bedrock-model m --bed"):
+        backend.request(plan(**other))
+    assert backend.request(plan({"role": ROLE}, **other))["region"] == "us-east-1"
