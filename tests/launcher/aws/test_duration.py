@@ -45,6 +45,12 @@ def test_the_estimate_counts_rows_bytes_and_weights(plan):
     )
 
 
+def test_a_training_on_all_pairs_is_counted(plan):
+    """800 pairs, then 1,000."""
+    once, twice = forecast(plan()), forecast(plan(training__refit="true"))
+    assert once.seconds < twice.seconds
+
+
 def test_a_limit_on_rows_shortens_the_estimate(plan):
     assert forecast(plan(data__limit="100")).seconds < forecast(plan()).seconds
 

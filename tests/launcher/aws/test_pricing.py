@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+from pathlib import Path
 
 import boto3
 import pytest
@@ -9,7 +11,7 @@ from botocore.stub import Stubber
 
 from launcher.aws import pricing as prices
 from launcher.aws.instances import GPUS, NETWORK_GBITS
-from launcher.aws.pricing import TABLE, Estimate, Price, estimate, price_of
+from launcher.aws.pricing import TABLE, Estimate, Price, dearest, estimate, price_of
 from launcher.backends.sagemaker.request_validation import _model
 
 
@@ -61,30 +63,35 @@ def test_the_price_comes_from_aws_for_the_jobs_region(pricing):
     second = {"PriceList": [product("1.8945"), json.dumps({"terms": {}})]}
     stub.add_response("get_products", second, query(NextToken="more"))
     assert price_of("ml.g5.2xlarge", "eu-central-1", session) == Price(
-        1.8945, "AWS's price list, on demand in eu-central-1"
+        1.8945, "AWS's price list, on demand in eu-central-1", "eu-central-1"
     )
     # The price list has endpoints in a few regions only.
     assert session.requested == [("pricing", "us-east-1")]
 
 
-FALLBACK = "table of 2026-11-23 for us-east-1, other regions differ"
+FALLBACK = "price of us-east-1, not eu-central-1, by a table of 2026-11-23"
 ABSENT = "AWS's price list has no ml.g5.2xlarge in eu-central-1"
 
 
 @pytest.mark.parametrize(
-    ("listed", "usd", "basis"),
+    ("listed", "usd", "basis", "region"),
     [
         # The upper bound on the cost must hold for the highest price.
-        ([product("1"), product("2")], 2, "AWS's price list, on demand in eu-central-1"),
-        ([], 1.515, f"{FALLBACK} ({ABSENT})"),
+        (
+            [product("1"), product("2")],
+            2,
+            "AWS's price list, on demand in eu-central-1",
+            "eu-central-1",
+        ),
+        ([], 1.515, f"{FALLBACK} ({ABSENT})", "us-east-1"),
         # A listed price of zero is for free or reserved capacity.
-        ([product("0.0")], 1.515, f"{FALLBACK} ({ABSENT})"),
+        ([product("0.0")], 1.515, f"{FALLBACK} ({ABSENT})", "us-east-1"),
     ],
 )
-def test_the_highest_listed_price_counts(pricing, listed, usd, basis):
+def test_the_highest_listed_price_counts(pricing, listed, usd, basis, region):
     session, stub = pricing
     stub.add_response("get_products", {"PriceList": listed}, query())
-    assert price_of("ml.g5.2xlarge", "eu-central-1", session) == Price(usd, basis)
+    assert price_of("ml.g5.2xlarge", "eu-central-1", session) == Price(usd, basis, region)
 
 
 def test_without_permission_the_table_is_used_and_the_basis_says_so(pricing):
@@ -100,10 +107,13 @@ def test_without_permission_the_table_is_used_and_the_basis_says_so(pricing):
 
 def test_without_a_session_the_table_is_used_and_an_unknown_price_stays_unknown():
     """An unknown price gives neither a bound nor a cost."""
-    assert price_of("ml.g5.2xlarge", "us-east-1") == Price(1.515, FALLBACK)
+    basis = "price of us-east-1, by a table of 2026-11-23"
+    assert price_of("ml.g5.2xlarge", "us-east-1") == Price(1.515, basis, "us-east-1")
     price = price_of("ml.p5.48xlarge", "us-east-1")
     assert price == Price(None, "the price of ml.p5.48xlarge is unknown")
     assert price.usd(3600) is None
+    assert dearest([Price(1, ""), Price(3, ""), Price(2, "")]).usd_per_hour == 3
+    assert dearest([Price(1, ""), price]) is price
     assert Price(1.515, "").usd(206) == pytest.approx(0.0867, abs=1e-4)
 
 
@@ -171,3 +181,10 @@ def test_there_is_no_estimate_for_instances_of_unknown_speed():
     for instance_type in ("ml.c5.xlarge", "ml.trn1.2xlarge", "nonsense"):
         found = estimate(**ARTICLE | {"instance_type": instance_type})
         assert found == Estimate(None, f"the speed of {instance_type} is unknown")
+
+
+def test_no_network_is_promised_that_needs_efa():
+    """Amazon EC2 User Guide, "Elastic Fabric Adapter": it needs libraries in the image."""
+    dockerfile = Path(__file__).parents[3] / "Dockerfile"
+    assert not re.search("efa|libfabric", dockerfile.read_text("utf-8"), re.IGNORECASE)
+    assert max(NETWORK_GBITS.values()) == 100

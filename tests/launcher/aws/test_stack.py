@@ -12,9 +12,9 @@ from moto.moto_api._internal import moto_api_backend
 from moto_stacks import stack_server
 
 from job.core.errors import BackendError
-from launcher.aws import cloudformation
+from launcher.aws import cloudformation, stack
 from launcher.aws.sessions import open_session, translate_errors
-from launcher.aws.stack import Stack, read_stack, template_text
+from launcher.aws.stack import Stack, read_stack, stack_parameters, template_text
 from launcher.cli import main
 
 SECRET = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:hub-AbCdEf"
@@ -45,6 +45,12 @@ def embedtune(*arguments, answer=None, code=0):
     return done.stdout, done.stderr.splitlines()
 
 
+def role(account, part):
+    """Return the ARN of the role whose name contains `part`."""
+    roles = account("iam").list_roles()["Roles"]
+    return next(each["Arn"] for each in roles if part in each["RoleName"])
+
+
 def deployed():
     return read_stack(open_session())
 
@@ -56,9 +62,10 @@ def test_a_deployed_stack_is_shown_and_found_again(account):
     assert stack == Stack(
         region="eu-west-1",
         bucket=account("s3").list_buckets()["Buckets"][0]["Name"],
-        role_arn=account("iam").list_roles()["Roles"][0]["Arn"],
+        role_arn=role(account, "-Role-"),
         image="123456789012.dkr.ecr.eu-west-1.amazonaws.com/embedtune",
         launcher_policy_arn=account("iam").list_policies(Scope="Local")["Policies"][0]["Arn"],
+        build_project=account("codebuild").list_projects()["projects"][0],
     )
     assert stdout == (
         "stack            embedtune\n"
@@ -66,11 +73,12 @@ def test_a_deployed_stack_is_shown_and_found_again(account):
         f"bucket           {stack.bucket}\n"
         f"repository       {stack.image}\n"
         f"role             {stack.role_arn}\n"
+        f"build project    {stack.build_project}\n"
         f"launcher policy  {stack.launcher_policy_arn}\n"
         "version          1\n"
     )
     assert lines[-2:] == [
-        f"Next: embedtune image push embedtune {stack.image}",
+        "Next: embedtune image build --on aws --region eu-west-1",
         "Then: embedtune launch --backend sagemaker --data …",
     ]
     assert embedtune("status") == (stdout, [])
@@ -80,14 +88,15 @@ def test_nothing_is_created_before_the_user_confirms(account):
     """The question says what would be created and what it costs."""
     stdout, lines = embedtune("deploy", answer="n\n", code=1)
     assert stdout == ""
-    assert "an encrypted bucket, an image repository, the role" in lines[0]
+    assert "an encrypted bucket, an image repository, a project" in lines[0]
     assert "about $0.023 per GB and month" in lines[2]
     assert account("cloudformation").describe_stacks()["Stacks"] == []
 
 
 def test_an_update_keeps_the_values_of_omitted_parameters(account):
     """An empty string clears a value; deploying again changes nothing, and says so."""
-    embedtune("deploy", "--yes", "--hub-token-secret", SECRET)
+    account("secretsmanager").create_secret(Name="hub", SecretString="hf_x")
+    embedtune("deploy", "--yes", "--hub-token-secret", "hub")
     first = deployed()
     _, lines = embedtune("deploy", "--yes")
     assert "The stack `embedtune` is up to date; nothing was changed." in lines
@@ -104,6 +113,42 @@ def test_an_update_keeps_the_values_of_omitted_parameters(account):
     assert {"ParameterKey": "DataBucketArns", "ParameterValue": "arn:aws:s3:::other"} in given
     embedtune("deploy", "--yes", "--hub-token-secret", "", "--subnet", "", "--security-group", "")
     assert deployed() == replace(first, kms_key_arn=KEY, hub_token_secret_arn=None)
+
+
+@pytest.mark.parametrize("given", ["hub", SECRET.removesuffix("-AbCdEf"), SECRET])
+def test_a_secret_is_known_by_its_whole_arn(account, given):
+    """AWS Secrets Manager User Guide, "What's in a secret": an ARN ends with six random characters,
+    and a policy with a partial ARN matches nothing.
+    """
+    account("secretsmanager").create_secret(Name="hub", SecretString="hf_x")
+    whole = account("secretsmanager").describe_secret(SecretId="hub")["ARN"]
+    options = {"data_buckets": (), "hub_token_secret": whole if given == SECRET else given}
+    found = stack_parameters(open_session(), options)
+    assert found == {"HubTokenSecretArn": whole}
+
+
+def test_a_secret_that_does_not_exist_is_refused(account):
+    _, lines = embedtune("deploy", "--yes", "--hub-token-secret", SECRET, code=13)
+    assert lines[-1].startswith(f"Error: Finding the secret `{SECRET}` failed")
+
+
+@pytest.mark.parametrize(("secret", "is_whole"), [(SECRET, True), ("hub", False)])
+def test_without_permission_only_a_whole_arn_is_taken(account, monkeypatch, secret, is_whole):
+    monkeypatch.setattr(stack, "client", lambda *_: denied())
+    options = {"data_buckets": (), "hub_token_secret": secret}
+    if is_whole:
+        assert stack_parameters(open_session(), options) == {"HubTokenSecretArn": secret}
+        return
+    with pytest.raises(BackendError, match="lack the permission"):
+        stack_parameters(open_session(), options)
+
+
+def denied():
+    manager = boto3.client("secretsmanager", region_name="eu-west-1")
+    stubber = Stubber(manager)
+    stubber.add_client_error("describe_secret", "AccessDeniedException")
+    stubber.activate()
+    return manager
 
 
 def test_a_failed_creation_names_the_first_reason_and_leaves_nothing(account):
@@ -349,9 +394,13 @@ def test_a_dry_run_prints_the_whole_request_without_calling_aws(monkeypatch):
         monkeypatch.delenv(name, raising=False)
     places = ("--subnet", "subnet-1", "--security-group", "sg-1", "--security-group", "sg-2")
     budget = ("--budget", "1500000", "--budget-email", "who@pays.example")
+    types = ("--allow-instance-type", "ml.g5.2xlarge", "--allow-instance-type", "ml.g5.xlarge")
+    limits = (*types, "--limit-runtime", "4h", "--limit-keep-alive", "0")
+    kept = ("--log-retention", "90", "--keep-images", "5")
     stdout, lines = embedtune(
         *("deploy", "--dry-run", "--region", "cn-north-1", "--stack", "mine"),
         *("--data-bucket", "one", "--data-bucket", "two", *places, *budget),
+        *(*limits, *kept),
     )
     assert lines == []
     assert json.loads(stdout) == {
@@ -364,9 +413,27 @@ def test_a_dry_run_prints_the_whole_request_without_calling_aws(monkeypatch):
             "SecurityGroups": "sg-1,sg-2",
             "MonthlyBudgetUsd": "1500000",
             "BudgetEmail": "who@pays.example",
+            "AllowedInstanceTypes": "ml.g5.2xlarge,ml.g5.xlarge",
+            "MaxRuntimeSeconds": "14400",
+            "MaxKeepAliveSeconds": "0",
+            "LogRetentionDays": "90",
+            "KeepImages": "5",
         },
         "template": template_text(),
     }
+
+
+def test_an_empty_string_removes_a_limit():
+    """An omitted limit keeps its value; `0` is a limit."""
+    limits = ("--limit-runtime", "", "--limit-keep-alive", "", "--allow-instance-type", "")
+    stdout, _ = embedtune("deploy", "--dry-run", "--region", "eu-west-1", *limits)
+    assert json.loads(stdout)["parameters"] == {
+        "AllowedInstanceTypes": "",
+        "MaxRuntimeSeconds": "",
+        "MaxKeepAliveSeconds": "",
+    }
+    _, lines = embedtune("deploy", "--dry-run", "--limit-runtime", "soon", code=2)
+    assert "'soon' is not a duration" in lines[-1]
 
 
 @pytest.mark.parametrize(
