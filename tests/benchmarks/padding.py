@@ -2,8 +2,10 @@
 
     python tests/benchmarks/padding.py
 
-The same batches go through the library's loss and ours in turns, forward and backward, as whole
-batches and in cached mini-batches. Tokens and the positions computed for them are counted.
+First, the passes of a step and their padding are counted for each device, without computing them.
+Then the same batches go through the library's loss and ours in turns, forward and backward, as
+whole batches and in cached mini-batches. Tokens and the positions computed for them are counted;
+`--steps 0` leaves this part out.
 """
 
 import argparse
@@ -26,11 +28,15 @@ from sentence_transformers.sentence_transformer.losses import (
 
 from job.data.dataset import load_dataset
 from job.evaluation.evaluate import choose_dimensions
-from job.model.device import choose_machine
+from job.model.device import PASS_COSTS, choose_machine
 from job.model.encoder import load_model
+from job.model.features import Passes
 from job.spec.parse import build_spec
 from job.spec.schema import ResolvedTraining
 from job.training.loss import matryoshka_loss
+
+# Batches whose passes are counted.
+COUNTED = 20
 
 
 @dataclass
@@ -58,6 +64,23 @@ def batches_of(model, pairs, size, count):
             for name in ("anchor", "positive")
         ]
         yield columns, torch.tensor(rows)
+
+
+def count_passes(model, batches):
+    """Print passes, tokens and padding of a step as each device divides it."""
+    print("| device | passes/step | most | tokens/step | positions/step | positions ÷ tokens |")
+    print("|---|---|---|---|---|---|")
+    for device, cost in [("one pass per column", None), *PASS_COSTS.items()]:
+        passes = [Passes(columns, model.encoder, cost).features for columns, _ in batches]
+        masks = [each["attention_mask"] for batch in passes for each in batch]
+        tokens, positions = (sum(map(f, masks)) for f in (lambda m: int(m.sum()), torch.numel))
+        counts = list(map(len, passes))
+        print(
+            f"| {device} | {sum(counts) / len(batches):.1f} | {max(counts)} "
+            f"| {tokens / len(batches):,.0f} | {positions / len(batches):,.0f} "
+            f"| {positions / tokens:.3f} |"
+        )
+    print()
 
 
 def step(model, side, columns, labels):
@@ -114,6 +137,9 @@ def main():
     model = load_model(spec.model, choose_machine(options.device, "auto"))
     model.encoder.train()
     dimensions = choose_dimensions(spec.evaluation, model.width).all
+    count_passes(model, list(batches_of(model, pairs, options.batch, COUNTED)))
+    if not options.steps:
+        return
     sides = sides_of(model, pairs, dimensions, options.mini)
     for side in sides.values():
         side.loss.to(model.encoder.device)

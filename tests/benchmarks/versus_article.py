@@ -3,16 +3,23 @@
 Both train the same model on the same split in the same precision, in turns, each in a separate
 process. Our evaluation scores every row of the first table on a test set that only the article uses
 to select its checkpoint. Rows are medians over seeds; each seed draws another sample and split.
+
+With `--results FOLDER`, each finished side of a seed is kept there, so that a long comparison can
+be continued: the same command runs only what is missing.
 """
 
 import argparse
+import json
+import re
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from hashlib import sha256
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -37,6 +44,7 @@ class Task:
     limit: int | None
     epochs: int
     device: str
+    dimensions: str | None
 
 
 @dataclass
@@ -49,6 +57,9 @@ class Outcome:
     # The group of each query; only the article's side fills it in.
     groups: list[int] = field(default_factory=list)
     scores: dict[str, dict[int, list[float]]] = field(default_factory=dict)
+    # Seconds since the start, and the validation score of the model at that time; the article's
+    # side has only that of its chosen checkpoint, at its end.
+    validated: list[tuple[float, float]] = field(default_factory=list)
 
 
 def work(task: Task) -> Outcome:
@@ -69,6 +80,8 @@ def spec_of(task: Task, **settings: str):
     }
     if task.limit:
         base["data.limit"] = str(task.limit)
+    if task.dimensions:
+        base["evaluation.dimensions"] = f"[{task.dimensions}]"
     return build_spec({}, base | settings)
 
 
@@ -120,14 +133,13 @@ def as_article(task: Task, folder: Path, started: float) -> Outcome:
         scores = score(model, dataset.test, dataset.corpus, dimensions.all, batch)
         tested[checkpoint] = {d: s.metrics[METRIC].tolist() for d, s in scores.items()}
     outcome.scores[task.side] = tested[run.chosen]
+    outcome.validated = [(sum(meter.seconds.values()), validated[run.chosen])]
     if task.side == ARTICLE:
         outcome.scores[ON_VALIDATION] = tested[max(validated, key=validated.get)]
     return outcome
 
 
 def as_ours(task: Task, folder: Path, started: float) -> Outcome:
-    import json
-
     import pyarrow.parquet as pq
     from metering import Meter, peak_mib
 
@@ -161,7 +173,22 @@ def as_ours(task: Task, folder: Path, started: float) -> Outcome:
         rows = (table["model"] == model) & (table["precision"] == "float32")
         by_dimension = table[rows].groupby("dimension")[METRIC]
         outcome.scores[row] = {int(d): values.tolist() for d, values in by_dimension}
+    main = report["verdict"]["main_dimension"]
+    lines = (results / "logs" / "metrics.jsonl").read_text("utf-8").splitlines()
+    outcome.validated = validations(map(json.loads, lines), report["seconds"]["start"], main)
     return outcome
+
+
+def validations(lines: Iterable[dict], start: float, main: int) -> list[tuple[float, float]]:
+    """Return the seconds since the start and the score of each validation that a run logged."""
+    lines = list(lines)
+    first = datetime.fromisoformat(lines[0]["time"])
+    name = f"dim_{main}_cosine_{METRIC}"
+    return [
+        ((datetime.fromisoformat(line["time"]) - first).total_seconds() + start, line[name])
+        for line in lines
+        if line["what"] == "validate" and name in line
+    ]
 
 
 def counts_of(meter, updates: int, peak: float) -> dict[str, float]:
@@ -237,9 +264,22 @@ def report_on(found: dict[str, list[Outcome]]) -> None:
     for reference in theirs:
         for side in ours:
             print(f"{reference}: {totals[reference] / totals[side]:.1f} times as long as {side}")
+    for side in ours if ARTICLE in found else ():
+        print(as_good_as(found[ARTICLE], found[side], side))
     for side in ours if 64 in dimensions else ():
         share = median(side, 64) / median(side, dimensions[0])
         print(f"{side}: 64 dimensions keep {share:.1%} of the {METRIC} at {dimensions[0]}")
+
+
+def as_good_as(theirs: list[Outcome], ours: list[Outcome], side: str) -> str:
+    """Say after what share of the article's time a side is as good on validation as its end."""
+    shares = []
+    for their, our in zip(theirs, ours, strict=True):
+        ((total, quality),) = their.validated
+        reached = [seconds for seconds, score in our.validated if score >= quality]
+        shares.append(min(reached, default=float("inf")) / total)
+    found = ", ".join(f"{share:.1%}" for share in shares)
+    return f"{side}: as good as the article's end after {found} of its time (by seed)"
 
 
 def print_costs(found: dict[str, list[Outcome]]) -> dict[str, float]:
@@ -262,6 +302,30 @@ def print_costs(found: dict[str, list[Outcome]]) -> dict[str, float]:
     return totals
 
 
+def measured(task: Task) -> Outcome:
+    """Run a task in a process of its own: peak memory, imports and kernels are not shared."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(work, task).result()
+
+
+def kept(task: Task, folder: Path) -> Outcome:
+    """Return the outcome of a task, which is measured once and read from the folder then."""
+    from pydantic import TypeAdapter
+
+    given = json.dumps(asdict(task), sort_keys=True)
+    side = re.sub(r"\W+", "-", task.side)
+    name = f"{side}-{task.seed}-{sha256(given.encode()).hexdigest()[:12]}"
+    file, outcomes = folder / f"{name}.json", TypeAdapter(Outcome)
+    if file.is_file():
+        return outcomes.validate_json(file.read_bytes())
+    outcome = measured(task)
+    folder.mkdir(parents=True, exist_ok=True)
+    whole = file.with_suffix(".part")
+    whole.write_bytes(outcomes.dump_json(outcome))
+    whole.rename(file)
+    return outcome
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", default="builtin:aws-docs")
@@ -273,6 +337,8 @@ def main() -> None:
     parser.add_argument("--sides", default=f"{ARTICLE},{SAME_EPOCHS},quick", help="comma-separated")
     parser.add_argument("--float32", action="store_true", help="also the article in float32")
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--dims", help="dimensions, comma-separated; default: those of a run")
+    parser.add_argument("--results", type=Path, help="folder to keep finished sides in")
     options = parser.parse_args()
 
     sides = options.sides.split(",") + [FLOAT32] * options.float32
@@ -281,10 +347,8 @@ def main() -> None:
         for side in sides[::-1] if number % 2 else sides:
             seed = options.first_seed + number
             given = (options.data, options.model, options.limit, options.epochs, options.device)
-            task = Task(side, seed, *given)
-            # A separate process, so that peak memory, imports and compiled kernels are not shared.
-            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-                found[side].append(pool.submit(work, task).result())
+            task = Task(side, seed, *given, options.dims)
+            found[side].append(kept(task, options.results) if options.results else measured(task))
             seconds = sum(found[side][-1].seconds.values())
             print(f"{side}, seed {task.seed}: {seconds:.1f} s", file=sys.stderr, flush=True)
     seeds = f"{options.first_seed} to {options.first_seed + options.seeds - 1}"

@@ -1,0 +1,45 @@
+"""What the comparison with the article keeps, and when a side is as good as the article."""
+
+import pytest
+import versus_article
+from versus_article import Outcome, Task, as_good_as, kept, validations
+
+TASK = Task("same epochs", 52, "pairs.jsonl", "model", 100, 3, "cpu", "64,32")
+
+
+def outcome(validated):
+    return Outcome({"train": 1.5}, {"updates": 3}, ["q1"], [0], {"base": {64: [0.5]}}, validated)
+
+
+def test_a_finished_side_is_measured_once(tmp_path, monkeypatch):
+    """The settings of a task tell its file from those of others."""
+    measured = []
+
+    def measure(task):
+        measured.append(task)
+        return outcome([(1.0, 0.5)])
+
+    monkeypatch.setattr(versus_article, "measured", measure)
+    other = Task(**{**vars(TASK), "epochs": 4})
+
+    found = [kept(task, tmp_path) for task in (TASK, other, TASK)]
+
+    assert measured == [TASK, other]
+    assert found[0] == found[2] == outcome([(1.0, 0.5)])
+
+
+def test_the_times_of_validations_are_read_from_a_runs_log():
+    lines = [
+        {"time": "2026-01-02T03:04:05Z", "what": "fetch"},
+        {"time": "2026-01-02T03:05:05Z", "what": "validate", "dim_64_cosine_ndcg@10": 0.8},
+        {"time": "2026-01-02T03:05:05Z", "what": "validate", "dim_128_cosine_ndcg@10": 0.9},
+    ]
+
+    assert validations(lines, start=5.0, main=128) == [(65.0, 0.9)]
+
+
+@pytest.mark.parametrize(("quality", "share"), [(0.8, "10.0%"), (0.85, "20.0%"), (0.95, "inf%")])
+def test_a_side_is_as_good_from_its_first_validation_that_reaches_the_articles_end(quality, share):
+    ours = outcome([(20.0, 0.82), (40.0, 0.9), (60.0, 0.88)])
+
+    assert share in as_good_as([outcome([(200.0, quality)])], [ours], "same epochs")
