@@ -3,6 +3,7 @@
 All ranks make the same collective calls in the same order. With one process, they do nothing.
 """
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -13,11 +14,19 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
-from torch.distributed import DistStoreError, PrefixStore, Store  # type: ignore[attr-defined]
+from torch.distributed import (  # type: ignore[attr-defined]
+    DistBackendError,
+    DistNetworkError,
+    DistStoreError,
+    PrefixStore,
+    Store,
+)
 from torch.distributed.rendezvous import rendezvous
 
+from job.core.errors import MachineError
 from job.distributed.shared_values import load_arrays, save_arrays
 from job.distributed.torchrun import PeerLost, is_worker
+from job.runtime.oom import is_out_of_memory
 from job.runtime.watchdog import record_activity
 
 Value = TypeVar("Value")
@@ -25,6 +34,21 @@ Value = TypeVar("Value")
 # Of a collective call, which all ranks reach at about the same time. If one rank may work alone for
 # longer, the others wait in `barrier`, which has no timeout.
 COLLECTIVE_TIMEOUT = timedelta(minutes=30)
+# What NCCL and Gloo say about a lost peer; everything else is a cause of its own.
+LOST = re.compile(
+    r"ncclRemoteError|remote (process|peer)|aborted|broken pipe|timed out|timeout|refused"
+    r"|(closed|reset) by (remote )?peer|socket closed|pair closure|read error",
+    re.IGNORECASE,
+)
+# What to do about a failure of NCCL or Gloo, by a part of its message.
+ADVICE = {
+    "/dev/shm": "Give the container more shared memory: `docker run --shm-size 1g`.",  # noqa: S108  only a name
+    "Duplicate GPU": "Each process needs a GPU of its own: lower `EMBEDTUNE_PROCESSES`, or let "
+    "each host use its own GPUs.",
+    "find address": "Correct `network_interface_name`, or set `NCCL_SOCKET_IFNAME` and "
+    "`GLOO_SOCKET_IFNAME` to the interface between the hosts.",
+}
+DEFAULT_ADVICE = "Relaunch the run; with `NCCL_DEBUG=INFO` its log has the details."
 # Ranks in `barrier` handle signals at this interval.
 SIGNAL_SECONDS = timedelta(seconds=1)
 
@@ -85,14 +109,30 @@ def host_count() -> int:
 
 @contextmanager
 def peer_loss_detected() -> Iterator[None]:
-    """Convert the errors that torch raises for a lost peer to `PeerLost`."""
+    """Convert errors of communication: to `PeerLost` if a peer is lost, else to `MachineError`."""
     try:
         yield
     except RuntimeError as error:
+        text = str(error)
         # Gloo raises plain RuntimeErrors.
-        if type(error).__name__.startswith("Dist") or "gloo" in str(error):
-            raise PeerLost(str(error)) from error
+        is_backend = isinstance(error, DistBackendError) or "gloo" in text
+        if isinstance(error, DistNetworkError | DistStoreError) or (
+            is_backend and LOST.search(text)
+        ):
+            raise PeerLost(text) from error
+        # NCCL allocates GPU memory too; that error has an exit code of its own.
+        if is_backend and not is_out_of_memory(error):
+            raise MachineError(_explain(text)) from error
         raise
+
+
+def _explain(text: str) -> str:
+    """Return what a communication library says about its failure, and what to do."""
+    # NCCL's last line has the cause, Gloo's first one, after the place in its source.
+    said = text.partition("Last error:\n")[2] or re.sub(r"^\[\S+\] ", "", text)
+    cause = " ".join(said.split())[:300].rstrip(".")
+    advice = next((way for part, way in ADVICE.items() if part in text), DEFAULT_ADVICE)
+    return f"The processes of the run cannot communicate: {cause}. {advice}"
 
 
 def barrier() -> None:

@@ -113,12 +113,39 @@ def _processes(device: str) -> int:
         if not given.isdigit() or not int(given):
             msg = f"`EMBEDTUNE_PROCESSES` is `{given}`; expected a number of processes, 1 or more."
             raise MachineError(msg)
+        _require_gpus(int(given), device)
         return int(given)
+    return max(1, _gpus(device))
+
+
+def _require_gpus(processes: int, device: str) -> None:
+    """Refuse processes without a GPU of their own; without any GPU, they compute on the CPU."""
+    gpus = _gpus(device) if processes > 1 else 0
+    if 0 < gpus < processes:
+        msg = (
+            f"`EMBEDTUNE_PROCESSES` is `{processes}`, but this machine has {gpus} usable GPU(s), "
+            f"and each process needs one of its own. Set it to {gpus} or less."
+        )
+        raise MachineError(msg)
+
+
+def _gpus(device: str) -> int:
+    """Return the number of GPUs that this device setting uses."""
     if device not in ("auto", "cuda"):
-        return 1
+        return 0
     import torch
 
-    return max(1, torch.cuda.device_count())
+    return torch.cuda.device_count()
+
+
+def use_one_gpu(device: str) -> None:
+    """Hide all GPUs but the first from this process; must be called before CUDA starts.
+
+    Otherwise transformers would divide each batch among all GPUs (`nn.DataParallel`).
+    """
+    if _gpus(device) > 1:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES") or "0"
+        os.environ["CUDA_VISIBLE_DEVICES"] = visible.partition(",")[0]
 
 
 def set_network_interface(topology: Topology) -> None:

@@ -1,4 +1,4 @@
-"""Additional tests of both models: out-of-domain data, and the article's protocol.
+"""Additional tests of both models: out-of-domain data, written questions, the article's protocol.
 
 They do not decide the verdict.
 """
@@ -13,6 +13,7 @@ from job.data.corpus import numbered_ids
 from job.data.dataset import Corpus, Dataset, Queries
 from job.data.out_of_domain import load_out_of_domain
 from job.data.rows import Channels
+from job.data.synthetic_test import load_synthetic_test
 from job.data.text_keys import text_key
 from job.evaluation.conclusions import no_loss, numbers
 from job.evaluation.dimensions import Dimensions
@@ -28,6 +29,7 @@ from job.storage.arrow_tables import one_array
 
 # The conclusion from a significant gain and from a significant loss.
 OUT_OF_DOMAIN_VERDICTS = ("the tuned model gained there too", "the tuned model forgot")
+SYNTHETIC_VERDICTS = ("the tuned model is better on these", "the tuned model is worse on these")
 ARTICLE_VERDICTS = (
     "the tuned model is better by that protocol too",
     "the tuned model is worse by that protocol",
@@ -89,7 +91,7 @@ class AuxiliaryTest:
 def auxiliary_tests(
     spec: JobSpec, channels: Channels, dataset: Dataset
 ) -> dict[str, AuxiliaryTest]:
-    """Prepare the tests that the spec requests, by name: `out_of_domain`, `article`."""
+    """Prepare the tests that the run has, by name: `out_of_domain`, `synthetic`, `article`."""
     tests = {}
     if out_of_domain := load_out_of_domain(spec, channels, dataset):
         graded = ", with relevance grades" if out_of_domain.queries.grades is not None else ""
@@ -98,6 +100,12 @@ def auxiliary_tests(
         tests["out_of_domain"] = AuxiliaryTest(
             *found, opening, OUT_OF_DOMAIN_VERDICTS, "forgot", left_out=out_of_domain.left_out
         )
+    if "synthetic_test" in channels:
+        queries, lost = load_synthetic_test(channels["synthetic_test"], spec.data.columns, dataset)
+        if len(queries):
+            written = (str(spec.generation.llm), queries, dataset.corpus)
+            opening = f"On the synthetic test questions of `{spec.generation.llm}`,"
+            tests["synthetic"] = AuxiliaryTest(*written, opening, SYNTHETIC_VERDICTS, left_out=lost)
     if spec.evaluation.protocol == "both":
         opening = "By the article's protocol (one document per row, no prompts),"
         found = (str(dataset.facts["source"]), *article_test(dataset))

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from job.evaluation.dimensions import Dimensions
+from job.evaluation.jackknife import EPSILON
 from job.evaluation.metrics import METRIC, ByVector, Scores
 from job.evaluation.quantization import bytes_per_vector
-from job.evaluation.results import Interval, Lift, ParetoPoint, QueryGroups, Retention, Swap
-from job.evaluation.significance import EPSILON, GroupedQueries
+from job.evaluation.results import Interval, Lift, ParetoPoint, Retention, Swap
+from job.evaluation.significance import GroupedQueries
 
 
 class Point(ParetoPoint):
@@ -32,7 +33,6 @@ class Comparison:
     # be too good by chance.
     reference: Point
     minimum_detectable_effect: float
-    groups: QueryGroups
 
     @property
     def full_width(self) -> Lift:
@@ -78,7 +78,6 @@ def compare(
         minimum_detectable_effect=by_group.minimum_detectable_effect(
             new[dimensions.full] - old[dimensions.full]
         ),
-        groups=by_group.facts,
     )
 
 

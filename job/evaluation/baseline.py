@@ -80,6 +80,8 @@ class Baseline:
     corpus_vectors: Tensor | None = None
     # Scores of the auxiliary tests, by name and dimension.
     auxiliary: Mapping[str, dict[int, Scores]] = field(default_factory=dict)
+    # With `evaluation.folds`: the validation of each fold; `validation` is the first one.
+    folds: tuple[Validation, ...] = ()
 
 
 def score_base(
@@ -109,6 +111,14 @@ def score_base(
     prompted = model.with_prompts(choice.used)
     corpus = corpora[choice.used.document]
     vectors = embed(prompted, dataset.test, dataset.corpus, batch_size, corpus)
+
+    def validation_of(fold: Dataset) -> Validation:
+        search = _validation_search(fold, spec)
+        found = (search.queries, search.corpus, [main], batch_size, corpus[search.positions])
+        scores = score(prompted, *found)
+        ndcg = from_rank_zero(lambda: scores[main].mean(METRIC))
+        return Validation(search, dimensions, batch_size, ndcg)
+
     tuned_prompts = _tuned_prompts(choice, spec)
     return Baseline(
         bm25=score_bm25(dataset.test, dataset.corpus),
@@ -120,6 +130,7 @@ def score_base(
             name: test.score(prompted, dimensions, batch_size)
             for name, test in (auxiliary or {}).items()
         },
+        folds=tuple(map(validation_of, dataset.folds)),
         vectors=vectors,
         corpus_vectors=corpora[tuned_prompts.document],
     )
@@ -147,7 +158,8 @@ def save_baseline(base: Baseline, path: Path) -> None:
     for name, by_dimension in base.auxiliary.items():
         scores |= {f"auxiliary/{name}/{d}": found for d, found in by_dimension.items()}
     choice = base.prompts
-    save_scores(path, scores, {"with": choice.with_prompts, "without": choice.without_prompts})
+    facts = {"with": choice.with_prompts, "without": choice.without_prompts}
+    save_scores(path, scores, facts | {"folds": [fold.base for fold in base.folds]})
 
 
 def load_baseline(
@@ -173,4 +185,8 @@ def load_baseline(
         tuned_prompts=_tuned_prompts(choice, spec),
         validation=Validation(search, dimensions, batch_size, choice.ndcg),
         auxiliary=auxiliary,
+        folds=tuple(
+            Validation(_validation_search(fold, spec), dimensions, batch_size, ndcg)
+            for fold, ndcg in zip(dataset.folds, facts.get("folds", []), strict=True)
+        ),
     )

@@ -13,8 +13,9 @@ import pyarrow as pa
 import torch
 
 from job.evaluation.exact_search import MAX_SCORES, top_k
-from job.evaluation.metrics import DEPTH, IntArray
+from job.evaluation.metrics import DEPTH
 from job.runtime.counter import Counter
+from job.storage.arrow_tables import IntArray
 
 WORD = r"(?u)\b\w+\b"
 # Texts tokenized at once: their words are Python objects.

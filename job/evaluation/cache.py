@@ -13,8 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from job.evaluation.metrics import METRICS, IntArray, Scores
+from job.evaluation.metrics import METRICS, Scores
 from job.runtime.logs import warn
+from job.storage.arrow_tables import IntArray
 from job.storage.workspace import write_atomically
 
 Content = TypeVar("Content")

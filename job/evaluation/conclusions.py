@@ -26,26 +26,35 @@ def no_gain(lift: Lift, worth: float) -> str:
     """Return, as a clause, what is known of a gain that is not significant."""
     low, high = lift.bounds
     if high < worth:
-        return f"there is no gain worth having (at most {change(max(0.0, high))})"
+        return f"there is no gain worth having ({caution(lift)}at most {change(max(0.0, high))})"
     if low <= 0:
         return f"the test cannot tell ({_range(lift, worth)})"
-    return f"a gain is not shown (at most {change(high)})"
+    return f"a gain is not shown ({caution(lift)}at most {change(high)})"
 
 
 def no_loss(lift: Lift, worth: float, lost: str) -> str:
     """Return, as a clause, what is known of a loss that is not significant; `lost` is its verb."""
     low, _ = lift.bounds
     if low > -worth:
-        return f"it lost at most {max(0.0, -low):.3f}"
+        return f"{caution(lift)}it lost at most {max(0.0, -low):.3f}"
     return f"the test cannot tell whether it {lost} ({_range(lift, worth)})"
+
+
+def caution(lift: Lift) -> str:
+    """Say why bounds are wider than the printed interval, if they are."""
+    is_wider = interval(lift.bounds) != interval(lift.ci)
+    return "with one more changed query or group, " if is_wider else ""
 
 
 def _range(lift: Lift, worth: float) -> str:
     """Return the possible differences, and how many queries would narrow them to what matters."""
     low, high = lift.bounds
-    between = f"the difference is between {change(low)} and {change(high)}"
+    between = f"{caution(lift)}the difference is between {change(low)} and {change(high)}"
     queries = lift.wins + lift.ties + lift.losses
-    needed = queries * ((high - low) / 2 / worth) ** 2
+    # Without a changed query the interval has the width that one more would give: it shrinks with
+    # the number of queries, not with its root.
+    power = 2 if lift.wins or lift.losses else 1
+    needed = queries * ((high - low) / 2 / worth) ** power
     if needed <= queries:
         return between
     if needed > MANY_TIMES * queries:

@@ -10,16 +10,23 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from scipy.stats import t
 
 from job.data.dataset import Dataset
 from job.data.query_groups import effective_groups, group_sizes
 from job.evaluation.evaluate import SampledSearch, Vectors, sample_corpus, score_vectors
 from job.evaluation.exact_search import TILE_ROWS
-from job.evaluation.metrics import METRIC, ByVector, FloatArray, IntArray
+from job.evaluation.jackknife import (
+    group_sums,
+    jackknife,
+    number_groups,
+    quantile,
+    standard_errors,
+)
+from job.evaluation.metrics import METRIC, ByVector
 from job.evaluation.quantization import stored_as
 from job.evaluation.results import CONFIDENCE, Interval
 from job.evaluation.scope import AtSize, CorpusSizes
+from job.storage.arrow_tables import FloatArray, IntArray
 from job.storage.mapped_arrays import empty_matrix
 
 # Shares of the corpus, besides all of it.
@@ -37,18 +44,20 @@ class Measured(NamedTuple):
 
 
 def measure_sizes(
-    vectors: Vectors, tuned: ByVector, dataset: Dataset, point: tuple[int, str], seed: int
+    vectors: Vectors | None, tuned: ByVector, dataset: Dataset, point: tuple[int, str], seed: int
 ) -> CorpusSizes:
     """Measure the vectors at `point`, a dimension and precision, in samples and in all documents.
 
     `vectors` are the tuned model's, of the test queries and the whole corpus; `tuned` holds the
-    scores among all documents.
+    scores among all documents. None, if each fold has other vectors, measures no samples.
     """
     queries, corpus = dataset.test, dataset.corpus
     dimension, precision = point
     full = max(tuned)
     found: list[Measured] = []
     for share in SHARES:
+        if vectors is None:
+            break
         sample = sample_corpus(queries, corpus, round(share * len(corpus)), seed)
         if len(corpus) < MIN_RATIO * len(sample.corpus):
             continue
@@ -99,25 +108,18 @@ def slope_per_doubling(
     The slope is that of least squares over log2 of the sizes; the interval is a jackknife over
     groups of queries, which are the same queries at each size.
     """
-    sums = [[_sums(part, groups) for part in (m.values, m.full)] for m in measured]
+    members = number_groups(groups)
+    sums = [[group_sums(part, members) for part in (m.values, m.full)] for m in measured]
     if len(measured) < 2 or any(not full.sum() for _, full in sums):
         return None, None
     doublings = np.array([math.log2(m.documents) for m in measured])
     centered = doublings - doublings.mean()
     weights = centered / (centered**2).sum()
     slope = float(weights @ [small.sum() / full.sum() for small, full in sums])
-    sizes = group_sizes(groups)
-    effective, count = effective_groups(sizes), len(sizes)
-    rest = [(small.sum() - small, full.sum() - full) for small, full in sums]
-    if effective <= 1 or any((full <= 0).any() for _, full in rest):
+    sizes = group_sizes(groups).astype(float)
+    if effective_groups(sizes) <= 1 or any((full >= full.sum()).any() for _, full in sums):
         return slope, None
-    without = weights @ np.stack([small / full for small, full in rest])
-    deviations = without - without.mean()
-    error = math.sqrt((count - 1) / count * float((deviations**2).sum()))
-    half = float(t.ppf((1 + CONFIDENCE) / 2, effective - 1)) * error
+    shares = [jackknife(small[None], full).deviations[0] for small, full in sums]
+    error = float(standard_errors(weights @ np.stack(shares)))
+    half = quantile((1 + CONFIDENCE) / 2, sizes) * error
     return slope, (slope - half, slope + half)
-
-
-def _sums(values: FloatArray, groups: IntArray) -> FloatArray:
-    members = np.unique(groups, return_inverse=True)[1]
-    return np.bincount(members, weights=values).astype(np.float64)

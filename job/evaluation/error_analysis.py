@@ -11,13 +11,11 @@ from job.core.formatting import counted, format_p
 from job.data.dataset import Corpus, Queries
 from job.data.near_duplicates import jaccard, shingles
 from job.data.query_groups import effective_groups, group_sizes
-from job.evaluation.metrics import METRIC, FloatArray, IntArray, Scores
+from job.evaluation.jackknife import EPSILON
+from job.evaluation.metrics import METRIC, Scores
 from job.evaluation.results import CONFIDENCE, ErrorAnalysis, Example, Heterogeneity, Hub, Segment
-from job.evaluation.significance import (
-    EPSILON,
-    GroupedQueries,
-    heterogeneity_p_value,
-)
+from job.evaluation.significance import GroupedQueries, heterogeneity_p_value
+from job.storage.arrow_tables import FloatArray, IntArray
 
 # Entries per list in the report.
 MAX_EXAMPLES = 10
@@ -124,10 +122,11 @@ def _segments_sentence(heterogeneity: Sequence[Heterogeneity]) -> str | None:
             f"The lift depends on: {names}; {counted(kinds, 'kind')} of segments tested. {caveat}"
         )
     lowest = min(found.p_value for found in heterogeneity)
+    corrected = f", {format_p(min(1.0, lowest * kinds))} corrected for {kinds} tests"
     return (
         "It is not shown that the lift differs between segments "
-        f"({counted(kinds, 'kind')} of segments tested, lowest {format_p(lowest)}): a segment that "
-        f"stands out may be chance. {caveat}"
+        f"({counted(kinds, 'kind')} of segments tested, lowest {format_p(lowest)}"
+        f"{corrected if kinds > 1 else ''}): a segment that stands out may be chance. {caveat}"
     )
 
 

@@ -12,14 +12,15 @@ from job.data.dataset import Corpus, Queries
 from job.distributed import process_group
 from job.evaluation.bm25 import rank_bm25
 from job.evaluation.dimensions import Dimensions, dimensions_of
-from job.evaluation.metrics import METRIC, IntArray, Scores, compute_metrics
+from job.evaluation.metrics import METRIC, Scores, compute_metrics
 from job.evaluation.quantization import BITS, bytes_per_vector, rank
-from job.model.encode import embed_texts
+from job.model.encode import embed_texts, encoding_cost
 from job.model.encoder import Model
 from job.model.parts import Role
 from job.runtime.counter import embeddings_counted
 from job.runtime.oom import retry_on_oom
 from job.spec.schema import EvaluationSpec
+from job.storage.arrow_tables import IntArray
 from job.storage.mapped_arrays import empty_matrix
 
 # Texts encoded at once, as Python strings. Sorting this many by length leaves hardly any padding.
@@ -85,9 +86,9 @@ def encode_block(model: Model, texts: list[str], role: Role, batch_size: int) ->
     """
     size = process_group.world_size()
     if size == 1:
-        return _encode(model, texts, role, batch_size)
+        return encode_alone(model, texts, role, batch_size)
     # Neighboring texts often have similar lengths: deal them out to spread the work evenly.
-    shard = _encode(model, texts[process_group.rank() :: size], role, batch_size)
+    shard = encode_alone(model, texts[process_group.rank() :: size], role, batch_size)
     padded = shard.new_zeros(-(-len(texts) // size), model.width)
     padded[: len(shard)] = shard
     shards = process_group.all_gather(padded)
@@ -96,10 +97,17 @@ def encode_block(model: Model, texts: list[str], role: Role, batch_size: int) ->
     return torch.stack(shards, dim=1).flatten(end_dim=1)[: len(texts)]
 
 
-def _encode(model: Model, texts: list[str], role: Role, batch_size: int) -> torch.Tensor:
+def encode_alone(model: Model, texts: list[str], role: Role, batch_size: int) -> torch.Tensor:
+    """Embed texts on this rank only, as `encode_block`; if memory runs out, in smaller passes."""
     if not texts:
         return torch.empty(0, model.width, device=model.encoder.device)
-    return retry_on_oom(batch_size, lambda rows: embed_texts(model, texts, role, rows), "encode")
+    cost = encoding_cost(model, role)
+
+    def work(rows: int) -> torch.Tensor:
+        tokens = None if cost.max_tokens is None else cost.max_tokens * rows // batch_size
+        return embed_texts(model, texts, role, rows, replace(cost, max_tokens=tokens))
+
+    return retry_on_oom(batch_size, work, "encode")
 
 
 @dataclass(frozen=True)

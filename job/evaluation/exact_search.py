@@ -12,6 +12,7 @@ import torch
 from torch.nn.functional import normalize
 
 from job.evaluation.metrics import DEPTH
+from job.model.device import full_float32
 from job.runtime.counter import Counter
 
 # Documents per tile: 2^15 vectors of 1,024 float32 take 128 MiB.
@@ -71,11 +72,12 @@ def search(
 ) -> list[SearchResult]:
     """Search once per transform, in one pass over the corpus. Results are on the CPU.
 
-    Scores are float32 even inside an autocast block: the trainer evaluates inside one.
+    Scores are float32 even inside an autocast block: the trainer evaluates inside one. And they are
+    so on GPUs that round to TF32, which would change the first ten documents of some queries.
     """
     depth = sum(min(transform.depth, len(corpus)) for transform in transforms)
     rows = max(1, min(TOP_K_ENTRIES // depth, QUERY_COMPONENTS // queries[:1].shape[1]))
-    with torch.autocast(torch.device(device).type, enabled=False):
+    with torch.autocast(torch.device(device).type, enabled=False), full_float32():
         parts = [
             _search_block(queries[start : start + rows].to(device), corpus, transforms)
             for start in range(0, len(queries), rows)

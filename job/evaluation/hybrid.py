@@ -9,17 +9,10 @@ import numpy as np
 from job.core.formatting import change, format_p, interval, precision_label
 from job.data.dataset import Queries
 from job.evaluation.conclusions import no_gain, numbers
-from job.evaluation.metrics import (
-    DEPTH,
-    METRIC,
-    ByVector,
-    FloatArray,
-    IntArray,
-    Scores,
-    compute_metrics,
-)
+from job.evaluation.metrics import DEPTH, METRIC, ByVector, Scores, compute_metrics
 from job.evaluation.results import Both, FusedLift, Fusion, Lift, Swap
 from job.evaluation.significance import GroupedQueries
+from job.storage.arrow_tables import FloatArray, IntArray
 
 # The authors' constant, and the usual default of search engines.
 K = 60
@@ -35,8 +28,13 @@ def hybrid_search(
     by_group: GroupedQueries,
     swap: Swap,
     worth: float,
+    *,
+    improved: bool,
 ) -> Fusion:
-    """Fuse BM25 with both models at every dimension, and with the vectors of the swap."""
+    """Fuse BM25 with both models at every dimension, and with the vectors of the swap.
+
+    `improved`: whether the model gained at full width; otherwise no gain is said to remain.
+    """
     before, after = (
         {d: compute_metrics(fuse(bm25, found["float32"]), queries) for d, found in scores.items()}
         for scores in (base, tuned)
@@ -52,6 +50,8 @@ def hybrid_search(
 
     lift = compare(fused, before[swap.full_dimension], recommended)
     means = before[swap.full_dimension].mean(METRIC), fused.mean(METRIC)
+    has_gained = improved and swap.is_gain
+    of_swap = _swap_sentence(swap, *means, lift, worth, has_gained=has_gained)
     return Fusion(
         k=K,
         depth=DEPTH,
@@ -64,12 +64,14 @@ def hybrid_search(
         },
         swap=lift,
         swap_scores=Both(base=means[0], tuned=means[1]),
-        sentence=f"{_swap_sentence(swap, *means, lift, worth)} {_fusion_sentence(lift, worth)}",
+        sentence=f"{of_swap} {_fusion_sentence(lift, worth)}",
     )
 
 
-def _swap_sentence(swap: Swap, before: float, after: float, lift: Lift, worth: float) -> str:
-    if swap.is_gain and lift.is_gain:
+def _swap_sentence(
+    swap: Swap, before: float, after: float, lift: Lift, worth: float, *, has_gained: bool
+) -> str:
+    if has_gained and lift.is_gain:
         opening = "The gain remains in hybrid search"
     elif lift.is_gain:
         opening = "In hybrid search the recommended vectors are better than the base model's"

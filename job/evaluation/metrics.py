@@ -7,13 +7,14 @@ If queries have grades, nDCG's gain of a document is its grade, linear as in tre
 be a fraction. For the other metrics every document with a grade is relevant.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from job.data.dataset import Queries
+from job.storage.arrow_tables import BoolArray, FloatArray, IntArray
 
 # The primary metric: it selects checkpoints, decides the verdict and comes first in the report.
 METRIC = "ndcg@10"
@@ -27,9 +28,6 @@ METRICS = (
     *(f"recall@{k}" for k in RECALL_AT),
     *(f"accuracy@{k}" for k in ACCURACY_AT),
 )
-FloatArray = np.ndarray[Any, np.dtype[np.float64]]
-IntArray = np.ndarray[Any, np.dtype[np.int64]]
-HitArray = np.ndarray[Any, np.dtype[np.bool_]]
 
 
 @dataclass(frozen=True)
@@ -51,11 +49,25 @@ class Scores:
     def top(self) -> IntArray:
         return self.ranked[:, :10]
 
+    def part(self, queries: slice) -> "Scores":
+        metrics = {name: values[queries] for name, values in self.metrics.items()}
+        found = None if self.found is None else self.found[queries]
+        return Scores(metrics, self.rank[queries], self.ranked[queries], found)
+
     def mean(self, metric: str) -> float:
         return float(self.metrics[metric].mean())
 
     def means(self) -> dict[str, float]:
         return {metric: self.mean(metric) for metric in METRICS}
+
+
+def joined(parts: Sequence[Scores]) -> Scores:
+    """Join the scores of several sets of queries, searched in the same corpus by vectors."""
+    return Scores(
+        {name: np.concatenate([part.metrics[name] for part in parts]) for name in METRICS},
+        np.concatenate([part.rank for part in parts]),
+        np.concatenate([part.ranked for part in parts]),
+    )
 
 
 # Scores by dimension and precision.
@@ -79,7 +91,7 @@ def compute_metrics(ranked: IntArray, queries: Queries, found: IntArray | None =
     return Scores(metrics, first.astype(np.int64), ranked, found)
 
 
-def _ndcg(hits: HitArray, ranked: IntArray, queries: Queries) -> FloatArray:
+def _ndcg(hits: BoolArray, ranked: IntArray, queries: Queries) -> FloatArray:
     """Compute nDCG@10 of the top 10: hits and positions, (n_queries, ≤ 10)."""
     discounts = 1.0 / np.log2(np.arange(2, 12))
     relevant = np.diff(queries.offsets)
@@ -93,7 +105,7 @@ def _ndcg(hits: HitArray, ranked: IntArray, queries: Queries) -> FloatArray:
     return found
 
 
-def _gains(hits: HitArray, ranked: IntArray, queries: Queries, grades: FloatArray) -> FloatArray:
+def _gains(hits: BoolArray, ranked: IntArray, queries: Queries, grades: FloatArray) -> FloatArray:
     """Return the grade of each hit, and 0 elsewhere, in the shape of `hits`."""
     rows, columns = np.nonzero(hits)
     span = 1 + int(queries.documents.max(initial=0))
@@ -116,7 +128,7 @@ def _ideal_gain(grades: FloatArray, relevant: IntArray, discounts: FloatArray) -
     return np.bincount(owners[top], weights, minlength=len(relevant)).astype(np.float64)
 
 
-def _hits(ranked: IntArray, queries: Queries) -> HitArray:
+def _hits(ranked: IntArray, queries: Queries) -> BoolArray:
     span = 1 + max(int(ranked.max(initial=0)), int(queries.documents.max(initial=0)))
     owners = np.repeat(np.arange(len(queries)), np.diff(queries.offsets))
     known = owners * span + queries.documents

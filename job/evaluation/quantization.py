@@ -13,15 +13,18 @@ import torch
 
 from job.core.formatting import RESCORED
 from job.evaluation.exact_search import Transform, search, tiles
-from job.evaluation.metrics import DEPTH, IntArray
+from job.evaluation.metrics import DEPTH
 from job.runtime.counter import Counter
+from job.storage.arrow_tables import IntArray
 
 # Bits per component of a stored vector.
 BITS = {"float32": 32, "int8": 8, "binary": 1}
 # The library's default: rescore twice as many candidates as are returned.
 RESCORE_MULTIPLIER = 2
-# Components rescored at once: 2^18 float64 take 2 MiB and fit into a CPU cache.
-RESCORE_COMPONENTS = 2**18
+# Candidates quantized at once, and components of them rescored at once: 2^21 float64 take 16 MiB.
+RESCORE_DOCUMENTS, RESCORE_COMPONENTS = 2**15, 2**21
+# Whole numbers of up to 53 bits, and their sums, are exact in float64. Codes take 7 bits of them.
+FLOAT64_BITS, CODE_BITS = 53, 7
 
 
 def stored_as(precision: str) -> str:
@@ -54,9 +57,13 @@ class Quantizer(Transform):
     def apply(self, vectors: torch.Tensor) -> torch.Tensor:
         """Return codes, (n, dimension), as float32.
 
-        Dot products of such small integers are exact in float32, and in TF32 too.
+        Dot products of such small integers are exact in float32, and in TF32 too; those of int8 in
+        the worst case up to 1,024 dimensions.
         """
-        units = super().apply(vectors)
+        return self.codes(super().apply(vectors))
+
+    def codes(self, units: torch.Tensor) -> torch.Tensor:
+        """Return the codes of vectors that are truncated and normalized already."""
         if self.precision == "binary":
             # The dot product of signs is the dimension minus twice the Hamming distance.
             return (units > 0).float() * 2 - 1
@@ -92,7 +99,7 @@ def rank(
     for transform, best in zip(codes, found[len(units) :], strict=True):
         ranked[transform.dimension] |= {
             transform.precision: best[:, :DEPTH],
-            transform.precision + RESCORED: _rescore(best, transform, queries, corpus),
+            transform.precision + RESCORED: _rescore(best, transform, queries, corpus, device),
         }
     return ranked
 
@@ -111,27 +118,47 @@ def _ranges(
 
 
 def _rescore(
-    found: IntArray, transform: Quantizer, queries: torch.Tensor, corpus: torch.Tensor
+    found: IntArray, transform: Quantizer, queries: torch.Tensor, corpus: torch.Tensor, device: str
 ) -> IntArray:
     """Rank the candidates, (n_queries, n_found), by the float query and their codes."""
+    # Only MPS has no float64.
+    device = "cpu" if device == "mps" else device
     # Sorted, so that the stable sort below orders equal scores by position.
-    candidates = np.sort(found, axis=1)
-    count, dimension = candidates.shape[1], transform.dimension
-    rows = max(1, RESCORE_COMPONENTS // (count * dimension))
-    ranked = []
+    candidates = torch.from_numpy(np.sort(found, axis=1))
+    rows = max(1, RESCORE_DOCUMENTS // candidates.shape[1])
     counter = Counter("rescore", "queries", len(candidates))
+    ranked = []
     for start in range(0, len(candidates), rows):
         block = candidates[start : start + rows]
-        documents = corpus[:, :dimension][torch.from_numpy(block.ravel())]
-        codes = transform.apply(documents).double().numpy().reshape(len(block), count, dimension)
-        weights = Transform(dimension).apply(queries[start : start + rows]).cpu().double().numpy()
-        if transform.precision == "int8":
-            # An int8 code represents `start + step * (code + 128)`. Only `step * code` differs
-            # between documents, so the query is scaled by the steps. Signs need no scaling.
-            weights = weights * transform.steps.double().numpy()
-        # Equal codes must get equal scores: a BLAS product rounds depending on the row's position.
-        scores = np.einsum("qd,qcd->qc", weights, codes)
-        order = np.argsort(-scores, axis=1, kind="stable")[:, :DEPTH]
-        ranked.append(np.take_along_axis(block, order, axis=1))
+        # Queries share candidates: each is quantized once.
+        documents, numbers = torch.unique(block, return_inverse=True)
+        codes = transform.apply(corpus[:, : transform.dimension][documents].to(device)).char()
+        weights = _weights(queries[start : start + rows].to(device), transform)
+        scores = _scores(weights, codes, numbers.to(device))
+        order = scores.argsort(dim=1, descending=True, stable=True)[:, :DEPTH]
+        ranked.append(block.gather(1, order.cpu()).numpy())
         counter.add(len(block))
     return np.concatenate(ranked)
+
+
+def _weights(queries: torch.Tensor, transform: Quantizer) -> torch.Tensor:
+    """Return what each component of a code adds to a score, (n_queries, dimension), float64.
+
+    Rounded to so few bits that sums of products with codes are exact in any order: documents with
+    equal codes must get equal scores, and matrix products add in an order that depends on the row.
+    """
+    weights = Transform(transform.dimension).apply(queries).double()
+    if transform.precision == "int8":
+        # An int8 code represents `start + step * (code + 128)`. Only `step * code` differs between
+        # documents, so the query is scaled by the steps. Signs need no scaling.
+        weights *= transform.steps.to(weights.device).double()
+    bits = FLOAT64_BITS - CODE_BITS - math.ceil(math.log2(transform.dimension))
+    largest = weights.abs().amax(dim=1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
+    return (weights / (largest.log2().ceil() - bits).exp2()).round()
+
+
+def _scores(weights: torch.Tensor, codes: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
+    """Score the documents that each query numbers, (n_queries, n_found), by their codes."""
+    rows = max(1, RESCORE_COMPONENTS // (numbers.shape[1] * codes.shape[1]))
+    parts = zip(torch.split(weights, rows), torch.split(numbers, rows), strict=True)
+    return torch.cat([(codes[rows].double() @ asked[..., None])[..., 0] for asked, rows in parts])

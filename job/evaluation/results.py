@@ -1,7 +1,7 @@
 """The scores in report.json: base against tuned, smaller vectors, single queries."""
 
 from collections.abc import Iterator
-from typing import Generic, TypeVar
+from typing import Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -68,19 +68,6 @@ class Share(Part):
     queries: int
     share: float
     ci: Interval
-
-
-class QueryGroups(Part):
-    """The groups of the test queries; queries of one group are not independent.
-
-    `effective` is the number of equal groups that would give intervals as wide: n² / Σ n_g².
-    """
-
-    queries: int
-    count: int
-    effective: float
-    # Queries of the largest group.
-    largest: int
 
 
 class Retention(Part):
@@ -187,6 +174,40 @@ class Fusion(Part):
     swap: FusedLift | None = None
     # nDCG@10 of both.
     swap_scores: Both[float] | None = None
+    sentence: str
+
+
+class Agreement(Part):
+    """How alike a model ranks documents as the tested model, for the test queries.
+
+    By float32 vectors of full width.
+    """
+
+    queries: int
+    # Share of the queries with the same first document.
+    same_first: float
+    # Mean share of the first ten documents that both have; and of the base model's with the tested.
+    shared_of_ten: float
+    base_shared_of_ten: float
+
+
+class Stored(Part):
+    """Which model `model/` holds, in a run that asks for one of all pairs.
+
+    `tested`: the one that was tested. `refit`: another one, trained on all pairs. `average`: the
+    average of the models of the folds. `fold`: the model of one fold. The last three have seen test
+    queries.
+    """
+
+    kind: Literal["tested", "refit", "average", "fold"]
+    # That `model/` was trained on.
+    pairs: int
+    # Of the training on all pairs; 0 if there was none.
+    steps: int
+    # Of a model of all pairs with the tested one; None if there is none, or its training failed.
+    agreement: Agreement | None
+    # Of the tested model's weights; None if there was one for each fold.
+    tested_fingerprint: str | None
     sentence: str
 
 

@@ -1,5 +1,7 @@
 """What the results hold for: which questions, how many documents, which training."""
 
+from pydantic import Field
+
 from job.evaluation.results import Interval, Part, Segment
 
 
@@ -52,6 +54,20 @@ class SeedLifts(Part):
     degrees_of_freedom: float
 
 
+class OneFold(Part):
+    """The training of one fold: its best validation score, and nDCG@10 of its test queries.
+
+    If no checkpoint beat the base model on validation, the base model was tested.
+    """
+
+    queries: int
+    validation: float
+    base: float
+    tuned: float
+    lift: float
+    improved_on_validation: bool = True
+
+
 class Scope(Part):
     """What the results hold for.
 
@@ -67,6 +83,8 @@ class Scope(Part):
     training: str
     # None if there was one training only.
     seeds: SeedLifts | None = None
+    # Only with `evaluation.folds`.
+    folds: list[OneFold] = Field(default_factory=list)
 
 
 class Overlap(Part):
@@ -89,8 +107,12 @@ class Overlap(Part):
 
 
 class TestGroups(Part):
-    """Groups of test queries; as informative as `effective` groups of equal size."""
+    """The groups of the test queries; queries of one group are not independent.
+
+    `effective` is the number of equal groups that would give intervals as wide: n² / Σ n_g².
+    """
 
     groups: int
     effective: float
+    # Queries of the largest group.
     largest: int

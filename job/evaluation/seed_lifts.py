@@ -4,12 +4,22 @@ import math
 from collections.abc import Mapping
 
 import numpy as np
-from scipy.stats import t
 
 from job.data.query_groups import effective_groups
-from job.evaluation.metrics import FloatArray, IntArray
-from job.evaluation.results import CONFIDENCE
+from job.evaluation.jackknife import (
+    FEW_CHANGED,
+    SECOND,
+    changed_groups,
+    clipped,
+    group_sums,
+    jackknife,
+    number_groups,
+    student,
+    widened,
+)
+from job.evaluation.results import CONFIDENCE, Interval
 from job.evaluation.scope import OneSeed, SeedLifts
+from job.storage.arrow_tables import FloatArray, IntArray
 
 
 def combine_seeds(
@@ -28,17 +38,24 @@ def combine_seeds(
     lifts = np.stack([values - base for values in tuned.values()])
     by_seed = lifts.mean(axis=1)
     mean, count = float(by_seed.mean()), len(lifts)
-    seed_variance = float(by_seed.var(ddof=1)) / count
-    members = np.unique(groups, return_inverse=True)[1]
+    seed_error = float(by_seed.std(ddof=1)) / math.sqrt(count)
+    members = number_groups(groups)
     sizes = np.bincount(members).astype(float)
-    sums = np.bincount(members, weights=lifts.mean(axis=0)).astype(np.float64)
-    query_variance = _jackknife_variance(sums, sizes)
-    error = math.sqrt(query_variance + seed_variance)
-    freedom = max(1e-3, effective_groups(sizes) - 1)
-    if seed_variance > 0:
-        parts = query_variance**2 / freedom + seed_variance**2 / (count - 1)
-        freedom = (query_variance + seed_variance) ** 2 / parts
-    half = float(t.ppf((1 + CONFIDENCE) / 2, freedom)) * error if len(sizes) > 1 else 2.0
+    sums = group_sums(lifts.mean(axis=0), members)
+
+    def interval_of(sums: FloatArray, sizes: FloatArray) -> Interval:
+        if len(sizes) < 2:
+            # One group gives no estimate of the variance, so no lift can be excluded.
+            return (-1.0, 1.0)
+        found = jackknife(sums[None], sizes)
+        error, freedom = _combined(float(found.errors[0]), seed_error, sizes, count)
+        half = student((1 + CONFIDENCE) / 2, freedom) * error
+        return (float(found.ratios[0]) - half, float(found.ratios[0]) + half)
+
+    ci = interval_of(sums, sizes)
+    if changed_groups(np.abs(lifts).max(axis=0), members) < FEW_CHANGED:
+        ci = widened(interval_of, sums, sizes, SECOND - 1, 1 - SECOND)
+    query_error = float(jackknife(sums[None], sizes).errors[0]) if len(sizes) > 1 else 0.0
     return SeedLifts(
         seeds=[
             OneSeed(seed=seed, validation=validation[seed], ndcg=float(values.mean()), lift=lift)
@@ -46,17 +63,19 @@ def combine_seeds(
         ],
         chosen=max(tuned, key=lambda seed: validation[seed]),
         lift=mean,
-        ci=(max(-1.0, mean - half), min(1.0, mean + half)),
-        query_error=math.sqrt(query_variance),
+        ci=clipped(ci, -1.0),
+        query_error=query_error,
         seed_deviation=float(by_seed.std(ddof=1)),
-        degrees_of_freedom=freedom,
+        degrees_of_freedom=_combined(query_error, seed_error, sizes, count)[1],
     )
 
 
-def _jackknife_variance(sums: FloatArray, sizes: FloatArray) -> float:
-    """Return the variance of the mean of all queries, each group left out once."""
-    count = len(sizes)
-    if count < 2:
-        return 0.0
-    without = (sums.sum() - sums) / (sizes.sum() - sizes)
-    return (count - 1) / count * float(((without - without.mean()) ** 2).sum())
+def _combined(
+    query_error: float, seed_error: float, sizes: FloatArray, seeds: int
+) -> tuple[float, float]:
+    """Return the standard error over queries and seeds, and its degrees of freedom."""
+    freedom = max(1e-3, effective_groups(sizes) - 1)
+    error = math.hypot(query_error, seed_error)
+    if seed_error > 0:
+        freedom = error**4 / (query_error**4 / freedom + seed_error**4 / (seeds - 1))
+    return error, freedom

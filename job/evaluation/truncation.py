@@ -6,12 +6,12 @@ import numpy as np
 import pyarrow as pa
 
 from job.data.dataset import Corpus, Dataset, Queries
-from job.evaluation.metrics import IntArray
 from job.evaluation.results import TruncatedTexts, Truncation
 from job.model.encoder import Model, own_limit
 from job.model.lengths import SHORT, choose_length, sample_rows
 from job.model.parts import ROLES, Role, max_tokens, token_counts, transformers_of
 from job.runtime.logs import tell
+from job.storage.arrow_tables import IntArray
 
 
 def fit_length(model: Model, dataset: Dataset) -> int | None:

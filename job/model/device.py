@@ -3,15 +3,23 @@
 import ctypes
 import os
 import sys
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from job.core.drivers import driver_version, too_old
 from job.core.errors import MachineError
+from job.model.passes import PassCost
 
-# Measured on CPUs (job/LOG.md); estimated for GPUs: a pass over this many tokens takes many
-# milliseconds, so the overhead of launching it is small.
-TOKENS_PER_PASS = {"cpu": 2_048, "cuda": 16_384}
+# Measured on CPUs (job/LOG.md), which compile matrix kernels for each width, but not in float32.
+# Estimated for GPUs: launching the kernels of a pass takes 3 to 5 ms, in which an A10G computes
+# some 500 tokens.
+PASS_COSTS = {
+    "cpu": PassCost(128, 16, 2_048),
+    "cpu float32": PassCost(128, 8, 4_096),
+    "cuda": PassCost(512, 8),
+}
 # Constants of glibc's `mallopt`, from malloc.h.
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 # The driver's list of all GPUs, visible in every container, and the devices that we may open.
@@ -39,9 +47,9 @@ class Machine:
         return "eager" if self.device == "cpu" else "sdpa"
 
     @property
-    def tokens_per_pass(self) -> int | None:
-        """Padded tokens of a forward pass in training: more only add padding, not speed."""
-        return TOKENS_PER_PASS.get(self.device)
+    def pass_cost(self) -> PassCost | None:
+        """What decides how a batch is divided into passes; None where it is unknown."""
+        return PASS_COSTS.get(f"{self.device} {self.precision}", PASS_COSTS.get(self.device))
 
     def free_memory(self) -> int:
         """Return the free bytes on the device; MPS shares the host's memory."""
@@ -73,6 +81,8 @@ def choose_machine(device: str, precision: str) -> Machine:
 
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     available["cpu"] = True
+    if device == "cuda" and not available["cuda"]:
+        _refuse_unusable_gpus()
     if device == "auto":
         device = next(name for name, usable in available.items() if usable)
         if device == "cpu":
@@ -83,11 +93,44 @@ def choose_machine(device: str, precision: str) -> Machine:
         raise MachineError(msg + "Use `--device auto` or `--device cpu`.")
     if device == "cuda":
         torch.set_float32_matmul_precision("high")
-    if device == "cpu":
-        _keep_freed_memory()
+    _keep_freed_memory()
     if precision != "auto":
         return Machine(device, precision, "set in the spec")
-    return Machine(device, *_native_precision(device))
+    return Machine(device, *native_precision(device))
+
+
+@contextmanager
+def fixed_order(device: str) -> Iterator[None]:
+    """Within this block, a GPU repeats a step bit by bit: no kernel adds in the order of arrival.
+
+    The backward passes of fused attention and of embeddings otherwise do. CPUs never do.
+    """
+    import torch
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    if device != "cuda":
+        yield
+        return
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(mode=True)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.use_deterministic_algorithms(mode=before)
+
+
+@contextmanager
+def full_float32() -> Iterator[None]:
+    """Within this block, GPUs multiply float32 matrices without rounding to TF32's 11 bits."""
+    import torch
+
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def _refuse_unusable_gpus() -> None:
@@ -105,6 +148,12 @@ def _refuse_unusable_gpus() -> None:
         why = "this torch supports only CPUs; install a torch for CUDA"
     elif not any(DEVICES.glob("nvidia[0-9]*")):
         why = "the container has no access to them; start it with `--gpus all`"
+    elif (driver := driver_version()) and (needed := too_old(driver, torch.version.cuda)):
+        why = (
+            f"its driver is {driver}, but CUDA {torch.version.cuda} needs {needed} or newer; "
+            "update the driver, install a torch for an older CUDA, or build the image with "
+            "`CUDA_COMPAT`"
+        )
     else:
         try:
             torch.cuda.init()  # type: ignore[no-untyped-call]
@@ -115,7 +164,8 @@ def _refuse_unusable_gpus() -> None:
     raise MachineError(msg + "To compute on the CPU anyway, add `--device cpu`.")
 
 
-def _native_precision(device: str) -> tuple[str, str]:
+def native_precision(device: str) -> tuple[str, str]:
+    """Return the fastest precision that a device computes in natively, and the reason."""
     import torch
 
     if device == "cuda":
@@ -134,7 +184,8 @@ def _keep_freed_memory() -> None:
     """Make glibc reuse freed memory.
 
     By default, glibc returns the memory of each large tensor to the system and requests it again,
-    which took a fifth of a whole run's CPU time (job/LOG.md).
+    which took a fifth of a whole run's CPU time (job/LOG.md). With a GPU, the host has large
+    tensors too: texts' tokens, and the vectors of a corpus.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     # Other C libraries do not have this function, or the problem.

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from job.model.encoder import Model, count_parameters
+from job.model.parts import has_static_embeddings
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -41,7 +42,13 @@ def weights_dtype(encoder: "SentenceTransformer") -> str:
 
 
 def stored_dtype(requested: str, model: Model) -> str:
-    """Return the format to store a model in: `requested`, or what `auto` means for its size."""
+    """Return the format to store a model in: `requested`, or what `auto` means for its size.
+
+    Static embeddings stay in float32: the library computes them in the format of their file, so
+    its vectors would be rounded, and differ from those that were scored.
+    """
+    if has_static_embeddings(model.encoder):
+        return "float32"
     if requested != "auto":
         return requested
     return "bfloat16" if count_parameters(model) > LARGE else "float32"

@@ -6,24 +6,29 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from job.core.errors import MachineError, ModelError, SpecError
+from job.core.memory import ModelSize, model_size
 from job.model.device import Machine
 from job.model.parts import (
+    ROLES,
     Role,
+    keep_padding,
     keep_vectors_in_float32,
+    limit_to_positions,
     limit_tokens,
+    max_positions,
     max_tokens,
+    route,
     transformers_of,
 )
 from job.model.prompts import Prompts, documented_prompts
-from job.model.refusals import (
-    explain_load_error,
-    refuse_other_kinds,
-    require_sound,
-    set_padding_tokens,
-)
+from job.model.refusals import explain_load_error, refuse_other_kinds, require_sound
+from job.model.settings import require_valid_settings, stated_limit
+from job.model.vocabulary import set_padding_tokens
+from job.runtime.logs import tell
+from job.runtime.oom import is_out_of_memory
 from job.runtime.watchdog import record_activity
 from job.spec.schema import ModelSpec
 
@@ -31,6 +36,9 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 BUILTIN_MODEL = "builtin:minilm"
+# Tokens to propose where a model's own limit is senseless.
+USUAL_LENGTH = 256
+COSINE: Final = "cosine"
 # Weights that may be missing: embeddings do not use the pooler, and position ids are only a range.
 UNUSED_WEIGHTS = re.compile(r"(^|\.)(pooler\.|position_ids$)")
 
@@ -80,6 +88,14 @@ class Model:
                 transformer.set_attn_implementation("sdpa")
 
 
+def whole_model(encoder: "SentenceTransformer", machine: Machine) -> Model:
+    """Return a saved model with its own prompts and vectors of full width."""
+    encoder.truncate_dim = None
+    prompts = Prompts(encoder.prompts.get("query") or "", encoder.prompts.get("document") or "")
+    width = int(encoder.encode(["a"], show_progress_bar=False).shape[1])
+    return Model(encoder, machine, width, prompts)
+
+
 def load_model(
     spec: ModelSpec, machine: Machine, folder: Path | None = None, *, frozen: bool = False
 ) -> Model:
@@ -93,13 +109,14 @@ def load_model(
     if folder is None:
         msg = f"The model `{spec.base}` is not on this machine. Download it, or name its folder."
         raise ModelError(msg)
+    require_valid_settings(spec.base, folder)
     refuse_other_kinds(spec.base, folder)
     halved = frozen and machine.precision == "bfloat16"
     encoder = _load_encoder(spec, machine, folder, "bfloat16" if halved else "float32")
-    set_padding_tokens(spec.base, encoder)
     # Each forward pass shows the watchdog that the run makes progress.
     encoder[0].register_forward_pre_hook(record_activity)
     width = require_sound(spec.base, encoder)
+    set_padding_tokens(spec.base, encoder)
     if isinstance(spec.max_length, int):
         if spec.max_length > (most := max_positions(encoder)):
             msg = f"`model.max_length` is {spec.max_length}; `{spec.base}` allows {most:g} at most."
@@ -107,6 +124,8 @@ def load_model(
         if not limit_tokens(encoder, spec.max_length):
             msg = f"`model.max_length` is {spec.max_length}, but `{spec.base}` has no transformer: "
             raise SpecError(msg + "it reads whole texts. Remove the field.")
+    limit_to_positions(encoder)
+    _require_room_for_text(spec.base, encoder, folder)
     documented = documented_prompts(spec.base, encoder.prompts)
     prompts = Prompts(
         documented.query if spec.query_prompt == "auto" else spec.query_prompt,
@@ -115,13 +134,28 @@ def load_model(
     return Model(encoder, machine, width, prompts, spec.attention)
 
 
+def _require_room_for_text(base: str, encoder: "SentenceTransformer", folder: Path) -> None:
+    """Raise `ModelError` if the model's limit leaves only special tokens of a text."""
+    from transformers import PreTrainedTokenizerBase
+
+    for role in ROLES:
+        first = route(encoder, role)[0]
+        tokenizer, limit = getattr(first, "tokenizer", None), max_tokens(encoder, role)
+        if not isinstance(tokenizer, PreTrainedTokenizerBase):
+            continue
+        special = tokenizer.num_special_tokens_to_add()
+        if limit <= special:
+            where = "`{1}` in `{0}`".format(*(stated_limit(folder) or ("a router", "its limit")))
+            length = int(min(USUAL_LENGTH, max_positions(encoder)))
+            msg = f"The model `{base}` cuts texts after {limit:g} tokens ({where}), and {special} "
+            msg += "of them are special, so no word is left. Correct the file, or add "
+            msg += f"`--set model.max_length={length}`."
+            raise ModelError(msg)
+
+
 def _load_encoder(
     spec: ModelSpec, machine: Machine, folder: Path, dtype: str
 ) -> "SentenceTransformer":
-    from safetensors import SafetensorError
-
-    # Settings of a wrong type are a `TypeError` or an `AttributeError` of the library.
-    expected = (OSError, ValueError, ImportError, LookupError, RuntimeError, TypeError)
     options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True}
     # By default, transformers takes `sdpa` if the architecture has it, else `eager`.
     if spec.attention != "auto":
@@ -131,10 +165,16 @@ def _load_encoder(
             encoder = open_encoder(
                 folder, machine.device, trust_code=spec.trust_remote_code, **options
             )
-    except (*expected, AttributeError, SafetensorError) as error:
+    except Exception as error:
+        # What a damaged file raises is the library's choice: `ZeroDivisionError`, for a width of 0.
+        if is_out_of_memory(error):
+            raise
         raise explain_load_error(spec, folder, error) from None
-    # The job truncates vectors itself, from full width.
+    # The job truncates vectors itself, from full width, and trains and scores by cosine.
     encoder.truncate_dim = None
+    if (similarity := encoder.similarity_fn_name) != COSINE:
+        tell("model", similarity=COSINE, reason=f"the base model's {similarity} is not trained")
+        encoder.similarity_fn_name = COSINE
     if missing:
         msg = (
             f"The weights of the model `{spec.base}` are incomplete: its files lack {len(missing)} "
@@ -155,6 +195,7 @@ def open_encoder(
         str(folder), device=device, trust_remote_code=trust_code, model_kwargs=options
     )
     keep_vectors_in_float32(encoder)
+    keep_padding(encoder)
     return encoder
 
 
@@ -195,10 +236,15 @@ def find_locally(base: str) -> Path | None:
         return Path(get_model_path())
     folder = Path(base)
     try:
-        is_folder = folder.is_dir()
+        is_folder, is_file = folder.is_dir(), folder.is_file()
     except OSError as error:
         msg = f"`{base}` cannot be read: {error.strerror}. Make it readable, or use another model."
         raise ModelError(msg) from None
+    if is_file:
+        msg = (
+            f"The model `{base}` is a file. Use the folder with the model's `config.json`, weights "
+        )
+        raise ModelError(msg + "and tokenizer.")
     if not is_folder:
         if base.startswith((".", "/", "~", "builtin:")) or base.count("/") > 1:
             msg = (
@@ -214,24 +260,12 @@ def find_locally(base: str) -> Path | None:
     return folder
 
 
-def max_positions(encoder: "SentenceTransformer") -> float:
-    """Return the number of learned positions; infinite if the model computes positions."""
-    from torch.nn import Embedding
-
-    tables = [
-        # In RoBERTa and its descendants, positions start after the padding index.
-        module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
-        for name, module in encoder.named_modules()
-        if name.endswith("position_embeddings") and isinstance(module, Embedding)
-    ]
-    return min(tables, default=math.inf)
-
-
 def own_limit(encoder: "SentenceTransformer") -> int | None:
     """Return the tokens that a model reads at most; None if nothing limits them."""
     # Models that compute positions state how many they were trained with.
     stated = (getattr(t.config, "max_position_embeddings", None) for t in transformers_of(encoder))
-    limits = [max_tokens(encoder, "document"), max_positions(encoder), *filter(None, stated)]
+    computed = [limit for limit in stated if limit is not None and limit > 0]
+    limits = [max_tokens(encoder, "document"), max_positions(encoder), *computed]
     return None if math.isinf(lowest := min(limits)) else int(lowest)
 
 
@@ -249,3 +283,16 @@ def set_dropout(encoder: "SentenceTransformer", share: float) -> None:
 
 def count_parameters(model: Model) -> int:
     return sum(parameter.numel() for parameter in model.encoder.parameters())
+
+
+def size_of(model: Model) -> ModelSize | None:
+    """Return the sizes that a model's config states."""
+    transformer = transformer_of(model)
+    config = getattr(transformer, "config", None)
+    return model_size(config.to_dict(), count_parameters(model)) if config else None
+
+
+def transformer_of(model: Model) -> Any:  # noqa: ANN401  transformers' models share no type
+    """Return the model of transformers in an encoder; None if it has none or several."""
+    found = transformers_of(model.encoder)
+    return found[0] if len(found) == 1 else None

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from job.model.refusals import read_settings
+from job.model.settings import read_settings, transformer_folder
 
 # Models keep a limit up to this: batches are padded to their own texts, so it costs nothing.
 SHORT = 512
@@ -15,6 +15,8 @@ COVERED = 0.995
 STEP = 64
 # Texts whose tokens are counted, at even distances, because neighboring texts are often alike.
 MAX_TEXTS = 20_000
+# Types of RoBERTa's descendants: their positions start after the number of the padding token.
+COUNTED_FROM_PADDING = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "longformer")
 
 
 @dataclass(frozen=True)
@@ -45,11 +47,17 @@ def sample_rows(count: int) -> npt.NDArray[np.int64]:
 
 
 def published_length(model: Path) -> int:
-    """Return the token limit that sentence-transformers will use; 512 (BERT's) if none is set."""
-    if limit := read_settings(model / "sentence_bert_config.json").get("max_seq_length"):
-        return int(limit)
-    limits = (
-        read_settings(model / "tokenizer_config.json").get("model_max_length"),
-        read_settings(model / "config.json").get("max_position_embeddings"),
-    )
-    return int(min(filter(None, limits), default=512))
+    """Return the token limit that the job will use; 512 (BERT's) if none is set."""
+    folder = transformer_folder(model)
+    config = read_settings(folder / "config.json")
+    stated = read_settings(folder / "sentence_bert_config.json").get("max_seq_length")
+    # GPT-2 has its own name for them.
+    positions = config.get("max_position_embeddings", config.get("n_positions"))
+    limits = [read_settings(folder / "tokenizer_config.json").get("model_max_length"), positions]
+    if stated is not None:
+        limits = [stated]
+    if positions and config.get("model_type") in COUNTED_FROM_PADDING:
+        padding = config.get("pad_token_id")
+        limits.append(positions - (1 if padding is None else padding) - 1)
+    # Some files state 0 or -1 for no limit.
+    return int(min((limit for limit in limits if limit and limit > 0), default=512))

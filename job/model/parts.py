@@ -14,9 +14,11 @@ Role = Literal["query", "document"]
 ROLES: tuple[Role, ...] = ("query", "document")
 # A tokenizer without a limit states a number like 10^30.
 NO_LIMIT = 10**9
+# The ends of the names of tables of learned positions, in BERT, GPT-2, BART and their descendants.
+POSITION_TABLES = ("position_embeddings", "wpe", "embed_positions")
 
 
-def transformers_of(encoder: "SentenceTransformer") -> list["PreTrainedModel"]:
+def transformers_of(encoder: "Module") -> list["PreTrainedModel"]:
     """Return the transformers: none in static embeddings, several behind a router."""
     from transformers import PreTrainedModel
 
@@ -49,6 +51,17 @@ def has_static_embeddings(encoder: "SentenceTransformer") -> bool:
     return any(isinstance(module, StaticEmbedding) for module in encoder.modules())
 
 
+def reads_tasks(encoder: "SentenceTransformer") -> bool:
+    """Return whether the model embeds queries and documents in different ways."""
+    from sentence_transformers.base.modules import Router, Transformer
+
+    return any(
+        isinstance(module, Router)
+        or (isinstance(module, Transformer) and "task" in module._declared_forward_params)
+        for module in encoder.modules()
+    )
+
+
 def limit_tokens(encoder: "SentenceTransformer", limit: int) -> bool:
     """Cut texts after this many tokens; return False if no module of the encoder can."""
     from sentence_transformers.base.modules import Transformer
@@ -60,6 +73,42 @@ def limit_tokens(encoder: "SentenceTransformer", limit: int) -> bool:
     return bool(limited)
 
 
+def max_positions(module: "Module") -> float:
+    """Return the usable learned positions of an encoder or module; infinite if it computes them."""
+    found: list[Module] = [*transformers_of(module)] or [module]
+    return min(map(_positions, found))
+
+
+def _positions(transformer: "Module") -> float:
+    from torch.nn import Embedding
+
+    tables = [
+        # In RoBERTa and its descendants, positions start after the padding index.
+        module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
+        for name, module in transformer.named_modules()
+        if name.endswith(POSITION_TABLES) and isinstance(module, Embedding)
+    ]
+    # BART's table has more rows than positions.
+    stated = getattr(getattr(transformer, "config", None), "max_position_embeddings", None)
+    if tables and isinstance(stated, int) and stated > 0:
+        tables.append(stated)
+    return min(tables, default=math.inf)
+
+
+def limit_to_positions(encoder: "SentenceTransformer") -> None:
+    """Cut texts after the last position that each transformer has learned.
+
+    Some models state more tokens, or none, and fail on longer texts.
+    """
+    from sentence_transformers.base.modules import Transformer
+
+    for module in encoder.modules():
+        if isinstance(module, Transformer):
+            limit, most = module.max_seq_length, max_positions(module)
+            if math.isfinite(most) and (limit is None or limit > most):
+                module.max_seq_length = int(most)
+
+
 def max_tokens(encoder: "SentenceTransformer", role: Role) -> float:
     """Return the number of tokens after which texts of a role are cut; infinite without a limit."""
     limit = getattr(route(encoder, role)[0], "max_seq_length", None)
@@ -67,15 +116,63 @@ def max_tokens(encoder: "SentenceTransformer", role: Role) -> float:
 
 
 def token_counts(encoder: "SentenceTransformer", texts: Sequence[str], role: Role) -> list[int]:
-    """Return the number of tokens of each text before it is cut."""
+    """Return the number of tokens of each text before it is cut, special tokens included."""
+    return [len(ids) for ids in _token_ids(encoder, texts, role)]
+
+
+def read_tokens(
+    encoder: "SentenceTransformer", texts: Sequence[str], role: Role
+) -> list[list[int]]:
+    """Return the numbers of the tokens that the model reads; some tokenizers cut a text's start."""
+    limit = max_tokens(encoder, role)
+    cut = {} if math.isinf(limit) else {"truncation": True, "max_length": int(limit)}
+    return _token_ids(encoder, texts, role, **cut)
+
+
+def word_tokens(
+    encoder: "SentenceTransformer", texts: Sequence[str], role: Role
+) -> list[list[int]]:
+    """Return the numbers of each text's tokens before it is cut, without special tokens."""
+    return _token_ids(encoder, texts, role, add_special_tokens=False)
+
+
+def _token_ids(
+    encoder: "SentenceTransformer", texts: Sequence[str], role: Role, **options: object
+) -> list[list[int]]:
     from tokenizers import Tokenizer
 
     tokenizer: Any = getattr(route(encoder, role)[0], "tokenizer", None)
     if isinstance(tokenizer, Tokenizer):
         # As static embeddings tokenize.
-        return [len(e.ids) for e in tokenizer.encode_batch(list(texts), add_special_tokens=False)]
-    tokens = tokenizer(list(texts), truncation=False, padding=False, verbose=False)
-    return [len(ids) for ids in tokens["input_ids"]]
+        return [e.ids for e in tokenizer.encode_batch(list(texts), add_special_tokens=False)]
+    defaults = {"truncation": False, "padding": False, "verbose": False}
+    found = tokenizer(list(texts), **defaults | options)
+    return [list(ids) for ids in found["input_ids"]]
+
+
+def unknown_token(encoder: "SentenceTransformer", role: Role) -> tuple[str, int] | None:
+    """Return the token for unknown words, and its number; None if the tokenizer has none."""
+    from tokenizers import Tokenizer
+
+    tokenizer: Any = getattr(route(encoder, role)[0], "tokenizer", None)
+    if isinstance(tokenizer, Tokenizer):
+        token = getattr(tokenizer.model, "unk_token", None) or "<unk>"
+        number = tokenizer.token_to_id(token)
+    else:
+        token, number = tokenizer.unk_token, tokenizer.unk_token_id
+    return None if number is None else (token, number)
+
+
+def keep_padding(encoder: "SentenceTransformer") -> None:
+    """Pad texts, also if a model's own files choose FlashAttention.
+
+    The library would then pass all texts as a single one, without the mask that training reads.
+    """
+    from sentence_transformers.base.modules import Transformer
+
+    for module in encoder.modules():
+        if isinstance(module, Transformer):
+            module.unpad_inputs = False
 
 
 def keep_vectors_in_float32(encoder: "SentenceTransformer") -> None:

@@ -3,16 +3,28 @@
 import math
 from collections import deque
 from collections.abc import Iterator
+from functools import partial
 from itertools import cycle, islice
 from typing import Any
 
 import torch
 from datasets import Dataset as ArrowDataset
-from sentence_transformers.base.sampler import DefaultBatchSampler
+from sentence_transformers.base.sampler import BatchSamplers, DefaultBatchSampler
 
 from job.data.dataset import TrainingPairs
-from job.evaluation.metrics import IntArray
-from job.storage.arrow_tables import one_array
+from job.storage.arrow_tables import IntArray, one_array
+
+
+def batch_sampler(
+    pairs: TrainingPairs, neighbors: list[IntArray] | None, hard_group_size: int
+) -> Any:  # noqa: ANN401  a name or a class
+    """Return the library's argument for batches of hard groups, or for random ones."""
+    if neighbors is not None and hard_group_size > 1:
+        return partial(
+            NeighborBatchSampler, pairs=pairs, neighbors=neighbors, hard_group_size=hard_group_size
+        )
+    # A text that occurs twice in a batch would be its own false negative.
+    return BatchSamplers.NO_DUPLICATES
 
 
 class NeighborBatchSampler(DefaultBatchSampler):

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback, TrainingArguments
@@ -40,8 +39,10 @@ class RankSync(TrainerCallback):
     on_epoch_end = on_evaluate = on_step_end
 
     def on_save(self, *_: object, **__: object) -> None:
-        """Wait for rank 0, which may still upload the checkpoint."""
+        """Wait for rank 0, which may still upload the checkpoint before."""
         process_group.barrier()
+
+    on_train_end = on_save
 
 
 class SynchronizedStop(TrainerCallback):
@@ -56,7 +57,7 @@ class SynchronizedStop(TrainerCallback):
 
 
 class ProgressLogger(TrainerCallback):
-    """Log progress, and end the training with a checkpoint on a stop signal."""
+    """Log progress, and end the training on a stop signal."""
 
     def __init__(self, stop: StopSignal, *, by_steps: bool) -> None:
         self._stop = stop
@@ -78,7 +79,7 @@ class ProgressLogger(TrainerCallback):
         if self._counter:
             self._counter.add()
         if self._stop.requested:
-            control.should_save = control.should_training_stop = True
+            control.should_training_stop = True
         elif state.global_step == state.max_steps and self._by_steps:
             # The last step is always a candidate, even if it is not due by `evaluate_every`.
             control.should_save = control.should_evaluate = True
@@ -86,7 +87,8 @@ class ProgressLogger(TrainerCallback):
     def on_epoch_end(self, args: object, state: State, control: Control, **_: object) -> None:
         # After a stop signal the trainer ends the unfinished epoch like a complete one. Evaluating
         # there would add a candidate and draw random numbers that an uninterrupted run does not.
-        if self._stop.requested and not float(state.epoch or 0).is_integer():
+        is_unfinished = state.global_step < state.max_steps
+        if self._stop.requested and is_unfinished and not float(state.epoch or 0).is_integer():
             control.should_save = control.should_evaluate = False
 
     def on_log(self, args: TrainingArguments, state: State, control: object, **event: Any) -> None:  # noqa: ANN401
@@ -111,45 +113,48 @@ class ProgressLogger(TrainerCallback):
 
 
 class CheckpointSchedule(TrainerCallback):
-    """Request a checkpoint after `MAX_LOST_SECONDS` of work, or every `steps` steps.
+    """Request a checkpoint to resume from: in time, every `steps` steps, or on a stop signal.
 
-    Slow checkpoints become rarer, so that writing them takes at most `MAX_COST_SHARE` of the run.
+    In time means after `MAX_LOST_SECONDS` of work. Slow checkpoints become rarer, so that writing
+    them takes at most `MAX_COST_SHARE` of the run.
     """
 
-    def __init__(self, steps: int | None, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        steps: int | None,
+        stop: StopSignal,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._steps = steps
+        self._stop = stop
         self._clock = clock
         self._saved_at = clock()
         self._seconds_per_save = 0.0
         self._requested_at: float | None = None
+        self._due_step = 0
+
+    def is_due(self, step: int) -> bool:
+        """Return whether the run must be able to resume from this step."""
+        return self._due_step == step
 
     def on_step_end(self, args: object, state: State, control: Control, **_: object) -> None:
-        self._requested_at = None
         if self._steps is not None:
             due = state.global_step % self._steps == 0
         else:
             interval = max(MAX_LOST_SECONDS, self._seconds_per_save / MAX_COST_SHARE)
             due = self._clock() - self._saved_at >= interval
-        if due:
+        if due or self._stop.requested:
             control.should_save = True
+            self._due_step = state.global_step
             # With an evaluation in between, the time until the save is not the cost of the save.
-            self._requested_at = None if control.should_evaluate else self._clock()
+            is_evaluated = control.should_evaluate or float(state.epoch or 0).is_integer()
+            self._requested_at = None if is_evaluated else self._clock()
 
-    def on_save(self, *_: object, **__: object) -> None:
-        self._saved_at = self._clock()
-        if self._requested_at is not None:
-            self._seconds_per_save = self._saved_at - self._requested_at
-
-
-class CheckpointHooks(TrainerCallback):
-    """Call each hook, in order, with the folder of every checkpoint after it is written."""
-
-    def __init__(self, *hooks: Callable[[Path], None] | None) -> None:
-        self._hooks = [hook for hook in hooks if hook]
-
-    def on_save(self, args: TrainingArguments, state: State, control: object, **_: object) -> None:
-        for hook in self._hooks:
-            hook(Path(str(args.output_dir)) / f"checkpoint-{state.global_step}")
+    def on_save(self, args: object, state: State, control: object, **_: object) -> None:
+        if self.is_due(state.global_step):
+            self._saved_at = self._clock()
+            if self._requested_at is not None:
+                self._seconds_per_save = self._saved_at - self._requested_at
 
 
 def training_curves(state: State) -> list[dict[str, float]]:

@@ -2,7 +2,7 @@
 
 import shutil
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from transformers import TrainerCallback
@@ -30,20 +30,26 @@ def checkpoint_bytes(model: Model, adapter_parameters: int | None = None) -> int
 
 
 def require_disk_space(
-    model: Model, workspace: Workspace, trainings: int = 1, adapter_parameters: int | None = None
+    model: Model,
+    workspace: Workspace,
+    trainings: int = 1,
+    adapter_parameters: int | None = None,
+    models: int = 1,
 ) -> None:
-    """Raise `MachineError` unless the checkpoints, the model and the report fit.
+    """Raise `MachineError` unless the checkpoints, stored models, exports and the report fit.
 
-    A new checkpoint is written before an old one is deleted, so there may be one more than
-    `MAX_CHECKPOINTS`. A resumed run has some of them already. Each of several trainings keeps its
-    own.
+    An export is at most as large as a model, and counts as one.
+
+    Two to resume from and the best weights of three moments are as large as `MAX_CHECKPOINTS`
+    whole ones. A new one is written before an old one is deleted. A resumed run has some of them
+    already. Each of several trainings keeps its own. `models` is the number of models stored.
     """
     used = sum(path.stat().st_size for path in workspace.checkpoints.rglob("*") if path.is_file())
     checkpoints = MAX_CHECKPOINTS * trainings + 1
     checkpoint = checkpoint_bytes(model, adapter_parameters)
     needs = {
         workspace.checkpoints: max(0, checkpoints * checkpoint - used),
-        workspace.model: model_bytes(model),
+        workspace.model: models * model_bytes(model),
         workspace.results: RESULTS_BYTES,
     }
     _require(needs, "The run needs", "Free some space, or use a larger disk")
@@ -53,14 +59,27 @@ class DiskSpaceCheck(TrainerCallback):
     """Raise `MachineError` before a checkpoint that does not fit, rather than write half of it."""
 
     def __init__(
-        self, model: Model, workspace: Workspace, adapter_parameters: int | None = None
+        self,
+        model: Model,
+        workspace: Workspace,
+        adapter_parameters: int | None = None,
+        await_deletion: Callable[[], None] = lambda: None,
     ) -> None:
+        """Take a function that waits until checkpoints that are no longer needed are deleted."""
         self._needs = {workspace.checkpoints: checkpoint_bytes(model, adapter_parameters)}
+        self._await_deletion = await_deletion
 
     def on_step_end(self, args: object, state: object, control: Control, **_: object) -> None:
         if control.should_save:
-            advice = "Free some space and relaunch the run: it resumes from its last checkpoint"
-            _require(self._needs, "The next checkpoint needs", advice)
+            try:
+                self._require()
+            except MachineError:
+                self._await_deletion()
+                self._require()
+
+    def _require(self) -> None:
+        advice = "Free some space and relaunch the run: it resumes from its last checkpoint"
+        _require(self._needs, "The next checkpoint needs", advice)
 
     on_epoch_end = on_step_end
 

@@ -12,9 +12,9 @@ from job.data.dataset import TrainingPairs
 from job.distributed.process_group import is_rank_zero
 from job.evaluation.evaluate import encode
 from job.evaluation.exact_search import TILE_ROWS, Matrix, RowSubset, Transform, search
-from job.evaluation.metrics import IntArray
 from job.model.encoder import Model
 from job.runtime.logs import tell
+from job.storage.arrow_tables import IntArray
 
 # Documents searched per question. The library's miner excludes equal texts only, and drops rows
 # with too few results (job/LOG.md), so we search ourselves.

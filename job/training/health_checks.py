@@ -39,12 +39,12 @@ class HealthCheck(TrainerCallback):
         self._model = model
         self._validation = validation
         self._base_spread = spread(model, validation)
-        self._loss = 0.0
-        self._fault: str | None = None
+        self._loss = torch.zeros(())
+        self.fault: str | None = None
 
     def record_loss(self, loss: torch.Tensor) -> None:
         # Averaged over ranks, so that all of them apply the step or none does.
-        self._loss = float(all_reduce(loss)) / world_size()
+        self._loss = all_reduce(loss) / world_size()
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: State, control: Control, **_: object
@@ -54,7 +54,9 @@ class HealthCheck(TrainerCallback):
         if not args.fp16:
             weights = self._model.encoder.parameters()
             values["gradient"] = total_norm(w.grad for w in weights if w.grad is not None)
-        for name, value in values.items():
+        # Read together: each read makes the host wait for the GPU.
+        found = torch.stack([value.to(self._loss.device) for value in values.values()]).tolist()
+        for name, value in zip(values, found, strict=True):
             if not math.isfinite(value):
                 # Without gradients the optimizer changes no weight.
                 self._model.encoder.zero_grad()
@@ -67,22 +69,22 @@ class HealthCheck(TrainerCallback):
         """Return whether the model is broken, so that its search results would be random."""
         # One norm takes a hundredth of the time of testing each weight.
         if not math.isfinite(total_norm(self._model.encoder.parameters())):
-            self._fault = "some weights are NaN or infinite"
+            self.fault = "some weights are NaN or infinite"
         elif self._base_spread > 0:
             found = spread(self._model, self._validation)
             if found < MIN_SPREAD and found < MIN_SHARE_OF_BASE_SPREAD * self._base_spread:
-                self._fault = (
+                self.fault = (
                     f"all texts have nearly the same vector (mean cosine {1 - found:.5f}, the "
                     f"base model's {1 - self._base_spread:.3f})"
                 )
-        return self._fault is not None
+        return self.fault is not None
 
     def on_evaluate(self, args: object, state: State, control: Control, **_: object) -> None:
         step = f"step {state.global_step} of {state.max_steps}"
         key, base = metric_key(self._validation.dimensions.main), self._validation.base
         scores = [entry[f"eval_{key}"] for entry in state.log_history if f"eval_{key}" in entry]
-        if self._fault:
-            self._stop(control, f"{self._fault} at {step}; {LOWER_RATE}")
+        if self.fault:
+            self._stop(control, f"{self.fault} at {step}; {LOWER_RATE}")
         elif is_degrading(scores, base, state.global_step / state.max_steps):
             self._stop(
                 control,
@@ -128,6 +130,6 @@ def spread(model: Model, validation: Validation) -> float:
     )
 
 
-def total_norm(tensors: Iterable[torch.Tensor]) -> float:
+def total_norm(tensors: Iterable[torch.Tensor]) -> torch.Tensor:
     """Return the norm of all values: finite only if every value is."""
-    return float(torch.nn.utils.get_total_norm(t.detach() for t in tensors))
+    return torch.nn.utils.get_total_norm(t.detach() for t in tensors)

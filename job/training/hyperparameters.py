@@ -12,14 +12,14 @@ from job.core.memory import LoraChoice, choose_lora, read_size
 from job.data.dataset import TrainingPairs
 from job.distributed import process_group
 from job.model.device import Machine
-from job.model.encoder import Model, count_parameters
+from job.model.encoder import Model, count_parameters, size_of
 from job.model.parts import has_static_embeddings, transformers_of
 from job.runtime.logs import tell
 from job.spec.schema import ResolvedTraining, TrainingSpec
 from job.storage.workspace import Workspace, write_atomically
 from job.training.auto_values import STATIC_RATE, choose_for_pairs, learning_rate
 from job.training.checkpoints import last_checkpoint
-from job.training.memory import fit_memory, size_of
+from job.training.memory import fit_memory
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,7 @@ def choose_before_loading(
 
     It decides the type in which the weights are loaded.
     """
-    seeds = range(spec.seed, spec.seed + spec.seeds)
-    for part in (workspace, *map(workspace.for_seed, seeds)):
+    for part in (workspace, *workspace.trainings()):
         earlier = None
         if last_checkpoint(part.checkpoints):
             earlier = read_hyperparameters(part.hyperparameters)

@@ -11,15 +11,15 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
+from transformers.pytorch_utils import Conv1D
 
 from job.core.errors import SpecError, TrainingError
 from job.data.dataset import Corpus
 from job.distributed.process_group import from_rank_zero
 from job.evaluation.evaluate import encode_documents
-from job.model.encoder import Model
+from job.model.encoder import Model, transformer_of
 from job.runtime.logs import tell
 from job.spec.schema import ResolvedTraining
-from job.training.memory import transformer_of
 
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
 # Texts embedded before and after merging, and how far their cosines may be from 1: half precision
@@ -38,14 +38,17 @@ class Adapter:
         """
         transformer = transformer_of(model)
         if not hasattr(transformer, "config"):
-            msg = "`training.lora` is `on`, but the model has not one transformer: set it to `off`."
-            raise SpecError(msg)
+            msg = "`training.lora` is `on`, but the model has no transformer, or several. "
+            raise SpecError(msg + "Set it to `off`.")
         targets = _targets(transformer, spec.lora_targets)
+        layers = [transformer.get_submodule(name) for name in targets]
         config = LoraConfig(
             r=spec.lora_rank,
             lora_alpha=2 * spec.lora_rank,
             lora_dropout=spec.dropout or 0.0,
             target_modules=targets,
+            # GPT-2 keeps its weights transposed.
+            fan_in_fan_out=any(isinstance(layer, Conv1D) for layer in layers),
         )
         model.encoder.requires_grad_(requires_grad=False)
         # The same first weights on every rank, and after an interruption.
@@ -119,8 +122,11 @@ def _targets(transformer: torch.nn.Module, chosen: Collection[str] | None) -> li
         name
         for name, module in transformer.named_modules()
         # BERT's pooler is no part of the embedding: its adapter would get no gradients.
-        if isinstance(module, torch.nn.Linear) and "pooler" not in name
+        if isinstance(module, torch.nn.Linear | Conv1D) and "pooler" not in name
     ]
+    if not layers:
+        msg = "`training.lora` is `on`, but the model has no linear layers. Set it to `off`."
+        raise SpecError(msg)
     parts = {name.rsplit(".", 1)[-1] for name in layers}
     if unknown := sorted(set(chosen or ()) - parts):
         msg = f"`training.lora_targets` contains `{unknown[0]}`, which is no linear layer of the "

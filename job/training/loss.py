@@ -1,18 +1,13 @@
 """The ranking loss: score each question against all documents of the batch, at every dimension."""
 
-import math
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
 import torch
-from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.losses import (
-    CachedMultipleNegativesRankingLoss,
-    MatryoshkaLoss,
-    MultipleNegativesRankingLoss,
-)
+from sentence_transformers.base.losses.gradcache import CachedLossMixin, RandContext
 from sentence_transformers.util import cos_sim
 from torch import Tensor
 from torch.nn import functional
@@ -20,29 +15,21 @@ from torch.nn import functional
 from job.data.dataset import TrainingPairs
 from job.distributed import process_group
 from job.model.encoder import Model
+from job.model.features import Passes
 from job.model.parts import has_static_embeddings
 from job.spec.schema import ResolvedTraining
 from job.storage.arrow_tables import one_array
-from job.training.padding import sorted_by_length
-
-# A CPU compiles matrix kernels per shape, so texts are padded to multiples of this many tokens.
-WIDTH_STEP = 16
-MIN_ROWS = 8
 
 
 def matryoshka_loss(
     model: Model, pairs: TrainingPairs, dimensions: tuple[int, ...], spec: ResolvedTraining
-) -> MatryoshkaLoss:
+) -> "RankingLoss":
     """Build the loss; a batch's labels must be row numbers of `pairs`."""
-    answers, encoder = KnownAnswers(pairs), model.encoder
-    ranking: torch.nn.Module
-    # Features of static embeddings are one list of tokens for all texts, which cannot be divided.
-    if spec.mini_batch_size is None or has_static_embeddings(encoder):
-        ranking = RankingLoss(model, answers, spec.scale)
-    else:
-        ranking = CachedRankingLoss(encoder, answers, spec.scale, spec.mini_batch_size)
-    weights = spec.dimension_weights
-    return MatryoshkaLoss(encoder, ranking, list(dimensions), list(weights) if weights else None)
+    weights = spec.dimension_weights or (1.0,) * len(dimensions)
+    by_dimension = dict(zip(dimensions, weights, strict=True))
+    loss = RankingLoss(model, KnownAnswers(pairs), spec.scale, by_dimension)
+    loss.embed_at_once(spec.mini_batch_size)
+    return loss
 
 
 class KnownAnswers(torch.nn.Module):
@@ -82,9 +69,15 @@ class KnownAnswers(torch.nn.Module):
 
 
 def batch_loss(
-    columns: list[Tensor], labels: Tensor, answers: KnownAnswers, scale: float
+    columns: list[Tensor],
+    labels: Tensor,
+    answers: KnownAnswers,
+    scale: float,
+    dimensions: dict[int, float],
 ) -> Tensor:
     """Compute the loss of this rank's shard: a column of anchors, then columns of documents.
+
+    It is the sum of the losses of the truncated vectors, each with the weight of its dimension.
 
     Each rank scores its anchors against the documents of all ranks. The mean over ranks equals the
     loss of the whole batch in one process, because the trainer averages gradients.
@@ -92,17 +85,18 @@ def batch_loss(
     if process_group.world_size() == 1:
         known = answers.mask(labels)
         targets = torch.arange(len(labels), device=labels.device)
-        return in_batch_losses(columns[0], torch.cat(columns[1:]), known, targets, scale).mean()
+        queries, documents = columns[0], torch.cat(columns[1:])
+        return sum_over(dimensions, queries, documents, known, targets, scale).mean()
     gathered = torch.cat(process_group.all_gather(labels))
     # Uneven batches repeat rows (`Shards`): count only the first occurrence of each label.
     equal = gathered[:, None] == gathered[None, :]
     unique = equal.int().argmax(dim=1) == torch.arange(len(gathered), device=labels.device)
-    documents = [gather_rows(column.float())[unique] for column in columns[1:]]
+    documents = torch.cat([gather_rows(column.float())[unique] for column in columns[1:]])
     indices = len(labels) * process_group.rank() + torch.arange(len(labels), device=labels.device)
     counted = unique[indices]
     targets = (unique.cumsum(0) - 1)[indices[counted]]
     known = answers.mask(gathered[unique])[targets]
-    losses = in_batch_losses(columns[0][counted], torch.cat(documents), known, targets, scale)
+    losses = sum_over(dimensions, columns[0][counted], documents, known, targets, scale)
     # A rank with only repeated rows has no loss, but must take part in the backward pass.
     return losses.sum() * process_group.world_size() / unique.sum() + 0.0 * columns[0].sum()
 
@@ -128,6 +122,20 @@ class GatherRows(torch.autograd.Function):
 gather_rows: Callable[[Tensor], Tensor] = GatherRows.apply
 
 
+def sum_over(
+    dimensions: dict[int, float],
+    queries: Tensor,
+    documents: Tensor,
+    *compared: Any,  # noqa: ANN401
+) -> Tensor:
+    """Sum each query's losses, (n,), over dimensions with these weights."""
+    losses = [
+        weight * in_batch_losses(queries[:, :size], documents[:, :size], *compared)
+        for size, weight in dimensions.items()
+    ]
+    return torch.stack(losses).sum(dim=0)
+
+
 def in_batch_losses(
     queries: Tensor, documents: Tensor, answers: Tensor, targets: Tensor, scale: float
 ) -> Tensor:
@@ -144,77 +152,74 @@ def in_batch_losses(
         return functional.cross_entropy(scores, targets, reduction="none")
 
 
-def embed_by_length(model: torch.nn.Module, features: dict[str, Any], tokens: int | None) -> Tensor:
-    """Embed one column, (n, width), in chunks of rows of similar length, about `tokens` each.
+class RankingLoss(CachedLossMixin, torch.nn.Module):
+    """The loss of a batch's pairs; each text is embedded once for all dimensions.
 
-    The library embeds all columns in one forward pass and pads each question to the longest
-    document, which takes most of the time on a CPU.
-    """
-    mask = features.get("attention_mask")
-    # Truncating columns on the right works only if the padding is on the right. Static embeddings
-    # have neither padding nor a mask.
-    if tokens is None or mask is None or not bool(mask[:, 0].all()):
-        embedding: Tensor = model(features)["sentence_embedding"]
-        return embedding
-    lengths = mask.sum(dim=1)
-    order = lengths.argsort(descending=True)
-    embedded, start = [], 0
-    while start < len(order):
-        longest = int(lengths[order[start]])
-        width = min(math.ceil(longest / WIDTH_STEP) * WIDTH_STEP, mask.shape[1])
-        part = order[start : start + max(MIN_ROWS, tokens // width)]
-        start += len(part)
-        chunk = {
-            name: value[part, :width] if isinstance(value, Tensor) and value.ndim == 2 else value
-            for name, value in features.items()
-        }
-        embedded.append(model(chunk)["sentence_embedding"])
-    return torch.cat(embedded)[order.argsort()]
-
-
-class RankingLoss(MultipleNegativesRankingLoss):
-    def __init__(self, model: Model, answers: KnownAnswers, scale: float) -> None:
-        super().__init__(model.encoder, scale=scale)
-        self.answers = answers
-        self.tuned = model
-
-    def forward(self, sentence_features: Iterable[dict[str, Any]], labels: Tensor) -> Tensor:
-        tokens = self.tuned.machine.tokens_per_pass
-        with self.tuned.training():
-            columns = [embed_by_length(self.model, column, tokens) for column in sentence_features]
-        return batch_loss(columns, labels, self.answers, self.scale)
-
-
-class CachedRankingLoss(CachedMultipleNegativesRankingLoss):
-    """The same loss with less memory: rows are embedded one mini-batch at a time, twice.
-
-    Mini-batches hold rows of similar length. Mini-batches of equal token counts were tried, but
-    they mix long and short rows (job/LOG.md).
+    With few rows at once, each is embedded twice (gradient caching): that takes less memory and
+    gives the same loss.
     """
 
     def __init__(
-        self, model: SentenceTransformer, answers: KnownAnswers, scale: float, mini_batch_size: int
+        self,
+        model: Model,
+        answers: KnownAnswers,
+        scale: float,
+        dimensions: dict[int, float],
     ) -> None:
-        super().__init__(model, scale=scale, mini_batch_size=mini_batch_size)
+        """Take the weight of each dimension."""
+        super().__init__()
+        # The trainer replaces this one in several processes.
+        self.model = model.encoder
         self.answers = answers
-        # For each column, the order that undoes its sorting by length.
-        self._orders: list[Tensor] = []
+        self.scale = scale
+        self.dimensions = dimensions
+        self.max_rows: int | None = None
+        self._tuned = model
+        self._passes: Passes
+
+    def embed_at_once(self, rows: int | None) -> None:
+        """Set the rows of a pass, and cache gradients; None: the whole batch, without a cache."""
+        # Features of static embeddings are one list of tokens for all texts, which is not divided.
+        self.max_rows = None if has_static_embeddings(self._tuned.encoder) else rows
 
     def forward(self, sentence_features: Iterable[dict[str, Any]], labels: Tensor) -> Tensor:
-        columns, orders = zip(*map(sorted_by_length, sentence_features), strict=True)
-        self._orders = list(orders)
-        loss: Tensor = super().forward(columns, labels)
-        return loss
+        tuned, cost = self._tuned, self._tuned.machine.pass_cost
+        self._passes = Passes(list(sentence_features), tuned.encoder, cost, self.max_rows)
+        if self.max_rows is not None:
+            # The library caches the gradients of each of its mini-batches: one for each pass.
+            self.mini_batch_size = max(2, self.max_rows)
+            return self.forward_cached(self._passes.features, labels)
+        with tuned.training():
+            vectors = [
+                self.model(dict(each))["sentence_embedding"] for each in self._passes.features
+            ]
+        return self._loss(vectors, labels)
+
+    def embed_minibatch(
+        self,
+        sentence_feature: dict[str, Any],
+        begin: int,
+        end: int,
+        with_grad: bool,  # noqa: FBT001  the library's
+        copy_random_state: bool,  # noqa: FBT001
+        random_state: RandContext | None = None,
+    ) -> tuple[Tensor, RandContext | None]:
+        """Embed a pass. The library's method would ask the GPU for its width."""
+        del begin, end
+        with random_state or nullcontext(), torch.set_grad_enabled(with_grad):
+            state = RandContext(*sentence_feature.values()) if copy_random_state else None
+            return self.model(dict(sentence_feature))["sentence_embedding"], state
 
     def calculate_loss(
-        self, reps: list[list[Tensor]], labels: Tensor | None = None, **options: bool
+        self, reps: list[list[Tensor]], labels: Tensor | None = None, *, with_backward: bool = False
     ) -> Tensor:
         assert labels is not None
-        columns = [
-            torch.cat(column)[order] for column, order in zip(reps, self._orders, strict=True)
-        ]
-        loss = batch_loss(columns, labels, self.answers, self.scale)
-        if options.get("with_backward"):
+        loss = self._loss([vectors for (vectors,) in reps], labels)
+        if with_backward:
             loss.backward()  # type: ignore[no-untyped-call]
             loss = loss.detach()
         return loss
+
+    def _loss(self, vectors: list[Tensor], labels: Tensor) -> Tensor:
+        columns = self._passes.columns(vectors)
+        return batch_loss(columns, labels, self.answers, self.scale, self.dimensions)

@@ -4,33 +4,76 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
-from job.core.memory import MIN_ROWS, SINGLE, LoraChoice, ModelSize, frozen_weight_bytes, model_size
+from job.core.memory import (
+    MIN_ROWS,
+    SINGLE,
+    LoraChoice,
+    ModelSize,
+    frozen_weight_bytes,
+    usable_bytes,
+)
 from job.data.dataset import TrainingPairs
-from job.model.encoder import Model, count_parameters
-from job.model.parts import Role, max_tokens, token_counts, transformers_of
+from job.model.encoder import Model, size_of, transformer_of
+from job.model.parts import Role, max_tokens, token_counts
+from job.model.passes import Cut, IntArray, PassCost, cut
 from job.spec.schema import TrainingSpec
 
 # Texts whose tokens are counted to estimate the memory of a batch.
 SAMPLE = 1_000
-# Share of the free memory that a batch may use.
-MEMORY_SHARE = 0.6
+# Batches of them that are divided into passes.
+BATCHES = 8
 NO_SIZES = "the model's config does not state its layer sizes"
 
 
 @dataclass(frozen=True)
-class RowMemory:
-    """The activation memory of one pair until the backward pass."""
+class BatchMemory:
+    """The activation memory of batches until the backward pass."""
 
     size: ModelSize
-    # Tokens of the pair's question, positive and negatives.
-    lengths: list[int]
+    # Tokens of a sample of pairs: question, positive, negatives.
+    lengths: IntArray
+    # None: each column is one pass.
+    cost: PassCost | None
+    precision: str
     stores_scores: bool
 
-    def bytes(self, *, checkpointing: bool) -> float:
-        options = {"stores_scores": self.stores_scores, "checkpointing": checkpointing}
-        return float(sum(self.size.text_bytes(n, **options) for n in self.lengths))
+    def bytes(self, pairs: int, *, checkpointing: bool) -> float:
+        """Return the bytes of the largest of some batches, padded as it will be computed."""
+        return max(
+            sum(self._pass_bytes(each, checkpointing=checkpointing) for each in cuts)
+            for cuts in self._batches(pairs)
+        )
+
+    def pass_bytes(self, pairs: int, rows: int, *, checkpointing: bool) -> float:
+        """Return the bytes of the largest pass, if none has more than `rows` texts."""
+        return max(
+            self._pass_bytes(each, checkpointing=checkpointing)
+            for cuts in self._batches(pairs, rows)
+            for each in cuts
+        )
+
+    def _pass_bytes(self, part: Cut, *, checkpointing: bool) -> float:
+        text = self.size.text_bytes(
+            part.width,
+            precision=self.precision,
+            stores_scores=self.stores_scores,
+            checkpointing=checkpointing,
+        )
+        return (part.stop - part.start) * text
+
+    def _batches(self, pairs: int, rows: int | None = None) -> list[list[Cut]]:
+        draw = np.random.default_rng(0)
+        drawn = draw.integers(len(self.lengths), size=(BATCHES, pairs))
+        return [self._cut(self.lengths[numbers], rows) for numbers in drawn]
+
+    def _cut(self, lengths: IntArray, rows: int | None) -> list[Cut]:
+        if self.cost:
+            return cut(-np.sort(-lengths.ravel()), self.cost, rows)
+        columns = [np.full(len(column), column.max()) for column in lengths.T]
+        return [each for column in columns for each in cut(column, PassCost(0, 1), rows)]
 
 
 def fit_memory(
@@ -38,33 +81,22 @@ def fit_memory(
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Resolve mini-batch size and gradient checkpointing, with reasons; `batch` in pairs."""
     size = size_of(model)
-    row = _row_memory(model, size, pairs, spec.mined_negatives) if size else None
-    free = model.machine.free_memory() - (_bytes_to_come(spec, size, model, lora) if size else 0)
+    memory = _batch_memory(model, size, pairs, spec.mined_negatives) if size else None
+    to_come = _bytes_to_come(spec, size, model, lora) if size else 0
+    usable = usable_bytes(model.machine.device, model.machine.free_memory(), to_come)
     chosen: dict[str, Any] = {}
     reasons: dict[str, str] = {}
     checkpointing = spec.gradient_checkpointing == "on"
     if spec.gradient_checkpointing == "auto":
         rows = min(MIN_ROWS, batch, _requested(spec) or batch)
-        checkpointing, reason = _choose_checkpointing(model, row, rows, free)
+        checkpointing, reason = _choose_checkpointing(model, memory, rows, usable)
         chosen["gradient_checkpointing"] = "on" if checkpointing else "off"
         reasons["gradient_checkpointing"] = reason
     if spec.mini_batch_size == "auto":
-        needed = row.bytes(checkpointing=checkpointing) if row else None
-        chosen["mini_batch_size"], reasons["mini_batch_size"] = mini_batch_size(batch, needed, free)
+        chosen["mini_batch_size"], reasons["mini_batch_size"] = _mini_batch_size(
+            batch, memory, usable, checkpointing=checkpointing
+        )
     return chosen, reasons
-
-
-def size_of(model: Model) -> ModelSize | None:
-    """Return the sizes that a model's config states."""
-    transformer = transformer_of(model)
-    config = getattr(transformer, "config", None)
-    return model_size(config.to_dict(), count_parameters(model)) if config else None
-
-
-def transformer_of(model: Model) -> Any:  # noqa: ANN401  transformers' models share no type
-    """Return the model of transformers in an encoder; None if it has none or several."""
-    found = transformers_of(model.encoder)
-    return found[0] if len(found) == 1 else None
 
 
 def _requested(spec: TrainingSpec) -> int | None:
@@ -81,42 +113,48 @@ def _bytes_to_come(spec: TrainingSpec, size: ModelSize, model: Model, lora: Lora
 
 
 def _choose_checkpointing(
-    model: Model, row: RowMemory | None, rows: int, free: int
+    model: Model, memory: BatchMemory | None, rows: int, usable: float
 ) -> tuple[bool, str]:
-    if row is None:
+    if memory is None:
         return False, NO_SIZES
-    if rows * row.bytes(checkpointing=False) <= MEMORY_SHARE * free:
+    if memory.bytes(rows, checkpointing=False) <= usable:
         return False, f"{rows} pairs fit in memory without it"
     if not getattr(transformer_of(model), "supports_gradient_checkpointing", False):
         return False, "the model does not support it"
     return True, f"{rows} pairs do not fit in memory without it"
 
 
-def mini_batch_size(batch: int, row: float | None, free: int) -> tuple[int | None, str]:
-    """Choose how many pairs to embed at once, with the reason; None if the whole batch fits.
-
-    `row` are the bytes of a pair's activations, `free` the bytes of memory left for them.
-    """
-    if row is None:
+def _mini_batch_size(
+    batch: int, memory: BatchMemory | None, usable: float, *, checkpointing: bool
+) -> tuple[int | None, str]:
+    """Choose how many texts to embed at once, with the reason; None if the whole batch fits."""
+    if memory is None:
         return None, NO_SIZES
-    usable = max(row, MEMORY_SHARE * free)
-    needed = f"a batch needs about {batch * row / 2**30:.1f} GiB"
-    if batch * row <= usable:
+    whole = memory.bytes(batch, checkpointing=checkpointing)
+    needed = f"a batch needs about {whole / 2**30:.1f} GiB"
+    if whole <= usable:
         return None, f"{needed}, which fits in memory"
-    return 2 ** math.floor(math.log2(usable / row)), f"{needed}, more than fits in memory"
+    rows = 2 ** math.ceil(math.log2(batch) - 1)
+    while rows > 1 and memory.pass_bytes(batch, rows, checkpointing=checkpointing) > usable:
+        rows //= 2
+    return max(1, rows), f"{needed}, more than fits in memory"
 
 
-def _row_memory(
+def _batch_memory(
     model: Model, size: ModelSize, pairs: TrainingPairs, mined_negatives: int
-) -> RowMemory:
+) -> BatchMemory:
     given = max(map(len, pairs.table["negatives"][:SAMPLE].to_pylist()), default=0)
-    question = _long_text(model, pairs.table["anchor"], "query")
-    document = _long_text(model, pairs.table["positive"], "document")
-    lengths = [question, *[document] * (1 + given + mined_negatives)]
-    return RowMemory(size, lengths, model.training_attention == "eager")
+    questions = _lengths(model, pairs.table["anchor"], "query")
+    documents = _lengths(model, pairs.table["positive"], "document")
+    # Negatives are as long as other rows' positives.
+    columns = [np.roll(documents, number) for number in range(1 + given + mined_negatives)]
+    lengths = np.column_stack([questions, *columns])
+    machine = model.machine
+    stores_scores = model.training_attention == "eager"
+    return BatchMemory(size, lengths, machine.pass_cost, machine.precision, stores_scores)
 
 
-def _long_text(model: Model, column: pa.ChunkedArray, role: Role) -> int:
-    """Return the 90th percentile of token counts: long texts decide a batch's memory."""
+def _lengths(model: Model, column: pa.ChunkedArray, role: Role) -> IntArray:
+    """Return the tokens of the first texts, as they are truncated."""
     counts = token_counts(model.encoder, column[:SAMPLE].to_pylist(), role)
-    return int(min(sorted(counts)[int(0.9 * (len(counts) - 1))], max_tokens(model.encoder, role)))
+    return np.minimum(counts, max_tokens(model.encoder, role)).astype(np.int64)

@@ -1,4 +1,4 @@
-"""Count a training's tokens and padding, and sort rows by length to reduce padding."""
+"""Tokenize batches with the lengths of their texts, and count a training's tokens."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -6,6 +6,19 @@ from typing import Any
 
 import torch
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.data_collator import SentenceTransformerDataCollator
+
+from job.model.features import text_lengths
+
+
+class LengthCollator(SentenceTransformerDataCollator):
+    """Tokenize a batch, and add the tokens of each text, where they are known without a GPU."""
+
+    def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:
+        batch: dict[str, Any] = super().__call__(features)
+        for name in [name for name in batch if name.endswith("_attention_mask")]:
+            batch[name.removesuffix("attention_mask") + "lengths"] = text_lengths(batch[name])
+        return batch
 
 
 @contextmanager
@@ -20,7 +33,7 @@ def count_tokens(encoder: SentenceTransformer) -> Iterator[dict[str, Any]]:
     # A tensor after the first pass: reading it at each pass would make the GPU wait.
     tokens: torch.Tensor | int = 0
 
-    def count(module: torch.nn.Module, given: tuple[Any, ...]) -> None:
+    def count(module: torch.nn.Module, given: tuple[Mapping[str, Any], ...]) -> None:
         nonlocal positions, tokens
         mask = given[0].get("attention_mask")
         if module.training and mask is not None:
@@ -34,18 +47,3 @@ def count_tokens(encoder: SentenceTransformer) -> Iterator[dict[str, Any]]:
         hook.remove()
     facts["read"] = int(tokens)
     facts["padding_share"] = round(1 - int(tokens) / positions, 4) if positions else None
-
-
-def sorted_by_length(features: Mapping[str, Any]) -> tuple[dict[str, Any], torch.Tensor]:
-    """Sort a column's rows by length, descending; the returned order, (n,), restores them.
-
-    Mini-batches of rows with similar lengths have hardly any padding.
-    """
-    order = features["attention_mask"].sum(dim=1).argsort(descending=True, stable=True)
-    reordered = {
-        name: value[order]
-        if isinstance(value, torch.Tensor) and value.ndim and len(value) == len(order)
-        else value
-        for name, value in features.items()
-    }
-    return reordered, order.argsort()

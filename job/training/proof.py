@@ -1,9 +1,9 @@
 """Prove, before the first step, that a model can be trained, saved and loaded to equal vectors.
 
-A failure at the end of a paid run is the worst kind, so it is provoked at the start, on two pairs.
+Two pairs are enough: what fails with them would otherwise fail at the end of a paid run.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,16 +22,23 @@ from job.distributed import process_group
 from job.model.dtypes import LARGE, weights_dtype
 from job.model.encode import embed_texts
 from job.model.encoder import Model, count_parameters
-from job.model.parts import ROLES, Role
+from job.model.parts import ROLES, Role, max_tokens, token_counts
+from job.model.passes import ONE_PASS
 from job.model.save import MIN_COSINE, compare_saved, write_model
+from job.model.vocabulary import require_known_words
+from job.runtime.logs import warn
 from job.runtime.oom import is_out_of_memory
 from job.spec.schema import ResolvedTraining, TrainingSpec
+from job.training.columns import column_arguments, training_rows
 from job.training.loss import matryoshka_loss
-from job.training.trainer import column_arguments, training_rows
 
 # Adam's first step changes each weight by the learning rate; this one is seen in every format.
 STEP = 1e-3
 PAIRS = 2
+# Pairs whose words the tokenizer must know.
+SAMPLE = 1_000
+# Tokens of a long text, unless the model or the data has less or more.
+LONG = 512
 
 
 def prove_trainable(
@@ -44,16 +51,20 @@ def prove_trainable(
 ) -> None:
     """Take a training step on two pairs, save the model below `folder`, load and compare it.
 
-    Afterwards the model and the random numbers are as before. A collective call.
+    Before that, the tokenizer must know the words of the data. Afterwards the model and the random
+    numbers are as before. A collective call.
     Raises `ModelError`, which names the base model, if any of it fails.
     """
+    sample = _sample(pairs)
+    _require_fit(model, base, sample)
     two = _first_pairs(pairs)
     try:
         with _unchanged(model) as trained:
+            _require_long_texts(model, base, sample)
             _train_step(model, base, two, dimensions, spec, trained)
             process_group.from_rank_zero(lambda: _save_and_compare(model, base, two, folder))
-    except (OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError,
-            SafetensorError) as error:  # fmt: skip
+    except (OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, ImportError,
+            ArithmeticError, SafetensorError) as error:  # fmt: skip
         if is_out_of_memory(error):
             raise
         msg = (
@@ -61,6 +72,47 @@ def prove_trainable(
             f"loading failed ({type(error).__name__}: {first_line(error)}). Use another base model."
         )
         raise ModelError(msg) from error
+
+
+def _sample(pairs: TrainingPairs) -> dict[Role, list[str]]:
+    count = min(SAMPLE, len(pairs))
+    return _texts(pairs.table.take(np.linspace(0, len(pairs) - 1, count).astype(np.int64)))
+
+
+def _require_fit(model: Model, base: str, sample: Mapping[Role, list[str]]) -> None:
+    """Raise `ModelError` if the tokenizer does not know the data, or no weight is trainable."""
+    for role, texts in sample.items():
+        require_known_words(base, model.encoder, model.prompt(role), texts, role)
+    if not any(weights.requires_grad for weights in model.encoder.parameters()):
+        msg = f"The model `{base}` cannot be trained: none of its weights is trainable. "
+        raise ModelError(msg + "Use another base model.")
+
+
+def _require_long_texts(model: Model, base: str, sample: Mapping[Role, list[str]]) -> None:
+    """Embed a short text alone and next to a long one.
+
+    Raises `ModelError` if the model cannot read the long one; warns if padding changes the vector
+    of the short one.
+    """
+    for role, texts in sample.items():
+        short, longest = min(texts, key=len), max(texts, key=len)
+        tokens = max(1, token_counts(model.encoder, [longest], role)[0])
+        long = " ".join([longest] * -(-LONG // tokens))
+        alone = embed_texts(model, [short], role, 1)
+        try:
+            padded = embed_texts(model, [short, long], role, PAIRS, ONE_PASS)[:1]
+        except (LookupError, RuntimeError, ValueError) as error:
+            if is_out_of_memory(error):
+                raise
+            read = min(max_tokens(model.encoder, role), max(tokens, LONG))
+            msg = f"The model `{base}` cannot embed a text of {read:g} tokens "
+            msg += f"({type(error).__name__}: {first_line(error)}). Set a smaller "
+            raise ModelError(msg + "`model.max_length`, or use another base model.") from error
+        cosine = float(torch.nn.functional.cosine_similarity(alone, padded))
+        if not cosine >= MIN_COSINE:
+            msg = f"The model `{base}` embeds a text differently next to a longer one (cosine "
+            msg += f"{cosine:.3f}): its scores depend on which texts are embedded together"
+            warn("proof", msg)
 
 
 def _first_pairs(pairs: TrainingPairs) -> TrainingPairs:
@@ -160,7 +212,11 @@ def _train_step(
 def _save_and_compare(model: Model, base: str, pairs: TrainingPairs, folder: Path) -> None:
     with TemporaryDirectory(prefix="proof-", dir=folder) as saved:
         write_model(model, Path(saved) / "model", weights_dtype(model.encoder))
-        cosines = compare_saved(model, Path(saved) / "model", _texts(pairs))
+        cosines, unequal = compare_saved(model, Path(saved) / "model", _texts(pairs.table))
+    if unequal:
+        msg = f"The model `{base}` cannot be trained: once saved and loaded, its weights "
+        msg += f"`{unequal[0]}` have other values. Use another base model, or mend its module."
+        raise ModelError(msg)
     lowest = min(cosines.values())
     if not lowest >= MIN_COSINE:
         msg = f"The model `{base}` cannot be trained: once saved and loaded, it embeds a text "
@@ -168,13 +224,15 @@ def _save_and_compare(model: Model, base: str, pairs: TrainingPairs, folder: Pat
         raise ModelError(msg)
 
 
-def _texts(pairs: TrainingPairs) -> dict[Role, list[str]]:
-    anchors, positives = (pairs.table[name].to_pylist() for name in ("anchor", "positive"))
+def _texts(table: pa.Table) -> dict[Role, list[str]]:
+    anchors, positives = (table[name].to_pylist() for name in ("anchor", "positive"))
     return {"query": anchors, "document": positives}
 
 
 def _vectors(model: Model, pairs: TrainingPairs) -> dict[Role, Tensor]:
-    return {role: embed_texts(model, texts, role, PAIRS) for role, texts in _texts(pairs).items()}
+    return {
+        role: embed_texts(model, texts, role, PAIRS) for role, texts in _texts(pairs.table).items()
+    }
 
 
 def _to_device(value: Any, model: Model) -> Any:  # noqa: ANN401  the collator's

@@ -72,7 +72,7 @@ def verify_checkpoints(workspace: Workspace, now: Provenance) -> None:
     # Results cached before the first checkpoint belong to the earlier inputs.
     for cached in (workspace.baseline, workspace.nearest_neighbors, workspace.seconds):
         cached.unlink(missing_ok=True)
-    for folder in workspace.checkpoints.glob("seed-*"):
+    for folder in workspace.training_folders():
         shutil.rmtree(folder)
     workspace.checkpoints.mkdir(parents=True, exist_ok=True)
     write_atomically(workspace.provenance, json.dumps(now, indent=2) + "\n")
@@ -95,13 +95,18 @@ def _differences(earlier: Provenance, now: Provenance) -> Iterator[str]:
         if before != after:
             yield f"{name} was {_format(before)}, is {_format(after)}"
     if earlier.get("spec") != now["spec"]:
-        try:
-            there = JobSpec.model_validate(earlier.get("spec"))
-        except ValueError:
-            yield "the spec was written by another version"
-            return
-        here = JobSpec.model_validate(now["spec"])
-        yield "changed in the spec: " + ", ".join(f"`{f}`" for f in differing_fields(there, here))
+        yield _spec_difference(earlier.get("spec"), now["spec"])
+
+
+def _spec_difference(earlier: Any, now: Any) -> str:  # noqa: ANN401  JSON
+    try:
+        fields = differing_fields(JobSpec.model_validate(earlier), JobSpec.model_validate(now))
+    except ValueError:
+        fields = []
+    # Another version may have other fields, all of them at their defaults.
+    if not fields:
+        return "the spec was written by another version"
+    return "changed in the spec: " + ", ".join(f"`{field}`" for field in fields)
 
 
 def _format(value: object) -> str:

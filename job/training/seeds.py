@@ -15,6 +15,9 @@ from job.runtime.logs import tell
 from job.spec.schema import JobSpec
 from job.training.train import Training, TrainingContext, train
 
+# The fields of a result that are stored beside its scores.
+CACHED = ("validation", "pairs", "seconds", "mini_batch_size")
+
 
 @dataclass(frozen=True)
 class SeedResult:
@@ -27,6 +30,8 @@ class SeedResult:
     validation: float
     pairs: int
     seconds: float
+    # Rows embedded at once, and whether memory ran out: see `Training`.
+    mini_batch_size: dict[str, int] | None
     scores: Mapping[int, Scores]
 
 
@@ -55,26 +60,33 @@ def train_seeds(
     if is_single:
         return train_one(model, first), []
     results = []
-    for seed in range(first, first + spec.training.seeds):
+    for number, seed in enumerate(range(first, first + spec.training.seeds), 1):
+        tell("seed", "start", seed=seed, training=number, trainings=spec.training.seeds)
         part = _part(context, seed)
         result = _cached(part, seed)
         if result is None:
             training = train_one(model if seed == first else reload(), seed)
             batch_size, dtype = spec.evaluation.batch_size, spec.output.dtype
             scores = _score_test(training, dataset, base, batch_size, dtype)
-            best, pairs = training.best_validation, training.pairs
-            result = SeedResult(seed, best, pairs, training.seconds, scores)
+            result = SeedResult(
+                seed,
+                training.best_validation,
+                training.pairs,
+                training.seconds,
+                training.mini_batch_size,
+                scores,
+            )
             _cache(part, result)
             # Before the next model is loaded.
             del training
             context.stop.check()
         results.append(result)
-        tell("seed", seed=seed, validation=round(result.validation, 4))
+        tell("seed", "done", seed=seed, validation=round(result.validation, 4))
     chosen = max(results, key=lambda result: result.validation)
     # A complete training trains no step; one that stopped early repeats its last steps.
     training = train_one(reload(), chosen.seed)
-    training = replace(training, resumed_from_step=0, tokens=None)
-    return replace(training, pairs=chosen.pairs, seconds=chosen.seconds), results
+    of_training = {name: getattr(chosen, name) for name in CACHED if name != "validation"}
+    return replace(training, resumed_from_step=0, tokens=None, **of_training), results
 
 
 def _part(context: TrainingContext, seed: int) -> TrainingContext:
@@ -100,11 +112,13 @@ def _cached(context: TrainingContext, seed: int) -> SeedResult | None:
     if facts is None:
         return None
     scores = {int(dimension): each for dimension, each in (found[0] if found else {}).items()}
-    return SeedResult(seed, facts["validation"], facts["pairs"], facts["seconds"], scores)
+    # Older images did not store it.
+    facts.setdefault("mini_batch_size", None)
+    return SeedResult(seed, **{name: facts[name] for name in CACHED}, scores=scores)
 
 
 def _cache(context: TrainingContext, result: SeedResult) -> None:
     if is_rank_zero():
-        facts = {name: getattr(result, name) for name in ("validation", "pairs", "seconds")}
+        facts = {name: getattr(result, name) for name in CACHED}
         scores = {str(dimension): found for dimension, found in result.scores.items()}
         save_scores(context.workspace.seed_scores, scores, facts)

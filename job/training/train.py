@@ -18,15 +18,21 @@ from job.data.dataset import TrainingData, TrainingPairs
 from job.distributed.process_group import from_rank_zero, is_rank_zero
 from job.evaluation.cache import load_neighbors, save_neighbors
 from job.evaluation.evaluate import Validation
-from job.evaluation.metrics import IntArray
 from job.model.encoder import Model
 from job.model.parts import transformers_of
 from job.runtime.oom import batch_size_facts
 from job.runtime.signals import StopSignal
 from job.spec.schema import ResolvedTraining, TrainingSpec
+from job.storage.arrow_tables import IntArray
 from job.storage.workspace import Workspace
 from job.training.callbacks import training_curves
-from job.training.checkpoints import checkpoint_on_each_host, restore, step_of
+from job.training.checkpoints import (
+    checkpoint_at,
+    checkpoint_on_each_host,
+    delete_newer,
+    restore,
+    step_of,
+)
 from job.training.hard_negatives import add_negatives, find_nearest_neighbors
 from job.training.hyperparameters import Hyperparameters, read_hyperparameters, resolve
 from job.training.lora import Adapter
@@ -135,6 +141,7 @@ def train(
     checkpoint = checkpoint_on_each_host(workspace.checkpoints)
 
     def resolve_once() -> Hyperparameters:
+        delete_newer(workspace.checkpoints, checkpoint)
         # A resumed run keeps the values that its first start resolved.
         earlier = read_hyperparameters(workspace.hyperparameters) if checkpoint else None
         hyperparameters = earlier or resolve(spec, model, data.train, context.lora)
@@ -145,24 +152,35 @@ def train(
     hyperparameters = from_rank_zero(resolve_once)
     if hyperparameters.spec.epochs == 0:
         return Training(model, 0, 0, 0, hyperparameters, validation.base, validation.base, [])
-    pairs, neighbors = data.train, None
-    if hyperparameters.spec.mined_negatives or hyperparameters.spec.hard_group_size > 1:
-        neighbors = _nearest_neighbors(
-            model, pairs, hyperparameters.spec.negative_margin, validation.batch_size, context
-        )
-        pairs = add_negatives(pairs, neighbors, hyperparameters.spec.mined_negatives)
-    model, adapter = prepare_model(model, hyperparameters.spec, context.base)
-    inputs = TrainingInputs(model, pairs, validation, hyperparameters.spec, neighbors, adapter)
+    inputs = prepare_training(model, data.train, validation, hyperparameters.spec, context)
     trainer = build_trainer(inputs, workspace, context.stop, context.on_checkpoint)
-    outcome = _fit(trainer, hyperparameters, checkpoint, context.stop)
+    outcome = fit(trainer, hyperparameters, checkpoint, context.stop)
     best, step = float(trainer.state.best_metric or 0.0), int(trainer.state.best_global_step or 0)
     if best <= validation.base:
         return outcome
     if step < outcome.steps:
-        checkpoint = workspace.checkpoints / f"checkpoint-{step}"
-        restore(model, checkpoint, validation, best, adapter)
-    facts = _merge(adapter, validation, workspace) if adapter else None
+        checkpoint = checkpoint_at(workspace.checkpoints, step)
+        restore(inputs.model, checkpoint, inputs.adapter)
+    facts = merge_adapter(inputs, workspace)
     return replace(outcome, best_step=step, best_validation=best, lora=facts)
+
+
+def prepare_training(
+    model: Model,
+    pairs: TrainingPairs,
+    validation: Validation,
+    spec: ResolvedTraining,
+    context: TrainingContext,
+) -> TrainingInputs:
+    """Find the neighbors of the pairs, mine negatives, and add an adapter, as the values say."""
+    neighbors = None
+    if spec.mined_negatives or spec.hard_group_size > 1:
+        neighbors = _nearest_neighbors(
+            model, pairs, spec.negative_margin, validation.batch_size, context
+        )
+        pairs = add_negatives(pairs, neighbors, spec.mined_negatives)
+    model, adapter = prepare_model(model, spec, context.base)
+    return TrainingInputs(model, pairs, validation, spec, neighbors, adapter)
 
 
 def prepare_model(model: Model, spec: ResolvedTraining, base: str) -> tuple[Model, Adapter | None]:
@@ -181,14 +199,17 @@ def prepare_model(model: Model, spec: ResolvedTraining, base: str) -> tuple[Mode
     return model, adapter
 
 
-def _merge(adapter: Adapter, validation: Validation, workspace: Workspace) -> dict[str, Any]:
-    """Save the adapter of the selected checkpoint, merge it, and return its facts."""
+def merge_adapter(inputs: TrainingInputs, workspace: Workspace) -> dict[str, Any] | None:
+    """Save the adapter, merge it, and return its facts; None without an adapter."""
+    adapter, validation = inputs.adapter, inputs.validation
+    if adapter is None:
+        return None
     if is_rank_zero():
         adapter.save(workspace.adapter)
     return adapter.merge(validation.search.corpus, validation.batch_size)
 
 
-def _fit(
+def fit(
     trainer: PairTrainer,
     hyperparameters: Hyperparameters,
     checkpoint: Path | None,
@@ -217,7 +238,9 @@ def _fit(
         best_validation=base,
         history=training_curves(state),
         stopped_early=trainer.health_check.reason,
-        mini_batch_size=batch_size_facts(inputs.requested_mini_batch_size, trainer.mini_batch_size),
+        mini_batch_size=batch_size_facts(
+            inputs.requested_mini_batch_size, trainer.retries.mini_batch_size
+        ),
         tokens=tokens,
         pairs=round(passes * len(inputs.pairs)),
         seconds=seconds,

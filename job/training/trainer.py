@@ -4,18 +4,14 @@ import os
 import warnings
 from collections import ChainMap
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
 import torch
-from datasets import Dataset as ArrowDataset
 from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
-from sentence_transformers.base.sampler import BatchSamplers
 from sentence_transformers.sentence_transformer.evaluation import SentenceEvaluator
 from transformers import TrainerCallback, TrainerState
 from transformers.trainer_callback import PrinterCallback
@@ -24,28 +20,37 @@ from transformers.trainer_utils import EvalLoopOutput
 from job.data.dataset import TrainingPairs
 from job.distributed import process_group
 from job.evaluation.evaluate import Validation, metric_key
-from job.evaluation.metrics import IntArray
+from job.model.device import fixed_order
 from job.model.encoder import Model, set_dropout
-from job.model.parts import Role
-from job.runtime.oom import retry_on_oom
 from job.runtime.signals import StopSignal
 from job.spec.schema import ResolvedTraining
-from job.storage.arrow_tables import one_array
+from job.storage.arrow_tables import IntArray
 from job.storage.workspace import Workspace
-from job.training.batching import NeighborBatchSampler, Shards
+from job.training.batching import Shards, batch_sampler
 from job.training.callbacks import (
-    CheckpointHooks,
     CheckpointSchedule,
     ProgressLogger,
     RankSync,
     SynchronizedStop,
 )
-from job.training.checkpoints import write_checksums
-from job.training.disk_space import MAX_CHECKPOINTS, DiskSpaceCheck
+from job.training.checkpoints import CheckpointCompletion, checkpoint_at
+from job.training.columns import column_arguments, training_rows
+from job.training.disk_space import DiskSpaceCheck
 from job.training.hard_negatives import pad_negatives
 from job.training.health_checks import HealthCheck
 from job.training.lora import Adapter
 from job.training.loss import matryoshka_loss
+from job.training.padding import LengthCollator
+from job.training.retries import Retries
+from job.training.unused_weights import exclude_unused_weights
+
+
+@dataclass(frozen=True)
+class FixedSteps:
+    """Train for `steps` steps, the first of a schedule of `scheduled` steps; validate nothing."""
+
+    steps: int
+    scheduled: int
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,12 @@ class TrainingInputs:
     neighbors: list[IntArray] | None = None
     # None trains all weights.
     adapter: Adapter | None = None
+    # None trains to the end and selects the best checkpoint on validation.
+    fixed: FixedSteps | None = None
+
+    @property
+    def validates_epochs(self) -> bool:
+        return self.spec.evaluate_every == "epoch" and self.fixed is None
 
     @property
     def requested_mini_batch_size(self) -> int:
@@ -82,46 +93,23 @@ def build_trainer(
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(workspace.logs / "tensorboard")
     model, spec = inputs.model, inputs.spec
     health_check = HealthCheck(model, inputs.validation)
+    schedule = CheckpointSchedule(spec.checkpoint_steps, stop)
     all_callbacks = [
         SynchronizedStop(stop),
-        ProgressLogger(stop, by_steps=spec.evaluate_every != "epoch"),
-        CheckpointSchedule(spec.checkpoint_steps),
+        ProgressLogger(stop, by_steps=not (inputs.validates_epochs or inputs.fixed)),
+        schedule,
         *callbacks,
         health_check,
     ]
     if process_group.is_rank_zero():
-        # Checksums come first: `on_checkpoint` may upload the checkpoint.
-        all_callbacks[2:2] = [CheckpointHooks(write_checksums, on_checkpoint)]
+        completion = CheckpointCompletion(on_checkpoint)
+        all_callbacks[2:2] = [completion]
         trained = inputs.adapter.parameters if inputs.adapter else None
-        all_callbacks.append(DiskSpaceCheck(model, workspace, trained))
+        all_callbacks.append(DiskSpaceCheck(model, workspace, trained, completion.wait))
     if spec.dropout is not None:
         set_dropout(model.encoder, spec.dropout)
-    return PairTrainer(inputs, _arguments(inputs, workspace), health_check, all_callbacks)
-
-
-def training_rows(pairs: TrainingPairs) -> ArrowDataset:
-    """Return the columns that the trainer expects: anchor, positive, negatives, row number."""
-    table = pairs.table.select(["anchor", "positive"])
-    # All rows have the same number of negatives (`pad_negatives`).
-    negatives = one_array(pairs.table["negatives"]).flatten()
-    columns = len(negatives) // max(1, len(pairs))
-    for column in range(columns):
-        texts = negatives.take(pa.array(np.arange(column, len(negatives), columns)))
-        table = table.append_column(f"negative_{column + 1}", texts)
-    return ArrowDataset(table.append_column("label", pa.array(np.arange(len(pairs)))))
-
-
-def column_arguments(model: Model, columns: Sequence[str]) -> dict[str, dict[str, str]]:
-    """Return the library's arguments with the prompt and the role of each column of texts."""
-    roles: dict[str, Role] = {
-        name: "query" if name == "anchor" else "document" for name in columns if name != "label"
-    }
-    prompts = {name: model.prompt(role) for name, role in roles.items()}
-    return {
-        "prompts": {name: prompt for name, prompt in prompts.items() if prompt},
-        # As `encode_query` and `encode_document` pass it; routers choose by it.
-        "router_mapping": {**roles},
-    }
+    arguments = _arguments(inputs, workspace)
+    return PairTrainer(inputs, arguments, health_check, schedule, all_callbacks)
 
 
 def _arguments(
@@ -132,14 +120,16 @@ def _arguments(
     if spec.evaluate_every != "epoch":
         when = dict.fromkeys(("eval_strategy", "save_strategy"), "steps")
         when |= dict.fromkeys(("eval_steps", "save_steps"), spec.evaluate_every)
+    if inputs.fixed:
+        last = inputs.fixed.steps
+        when = {"eval_strategy": "no", "save_strategy": "steps"}
+        when |= {"save_steps": last, "max_steps": last}
     is_rank_zero = process_group.is_rank_zero()
     arguments = SentenceTransformerTrainingArguments(
         output_dir=str(workspace.checkpoints),
         num_train_epochs=spec.epochs,
         # The total over all ranks (`job.training.batching.Shards`).
         per_device_train_batch_size=spec.batch_size,
-        # A text that occurs twice in a batch would be its own false negative.
-        batch_sampler=BatchSamplers.NO_DUPLICATES,
         learning_rate=spec.learning_rate,
         warmup_steps=spec.warmup_ratio,
         lr_scheduler_type=spec.schedule,
@@ -148,8 +138,10 @@ def _arguments(
         bf16=machine.precision == "bfloat16",
         fp16=machine.precision == "float16",
         use_cpu=machine.device == "cpu",
+        # While the GPU computes a step, another process tokenizes the next ones.
         dataloader_pin_memory=machine.device == "cuda",
-        save_total_limit=MAX_CHECKPOINTS,
+        dataloader_num_workers=int(machine.device == "cuda"),
+        accelerator_config={"non_blocking": machine.device == "cuda"},
         metric_for_best_model=metric_key(inputs.validation.dimensions.main),
         greater_is_better=True,
         logging_steps=0.05,
@@ -159,18 +151,16 @@ def _arguments(
         dataloader_drop_last=process_group.world_size() > 1,
         # Each column is a separate forward pass: do not broadcast the buffers before each of them.
         ddp_broadcast_buffers=False,
+        ddp_find_unused_parameters=exclude_unused_weights(inputs.model),
         seed=spec.seed,
         **when,
     )
+    # Also if a caller left several GPUs visible: no `nn.DataParallel`, which trains in float32.
+    if arguments.n_gpu > 1:
+        arguments._n_gpu = 1
     # The library requires it with several processes. Our shards have equal sizes, so reset it.
     arguments.dataloader_drop_last = False
-    if inputs.neighbors is not None and spec.hard_group_size > 1:
-        arguments.batch_sampler = partial(
-            NeighborBatchSampler,
-            pairs=inputs.pairs,
-            neighbors=inputs.neighbors,
-            hard_group_size=spec.hard_group_size,
-        )
+    arguments.batch_sampler = batch_sampler(inputs.pairs, inputs.neighbors, spec.hard_group_size)
     return arguments
 
 
@@ -180,22 +170,30 @@ class PairTrainer(SentenceTransformerTrainer):
         inputs: TrainingInputs,
         arguments: SentenceTransformerTrainingArguments,
         health_check: HealthCheck,
+        schedule: CheckpointSchedule,
         callbacks: Sequence[TrainerCallback],
     ) -> None:
         self.health_check = health_check
+        self._schedule = schedule
+        self._validated_step = 0
         self.shards: Shards | None = None
         self.inputs = inputs
         self._pairs = pad_negatives(inputs.pairs, inputs.spec.seed)
-        self.mini_batch_size = inputs.requested_mini_batch_size
         rows = training_rows(self._pairs)
-        for name, value in column_arguments(inputs.model, rows.column_names).items():
+        columns: dict[str, Any] = {**column_arguments(inputs.model, rows.column_names)}
+        for name, value in columns.items():
             setattr(arguments, name, value)
+        ranking = matryoshka_loss(
+            inputs.model, self._pairs, inputs.validation.dimensions.all, inputs.spec
+        )
+        self.retries = Retries(ranking, inputs.requested_mini_batch_size)
         super().__init__(
             model=inputs.model.encoder,
             args=arguments,
             train_dataset=rows,
-            loss=self._loss(inputs.spec.mini_batch_size),
+            loss=ranking,
             evaluator=NoEvaluator(),  # type: ignore[no-untyped-call]
+            data_collator=LengthCollator(inputs.model.encoder.preprocess, **columns),
         )
         # `ProgressLogger` logs already, and PrinterCallback writes to stdout, which is for results.
         self.remove_callback(PrinterCallback)
@@ -206,13 +204,14 @@ class PairTrainer(SentenceTransformerTrainer):
             # Torch is going to rename this argument.
             warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
 
-    def _loss(self, mini_batch_size: int | None) -> torch.nn.Module:
-        inputs = self.inputs
-        changed = inputs.spec.model_copy(update={"mini_batch_size": mini_batch_size})
-        return matryoshka_loss(inputs.model, self._pairs, inputs.validation.dimensions.all, changed)
-
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
         """Collect nothing for the library's model card: ours is rendered from the report."""
+
+    def create_scheduler(self, num_training_steps: int, *args: Any, **options: Any) -> Any:  # noqa: ANN401  the library's
+        """Follow the schedule of all steps, also if the training ends before."""
+        if self.inputs.fixed:
+            num_training_steps = self.inputs.fixed.scheduled
+        return super().create_scheduler(num_training_steps, *args, **options)
 
     def get_batch_sampler(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401  the library's
         """Give each rank its shard of each batch; batches are those of a single process."""
@@ -228,6 +227,11 @@ class PairTrainer(SentenceTransformerTrainer):
             # and the trainer would warn about a changed setting.
             state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
             self.args.logging_steps = state.logging_steps
+            if state.global_step >= state.max_steps:
+                # After a part of an epoch, the library would train one more step.
+                self._load_from_checkpoint(str(checkpoint))
+                self.state = state
+                return
         self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
     def training_step(
@@ -238,35 +242,26 @@ class PairTrainer(SentenceTransformerTrainer):
     ) -> torch.Tensor:
         """Compute a step's gradients; if memory runs out, the same ones in smaller mini-batches."""
         training_step = super().training_step
-        # A retry restores the random state, so it draws the same dropout.
-        cpu, gpus = torch.get_rng_state(), torch.cuda.get_rng_state_all()
 
-        def step(rows: int) -> torch.Tensor:
-            if rows < self.mini_batch_size:
-                torch.set_rng_state(cpu)
-                torch.cuda.set_rng_state_all(gpus)
-                model.zero_grad()
-                self.mini_batch_size = rows
-                smaller: Any = self._loss(rows).to(self.args.device)
-                self.loss = smaller
+        def step() -> torch.Tensor:
             # A forward pass may change its features, and a retry needs the original ones.
             copied = {
                 name: value.clone() if isinstance(value, torch.Tensor) else value
                 for name, value in inputs.items()
             }
-            return training_step(model, copied, num_items_in_batch)
+            spec, device = self.inputs.spec, self.inputs.model.machine.device
+            with fixed_order(device) if spec.deterministic else nullcontext():
+                return training_step(model, copied, num_items_in_batch)
 
-        if process_group.world_size() > 1:
-            # No retry: the other ranks would wait forever in this step's collectives.
-            loss = training_step(model, inputs, num_items_in_batch)
-        else:
-            loss = retry_on_oom(self.mini_batch_size, step, "train")
+        # No retry in several processes: the others would wait forever in this step's collectives.
+        loss = step() if process_group.world_size() > 1 else self.retries.run(model, step)
         self.health_check.record_loss(loss)
         return loss
 
     def evaluation_loop(self, *args: Any, **options: Any) -> EvalLoopOutput:  # noqa: ANN401
         """Score this step's weights on our validation search; a collective call."""
         output: EvalLoopOutput = super().evaluation_loop(*args, **options)
+        self._validated_step = self.state.global_step
         validation = self.inputs.validation
         if self.health_check.detect_fault():
             # A broken model's results are random, and could by chance beat the base model.
@@ -276,19 +271,50 @@ class PairTrainer(SentenceTransformerTrainer):
         metrics = {f"eval_{metric}": value for metric, value in scores.items()}
         return output._replace(metrics=(output.metrics or {}) | metrics)
 
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:  # noqa: ANN401
+        """Write the weights if they are the best so far, and a resumable checkpoint if it is due.
+
+        Nothing can resume from weights alone, but the best ones may become the result.
+        """
+        is_resumable, is_best = process_group.broadcast(self._reasons_to_save())
+        is_last = self.state.global_step >= self.state.max_steps
+        if is_resumable:
+            # After the last step nothing needs the optimizer.
+            self.args.save_only_model = is_last
+            super()._save_checkpoint(model, trial)
+        elif is_best:
+            folder = checkpoint_at(Path(str(self.args.output_dir)), self.state.global_step)
+            self.save_model(str(folder), _internal_call=True)
+
+    def _reasons_to_save(self) -> tuple[bool, bool]:
+        """Return whether a resumable checkpoint is due, and whether the weights are the best."""
+        state = self.state
+        is_last = state.global_step >= state.max_steps
+        ends_epoch = is_last or float(state.epoch or 0).is_integer()
+        is_validated = self._validated_step == state.global_step
+        if ends_epoch and self.inputs.validates_epochs and not is_validated:
+            # A resumed run would skip the validation that follows; after it, this is called again.
+            return False, False
+        is_best = state.best_global_step == state.global_step
+        return is_last or self._schedule.is_due(state.global_step), is_best
+
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:  # noqa: FBT001, FBT002
         # The library's check lets other ranks write all files except the weights.
         if process_group.is_rank_zero():
             super().save_model(output_dir, _internal_call)
 
     def _save(
-        self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None
+        self,
+        output_dir: str | None = None,
+        state_dict: dict[str, Any] | None = None,  # noqa: ARG002  the library's signature
     ) -> None:
+        folder = output_dir or str(self.args.output_dir)
         # The frozen weights are those of the base model.
         if self.inputs.adapter:
-            self.inputs.adapter.save(Path(output_dir or str(self.args.output_dir)))
+            self.inputs.adapter.save(Path(folder))
         else:
-            super()._save(output_dir, state_dict)
+            # Without the library's model card, which takes longer than the files of a small model.
+            self.inputs.model.encoder.save_pretrained(folder, create_model_card=False)
 
     def _load_from_checkpoint(self, checkpoint_path: str) -> None:  # type: ignore[override]
         if self.inputs.adapter:

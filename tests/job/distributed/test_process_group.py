@@ -2,20 +2,22 @@
 
 import os
 import shutil
+import signal
 import time
 from datetime import timedelta
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from torch.distributed import DistBackendError, DistNetworkError, DistStoreError
 from worker_processes import together
 
-from job.__main__ import exit_code
 from job.core.errors import MachineError
 from job.data.dataset import Corpus
 from job.distributed import process_group
 from job.distributed.shared_values import load_arrays, save_arrays
 from job.distributed.torchrun import PEER_LOST, PeerLost
+from job.outcome import exit_code
 from job.storage.workspace import Workspace
 
 # One process
@@ -151,6 +153,106 @@ def test_a_lost_rank_raises_peer_lost():
         together(2, lose_the_other)
 
 
+def signal_a_waiting_rank(rank):
+    import psutil
+    import torch
+
+    from job.runtime import signals
+
+    waiting = process_group.all_gather_objects(os.getpid())[1]
+    if rank == 0:
+        time.sleep(0.5)
+        os.kill(waiting, signal.SIGTERM)
+        # It waits for this rank, and would do so for half an hour.
+        psutil.Process(waiting).wait(60)
+        return
+    signals.UNHANDLED_SECONDS = 0.5
+    stop = signals.StopSignal()
+    stop.install()
+    stop.exit_if_unhandled()
+    process_group.all_reduce(torch.ones(1))
+
+
+def test_a_rank_that_waits_in_a_collective_call_obeys_a_stop_signal():
+    """Python's handler cannot run there: torchrun would kill the rank after 110 seconds."""
+    with pytest.raises(AssertionError, match=r"it died with code 10"):
+        together(2, signal_a_waiting_rank)
+
+
+NCCL = (
+    "NCCL error in: ../torch/csrc/distributed/c10d/ProcessGroupNCCL.cpp:3690, {}, NCCL version "
+    "2.29.7\n{}: what this code means in general.\nLast error:\n{}"
+)
+GLOO = "[../third_party/gloo/gloo/transport/tcp/{}] {}"
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (
+            DistBackendError(
+                NCCL.format(
+                    "unhandled system error",
+                    "ncclSystemError",
+                    "Error while creating shared memory segment /dev/shm/nccl-xQz (size 9637888)",
+                )
+            ),
+            r"segment /dev/shm/nccl-xQz \(size 9637888\)\. .*`docker run --shm-size 1g`",
+        ),
+        (
+            DistBackendError(
+                NCCL.format(
+                    "invalid usage",
+                    "ncclInvalidUsage",
+                    "Duplicate GPU detected : rank 1 and rank 0 both on CUDA device 1e0",
+                )
+            ),
+            r"both on CUDA device 1e0\. .*`EMBEDTUNE_PROCESSES`",
+        ),
+        (
+            DistBackendError(NCCL.format("internal error", "ncclInternalError", "strange")),
+            r"communicate: strange\. .*`NCCL_DEBUG=INFO`",
+        ),
+        (
+            RuntimeError(GLOO.format("device.cc:98", "Unable to find address for: eth7")),
+            r"communicate: Unable to find address for: eth7\. .*`GLOO_SOCKET_IFNAME`",
+        ),
+    ],
+)
+def test_a_failure_of_nccl_or_gloo_is_told_with_its_cause(error, expected):
+    """Only the loss of a peer has its cause elsewhere."""
+    with pytest.raises(MachineError, match=expected), process_group.peer_loss_detected():
+        raise error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        DistBackendError(
+            NCCL.format(
+                "remote process exited or there was a network error",
+                "ncclRemoteError",
+                "socketProgress: Connection closed by remote peer algo-2<41234>",
+            )
+        ),
+        DistBackendError("NCCL communicator was aborted on rank 0."),
+        DistNetworkError("Failed to recv, got 0 bytes."),
+        DistStoreError("wait timeout after 1800000ms"),
+        RuntimeError(GLOO.format("pair.cc:538", "Connection closed by peer [127.0.0.1]:1")),
+        RuntimeError(GLOO.format("unbound_buffer.cc:81", "Timed out waiting 1800000ms for recv")),
+    ],
+)
+def test_the_loss_of_a_peer_is_recognized_in_every_backend(error):
+    with pytest.raises(PeerLost), process_group.peer_loss_detected():
+        raise error
+
+
+def test_memory_that_runs_out_in_nccl_keeps_its_exit_code():
+    text = NCCL.format("unhandled cuda error", "ncclUnhandledCudaError", "failure 2 out of memory")
+    with pytest.raises(DistBackendError), process_group.peer_loss_detected():
+        raise DistBackendError(text)
+
+
 @pytest.mark.parametrize("error", [RuntimeError("shapes differ"), ValueError("gloo")])
 def test_other_errors_pass_unchanged(error):
     """A bug keeps its traceback."""
@@ -188,8 +290,8 @@ def test_only_the_first_failure_of_a_host_is_reported(tmp_path, monkeypatch, cap
 
 def test_a_worker_that_lost_a_peer_reports_nothing(tmp_path, monkeypatch, capsys):
     """It waits first, so that the peer's failure is reported."""
-    monkeypatch.setattr("job.__main__.PEER_LOST_SECONDS", 0.0)
-    monkeypatch.setattr("job.__main__.signal.signal", lambda *_: None)
+    monkeypatch.setattr("job.outcome.PEER_LOST_SECONDS", 0.0)
+    monkeypatch.setattr("job.outcome.signal.signal", lambda *_: None)
 
     code = exit_code(fail(PeerLost("connection closed")), Workspace(tmp_path))
 

@@ -7,7 +7,13 @@ import socket
 import pytest
 
 from job.core.errors import MachineError, SpecError
-from job.distributed.topology import Topology, read_topology, set_network_interface, wait_for_dns
+from job.distributed.topology import (
+    Topology,
+    read_topology,
+    set_network_interface,
+    use_one_gpu,
+    wait_for_dns,
+)
 from job.storage.workspace import Workspace
 
 INTERFACES = ("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME")
@@ -150,6 +156,55 @@ def test_each_gpu_gets_a_process(workspace, monkeypatch, device, gpus, expected)
     monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
 
     assert read_topology(workspace("{}"), device).processes == expected
+
+
+@pytest.mark.parametrize(
+    ("processes", "device", "gpus", "is_refused"),
+    [
+        ("3", "auto", 2, True),
+        ("3", "cuda", 1, True),
+        ("2", "auto", 2, False),
+        ("1", "auto", 2, False),
+        # The CPU has room for any number.
+        ("3", "auto", 0, False),
+        ("3", "cpu", 2, False),
+    ],
+)
+def test_each_process_needs_a_gpu_of_its_own(
+    workspace, monkeypatch, processes, device, gpus, is_refused
+):
+    """The error names both numbers, instead of a traceback from CUDA in one of the processes."""
+    monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
+    monkeypatch.setenv("EMBEDTUNE_PROCESSES", processes)
+
+    if not is_refused:
+        assert read_topology(workspace("{}"), device).processes == int(processes)
+        return
+    with pytest.raises(MachineError, match=rf"`{processes}`, but this machine has {gpus} usable"):
+        read_topology(workspace("{}"), device)
+
+
+@pytest.mark.parametrize(
+    ("device", "gpus", "visible", "expected"),
+    [
+        ("auto", 4, None, "0"),
+        ("cuda", 2, "3,1", "3"),
+        ("cuda", 2, "GPU-8932f937,GPU-46a2b8f1", "GPU-8932f937"),
+        ("auto", 1, None, None),
+        ("auto", 0, "", ""),
+        ("cpu", 4, None, None),
+    ],
+)
+def test_a_single_process_sees_a_single_gpu(monkeypatch, device, gpus, visible, expected):
+    """With several, transformers would divide the batch among them, in float32."""
+    monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+
+    use_one_gpu(device)
+
+    assert os.environ.get("CUDA_VISIBLE_DEVICES") == expected
 
 
 # The network

@@ -8,13 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import t
 
-from job.evaluation import significance
+from job.data.query_groups import count_groups
+from job.evaluation import jackknife
 from job.evaluation.base_vs_tuned import METRIC, compare, compare_swap, compute_points
 from job.evaluation.dimensions import Dimensions
+from job.evaluation.jackknife import SECOND
 from job.evaluation.metrics import Scores
 from job.evaluation.results import ParetoPoint
 from job.evaluation.significance import (
-    SECOND,
     GroupedQueries,
     detectable_lift,
     heterogeneity_p_value,
@@ -67,8 +68,8 @@ def test_a_model_compared_with_itself_has_no_lift():
 
 
 def interval_of(values):
-    """Student's t interval of independent values."""
-    half = t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
+    """Student's t interval of independent values, with the standard error HC3."""
+    half = t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values) - 1)
     return pytest.approx(np.mean(values) - half), pytest.approx(np.mean(values) + half)
 
 
@@ -206,7 +207,7 @@ def test_blocks_do_not_change_a_result(monkeypatch, block):
     differences = random_values(seed=1) - random_values(seed=2)
     whole = GroupedQueries(np.arange(60), 2_500, 0).lift(differences)
 
-    monkeypatch.setattr(significance, "PERMUTATIONS_PER_BLOCK", block)
+    monkeypatch.setattr(jackknife, "FLIPS_PER_BLOCK", block)
 
     lift = GroupedQueries(np.arange(60), 2_500, 0).lift(differences)
     assert lift.ci == pytest.approx(whole.ci, abs=1e-12)
@@ -250,7 +251,7 @@ def test_retention_is_relative_to_float32_at_full_width():
 
 
 @pytest.mark.parametrize("count", [30, 150])
-def test_the_interval_of_a_score_reckons_with_one_more_miss(count):
+def test_the_interval_of_a_score_is_computed_with_one_more_miss(count):
     """If all queries score 1, the true mean may be lower."""
     found = GroupedQueries(np.arange(count), 100, 0).mean_interval(np.ones(count))
 
@@ -276,8 +277,37 @@ def test_bounds_of_several_vectors_are_lower_than_the_bound_of_one():
     assert (share - together) / error == pytest.approx(t.ppf(1 - 0.05 / 20, count), rel=0.1)
 
 
+def test_a_bound_allows_for_losses_that_few_queries_have():
+    """Three of 60 queries lose everything: without the skewness, Student's t with the standard
+    error HC3 would give a bound that other test sets with no such query would show to be chance."""
+    reference, values = np.ones(60), np.ones(60)
+    values[:3] = 0.0
+    by_group = GroupedQueries(np.arange(60), 1_000, 0)
+
+    (bound,) = by_group.retention_bounds(values[None], reference)
+
+    error = np.std(values) / np.sqrt(59) * np.sqrt(60 / 59)
+    factor = t.ppf(0.95, 59)
+    skewness = np.mean((values - values.mean()) ** 3) / np.std(values) ** 3
+    wider = factor - skewness * (2 * factor**2 + 1) / (6 * np.sqrt(60))
+    assert bound == pytest.approx(0.95 - wider * error, abs=0.01)
+    assert bound < 0.95 - 1.4 * factor * error
+
+
+def test_skewness_to_the_other_side_narrows_no_bound():
+    """Twelve of 60 queries gain, or lose: only losses raise the factor of the standard error."""
+    gained = np.repeat([[2.0], [1.0]], [12, 48])[None]
+    sizes = np.ones(60)
+
+    assert jackknife.allow_for_skewness(2.0, jackknife.jackknife(gained, sizes), sizes) == 2.0
+    lost = jackknife.jackknife(-gained, sizes)
+    assert jackknife.allow_for_skewness(2.0, lost, sizes) == pytest.approx(
+        2 + 1.5 * 9 / 6 / 60**0.5
+    )
+
+
 def test_vectors_that_changed_nothing_do_not_keep_everything():
-    """The bound reckons with one more query that falls from rank 1 to rank 2."""
+    """The bound is computed with one more query that falls from rank 1 to rank 2."""
     reference = np.full(60, 0.8)
     by_group = GroupedQueries(np.arange(60), 100, 0)
 
@@ -295,19 +325,14 @@ def test_a_large_group_leaves_few_degrees_of_freedom():
     groups = np.maximum(0, np.arange(150) - 61)
     by_group = GroupedQueries(groups, 100, 0)
 
-    assert by_group.facts.model_dump() == {
-        "queries": 150,
-        "count": 89,
-        "effective": pytest.approx(150**2 / (62**2 + 88)),
-        "largest": 62,
-    }
+    assert count_groups(groups) == {"groups": 89, "effective": 5.7, "largest": 62}
     random = np.random.default_rng(0)
     differences = random.choice(GAINS, 150) - random.choice(GAINS, 150)
     sums, sizes = np.bincount(groups, differences), np.bincount(groups)
     without = (sums.sum() - sums) / (150 - sizes)
-    error = np.sqrt(88 / 89 * ((without - without.mean()) ** 2).sum())
+    error = np.sqrt(((without - without.mean()) ** 2).sum())
     low, high = by_group.lift(differences).ci
-    freedom = by_group.facts.effective - 1
+    freedom = 150**2 / (62**2 + 88) - 1
     assert (high - low) / 2 == pytest.approx(t.ppf(0.975, freedom) * error)
 
 
@@ -453,6 +478,28 @@ def test_chance_is_rarely_called_a_gain(groups):
     assert gains(lifts) < 0.05
     # The test is two-sided, so only half of the false positives are gains; four standard errors.
     assert np.mean([lift.p_value < 0.05 for lift in lifts]) < 0.05 + 4 * np.sqrt(0.0475 / RUNS)
+
+
+def test_the_minimum_detectable_effect_has_the_standard_error_of_the_interval():
+    groups = np.repeat(np.arange(8), [1, 2, 3, 4] * 2)
+    differences = np.random.default_rng(0).normal(0.01, 0.1, 20)
+    queries = GroupedQueries(groups, 100, 0)
+
+    low, high = queries.lift(differences).ci
+
+    half, more = (t.ppf(quantile, 400 / 60 - 1) for quantile in (0.975, 0.8))
+    expected = (high - low) / 2 * (half + more) / half
+    assert queries.minimum_detectable_effect(differences) == pytest.approx(expected)
+
+
+def test_no_vectors_keep_more_than_a_perfect_score():
+    """One large group leaves hardly a degree of freedom, and an interval without an end."""
+    groups = np.repeat([0, 1], [39, 1])
+    reference = np.linspace(0.4, 0.6, 40)
+
+    kept = GroupedQueries(groups, 100, 0).retention(reference * 0.9, reference)
+
+    assert kept.ci == (0, pytest.approx(1 / reference.mean()))
 
 
 @pytest.mark.parametrize("unit", [ALONE[:10], GROUPED[:10]], ids=["alone", "grouped"])

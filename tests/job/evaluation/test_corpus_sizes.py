@@ -32,7 +32,7 @@ def search_of(documents, queries=30, width=32):
 def measured(documents):
     vectors, queries, corpus = search_of(documents)
     scores = score_vectors(vectors, queries, [32, 8], ["binary"])
-    dataset = Dataset(corpus, None, None, queries, None, None, None, {})
+    dataset = Dataset(corpus, None, None, queries, None, None, None, None, {})
     return measure_sizes(vectors, scores, dataset, POINT, seed=3), scores
 
 

@@ -149,7 +149,7 @@ def test_every_ranking_is_scored_by_grades():
         dimension=2, precision="int8", bytes_per_vector=2, ndcg=GRADED_NDCG, retention=kept
     )
     swap = compare_swap(by_vector, by_vector, bm25, by_group, point)
-    fused = hybrid_search(bm25, by_vector, by_vector, GRADED, by_group, swap, 0.01)
+    fused = hybrid_search(bm25, by_vector, by_vector, GRADED, by_group, swap, 0.01, improved=True)
     sampled = sample_corpus(GRADED, GRADED_CORPUS, 2, 0)
     vectors = Vectors(GRADED_VECTORS.queries, GRADED_VECTORS.corpus[sampled.positions])
     validation = score_vectors(vectors, sampled.queries, [2])

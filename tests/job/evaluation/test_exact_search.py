@@ -136,3 +136,21 @@ def test_a_row_subset_is_read_tile_by_tile(limits):
 
     assert found.positions.tolist() == sorted_by_hand(vectors[:5], vectors[first][second], 20)
     assert (100, 4) not in sizes.shapes
+
+
+def test_scores_are_not_rounded_to_tf32(monkeypatch):
+    """The training allows a GPU to round float32 products; a search does not, and restores it."""
+    seen, best = [], searching.top_k
+
+    def look(*given, **options):
+        seen.append(torch.get_float32_matmul_precision())
+        return best(*given, **options)
+
+    monkeypatch.setattr(searching, "top_k", look)
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        search(torch.ones(2, 4), torch.ones(3, 4), [Transform()])
+        assert (seen, torch.get_float32_matmul_precision()) == (["highest"], "high")
+    finally:
+        torch.set_float32_matmul_precision(before)

@@ -102,7 +102,11 @@ def test_the_sentence_is_about_the_recommended_swap(before, after, opening):
     new = {8: {"float32": base}, 4: {"float32": base, "int8": tuned}}
     swap = compare_swap(old, new, bm25, by_group, recommended)
 
-    found = hybrid_search(bm25, old, new, queries(40), by_group, swap, 0.01)
+    def fused(*, improved=True):
+        found = (bm25, old, new, queries(40), by_group, swap, 0.01)
+        return hybrid_search(*found, improved=improved)
+
+    found = fused()
 
     lift, alone = found.swap, found.swap.against_alone
     assert found.sentence.startswith(opening)
@@ -116,3 +120,5 @@ def test_the_sentence_is_about_the_recommended_swap(before, after, opening):
     assert direction in found.sentence
     assert f"{alone.lift:+.3f} [" in found.sentence
     assert (found.k, found.depth) == (60, 100)
+    # The verdict says "Not improved" then, whatever the swap shows.
+    assert "The gain remains" not in fused(improved=False).sentence

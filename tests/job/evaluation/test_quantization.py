@@ -11,9 +11,18 @@ import torch
 from sentence_transformers import quantize_embeddings
 from sentence_transformers.util.quantization import semantic_search_usearch
 from tensor_sizes import Sizes
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from job.evaluation import exact_search, quantization
-from job.evaluation.quantization import bytes_per_vector, rank, stored_as
+from job.evaluation.exact_search import Transform, search
+from job.evaluation.quantization import (
+    Quantizer,
+    _rescore,
+    _weights,
+    bytes_per_vector,
+    rank,
+    stored_as,
+)
 
 
 def vectors(rows, width=48, seed=0):
@@ -171,7 +180,8 @@ def test_memory_holds_at_most_a_tile_or_one_querys_candidates(monkeypatch):
     whole = rank(asked, stored, [48, 27], ["int8", "binary"])
     for name, value in {"TILE_ROWS": 128, "MAX_SCORES": 1_000, "MAX_TIE_SCORES": 1_000}.items():
         monkeypatch.setattr(exact_search, name, value)
-    monkeypatch.setattr(quantization, "RESCORE_COMPONENTS", 1)
+    for name in ("RESCORE_DOCUMENTS", "RESCORE_COMPONENTS"):
+        monkeypatch.setattr(quantization, name, 1)
 
     with Sizes() as sizes:
         found = rank(asked, stored, [48, 27], ["int8", "binary"])
@@ -180,6 +190,60 @@ def test_memory_holds_at_most_a_tile_or_one_querys_candidates(monkeypatch):
         for name in by_name.keys() - {"float32"}:
             assert found[dimension][name].tolist() == by_name[name].tolist()
     assert sizes.largest == 200 * 48 > 128 * 48
+
+
+class Operations(TorchDispatchMode):
+    """Counts torch's operations; a GPU takes about as long for a small one as for a large one."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += 1
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", ["int8", "binary"])
+def test_many_queries_are_rescored_in_few_operations(name):
+    """Four times the queries in one block take no operation more."""
+    stored, counts = vectors(2_000, seed=2), []
+    for asked in (vectors(40, seed=1), vectors(160, seed=1)):
+        ranges = torch.stack(stored[:, :8].aminmax(dim=0))
+        quantizer = Quantizer(dimension=8, precision=name, ranges=ranges)
+        found = search(asked, stored, [quantizer])[0].positions.numpy()
+        with Operations() as operations:
+            _rescore(found, quantizer, asked, stored, "cpu")
+        counts.append(operations.count)
+
+    assert counts[0] == counts[1] < 80
+
+
+def test_a_query_without_any_length_ranks_by_position():
+    """All its scores are 0."""
+    (ranked,) = rank_quantized(torch.zeros(1, 8), vectors(300, width=8), 8, "binary")[
+        "binary_rescored"
+    ].tolist()
+    assert ranked == sorted(ranked)
+
+
+@pytest.mark.parametrize("name", ["int8", "binary"])
+@pytest.mark.parametrize("dimension", [1, 27, 48, 1_024])
+def test_sums_of_rescored_codes_are_exact_in_any_order(name, dimension):
+    """Whole numbers below 2^53, close to the query's components: no order of sums rounds them."""
+    stored, asked = (vectors(30, width=dimension, seed=seed) for seed in (1, 2))
+    ranges = torch.stack(Transform(dimension).apply(stored).aminmax(dim=0))
+    quantizer = Quantizer(dimension=dimension, precision=name, ranges=ranges)
+
+    weights = _weights(asked, quantizer)
+
+    assert torch.equal(weights, weights.round())
+    assert (weights.abs().sum(dim=1) * 128 <= 2.0**53).all()
+    exact = Transform(dimension).apply(asked).double()
+    if name == "int8":
+        exact *= quantizer.steps.double()
+    units, exact = (torch.nn.functional.normalize(each, dim=1) for each in (weights, exact))
+    torch.testing.assert_close(units, exact, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ def test_the_variances_over_queries_and_seeds_add_up():
     draw = np.random.default_rng(0)
     queries = draw.normal(0.1, 0.2, 40)
     found = combine([queries + shift for shift in (-0.03, 0.0, 0.06)])
-    of_queries, of_seeds = queries.var(ddof=1) / 40, np.var([-0.03, 0, 0.06], ddof=1) / 3
+    of_queries, of_seeds = queries.var(ddof=1) / 39, np.var([-0.03, 0, 0.06], ddof=1) / 3
     assert found.lift == pytest.approx(queries.mean() + 0.01)
     assert found.query_error**2 == pytest.approx(of_queries)
     assert found.seed_deviation**2 == pytest.approx(3 * of_seeds)
@@ -41,9 +41,29 @@ def test_the_variances_over_queries_and_seeds_add_up():
 def test_equal_trainings_have_the_interval_of_one():
     queries = np.random.default_rng(1).normal(0.1, 0.2, 40)
     found = combine([queries, queries])
-    half = t.ppf(0.975, 39) * queries.std(ddof=1) / 40**0.5
+    half = t.ppf(0.975, 39) * queries.std(ddof=1) / 39**0.5
     assert found.ci == pytest.approx((queries.mean() - half, queries.mean() + half))
     assert (found.seed_deviation, found.degrees_of_freedom) == (0.0, pytest.approx(39))
+
+
+def test_few_changed_queries_give_a_wide_interval():
+    """Two trainings change the same query of forty by the same: that proves no lift of others."""
+    one = np.zeros(40)
+    one[0] = 0.4
+    low, high = combine([one, one]).ci
+    fallen, risen = ([*one, sign * (1 - 1 / np.log2(3))] for sign in (-1, 1))
+
+    def half(values):
+        return t.ppf(0.975, 40) * np.std(values, ddof=1) / 40**0.5
+
+    assert low == pytest.approx(np.mean(fallen) - half(fallen))
+    assert high == pytest.approx(np.mean(risen) + half(risen))
+
+
+def test_trainings_that_change_nothing_do_not_prove_a_lift_of_zero():
+    low, high = combine([np.zeros(40), np.zeros(40)]).ci
+    assert low < -0.02
+    assert high > 0.02
 
 
 def test_two_trainings_that_differ_much_prove_little():

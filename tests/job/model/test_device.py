@@ -1,9 +1,12 @@
 """The device, precision and batch shape that a job uses; a missing device is an error."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from job.core.errors import MachineError
-from job.model.device import Machine, choose_machine
+from job.model.device import M_MMAP_MAX, M_TRIM_THRESHOLD, Machine, choose_machine, fixed_order
+from job.model.passes import PassCost
 
 CPU = Machine("cpu", "float32", "set in the spec")
 
@@ -26,6 +29,19 @@ def test_a_missing_device_is_an_error_that_lists_the_usable_ones():
         with pytest.raises(MachineError, match=rf"`{name}` .*usable: {', '.join(usable)}"):
             choose_machine(name, "auto")
     assert choose_machine("auto", "float32").device == usable[0]
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_freed_memory_is_kept_on_every_device(device, monkeypatch):
+    """With a GPU, the host has large tensors too."""
+    calls = []
+    monkeypatch.setattr(
+        "ctypes.CDLL", lambda _: SimpleNamespace(mallopt=lambda *a: calls.append(a))
+    )
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.set_float32_matmul_precision", lambda _: None)
+    choose_machine(device, "float32")
+    assert [option for option, _ in calls] == [M_MMAP_MAX, M_TRIM_THRESHOLD]
 
 
 @pytest.fixture
@@ -53,6 +69,22 @@ def test_a_gpu_that_torch_cannot_use_is_an_error_at_once(gpu, monkeypatch):
     gpu("nvidia0")
     with pytest.raises(MachineError, match=r"1 NVIDIA GPU\(s\) of this machine: "):
         choose_machine("auto", "float32")
+
+
+@pytest.mark.parametrize("device", ["auto", "cuda"])
+def test_a_driver_that_is_too_old_is_named_with_the_one_that_is_needed(
+    gpu, monkeypatch, tmp_path, device
+):
+    """Also if the GPU is asked for: "not usable" alone would not help."""
+    gpu("nvidia0")
+    version = tmp_path / "version"
+    version.write_text("NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.183.01  Sun May\n")
+    monkeypatch.setattr("job.core.drivers.VERSION_FILE", version)
+    monkeypatch.setattr("torch.version.cuda", "13.0")
+
+    expected = r"its driver is 535\.183\.01, but CUDA 13\.0 needs 580\.65\.06 .*`CUDA_COMPAT`"
+    with pytest.raises(MachineError, match=expected):
+        choose_machine(device, "float32")
 
 
 def test_the_cpu_can_be_chosen_although_there_is_a_gpu(gpu, monkeypatch):
@@ -86,13 +118,34 @@ def test_autocast_computes_in_the_chosen_precision(precision):
 
 
 @pytest.mark.parametrize(
-    ("device", "attention", "tokens"),
-    [("cpu", "eager", 2_048), ("cuda", "sdpa", 16_384), ("mps", "sdpa", None)],
+    ("device", "precision", "attention", "cost"),
+    [
+        ("cpu", "bfloat16", "eager", PassCost(128, 16, 2_048)),
+        ("cpu", "float32", "eager", PassCost(128, 8, 4_096)),
+        ("cuda", "float32", "sdpa", PassCost(512, 8)),
+        ("mps", "float32", "sdpa", None),
+    ],
 )
-def test_attention_and_tokens_per_pass_depend_on_the_device(device, attention, tokens):
+def test_attention_and_passes_depend_on_the_device(device, precision, attention, cost):
     """What is fast on a CPU is slow on a GPU."""
-    machine = Machine(device, "float32", "")
-    assert (machine.training_attention, machine.tokens_per_pass) == (attention, tokens)
+    machine = Machine(device, precision, "")
+    assert (machine.training_attention, machine.pass_cost) == (attention, cost)
+
+
+@pytest.mark.parametrize(("device", "is_fixed"), [("cuda", True), ("cpu", False)])
+def test_a_gpu_can_be_made_to_add_in_a_fixed_order(device, is_fixed):
+    """Only within the block; CPUs always do, and keep their kernels."""
+    import torch
+
+    def state():
+        cuda = torch.backends.cuda
+        fused = cuda.flash_sdp_enabled(), cuda.mem_efficient_sdp_enabled()
+        return torch.are_deterministic_algorithms_enabled(), *fused
+
+    usual = state()
+    with fixed_order(device):
+        assert state() == ((True, False, False) if is_fixed else usual)
+    assert state() == usual == (False, True, True)
 
 
 @pytest.mark.parametrize("device", ["cpu", "mps", "cuda"])

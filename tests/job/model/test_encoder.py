@@ -1,6 +1,5 @@
 """Loading the base model: its weights, prompts and settings; errors are one line."""
 
-import importlib.util
 import json
 import shutil
 import sys
@@ -197,14 +196,15 @@ def test_only_local_models_are_found_locally(tiny_encoder):
     assert find_locally("bert-base-uncased") is None
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("flash_attn") is not None, reason="FlashAttention is installed here"
-)
-def test_an_attention_that_is_not_installed_is_refused(tiny_encoder):
-    """FlashAttention needs a package and a GPU; without them, the error is one line."""
-    message = refusal(tiny_encoder, attention="flash_attention_2")
+def test_texts_are_padded_also_if_a_models_files_choose_flash_attention(tiny_encoder, monkeypatch):
+    """The library would flatten them to one text without a mask, which training cannot read."""
+    from sentence_transformers.base.modules import Transformer
 
-    assert "FlashAttention2" in message
+    monkeypatch.setattr(Transformer, "_can_flatten_inputs", lambda _: True)
+    model = load(tiny_encoder)
+
+    assert not model.encoder[0].can_flatten_inputs
+    assert "attention_mask" in model.encoder.preprocess(["ask1", "ask1 ask2"])
 
 
 def attention_of(model):

@@ -1,10 +1,12 @@
 """The saved model and the table of all queries equal what was scored."""
 
+import json
 import stat
 from dataclasses import dataclass
 
 import pyarrow.parquet as pq
 import pytest
+from tiny_models import build_model
 
 from job.core.errors import TrainingError
 from job.data.dataset import Dataset, load_dataset
@@ -13,14 +15,34 @@ from job.evaluation.dimensions import Dimensions
 from job.evaluation.evaluate import score_vectors
 from job.evaluation.metrics import METRICS, Scores
 from job.model.device import Machine
+from job.model.dtypes import published_dtype, stored_dtype
+from job.model.encode import embed_texts
 from job.model.encoder import Prompts, load_model
-from job.model.save import save_model
+from job.model.save import save_model, write_model
 from job.report.write import write_per_query
 from job.spec.parse import build_spec
-from job.spec.schema import JobSpec
+from job.spec.schema import JobSpec, ModelSpec
 
 CPU = Machine("cpu", "float32", "set in the spec")
 DIMENSIONS = Dimensions((64, 32), 32)
+
+
+OWN_MODULE = """
+from sentence_transformers.base.modules.module import Module
+from .own_helper import half
+
+class Halve(Module):
+    def forward(self, features, **_):
+        features["sentence_embedding"] = half(features["sentence_embedding"])
+        return features
+
+    def save(self, *_, **__):
+        pass
+
+    @classmethod
+    def load(cls, *_, **__):
+        return cls()
+"""
 
 
 @dataclass(frozen=True)
@@ -101,6 +123,24 @@ def test_a_saved_model_with_other_embeddings_is_an_error(scored, model, tmp_path
         save_model(model, tmp_path, scored.dataset)
 
 
+@pytest.mark.parametrize("name", ["static embeddings", "model2vec"])
+def test_static_embeddings_are_stored_as_float32_whatever_is_asked(tmp_path, name):
+    """The library would compute them in bfloat16, and so change the vectors that were scored."""
+    from sentence_transformers import SentenceTransformer
+
+    model = load_model(ModelSpec(base=str(build_model(name, tmp_path / "base"))), CPU)
+    texts = ["ask1 ask2", "tell3 the tell4 of tell5"]
+
+    dtype = stored_dtype("bfloat16", model)
+    write_model(model, tmp_path / "stored", dtype)
+
+    assert dtype == published_dtype(tmp_path / "stored") == "float32"
+    found = SentenceTransformer(str(tmp_path / "stored"), device="cpu").encode_document(
+        texts, convert_to_tensor=True, normalize_embeddings=True
+    )
+    assert found.equal(embed_texts(model, texts, "document", 2))
+
+
 def test_each_query_has_a_row_for_each_model_dimension_and_precision(table, scored):
     """BM25 has no vectors, so its dimension is 0."""
     head = ["query_id", "group", "model", "dimension", "precision", "rank"]
@@ -144,3 +184,24 @@ def test_rank_and_top_ids_agree(table, scored):
         assert row["mrr@10"] == pytest.approx(1 / hits[0] if hits else 0.0)
         assert row["recall@100"] == (1.0 if rank else 0.0)
         assert rank is None or 1 <= rank <= 100
+
+
+def test_own_code_is_stored_with_the_model(tmp_path):
+    """The library stores the code of transformers, but not that of modules."""
+    folder = build_model("bert", tmp_path / "base")
+    (folder / "own_module.py").write_text(OWN_MODULE, "utf-8")
+    (folder / "own_helper.py").write_text("def half(vectors):\n    return vectors / 2\n", "utf-8")
+    modules = json.loads((folder / "modules.json").read_text("utf-8"))
+    modules.append({"idx": 2, "name": "2", "path": "2_Halve", "type": "own_module.Halve"})
+    (folder / "modules.json").write_text(json.dumps(modules), "utf-8")
+    model = load_model(ModelSpec(base=str(folder), trust_remote_code=True), CPU)
+
+    write_model(model, tmp_path / "stored", "float32")
+
+    assert {path.name for path in (tmp_path / "stored").glob("*.py")} == {
+        "own_module.py",
+        "own_helper.py",
+    }
+    stored = load_model(ModelSpec(base=str(tmp_path / "stored"), trust_remote_code=True), CPU)
+    found, expected = (each.encoder.encode("ask1 the") for each in (stored, model))
+    assert found.tolist() == expected.tolist()

@@ -1,4 +1,7 @@
-"""Every shape of model around an architecture goes through a whole job."""
+"""Every shape of model around an architecture goes through a whole job.
+
+`make test` runs the whole job of a few, and proves the others as a job does before its first step.
+"""
 
 import json
 
@@ -8,13 +11,26 @@ from sentence_transformers import SentenceTransformer
 from tiny_models import ARCHITECTURES, OTHERS, SHAPES, TinyJobs, library_score
 
 from job.core.errors import Interrupted
+from job.data.dataset import load_dataset
+from job.model.device import Machine
 from job.model.dtypes import published_dtype
+from job.model.encoder import load_model
 from job.runtime.signals import StopSignal
+from job.spec.schema import DataSpec
+from job.training.proof import prove_trainable
 
 NAMES = [*(name for name in SHAPES if name not in ARCHITECTURES), *OTHERS]
-# The others are resumed only in `make test-all`.
+# With four architectures, the six that `make test` resumes; it runs the second line without that.
 RESUMED = ("static embeddings", "router")
+WHOLE = (*RESUMED, "model2vec", "no padding token")
 WITHOUT_TRANSFORMER = ("static embeddings", "model2vec")
+
+
+def cells(names, usual):
+    """Return the names as parameters; all but the `usual` ones run only in `make test-all`."""
+    return [
+        pytest.param(name, marks=() if name in usual else pytest.mark.exhaustive) for name in names
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +51,7 @@ def stored_weights(finished):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", cells(NAMES, WHOLE))
 def test_a_shape_is_trained_stored_and_scored(jobs, name):
     """The trained weights are stored, and the library's evaluator computes the report's scores."""
     finished = jobs.finished(name, "float32")
@@ -52,10 +68,18 @@ def test_a_shape_is_trained_stored_and_scored(jobs, name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=() if name in RESUMED else pytest.mark.exhaustive) for name in NAMES],
-)
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in WHOLE])
+def test_a_shape_passes_the_proof(jobs, tiny_spec, tmp_path, name):
+    """It is trained by a step, saved, and loaded to the same vectors."""
+    spec = tiny_spec(model__base=str(jobs.build(name)))
+    data = DataSpec(source=str(jobs.pairs), min_test_queries=10)
+    model = load_model(spec.model, Machine("cpu", "float32", ""))
+
+    prove_trainable(model, "MODEL", load_dataset(data, {}).train, (32, 16), spec.training, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", cells(NAMES, RESUMED))
 def test_a_resumed_job_of_a_shape_equals_an_uninterrupted_one(jobs, name):
     """Bit by bit: the stored weights, and the scores."""
     whole = jobs.finished(name, "float32")
@@ -92,7 +116,7 @@ def test_a_tokenizer_without_a_padding_token_is_saved_with_the_end_token(jobs):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["router", "router with static queries"])
+@pytest.mark.parametrize("name", cells(["router", "router with static queries"], WHOLE))
 def test_a_router_trains_the_modules_of_both_routes(jobs, name):
     """Questions take one way and documents another; both ways change."""
     finished = jobs.finished(name, "float32")
@@ -107,7 +131,7 @@ def test_a_router_trains_the_modules_of_both_routes(jobs, name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["bfloat16 weights", "float16 weights", "model2vec"])
+@pytest.mark.parametrize("name", cells(["bfloat16 weights", "float16 weights", "model2vec"], WHOLE))
 def test_half_precision_is_trained_and_stored_as_float32(jobs, name):
     """The report says in which format the weights were published, trained and stored."""
     finished = jobs.finished(name, "float32")
@@ -124,7 +148,7 @@ def test_half_precision_is_trained_and_stored_as_float32(jobs, name):
     assert published_dtype(finished.model) == "float32"
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_weights_stored_as_bfloat16_are_scored_as_stored(jobs):
     """Training is the same; then the library computes the report's scores from the stored file."""
     finished = jobs.run(

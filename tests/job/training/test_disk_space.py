@@ -86,7 +86,7 @@ def test_each_disk_is_checked_for_its_part(model, free, tmp_path, monkeypatch):
 @pytest.mark.parametrize("room", [True, False])
 def test_a_checkpoint_that_does_not_fit_is_not_started(tiny_spec, model, free, tmp_path, room):
     """A real checkpoint is as large as estimated, plus some kilobytes of small files."""
-    spec = tiny_spec(training__epochs="1")
+    spec = tiny_spec(training__epochs="1", training__checkpoint_steps="9")
     dataset = load_dataset(spec.data, {})
     base = score_base(model, dataset, choose_dimensions(spec.evaluation, model.width), spec)
     hyperparameters, workspace = resolve(spec.training, model, dataset.train), Workspace(tmp_path)
@@ -96,7 +96,8 @@ def test_a_checkpoint_that_does_not_fit_is_not_started(tiny_spec, model, free, t
     assert trainer.args.dataloader_num_workers == 0
     if room:
         trainer.train()
-        written = sum(p.stat().st_size for p in workspace.checkpoints.rglob("*") if p.is_file())
+        checkpoint = workspace.checkpoints / "checkpoint-9"
+        written = sum(p.stat().st_size for p in checkpoint.rglob("*") if p.is_file())
         assert 0 < written - checkpoint_bytes(model) < 200_000
     else:
         free(1000)
@@ -116,3 +117,20 @@ def test_the_disk_is_checked_only_if_a_checkpoint_is_due(model, free, tmp_path):
     for hook in (check.on_step_end, check.on_epoch_end):
         with pytest.raises(MachineError, match=rf"{size / 1e9:.3g} GB .*`{tmp_path}`"):
             hook(None, None, due)
+
+
+def test_a_checkpoint_waits_for_the_deletion_of_older_ones_only_if_it_does_not_fit(
+    model, free, tmp_path
+):
+    """A thread deletes them while the training goes on."""
+    size, waits = checkpoint_bytes(model), []
+
+    def delete():
+        waits.append(1)
+        free(size)
+
+    check = DiskSpaceCheck(model, Workspace(tmp_path), None, delete)
+    for room in (size - 1, size):
+        free(room)
+        check.on_step_end(None, None, SimpleNamespace(should_save=True))
+        assert len(waits) == 1

@@ -59,7 +59,7 @@ def test_a_healthy_training_is_not_stopped(prepare):
 
     assert trainer.health_check.reason is None
     assert trainer.state.global_step == 30
-    assert checkpoints(trainer) == ["checkpoint-10", "checkpoint-20", "checkpoint-30"]
+    assert "checkpoint-30" in checkpoints(trainer)
 
 
 def test_a_nan_loss_changes_no_weight(prepare, tiny_spec):
@@ -190,7 +190,7 @@ def test_a_degrading_training_was_always_clearly_below_the_base_and_is_not_impro
 
 def test_a_degrading_training_stops_early_also_if_resumed(prepare):
     """The validation that stops it leaves no checkpoint, so a resumed run repeats it."""
-    settings = {"base": 0.9, "training__learning_rate": "1e-9"}
+    settings = {"base": 0.9, "training__learning_rate": "1e-9", "training__checkpoint_steps": "10"}
     trainer = prepare(**settings)
 
     trainer.train()

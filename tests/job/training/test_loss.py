@@ -17,12 +17,13 @@ from worker_processes import together
 from job.data.dataset import TrainingPairs
 from job.model.device import Machine
 from job.model.encoder import Model, Prompts
+from job.model.features import Passes
+from job.model.passes import PassCost
 from job.spec.schema import ResolvedTraining
 from job.training.batching import Shards
 from job.training.loss import (
     KnownAnswers,
     RankingLoss,
-    embed_by_length,
     in_batch_losses,
     matryoshka_loss,
 )
@@ -124,7 +125,7 @@ def assert_equal(one, other):
 def test_without_known_answers_the_loss_equals_sentence_transformers(encoder, tokenize, texts):
     """Value and gradients equal MultipleNegativesRankingLoss, hard negatives included."""
     columns, labels = tokenize(*texts), torch.arange(7)
-    ours = RankingLoss(on(encoder), KnownAnswers(distinct(7, len(texts) - 2)), SCALE)
+    ours = RankingLoss(on(encoder), KnownAnswers(distinct(7, len(texts) - 2)), SCALE, {64: 1.0})
     theirs = MultipleNegativesRankingLoss(encoder, scale=SCALE)
 
     assert_equal(
@@ -179,23 +180,34 @@ def test_the_loss_sums_over_dimensions_with_their_weights(encoder, tokenize, wei
     )
 
 
+COSTS = [None, PassCost(1, 1), PassCost(64, 16, 128), PassCost(10_000, 8)]
+
+
 @pytest.mark.parametrize("side", ["right", "left"])
-@pytest.mark.parametrize("tokens", [None, 1, 100, 300, 10_000])
-def test_embedding_by_length_equals_one_forward_pass(encoder, tokenize, tokens, side):
-    """Rows keep their order, for either padding side and any chunk size."""
+@pytest.mark.parametrize("max_rows", [None, 3])
+@pytest.mark.parametrize("cost", COSTS)
+def test_passes_of_similar_lengths_give_the_vectors_of_one_pass_per_column(
+    encoder, tokenize, cost, max_rows, side
+):
+    """Rows and columns keep their order, for either padding side and any cost."""
     encoder.tokenizer.padding_side = side
     try:
-        features = tokenize(DOCUMENTS * 4)[0]
+        columns = tokenize(QUESTIONS, DOCUMENTS * 4)
     finally:
         encoder.tokenizer.padding_side = "right"
-    shortest = features["attention_mask"].sum(dim=1).argmin()
-    assert features["attention_mask"][shortest, 0 if side == "left" else -1] == 0
+    shortest = columns[0]["attention_mask"].sum(dim=1).argmin()
+    assert columns[0]["attention_mask"][shortest, 0 if side == "left" else -1] == 0
 
     with torch.no_grad():
-        whole = encoder(dict(features))["sentence_embedding"]
-        by_length = embed_by_length(encoder, features, tokens)
+        whole = [encoder(dict(features))["sentence_embedding"] for features in columns]
+        passes = Passes(columns, encoder, cost, max_rows)
+        found = passes.columns([encoder(each)["sentence_embedding"] for each in passes.features])
 
-    torch.testing.assert_close(by_length, whole, rtol=0, atol=1e-5)
+    # Without a limit, texts that keep their padding on the left are one pass for each column.
+    is_divided = max_rows or (cost and (cost.max_tokens or (side == "right" and cost.overhead < 9)))
+    assert (len(passes.features) > 2) == bool(is_divided)
+    for one, other in zip(found, whole, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
 
 
 @pytest.fixture
@@ -209,34 +221,21 @@ def shapes(encoder):
     hook.remove()
 
 
-def test_short_rows_are_embedded_together_with_little_padding(encoder, tokenize, shapes):
-    """The token budget limits the rows of a pass; their width is a multiple of 16.
-
-    No pass is wider than the batch, and each has at least eight rows if enough are left.
-    """
-    long, short = "tell1 a " * 20, "tell2 a"
-    features = tokenize([short] * 30 + [long] * 10)[0]
-    full = features["input_ids"].shape[1]
-    assert full == 42
-
-    embed_by_length(encoder, features, 16 * 20)
-
-    assert shapes == [(8, 42), (8, 42), (20, 16), (4, 16)]
-
-
 @pytest.mark.parametrize("device", ["cpu", "cuda", "mps"])
 def test_the_device_changes_the_forward_passes_but_not_the_loss(encoder, tokenize, shapes, device):
-    """CPUs use several short passes, GPUs one per column; loss and gradients are equal."""
-    columns, labels = tokenize(QUESTIONS * 30, DOCUMENTS * 30), torch.arange(7).repeat(30)
+    """Loss and gradients are equal."""
+    columns, labels = tokenize(QUESTIONS * 60, DOCUMENTS * 60), torch.arange(7).repeat(60)
     answers = KnownAnswers(distinct(7))
     there = on(encoder, Machine(device, "float32", ""))
-    found = value_and_gradients(RankingLoss(there, answers, SCALE), encoder, columns, labels)
+    found = value_and_gradients(
+        RankingLoss(there, answers, SCALE, {64: 1.0}), encoder, columns, labels
+    )
     passes = len(shapes)
     expected = value_and_gradients(
-        RankingLoss(on(encoder), answers, SCALE), encoder, columns, labels
+        RankingLoss(on(encoder), answers, SCALE, {64: 1.0}), encoder, columns, labels
     )
 
-    assert (passes > 2) == (device == "cpu")
+    assert passes == {"cpu": 3, "cuda": 2, "mps": 2}[device]
     assert_equal(found, expected)
 
 
@@ -358,7 +357,7 @@ def test_several_processes_have_the_loss_and_gradients_of_one(
     """
     shared = averaged(tiny_encoder, processes, mini_batch_size=mini_batch_size)
 
-    assert [value for value, _ in shared] == pytest.approx([value for value, _ in alone], rel=1e-6)
+    assert [value for value, _ in shared] == pytest.approx([value for value, _ in alone], rel=3e-6)
     for (_, expected), (_, found) in zip(alone, shared, strict=True):
         assert found.keys() == expected.keys()
         largest = max(float(np.abs(gradient).max()) for gradient in expected.values())

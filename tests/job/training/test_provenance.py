@@ -49,6 +49,10 @@ def test_a_run_with_the_same_inputs_resumes(workspace):
             provenance(model="m2", precision="bfloat16"),
             "the base model was m1, is m2; the precision was float32, is bfloat16",
         ),
+        (
+            provenance() | {"spec": {"data": provenance()["spec"]["data"]}},
+            "the spec was written by another version",
+        ),
     ],
 )
 def test_other_inputs_are_refused_with_the_difference(workspace, now, difference):

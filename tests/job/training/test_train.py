@@ -1,7 +1,10 @@
 """Training: its inputs, the checkpoint that it selects, and how it resumes."""
 
 import json
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
+from threading import current_thread, main_thread
 
 import numpy as np
 import pyarrow as pa
@@ -9,15 +12,24 @@ import pytest
 import torch
 from tiny_training import tiny_training
 from torch.nn import Dropout
+from transformers import TrainerState, TrainingArguments
 
-from job.core.errors import Interrupted, MachineError, SpecError, TrainingError
+from job.core.errors import Interrupted, MachineError, SpecError, StorageError, TrainingError
 from job.data.dataset import TrainingPairs
 from job.evaluation.evaluate import encode
 from job.model.device import Machine
 from job.storage.workspace import Workspace
-from job.training.checkpoints import checkpoint_on_each_host, last_checkpoint, restore
+from job.training.checkpoints import (
+    checkpoint_on_each_host,
+    delete_newer,
+    delete_superseded,
+    last_checkpoint,
+    restore,
+    write_checksums,
+)
+from job.training.columns import training_rows
+from job.training.disk_space import model_bytes
 from job.training.hyperparameters import read_hyperparameters, resolve
-from job.training.trainer import training_rows
 
 MAIN = "dim_32_cosine_ndcg@10"
 
@@ -258,6 +270,37 @@ def test_loss_and_validation_scores_are_written_for_tensorboard(task):
     assert shown == pytest.approx([outcome.history[-1][MAIN]])
 
 
+def test_several_visible_gpus_do_not_divide_a_batch(task, monkeypatch):
+    """transformers would wrap the model in `nn.DataParallel`, with that many times the batch."""
+    prepare = TrainingArguments.__post_init__
+
+    def see_four_gpus(arguments):
+        prepare(arguments)
+        arguments._n_gpu = 4
+
+    monkeypatch.setattr(TrainingArguments, "__post_init__", see_four_gpus)
+    found = task().trainer().args
+    assert (found.n_gpu, found.train_batch_size) == (1, 32)
+
+
+def test_a_deterministic_training_computes_each_step_in_a_fixed_order(task, monkeypatch):
+    """By default, none does: fused attention is faster."""
+    entered = []
+
+    @contextmanager
+    def fixed_order(device):
+        entered.append(device)
+        yield
+
+    monkeypatch.setattr("job.training.trainer.fixed_order", fixed_order)
+    task(training__epochs="0.2").train()
+    assert entered == []
+    task(training__epochs="0.2", training__deterministic="true").train(
+        workspace=Workspace(task().workspace.root / "other")
+    )
+    assert entered == ["cpu"] * 2
+
+
 def test_an_empty_report_to_turns_the_integrations_off(task):
     prepared = task(training__epochs="1", training__report_to="[]")
 
@@ -296,9 +339,21 @@ FILES = ("model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "
 
 @pytest.fixture
 def trained(task):
-    """Train for two epochs, with checkpoints at steps 10 and 20."""
+    """Train for two epochs; the checkpoints are those of the best and of the last step."""
     prepared = task()
     return prepared, prepared.train()
+
+
+@pytest.fixture
+def stopped(task, stop_after):
+    """Train until step 12; return the folder with steps 9 and 12 to resume from, and 10.
+
+    Step 10 has the weights after the first epoch, the best until then.
+    """
+    prepared = task(training__checkpoint_steps="9")
+    with pytest.raises(Interrupted):
+        prepared.train(stop_after(11))
+    return prepared.workspace.checkpoints
 
 
 def test_there_is_no_last_checkpoint_at_first(tmp_path):
@@ -307,39 +362,114 @@ def test_there_is_no_last_checkpoint_at_first(tmp_path):
     assert last_checkpoint(tmp_path) is None
 
 
-def test_the_last_checkpoint_has_the_highest_step(trained):
-    """Steps are compared as numbers: 100 comes after 20."""
-    folder = trained[0].workspace.checkpoints
-    assert last_checkpoint(folder) == folder / "checkpoint-20"
-    (folder / "checkpoint-10").rename(folder / "checkpoint-100")
-    assert last_checkpoint(folder) == folder / "checkpoint-100"
+def names(folder):
+    return sorted(path.name for path in folder.glob("checkpoint-*"))
+
+
+def test_the_last_checkpoint_has_the_highest_step(stopped):
+    """Steps are compared as numbers: 12 comes after 9."""
+    assert names(stopped) == ["checkpoint-10", "checkpoint-12", "checkpoint-9"]
+    assert last_checkpoint(stopped) == stopped / "checkpoint-12"
 
 
 def test_on_checkpoint_is_called_with_each_complete_checkpoint(task):
-    """All its files are written, so it can be uploaded before the training continues."""
+    """It is called in a thread: an upload does not delay the training."""
     prepared, seen = task(training__evaluate_every="8"), []
 
     def record(folder):
-        seen.append((folder, last_checkpoint(folder.parent)))
+        assert current_thread() is not main_thread()
+        seen.append((folder.name, (folder / "digests.json").is_file()))
 
-    prepared.train(on_checkpoint=record)
+    outcome = prepared.train(on_checkpoint=record)
 
-    checkpoints = [prepared.workspace.checkpoints / f"checkpoint-{step}" for step in (8, 16, 20)]
-    assert seen == [(folder, folder) for folder in checkpoints]
+    scores = [float("-inf"), *(entry[MAIN] for entry in outcome.history if MAIN in entry)]
+    best = [8 * n for n in (1, 2) if scores[n] > max(scores[:n])]
+    assert seen == [(f"checkpoint-{step}", True) for step in (*best, 20)]
 
 
-@pytest.mark.parametrize("share", [0.0, 0.5], ids=["missing", "half"])
-def test_a_checkpoint_with_a_damaged_file_is_skipped(trained, share):
-    """If a run is killed while it writes or copies one, it resumes from the checkpoint before."""
-    folder = trained[0].workspace.checkpoints
-    for name in FILES:
-        path = folder / "checkpoint-20" / name
-        content = path.read_bytes()
-        path.unlink()
-        if share:
-            path.write_bytes(content[: int(len(content) * share)])
-        assert last_checkpoint(folder) == folder / "checkpoint-10", name
-        path.write_bytes(content)
+def test_an_error_after_a_checkpoint_ends_the_training(task):
+    """Also after the last one."""
+
+    def fail(folder):
+        raise StorageError(folder.name)
+
+    with pytest.raises(StorageError, match="checkpoint-10"):
+        task(training__epochs="1").train(on_checkpoint=fail)
+
+
+def test_a_short_training_writes_only_weights(task):
+    """The optimizer's state is twice as large; it is written for an interruption only."""
+    prepared, written = task(), []
+
+    def count(folder):
+        written.append({path.name: path.stat().st_size for path in folder.rglob("*.*")})
+
+    outcome = prepared.train(on_checkpoint=count)
+
+    assert 1 <= len(written) <= 2
+    trained = model_bytes(outcome.model)
+    for sizes in written:
+        assert trained < sizes["model.safetensors"] < trained + 10_000
+        assert not {"optimizer.pt", "scheduler.pt", "rng_state.pth"} & sizes.keys()
+    assert "trainer_state.json" in written[-1]
+
+
+def test_a_checkpoint_with_a_damaged_file_is_skipped(stopped):
+    """If a run is killed while it writes or copies one, it resumes from the checkpoint before.
+
+    It also needs the weights that were the best.
+    """
+    files = [Path("checkpoint-12", name) for name in FILES]
+    for path in (*files, Path("checkpoint-10", "model.safetensors")):
+        damaged = stopped / path
+        content = damaged.read_bytes()
+        damaged.write_bytes(content[: len(content) // 2])
+        assert last_checkpoint(stopped) == stopped / "checkpoint-9", path
+        damaged.unlink()
+        assert last_checkpoint(stopped) == stopped / "checkpoint-9", path
+        damaged.write_bytes(content)
+
+
+def write_checkpoint(folder, step, *, best=None, resumable=True):
+    """Write the files of a checkpoint by which those that are needed are found."""
+    checkpoint = folder / f"checkpoint-{step}"
+    checkpoint.mkdir()
+    if resumable:
+        TrainerState(best_global_step=best).save_to_json(str(checkpoint / "trainer_state.json"))
+    write_checksums(checkpoint)
+    return checkpoint
+
+
+def test_superseded_checkpoints_are_deleted(tmp_path):
+    """The two newest to resume from, their best ones, the best now, and all newer ones stay."""
+    write_checkpoint(tmp_path, 10, resumable=False)
+    write_checkpoint(tmp_path, 20, resumable=False)
+    write_checkpoint(tmp_path, 25, best=20)
+    write_checkpoint(tmp_path, 30, resumable=False)
+    write_checkpoint(tmp_path, 35, best=30)
+    write_checkpoint(tmp_path, 40, resumable=False)
+    newest = write_checkpoint(tmp_path, 45, best=40)
+    (tmp_path / "checkpoint-50").mkdir()
+
+    delete_superseded(newest, 40)
+
+    assert names(tmp_path) == [f"checkpoint-{step}" for step in (30, 35, 40, 45, 50)]
+    assert last_checkpoint(tmp_path) == newest
+
+    best = write_checkpoint(tmp_path, 51, resumable=False)
+    delete_superseded(best, 51)
+
+    assert names(tmp_path) == [f"checkpoint-{step}" for step in (30, 35, 40, 45, 51)]
+
+
+def test_what_an_earlier_start_wrote_after_its_last_state_is_deleted(tmp_path):
+    """Otherwise files of two starts would be in one checkpoint."""
+    state = write_checkpoint(tmp_path, 9)
+    write_checkpoint(tmp_path, 10, resumable=False)
+    delete_newer(tmp_path, state)
+    assert names(tmp_path) == ["checkpoint-9"]
+    delete_newer(tmp_path, None)
+    assert names(tmp_path) == []
 
 
 def test_a_host_without_rank_zeros_checkpoint_raises_an_error(tmp_path, monkeypatch):
@@ -353,35 +483,36 @@ def test_a_host_without_rank_zeros_checkpoint_raises_an_error(tmp_path, monkeypa
         checkpoint_on_each_host(tmp_path)
 
 
-def test_a_checkpoint_that_scores_differently_is_refused(task, tmp_path):
-    """The restored model is scored again, which detects weights that changed on the disk."""
-    prepared = task()
-    model = prepared.load()
-    with torch.no_grad():
-        next(model.encoder.parameters()).zero_()
-    model.encoder.save_pretrained(str(tmp_path / "checkpoint-7"), create_model_card=False)
-    expected = prepared.base.validation.base
+def test_a_restored_checkpoint_scores_as_in_training(task):
+    """Here the best step is not the last one."""
+    prepared = task(training__learning_rate="3e-3", training__epochs="4")
+    trained = prepared.train()
 
-    with pytest.raises(TrainingError, match=f"`checkpoint-7` scores 0.000000 .* {expected:.6f}"):
-        restore(model, tmp_path / "checkpoint-7", prepared.base.validation, expected)
+    assert 0 < trained.best_step < trained.steps
+    found = prepared.base.validation.score(trained.model)[MAIN]
+    assert found == pytest.approx(trained.best_validation, abs=1e-6)
 
 
-@pytest.mark.parametrize("damage", ["half a file", "no file", "no folder"])
-def test_a_checkpoint_that_cannot_be_read_is_refused(task, tmp_path, damage):
-    """The error is one line, as for wrong weights."""
+@pytest.mark.parametrize("damage", ["other weights", "half a file", "no file", "no folder"])
+def test_a_damaged_checkpoint_is_refused(task, tmp_path, damage):
     prepared = task()
     model = prepared.load()
     folder = tmp_path / "checkpoint-7"
     if damage != "no folder":
         model.encoder.save_pretrained(str(folder), create_model_card=False)
+        write_checksums(folder)
         weights = folder / "model.safetensors"
         content = weights.read_bytes()
         weights.unlink()
         if damage == "half a file":
             weights.write_bytes(content[: len(content) // 2])
+        elif damage == "other weights":
+            with torch.no_grad():
+                next(model.encoder.parameters()).zero_()
+            model.encoder.save_pretrained(str(folder), create_model_card=False)
 
-    with pytest.raises(TrainingError, match="checkpoint-7"):
-        restore(model, folder, prepared.base.validation, prepared.base.validation.base)
+    with pytest.raises(TrainingError, match=r"`checkpoint-7`, the best .* cannot be loaded: "):
+        restore(model, folder)
 
 
 # Interruption
@@ -411,6 +542,53 @@ def test_a_resumed_training_equals_an_uninterrupted_one(task, stop_after, tmp_pa
     assert replace(resumed, model=None, history=[], resumed_from_step=0) == replace(
         whole, model=None, history=[]
     )
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize(("every", "epochs", "steps"), [("6", "1", 10), ("epoch", "0.5", 5)])
+def test_a_stop_in_the_last_step_loses_nothing(task, stop_after, tmp_path, every, epochs, steps):
+    """Its weights are validated and saved, also where no validation is due by the step."""
+    prepared = task(training__evaluate_every=every, training__epochs=epochs)
+    whole = prepared.train(workspace=Workspace(tmp_path / "whole"))
+
+    with pytest.raises(Interrupted, match=f"after step {steps} of {steps}"):
+        prepared.train(stop_after(steps - 1))
+    resumed = prepared.train()
+
+    assert resumed.resumed_from_step == steps
+    assert validated_steps(resumed) == validated_steps(whole)
+    assert_same_weights(weights_of(resumed.model), weights_of(whole.model))
+
+
+@pytest.mark.parametrize("epochs", ["1", "0.5"])
+def test_a_complete_training_trains_no_more_steps(task, epochs):
+    """A run that was killed while its tuned model was scored."""
+    prepared = task(training__epochs=epochs)
+    whole = prepared.train()
+
+    again = prepared.train()
+
+    assert (again.steps, again.resumed_from_step) == (whole.steps, whole.steps)
+    assert validated_steps(again) == validated_steps(whole)
+    assert_same_weights(weights_of(again.model), weights_of(whole.model))
+
+
+@pytest.mark.exhaustive
+def test_a_training_resumes_from_before_its_best_weights(task, stop_after, tmp_path):
+    """They are written again: the run was killed before the next checkpoint was complete."""
+    prepared = task(training__checkpoint_steps="9")
+    whole = prepared.train(workspace=Workspace(tmp_path / "whole"))
+    with pytest.raises(Interrupted):
+        prepared.train(stop_after(14))
+    folder = prepared.workspace.checkpoints
+    (folder / "checkpoint-15" / "digests.json").unlink()
+    assert last_checkpoint(folder) == folder / "checkpoint-9"
+
+    resumed = prepared.train()
+
+    assert (resumed.resumed_from_step, resumed.best_step) == (9, whole.best_step)
+    assert_same_weights(weights_of(resumed.model), weights_of(whole.model))
+    assert names(folder) == names(tmp_path / "whole" / "checkpoints")
 
 
 # Resolved hyperparameters
