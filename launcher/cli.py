@@ -11,17 +11,21 @@ from job.core.errors import EmbedtuneError
 from launcher.commands.check import check
 from launcher.commands.compare import compare
 from launcher.commands.doctor import doctor
+from launcher.commands.export import export
 from launcher.commands.fetch import fetch
 from launcher.commands.image import image
+from launcher.commands.index import index
 from launcher.commands.infra import infra
 from launcher.commands.init import init
 from launcher.commands.launch import launch
 from launcher.commands.logs import logs
 from launcher.commands.ls import ls
+from launcher.commands.pairs import pairs
 from launcher.commands.report import report
 from launcher.commands.schema import schema
 from launcher.commands.status import status
 from launcher.commands.stop import stop
+from launcher.commands.verify import verify
 
 
 class _Group(click.Group):
@@ -42,8 +46,8 @@ def main() -> None:
 
 
 for command in (
-    *(check, compare, doctor, fetch, image, infra, init),
-    *(launch, logs, ls, report, schema, status, stop),
+    *(check, compare, doctor, export, fetch, image, index, infra, init),
+    *(launch, logs, ls, pairs, report, schema, status, stop, verify),
 ):
     main.add_command(command)
 

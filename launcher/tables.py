@@ -10,6 +10,7 @@ import sys
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -27,7 +28,8 @@ from job.core.formatting import (
     usd,
 )
 from job.report.compare_runs import Group
-from job.report.document import METRIC, Report
+from job.report.document import METRIC, Report, Stored
+from launcher.aws.pricing import Price
 from launcher.containers.image import Image
 from launcher.plan.checks import CheckResult
 from launcher.runs.run import Run
@@ -72,14 +74,26 @@ def decision_lines(report: Report, folder: Path) -> list[Table | Text]:
     price = "cost unknown" if cost.usd is None else usd(cost.usd)
     seconds, where = sum(report.seconds.values()), report.environment.device
     return [
-        *_wrapped(f"{outcome}: {METRIC_NAME} {numbers} {interval(found.ci)}", "bold"),
-        *_wrapped(f"{opening} {vectors}, {size}"),
-        *_wrapped(f"Took {seconds:.0f} s on {where}, {price}"),
+        *wrapped(f"{outcome}: {METRIC_NAME} {numbers} {interval(found.ci)}", "bold"),
+        *wrapped(f"{opening} {vectors}, {size}"),
+        *wrapped(f"Took {seconds:.0f} s on {where}, {price}"),
+        *(wrapped(f"Synthetic test questions, by {verdict.test_by}") if verdict.test_by else ()),
+        *(wrapped(_stored(report.stored)) if report.stored else ()),
         Text(),
-        *_wrapped(_title(report), "italic"),
+        *wrapped(_title(report), "italic"),
         comparison_table(report),
         *_one_piece("Report:", str(folder / PAGE)),
     ]
+
+
+def _stored(found: Stored) -> str:
+    """Return which model is stored, if the job was asked for one of all pairs."""
+    return {
+        "tested": "Stored: a tested model, not one of all pairs (the report says why)",
+        "refit": f"Stored: not the tested model, but one of all {found.pairs} pairs",
+        "fold": "Stored: the model of one fold, not one of all pairs (the report says why)",
+        "average": f"Stored: the average of the folds' models, of {found.pairs} pairs",
+    }[found.kind]
 
 
 def _title(report: Report) -> str:
@@ -91,18 +105,19 @@ def report_lines(report: Report, folder: Path) -> list[Table | Text]:
     cost, seconds = report.cost, sum(report.seconds.values())
     price = "cost unknown" if cost.usd is None else usd(cost.usd)
     return [
-        *_wrapped(_title(report), "italic"),
+        *wrapped(_title(report), "italic"),
         comparison_table(report),
-        *_wrapped(report.verdict.sentence, "bold"),
-        *_wrapped(report.recommendation.sentence),
-        *(_wrapped(report.scope.corpus_sentence) if report.scope else ()),
-        *_wrapped(f"Took {seconds:.0f} s, {price} ({cost.basis})"),
+        *wrapped(report.verdict.sentence, "bold"),
+        *wrapped(report.recommendation.sentence),
+        *(wrapped(report.stored.sentence) if report.stored else ()),
+        *(wrapped(report.scope.corpus_sentence) if report.scope else ()),
+        *wrapped(f"Took {seconds:.0f} s, {price} ({cost.basis})"),
         *_one_piece("Report:", str(folder / PAGE)),
     ]
 
 
 def comparison_table(report: Report) -> Table:
-    table = _number_table("dim", "BM25", "base", "tuned", "lift", "95 % interval", "p", "kept")
+    table = number_table("dim", "BM25", "base", "tuned", "lift", "95 % interval", "p", "kept")
     for dimension, precisions in report.comparison.items():
         found = precisions.float32
         table.add_row(
@@ -123,7 +138,7 @@ def run_lines(runs: Iterable[Run]) -> list[Text]:
     rows = [["NAME", "STATE", "WHEN (UTC)", "BASE → TUNED", "IMPROVED"]]
     for run in runs:
         scores, improved = "", ""
-        if run.is_finished and (report := run.stored_report):
+        if run.state == "finished" and (report := run.stored_report):
             found = report.headline
             scores = f"{score(found.before)} → {score(found.after)} at {found.dimension}"
             improved = "yes" if report.verdict.improved else "no"
@@ -140,12 +155,14 @@ def status_lines(run: Run) -> list[Text]:
         {
             "name": run.name,
             "state": run.state,
+            "status": run.status,
             "job": " ".join(str(launch[name]) for name in names if name in launch),
             "launched": launch.get("started"),
             "last line": _last_line(run),
             "exit code": None if code is None else f"{code}, {EXIT_CODES.get(code, 'unknown')}",
             "seconds": receipt.get("seconds"),
-            "usd": receipt.get("usd"),
+            "usd": _cost(receipt),
+            "warm pool": _warm_pool(run.name, receipt.get("warm_pool")),
             "results": run.store.uri,
         }
     )
@@ -176,6 +193,21 @@ def check_lines(findings: Iterable[CheckResult]) -> list[Text]:
     return _with_texts(rows, ["FOUND", *(each.found for each in findings)])
 
 
+def _cost(receipt: Mapping[str, Any]) -> object:
+    usd, basis = receipt.get("usd"), receipt.get("price_basis")
+    if usd is None or basis is None:
+        return usd
+    return f"{usd} ({Price(usd, basis).source})"
+
+
+def _warm_pool(name: str, pool: Mapping[str, Any] | None) -> str | None:
+    if not pool:
+        return None
+    cost = "" if pool["usd"] is None else f", {pool['usd']} USD"
+    to_end = f"; to end it: embedtune stop {name} --pool" if pool["status"] == "Available" else ""
+    return f"{pool['status']}, {pool['billable_seconds']} s billed{cost}{to_end}"
+
+
 def _last_line(run: Run) -> str:
     path = run.workspace.failure
     if not path.is_file():
@@ -187,7 +219,7 @@ def _last_line(run: Run) -> str:
 def compare_lines(group: Group) -> list[Table | Text]:
     """Show runs of one test set: the numbered runs, their scores, and what these say."""
     rows = [["   RUN", "VALIDATION", "IMPROVED", "SECONDS", "BASE MODEL"]]
-    table = _number_table("dim", "run", "base", "tuned", "lift", "95 % interval")
+    table = number_table("dim", "run", "base", "tuned", "lift", "95 % interval")
     for number, (name, report) in enumerate(group.ranked, 1):
         validation = score(report.training.best_validation)
         improved = "yes" if report.verdict.improved else "no"
@@ -209,8 +241,8 @@ def compare_lines(group: Group) -> list[Table | Text]:
             )
         table.add_section()
     title = f"nDCG@10 on test set {group.fingerprint}: {group.test_set}"
-    told = (line for sentence in group.sentences if sentence for line in _wrapped(sentence))
-    return [*_wrapped(title, "italic"), *_named_rows(rows), table, *_paired(group, numbers), *told]
+    told = (line for sentence in group.sentences if sentence for line in wrapped(sentence))
+    return [*wrapped(title, "italic"), *_named_rows(rows), table, *_paired(group, numbers), *told]
 
 
 def _paired(group: Group, numbers: Mapping[str, str]) -> list[Table | Text]:
@@ -218,14 +250,14 @@ def _paired(group: Group, numbers: Mapping[str, str]) -> list[Table | Text]:
     evidence = group.evidence
     if not evidence.differences:
         return []
-    table = _number_table("run", "minus run 1", "95 % interval")
+    table = number_table("run", "minus run 1", "95 % interval")
     for found in evidence.differences:
         table.add_row(numbers[found.run], change(found.lift), escape(interval(found.ci)))
     title = f"Test nDCG@10 at {evidence.dimension} dimensions, paired by query; all intervals hold "
-    return [*_wrapped(title + "together (max-t)", "italic"), table]
+    return [*wrapped(title + "together (max-t)", "italic"), table]
 
 
-def _number_table(*headings: str) -> Table:
+def number_table(*headings: str) -> Table:
     table = Table()
     for heading in headings:
         table.add_column(heading, justify="right", no_wrap=True)
@@ -264,7 +296,7 @@ def _with_texts(rows: Sequence[Sequence[str | Text]], texts: Sequence[str]) -> l
     lines = []
     for head, text in zip(heads, texts, strict=True):
         fits = max(map(len, text.split()), default=0) <= _width() - indent
-        first, *others = _wrapped(text, indent=indent if fits else len(GAP))
+        first, *others = wrapped(text, indent=indent if fits else len(GAP))
         if fits:
             head.pad_right(indent - head.cell_len)
             lines += [head.append_text(first[indent:]), *others]
@@ -288,7 +320,7 @@ def _in_columns(rows: Sequence[Sequence[str | Text]]) -> list[Text]:
     return lines
 
 
-def _wrapped(text: str, style: str = "", indent: int = 0) -> list[Text]:
+def wrapped(text: str, style: str = "", indent: int = 0) -> list[Text]:
     """Wrap text to the terminal's width: at spaces, but not at those inside an interval."""
     joined = UNBROKEN.sub(lambda found: found[0].replace(" ", NO_BREAK), escape_to_one_line(text))
     width = max(_width() - indent, 1)

@@ -113,9 +113,9 @@ def delete(cloud: Client, found: Answer) -> None:
 
 
 def names_by_type(cloud: Client, stack_id: str) -> dict[str, str]:
-    """Map each resource type of a stack to the name of its one resource.
+    """Map each resource type of a stack to the name of a resource.
 
-    Works for stacks whose creation failed as well.
+    There is only one bucket and one repository. Works for stacks whose creation failed as well.
     """
     resources = paginate(
         cloud, "list_stack_resources", "StackResourceSummaries", StackName=stack_id

@@ -25,7 +25,13 @@ def forecast(plan: Plan) -> Estimate | None:
     spec = plan.spec
     count = min(rows, spec.data.limit or rows)
     tokens = size / rows / BYTES_A_TOKEN
-    share = 1 - spec.data.validation_fraction - spec.data.test_fraction
+    held_out = spec.data.validation_fraction + spec.data.test_fraction
+    trainings = spec.training.seeds
+    if folds := spec.evaluation.folds:
+        held_out, trainings = spec.data.validation_fraction + 1 / folds, folds
+    share = trainings * (1 - held_out)
+    # A refit trains on all rows, too.
+    share += float(spec.training.refit)
     epochs, batch_size = spec.training.epochs, spec.training.batch_size
     return estimate(
         pairs=int(count * share),

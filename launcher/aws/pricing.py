@@ -4,21 +4,22 @@ Estimates are rough; each one states its basis.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from job.core.errors import BackendError
 from launcher.aws import sessions
-from launcher.aws.instances import all_reduce_seconds, family, gpus_of, link_gbits
+from launcher.aws.instances import all_reduce_seconds, family, gpu_memory, gpus_of, link_gbits
 
 if TYPE_CHECKING:
     import boto3
 
-# The price list API covers all regions but has endpoints in only three of them.
-PRICE_LIST_REGION = "us-east-1"
+# The price list API covers all regions of a partition but has endpoints in only a few of them. In
+# China prices are in CNY; accounts of GovCloud cannot ask.
+PRICE_LIST_REGIONS = {"aws": "us-east-1"}
 # On-demand USD per hour in us-east-1, as found in several public code bases.
-TABLE_DATE = "2026-11-23"
+TABLE_DATE, TABLE_REGION = "2026-11-23", "us-east-1"
 TABLE = {
     "ml.g4dn.xlarge": 0.736, "ml.g5.xlarge": 1.408, "ml.g5.2xlarge": 1.515, "ml.g5.4xlarge": 2.03,
     "ml.g5.8xlarge": 3.06, "ml.g5.12xlarge": 7.09, "ml.g5.16xlarge": 5.12, "ml.g5.24xlarge": 10.18,
@@ -56,14 +57,34 @@ WORTHWHILE = 0.5
 
 @dataclass(frozen=True)
 class Price:
-    """An instance's on-demand price, if known, and its source."""
+    """An instance's on-demand price, if known, its source, and the region that it holds in."""
 
     usd_per_hour: float | None
     basis: str
+    region: str | None = None
+
+    @property
+    def source(self) -> str:
+        """Return the basis without the reason why it is no better one."""
+        return self.basis.partition(" (")[0]
 
     def usd(self, seconds: float) -> float | None:
         """Return the cost of these seconds on one instance; a spot job is billed for fewer."""
         return None if self.usd_per_hour is None else self.usd_per_hour * seconds / 3600
+
+
+def similar_types(wanted: Sequence[str], most: int = 2) -> list[str]:
+    """Return other instance types with as many GPUs of at least the memory, the cheapest first."""
+    first = gpu_memory(wanted[0])
+    if first is None:
+        return []
+    found = []
+    for kind in sorted(TABLE, key=lambda kind: TABLE[kind]):
+        memory = gpu_memory(kind)
+        is_enough = memory is not None and memory[0] >= first[0]
+        if is_enough and kind not in wanted and gpus_of(kind) == gpus_of(wanted[0]):
+            found.append(kind)
+    return found[:most]
 
 
 @dataclass(frozen=True)
@@ -99,20 +120,35 @@ class Estimate:
 
 
 def price_of(instance_type: str, region: str, session: "boto3.Session | None" = None) -> Price:
-    """Look up a price in AWS's price list; without session or answer, in our own table."""
-    note = ""
+    """Look up a price in AWS's price list; without session or answer, in our own table.
+
+    The table knows one region; the basis says so for all others.
+    """
+    note, partition = "", sessions.partition(session) if session else "aws"
+    if partition not in PRICE_LIST_REGIONS:
+        reason = f"accounts of {region} cannot ask for prices in USD"
+        return Price(None, f"the price of {instance_type} is unknown ({reason})")
     if session:
         try:
-            if (listed := _listed_price(session, instance_type, region)) is not None:
-                return Price(listed, f"AWS's price list, on demand in {region}")
+            listed = _listed_price(session, instance_type, region, PRICE_LIST_REGIONS[partition])
+            if listed is not None:
+                return Price(listed, f"AWS's price list, on demand in {region}", region)
             note = f" (AWS's price list has no {instance_type} in {region})"
         except BackendError as error:
             # Without the advice, which follows the semicolon.
             note = f" ({str(error).partition(';')[0].rstrip('.')})"
     if instance_type not in TABLE:
         return Price(None, f"the price of {instance_type} is unknown{note}")
-    basis = f"table of {TABLE_DATE} for us-east-1, other regions differ{note}"
-    return Price(TABLE[instance_type], basis)
+    where = TABLE_REGION if region == TABLE_REGION else f"{TABLE_REGION}, not {region}"
+    basis = f"price of {where}, by a table of {TABLE_DATE}{note}"
+    return Price(TABLE[instance_type], basis, TABLE_REGION)
+
+
+def dearest(prices: Iterable[Price]) -> Price:
+    """Return the highest price, or the first that is unknown: then there is no upper bound."""
+    several = list(prices)
+    unknown = (price for price in several if price.usd_per_hour is None)
+    return next(unknown, None) or max(several, key=lambda price: price.usd_per_hour or 0)
 
 
 def estimate(
@@ -162,23 +198,34 @@ def _scaling(found: Estimate, instance_type: str, instances: int) -> str:
     )
 
 
-def _listed_price(session: "boto3.Session", instance_type: str, region: str) -> float | None:
+def _listed_price(
+    session: "boto3.Session", instance_type: str, region: str, endpoint: str
+) -> float | None:
     fields = {"productFamily": "ML Instance", "regionCode": region}
     fields |= {"instanceName": instance_type, "platoinstancetype": "Training"}
-    filters = [{"Type": "TERM_MATCH", "Field": n, "Value": value} for n, value in fields.items()]
-    pricing = sessions.client(session, "pricing", PRICE_LIST_REGION)
-    with sessions.translate_errors("reading AWS's price list"):
-        query = {"ServiceCode": "AmazonSageMaker", "Filters": filters}
-        products = list(sessions.paginate(pricing, "get_products", "PriceList", **query))
-    prices = [price for product in products for price in _hourly_prices(json.loads(product))]
+    products = list_products(session, endpoint, "AmazonSageMaker", fields)
+    prices = [usd for product in products for unit, usd in prices_of(product) if unit == "Hrs"]
     # One price is expected. With several, the highest keeps the upper bound on the cost valid.
     return max(prices, default=None)
 
 
-def _hourly_prices(product: dict[str, Any]) -> Iterator[float]:
+def list_products(
+    session: "boto3.Session", endpoint: str, service: str, fields: dict[str, str]
+) -> list[dict[str, Any]]:
+    """Return the products of a service in AWS's price list that have these attributes."""
+    filters = [{"Type": "TERM_MATCH", "Field": n, "Value": value} for n, value in fields.items()]
+    pricing = sessions.client(session, "pricing", endpoint)
+    with sessions.translate_errors("reading AWS's price list"):
+        query = {"ServiceCode": service, "Filters": filters}
+        products = list(sessions.paginate(pricing, "get_products", "PriceList", **query))
+    return [json.loads(product) for product in products]
+
+
+def prices_of(product: dict[str, Any]) -> Iterator[tuple[str, float]]:
+    """Yield a product's on-demand prices in USD, each with the unit that it is for."""
     for term in product.get("terms", {}).get("OnDemand", {}).values():
         for dimension in term["priceDimensions"].values():
             usd = float(dimension["pricePerUnit"].get("USD", 0))
             # Free and reserved capacity has a price of zero.
-            if dimension["unit"] == "Hrs" and usd > 0:
-                yield usd
+            if usd > 0:
+                yield dimension["unit"], usd

@@ -7,13 +7,17 @@ from contextlib import AbstractContextManager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import click
+
 from job.core.errors import BackendError, translated
+from job.storage.aws_session import KEYS, shared_session
 
 if TYPE_CHECKING:
     import boto3
 
 ATTEMPTS = 5
-KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+# The key of a command's `--profile` in Click's context.
+CHOSEN = "embedtune.profile"
 LOG_IN = "log in again: `aws sso login`, or the way you usually get credentials"
 UNKNOWN_KEY = "AWS does not accept these credentials; check `aws sts get-caller-identity`"
 BUSY = "AWS throttled the request, and all retries as well; try again in a minute"
@@ -28,6 +32,7 @@ DENIED = {
     "403",
 }  # fmt: skip
 NO_BUCKET = ("404", "NoSuchBucket")
+NO_KEY = ("404", "NoSuchKey", "NotFound")
 UNKNOWN_KEYS = {
     "IncompleteSignature", "InvalidAccessKeyId", "InvalidClientTokenId",
     "InvalidSignatureException", "SignatureDoesNotMatch", "UnrecognizedClientException",
@@ -39,15 +44,16 @@ THROTTLED = {
 
 
 def open_session(profile: str | None = None, region: str | None = None) -> "boto3.Session":
-    """Open a session; raises `BackendError` if the profile is unknown or no region is set."""
-    import boto3
+    """Return the session of a profile and region, one for the whole process.
+
+    Raises `BackendError` if the profile is unknown or no region is set.
+    """
     from botocore.exceptions import BotoCoreError, ProfileNotFound
     from botocore.session import Session
 
-    # The AWS CLI and the other SDKs read AWS_REGION; boto3 does not.
-    region = region or os.environ.get("AWS_REGION")
+    profile = chosen_profile() or profile
     try:
-        session = boto3.Session(profile_name=profile, region_name=region)
+        session = shared_session(profile, region)
         found = session.region_name
     except ProfileNotFound as error:
         # botocore's session, since boto3's would fail with the same error.
@@ -63,14 +69,37 @@ def open_session(profile: str | None = None, region: str | None = None) -> "boto
     return session
 
 
-def set_environment(profile: str | None, region: str) -> None:
-    """Set profile and region for all code in this process that opens its own AWS clients."""
+def choose_account(profile: str | None, region: str | None) -> None:
+    """Use a command's `--profile` and `--region`; this profile wins over that of a launch."""
     if profile:
+        click.get_current_context().meta[CHOSEN] = profile
+    set_environment(profile, region)
+
+
+def chosen_profile() -> str | None:
+    context = click.get_current_context(silent=True)
+    return context.meta.get(CHOSEN) if context else None
+
+
+def set_environment(profile: str | None, region: str | None) -> None:
+    """Set profile and region for all code in this process that opens its own AWS clients."""
+    if profile := chosen_profile() or profile:
         os.environ["AWS_PROFILE"] = profile
         # boto3 would prefer keys in the environment, which may belong to another account.
         for key in KEYS:
             os.environ.pop(key, None)
-    os.environ["AWS_REGION"] = os.environ["AWS_DEFAULT_REGION"] = region
+    if region:
+        os.environ["AWS_REGION"] = os.environ["AWS_DEFAULT_REGION"] = region
+
+
+def partition(session: "boto3.Session") -> str:
+    """Return `aws`, `aws-cn`, `aws-us-gov` …; `aws` for a region that botocore does not know."""
+    from botocore.exceptions import UnknownRegionError
+
+    try:
+        return str(session.get_partition_for_region(session.region_name))
+    except UnknownRegionError:
+        return "aws"
 
 
 def client(session: "boto3.Session", service: str, region: str | None = None) -> Any:  # noqa: ANN401

@@ -3,6 +3,7 @@
 The only file that knows the names of the stack's parameters and outputs.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from job.core.errors import BackendError
 from launcher.aws import cloudformation
+from launcher.aws.bedrock_models import model_arns
 from launcher.aws.cloudformation import CREATION_FAILED, REVIEW_IN_PROGRESS, Answer
-from launcher.aws.sessions import client, translate_errors
+from launcher.aws.sessions import client, partition, translate_errors
 from launcher.aws.stack_contents import contents_of
 
 if TYPE_CHECKING:
@@ -20,14 +22,22 @@ if TYPE_CHECKING:
 DEFAULT_STACK = "embedtune"
 # The template's parameter for each option of `infra deploy`; the template has the defaults.
 PARAMETERS = {
+    "allow_instance_type": "AllowedInstanceTypes",
+    "bedrock_model": "BedrockModelArns",
     "budget": "MonthlyBudgetUsd",
     "budget_email": "BudgetEmail",
     "data_buckets": "DataBucketArns",
     "hub_token_secret": "HubTokenSecretArn",
+    "keep_images": "KeepImages",
     "kms_key": "KmsKeyArn",
+    "llm_key_secret": "LlmKeySecretArn",
+    "limit_keep_alive": "MaxKeepAliveSeconds",
+    "limit_runtime": "MaxRuntimeSeconds",
+    "log_retention": "LogRetentionDays",
     "security_group": "SecurityGroups",
     "subnet": "Subnets",
 }
+WHOLE_SECRET_ARN = re.compile(r"arn:[\w-]+:secretsmanager:[\w-]+:\d{12}:secret:\S+-\w{6}")
 
 
 @dataclass(frozen=True)
@@ -43,13 +53,18 @@ class Stack:
     bucket: str | None = None
     kms_key_arn: str | None = None
     hub_token_secret_arn: str | None = None
+    llm_key_secret_arn: str | None = None
+    # What the role may ask: models, inference profiles and their models.
+    bedrock_model_arns: tuple[str, ...] = ()
     subnets: tuple[str, ...] = ()
     security_groups: tuple[str, ...] = ()
     version: str = "1"
     launcher_policy_arn: str | None = None
+    # Stacks of older versions have none.
+    build_project: str | None = None
 
     def prefix(self, name: str) -> str | None:
-        """Return the URI of a prefix: `runs`, or `checkpoints` and `inputs`, kept for 30 days."""
+        """Return the URI of a prefix: `runs`, or one whose objects expire (`checkpoints` …)."""
         return f"s3://{self.bucket}/{name}" if self.bucket else None
 
 
@@ -62,13 +77,38 @@ def template_text() -> str:
 
 def stack_parameters(session: "boto3.Session", options: Mapping[str, Any]) -> dict[str, str]:
     """Map options to template parameters; an empty string clears an earlier value."""
-    partition = session.get_partition_for_region(session.region_name)
-    arns = [f"arn:{partition}:s3:::{name}" if name else "" for name in options["data_buckets"]]
+    prefix = f"arn:{partition(session)}:s3:::"
+    buckets = [f"{prefix}{name}" if name else "" for name in options["data_buckets"]]
+    named: dict[str, Any] = {"data_buckets": buckets}
+    for name in ("hub_token_secret", "llm_key_secret"):
+        if secret := options.get(name):
+            named[name] = _whole_arn(session, secret)
+    models = options.get("bedrock_model") or ()
+    arns = (arn for name in models for arn in (model_arns(session, name) if name else [""]))
+    named["bedrock_model"] = [*dict.fromkeys(arns)]
     return {
         PARAMETERS[name]: str(value) if isinstance(value, int | str) else ",".join(value)
-        for name, value in {**options, "data_buckets": arns}.items()
+        for name, value in {**options, **named}.items()
         if value not in (None, (), [])
     }
+
+
+def _whole_arn(session: "boto3.Session", secret: str) -> str:
+    """Return a secret's whole ARN, with its six random characters, for its name or partial ARN.
+
+    A policy with a partial ARN would not let the job read the secret.
+    """
+    parts = secret.split(":")
+    region = parts[3] if len(parts) > 3 else None
+    try:
+        with translate_errors(f"finding the secret `{secret}`"):
+            manager = client(session, "secretsmanager", region)
+            return str(manager.describe_secret(SecretId=secret)["ARN"])
+    except BackendError as error:
+        if WHOLE_SECRET_ARN.fullmatch(secret) and "ResourceNotFoundException" not in str(error):
+            # Most likely the caller may not ask.
+            return secret
+        raise
 
 
 def read_stack(session: "boto3.Session", name: str = DEFAULT_STACK) -> Stack | None:
@@ -151,10 +191,13 @@ def _stack(found: Answer, region: str) -> Stack:
             bucket=outputs["Bucket"],
             kms_key_arn=outputs.get("KmsKeyArn"),
             hub_token_secret_arn=outputs.get("HubTokenSecretArn"),
+            llm_key_secret_arn=outputs.get("LlmKeySecretArn"),
+            bedrock_model_arns=_parts(outputs.get("BedrockModelArns")),
             subnets=_parts(outputs.get("Subnets")),
             security_groups=_parts(outputs.get("SecurityGroups")),
             version=outputs["Version"],
             launcher_policy_arn=outputs["LauncherPolicyArn"],
+            build_project=outputs.get("BuildProject"),
         )
     except KeyError as missing:
         msg = (

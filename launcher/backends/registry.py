@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 class JobHandle(Protocol):
     """The job of a run, no matter which process launched it; found by the run's launch record."""
 
+    # What the backend does for a running job at the last `refresh`; empty if it says nothing.
+    status: str
+
     def refresh(self) -> bool:
         """Return whether the job is running; record its end if that was not recorded yet."""
 

@@ -1,9 +1,10 @@
 """`embedtune check`: looks at the data before anything is launched."""
 
-import subprocess
 import sys
 
 import click
+
+from launcher.job_command import run_job
 
 
 @click.command()
@@ -25,9 +26,9 @@ def check(data: str, model: str | None, settings: tuple[str, ...], *, as_json: b
     splits, pandas, mapping, columns, tevatron, dpr, instructions, flagembedding,
     sentence-transformers, swift, msmarco, ragas, nemo, questions. job/README.md describes each.
     """
-    command = [sys.executable, "-P", "-m", "job", "check", data]
+    command = ["check", data]
     command += ["--model", model] if model else []
     command += ["--json"] if as_json else []
     for setting in settings:
         command += ["--set", setting]
-    sys.exit(subprocess.run(command, check=False).returncode)
+    sys.exit(run_job(command))

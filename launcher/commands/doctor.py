@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     "job_file", required=False, type=click.Path(path_type=Path, exists=True, dir_okay=False)
 )
 @machine_options(
-    *("backend", "image", "instance_type", "instances", "spot", "role", "stack"),
-    *("profile", "region"),
+    *("backend", "image", "instance_type", "instances", "spot", "keep_alive"),
+    *("role", "stack", "profile", "region"),
     backend="sagemaker",
 )
 @click.option("--output", help="sagemaker: s3://bucket/prefix.  [default: the stack's]")

@@ -4,19 +4,20 @@ from pathlib import Path
 
 import click
 
-from launcher.commands.options import output_option
+from launcher.commands.options import account_options, output_option
 
 
 @click.command()
 @click.argument("name")
 @output_option
-@click.option("--model", "with_model", is_flag=True, help="Also fetch the model.")
+@click.option("--model", "with_model", is_flag=True, help="Also fetch the model and its exports.")
 @click.option(
     "--to",
     "folder",
     type=click.Path(path_type=Path, file_okay=False),
     help="Folder to fetch into.  [default: runs/NAME]",
 )
+@account_options
 def fetch(name: str, output: str, folder: Path | None, *, with_model: bool) -> None:
     """Fetch the results of the run NAME (or s3://…/NAME), verified against its manifest."""
     from launcher.lookup import find_result

@@ -1,20 +1,30 @@
 """`embedtune infra deploy`, `status`, `delete`: the AWS resources for jobs on SageMaker."""
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from launcher.commands.machine import machine_options
+from launcher.plan.machine import Duration
 
 if TYPE_CHECKING:
     from launcher.aws.stack import Stack
 
 PLAN = """\
-The stack `{name}` in {region} creates: an encrypted bucket, an image repository, the role of the
-jobs, a policy for people who launch jobs{budget}.
+The stack `{name}` in {region} creates: an encrypted bucket, an image repository, a project that
+builds the image, the roles of jobs and builds, a policy for people who launch jobs{budget}.
 It costs only storage: about $0.023 per GB and month in the bucket, and $0.10 in the repository,
-where one image takes about 3 GB. Nothing runs until you launch a job."""
+where one image takes about 3 GB. Nothing runs until you build an image or launch a job."""
+
+
+class _Limit(Duration):
+    """A duration, or an empty string, which removes the limit."""
+
+    def convert(
+        self, value: str | int, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Any:  # noqa: ANN401  Click's signature expects an integer
+        return value if value == "" else super().convert(value, param, ctx)
 
 
 @click.group()
@@ -35,7 +45,47 @@ def infra() -> None:
     metavar="ARN",
     help="Secret in Secrets Manager with a Hugging Face Hub token.",
 )
+@click.option(
+    "--llm-key-secret",
+    metavar="ARN",
+    help="Secret with the key of a language model's server (`generation.llm_url`).",
+)
+@click.option(
+    "--bedrock-model",
+    multiple=True,
+    metavar="MODEL",
+    help="Model of Amazon Bedrock that jobs may ask: an id, that of an inference profile, or an "
+    "ARN; may be repeated, and replaces those before.",
+)
 @click.option("--kms-key", metavar="ARN", help="KMS key for the bucket.  [default: S3's own key]")
+@click.option(
+    "--allow-instance-type",
+    multiple=True,
+    metavar="TYPE",
+    help="The launcher policy allows only these instance types; may be repeated.",
+)
+@click.option(
+    "--limit-runtime",
+    type=_Limit(),
+    help="The launcher policy requires a maximum runtime of at most this.",
+)
+@click.option(
+    "--limit-keep-alive",
+    type=_Limit(),
+    help="The launcher policy allows to keep machines warm for at most this; 0 forbids it.",
+)
+@click.option(
+    "--log-retention",
+    type=click.IntRange(min=0),
+    metavar="DAYS",
+    help="Delete logs of training jobs, of the whole account, after so many days; 0: never.",
+)
+@click.option(
+    "--keep-images",
+    type=click.IntRange(1, 1000),
+    metavar="COUNT",
+    help="Delete the oldest images if there are more tagged ones.  [default: 30]",
+)
 @click.option(
     "--budget",
     type=click.IntRange(min=0),
@@ -58,6 +108,7 @@ def deploy(
 
     Omitted parameters keep their values; pass an empty string to clear one.
     """
+    from launcher.aws.account import options, stack_option
     from launcher.aws.sessions import open_session
     from launcher.aws.stack import deploy_stack, stack_parameters, template_text
 
@@ -78,7 +129,7 @@ def deploy(
     _confirm("Deploy it?", yes=yes)
     deployed = deploy_stack(session, stack, parameters, _log)
     _print_stack(stack, deployed)
-    _log(f"Next: embedtune image push embedtune {deployed.image}")
+    _log(f"Next: embedtune image build --on aws{stack_option(stack)}{options(session)}")
     _log("Then: embedtune launch --backend sagemaker --data …")
 
 
@@ -115,8 +166,11 @@ def _print_stack(name: str, stack: "Stack") -> None:
         "bucket": stack.bucket,
         "repository": stack.image,
         "role": stack.role_arn,
+        "build project": stack.build_project,
         "launcher policy": stack.launcher_policy_arn,
         "hub token": stack.hub_token_secret_arn,
+        "llm key": stack.llm_key_secret_arn,
+        "bedrock models": ", ".join(stack.bedrock_model_arns),
         "key": stack.kms_key_arn,
         "subnets": ", ".join(stack.subnets),
         "security groups": ", ".join(stack.security_groups),

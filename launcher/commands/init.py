@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from job.core.errors import StorageError
+from launcher.job_command import JOB
 
 
 @click.command()
@@ -50,7 +51,7 @@ def _article_job() -> str:
 
 
 def _job_for(data: str, model: str | None, settings: tuple[str, ...]) -> str:
-    command = [sys.executable, "-P", "-m", "job", "init", data]
+    command = [*JOB, "init", data]
     command += ["--model", model] if model else []
     for setting in settings:
         command += ["--set", setting]

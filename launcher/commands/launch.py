@@ -3,6 +3,7 @@
 import json
 import shlex
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import click
 from click.core import ParameterSource
 
 from job.core.errors import BackendError, Interrupted, SpecError, Stopped
+from job.spec.pairs_options import LLM
 from launcher.commands.machine import machine_options
 from launcher.commands.options import (
     OUTPUT_SOURCES,
@@ -26,10 +28,13 @@ if TYPE_CHECKING:
     from launcher.runs.run import Run
 
 WAYS_TO_BEGIN = """\
-Nothing to launch yet. Three ways to begin:
+Nothing to launch yet. Four ways to begin:
 
   with a file of pairs (question, context)
     embedtune launch --data pairs.jsonl
+
+  with documents only; a language model writes the questions
+    embedtune launch --documents docs/ --llm openai:gpt-4o-mini
 
   with a job file, which sets everything
     embedtune init --data pairs.jsonl
@@ -47,6 +52,14 @@ All options: embedtune launch --help"""
     "job_file", required=False, type=click.Path(path_type=Path, exists=True, dir_okay=False)
 )
 @click.option("--data", help="Pairs: a path, s3://…, a Hub id or builtin:aws-docs.")
+@click.option("--documents", help="Documents instead of pairs: --llm writes the questions.")
+@click.option(
+    "--llm",
+    metavar=LLM,
+    help="Language model for --documents: openai:MODEL or bedrock:MODEL, or local:MODEL, which the "
+    "job loads.",
+)
+@click.option("--llm-url", metavar="URL", help="Its server with OpenAI's API.")
 @click.option("--model", help="Base model: a Hub id, a folder, s3://… or builtin:minilm.")
 @click.option(
     "--output", help=f"Where to write results: a folder or s3://bucket/prefix.  {OUTPUT_SOURCES}"
@@ -77,6 +90,9 @@ All options: embedtune launch --help"""
 def launch(
     job_file: Path | None,
     data: str | None,
+    documents: str | None,
+    llm: str | None,
+    llm_url: str | None,
     model: str | None,
     output: str | None,
     preset: str | None,
@@ -106,6 +122,7 @@ def launch(
         msg = f"`--backend {machine.backend}` does not accept {unsupported}."
         raise click.UsageError(msg)
     given = {"data.source": data, "model.base": model, "output.uri": output, "preset": preset}
+    given |= {"data.documents": documents, "generation.llm": llm, "generation.llm_url": llm_url}
     spec = _build_spec(job_file, given | {"training.seeds": seeds}, settings, name, machine)
     plan = Plan(check_name(name or new_name(spec.model.base)), spec, machine)
     request = load_backend(machine.backend).request(plan)
@@ -193,6 +210,7 @@ def _build_spec(
     machine: MachineOptions,
 ) -> "JobSpec":
     """Merge the job file with the options; with only a run's name, use that run's stored spec."""
+    from job.spec.generation_section import require_llm
     from job.spec.parse import build_spec, parse_assignments, read_document
     from launcher.plan.plan import local_folder
     from launcher.plan.settings import default_output
@@ -210,10 +228,36 @@ def _build_spec(
     if not (given["output.uri"] or (isinstance(output, dict) and output.get("uri"))):
         default = {"output.uri": json.dumps(_default_output(machine))}
     spec = build_spec(document, default | parse_assignments(settings) | options)
-    if spec.data.source is None:
+    if spec.data.documents is not None:
+        spec = _with_token_prices(spec, name, machine)
+        require_llm(spec.data, spec.generation)
+    elif spec.generation.llm:
+        msg = f"`generation.llm` (`{spec.generation.llm}`) writes questions about documents: "
+        raise SpecError(msg + "pass `--documents`, or leave it out.")
+    elif spec.data.source is None:
         msg = "No data: pass `--data`, or a job file with `data.source` (`embedtune init`)."
         raise SpecError(msg)
     return spec
+
+
+def _with_token_prices(spec: "JobSpec", name: str | None, machine: MachineOptions) -> "JobSpec":
+    """Add the prices of Amazon Bedrock's models: those that the run began with, or today's."""
+    from job.spec.parse import build_spec, read_document
+    from launcher.aws.token_prices import with_token_prices
+    from launcher.plan.plan import local_folder
+    from launcher.runs.run import Run
+
+    stored = Run(local_folder(spec.output.uri) / name).workspace.job_spec if name else None
+    if stored and stored.is_file():
+        # What is wrong with it is said when the specs are compared.
+        with suppress(SpecError):
+            earlier = build_spec(read_document(stored)).generation
+            prices = {"input_price": earlier.input_price, "output_price": earlier.output_price}
+            began = spec.generation.model_copy(update=prices)
+            given = (spec.generation.input_price, spec.generation.output_price)
+            if began == earlier and None in given:
+                return spec.model_copy(update={"generation": began})
+    return with_token_prices(spec, machine.profile, machine.region)
 
 
 def _default_output(machine: MachineOptions) -> str:

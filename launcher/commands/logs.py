@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from launcher.commands.options import NAME_HELP, output_option, view_options
+from launcher.commands.options import NAME_HELP, account_options, output_option, view_options
 
 if TYPE_CHECKING:
     from launcher.live.view import Style
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     help="Follow until the job ends; exit with its code.",
 )
 @view_options
+@account_options
 def logs(name: str | None, output: str, style: "Style | None", *, follow: bool) -> None:
     """Print the log of the run NAME; Ctrl-C does not stop the job."""
     from launcher.lookup import find_job, job_of, print_log

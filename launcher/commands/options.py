@@ -2,9 +2,12 @@
 
 import sys
 from collections.abc import Callable
+from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from launcher.commands.machine import machine_options
 
 if TYPE_CHECKING:
     from launcher.runs.run import Run
@@ -31,6 +34,20 @@ output_option = click.option(
 )
 
 
+def account_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--profile` and `--region`; they apply to all that the command asks of AWS."""
+
+    @wraps(command)
+    def chosen(profile: str | None, region: str | None, **options: Any) -> None:  # noqa: ANN401
+        from launcher.aws.sessions import choose_account
+
+        choose_account(profile, region)
+        command(**options)
+
+    add: Callable[[Any], Callable[..., Any]] = machine_options("profile", "region")
+    return add(chosen)
+
+
 require_option = click.option(
     "--require",
     "requirements",
@@ -52,7 +69,9 @@ def view_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def print_report(run: "Run") -> None:
     """Print a report: on a terminal the decision first, in a pipe every sentence."""
+    from launcher.export_tables import export_tables
     from launcher.tables import decision_lines, report_lines, show
 
     lines = decision_lines if sys.stdout.isatty() else report_lines
-    show(lines(run.report(), run.fetch_report()))
+    report = run.report()
+    show([*lines(report, run.fetch_report()), *export_tables(report)])

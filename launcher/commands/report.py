@@ -2,7 +2,7 @@
 
 import click
 
-from launcher.commands.options import output_option, print_report, require_option
+from launcher.commands.options import account_options, output_option, print_report, require_option
 
 
 @click.command()
@@ -10,6 +10,7 @@ from launcher.commands.options import output_option, print_report, require_optio
 @output_option
 @click.option("--open", "open_it", is_flag=True, help="Also open the page in the browser.")
 @require_option
+@account_options
 def report(name: str | None, output: str, requirements: tuple[str, ...], *, open_it: bool) -> None:
     """Show the report of the run NAME (or s3://…/NAME), or of the latest finished run.
 

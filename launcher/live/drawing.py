@@ -3,6 +3,7 @@
 Colors are the terminal's own, so that they suit dark and light backgrounds.
 """
 
+import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -10,7 +11,7 @@ from datetime import datetime, timedelta
 from rich.text import Text
 
 from job.core.formatting import change, score
-from launcher.live.progress import PUBLISH, STAGES, Count, Progress, Stage
+from launcher.live.progress import OPTIONAL, STAGES, TRAINING, Count, Progress, Stage
 
 # The last column stays empty: a terminal shows `^C` there, and some wrap a line that fills it.
 MARGIN = 4
@@ -45,6 +46,12 @@ class Status:
     # When billing began, if it has.
     billed_since: datetime | None = None
     is_waiting: bool = True
+    # What the user may do about a long wait.
+    advice: str = ""
+
+    @property
+    def text(self) -> str:
+        return f"{self.name}: {self.message}".rstrip(": ")
 
 
 @dataclass(frozen=True)
@@ -66,7 +73,7 @@ class Picture:
 def draw(picture: Picture, now: datetime, columns: int, rows: int) -> list[Text]:
     """Return the lines of the view: at most `rows`, none wider than `columns`."""
     width = max(20, min(columns, MAX_WIDTH) - MARGIN)
-    head = [_title(picture, now), *_status_lines(picture, now)]
+    head = [_title(picture, now), *_status_lines(picture, now, width)]
     foot = [] if picture.has_ended else list(_estimates(picture, now))
     foot += [Text(picture.note, "yellow")] if picture.note else []
     stages = list(_stage_lines(picture, now, width))
@@ -101,7 +108,7 @@ def _title(picture: Picture, now: datetime) -> Text:
     return Text.assemble((job.name, "bold"), f" · {job.where} · {elapsed}")
 
 
-def _status_lines(picture: Picture, now: datetime) -> Iterator[Text]:
+def _status_lines(picture: Picture, now: datetime, width: int) -> Iterator[Text]:
     """Yield what a backend does before and after the job's own stages."""
     status, progress = picture.status, picture.progress
     if status is None or picture.has_ended or not (status.is_waiting or progress.is_over):
@@ -114,14 +121,14 @@ def _status_lines(picture: Picture, now: datetime) -> Iterator[Text]:
         once = "" if status.billed_since else " once it is billed"
         cost = "" if price is None else f", at ${price:g} an hour{once}"
         yield Text(f"    since {_time_of_day(status.since)}, for {waited}{cost}")
+        yield from (Text(f"    {part}") for part in textwrap.wrap(status.advice, width - 4))
 
 
 def _stage_lines(picture: Picture, now: datetime, width: int) -> Iterator[Text]:
     progress = picture.progress
     if picture.status and picture.status.is_waiting and not progress.stages:
         return
-    extra = [PUBLISH] if PUBLISH in progress.stages else []
-    names = [*STAGES, *extra]
+    names = [name for name in STAGES if name in progress.stages or name not in OPTIONAL]
     column = max(map(len, names))
     if not progress.stages and not picture.has_ended:
         # The job loads its libraries, which takes some seconds.
@@ -164,8 +171,10 @@ def _facts(name: str, progress: Progress) -> str:
         return f"{splits}, corpus {facts['corpus']}" if "corpus" in facts else splits
     if name == "model":
         return ", ".join(str(facts[key]) for key in ("device", "precision") if key in facts)
+    if name == "refit" and "steps" in facts:
+        return f"{facts['steps']} steps"
     if name == "train" and "steps" in facts:
-        best = max(progress.validations, default=None)
+        best = progress.best_validation
         scored = "" if best is None else f", validation {_against_base(best, progress)}"
         return f"{facts['steps']} steps{scored}"
     main = progress.main_dimension
@@ -180,12 +189,17 @@ def _details(name: str, progress: Progress, width: int) -> Iterator[Text]:
     """Yield the bar of the running stage, and below it the numbers of the training."""
     indent = "      "
     room = width - len(indent)
-    main = progress.steps if name == "train" and progress.steps else progress.count
+    if name == "train" and progress.trainings > 1:
+        which = f"training {progress.training} of {progress.trainings}"
+        which += "" if progress.seed is None else f" (seed {progress.seed})"
+        yield Text(indent + which, "dim")
+    trains = name in TRAINING
+    main = progress.steps if trains and progress.steps else progress.count
     if main:
         yield Text(indent).append_text(_bar(main, room))
     if main is progress.steps and main and progress.count:
         yield Text(f"{indent}{progress.count.what} {_amounts(progress.count)}", "dim")
-    if name == "train" and progress.losses:
+    if trains and progress.losses:
         rate = progress.learning_rate
         rates = "" if rate is None else f"   learning rate {rate:.1e}"
         sparks = sparkline(progress.losses)

@@ -72,7 +72,9 @@ class PlainView:
         click.echo(escape_to_one_line(line) if self._to.isatty() else line, file=self._to)
 
     def show_status(self, status: Status) -> None:
-        self.print_line(f"-- {status.name}: {status.message}".rstrip(": "))
+        self.print_line(f"-- {status.text}")
+        if status.advice:
+            self.print_line(f"-- {status.advice}")
 
     def show_stopping(self) -> None:
         """Print nothing: the job logs it."""

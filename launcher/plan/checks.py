@@ -27,6 +27,10 @@ class Missing(Exception):
         self.found, self.fix = found, fix
 
 
+class Doubtful(Exception):
+    """A requirement may not be met."""
+
+
 class NotNeeded(Exception):
     """Something optional is missing."""
 
@@ -37,6 +41,8 @@ def run_check(name: str, check: Callable[[], str]) -> CheckResult:
         return CheckResult(name, "ok", check())
     except Missing as missing:
         return CheckResult(name, "missing", missing.found, missing.fix)
+    except Doubtful as found:
+        return CheckResult(name, "doubtful", str(found))
     except NotNeeded as found:
         return CheckResult(name, "skipped", str(found))
     except BackendError as error:

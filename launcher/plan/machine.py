@@ -93,12 +93,19 @@ class MachineOptions:
         "File", "File copies the data to the machine, FastFile streams it."
     )
     isolate: bool = _sagemaker(False, "run the job without network access.")  # noqa: FBT003
+    encrypt_traffic: bool = _sagemaker(
+        False,  # noqa: FBT003
+        "encrypt the traffic between the machines of a job, which slows training down.",
+    )
     subnet: tuple[str, ...] = _sagemaker((), "subnet of your VPC; may be repeated.", metavar="ID")
     security_group: tuple[str, ...] = _sagemaker(
         (), "security group of your VPC; may be repeated.", metavar="ID"
     )
     volume_kms_key: str | None = _sagemaker(None, "KMS key for the machine's disk.", metavar="ARN")
     hf_token_secret: str | None = _sagemaker(None, "secret with the Hub token.", metavar="ARN")
+    llm_key_secret: str | None = _sagemaker(
+        None, "secret with the key of --llm-url.", metavar="ARN"
+    )
     tag: tuple[str, ...] = _sagemaker(
         (), "tag of the job, for cost reports; may be repeated.", metavar="NAME=VALUE"
     )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from job.core.memory import (
+    BUFFERS,
     GB,
     MIN_ROWS,
     USUAL_TOKENS,
@@ -22,6 +23,8 @@ from launcher.plan.plan import BUILTIN, Plan
 
 NAME = "memory"
 HUB_SECONDS = 5
+# From this compute capability, NVIDIA GPUs compute in bfloat16; the V100 has 7.0, the T4 7.5.
+BFLOAT16_CAPABILITY = 8.0
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ def check_memory(plan: Plan, memory: DeviceMemory | None) -> CheckResult:
         "LoRA": size.lora_bytes(training.lora_rank, precision),
     }
     lora = choose_lora(training.lora, size, available, precision)
-    needs = "; ".join(_needs(size, way, needed) for way, needed in states.items())
+    needs = "; ".join(_needs(size, way, needed, precision) for way, needed in states.items())
     found = (
         f"`{base}`, {size.parameters:,} parameters, in {precision}: {needs}, each for {MIN_ROWS} "
         f"texts of {USUAL_TOKENS} tokens. The {memory.device} has {memory.gigabytes:.3g} GB. "
@@ -56,7 +59,7 @@ def check_memory(plan: Plan, memory: DeviceMemory | None) -> CheckResult:
     )
     checkpointing = training.gradient_checkpointing != "off"
     chosen = states["LoRA" if lora.on else "all weights"]
-    if with_texts(size, chosen, checkpointing=checkpointing) <= available:
+    if with_texts(size, chosen, precision, checkpointing=checkpointing) <= available:
         return CheckResult(NAME, "ok", found)
     ways = [] if lora.on else ["`training.lora=on`"]
     ways += [] if checkpointing else ["`training.gradient_checkpointing=auto`"]
@@ -64,9 +67,9 @@ def check_memory(plan: Plan, memory: DeviceMemory | None) -> CheckResult:
     return CheckResult(NAME, "doubtful", f"does not fit: {found}", fix)
 
 
-def _needs(size: ModelSize, way: str, states: int) -> str:
+def _needs(size: ModelSize, way: str, states: int, precision: str) -> str:
     plain, less = (
-        with_texts(size, states, checkpointing=checkpointing) / GB
+        with_texts(size, states, precision, checkpointing=checkpointing) / GB
         for checkpointing in (False, True)
     )
     return f"{way} {plain:.1f} GB ({less:.1f} GB with gradient checkpointing)"
@@ -86,17 +89,26 @@ def _model_size(plan: Plan) -> ModelSize | None:
         revision = plan.spec.model.revision
         found = HfApi().model_info(base, revision=revision, timeout=HUB_SECONDS)
         config = hf_hub_download(base, "config.json", revision=revision, etag_timeout=HUB_SECONDS)
-        parameters = found.safetensors.total if found.safetensors else None
+        formats = found.safetensors.parameters if found.safetensors else {}
+        parameters = sum(n for name, n in formats.items() if name not in BUFFERS) or None
         return model_size(json.loads(Path(config).read_text("utf-8")), parameters)
     return None
 
 
 def memory_here() -> DeviceMemory:
     """Return the memory of this machine's smallest GPU; without a GPU, that of the machine."""
-    query = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
-    with suppress(OSError, ValueError, subprocess.SubprocessError):
-        found = subprocess.run(query, capture_output=True, text=True, check=True, timeout=10)
-        mebibytes = min(map(int, found.stdout.split()))
-        return DeviceMemory(mebibytes * 2**20 / GB, "bfloat16")
+    if mebibytes := _ask_gpus("memory.total"):
+        capability = min(_ask_gpus("compute_cap"), default=BFLOAT16_CAPABILITY)
+        precision = "bfloat16" if capability >= BFLOAT16_CAPABILITY else "float16"
+        return DeviceMemory(min(mebibytes) * 2**20 / GB, precision)
     host = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return DeviceMemory(host / GB, "float32", "machine")
+
+
+def _ask_gpus(field: str) -> list[float]:
+    """Return a field of each NVIDIA GPU; empty without GPUs, or if the driver lacks the field."""
+    query = ["nvidia-smi", f"--query-gpu={field}", "--format=csv,noheader,nounits"]
+    with suppress(OSError, ValueError, subprocess.SubprocessError):
+        found = subprocess.run(query, capture_output=True, text=True, check=True, timeout=10)
+        return [float(line) for line in found.stdout.split()]
+    return []

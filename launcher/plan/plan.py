@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from job.core.errors import DataError, ModelError
+from job.spec.generation_section import local_model
 from job.spec.schema import JobSpec
 from job.storage.stores import S3, Store, open_store
 from launcher.plan.machine import MachineOptions
@@ -11,6 +12,8 @@ from launcher.plan.machine import MachineOptions
 WORKSPACE = ".work"
 DEFAULT_OUTPUT = "runs"
 BUILTIN = "builtin:"
+# Channels of models; the others have data.
+MODELS = ("model", "llm", "judge")
 
 
 def local_folder(output: str) -> Path:
@@ -59,8 +62,12 @@ class Plan:
             "test": data.test,
             "corpus": data.corpus,
             "out_of_domain": self.spec.evaluation.out_of_domain,
+            "documents": data.documents,
             "model": self.spec.model.base,
         }
+        if data.documents:
+            asked = self.spec.generation.models.items()
+            sources |= {field: found[0] for field, name in asked if (found := local_model(name))}
         return {name: source for name, source in sources.items() if source}
 
     @property
@@ -69,8 +76,15 @@ class Plan:
         return {n: Path(path) for n, path in self.sources.items() if _is_local(n, path)}
 
     @property
-    def uses_s3(self) -> bool:
-        return any(uri.startswith(S3) for uri in (*self.sources.values(), self.spec.output.uri))
+    def bedrock_models(self) -> tuple[str, ...]:
+        """The models of Amazon Bedrock that the job asks."""
+        return self.spec.generation.models_of("bedrock") if self.spec.data.documents else ()
+
+    @property
+    def uses_aws(self) -> bool:
+        """Whether the job needs AWS credentials: for S3 or Amazon Bedrock."""
+        uris = (*self.sources.values(), self.spec.output.uri)
+        return bool(self.bedrock_models) or any(uri.startswith(S3) for uri in uris)
 
     @property
     def uses_hub(self) -> bool:
@@ -86,4 +100,4 @@ def _is_local(channel: str, source: str) -> bool:
     except OSError as error:
         # Without access to its folder, a path's existence is unknown.
         msg = f"`{source}` cannot be read: {error.strerror}. Make it readable, or use another path."
-        raise (ModelError if channel == "model" else DataError)(msg) from None
+        raise (ModelError if channel in MODELS else DataError)(msg) from None

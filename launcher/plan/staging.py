@@ -4,6 +4,8 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from job.core.errors import StorageError
+from job.core.folders import files_below, is_loop
 from job.spec.schema import JobSpec, ModelSpec
 from job.storage.s3 import explained, s3_client
 from job.storage.stores import S3Store
@@ -35,7 +37,9 @@ def fill_channel(source: Path, folder: Path) -> None:
                 folder,
                 # With `--data .`, the folder contains `runs/`: do not copy the channel into itself.
                 ignore=lambda parent, names: {
-                    n for n in names if _contains(Path(parent, n), folder)
+                    n
+                    for n in names
+                    if _contains(Path(parent, n), folder) or is_loop(Path(parent, n))
                 },
                 copy_function=link_or_copy,
                 dirs_exist_ok=True,
@@ -56,17 +60,26 @@ def upload(store: S3Store, source: str, model: ModelSpec, run: Path) -> None:
     source contains it.
     """
     path = Path(source) if Path(source).exists() else _from_hub(model)
-    files = {path.name: path} if path.is_file() else dict(_files_below(path, run))
+    files = {path.name: path} if path.is_file() else files_to_upload(path, run)
     store.put(files)
     with explained(store.uri, "written"):
         for stale in {entry.name for entry in store.files()} - files.keys():
             s3_client().delete_object(Bucket=store.bucket, Key=f"{store.key}/{stale}")
 
 
+def files_to_upload(path: Path, run: Path) -> dict[str, Path]:
+    """Return the files below a folder by their names in a store, without those of the `run`."""
+    return dict(_files_below(path, run))
+
+
 def _files_below(path: Path, run: Path) -> Iterator[tuple[str, Path]]:
     parts = (part for part in sorted(path.iterdir()) if not _contains(part, run))
     for part in parts:
-        for each in sorted(part.rglob("*")) if part.is_dir() else (part,):
+        is_folder = part.is_dir() and not is_loop(part)
+        for each in sorted(files_below(part)) if is_folder else (part,):
+            if each.is_symlink() and not each.exists():
+                msg = f"`{each}` is a link to nothing. Mend or delete it."
+                raise StorageError(msg)
             if each.is_file():
                 yield each.relative_to(path).as_posix(), each
 

@@ -23,7 +23,7 @@ def compared_group(fingerprint: str, runs: Mapping[str, Run], output: str) -> Gr
     tested = {run.store.uri: run.name for run in runs.values()}
     tested |= {run.store.uri: run.name for run in _tested_on(fingerprint, output)}
     found = _differences(group, runs) if len(runs) > 1 else Evidence()
-    evidence = replace(found, tested=tuple(tested.values()), place=output)
+    evidence = replace(found, tested=tuple(tested.values()), output=output)
     return replace(group, evidence=evidence)
 
 

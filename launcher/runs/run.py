@@ -33,8 +33,10 @@ class Run:
 
     folder: Path
     published: Store | None = None
-    # Set by `launcher.lookup`, from the backend.
+    # Set by `launcher.lookup`, from the backend; also whether store or backend did not answer.
     is_active: bool = False
+    status: str = ""
+    is_unknown: bool = False
 
     @property
     def name(self) -> str:
@@ -68,23 +70,32 @@ class Run:
             raise StorageError(msg) from None
 
     @cached_property
+    def _finished(self) -> datetime | None:
+        return self.store.modified_at(MANIFEST)
+
+    @property
     def is_finished(self) -> bool:
-        return self.store.modified_at(MANIFEST) is not None
+        return self._finished is not None
 
     @property
     def state(self) -> str:
-        """`finished`, `running`, `failed` or `unfinished` (resumed when launched again)."""
+        """`finished`, `running`, `failed`, `unfinished` (resumed when launched again) or `unknown`.
+
+        If store or backend did not answer, only the receipt can tell.
+        """
         if self.is_finished:
             return "finished"
         if self.is_active or self.workspace.is_locked():
             return "running"
         code = (self.receipt or {}).get("exit_code")
+        if self.is_unknown and code in (None, 0):
+            return "unknown" if code is None else "finished"
         return "unfinished" if code in RESUMABLE else "failed"
 
-    @property
+    @cached_property
     def changed(self) -> datetime:
         """When the run finished, or else when it last changed."""
-        changed = self.store.modified_at(MANIFEST)
+        changed = self._finished
         if self.is_remote:
             changed = changed or self.store.modified_at("spec.json")
         return changed or datetime.fromtimestamp(self.folder.stat().st_mtime, UTC)
@@ -132,20 +143,31 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 def list_runs(output: str) -> list[Run]:
     """List the runs of an output, latest first; for S3 also those that only this machine has."""
+    return latest_first([*(local_runs(output) | stored_runs(output)).values()])
+
+
+def local_runs(output: str) -> dict[str, Run]:
+    """Return the runs that this machine has, by name."""
     root = local_folder(output)
     folders = [folder for folder in root.iterdir() if folder.is_dir()] if root.is_dir() else []
     # Other folders may be there too.
     local = [f for f in folders if (f / WORKSPACE).is_dir() or (f / MANIFEST).is_file()]
-    runs = {folder.name: local_run(folder) for folder in local}
-    if output.startswith(S3):
-        store = open_store(output)
-        candidates = [Run(root / name, store.join(name)) for name in store.folders()]
-        are_runs = _in_parallel(
-            lambda run: run.store.modified_at("spec.json") is not None, candidates
-        )
-        runs |= {run.name: run for run, is_run in zip(candidates, are_runs, strict=True) if is_run}
-    times = dict(zip(runs, _in_parallel(lambda run: run.changed, list(runs.values())), strict=True))
-    return sorted(runs.values(), key=lambda run: times[run.name], reverse=True)
+    return {folder.name: local_run(folder) for folder in local}
+
+
+def stored_runs(output: str) -> dict[str, Run]:
+    """Return the runs in S3, by name; none if the output is a local folder."""
+    if not output.startswith(S3):
+        return {}
+    root, store = local_folder(output), open_store(output)
+    candidates = [Run(root / name, store.join(name)) for name in store.folders()]
+    are_runs = _in_parallel(lambda run: run.store.modified_at("spec.json") is not None, candidates)
+    return {run.name: run for run, is_run in zip(candidates, are_runs, strict=True) if is_run}
+
+
+def latest_first(runs: list[Run]) -> list[Run]:
+    times = dict(zip(runs, _in_parallel(lambda run: run.changed, runs), strict=True))
+    return sorted(runs, key=lambda run: times[run], reverse=True)
 
 
 def local_run(folder: Path) -> Run:
@@ -161,7 +183,7 @@ def local_run(folder: Path) -> Run:
 
 def preload(runs: Iterable[Run]) -> None:
     """Read in parallel what a list of runs shows."""
-    _in_parallel(lambda run: (run.is_finished, run.stored_report), list(runs))
+    _in_parallel(lambda run: (run.is_finished, run.stored_report, run.changed), list(runs))
 
 
 def _in_parallel(work: Callable[[Run], T], runs: list[Run]) -> list[T]:
@@ -221,7 +243,7 @@ def fetch_results(run: Run, folder: Path, *, with_model: bool) -> list[str]:
     if run.manifest is None:
         msg = f"The run `{run.name}` is {run.state}: it has no manifest to verify files."
         raise StorageError(msg)
-    skipped = () if with_model else ("model/",)
+    skipped = () if with_model else ("model/", "model_proven/", "exports/")
     wanted = {n: entry for n, entry in run.manifest.items() if not n.startswith(skipped)}
     targets = {name: safe_join(folder, name) for name in wanted}
     missing = [name for name in wanted if not _matches(targets[name], wanted[name])]

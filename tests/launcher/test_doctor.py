@@ -5,6 +5,7 @@ import re
 import sys
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError
+from pathlib import Path
 
 import boto3
 import pytest
@@ -14,8 +15,11 @@ from moto.backends import get_backend
 from moto.core import DEFAULT_ACCOUNT_ID as ACCOUNT
 from remote import served_s3
 
+from job.core import drivers
+from job.core.drivers import IMAGE_CUDA
 from job.core.errors import BackendError
-from launcher.aws.account import resolve_image, trusts_sagemaker
+from launcher.aws.account import trusts_sagemaker
+from launcher.aws.ecr import INDEXES, OCI_MANIFEST, resolve_image
 from launcher.backends.process.checks import check_process
 from launcher.backends.sagemaker import account_checks
 from launcher.cli import main
@@ -77,7 +81,7 @@ def server(served, monkeypatch, tmp_path):
 @pytest.fixture
 def account(server):
     """A session with quota and price."""
-    return Account(service_quotas=quotas([quota(USAGE, 1.0)]), pricing=prices("1"))
+    return Account(service_quotas=known_quota(1.0), pricing=prices("1"))
 
 
 def client(service):
@@ -86,13 +90,14 @@ def client(service):
 
 
 def stub(service, *answers, **errors):
-    """Create a client that returns the given (operation, answer) pairs in order."""
+    """Create a client that gives the (operation, answer) pairs in order; a string is an error."""
     stubbed = client(service)
     stubber = Stubber(stubbed)
-    for operation, answer in answers:
-        stubber.add_response(operation, answer)
-    for operation, code in errors.items():
-        stubber.add_client_error(operation, code, "You may not.", http_status_code=403)
+    for operation, answer in (*answers, *errors.items()):
+        if isinstance(answer, str):
+            stubber.add_client_error(operation, answer, "You may not.", http_status_code=403)
+        else:
+            stubber.add_response(operation, answer)
     stubber.activate()
     return stubbed
 
@@ -101,9 +106,18 @@ def quota(name, value):
     return {"QuotaName": name, "Value": value, "QuotaCode": f"L-{len(name):08X}"}
 
 
-def quotas(*pages, defaults=None):
-    """Create a client that returns pages of quotas, and optionally the defaults."""
-    answers = [
+def known_quota(value):
+    """Create a client that returns the quota of USAGE by its code."""
+    return stub("service-quotas", ("get_service_quota", {"Quota": quota(USAGE, value)}))
+
+
+def quotas(*pages, defaults=None, by_code=None):
+    """Create a client that returns pages of quotas, and optionally the defaults.
+
+    `by_code` is the answer to a query by the quota's code.
+    """
+    answers = [] if by_code is None else [("get_service_quota", by_code)]
+    answers += [
         (
             "list_service_quotas",
             {"Quotas": page} | ({"NextToken": str(number)} if number < len(pages) else {}),
@@ -170,7 +184,7 @@ def install_docker(tmp_path, script):
 
 def test_an_empty_account_lacks_everything_in_order(server, monkeypatch):
     """Each missing requirement comes before those that depend on it, with a command to fix it."""
-    account = Account(service_quotas=quotas([quota(USAGE, 0.0)]), pricing=no_prices())
+    account = Account(service_quotas=known_quota(0.0), pricing=no_prices())
     code, rows, steps = account.run(monkeypatch)
     assert code == 13
     assert {name: state for name, (state, _) in rows.items()} == {
@@ -182,15 +196,17 @@ def test_an_empty_account_lacks_everything_in_order(server, monkeypatch):
         "role": "skipped",
         "bucket": "skipped",
         "image": "skipped",
+        "driver": "unknown",
         "quota": "missing",
         "price": "ok",
     }
     assert f":sts::{ACCOUNT}:" in rows["credentials"][1]
     assert "table of 2026-11-23" in rows["price"][1]
+    assert "CUDA 13.0 needs NVIDIA driver 580.65.06 or later" in rows["driver"][1]
     fixes = [
         "package: `pip install 'embedtune[sagemaker]'`",
         "stack: `embedtune infra deploy --region us-east-1`, or launch without a stack: `--role`",
-        "image: afterwards `embedtune image build`, then `embedtune image push embedtune",
+        "image: afterwards `embedtune image build --on aws --region us-east-1`, or with Docker",
         "quota: `aws service-quotas request-service-quota-increase --service-code sagemaker",
     ]
     assert len(steps) == len(fixes)
@@ -205,8 +221,10 @@ def test_an_account_with_everything_lacks_nothing(server, monkeypatch, tmp_path)
     add_role()
     add_stack()
     digest = add_image("1")
-    account = Account(service_quotas=quotas([quota(USAGE, 2.0)]), pricing=prices("1.515"))
+    account = Account(service_quotas=known_quota(2.0), pricing=prices("1.515"))
     code, rows, steps = account.run(monkeypatch)
+    # AWS does not tell the driver of its machines.
+    assert rows.pop("driver")[0] == "unknown"
     assert (code, steps, {state for state, _ in rows.values()}) == (0, [], {"ok"})
     found = {name: text for name, (_, text) in rows.items()}
     assert found["package"] == "sagemaker-core 2.27.0"
@@ -268,7 +286,7 @@ def test_commands_contain_stack_profile_and_region(server, monkeypatch, tmp_path
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
     monkeypatch.setenv("AWS_PROFILE", "work")
     monkeypatch.delenv("AWS_DEFAULT_REGION")
-    account = Account(None, service_quotas=quotas([quota(USAGE, 0.0)]), pricing=no_prices())
+    account = Account(None, service_quotas=known_quota(0.0), pricing=no_prices())
     found = account.examine(stack="mine")
     options = "--profile work --region eu-west-1`"
     assert found["settings"].found == "region eu-west-1, profile work"
@@ -284,7 +302,7 @@ def test_commands_contain_stack_profile_and_region(server, monkeypatch, tmp_path
         # A launch does not need to read these.
         ("iam", "get_role", {"role": ROLE}, "role", "unknown"),
         ("ecr", "describe_images", {"image": f"{REPOSITORY}:1"}, "image", "unknown"),
-        ("service-quotas", "list_service_quotas", {}, "quota", "unknown"),
+        ("service-quotas", "get_service_quota", {}, "quota", "unknown"),
         ("s3", "head_bucket", {"bucket": "box"}, "bucket", "unknown"),
     ],
 )
@@ -358,6 +376,78 @@ def test_an_image_is_pinned_by_tag_or_digest(account):
         assert resolve_image(account, reference) == f"{REPOSITORY}@{digest}"
 
 
+@pytest.mark.parametrize(
+    ("media_type", "state", "text"),
+    [
+        (INDEXES[0], "missing", "is a list of manifests"),
+        (INDEXES[1], "missing", "is a list of manifests"),
+        (OCI_MANIFEST, "doubtful", "has an OCI manifest"),
+        ("application/vnd.docker.distribution.manifest.v2+json", "ok", "@sha256:"),
+    ],
+)
+def test_an_image_that_sagemaker_refuses_is_found_before_it_costs(account, media_type, state, text):
+    """Amazon ECR API reference, "ImageDetail"; SageMaker answers `Unsupported manifest media type`
+    (amazon-sagemaker-feedback, issue 180).
+    """
+    image = {"imageDigest": f"sha256:{'0' * 64}", "imageManifestMediaType": media_type}
+    details = [image | {"imagePushedAt": datetime(2026, 11, 1, tzinfo=UTC)}]
+    account.stubbed["ecr"] = stub("ecr", ("describe_images", {"imageDetails": details}))
+    found = account.examine(image=f"{REPOSITORY}:1")["image"]
+    assert (found.state, text in found.found) == (state, True)
+    if state == "missing":
+        assert "`embedtune image build`" in found.fix
+
+
+@pytest.mark.parametrize("suffix", [":1", f"@sha256:{'0' * 64}", ""])
+def test_an_image_that_only_the_role_may_read_is_used_as_it_is(account, suffix, capsys):
+    """Amazon ECR User Guide, "Private repository policies": another account may allow pulls and
+    nothing else.
+    """
+    reference = f"{REPOSITORY.replace(ACCOUNT, '9' * 12)}{suffix}"
+    account.stubbed["ecr"] = stub("ecr", describe_images="AccessDeniedException")
+    assert resolve_image(account, reference) == reference
+    assert ("is not pinned" in capsys.readouterr().err) == ("@" not in suffix)
+    account.stubbed["ecr"] = stub("ecr", describe_images="ServerException")
+    with pytest.raises(BackendError, match="ServerException"):
+        resolve_image(account, reference)
+
+
+@pytest.mark.parametrize(
+    ("region", "arn", "host", "console"),
+    [
+        ("us-east-1", "arn:aws:iam", "amazonaws.com", "us-east-1.console.aws.amazon.com"),
+        ("cn-north-1", "arn:aws-cn:iam", "amazonaws.com.cn", "cn-north-1.console.amazonaws.cn"),
+        (
+            "us-gov-west-1",
+            "arn:aws-us-gov:iam",
+            "amazonaws.com",
+            "us-gov-west-1.console.amazonaws-us-gov.com",
+        ),
+        (
+            "eusc-de-east-1",
+            "arn:aws-eusc:iam",
+            "amazonaws.eu",
+            "eusc-de-east-1.console.amazonaws-eusc.eu",
+        ),
+    ],
+)
+def test_the_partitions_have_their_own_names(server, region, arn, host, console):
+    """AWS General Reference, "Amazon Resource Names"; the other public partitions."""
+    answers = quotas([quota(USAGE, 0.0)], by_code="NoSuchResourceException")
+    digest = f"sha256:{'0' * 64}"
+    image = {"imageDigest": digest, "imagePushedAt": datetime(2026, 11, 1, tzinfo=UTC)}
+    ecr = stub("ecr", ("describe_images", {"imageDetails": [image]}))
+    account = Account(region, service_quotas=answers, ecr=ecr)
+    repository = f"{ACCOUNT}.dkr.ecr.{region}.{host}/embedtune"
+    found = account.examine(role="standing", image=f"{repository}:1")
+    assert found["settings"].state == "ok"
+    assert found["role"].fix == f"`--role {arn}::ACCOUNT:role/NAME`"
+    assert found["image"].found == f"{repository}@{digest}"
+    assert f"https://{console}/servicequotas" in found["quota"].fix
+    price = found["price"]
+    assert (price.state == "unknown") == (region != "us-east-1"), price
+
+
 def test_a_repository_means_its_newest_image(account):
     """Untagged images are ignored: parts of others, or replaced ones."""
     images = [
@@ -390,7 +480,8 @@ def test_the_error_for_a_missing_image_has_the_push_command(account):
 
     line = refusal(f"{REPOSITORY}:9")
     assert "no repository" in line
-    assert f"`embedtune infra deploy`, then `embedtune image build`, then {push}" in line
+    built = "`embedtune image build --on aws --region us-east-1`, or with Docker `embedtune image"
+    assert f"`embedtune infra deploy`, then {built} build`, then {push}" in line
     client("ecr").create_repository(repositoryName="embedtune")
     assert "is empty" in refusal(REPOSITORY)
     add_image("1")
@@ -400,16 +491,52 @@ def test_the_error_for_a_missing_image_has_the_push_command(account):
 
 
 def test_spot_has_its_own_quota(server):
-    """The list of quotas has many pages, and several quotas per instance type."""
+    """A quota of unknown code is found by its name, in a list of many pages."""
     spot = "ml.g5.2xlarge for spot training job usage"
     pages = [quota("ml.g5.2xlarge for endpoint usage", 1.0)], [quota(USAGE, 1.0), quota(spot, 0.0)]
-    for is_spot, state, text in (
-        (True, "missing", f"0 for {spot}"),
-        (False, "ok", f"1 for {USAGE}"),
-    ):
-        account = Account(service_quotas=quotas(*pages), pricing=no_prices())
-        found = account.examine(spot=is_spot)["quota"]
-        assert (found.state, found.found.startswith(text)) == (state, True)
+    account = Account(service_quotas=quotas(*pages), pricing=no_prices())
+    found = account.examine(spot=True)["quota"]
+    assert (found.state, found.found.startswith(f"0 for {spot}")) == ("missing", True)
+
+
+@pytest.mark.parametrize(
+    "answer", [{"Quota": quota("another quota", 9.0)}, "NoSuchResourceException"], ids=str
+)
+def test_a_code_without_the_right_quota_is_replaced_by_the_list(server, answer):
+    """Service Quotas API reference, "GetServiceQuota": quotas without an applied value are not
+    retrieved.
+    """
+    client = quotas([quota(USAGE, 2.0)], by_code=answer)
+    found = Account(service_quotas=client, pricing=no_prices()).examine()["quota"]
+    assert (found.state, found.found) == ("ok", f"2 for {USAGE}")
+
+
+def test_every_instance_type_of_a_list_needs_its_quota(server):
+    """SageMaker Developer Guide, "Instance preference lists for training jobs": "If any type falls
+    short, the request is rejected".
+    """
+    other = "ml.g6.2xlarge for training job usage"
+    answers = [
+        ("get_service_quota", {"Quota": quota(USAGE, 1.0)}),
+        ("list_service_quotas", {"Quotas": [quota(other, 0.0)]}),
+    ]
+    account = Account(service_quotas=stub("service-quotas", *answers), pricing=no_prices())
+    machine = MachineOptions("sagemaker", instance_type=("ml.g5.2xlarge", "ml.g6.2xlarge"))
+    found = [f for f in account_checks.check_account(account, machine) if f.name == "quota"]
+    assert [finding.state for finding in found] == ["ok", "missing"]
+    assert found[1].found == f"0 for {other}; 1 needed"
+
+
+def test_a_warm_pool_has_its_own_quota(server):
+    """Without it SageMaker keeps no machine; see "Request a warm pool quota increase"."""
+    name = "ml.g5.2xlarge for training warm pool usage"
+    answers = [("get_service_quota", {"Quota": quota(each, 1.0)}) for each in (USAGE, name)]
+    answers[1][1]["Quota"]["Value"] = 0.0
+    account = Account(service_quotas=stub("service-quotas", *answers), pricing=no_prices())
+    found = account.examine(keep_alive=600)
+    assert (found["quota"].state, found["warm pool"].state) == ("ok", "missing")
+    assert f"0 for {name}; 1 needed; without it" in found["warm pool"].found
+    assert "omit `--keep-alive`" in found["warm pool"].found
 
 
 @pytest.mark.parametrize(
@@ -420,13 +547,13 @@ def test_spot_has_its_own_quota(server):
     ],
 )
 def test_an_unchanged_quota_is_read_from_the_defaults(server, defaults, state, text):
-    account = Account(service_quotas=quotas([], defaults=defaults), pricing=no_prices())
-    found = account.examine()["quota"]
+    client = quotas([], defaults=defaults, by_code="NoSuchResourceException")
+    found = Account(service_quotas=client, pricing=no_prices()).examine()["quota"]
     assert (found.state, text in found.found) == (state, True)
 
 
 def test_an_unknown_price_is_not_an_error(server):
-    account = Account(service_quotas=quotas([quota(USAGE, 1.0)]), pricing=no_prices())
+    account = Account(service_quotas=known_quota(1.0), pricing=no_prices())
     found = account.examine(instance_type=("ml.p5.48xlarge",))["price"]
     assert (found.state, "ml.p5.48xlarge" in found.found) == ("unknown", True)
 
@@ -485,6 +612,29 @@ def test_docker_needs_an_engine_an_image_and_optionally_a_gpu(
     done = CliRunner(env={"COLUMNS": "400"}).invoke(main, ["doctor", *options])
     assert done.exit_code == (13 if "missing" in expected.values() else 0)
     assert states(check_docker(image)) == expected
+
+
+# As the kernel writes it, with the closed and with the open module.
+CLOSED = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  {}.05  Sat Feb 17 22:55:48 UTC 2024\n"
+OPEN = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  {}.05  Release Build  (root)\n"
+
+
+@pytest.mark.parametrize("text", [CLOSED, OPEN])
+@pytest.mark.parametrize(("version", "state"), [("535.104", "missing"), ("580.95", "ok")])
+def test_docker_needs_a_driver_for_the_images_cuda(monkeypatch, tmp_path, text, version, state):
+    """CUDA Toolkit Release Notes, "CUDA Driver": CUDA 13 needs driver 580 or later."""
+    install_docker(tmp_path, FULL)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    monkeypatch.setattr(engine, "DEVICES", (str(tmp_path),))
+    (tmp_path / "version").write_text(text.format(version))
+    monkeypatch.setattr(drivers, "VERSION_FILE", tmp_path / "version")
+    assert states(check_docker("embedtune"))["GPU"] == state
+
+
+def test_the_required_driver_is_that_of_the_images_cuda():
+    """The locked torch brings its CUDA."""
+    lock = (Path(__file__).parents[2] / "container" / "locks" / "torch.txt").read_text("utf-8")
+    assert re.search(r"^nvidia-cuda-runtime==(\d+\.\d+)", lock, re.MULTILINE)[1] == IMAGE_CUDA
 
 
 def test_several_gpus_are_doubtful_if_they_do_not_pay_off():

@@ -6,15 +6,17 @@ import re
 import subprocess
 import sys
 import termios
+from datetime import UTC, datetime
 from types import SimpleNamespace
 
 import pytest
 import reports
 
 from job.report.compare_runs import Group
-from job.report.document import Report
+from job.report.document import Exports, Report
 from launcher import tables
 from launcher.containers.image import Image, Layer
+from launcher.export_tables import export_tables
 from launcher.plan.checks import CheckResult
 from launcher.runs.run import Run
 
@@ -62,6 +64,9 @@ def report(name, **changes):
     return Report.model_validate(document)
 
 
+NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
+
+
 @pytest.fixture
 def runs(tmp_path, monkeypatch):
     """A finished run of each name, its results in S3."""
@@ -69,10 +74,10 @@ def runs(tmp_path, monkeypatch):
     for name in NAMES:
         (tmp_path / name).mkdir()
         store = SimpleNamespace(
-            uri=f"{BUCKET}/{name}", modified_at=lambda _: None, read=lambda _: None
+            uri=f"{BUCKET}/{name}", modified_at=lambda _: NOW, read=lambda _: None
         )
         run = Run(tmp_path / name, store)
-        run.__dict__.update(is_finished=True, stored_report=report(name))
+        run.__dict__["stored_report"] = report(name)
         made.append(run)
     return made
 
@@ -108,6 +113,23 @@ def test_a_report_fits_80_columns(runs, printed):
     assert all(line.count("[") == line.count("]") for line in lines)
 
 
+def test_the_table_of_exports_fits_80_columns(printed):
+    """No number is cut, for the longest name and the largest model that can be exported."""
+    found = Exports.model_validate(reports.measured_exports())
+    exports = [
+        each.model_copy(update={"name": "openvino-float32", "keeps": False, "bytes": 2_100_000_000})
+        for each in found.exports
+    ]
+    whole = report("first").model_copy(
+        update={"exports": [found.model_copy(update={"exports": exports})]}
+    )
+    lines = printed(export_tables(whole))
+    assert widest(lines) <= 80
+    assert not [line for line in lines if "…" in line]
+    row = next(line for line in lines if "openvino-float32" in line)
+    assert row.split("│")[-2].strip() == "2100.0"
+
+
 @pytest.mark.parametrize("helped", [True, False])
 def test_on_a_terminal_a_report_begins_with_the_decision_in_three_lines(printed, tmp_path, helped):
     """Whether it helped, what to deploy, what it took; with the longest numbers, on 80 columns."""
@@ -138,6 +160,23 @@ def test_on_a_terminal_a_report_begins_with_the_decision_in_three_lines(printed,
     assert lines[1] == f"{opening} {vectors}"
     assert lines[2].startswith("Took ")
     assert lines[3:5] == ["", f"first: nDCG@10 on {made.data.queries['test']} test queries"]
+
+
+@pytest.mark.parametrize("kind", ["tested", "refit", "average", "fold"])
+def test_a_report_says_which_model_is_stored(printed, tmp_path, kind):
+    """On a terminal in one line, in a pipe with the numbers of the check."""
+    found = reports.stored() | {"kind": kind, "pairs": 1_000_000}
+    made = Report.model_validate(reports.improved(stored=found))
+    lines = printed(tables.decision_lines(made, tmp_path))
+    assert widest(lines[:-1]) <= 80
+    beginnings = {
+        "tested": "a tested model, not",
+        "refit": "not the",
+        "average": "the average",
+        "fold": "the model of one fold",
+    }
+    assert lines[3].startswith(f"Stored: {beginnings[kind]}")
+    assert found["sentence"] in " ".join(printed(tables.report_lines(made, tmp_path)))
 
 
 def test_a_long_path_is_in_one_piece(runs, printed, tmp_path):

@@ -100,6 +100,9 @@ def _start(run: Run, request: dict[str, Any]) -> None:
 class Job:
     """The containers of a run, no matter which process started them."""
 
+    # Docker says only whether a container runs.
+    status = ""
+
     def __init__(self, run: Run) -> None:
         self._run = run
 

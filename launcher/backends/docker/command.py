@@ -27,7 +27,9 @@ AWS_VARIABLES = (
     "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_REGION",
     "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3",
     "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    "AWS_BEARER_TOKEN_BEDROCK", "AWS_ENDPOINT_URL_BEDROCK_RUNTIME",
 )  # fmt: skip
+LLM_VARIABLES = ("EMBEDTUNE_LLM_KEY",)
 HUB_VARIABLES = ("HF_TOKEN", "HF_ENDPOINT", "HF_HUB_OFFLINE", "HF_HUB_DISABLE_XET")
 
 
@@ -60,8 +62,9 @@ def run_command(plan: Plan, engine: Engine, host: Host) -> list[str]:
         environment["OMP_NUM_THREADS"] = str(threads_per_host(machine.hosts, engine.cores))
     for name, value in environment.items():
         argv += ["--env", f"{name}={value}"]
-    argv += _aws() if plan.uses_s3 else []
+    argv += _aws() if plan.uses_aws else []
     argv += _hub() if plan.uses_hub else []
+    argv += _by_name(LLM_VARIABLES) if plan.spec.data.documents else []
     # Docker's default of 64 MB is too small for data loader workers.
     argv += ["--shm-size", machine.shm_size or "1g"]
     argv += ["--memory", machine.memory] if machine.memory else []

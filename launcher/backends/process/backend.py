@@ -48,6 +48,9 @@ def submit(plan: Plan, request: dict[str, Any]) -> "Job":
 class Job:
     """The job of a run: a child process if this launcher started it."""
 
+    # A process either runs or has ended.
+    status = ""
+
     def __init__(self, run: Run) -> None:
         self._run = run
         self._child: subprocess.Popen[bytes] | None = None

@@ -1,5 +1,6 @@
 """The view of a run at each of its states: what it says, and that it fits the terminal."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -91,6 +92,13 @@ def test_a_run_that_trains():
     ]
 
 
+def test_exports_are_a_stage_of_runs_that_make_them(monkeypatch):
+    assert not any("export" in line for line in drawn(32))
+    more = "33 export: start\n35 export: done seconds=2.0 name=onnx-int8\n36 export: start\n"
+    monkeypatch.setitem(globals(), "LINES", LINES + more)
+    assert drawn(37)[9:11] == ["  ✓ store          0.3 s", "  ● export           1 s"]
+
+
 def test_validation_within_the_training_has_a_line_of_its_own():
     lines = drawn(28)
     assert "      encode 100/300 texts  50/s  4 s left" in lines
@@ -115,6 +123,91 @@ def test_a_run_that_has_not_logged_anything_loads_its_libraries():
     lines = drawn(-1)
     assert lines[1].split()[:2] == ["●", "start"]
     assert not any("✓" in line for line in lines)
+
+
+SEEDS = """\
+16 seed: start seed=42 training=1 trainings=3
+20 train: step=100/100 loss=2.0 learning_rate=1e-05
+21 validate: step=100/100 dim_128_cosine_ndcg@10: 0.9000
+22 seed: done seed=42 validation=0.9
+22 seed: start seed=43 training=2 trainings=3
+24 train: steps done=20 total=100 per_second=2 memory_gb=2.0
+24 train: step=20/100 loss=1.0 learning_rate=1e-05
+25 validate: step=20/100 dim_128_cosine_ndcg@10: 0.7500
+"""
+
+
+def test_a_run_with_several_seeds_says_which_one_trains_and_when_all_of_them_end(monkeypatch):
+    """Losses and scores of the training before are not mixed with those of this one."""
+    first = [line for line in LINES.splitlines(keepends=True) if int(line[:2]) <= 16]
+    monkeypatch.setitem(globals(), "LINES", "".join(first) + SEEDS)
+    lines = drawn(25)
+    assert lines[6:10] == [
+        "  ● train            9 s",
+        "      training 2 of 3 (seed 43)",
+        "      ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━ train 20/100 steps  2/s  40 s left",
+        "      loss 1.000    learning rate 1.0e-05",
+    ]
+    assert lines[10] == "      validation nDCG@10 at 128: 0.750 (base 0.700, +0.050)"
+    progress = progress_after(25)
+    # 80 steps of this training and 100 of the last; three scorings of 10 s: one after each of
+    # these, and one of the chosen model.
+    assert progress.seconds_left() == 40 + 50 + 30
+    progress.update(parse_line("2026-11-28T10:00:30Z train: done seconds=14.0 steps=100"))
+    ended = draw(Picture(JOB, progress), START, 80, 40)
+    assert "100 steps, validation 0.900" in "\n".join(line.plain for line in ended)
+
+
+REFIT = """\
+16 refit: follows the test tested_pairs=80 pairs=100
+20 train: steps done=20 total=100 per_second=2
+20 train: step=20/100 loss=1.0 learning_rate=1e-05
+"""
+REFIT_STARTED = """\
+30 train: done seconds=14.0 steps=100
+30 refit: start
+32 train: steps done=25 total=125 per_second=5
+32 train: step=25/125 loss=0.5 learning_rate=1e-05
+"""
+
+
+def test_a_training_on_all_pairs_is_a_stage_of_its_own_and_counts_before_it_starts(monkeypatch):
+    first = [line for line in LINES.splitlines(keepends=True) if int(line[:2]) <= 16]
+    monkeypatch.setitem(globals(), "LINES", "".join(first) + REFIT + REFIT_STARTED)
+    # 80 steps now, 125 of the refit, and two scorings of 10 s.
+    assert progress_after(25).seconds_left() == 40 + 62.5 + 20
+    progress = progress_after(32)
+    assert (progress.running, progress.losses, progress.seconds_left()) == ("refit", [0.5], 30)
+    assert any("train 25/125 steps" in line for line in drawn(32))
+    progress.update(parse_line("2026-11-28T10:00:40Z refit: done seconds=10.0 steps=125"))
+    ended = draw(Picture(JOB, progress), START, 80, 40)
+    assert "125 steps" in "\n".join(line.plain for line in ended)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "read: rows done=many total=some per_second=fast memory_gb=much",
+        "train: step=1/2 loss=high learning_rate=low",
+        "train: loss=nan learning_rate=none",
+        "read: rows done=nan total=inf per_second=inf memory_gb=-inf",
+        "score base: done seconds=nan dimension=inf validation=nan",
+        "validate: dim_128_cosine_ndcg@10=none",
+        "base: dim_128_cosine_ndcg@10=none",
+        "seed: start seed=first training=one trainings=few",
+        "score base: done seconds=long dimension=wide validation=good",
+        "train: done seconds=long steps=many",
+        "refit: follows the test tested_pairs=few pairs=all",
+    ],
+)
+def test_a_text_where_a_number_is_expected_is_ignored(line):
+    """A line of another version or of a library that looks like ours ends no view."""
+    progress = progress_after(27)
+    progress.update(parse_line(f"2026-11-28T10:00:27Z {line}"))
+    lines = draw(Picture(JOB, progress), START + timedelta(seconds=27), 80, 40)
+    assert lines[0].plain == "demo · process · 27 s"
+    assert progress.losses[-1] == 1.0
+    assert progress.validations == [0.75]
 
 
 def test_the_end_has_only_what_is_worth_keeping():
@@ -145,6 +238,12 @@ def test_a_cloud_job_that_waits_says_for_what_since_when_and_at_what_price():
     assert drawn(-1, job=job, status=waiting)[1:] == [
         "  ● Starting: Preparing the instances for training",
         "    since 10:00, for 0.0 s, at $1.515 an hour once it is billed",
+    ]
+    advised = replace(waiting, advice=f"Stop the run: {'a' * 60} {'b' * 50}")
+    assert drawn(-1, job=job, status=advised)[3:] == [
+        "    Stop the run:",
+        f"    {'a' * 60}",
+        f"    {'b' * 50}",
     ]
     downloading = Status("Downloading", "", since, billed_since=since)
     assert drawn(-1, job=job, status=downloading)[2].endswith("for 0.0 s, at $1.515 an hour")

@@ -2,6 +2,7 @@
 
 import io
 import os
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pyte
@@ -67,11 +68,11 @@ def test_a_pipe_gets_every_line_unchanged():
     lines = [f"{AT} data: start", "[red]no markup[/red] :smile:", "tab\there", "x" * 300, ""]
     to = io.StringIO()
     with PlainView(to) as view:
-        view.show_status(STATUS)
+        view.show_status(replace(STATUS, advice="Try another machine"))
         for line in (*lines, "\x1b[31mcolor\x1b[0m"):
             view.print_line(line)
     assert to.getvalue().split("\n")[:-1] == [
-        "-- Starting: Preparing the instances",
+        *("-- Starting: Preparing the instances", "-- Try another machine"),
         *lines,
         "color",
     ]

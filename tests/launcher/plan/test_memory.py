@@ -11,7 +11,7 @@ from job.spec.parse import build_spec
 from launcher.aws.instances import gpu_memory
 from launcher.cli import main
 from launcher.plan.machine import MachineOptions
-from launcher.plan.memory import DeviceMemory, check_memory
+from launcher.plan.memory import DeviceMemory, check_memory, memory_here
 from launcher.plan.plan import Plan
 
 # The configurations of Qwen3-Embedding, from its model cards.
@@ -69,8 +69,8 @@ def test_a_small_decoder_is_trained_by_an_adapter_although_it_would_fit(qwen3):
     assert read_size(folder).parameters == 595_776_512
     assert found.state == "ok"
     assert found.found == (
-        f"`{folder}`, 595,776,512 parameters, in bfloat16: all weights 20.6 GB (11.8 GB with "
-        "gradient checkpointing); LoRA 11.2 GB (2.4 GB with gradient checkpointing), each for 8 "
+        f"`{folder}`, 595,776,512 parameters, in bfloat16: all weights 20.8 GB (11.8 GB with "
+        "gradient checkpointing); LoRA 11.4 GB (2.4 GB with gradient checkpointing), each for 8 "
         "texts of 512 tokens. The GPU has 24 GB. `training.lora` is `on`: a decoder with "
         "595,776,512 parameters"
     )
@@ -85,8 +85,8 @@ def test_a_large_decoder_fits_24_gb_with_an_adapter_only(qwen3):
 
     assert read_size(folder).parameters == 4_021_774_336
     assert found.state == "ok"
-    assert "all weights 104.1 GB (75.5 GB with gradient checkpointing)" in found.found
-    assert "LoRA 40.3 GB (11.7 GB with gradient checkpointing)" in found.found
+    assert "all weights 105.4 GB (75.6 GB with gradient checkpointing)" in found.found
+    assert "LoRA 41.5 GB (11.8 GB with gradient checkpointing)" in found.found
     assert (full.state, full.found[:12]) == ("doubtful", "does not fit")
     assert full.fix == "`training.lora=on` or a machine with more memory"
     without = check(folder, training__gradient_checkpointing="off")
@@ -121,8 +121,35 @@ def test_the_precision_decides_the_bytes_of_frozen_weights(qwen3):
     halved, *others = (size.lora_bytes(16, name) for name in ("bfloat16", "float16", "float32"))
     assert others == [halved + 2 * size.parameters] * 2
     assert gpu_memory("ml.g4dn.xlarge") == (16, "float16")
+    assert gpu_memory("ml.p3.2xlarge") == (16, "float16")
     assert gpu_memory("ml.g5.2xlarge") == (24, "bfloat16")
     assert gpu_memory("local") is None
+
+
+@pytest.mark.parametrize(
+    ("memory", "capabilities", "found"),
+    [
+        # A T4, two A10G, and an A10G beside a T4: the weaker one decides.
+        ("15360", "7.5", DeviceMemory(16.106, "float16")),
+        ("23028\n23028", "8.6\n8.6", DeviceMemory(24.147, "bfloat16")),
+        ("23028\n15360", "8.6\n7.5", DeviceMemory(16.106, "float16")),
+        # A driver that does not know the field.
+        ("23028", None, DeviceMemory(24.147, "bfloat16")),
+    ],
+)
+def test_the_gpu_of_this_machine_decides_the_precision(
+    monkeypatch, tmp_path, memory, capabilities, found
+):
+    """GPUs below compute capability 8.0 have no bfloat16, and keep frozen weights as float32."""
+    known = "" if capabilities is None else f"*compute_cap*) printf '{capabilities}\\n';;"
+    script = f"case $1 in *memory.total*) printf '{memory}\\n';; {known} *) exit 2;; esac"
+    (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\n{script}\n", "utf-8")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+
+    here = memory_here()
+
+    assert (round(here.gigabytes, 3), here.precision) == (found.gigabytes, found.precision)
 
 
 def test_doctor_prints_the_estimate_of_a_job(qwen3, tmp_path):

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from job.core.errors import StorageError
-from launcher.plan.staging import fill_channel
+from launcher.plan.staging import files_to_upload, fill_channel
 
 
 @pytest.fixture
@@ -84,3 +84,23 @@ def test_a_missing_file_is_a_one_line_error(tmp_path, channel):
         line = str(caught.value)
         assert line.startswith(f"`{source}` cannot be staged to `{channel}`: ")
         assert (part in line, "\n" in line) == (True, False)
+
+
+def test_folders_behind_links_are_staged_and_uploaded_but_not_without_end(tmp_path, channel):
+    write(tmp_path / "shared" / "one.jsonl")
+    source = write(tmp_path / "in" / "deep" / "two.jsonl").parent.parent
+    for name in ("top", "deep/below"):
+        (source / name).symlink_to(tmp_path / "shared")
+    (source / "deep" / "up").symlink_to("..")
+    (source / "loop").symlink_to(".")
+    fill_channel(source, channel)
+    expected = ["deep/below/one.jsonl", "deep/two.jsonl", "top/one.jsonl"]
+    assert sorted(tree(channel)) == expected
+    assert sorted(files_to_upload(source, tmp_path / "runs")) == expected
+
+
+def test_a_link_to_nothing_is_not_left_out_of_an_upload(tmp_path):
+    source = write(tmp_path / "in" / "pairs.jsonl").parent
+    (source / "broken.jsonl").symlink_to("nowhere")
+    with pytest.raises(StorageError, match=r"broken\.jsonl` is a link to nothing"):
+        files_to_upload(source, tmp_path / "runs")

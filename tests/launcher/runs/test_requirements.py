@@ -124,6 +124,43 @@ def test_a_lift_passes_only_as_the_verdict_says(text):
         require(changed(verdict__deploy=False), [parse_requirement(text)])
 
 
+def test_a_swap_that_gains_without_a_gain_at_full_width_is_explained():
+    """Its interval and p-value alone would pass."""
+    report = changed(verdict__improved=False, verdict__deploy=False)
+    with pytest.raises(GateNotMet, match="significant at full width first, which it is not"):
+        require(report, [parse_requirement("lift>0")])
+    with pytest.raises(GateNotMet, match=r"significant\.$"):
+        require(changed(verdict__deploy=False), [parse_requirement("lift>0 at 128")])
+
+
+def test_without_a_dimension_lift_as_float32_is_about_float32_vectors_of_the_recommended_width():
+    """Not about the swap to int8, which is what `lift>0` alone requires."""
+    worse = changed(recommendation__dimension=384, swap__ci=[-0.5, 0.5], verdict__deploy=False)
+    require(worse, [parse_requirement("lift>0 as float32")])
+    with pytest.raises(GateNotMet, match="the recommended vectors"):
+        require(worse, [parse_requirement("lift>0")])
+    lost = json.loads(json.dumps(REPORT))
+    lost["recommendation"]["dimension"] = 384
+    lost["comparison"]["384"]["float32"] |= lift(-0.05, -0.01)
+    with pytest.raises(GateNotMet, match=r"384 dimensions is \[-0\.050, -0\.010\]"):
+        require(Report.model_validate(lost), [parse_requirement("lift>0 as float32")])
+
+
+@pytest.mark.parametrize(
+    ("text", "met"),
+    [("ndcg@10>=0.75", True), ("ndcg@10>=0.76", False), ("ndcg@10>=0.79 at 128 as int8", True)],
+)
+def test_the_score_of_chosen_vectors_needs_a_simultaneous_bound(text, met):
+    """Vectors that the condition names are not chosen among several: their own interval decides."""
+    report = json.loads(json.dumps(REPORT))
+    report["comparison"]["128"]["int8"]["score_at_least"] = 0.75
+    if met:
+        require(Report.model_validate(report), [parse_requirement(text)])
+    else:
+        with pytest.raises(GateNotMet, match=r"bound is 0\.750"):
+            require(Report.model_validate(report), [parse_requirement(text)])
+
+
 def test_improved_is_about_the_full_width():
     """Vectors that are too small may lose the gain."""
     require(changed(verdict__deploy=False), [parse_requirement("improved")])

@@ -1,5 +1,6 @@
 """Runs on disk: listing, lookup and state."""
 
+import hashlib
 import json
 import os
 import signal
@@ -10,7 +11,8 @@ from datetime import UTC, datetime
 import pytest
 
 from job.core.errors import StorageError
-from launcher.runs.run import Run, find_run, list_runs
+from job.storage.stores import FolderStore
+from launcher.runs.run import Run, fetch_results, find_run, list_runs
 
 
 @pytest.fixture
@@ -116,3 +118,20 @@ def test_the_error_for_a_missing_report_has_the_runs_state(make_run, exit_code, 
     run = make_run("name", exit_code=exit_code)
     with pytest.raises(StorageError, match=f"`name` is {state} and has no report"):
         run.report()
+
+
+def test_exports_are_fetched_with_the_model_only(tmp_path):
+    """They are as large, and the report says what was measured."""
+    stored, names = (
+        tmp_path / "stored",
+        ["exports/onnx-int8/onnx/model.onnx", "model/a", "model_proven/a", "spec.json"],
+    )
+    entry = {"bytes": 1, "sha256": hashlib.sha256(b"x").hexdigest()}
+    for name in names:
+        (stored / name).parent.mkdir(parents=True, exist_ok=True)
+        (stored / name).write_bytes(b"x")
+    (stored / "manifest.json").write_text(json.dumps(dict.fromkeys(names, entry)), "utf-8")
+    run = Run(tmp_path / "run", FolderStore(stored))
+    assert fetch_results(run, tmp_path / "light", with_model=False) == ["spec.json"]
+    assert fetch_results(run, tmp_path / "whole", with_model=True) == names
+    assert (tmp_path / "whole" / names[0]).read_bytes() == b"x"

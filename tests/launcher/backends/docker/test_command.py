@@ -108,7 +108,7 @@ def test_a_rootless_engines_root_is_the_caller(plan):
 
 def test_credentials_are_passed_by_name_and_only_to_jobs_that_need_them(plan, monkeypatch):
     """AWS's for a job with S3, the Hub's for a job with the Hub; values appear nowhere."""
-    for name in ("AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID", "HF_TOKEN"):
+    for name in ("AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID", "HF_TOKEN", "EMBEDTUNE_LLM_KEY"):
         monkeypatch.setenv(name, SECRET)
     aws = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
     cases = {
@@ -118,6 +118,11 @@ def test_credentials_are_passed_by_name_and_only_to_jobs_that_need_them(plan, mo
         (("model__base", "me/model"),): {"HF_TOKEN"},
         (("data__source", "hf://datasets/me/pairs"),): {"HF_TOKEN"},
         (("output__hub", "me/tuned"),): {"HF_TOKEN"},
+        (("data__documents", "pairs.jsonl"),): {"EMBEDTUNE_LLM_KEY"},
+        (("generation__llm", "bedrock:m"),): set(),
+        (("data__documents", "pairs.jsonl"), ("generation__judge", "bedrock:m")): {
+            *("EMBEDTUNE_LLM_KEY", *aws)
+        },
     }
     for fields, expected in cases.items():
         argv = command(plan(**dict(fields)))

@@ -390,6 +390,7 @@ def test_logs_go_to_stdout_and_following_exits_with_the_jobs_code(folder, whole,
     assert failure.returncode == DataError.exit_code
 
 
+@pytest.mark.exhaustive
 def test_a_job_is_followed_and_stopped_from_another_shell(folder):
     """`logs -f` shows the log to its end and exits with the job's code; `stop` waits."""
     run = folder / "runs" / "watched"
