@@ -1,4 +1,4 @@
-# The job's image: `docker run --gpus all -v "$PWD/work":/opt/ml embedtune train`.
+# The job's image: `docker run --gpus all --shm-size 1g -v "$PWD/work":/opt/ml embedtune train`.
 # torch's wheels include CUDA, so any Python base image works. Layers that change rarely come first:
 # torch, the other packages, our code. Needs BuildKit.
 ARG BASE_IMAGE=python:3.11-slim-bookworm
@@ -14,6 +14,20 @@ RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     python -m venv /build \
  && /build/bin/pip install --no-cache-dir --no-deps --require-hashes --requirement /run/locks/build.txt \
  && /build/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheels /src
+
+# For hosts whose driver is older than CUDA 13 needs: the address of NVIDIA's Debian package
+# `cuda-compat-13-0` and its SHA-256. The entrypoint uses it where the driver is older.
+FROM ${BASE_IMAGE} AS compat
+ARG CUDA_COMPAT=""
+ARG CUDA_COMPAT_SHA256=""
+RUN mkdir /compat \
+ && if [ -n "$CUDA_COMPAT" ]; then \
+      python -c 'import sys, urllib.request as r; r.urlretrieve(sys.argv[1], "/tmp/compat.deb")' "$CUDA_COMPAT" \
+      && echo "$CUDA_COMPAT_SHA256  /tmp/compat.deb" > /tmp/compat.sum \
+      && sha256sum --check --quiet /tmp/compat.sum \
+      && dpkg-deb --extract /tmp/compat.deb /tmp/files \
+      && mv /tmp/files/usr/local/cuda-*/compat /compat/cuda-compat; \
+    fi
 
 FROM ${BASE_IMAGE} AS packages
 ENV PATH=/opt/venv/bin:$PATH \
@@ -50,6 +64,7 @@ RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
  && find /opt/venv -type d -name tests -prune -exec rm -rf {} +
 
 FROM packages
+COPY --from=compat /compat/ /opt/
 COPY --chmod=755 container/entrypoint.sh /usr/local/bin/embedtune-entrypoint
 WORKDIR /opt/ml
 RUN --mount=type=bind,from=wheel,source=/wheels,target=/mnt \
@@ -58,6 +73,7 @@ RUN --mount=type=bind,from=wheel,source=/wheels,target=/mnt \
 ENV NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility \
     OMP_WAIT_POLICY=PASSIVE \
+    PYTORCH_ALLOC_CONF=expandable_segments:True \
     PYTHONUNBUFFERED=1 \
     HOME=/tmp \
     HF_HOME=/tmp/huggingface

@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 PINS := pyproject.toml constraints.txt
 
-.PHONY: demo test test-fast test-all image smoke test-docker test-sdk test-browser chaos lint tree docs picture golden lock audit secrets bench clean
+.PHONY: demo test test-fast test-all test-most test-pages-and-image image smoke test-docker test-sdk test-serve test-llm test-browser test-gpu bench-gpu chaos lint tree docs picture golden lock audit secrets bench clean
 
 demo: $(VENV)/.demo
 	$(BIN)/embedtune launch --data builtin:aws-docs --model builtin:minilm \
@@ -24,9 +24,16 @@ test: $(VENV)/.dev
 test-fast: $(VENV)/.dev
 	$(PYTEST) -m 'not slow' --hypothesis-profile fast $(ARGS)
 
+# Building images is mostly waiting, so both parts run at the same time.
 test-all: $(VENV)/.dev
-	$(PYTEST) -m 'not docker and not browser and not sdk and not aws' $(ARGS)
-	$(MAKE) test-docker test-browser
+	$(MAKE) --jobs=2 test-most test-pages-and-image
+
+test-most: $(VENV)/.dev
+	$(PYTEST) -m 'not docker and not browser and not sdk and not aws and not gpu and not llm and not serve' $(ARGS)
+
+test-pages-and-image: $(VENV)/.dev
+	$(MAKE) test-browser
+	$(MAKE) test-docker
 
 # ARGS: options of `embedtune image build`; without --cpu it builds the image for GPUs.
 image: $(VENV)/.demo
@@ -53,6 +60,25 @@ test-browser: $(VENV)/.dev
 # SageMaker's SDK in a separate environment (1 GB), against a local control plane.
 test-sdk: $(VENV)/.dev
 	PYTHON=$(BIN)/python tests/sdk/run $(ARGS)
+
+# Check and measure a GPU, from the archive that can be carried to a machine without a network.
+# ARGS='--device cpu --rows 200' runs through without one; DATA: a file of pairs.
+test-gpu: .gpu-kit.tar.gz
+	rm -rf gpu-kit && tar xf $< && $(BIN)/python gpu-kit/run.py test $(ARGS)
+
+bench-gpu: .gpu-kit.tar.gz
+	rm -rf gpu-kit && tar xf $< && $(BIN)/python gpu-kit/run.py bench $(ARGS)
+
+.gpu-kit.tar.gz: $(VENV)/.dev $(shell find job tests/gpu -type f -not -name '*.pyc')
+	$(BIN)/python tests/gpu/kit $@ $(if $(DATA),--data $(DATA))
+
+# A server that we did not write, in a separate environment (several GB).
+test-serve: $(VENV)/.dev
+	PYTHON=$(BIN)/python tests/serve/run $(ARGS)
+
+# Documents to a tuned model with a real language model, in a separate environment (300 MB).
+test-llm: $(VENV)/.dev
+	PYTHON=$(BIN)/python tests/llm/run $(ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
@@ -97,7 +123,7 @@ bench: $(VENV)/.demo
 	$(BIN)/python tests/benchmarks/scale_data.py
 
 clean:
-	rm -rf $(VENV) .venv-sdk .browser demo smoke build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) .venv-sdk .venv-serve .venv-llm .browser .gpu-kit.tar.gz gpu-kit demo smoke build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit("embedtune needs Python 3.11 or newer; try: make PYTHON=python3.11") if sys.version_info < (3, 11) else None'

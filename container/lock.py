@@ -24,8 +24,8 @@ TARGET = ("--python-version", "3.11", "--python-platform", "x86_64-manylinux_2_2
 def main() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
     build = resolve(project["build-system"]["requires"])
-    train = resolve(requirements(project["project"], ["train"]))
-    both = resolve(requirements(project["project"], ["train", "demo"]))
+    train = resolve(requirements(project["project"], ["train", "exports"]))
+    both = resolve(requirements(project["project"], ["train", "exports", "demo"]))
     gpu = {name for name in train if GPU.fullmatch(name)}
     write("build", build)
     write("torch", {name: train[name] for name in gpu})

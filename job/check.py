@@ -23,7 +23,7 @@ from job.inputs import fetch_data, fetch_model
 from job.model.encoder import find_locally
 from job.model.lengths import SHORT, choose_length, published_length
 from job.model.prompts import Prompts, documented_prompts
-from job.model.refusals import read_settings
+from job.model.settings import LIBRARY, read_settings, require_valid_settings, transformer_folder
 from job.spec.commands import check_command
 from job.spec.schema import DataSpec, JobSpec, ModelSpec
 from job.storage.arrow_tables import column_values
@@ -50,7 +50,8 @@ def check_data(
     with TemporaryDirectory() as folder:
         workspace = Workspace(Path(folder))
         channels = {role: found.path for role, found in fetch_data(spec, workspace, {}).items()}
-        dataset = inspect_dataset(spec.data, channels, spec.evaluation.protocol)
+        folds = spec.evaluation.folds
+        dataset = inspect_dataset(spec.data, channels, spec.evaluation.protocol, folds)
         if as_json:
             echo(json.dumps(as_document(dataset, spec.model), indent=2))
         lines = describe(dataset, spec)
@@ -142,7 +143,8 @@ def _test_size(found: dict[str, Any], queries: int) -> str:
     the queries of a group change alike: as with n² / Σ n_g² independent queries.
     """
     effective = found["effective"]
-    lift = detectable_lift(LIFT_DEVIATION / effective**0.5, effective)
+    # The jackknife's standard error of a mean of equal groups divides by one group less.
+    lift = detectable_lift(LIFT_DEVIATION / max(1, effective - 1) ** 0.5, effective)
     groups = counted(found["groups"], "group")
     if effective < found["groups"]:
         groups += f" (as informative as {effective:g} of equal size)"
@@ -200,6 +202,12 @@ def _duplicates_and_leakage(facts: dict[str, Any], spec: JobSpec) -> Iterable[st
     if estimand := facts["overlap"]["estimand"]:
         yield f"Estimand   {estimand}"
     splits = ", ".join(f"{name} {size}" for name, size in facts["splits"].items())
+    if folds := facts["folds"]:
+        sizes = facts["splits"]
+        splits = (
+            f"{len(folds)} folds, each trained on about {sizes['train']} rows, validated on "
+            f"{sizes['validation']} and tested on {max(folds)}: {sizes['test']} test rows"
+        )
     yield f"Splits     {splits}; corpus {counted(facts['corpus'], 'document')}"
 
 
@@ -238,9 +246,7 @@ def _saved_prompts(base: str) -> dict[str, str | None]:
     """Return the prompts in the configuration of a local model; none if it cannot be read."""
     with suppress(EmbedtuneError, OSError, ValueError, AttributeError):
         if folder := find_locally(base):
-            return dict(
-                read_settings(folder / "config_sentence_transformers.json").get("prompts", {})
-            )
+            return dict(read_settings(folder / LIBRARY).get("prompts", {}))
     return {}
 
 
@@ -279,11 +285,13 @@ def describe_truncation(dataset: Dataset, spec: ModelSpec, workspace: Workspace)
     try:
         # Fetch the tokenizer and the settings, but no weights.
         folder = fetch_model(spec, workspace, {}, only="*.json").path
+        require_valid_settings(spec.base, folder)
     except (ModelError, StorageError) as error:
         return f"Truncation not counted: {error}"
-    if not (folder / "tokenizer.json").is_file():
+    path = transformer_folder(folder) / "tokenizer.json"
+    if not path.is_file():
         return f"Truncation not counted: `{spec.base}` has no `tokenizer.json`"
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer = Tokenizer.from_file(str(path))
     tokenizer.no_truncation()
     tokenizer.no_padding()
     counts = {}

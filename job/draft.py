@@ -110,21 +110,23 @@ def _training(
     spec: JobSpec, pairs: int, parameters: int | None, given: dict[str, Any]
 ) -> Iterator[str]:
     values, reasons = choose_for_pairs(spec.training, pairs)
-    told = {name: f"{value}: {reasons[name]}." for name, value in values.items()}
+    sentences = {name: f"{value}: {reasons[name]}." for name, value in values.items()}
     if spec.training.learning_rate == "auto" and parameters is None:
-        told["learning_rate"] = "Depends on the model's size; its weights are not on this machine."
+        sentences["learning_rate"] = (
+            "Depends on the model's size; its weights are not on this machine."
+        )
     elif spec.training.learning_rate == "auto" and parameters:
         rate, reason = learning_rate(parameters)
-        told["learning_rate"] = f"{rate:g}: {reason}."
+        sentences["learning_rate"] = f"{rate:g}: {reason}."
     if spec.training.mini_batch_size == "auto":
-        told["mini_batch_size"] = "Depends on the free memory of the machine."
+        sentences["mini_batch_size"] = "Depends on the free memory of the machine."
     yield "training:"
-    if told:
+    if sentences:
         yield "  # The job resolves `auto`; what it comes to for this data:"
-    for name, why in told.items():
+    for name, why in sentences.items():
         yield f"  {name}: auto  # {why}"
-    yield from _fields({name: value for name, value in given.items() if name not in told})
-    if not told and not given:
+    yield from _fields({name: value for name, value in given.items() if name not in sentences})
+    if not sentences and not given:
         yield "  # All values come from the preset."
 
 

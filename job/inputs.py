@@ -12,7 +12,7 @@ import json
 import shutil
 import tarfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,11 @@ from job.core.errors import DataError, ModelError, TrainingError
 from job.data.origin import write_origin
 from job.data.readers import explain_read_errors, file_format
 from job.data.rows import require_data
+from job.generation import language_models
+from job.generation.documents import kind_of
 from job.model.encoder import find_locally
 from job.runtime.logs import tell
+from job.spec.generation_section import local_model
 from job.spec.schema import DataSpec, JobSpec, ModelSpec
 from job.storage import hub
 from job.storage.stores import S3, Entry, S3Store, safe_join
@@ -90,6 +93,7 @@ def fetch_data(
     """Fetch the data that the spec names in S3 or on the Hub; return it by role."""
     data = spec.data
     sources = [data.source, data.validation, data.test, data.corpus, spec.evaluation.out_of_domain]
+    sources.append(data.documents)
     limit = data.max_download_gb * GIGA
     fetched = {}
     for role, uri in zip(DATA_CHANNELS, sources, strict=True):
@@ -98,9 +102,8 @@ def fetch_data(
         folder, pinned = workspace.fetched / role, revisions.get(role, {})
         if uri.startswith(S3):
             # The filter keeps BEIR's qrels, too: they are `.tsv` files.
-            fetched[role] = _from_s3(
-                uri, folder, pinned, limit, "data", lambda n: file_format(Path(n)) is not None
-            )
+            wanted = _is_document if role == "documents" else _is_data
+            fetched[role] = _from_s3(uri, folder, pinned, limit, "data", wanted)
         elif reference := hub_reference(uri):
             # `data.subset`, `split` and `revision` do not apply to out-of-domain data.
             settings = (
@@ -110,24 +113,36 @@ def fetch_data(
     return fetched
 
 
+def _is_data(name: str) -> bool:
+    return file_format(Path(name)) is not None
+
+
+def _is_document(name: str) -> bool:
+    return kind_of(Path(name)) is not None
+
+
 def hub_reference(uri: str) -> hub.Reference | None:
     """Parse a Hub data set; return None for a path.
 
-    A name with the suffix of a data file is a path, even if no such file exists.
+    A name with the suffix of a data file or a document is a path, even if no such file exists.
     """
     # `exists` raises if a folder is not accessible.
     with explain_read_errors(uri):
-        is_path = not uri.startswith(hub.SCHEME) and (Path(uri).exists() or file_format(Path(uri)))
+        is_path = not uri.startswith(hub.SCHEME) and (Path(uri).exists() or kind_of(Path(uri)))
     return None if is_path else hub.parse_reference(uri)
 
 
 def fetch_model(
-    spec: ModelSpec, workspace: Workspace, revisions: dict[str, dict[str, Any]], only: str = "*"
+    spec: ModelSpec,
+    workspace: Workspace,
+    revisions: Mapping[str, Mapping[str, Any]],
+    only: str = "*",
+    role: str = "model",
 ) -> Fetched:
-    """Fetch the base model, or only its files that match `only`; the channel `model` wins."""
-    folder, pinned = workspace.fetched / "model", revisions.get("model", {})
+    """Fetch a model, or only its files that match `only`; the channel of the `role` wins."""
+    folder, pinned = workspace.fetched / role, dict(revisions.get(role, {}))
     limit = spec.max_download_gb * GIGA
-    if (channel := workspace.channel("model")) is not None:
+    if (channel := workspace.channel(role)) is not None:
         return Fetched(_model_from_channel(channel, folder, limit), {"uri": spec.base})
     if spec.base.startswith(S3):
         found = _from_s3(spec.base, folder, pinned, limit, "model", lambda n: _is_model(n, only))
@@ -140,6 +155,16 @@ def fetch_model(
     trust = spec.trust_remote_code
     path = hub.download_model(spec.base, commit, limit, only=only, trust_code=trust)
     return Fetched(path, {"uri": spec.base, "commit": commit})
+
+
+def fetch_language_model(
+    field: str, version: Mapping[str, Any], spec: JobSpec, workspace: Workspace
+) -> language_models.Fetched:
+    """Fetch the local model of `generation.llm` or `judge`, in the version given, if any."""
+    base, revision = local_model(spec.generation.models[field]) or ("", None)
+    wanted = spec.model.model_copy(update={"base": base, "revision": revision})
+    found = fetch_model(wanted, workspace, {field: version}, role=field)
+    return language_models.Fetched(wanted, found.path, found.facts)
 
 
 def _data_from_hub(

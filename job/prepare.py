@@ -8,20 +8,20 @@ from job.core.memory import LoraChoice
 from job.data.dataset import Dataset, load_dataset, write_splits
 from job.distributed import process_group
 from job.distributed.process_group import from_rank_zero, is_rank_zero
+from job.documents import WrittenPairs, write_pairs
 from job.evaluation.auxiliary_tests import AuxiliaryTest, auxiliary_tests
 from job.evaluation.dimensions import Dimensions
 from job.evaluation.evaluate import choose_dimensions
 from job.evaluation.truncation import fit_length
 from job.inputs import Inputs, fetch_inputs
 from job.model.device import Machine
-from job.model.encoder import Model, load_model
+from job.model.encoder import Model, load_model, size_of
 from job.model.parts import limit_tokens
 from job.runtime.logs import Progress, warn
 from job.spec.schema import JobSpec
 from job.storage.workspace import Workspace
 from job.training.disk_space import require_disk_space
 from job.training.hyperparameters import choose_before_loading
-from job.training.memory import size_of
 from job.training.provenance import require_same_inputs
 
 
@@ -37,6 +37,7 @@ class RunInputs:
     model: Model
     dimensions: Dimensions
     lora: LoraChoice
+    written: WrittenPairs
 
 
 def prepare_inputs(
@@ -47,9 +48,14 @@ def prepare_inputs(
         fetched = fetch_on_each_host(spec, workspace)
         facts.update({role: found["uri"] for role, found in fetched.facts.items()})
 
+    written = write_pairs(spec, workspace, machine, fetched, progress)
+    fetched, data = written.inputs, written.data
+
     def read() -> tuple[Dataset, dict[str, AuxiliaryTest]]:
-        dataset = load_dataset(spec.data, fetched.channels, spec.evaluation.protocol)
-        return dataset, auxiliary_tests(spec, fetched.channels, dataset)
+        folds = spec.evaluation.folds
+        dataset = load_dataset(data, fetched.channels, spec.evaluation.protocol, folds)
+        read_as = spec.model_copy(update={"data": data})
+        return dataset, auxiliary_tests(read_as, fetched.channels, dataset)
 
     with progress.stage("data") as facts:
         dataset, auxiliary = process_group.once_per_host(read)
@@ -69,9 +75,12 @@ def prepare_inputs(
         if spec.training.epochs != 0 and is_rank_zero():
             size = size_of(model) if lora.on else None
             adapter = size.adapter_parameters(spec.training.lora_rank) if size else None
-            require_disk_space(model, workspace, spec.training.seeds, adapter)
+            refits = int(spec.training.refit)
+            trainings = (spec.evaluation.folds or spec.training.seeds) + refits
+            models = 1 + refits + len(spec.output.exports)
+            require_disk_space(model, workspace, trainings, adapter, models)
         facts.update(vars(machine), attention=model.encoding_attention)
-    return RunInputs(machine, fetched, dataset, auxiliary, model, dimensions, lora)
+    return RunInputs(machine, fetched, dataset, auxiliary, model, dimensions, lora, written)
 
 
 def load_base(

@@ -5,13 +5,10 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from recorded_calls import pytest_configure, pytest_sessionfinish  # noqa: F401  hooks, by name
 from tiers import pytest_collection_modifyitems  # noqa: F401  a hook, found by its name
 
 # Before the import of torch: two workers with two threads each would compete for two cores.
@@ -149,45 +146,6 @@ def pairs_file(made_once):
     """File of 400 pairs that the tiny encoder can learn."""
     folder = made_once("pairs", lambda new: write_jsonl(new / "pairs.jsonl", make_pairs(400)))
     return folder / "pairs.jsonl"
-
-
-@dataclass(frozen=True)
-class TrainedRun:
-    """A finished run that many tests read, and none may modify."""
-
-    folder: Path
-    log: str
-
-    @property
-    def report(self):
-        return json.loads((self.folder / "report" / "report.json").read_text("utf-8"))
-
-    @property
-    def manifest(self):
-        return json.loads((self.folder / "manifest.json").read_text("utf-8"))
-
-
-@pytest.fixture(scope="session")
-def trained_run(made_once, tiny_encoder, pairs_file, tiny_settings):
-    """Result and log of the tiny job, run once for all workers."""
-
-    def train(folder):
-        config = folder / "ml" / "input" / "config"
-        config.mkdir(parents=True)
-        given = {
-            "data.source": str(pairs_file),
-            "model.base": str(tiny_encoder),
-            "output.uri": str(folder / "runs"),
-        }
-        (config / "hyperparameters.json").write_text(json.dumps(given | tiny_settings), "utf-8")
-        command = [sys.executable, "-P", "-m", "job", "train", "--name", "tiny", "--device", "cpu"]
-        command += ["--workspace", str(folder / "ml")]
-        done = subprocess.run(command, check=False, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        (folder / "log").write_text(done.stdout + done.stderr, "utf-8")
-
-    folder = made_once("trained-run", train)
-    return TrainedRun(folder / "runs" / "tiny", (folder / "log").read_text("utf-8"))
 
 
 @pytest.fixture(scope="session")

@@ -108,8 +108,87 @@ def odd():
     report["usage"]["quantized"] = None
     report["cost"] = {"usd": None, "basis": "no `--price-per-hour` was given"}
     pairs = {"uri": "s3://bucket/pairs.jsonl", "version": "3HL4kqtJ", "files": 2, "bytes": 9}
+    report["keep_index"] = kept_index()
     report["inputs"] = {"model": {"uri": "some/model", "commit": "c0ffee"}, "data": pairs}
+    report["exports"] = [measured_exports()]
+    report["stored"] = stored()
+    report["data"]["folds"] = [14, 13, 13]
+    fold = {"queries": 14, "validation": 0.77, "base": 0.75, "tuned": 0.78, "lift": 0.03}
+    report["scope"]["folds"] = [fold, fold | {"lift": 0.04}, fold | {"lift": -0.01}]
     return report
+
+
+def measured_exports():
+    """Return three exports, one of which is not shown to keep the original's nDCG@10."""
+    lift = {"lift": 0.0, "ci": [0.0, 0.0], "p_value": 1.0, "wins": 0, "ties": 20, "losses": 0}
+    point = {"dimension": 32, "precision": "float32", "original": 0.771, "export": 0.771}
+    speed = {"p50_ms": 2.5, "p95_ms": 4.125, "documents_per_second": 180.0}
+    scores = {"32": {"float32": 0.771}}
+    exports = [
+        {
+            "name": name,
+            "bytes": size,
+            "sha256": "c0ffee",
+            "speed": speed | {"p50_ms": milliseconds},
+            "cosine": cosine,
+            "scores": scores,
+            "compared": [point | {"lift": lift, "at_least": at_least}],
+            "keeps": at_least >= 0.99,
+            "sentence": f"`{name}` keeps at least {at_least:.1%}.",
+        }
+        for name, size, milliseconds, cosine, at_least in (
+            ("onnx-float32", 91_000_000, 1.25, 1.0, 1.0),
+            ("onnx-int8", 23_000_000, 0.75, 0.98, 0.961),
+            ("openvino-float16", 46_000_000, 1.0, 0.99999, 1.0),
+        )
+    ]
+    return {
+        "machine": "AMD EPYC",
+        "threads": 2,
+        "queries": 20,
+        "documents": 2000,
+        "corpus": 5000,
+        "model": "c0ffee",
+        "versions": {"onnxruntime": "1.32.0"},
+        "original": {"bytes": 92_000_000, "speed": speed, "scores": scores},
+        "exports": exports,
+    }
+
+
+def stored():
+    """Return the section of a run that stores a model of all pairs."""
+    return {
+        "kind": "refit",
+        "pairs": 400,
+        "steps": 39,
+        "agreement": {
+            "queries": 40,
+            "same_first": 0.85,
+            "shared_of_ten": 0.775,
+            "base_shared_of_ten": 0.5,
+        },
+        "tested_fingerprint": "dd90ce40760f93a7",
+        "sentence": "All scores are those of the tested model. `model/` was trained on 400 pairs; "
+        "both rank the same document first for 85.0% of the 40 test queries.",
+    }
+
+
+def kept_index():
+    """Return the section of a run with `evaluation.keep_index` and without a gain."""
+    lift = {"lift": 0.01, "ci": [-0.02, 0.04], "p_value": 0.5}
+    lift |= {"wins": 4, "ties": 30, "losses": 3}
+    row = {"ndcg": 0.51, "against_base": lift, "against_tuned": lift}
+    adapter = row | {"ndcg": 0.52, "kept": 0.4, "kept_ci": [-0.1, 0.9]}
+    return {
+        "dimension": 64,
+        "base": 0.5,
+        "tuned": 0.6,
+        "rows": {"tuned_queries": row, "adapter": adapter},
+        "pairs": 320,
+        "passes": 1,
+        "validation": [0.5, 0.55],
+        "sentence": "No gain is shown that an index could keep.",
+    }
 
 
 def perfect():

@@ -120,7 +120,12 @@ def build(test, base, tuned, facts=None, **spec):
     comparison = compare(*scores, bm25, by_group, Dimensions(DIMENSIONS, MAIN))
     swap = compare_swap(*scores, bm25, by_group, choose(comparison.points, job.evaluation)[0])
     data = {name: value for name, value in before["data"].items() if name != "truncation"}
-    data |= {"queries": {"validation": 40, "test": test.count}, "corpus": DOCUMENTS} | (facts or {})
+    data |= {
+        "queries": {"validation": 40, "test": test.count},
+        "corpus": DOCUMENTS,
+        "folds": [],
+        **(facts or {}),
+    }
     data |= {
         "overlap": overlap_of(test, job.data),
         "test_groups": count_groups(test.queries.groups),
@@ -135,7 +140,7 @@ def build(test, base, tuned, facts=None, **spec):
     results = Results(
         machine=Machine("cpu", "float32", "as the spec says"),
         inputs=before["inputs"],
-        dataset=Dataset(test.corpus, None, None, test.queries, None, None, None, data),
+        dataset=Dataset(test.corpus, None, None, test.queries, None, None, None, None, data),
         base=Baseline(bm25, scores[0], PromptChoice(Prompts(), 0.5, 0.5), Prompts(), None),
         training=Training(
             model=None,
@@ -155,7 +160,15 @@ def build(test, base, tuned, facts=None, **spec):
         tuned=scores[1],
         comparison=comparison,
         swap=swap,
-        hybrid=hybrid_search(bm25, *scores, test.queries, by_group, swap, job.evaluation.worth),
+        hybrid=hybrid_search(
+            bm25,
+            *scores,
+            test.queries,
+            by_group,
+            swap,
+            job.evaluation.worth,
+            improved=comparison.improved,
+        ),
         error_analysis=analyze_errors(
             test.queries,
             test.corpus,
@@ -166,6 +179,7 @@ def build(test, base, tuned, facts=None, **spec):
             0.8,
         ),
         truncation=Truncation.model_validate(before["data"]["truncation"]),
+        sizes=sizes_of(swap, scores[1]),
         auxiliary={
             "out_of_domain": probe.compare(*float32, swap.dimension, job),
             "article": article.compare(*float32, swap.dimension, job),
@@ -175,7 +189,7 @@ def build(test, base, tuned, facts=None, **spec):
     cost = Cost(usd=0.217, basis="217 measured seconds of the job at $3.6 an hour")
     seconds = before["seconds"] | {"proof": 0.3}
     report = build_report("made", job, results, weights, seconds, cost)
-    report = add_scope(report, results.dataset, *scores, sizes_of(report, scores[1]))
+    report = add_scope(report, results.dataset, *scores, results.sizes)
     made = json.loads(report.to_json())
     kept = ("finished", "environment", "usage", "repeat", "models", "prompts", "training")
     environment, training = made["environment"], made["training"]
@@ -198,12 +212,12 @@ def overlap_of(test, spec):
     return overlap.facts(spec, "grouped", {"under_a_random_split": 0.2})
 
 
-def sizes_of(report, tuned):
+def sizes_of(swap, tuned):
     """Make up what the recommended vectors keep in a quarter and a half of the corpus."""
     from job.evaluation.metrics import METRIC
     from job.evaluation.scope import AtSize, CorpusSizes
 
-    dimension, precision = report.recommendation.dimension, report.recommendation.precision
+    dimension, precision = swap.dimension, swap.precision
     full = tuned[FULL]["float32"].mean(METRIC)
     share = tuned[dimension][precision].mean(METRIC) / full
     measured = [

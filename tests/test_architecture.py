@@ -13,8 +13,9 @@ from launcher.cli import main
 # Every third-party package that a command of the launcher may need, but for Click.
 HEAVY = {
     *("pydantic", "pydantic_core", "yaml", "rich", "structlog", "jinja2", "markupsafe"),
-    *("boto3", "botocore", "sagemaker", "huggingface_hub"),
+    *("boto3", "botocore", "sagemaker", "huggingface_hub", "pathspec"),
     *("numpy", "scipy", "pyarrow", "datasets", "datasketch", "bm25s", "matplotlib"),
+    *("psycopg", "pgvector", "qdrant_client"),
     *("torch", "sentence_transformers", "transformers", "accelerate", "tensorboard"),
 }
 

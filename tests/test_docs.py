@@ -10,6 +10,7 @@ import pytest
 
 from job.__main__ import train
 from job.core.errors import Interrupted
+from job.runtime.libraries import VARIABLES
 from job.storage.hub import SHARED_CACHE
 from job.storage.workspace import DATA_CHANNELS, Workspace
 from launcher import reference
@@ -61,7 +62,7 @@ def test_the_contract_names_the_workspaces_paths(tmp_path):
     place = Workspace(tmp_path)
     hyperparameters = tmp_path / "input" / "config" / "hyperparameters.json"
     known = [place.job_spec, hyperparameters]
-    known += [place.channel_folder(name) for name in ("data", "model")]
+    known += [place.channel_folder(name) for name in ("data", "llm", "model")]
     known += [place.checkpoints, place.model, place.results, place.failure]
     promised = re.findall(r"(?m)^\| `([\w./]+)`[^|]*\|", CONTRACT)
     assert [tmp_path / path for path in promised if "/" in path] == known
@@ -70,13 +71,14 @@ def test_the_contract_names_the_workspaces_paths(tmp_path):
 
 def test_the_contract_names_the_jobs_variables():
     """Those that the job reads by itself, all of them and no other."""
-    files = [ROOT / "job" / name for name in ("__main__.py", "distributed/topology.py")]
-    source = "".join(path.read_text("utf-8") for path in files)
+    files = ("__main__.py", "distributed/topology.py", "storage/aws_session.py")
+    files += ("generation/llm/openai.py",)
+    source = "".join((ROOT / "job" / name).read_text("utf-8") for name in files)
     read = set(re.findall(r'"((?:EMBEDTUNE|TRAINING|OMP)_\w+)"', source))
     own = [param.name.upper() for param in train.params if param.allow_from_autoenv]
     read |= {f"{train.context_settings['auto_envvar_prefix']}_{name}" for name in own}
     promised = set(re.findall(r"(?m)^\| `(\w+)`", CONTRACT))
-    assert promised - {"HF_HOME", "HF_TOKEN"} == read | {SHARED_CACHE}
+    assert promised - {"HF_HOME", "HF_TOKEN", *VARIABLES} == read | {SHARED_CACHE}
 
 
 def test_the_contract_names_the_exit_code_of_an_interruption():
@@ -107,7 +109,7 @@ def test_every_embedtune_command_parses(name, line):
 @pytest.mark.parametrize("text", READMES.values(), ids=READMES)
 def test_every_field_exists(text):
     """Each `--set FIELD=…`, and each `section.field` in code style, is a field of the spec."""
-    sections = "data|model|training|evaluation|output"
+    sections = "data|generation|model|training|evaluation|output"
     fields = {*re.findall(r"--set ([a-z_.]+)=", text)}
     fields |= {*re.findall(rf"`((?:{sections})\.[a-z_.]+)(?:=[^`]*)?`", text)}
     assert fields - {"model.tar.gz"} <= {name for name, *_ in reference.field_rows()}

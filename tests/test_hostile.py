@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import reports
 from click.testing import CliRunner
 
 from job.__main__ import exit_code
@@ -306,16 +307,17 @@ def test_the_log_of_a_job_cannot_control_the_terminal_that_shows_it(tmp_path, mo
     assert not {*HARMFUL} - {*RED, *UPWARDS[1:]} & {*drawn.getvalue()}
 
 
-def test_a_report_cannot_control_the_terminal_that_shows_it(trained_run, tmp_path, monkeypatch):
+def test_a_report_cannot_control_the_terminal_that_shows_it(tmp_path, monkeypatch):
     """A stranger may have written it: neither terminal commands nor rich's markup are obeyed."""
     monkeypatch.chdir(tmp_path)
-    shutil.copytree(trained_run.folder, tmp_path / "runs" / "theirs")
-    report = trained_run.report
+    run = tmp_path / "runs" / "theirs"
+    (run / "report").mkdir(parents=True)
+    (run / "manifest.json").write_text("{}", "utf-8")
+    report = reports.improved()
     report["job_name"] = f"run{HARMFUL}"
     report["verdict"]["sentence"] = f"[blink]Improved{HARMFUL}"
     report["cost"]["basis"] = HARMFUL
-    path = tmp_path / "runs" / "theirs" / "report" / "report.json"
-    path.write_text(json.dumps(report), "utf-8")
+    (run / "report" / "report.json").write_text(json.dumps(report), "utf-8")
     output = CliRunner(env={"COLUMNS": "200"}).invoke(main, ["report", "theirs"]).output
     assert output.count(HARMLESS) == 3
     assert "[blink]Improved" in output

@@ -17,9 +17,20 @@ settings.register_profile("fast", max_examples=20)
 
 TESTS = Path(__file__).parent
 # Names in tests of modules and classes that start processes and servers.
-COSTLY = {"subprocess", "Popen", "Process", "S3", "Hub", "SageMaker", "stack_server", "TCPStore"}
+COSTLY = {
+    *("subprocess", "Popen", "Process", "S3", "Hub", "SageMaker", "stack_server", "TCPStore"),
+    "llm_server",
+}
 # Every function of these modules trains.
-TRAINING = {"job.pipeline", "job.training.train", "job.training.trainer"}
+TRAINING = {
+    *(
+        "job.folds",
+        "job.pipeline",
+        "job.training.refit",
+        "job.training.train",
+        "job.training.trainer",
+    ),
+}
 SLOW_PATHS = ("job/distributed/test_torchrun.py", "job/storage/test_stores.py")
 # Interruptions in every phase, fuzzed files, each exit code by a command, SageMaker jobs by the
 # dozen, runs of several processes and hosts, and the tests of the doubles. `make test` runs one job
@@ -30,7 +41,9 @@ EXHAUSTIVE_PATHS = (
     *("job/test_several_processes.py", "launcher/test_instances.py", "launcher/test_terminal.py"),
     "launcher/backends/sagemaker/test_sdk.py",
 )
-EXHAUSTIVE_FIXTURES = {"article", "denied", "endings", "from_hub", "launchers", "wrong_token"}
+EXHAUSTIVE_FIXTURES = {
+    *("article", "denied", "endings", "from_hub", "killed", "launchers", "second", "wrong_token"),
+}
 # Files with whole runs. They start first, so that at the end no worker is busy alone.
 LONGEST = (
     *("chaos/test_chaos.py", "launcher/backends/sagemaker/test_sagemaker.py"),
@@ -44,7 +57,7 @@ LONGEST = (
     ),
 )
 # Run only by their marker, not in a tier.
-APART = {"aws", "browser", "docker", "sdk"}
+APART = {"aws", "browser", "docker", "gpu", "llm", "sdk", "serve"}
 
 
 def pytest_collection_modifyitems(items):

@@ -51,7 +51,7 @@ class TinyTraining:
 
 def tiny_training(spec, folder):
     """Load the data and score the base model of a spec."""
-    dataset = load_dataset(spec.data, {}, spec.evaluation.protocol)
+    dataset = load_dataset(spec.data, {}, spec.evaluation.protocol, spec.evaluation.folds)
     model = load_model(spec.model, CPU)
     base = score_base(model, dataset, choose_dimensions(spec.evaluation, model.width), spec)
     return TinyTraining(spec, dataset, base, Workspace(folder))

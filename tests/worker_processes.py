@@ -39,25 +39,26 @@ def together(processes, work, *arguments, hosts=1):
         theirs.close()
         running.append((process, ours))
     try:
-        found = [_receive(ours) for _, ours in running]
+        found = [_receive(process, ours) for process, ours in running]
     finally:
         for process, _ in running:
             process.kill()
             process.join()
     # If one fails, the others lose the connection: report the cause first.
     errors = [error for _, error in found if error]
-    errors.sort(key=lambda error: (error == "it died", "closed by peer" in error))
+    errors.sort(key=lambda error: (error.startswith("it died"), "closed by peer" in error))
     assert not errors, errors[0]
     return [value for value, _ in found]
 
 
-def _receive(pipe):
+def _receive(process, pipe):
     if not pipe.poll(PATIENCE_SECONDS):
         return None, "it has not ended"
     try:
         return pipe.recv()
     except EOFError:
-        return None, "it died"
+        process.join()
+        return None, f"it died with code {process.exitcode}"
 
 
 def _run_rank(pipe, place, name, arguments):

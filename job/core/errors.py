@@ -5,7 +5,7 @@ EmbedtuneError
 ├── DataError       4    the data: pairs, corpus
 ├── ModelError      5    the base model
 ├── MachineError    6    the machine the job runs on
-├── StorageError    7    folders, S3, the Hub
+├── StorageError    7    folders, S3, the Hub, databases
 ├── TrainingError   8    the training
 ├── GateNotMet      9    a required result was missed
 ├── Interrupted    10    interrupted; the run can be resumed
@@ -13,7 +13,8 @@ EmbedtuneError
 ├── TimeLimit      12    the time limit was reached
 ├── BackendError   13    quota, role, capacity, image, engine
 ├── OutOfMemory    14    out of GPU or host memory
-└── Stalled        15    no progress for too long
+├── Stalled        15    no progress for too long
+└── BuildFailed    16    an image's build on AWS failed
 
 0 is success, 1 a bug in embedtune (with a traceback) and 2 wrong usage (Click's own code).
 """
@@ -58,7 +59,7 @@ class MachineError(EmbedtuneError):
 
 class StorageError(EmbedtuneError):
     exit_code = 7
-    meaning = "inputs cannot be read or results cannot be written (folder, S3, Hub)"
+    meaning = "inputs cannot be read or results cannot be written (folder, S3, Hub, database)"
 
 
 class TrainingError(EmbedtuneError):
@@ -68,7 +69,7 @@ class TrainingError(EmbedtuneError):
 
 class GateNotMet(EmbedtuneError):
     exit_code = 9
-    meaning = "the run finished but missed a required result"
+    meaning = "a required result was missed: by a finished run, or by an endpoint (`verify`)"
 
 
 class Interrupted(EmbedtuneError):
@@ -88,7 +89,10 @@ class TimeLimit(EmbedtuneError):
 
 class BackendError(EmbedtuneError):
     exit_code = 13
-    meaning = "the backend refused or lost the job: quota, role, capacity, image, engine"
+    meaning = (
+        "the backend refused or lost the job: quota, role, capacity, image, engine; "
+        "or an endpoint (`verify`) or language model (`pairs`) does not answer"
+    )
 
 
 class OutOfMemory(EmbedtuneError):
@@ -99,6 +103,11 @@ class OutOfMemory(EmbedtuneError):
 class Stalled(EmbedtuneError):
     exit_code = 15
     meaning = "the run made no progress for too long and ended itself; it can be resumed"
+
+
+class BuildFailed(EmbedtuneError):
+    exit_code = 16
+    meaning = "the image's build on AWS failed; its last lines show why"
 
 
 def first_line(error: BaseException) -> str:

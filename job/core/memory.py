@@ -16,6 +16,9 @@ HALF, SINGLE = 2, 4
 OPTIMIZER_BYTES = 2 * SINGLE
 # Texts embedded at once, and their tokens, for which a training must have memory.
 MIN_ROWS, USUAL_TOKENS = 8, 512
+# What autograd keeps, in half and in single precision: for each input and output of a linear layer
+# (current decoders also keep the steps of their norms and gates in float32), and for each score.
+ENCODER_BYTES, DECODER_BYTES, SCORE_BYTES = (2.3, 3.7), (3.9, 5.9), (6, 4)
 # Smaller models need less than 4 GB in full, so an adapter is not worth its lower quality.
 LORA_PARAMETERS = 200_000_000
 # Decoders learn as well by an adapter; above this size it is several times cheaper.
@@ -25,6 +28,10 @@ LAYER_FIELDS = ("num_hidden_layers", "num_layers", "n_layers", "n_layer")
 WIDTH_FIELDS = ("hidden_size", "d_model", "dim", "n_embd")
 HEAD_FIELDS = ("num_attention_heads", "num_heads", "n_heads", "n_head")
 INNER_FIELDS = ("intermediate_size", "d_ff", "hidden_dim", "n_inner")
+# Shares of the free memory that a job may use, on a GPU and on other devices.
+GPU_SHARE, HOST_SHARE = 0.9, 0.6
+# Formats of buffers such as position ids, as safetensors calls them.
+BUFFERS = ("I16", "I32", "I64", "U16", "U32", "U64", "BOOL")
 HEADER_SIZE_BYTES, MAX_HEADER_BYTES = 8, 2**26
 
 
@@ -56,19 +63,25 @@ class ModelSize:
         trained = self.adapter_parameters(rank) * (SINGLE + SINGLE + OPTIMIZER_BYTES)
         return self.parameters * frozen_weight_bytes(precision) + trained
 
-    def text_bytes(self, tokens: int, *, stores_scores: bool, checkpointing: bool) -> int:
-        """Return the bytes of a text's activations until the backward pass.
+    def text_bytes(
+        self, tokens: int, *, precision: str, stores_scores: bool, checkpointing: bool
+    ) -> float:
+        """Return the bytes of a padded text's activations until the backward pass.
 
-        Per layer and token: 34 bytes per hidden unit, plus 5 bytes per head and other token if the
-        attention stores its scores (Korthikanti et al. 2022, equation 2); 42 bytes for decoders,
-        whose MLP has a gate. Doubled, because autocast keeps some activations in float32.
+        Per layer and token: some bytes per input and output of its linear layers, and per head and
+        other token if the attention stores its scores (counted by tests/saved_bytes.py).
         With checkpointing, one layer's, and the inputs of all (measured, job/LOG.md).
         """
-        scores = 5 * self.heads * tokens if stores_scores else 0
-        layer = 2 * tokens * ((42 if self.is_decoder else 34) * self.width + scores)
+        layer = self.layer_bytes(tokens, precision=precision, stores_scores=stores_scores)
         if checkpointing:
             return layer + self.layers * tokens * self.width * (SINGLE + HALF)
         return self.layers * layer
+
+    def layer_bytes(self, tokens: int, *, precision: str, stores_scores: bool) -> float:
+        """Return the bytes of a padded text's activations in one layer."""
+        kept = (DECODER_BYTES if self.is_decoder else ENCODER_BYTES)[precision == "float32"]
+        scores = SCORE_BYTES[precision == "float32"] * self.heads * tokens if stores_scores else 0
+        return tokens * (kept * self.features + scores)
 
 
 @dataclass(frozen=True)
@@ -99,17 +112,28 @@ def choose_lora(setting: str, size: ModelSize | None, memory: int, precision: st
     if size.is_decoder and size.parameters > DECODER_PARAMETERS:
         return LoraChoice(on=True, reason=f"a decoder with {parameters}")
     # An adapter learns less: checkpointed activations are the better way to save memory.
-    needed = with_texts(size, size.full_bytes(precision), checkpointing=True)
+    needed = with_texts(size, size.full_bytes(precision), precision, checkpointing=True)
     text = f"training all {parameters} needs about {needed / GB:.1f} GB"
     if needed > memory:
         return LoraChoice(on=True, reason=f"{text}, more than fits in memory")
     return LoraChoice(on=False, reason=f"{text}, which fits in memory")
 
 
-def with_texts(size: ModelSize, states: int, *, checkpointing: bool) -> int:
+def with_texts(size: ModelSize, states: int, precision: str, *, checkpointing: bool) -> int:
     """Add the activations of the smallest useful mini-batch to the bytes of a training's states."""
-    row = size.text_bytes(USUAL_TOKENS, stores_scores=False, checkpointing=checkpointing)
-    return states + MIN_ROWS * row
+    row = size.text_bytes(
+        USUAL_TOKENS, precision=precision, stores_scores=False, checkpointing=checkpointing
+    )
+    return states + int(MIN_ROWS * row)
+
+
+def usable_bytes(device: str, free: int, to_come: int) -> float:
+    """Return the bytes for activations, of the `free` ones, beside `to_come` bytes of states."""
+    if device == "cuda":
+        # The kernels' workspaces, and what the allocator cannot fill.
+        return GPU_SHARE * free - to_come - 2**30
+    # Other programs share a host's memory.
+    return HOST_SHARE * (free - to_come)
 
 
 def model_size(config: Mapping[str, Any], parameters: int | None) -> ModelSize | None:
@@ -121,7 +145,7 @@ def model_size(config: Mapping[str, Any], parameters: int | None) -> ModelSize |
     )
     if not (layers and width and heads and parameters):
         return None
-    # RMS normalization tells current decoders (and encoders built like them) from BERT's kin.
+    # Current decoders, and encoders built like them, normalize by RMS; BERT and RoBERTa do not.
     is_decoder = "rms_norm_eps" in config
     head = _first(config, ("head_dim", "d_kv")) or width // heads
     queries, keys = heads * head, (_first(config, ("num_key_value_heads",)) or heads) * head
@@ -145,11 +169,15 @@ def read_size(folder: Path) -> ModelSize | None:
 
 
 def count_parameters(folder: Path) -> int | None:
-    """Count the weights by the headers of their files; None if there are none."""
+    """Count the weights by the headers of their files, without buffers of whole numbers.
+
+    None if there are none.
+    """
     shapes: list[list[int]] = []
     for path in folder.rglob("*.safetensors"):
         with path.open("rb") as opened:
             size = int.from_bytes(opened.read(HEADER_SIZE_BYTES), "little")
             header = json.loads(opened.read(min(size, MAX_HEADER_BYTES)))
-        shapes += [entry["shape"] for name, entry in header.items() if name != "__metadata__"]
+        header.pop("__metadata__", None)
+        shapes += [entry["shape"] for entry in header.values() if entry["dtype"] not in BUFFERS]
     return sum(map(math.prod, shapes)) or None

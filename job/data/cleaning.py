@@ -172,7 +172,7 @@ class _Cleaner:
         texts = [
             negative.strip()
             for negative in negatives
-            if isinstance(negative, str) and not _is_blank(negative) and _is_encodable(negative)
+            if isinstance(negative, str) and not _is_blank(negative) and is_encodable(negative)
         ]
         if not texts:
             return []
@@ -204,7 +204,7 @@ def clean_documents(documents: Iterable[Document]) -> Cleaned:
     count = 0
     for document in count_each(documents, "read", "documents"):
         count += 1
-        text, has_valid_id = document.full, _is_encodable(document.id)
+        text, has_valid_id = document.full, is_encodable(document.id)
         if reason := _fault(text, "document") or (None if has_valid_id else "id is not text"):
             rejected.add(document.file, document.row, reason, None, excerpt(text))
         else:
@@ -233,7 +233,7 @@ def _fault(value: object, name: str) -> str | None:
         return value.reason
     if value is None or (isinstance(value, str) and _is_blank(value)):
         return f"empty {name}"
-    return None if isinstance(value, str) and _is_encodable(value) else f"{name} is not text"
+    return None if isinstance(value, str) and is_encodable(value) else f"{name} is not text"
 
 
 def _is_blank(text: str) -> bool:
@@ -252,8 +252,8 @@ def _why_lost(negative: object) -> str | None:
     return f"it is not text (`{str(negative)[:40]}`), nor an id in the corpus"
 
 
-def _is_encodable(text: str) -> bool:
-    # Tokenizers and Arrow refuse lone surrogates, which are not characters.
+def is_encodable(text: str) -> bool:
+    """Tell whether a text can be written: tokenizers and Arrow refuse lone surrogates."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from job.data import splits
 from job.data.cleaning import count_reasons
 from job.data.corpus import Corpus as Corpus  # noqa: PLC0414  other modules import it from here
 from job.data.corpus import build_corpus, numbered_ids, sorted_hashes
+from job.data.folds import pool_facts, pool_queries
 from job.data.overlap import measure_overlap
 from job.data.plausibility import advice_to_test, advice_to_train, warnings_about
 from job.data.query_groups import count_groups, warnings_about_groups
@@ -24,6 +26,7 @@ from job.data.rows import (
     Grouping,
     Rows,
     collect_rows,
+    fold_codes,
     group_texts,
     sample_rows,
     split_codes,
@@ -110,13 +113,24 @@ class Dataset:
     test: Queries
     validation_pairs: pa.Table
     test_pairs: pa.Table
+    # The rows of all three splits, for `training.refit`.
+    all_pairs: TrainingPairs
     rejected: pa.Table
     # The `data` section of report.json.
     facts: dict[str, Any]
+    # With `evaluation.folds`: a dataset for each training. All rows are then test rows; `train` and
+    # `validation` are those of the first fold.
+    folds: "tuple[Dataset, ...]" = ()
 
     @property
     def tables(self) -> tuple[pa.Table, pa.Table, pa.Table]:
-        """The rows of train, validation and test; each has an id and at least two texts."""
+        """The rows of train, validation and test; each has an id and at least two texts.
+
+        With folds, all rows are in the last one, and the others are empty.
+        """
+        if self.folds:
+            none = self.test_pairs.slice(0, 0)
+            return none, none, self.test_pairs
         return self.train.table, self.validation_pairs, self.test_pairs
 
     @property
@@ -124,25 +138,48 @@ class Dataset:
         return TrainingData(self.train, self.validation, self.corpus)
 
 
-def load_dataset(spec: DataSpec, channels: Channels, protocol: str = "grouped") -> Dataset:
+def load_dataset(
+    spec: DataSpec, channels: Channels, protocol: str = "grouped", folds: int = 0
+) -> Dataset:
     """Read, clean, group and split the data; raise `DataError` if too little remains."""
-    dataset = inspect_dataset(spec, channels, protocol)
+    dataset = inspect_dataset(spec, channels, protocol, folds)
     require_enough(dataset, spec)
     return dataset
 
 
-def inspect_dataset(spec: DataSpec, channels: Channels, protocol: str = "grouped") -> Dataset:
+def inspect_dataset(
+    spec: DataSpec, channels: Channels, protocol: str = "grouped", folds: int = 0
+) -> Dataset:
     """Do the same as `load_dataset`, but accept any number of rows above 0."""
     rows = sample_rows(collect_rows(spec, channels), spec)
     if protocol == "article":
         rows, grouping = use_article_protocol(rows)
     else:
         grouping = group_texts(rows, spec.near_duplicate_threshold, spec.large_groups)
-    codes = split_codes(rows, grouping, spec)
-    overlap = measure_overlap(rows, grouping, codes)
-    facts = _facts(rows, grouping, codes, spec)
-    facts["overlap"] = overlap.facts(spec, protocol, facts["leakage"])
-    return _build(rows, grouping, codes, facts, overlap.seen)
+    corpus, positions = build_corpus(rows, grouping.document_keys)
+
+    def split(codes: IntArray) -> Dataset:
+        overlap = measure_overlap(rows, grouping, codes)
+        facts = _facts(rows, grouping, codes, spec)
+        facts["overlap"] = overlap.facts(spec, protocol, facts["leakage"])
+        return _build(rows, grouping, codes, facts, overlap.seen, corpus, positions)
+
+    if not folds:
+        return split(split_codes(rows, grouping, spec))
+    parts = tuple(map(split, fold_codes(rows, grouping, spec, folds)))
+    return _pool(parts, rows, spec, protocol)
+
+
+def _pool(folds: tuple[Dataset, ...], rows: Rows, spec: DataSpec, protocol: str) -> Dataset:
+    """Make one dataset of those of the folds, whose test queries are those of all of them."""
+    first, test = folds[0], pool_queries([fold.test for fold in folds])
+    test_pairs = pa.concat_tables([fold.test_pairs for fold in folds])
+    tables = [first.train.table, first.validation_pairs, test_pairs]
+    facts = _query_facts(tables, [first.validation, test], first.corpus)
+    facts = pool_facts([fold.facts for fold in folds], facts, spec, protocol)
+    facts["warnings"] = [*rows.warnings, *warnings_about(rows)]
+    facts["warnings"] += warnings_about_groups(facts["test_groups"], len(test))
+    return replace(first, test=test, test_pairs=test_pairs, facts=facts, folds=folds)
 
 
 def _facts(rows: Rows, grouping: Grouping, codes: IntArray, spec: DataSpec) -> dict[str, Any]:
@@ -164,6 +201,8 @@ def _facts(rows: Rows, grouping: Grouping, codes: IntArray, spec: DataSpec) -> d
         "contexts_found_in_corpus": _found_in_corpus(rows),
         "notes": list(rows.notes),
         "warnings": [*rows.warnings, *warnings_about(rows)],
+        # Test rows of each fold.
+        "folds": [],
         "dropped": count_reasons(rows.cleaned.rejected),
         "dropped_documents": count_reasons(rows.documents.rejected),
         "splits": {name: int((codes == n).sum()) for n, name in enumerate(splits.SPLIT_NAMES)},
@@ -192,40 +231,59 @@ def _found_in_corpus(rows: Rows) -> dict[str, int] | None:
 
 
 def _build(
-    rows: Rows, grouping: Grouping, codes: IntArray, facts: dict[str, Any], seen: BoolArray
+    rows: Rows,
+    grouping: Grouping,
+    codes: IntArray,
+    facts: dict[str, Any],
+    seen: BoolArray,
+    corpus: Corpus,
+    positions: IntArray,
 ) -> Dataset:
     pairs = rows.cleaned.kept
-    corpus, positions = build_corpus(rows, grouping.document_keys)
     ids = _query_ids(pairs, rows.numbers)
     table = pairs.select(["anchor", "positive", "negatives"]).add_column(0, "id", ids)
     train, validation, test = (np.flatnonzero(codes == code) for code in range(3))
     tables = [rows_on_disk(table, part) for part in (train, validation, test)]
     evaluated = [_queries(rows, grouping, positions, part) for part in (validation, test)]
+    facts = facts | _query_facts(tables, evaluated, corpus)
+    facts["warnings"] += warnings_about_groups(facts["test_groups"], len(evaluated[1]))
+    every = np.concatenate([train, validation, test])
+    return Dataset(
+        corpus=corpus,
+        train=_training_pairs(tables[0], grouping, positions, train),
+        validation=evaluated[0],
+        test=replace(evaluated[1], seen=seen),
+        validation_pairs=tables[1],
+        test_pairs=tables[2],
+        all_pairs=_training_pairs(pa.concat_tables(tables), grouping, positions, every),
+        rejected=one_table([rows.cleaned.rejected, rows.documents.rejected]),
+        facts=facts,
+    )
+
+
+def _query_facts(
+    tables: Sequence[pa.Table], evaluated: Sequence[Queries], corpus: Corpus
+) -> dict[str, Any]:
+    """Return the facts about the rows of the splits, and the queries of validation and test."""
     # Test scores depend on the corpus and on the grades as much as on the queries.
     columns = [[part["anchor"], part["positive"]] for part in tables]
     columns[splits.TEST].append(sorted_hashes(corpus.texts))
     for split, queries in zip((splits.VALIDATION, splits.TEST), evaluated, strict=True):
         columns[split] += [] if queries.grades is None else [pa.array(queries.grades)]
-    facts = facts | {
+    return {
         "queries": {"validation": len(evaluated[0]), "test": len(evaluated[1])},
         "graded": any(queries.grades is not None for queries in evaluated),
         "corpus": len(corpus),
         "test_groups": count_groups(evaluated[1].groups),
         "fingerprint": dict(zip(splits.SPLIT_NAMES, map(_fingerprint, columns), strict=True)),
     }
-    facts["warnings"] += warnings_about_groups(facts["test_groups"], len(evaluated[1]))
-    questions = np.unique(grouping.question_keys[train], return_inverse=True)[1].astype(np.int64)
-    labels = grouping.groups.labels[train]
-    return Dataset(
-        corpus=corpus,
-        train=TrainingPairs(tables[0], questions, positions[train], labels),
-        validation=evaluated[0],
-        test=replace(evaluated[1], seen=seen),
-        validation_pairs=tables[1],
-        test_pairs=tables[2],
-        rejected=one_table([rows.cleaned.rejected, rows.documents.rejected]),
-        facts=facts,
-    )
+
+
+def _training_pairs(
+    table: pa.Table, grouping: Grouping, positions: IntArray, part: IntArray
+) -> TrainingPairs:
+    questions = np.unique(grouping.question_keys[part], return_inverse=True)[1].astype(np.int64)
+    return TrainingPairs(table, questions, positions[part], grouping.groups.labels[part])
 
 
 def _queries(rows: Rows, grouping: Grouping, positions: IntArray, part: IntArray) -> Queries:
@@ -274,31 +332,45 @@ def require_enough(dataset: Dataset, spec: DataSpec) -> None:
         msg = f"{source} {size} test queries {of_all} ({facts['rows']} read); a meaningful test "
         msg += f"needs at least {spec.min_test_queries}. "
         raise DataError(msg + advice_to_test(facts, spec))
+    parts = dataset.folds or (dataset,)
     for name, size, needed in (
-        ("validation", len(dataset.validation), 1),
-        ("train", len(dataset.train), 2),
+        ("validation", min(len(part.validation) for part in parts), 1),
+        ("train", min(len(part.train) for part in parts), 2),
+        # A test set that was not split by folds has enough, see above.
+        *((("test", min(facts["folds"]), 1),) if dataset.folds else ()),
     ):
         if size < needed:
-            msg = f"{source} {counted(size, 'row')} in the split `{name}` {of_all}; at least "
-            msg += f"{are(needed)} needed. "
+            where = " of a fold" if dataset.folds else ""
+            msg = f"{source} {counted(size, 'row')} in the split `{name}`{where} {of_all}; at "
+            msg += f"least {are(needed)} needed. "
             raise DataError(msg + advice_to_train(facts, spec, name))
 
 
 def write_splits(dataset: Dataset, folder: Path) -> None:
     """Write the splits in formats that other tools read: JSON lines and TREC-style qrels."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, table in zip(splits.SPLIT_NAMES, dataset.tables, strict=True):
-        _write_jsonl(folder / f"{name}.jsonl", table.select(SPLIT_COLUMNS))
+    for name, table in _written_tables(dataset).items():
+        _write_jsonl(folder / f"{name}.jsonl", table)
     corpus = pa.table([dataset.corpus.ids, dataset.corpus.texts], names=["id", "text"])
     _write_jsonl(folder / "corpus.jsonl", corpus)
     _write_jsonl(folder / "rejected.jsonl", dataset.rejected)
     with (folder / "qrels.tsv").open("w", encoding="utf-8") as handle:
         handle.write("query-id\tcorpus-id\tscore\n")
-        for queries in (dataset.validation, dataset.test):
+        for queries in (dataset.test,) if dataset.folds else (dataset.validation, dataset.test):
             for number, query in enumerate(column_values(queries.ids)):
                 documents = dataset.corpus.ids.take(queries.relevant(number)).to_pylist()
                 for document, grade in zip(documents, queries.grades_of(number), strict=True):
                     handle.write(f"{query}\t{document}\t{grade:g}\n")
+
+
+def _written_tables(dataset: Dataset) -> dict[str, pa.Table]:
+    """Return the rows of each split by its name; with folds, one table with the row's fold."""
+    if not dataset.folds:
+        named = zip(splits.SPLIT_NAMES, dataset.tables, strict=True)
+        return {name: table.select(SPLIT_COLUMNS) for name, table in named}
+    numbers = np.repeat(np.arange(1, len(dataset.folds) + 1), dataset.facts["folds"])
+    table = dataset.test_pairs.select(SPLIT_COLUMNS)
+    return {"test": table.append_column("fold", pa.array(numbers))}
 
 
 def _write_jsonl(path: Path, table: pa.Table) -> None:

@@ -1,5 +1,6 @@
 """What the test queries share with the training data, and so which questions the scores are of."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,10 +47,7 @@ class Overlap:
             "seen": int(self.seen.sum()),
             "given": self.given,
         }
-        return counts | {
-            "estimand": _estimand(counts, spec, protocol),
-            "sentence": _sentence(counts, spec, protocol, leakage["under_a_random_split"]),
-        }
+        return described(counts, spec, protocol, leakage)
 
 
 def measure_overlap(rows: Rows, grouping: Grouping, codes: IntArray) -> Overlap:
@@ -73,6 +71,27 @@ def measure_overlap(rows: Rows, grouping: Grouping, codes: IntArray) -> Overlap:
         None if parents is None else shared(parents),
         given=bool((given_codes(rows.cleaned.kept) == TEST).any()),
     )
+
+
+def described(
+    counts: dict[str, Any], spec: DataSpec, protocol: str, leakage: dict[str, Any]
+) -> dict[str, Any]:
+    """Add the sentences to the counts."""
+    return counts | {
+        "estimand": _estimand(counts, spec, protocol),
+        "sentence": _sentence(counts, spec, protocol, leakage["under_a_random_split"]),
+    }
+
+
+def pooled(folds: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Add up the counts of the folds, without their sentences."""
+    names = ("queries", "context", "near_context", "near_question", "document", "seen")
+    return {name: _sum([fold[name] for fold in folds]) for name in names} | {"given": False}
+
+
+def _sum(counts: Sequence[int | None]) -> int | None:
+    known = [count for count in counts if count is not None]
+    return sum(known) if known else None
 
 
 def _count(mask: BoolArray | None) -> int | None:

@@ -104,6 +104,8 @@ def chained_rows(facts: dict[str, Any]) -> str | None:
 def advice_on_groups(facts: dict[str, Any], spec: DataSpec) -> str:
     """Say what helps when one group holds most rows; a command only if it gives enough."""
     own = "Provide a separate test set (`data.test`)"
+    if facts["folds"]:
+        own += ", without `evaluation.folds`"
     if spec.large_groups != "keep" or not can_be_split(facts["used"], facts["questions"], spec):
         return f"{own}, or more rows with other contexts."
     command = check_command(facts["source"], spec, large_groups="by_question")
@@ -126,6 +128,8 @@ def advice_to_test(facts: dict[str, Any], spec: DataSpec) -> str:
     """Say what gives more test queries."""
     if (advice := _advice_on_left_out(facts, spec)) or (advice := _advice_on_chains(facts, spec)):
         return advice
+    if facts["folds"]:
+        return "Add rows, or change `data.min_test_queries`."
     return "Add rows, or change `data.test_fraction` or `data.min_test_queries`."
 
 

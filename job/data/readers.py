@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from job.core.errors import DataError
+from job.core.folders import files_below
 from job.data.arrow_files import read_arrow, read_parquet
 from job.data.column_names import listed
 from job.data.formats.documents import (
@@ -71,25 +72,26 @@ def list_files(path: Path) -> list[Path]:
     )
     if not files:
         msg = f"The folder `{path}` contains no data file. Supported suffixes: {SUFFIXES}."
-        raise DataError(msg)
+        raise DataError(msg + " Documents without questions: `--documents` instead of `--data`.")
     return files
 
 
 def _files_below(path: Path) -> Iterator[Path]:
-    def refuse(error: OSError) -> None:
-        # `os.walk` would skip the folder, and its rows would be missing without a message.
+    try:
+        for file in files_below(path):
+            require_utf8_name(str(file))
+            yield file
+    except OSError as error:
         with explain_read_errors(error.filename):
-            raise error
+            raise
 
-    for folder, _, names in os.walk(path, onerror=refuse):
-        for name in names:
-            for part in (folder, name):
-                # Such a name cannot be written to the report or the list of dropped rows.
-                shown = os.fsencode(part).decode("utf-8", "backslashreplace")
-                if shown != part:
-                    msg = f"The name `{shown}` is not UTF-8. Rename that file or folder."
-                    raise DataError(msg)
-            yield Path(folder, name)
+
+def require_utf8_name(name: str) -> None:
+    """Refuse a name that cannot be written to the report or to the tables of rows."""
+    shown = os.fsencode(name).decode("utf-8", "backslashreplace")
+    if shown != name:
+        msg = f"The name `{shown}` is not UTF-8. Rename that file or folder."
+        raise DataError(msg)
 
 
 @contextmanager

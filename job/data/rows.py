@@ -162,7 +162,7 @@ def _nothing_to_use(source: str, cleaned: Cleaned) -> str:
 
 
 def require_data(spec: DataSpec, channels: Channels) -> None:
-    if spec.source is None and "data" not in channels:
+    if not (spec.source or spec.documents or channels.keys() & {"data", "documents"}):
         msg = "There is no training data: set `data.source`, or provide the channel `data`."
         raise SpecError(msg)
 
@@ -282,6 +282,42 @@ def split_codes(rows: Rows, grouping: Grouping, spec: DataSpec) -> IntArray:
     """
     decided = given_codes(rows.cleaned.kept)
     fractions = (spec.validation_fraction, spec.test_fraction)
+    return _split(decided, grouping, spec, fractions, spec.seed)
+
+
+def fold_codes(rows: Rows, grouping: Grouping, spec: DataSpec, folds: int) -> list[IntArray]:
+    """Return each row's split, by fold: every row is a test row once, unless it was given.
+
+    Raises `DataError` if a test set was given.
+    """
+    decided = given_codes(rows.cleaned.kept)
+    if given := int((decided == splits.TEST).sum()):
+        msg = f"`evaluation.folds` tests every row once, but {given} rows are a test set of their "
+        raise DataError(msg + "own. Set `evaluation.folds=0`, or leave that test set out.")
+    free = decided == splits.UNDECIDED
+    numbers = np.full(len(decided), -1)
+    numbers[free] = splits.number_folds(grouping.groups.labels[free], folds, spec.seed)
+    # Of the rows that are no test rows of the fold.
+    fraction = spec.validation_fraction / (1 - 1 / folds)
+    return [
+        _split(
+            np.where(numbers == fold, splits.TEST, decided),
+            grouping,
+            spec,
+            (fraction, 0.0),
+            spec.seed + fold,
+        )
+        for fold in range(folds)
+    ]
+
+
+def _split(
+    decided: IntArray,
+    grouping: Grouping,
+    spec: DataSpec,
+    fractions: tuple[float, float],
+    seed: int,
+) -> IntArray:
     # Exclude rows before splitting, so that the fractions apply to the remaining rows.
     trained = np.where(decided == splits.UNDECIDED, splits.TRAIN, decided)
     kept = ~splits.leaked_rows(trained, grouping.question_keys)
@@ -289,5 +325,5 @@ def split_codes(rows: Rows, grouping: Grouping, spec: DataSpec) -> IntArray:
         kept &= ~splits.leaked_rows(trained, grouping.groups.labels)
     codes = np.full(len(decided), splits.UNDECIDED, dtype=np.int64)
     labels = grouping.groups.labels[kept]
-    codes[kept] = splits.split_rows(labels, decided[kept], fractions, spec.seed)
+    codes[kept] = splits.split_rows(labels, decided[kept], fractions, seed)
     return codes

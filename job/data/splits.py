@@ -45,6 +45,19 @@ def split_rows(
     return codes
 
 
+def number_folds(groups: IntArray, folds: int, seed: int) -> IntArray:
+    """Assign rows to folds of about equal size, from 0; rows of one group get the same fold."""
+    labels, inverse, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    order = np.random.default_rng(seed).permutation(len(labels))
+    filled, chosen = np.zeros(folds, dtype=np.int64), np.zeros(len(labels), dtype=np.int64)
+    # The largest first: the many small groups then even the folds out.
+    for position in order[np.argsort(-sizes[order], kind="stable")]:
+        chosen[position] = filled.argmin()
+        filled[chosen[position]] += sizes[position]
+    numbered: IntArray = chosen[inverse]
+    return numbered
+
+
 def leaked_rows(codes: IntArray, keys: KeyArray | IntArray) -> np.ndarray[Any, np.dtype[np.bool_]]:
     """Return a mask of rows whose key is also in a later split (train < validation < test)."""
     leaked = np.zeros(len(codes), dtype=bool)

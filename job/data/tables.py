@@ -33,9 +33,9 @@ def read_table(file: Path, encoding: str, named: Sequence[str] = ()) -> Iterator
     lines = read_lines(file, encoding)
     start = list(islice(lines, FIRST_LINES))
     skipped = 0
-    if start and (told := re.fullmatch(r"sep=(.)\r?\n?", start[0])):
+    if start and (separator := re.fullmatch(r"sep=(.)\r?\n?", start[0])):
         # Excel's own line that names the delimiter.
-        delimiter, start, skipped = told[1], start[1:], 1
+        delimiter, start, skipped = separator[1], start[1:], 1
     else:
         delimiter = find_delimiter(start, "\t" if ".tsv" in file.name.lower() else ",")
     # Not strict, csv would read the rest of the file as one field after an unclosed quote.

@@ -6,6 +6,7 @@ The thresholds are ours; each finding states the number that crossed one.
 from collections.abc import Iterator
 
 from job.core.formatting import change, interval, score, share
+from job.evaluation.conclusions import caution
 from job.evaluation.results import METRIC, Lift
 from job.report.document import Finding, Report
 
@@ -36,9 +37,11 @@ def _training(report: Report) -> Iterator[Finding]:
             finding="Nothing was trained: `training.epochs` is 0.", do="Set `training.epochs=auto`."
         )
     elif not training.best_step:
+        where = "In at least half of the folds, no" if report.data.folds else "No"
+        mean = " (mean of the folds)" if report.data.folds else ""
         yield Finding(
-            finding="No checkpoint beat the base model's "
-            f"{score(training.base_validation)} on validation.",
+            finding=f"{where} checkpoint beat the base model's "
+            f"{score(training.base_validation)}{mean} on validation.",
             do="Try a lower `training.learning_rate` or fewer `training.epochs`, and check the "
             "labels.",
         )
@@ -54,12 +57,14 @@ def _test(report: Report) -> Iterator[Finding]:
     training, lift = report.training, _at_full_width(report)
     low, high = lift.bounds
     worth = float(report.spec["evaluation"].get("worth", WORTH))
+    more_test = "Add rows." if report.data.folds else "Add rows, or raise `data.test_fraction`."
     if training.best_step and not (lift.is_gain or lift.is_loss) and low <= 0 and high >= worth:
         yield Finding(
             finding=f"{report.data.queries['test']} test queries cannot tell if tuning helped: "
-            f"at full width the true difference is between {change(low)} and {change(high)}.",
-            do="Add rows, or raise `data.test_fraction`. A larger test set narrows the interval; "
-            "it makes a gain neither larger nor more likely.",
+            f"{caution(lift)}the true difference at full width is between {change(low)} and "
+            f"{change(high)}.",
+            do=f"{more_test} A larger test set narrows the interval; it makes a gain neither "
+            "larger nor more likely.",
         )
     base = report.ndcg("base", report.full)
     if base >= CEILING:
@@ -85,11 +90,11 @@ def _at_full_width(report: Report) -> Lift:
 
 
 def _groups(report: Report) -> Iterator[Finding]:
-    groups = report.test_groups
-    if groups and groups.count > 1 and groups.largest > LARGE_GROUP * groups.queries:
+    groups, queries = report.data.test_groups, report.data.queries["test"]
+    if groups and groups.groups > 1 and groups.largest > LARGE_GROUP * queries:
         yield Finding(
-            finding=f"One group holds {groups.largest} of {groups.queries} test queries "
-            f"({share(groups.largest / groups.queries)}); the {groups.count} groups count as "
+            finding=f"One group holds {groups.largest} of {queries} test queries "
+            f"({share(groups.largest / queries)}); the {groups.groups} groups count as "
             f"{groups.effective:.1f} of equal size, so the intervals are wide.",
             do="Test on questions about more documents.",
         )
@@ -112,8 +117,8 @@ def _lexical(report: Report) -> Iterator[Finding]:
         )
     elif not report.verdict.improved and bm25 >= base:
         yield Finding(
-            finding="The questions repeat words of their answers: BM25 reaches nDCG@10 "
-            f"{score(bm25)}, the base model {score(base)}.",
+            finding=f"BM25 reaches nDCG@10 {score(bm25)}, the base model {score(base)}: the "
+            "questions probably repeat words of their answers.",
             do=f"Search with BM25 and the model (fused: {score(fused)}), and train on questions "
             "in your users' own words.",
         )

@@ -13,6 +13,7 @@ from job.distributed import process_group
 from job.evaluation.base_vs_tuned import Comparison
 from job.evaluation.baseline import Baseline
 from job.evaluation.evaluate import metric_key
+from job.evaluation.keep_index import KeepIndex
 from job.evaluation.metrics import Scores
 from job.evaluation.recommendation import frontier, recommend
 from job.evaluation.results import (
@@ -27,6 +28,8 @@ from job.evaluation.results import (
     Swap,
     Truncation,
 )
+from job.evaluation.scope import CorpusSizes
+from job.generation.facts import Generation
 from job.model.device import Machine
 from job.model.prompts import Prompts
 from job.report.advice import advise
@@ -68,8 +71,16 @@ class Results:
     hybrid: Fusion
     error_analysis: ErrorAnalysis
     truncation: Truncation
+    # What the recommended vectors keep in smaller corpora.
+    sizes: CorpusSizes
     # The requested auxiliary tests: see `job.evaluation.auxiliary_tests`.
     auxiliary: Mapping[str, AuxiliaryTest]
+    # Only with `evaluation.keep_index`.
+    keep_index: KeepIndex | None = None
+    # What became of the questions that a language model wrote in this run.
+    generation: Generation | None = None
+    # The language model that wrote the test questions; None if people did.
+    test_by: str | None = None
 
     @property
     def improved(self) -> bool:
@@ -114,10 +125,12 @@ def build_report(
                 "base": {"uri": spec.model.base, "fingerprint": weights.base},
                 "tuned": {"fingerprint": weights.tuned},
             },
-            "usage": usage(spec, job_name, advice, pushed=is_pushed),
+            "usage": usage(spec, job_name, advice, results.formats.stored, pushed=is_pushed),
             "repeat": {"command": repeat(job_name, spec.output.uri)},
             "spec": spec.model_dump(mode="json"),
+            "exports": [],
             "advice": [],
+            **({"generation": results.generation} if results.generation else {}),
         },
         # Otherwise a fact without a field in the document would be dropped silently.
         extra="forbid",
@@ -130,7 +143,6 @@ def _comparisons(results: Results) -> dict[str, Any]:
     comparison = results.comparison
     return {
         "swap": results.swap,
-        "test_groups": comparison.groups,
         "pareto": frontier(comparison.points),
         "scores": {
             "bm25": results.base.bm25.means(),
@@ -140,8 +152,10 @@ def _comparisons(results: Results) -> dict[str, Any]:
         "comparison": compared(comparison),
         "fusion": results.hybrid,
         "error_analysis": results.error_analysis,
+        "keep_index": results.keep_index,
         "out_of_domain": results.auxiliary.get("out_of_domain"),
         "article": results.auxiliary.get("article"),
+        **{name: found for name, found in results.auxiliary.items() if name == "synthetic"},
     }
 
 

@@ -35,7 +35,7 @@ NAME_CHARACTERS = 36
 Curve = Mapping[str, float]
 # Fields that do not change the results.
 IGNORED_FIELDS = ("output.", "version")
-# A model without a gain is called improved with this probability at most.
+# A model without a gain is called improved with about this probability (measured: up to 3.2 %).
 FALSE_GAIN = 0.025
 # The value of a field that the run's image did not have.
 MISSING = "–"
@@ -50,9 +50,9 @@ class Evidence:
     differences: Sequence["Difference"] = ()
     dimension: int | None = None
     note: str | None = None
-    # Names of the finished runs that were tested on this test set, where `place` lists runs.
+    # Names of the finished runs in `output` that were tested on this test set.
     tested: Sequence[str] = ()
-    place: str = ""
+    output: str = ""
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class Group:
     @property
     def sentences(self) -> list[str]:
         """What the ranking, the differences and the number of tested runs say."""
-        return [self._ranking(), *self._differences(), *self._looks()]
+        return [self._ranking(), *self._differences(), *self._tested_runs()]
 
     def _ranking(self) -> str:
         if len(self.reports) == 1:
@@ -139,15 +139,15 @@ class Group:
             verb = "better" if found.lift > 0 else "worse"
             yield f"On the test set, {found.run} is {verb} than {first} {at}."
 
-    def _looks(self) -> Iterator[str]:
+    def _tested_runs(self) -> Iterator[str]:
         count = len(self.evidence.tested)
         if count < 2:
             return
         by_chance = 1 - (1 - FALSE_GAIN) ** count
         yield (
-            f"{count} runs in `{self.evidence.place}` were tested on this test set. Of {count} "
+            f"{count} runs in `{self.evidence.output}` were tested on this test set. Of {count} "
             f"runs without any gain, at least one is called improved with a probability of up to "
-            f"{by_chance:.0%}: confirm the run you choose on new queries (`data.test`)."
+            f"about {by_chance:.0%}: confirm the run you choose on new queries (`data.test`)."
         )
 
     @property

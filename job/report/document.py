@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 from pydantic import Field, ValidationError
 
 from job.core.errors import StorageError
+from job.evaluation.keep_index import KeepIndex
 from job.evaluation.results import (
     METRIC,
     AuxiliaryTest,
@@ -23,16 +24,18 @@ from job.evaluation.results import (
     Part,
     Precisions,
     Quality,
-    QueryGroups,
     Recommendation,
     Scores,
+    Stored,
     Swap,
-    Truncation,
 )
-from job.evaluation.scope import Overlap, Scope, TestGroups
+from job.evaluation.scope import Scope
+from job.exports.results import Exports, Speed
+from job.generation.facts import Generation
+from job.report.data_section import Data
 
-# Re-exported for the launcher, which may not import `job.evaluation`.
-__all__ = ["METRIC", "Compared", "Lift", "Quality", "Report"]
+# Re-exported for the launcher, which may not import `job.evaluation` and `job.exports`.
+__all__ = ["METRIC", "Compared", "Exports", "Lift", "Quality", "Report", "Speed", "Stored"]
 
 
 class Verdict(Part):
@@ -57,6 +60,8 @@ class Verdict(Part):
     # Tuned against base at full width, as float32.
     full_width: Lift | None = None
     minimum_detectable_effect: float
+    # The language model that wrote the test questions; None if people did.
+    test_by: str | None = None
     sentence: str
 
 
@@ -84,77 +89,6 @@ class Input(Part):
     file: str | None = None
     files: int | None = None
     bytes: int | None = None
-
-
-class Dropped(Part):
-    rows: int
-    # The first dropped rows, as `file:row`.
-    first: list[str]
-
-
-class Duplicates(Part):
-    rows_sharing_a_context: int
-    near_duplicate_pairs: int
-    groups: int
-    largest_group: int
-    oversized_groups: int
-
-
-class Leakage(Part):
-    """Share of test contexts that also occur in training: measured, and under a random split."""
-
-    test_contexts_in_train: float
-    under_a_random_split: float
-    removed_rows: int
-
-
-class Labels(Part):
-    column: str
-    # Rows by label.
-    counts: dict[str, int]
-    relevant: int
-    # Those that became hard negatives of their question, or were dropped.
-    not_relevant: int
-    no_label: int
-
-
-class FoundInCorpus(Part):
-    found: int
-    contexts: int
-
-
-class Data(Part):
-    source: str
-    # The layout that the source was read as.
-    format: str = "rows"
-    columns: dict[str, Any]
-    rows: int
-    used: int
-    # Distinct questions of the rows used.
-    questions: int | None = None
-    # By reason.
-    dropped: dict[str, Dropped]
-    dropped_documents: dict[str, Dropped]
-    # Rows that repeat a pair and brought it another negative.
-    merged_rows: int = 0
-    # Hard negatives of the rows used.
-    negatives: int = 0
-    labels: Labels | None = None
-    # Distinct contexts that are documents of a given corpus.
-    contexts_found_in_corpus: FoundInCorpus | None = None
-    notes: list[str] = Field(default_factory=list)
-    warnings: list[str] = Field(default_factory=list)
-    splits: dict[str, int]
-    duplicates: Duplicates
-    leakage: Leakage
-    overlap: Overlap | None = None
-    test_groups: TestGroups | None = None
-    queries: dict[str, int]
-    # Whether nDCG uses relevance grades; otherwise every grade is 1.
-    graded: bool = False
-    corpus: int
-    fingerprint: dict[str, str]
-    truncation: Truncation
 
 
 class ModelPrompts(Part):
@@ -238,15 +172,19 @@ class Report(Part):
     verdict: Verdict
     # None in older reports.
     swap: Swap | None = None
-    test_groups: QueryGroups | None = None
     recommendation: Recommendation
     pareto: list[ParetoPoint]
     scores: Scores
     comparison: dict[str, Precisions]
     fusion: Fusion
     error_analysis: ErrorAnalysis
+    # Only with `evaluation.keep_index`.
+    keep_index: KeepIndex | None = None
     out_of_domain: AuxiliaryTest | None
     article: AuxiliaryTest | None
+    # The questions that a language model wrote, beside a test set of real ones.
+    synthetic: AuxiliaryTest | None = None
+    generation: Generation | None = None
     # By role.
     inputs: dict[str, Input]
     data: Data
@@ -261,6 +199,10 @@ class Report(Part):
     repeat: dict[str, str]
     # What the results hold for; None in reports of older versions.
     scope: Scope | None = None
+    # Only with `training.refit` or `evaluation.folds`.
+    stored: Stored | None = None
+    # The tuned model in other formats, those that were measured together in one item.
+    exports: list[Exports] = Field(default_factory=list)
     # The resolved spec, with the fields of the image that ran the job.
     spec: dict[str, Any]
     advice: list[Finding]
@@ -304,6 +246,16 @@ class Report(Part):
     def fetched(self) -> dict[str, Input]:
         """The inputs that were fetched at a known commit or version."""
         return {role: found for role, found in self.inputs.items() if found.commit or found.version}
+
+    @property
+    def trained_pairs(self) -> int:
+        """The pairs that the model in `model/` was trained on."""
+        return self.stored.pairs if self.stored else self.data.splits["train"]
+
+    @property
+    def has_seen_test(self) -> bool:
+        """Whether the model in `model/` was trained on the test pairs, too."""
+        return self.stored is not None and self.stored.kind != "tested"
 
     def remarks(self, dimension: str, precision: str) -> list[str]:
         point = (int(dimension), precision)

@@ -15,13 +15,16 @@ def write_card(folder: Path, spec: ModelSpec, base: Path, report: Report) -> Non
 
     stem = spec.base.rstrip("/").rsplit("/", 1)[-1]
     name = spec.name or (f"{stem}, tuned" if report.training.best_step else stem)
+    tested = ", before the training on all pairs" if report.has_seen_test else ""
+    if report.data.folds:
+        tested = f", by the models of {len(report.data.folds)} folds"
     results = [
         EvalResult(
             task_type="information-retrieval",
             dataset_type="embedtune-test",
             # The Hub merges results of the same type and configuration, even if names differ.
             dataset_config=f"{dimension} dimensions",
-            dataset_name=f"test split of {report.data.source} ({dimension} dimensions)",
+            dataset_name=f"test split of {report.data.source} ({dimension} dimensions){tested}",
             metric_type=f"dim_{dimension}_cosine_{metric}",
             metric_value=round(values["float32"][metric], 4),
         )

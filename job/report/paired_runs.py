@@ -1,24 +1,30 @@
 """Differences between runs of one test set, paired by query, with simultaneous intervals."""
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from scipy.stats import t
 
 from job.core.errors import StorageError
-from job.evaluation.results import CONFIDENCE, METRIC, Interval
+from job.evaluation.jackknife import (
+    FEW_CHANGED,
+    SECOND,
+    changed_groups,
+    clipped,
+    group_sums,
+    jackknife,
+    number_groups,
+    simultaneous_quantile,
+    widened,
+)
+from job.evaluation.results import METRIC, Interval
+from job.storage.arrow_tables import FloatArray, IntArray
 
-FloatArray = np.ndarray[Any, np.dtype[np.float64]]
-IntArray = np.ndarray[Any, np.dtype[np.int64]]
 SIGN_FLIPS = 10_000
-FLIPS_PER_BLOCK = 1_000
 
 
 @dataclass(frozen=True)
@@ -60,29 +66,34 @@ def differences_from(first: str, runs: Mapping[str, PerQuery], seed: int = 0) ->
     """Return each other run's difference from the run `first`.
 
     The intervals are simultaneous: with 95 % probability all of them cover the true differences,
-    however many runs there are. The factor of the standard errors is the 95 % quantile of the
-    largest studentized deviation under random signs of whole groups of queries (max-t).
+    however many runs there are (max-t). If hardly any query changed, an interval allows for one
+    more group that moves between rank 1 and rank 2, as that of a lift does.
     """
     reference = runs[first]
     others = [name for name in runs if name != first]
-    groups = _groups(runs.values())
+    members = _groups(runs.values())
     gains = np.stack([runs[name].values - reference.values for name in others])
-    sizes = np.bincount(groups).astype(float)
-    count = len(sizes)
-    if count < 2:
+    sizes = np.bincount(members).astype(float)
+    if len(sizes) < 2:
         # One group gives no estimate of the variance, so no difference can be excluded.
         means = gains.mean(axis=1).tolist()
         return [Difference(n, m, (-1.0, 1.0)) for n, m in zip(others, means, strict=True)]
-    sums = np.stack([np.bincount(groups, weights=row, minlength=count) for row in gains])
-    means = sums.sum(axis=1) / sizes.sum()
-    without = (sums.sum(axis=1, keepdims=True) - sums) / (sizes.sum() - sizes)
-    deviations = without - without.mean(axis=1, keepdims=True)
-    errors = np.sqrt((count - 1) / count * (deviations**2).sum(axis=1))
-    half = _critical_value(deviations, errors, sizes, seed) * errors
-    return [
-        Difference(name, float(mean), (max(-1.0, float(mean - h)), min(1.0, float(mean + h))))
-        for name, mean, h in zip(others, means, half, strict=True)
-    ]
+    sums = group_sums(gains, members)
+    found = jackknife(sums, sizes)
+    factor = simultaneous_quantile(found, sizes, SIGN_FLIPS, seed, two_sided=True)
+
+    def interval_of(sums: FloatArray, sizes: FloatArray) -> Interval:
+        one = jackknife(sums[None], sizes)
+        mean, half = float(one.ratios[0]), factor * float(one.errors[0])
+        return (mean - half, mean + half)
+
+    differences = []
+    for name, gain, own, mean in zip(others, gains, sums, found.ratios.tolist(), strict=True):
+        ci = interval_of(own, sizes)
+        if changed_groups(gain, members) < FEW_CHANGED:
+            ci = widened(interval_of, own, sizes, SECOND - 1, 1 - SECOND)
+        differences.append(Difference(name, mean, clipped(ci, -1.0)))
+    return differences
 
 
 def _groups(runs: Iterable[PerQuery]) -> IntArray:
@@ -90,26 +101,4 @@ def _groups(runs: Iterable[PerQuery]) -> IntArray:
     found = list(runs)
     known = next((run.groups for run in found if run.groups is not None), None)
     groups = np.arange(len(found[0].values)) if known is None else known
-    return np.unique(groups, return_inverse=True)[1].astype(np.int64)
-
-
-def _critical_value(
-    deviations: FloatArray, errors: FloatArray, sizes: FloatArray, seed: int
-) -> float:
-    """Return the factor of the standard errors; at least Student's t of a single interval."""
-    effective = float(sizes.sum() ** 2 / (sizes**2).sum())
-    single = float(t.ppf((1 + CONFIDENCE) / 2, max(effective - 1, 1e-3)))
-    differing = errors > 0
-    if not differing.any():
-        return single
-    count = len(sizes)
-    scaled = math.sqrt((count - 1) / count) * deviations[differing] / errors[differing, None]
-    random = np.random.default_rng(seed)
-    largest = []
-    for _ in range(SIGN_FLIPS // FLIPS_PER_BLOCK):
-        signs = random.integers(0, 2, size=(FLIPS_PER_BLOCK, count)) * 2.0 - 1.0
-        flipped = np.abs(signs @ scaled.T).max(axis=1)
-        # The standard error of the flipped deviations, not of the observed ones: with few groups
-        # the quantile would be that of the normal distribution, which is too small.
-        largest.append(flipped * np.sqrt((effective - 1) / np.maximum(effective - flipped**2, 0.1)))
-    return max(single, float(np.quantile(np.concatenate(largest), CONFIDENCE)))
+    return number_groups(groups)

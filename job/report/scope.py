@@ -2,15 +2,17 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import stdev
 
 import numpy as np
 
-from job.core.formatting import RESCORED, change, interval, precision_label, share
+from job.core.formatting import RESCORED, change, counted, interval, precision_label, share
 from job.data.dataset import Dataset, Queries
 from job.evaluation.metrics import DEPTH, METRIC, ByVector, Scores
 from job.evaluation.quantization import RESCORE_MULTIPLIER
 from job.evaluation.results import Segment
-from job.evaluation.scope import CorpusSizes, Scope, SeedLifts
+from job.evaluation.scope import CorpusSizes, OneFold, Scope, SeedLifts
 from job.evaluation.seed_lifts import combine_seeds
 from job.evaluation.significance import GroupedQueries
 from job.report.document import Report
@@ -24,31 +26,45 @@ FAR_LARGER = 10
 MIN_QUERIES = 10
 
 
+@dataclass(frozen=True)
+class Trainings:
+    """The trainings of a run, if there are several: by seed, or by fold."""
+
+    seeds: Sequence[SeedResult] = ()
+    folds: Sequence[OneFold] = ()
+
+
+ONE = Trainings()
+
+
 def add_scope(
     report: Report,
     dataset: Dataset,
     base: ByVector,
     tuned: ByVector,
     corpus: CorpusSizes,
-    trainings: Sequence[SeedResult] = (),
+    trainings: Trainings = ONE,
 ) -> Report:
-    """Add the scope; `trainings` are the results of several seeds, if there are several."""
     full = max(tuned)
     before, after = (scores[full]["float32"] for scores in (base, tuned))
     seeds = None
-    if trainings:
-        values = {each.seed: each.scores[full].metrics[METRIC] for each in trainings}
-        validation = {each.seed: each.validation for each in trainings}
+    if trainings.seeds:
+        values = {each.seed: each.scores[full].metrics[METRIC] for each in trainings.seeds}
+        validation = {each.seed: each.validation for each in trainings.seeds}
         groups = dataset.test.groups
         seeds = combine_seeds(before.metrics[METRIC], values, validation, groups)
+    sentence = _several(seeds, full) if seeds else _training(report)
+    if trainings.folds:
+        sentence = _folds(trainings.folds, full)
     scope = Scope(
         estimand=dataset.facts["overlap"]["estimand"],
         dimension=full,
         by_source=lifts_by_source(dataset.test, before, after),
         corpus=corpus,
         corpus_sentence=corpus_sentence(corpus),
-        training=_several(seeds, full) if seeds else _training(report),
+        training=sentence,
         seeds=seeds,
+        folds=list(trainings.folds),
     )
     return report.model_copy(update={"scope": scope})
 
@@ -62,6 +78,28 @@ def _several(found: SeedLifts, dimension: int) -> str:
         f"stored model has seed {stored.seed}, the best on validation, and the lift "
         f"{change(stored.lift)}; the other intervals of this report are of this model and cover "
         "other questions only."
+    )
+
+
+def _folds(found: Sequence[OneFold], dimension: int) -> str:
+    lifts = [each.lift for each in found]
+    return (
+        f"{len(found)} trainings, each tested on pairs that it was not trained on; "
+        f"together every pair is a test row once. The lift at {dimension} dimensions varies "
+        f"between them from {change(min(lifts))} to {change(max(lifts))} (standard deviation "
+        f"{stdev(lifts):.3f}), by their queries and by their training.{_without_gain(found)} The "
+        "intervals cover other questions, not other trainings."
+    )
+
+
+def _without_gain(found: Sequence[OneFold]) -> str:
+    without = [number for number, each in enumerate(found, 1) if not each.improved_on_validation]
+    if not without:
+        return ""
+    numbers = ", ".join(map(str, without))
+    return (
+        f" In {counted(len(without), 'fold')} ({numbers}) no checkpoint beat the base model on "
+        "validation: the base model was tested there."
     )
 
 

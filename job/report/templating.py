@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from job.core import formatting
+from job.generation.facts import Generation
+from job.report import exports
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -39,18 +41,38 @@ def _environment(*, is_html: bool) -> "Environment":
         lstrip_blocks=True,
         keep_trailing_newline=not is_html,
     )
+    environment.globals |= {
+        "export_heads": exports.HEADS,
+        "export_text": exports.TEXT,
+        "export_title": exports.title,
+        "export_rows": exports.rows,
+        "export_seen": exports.SEEN,
+    }
     environment.filters |= vars(formatting) | {
         "p": formatting.format_p,
         # `2026-11-23T18:40:12Z` → `2026-11-23 18:40 UTC`.
         "moment": lambda finished: f"{finished[:16].replace('T', ' ')} UTC",
         "json": partial(json.dumps, indent=2, ensure_ascii=False),
         "prose": _prose,
+        "questions_by": questions_by,
         "headline": lambda text: safe(VERDICT.sub(HIGHLIGHTED, str(_prose(text)))),
         "lower_first": lambda text: text[:1].lower() + text[1:],
         "plain": plain,
         "code": code,
     }
     return environment
+
+
+def questions_by(found: Generation) -> str:
+    """Say who wrote the questions, how many were kept, and why the others were not."""
+    reasons = ", ".join(f"{why} {formatting.share(part)}" for why, part in found.shares().items())
+    price = f", {formatting.usd(found.usd)}" if found.usd else ""
+    return (
+        f"the language model `{found.llm}` wrote {found.questions} about {found.answers} of "
+        f"{found.chunks} chunks of {found.documents} documents; {found.kept} were kept"
+        f"{'; rejected: ' * bool(reasons)}{reasons}. It read {found.tokens_read:,} tokens and "
+        f"wrote {found.tokens_written:,}{price}."
+    )
 
 
 def safe(html: str) -> "Markup":

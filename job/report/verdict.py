@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 METRIC_NAME = "nDCG@10"
 NOTHING_BETTER = "no checkpoint beat the base model on validation"
+# With folds, the model counts as better if most trainings found a better one.
+NOT_IN_MOST_FOLDS = f"in at least half of the folds, {NOTHING_BETTER}"
 
 
 def verdict(results: "Results", worth: float) -> dict[str, Any]:
@@ -31,9 +33,17 @@ def verdict(results: "Results", worth: float) -> dict[str, Any]:
         "main_dimension": comparison.dimensions.main,
         "full_width": comparison.full_width,
         "minimum_detectable_effect": comparison.minimum_detectable_effect,
-        "sentence": _sentence(results, worth),
+        "sentence": f"{_sentence(results, worth)}{synthetic_note(results.test_by)}",
+        **({"test_by": results.test_by} if results.test_by else {}),
         **swap.model_dump(include={"lift", "ci", "p_value"}),
     }
+
+
+def synthetic_note(test_by: str | None) -> str:
+    """Return a sentence that says who wrote the test questions, if no person did."""
+    if test_by is None:
+        return ""
+    return f" The test questions are synthetic: the language model `{test_by}` wrote them."
 
 
 def recommendation_opening(results: "Results") -> str:
@@ -44,7 +54,7 @@ def recommendation_opening(results: "Results") -> str:
     if results.comparison.full_width.is_loss:
         return "Keep the base model; if you deploy this one, use"
     if results.improved:
-        return "The gain is shown at full width only; if you need smaller vectors, use"
+        return "The gain is shown at full width, not for these; if you need smaller vectors, use"
     return "If you deploy this model, use"
 
 
@@ -55,16 +65,20 @@ def _sentence(results: "Results", worth: float) -> str:
     if not results.training.improved_on_validation:
         early = results.training.stopped_early
         why = f"training was stopped early ({early})" if early else NOTHING_BETTER
+        if results.dataset.folds:
+            why = NOT_IN_MOST_FOLDS
         return f"Not improved: {why}, so `model/` holds the base model. {_base(results)}"
     if results.deploy:
         return f"Improved. {_swap(results)}{_smaller(results)}"
     lift = results.comparison.full_width
     at_full_width = f"{METRIC_NAME} of {full} float32 dimensions: {_at(results, full)}."
     if results.improved:
-        return (
-            f"Improved at full width. {at_full_width} For the recommended vectors a gain over "
-            f"that base model is not shown. {_swap(results)}"
+        smaller = (
+            "The recommended vectors are worse than that base model."
+            if results.swap.is_loss
+            else "For the recommended vectors a gain over that base model is not shown."
         )
+        return f"Improved at full width. {at_full_width} {smaller} {_swap(results)}"
     if lift.is_loss:
         return f"Not improved: the tuned model is worse than the base model. {at_full_width}"
     return f"Not improved: {no_gain(lift, worth)}. {at_full_width}{_gain_at_main(results)}"

@@ -7,6 +7,7 @@ from job.core.errors import OutOfMemory, first_line
 from job.runtime.logs import warn
 
 Result = TypeVar("Result")
+ADVICE = "Lower `model.max_length`, or use a machine with more memory."
 # Messages of torch's errors that are plain RuntimeErrors: its CPU allocator, MPS, CUDA's driver and
 # libraries. accelerate's `should_reduce_batch_size` misses the CUDA libraries and MemoryError.
 OOM_MESSAGES = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
@@ -18,10 +19,13 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(text in str(error) for text in OOM_MESSAGES)
 
 
-def retry_on_oom(batch_size: int, work: Callable[[int], Result], what: str) -> Result:
+def retry_on_oom(
+    batch_size: int, work: Callable[[int], Result], what: str, advice: str = ADVICE
+) -> Result:
     """Call `work` with this batch size, halving it until the memory suffices.
 
-    `what` names the stage in the log. Raises `OutOfMemory` if a single row does not fit.
+    `what` names the stage in the log. Raises `OutOfMemory`, with `advice`, if a single row does not
+    fit.
     """
     while True:
         try:
@@ -31,10 +35,7 @@ def retry_on_oom(batch_size: int, work: Callable[[int], Result], what: str) -> R
                 raise
             why = first_line(error)
             if batch_size == 1:
-                msg = (
-                    f"Memory ran out with a single text per batch ({why}). Lower "
-                    "`model.max_length`, or use a machine with more memory."
-                )
+                msg = f"Memory ran out with a single text per batch ({why}). {advice}"
                 raise OutOfMemory(msg) from None
         from accelerate.utils import release_memory
 

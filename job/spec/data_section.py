@@ -45,6 +45,11 @@ class DataSpec(Section):
     source: str | None = None
     """Pairs: a file, a folder, a BEIR folder, `s3://bucket/prefix`, a Hub data set (`owner/name`,
     `hf://datasets/owner/name@revision:split`) or `builtin:aws-docs`. The channel `data` wins."""
+    documents: str | None = None
+    """Documents to write questions about (`generation`), instead of `data.source`: text, Markdown,
+    HTML, PDF and Word files, or rows with `text`; a path, S3 or the Hub."""
+    questions_by: str | None = None
+    """Language model that wrote the questions of `data.source`, which the report then says."""
     subset: str | None = None
     """Configuration name (subset) of a Hub data set."""
     split: str = "train"

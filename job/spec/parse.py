@@ -208,7 +208,13 @@ def _explain(key: str, problems: list[ErrorDetails]) -> str:
     if problems[0]["type"] == "extra_forbidden":
         return f"`{key}` is not a field of the spec. {_nearest(key)}"
     messages = dict.fromkeys(p["msg"].removeprefix("Value error, ") for p in problems)
+    if not problems[0]["loc"]:
+        # Of fields in several sections, which the message names.
+        return " or ".join(messages)
     found = repr(problems[0]["input"])
+    if problems[0]["type"] in ("list_type", "tuple_type"):
+        # pydantic calls it a tuple.
+        messages = {"Input should be a list, in brackets: `[…]`": None}
     return f"`{key}`: {' or '.join(messages)} (found {found[:80]})"
 
 

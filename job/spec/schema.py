@@ -2,11 +2,13 @@
 
 import json
 import re
-from typing import Annotated, Any, Literal
+from operator import attrgetter
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from job.spec.data_section import Columns, DataFormat, DataSpec
+from job.spec.generation_section import GenerationSpec
 from job.spec.section import Section
 
 # Other modules import every section from here.
@@ -16,6 +18,7 @@ __all__ = [
     "DataFormat",
     "DataSpec",
     "EvaluationSpec",
+    "GenerationSpec",
     "JobSpec",
     "ModelSpec",
     "OutputSpec",
@@ -24,6 +27,7 @@ __all__ = [
     "TrainingSpec",
 ]
 
+Item = TypeVar("Item")
 Size = Annotated[int, Field(ge=1, le=65_536)]
 
 
@@ -33,8 +37,19 @@ def _switch(given: object) -> object:
 
 
 Switch = Annotated[Literal["auto", "on", "off"], BeforeValidator(_switch)]
+# The kinds of `output.exports`; `job.exports.kinds` explains them.
+ExportName = Literal[
+    "onnx-float32", "onnx-int8", "openvino-float32", "openvino-float16", "openvino-int8"
+]
 # Whole passes stay whole numbers: `4` is not written back as `4.0`.
 Passes = Annotated[int, Field(ge=0, le=1000)] | Annotated[float, Field(ge=0, le=1000)]
+
+
+def require_distinct(values: tuple[Item, ...]) -> tuple[Item, ...]:
+    if len(set(values)) < len(values):
+        msg = "lists a value twice"
+        raise ValueError(msg)
+    return values
 
 
 class ModelSpec(Section):
@@ -58,13 +73,24 @@ class ModelSpec(Section):
     max_length: Literal["auto"] | Annotated[int, Field(ge=8, le=131_072)] | None = "auto"
     """Tokens; longer texts are truncated. `null`: the model's own limit. `auto`: that limit up to
     512, of longer models what 99.5 % of the texts need, at least 512."""
-    attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
+    attention: Literal["auto", "sdpa", "eager"] = "auto"
     """Attention implementation; `auto` is `sdpa` where the architecture has it, else `eager`, and
     `eager` for training on a CPU."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Number format for training and encoding; `auto` picks the best that the hardware supports."""
     trust_remote_code: bool = False
     """Run Python code from the model repository. Enable it only if you trust the author."""
+
+    @field_validator("attention", mode="before")
+    @classmethod
+    def _has_padding(cls, attention: object) -> object:
+        if str(attention).startswith("flash_attention"):
+            msg = (
+                "training needs padded texts, which FlashAttention's package does not keep; `sdpa` "
+                "has fused attention without that package"
+            )
+            raise ValueError(msg)
+        return attention
 
     @field_validator("query_prompt", "document_prompt")
     @classmethod
@@ -121,18 +147,25 @@ class TrainingSpec(Section):
     dimension_weights: tuple[Annotated[float, Field(gt=0.0)], ...] | None = None
     """Loss weight of each dimension, from the largest; `null` weights all equally."""
     evaluate_every: Literal["epoch"] | Annotated[int, Field(ge=1)] = "epoch"
-    """Validate and write a checkpoint every epoch, or every N steps."""
+    """Validate every epoch, or every N steps; the best weights so far are saved."""
     checkpoint_steps: int | None = Field(None, ge=1)
-    """Write a checkpoint every N steps in addition. `null` picks N so that an interruption loses at
-    most 5 minutes of work and writing takes at most 5 % of the run."""
+    """Write a checkpoint to resume from every N steps. `null`: whenever 5 minutes of work would be
+    lost, or more rarely, so that writing takes at most 5 % of the run."""
     report_to: tuple[str, ...] = ("tensorboard",)
     """Trainer integrations that receive the training curves, such as `tensorboard`."""
     seed: int = Field(42, ge=0, lt=2**32)
     """Random seed of the training."""
+    deterministic: bool = False
+    """Sum gradients in a fixed order on a GPU too, so that the same run gives the same weights; it
+    takes longer."""
     seeds: int = Field(1, ge=1, le=20)
     """Number of trainings, with seeds from `training.seed` on. With several, better 3 or more, the
     report has the mean lift, with an interval that covers other trainings too; the model that is
     best on validation is stored."""
+    refit: bool = False
+    """If the test shows a gain, train once more in the same way on all pairs, those of validation
+    and test too, and store that model. The scores are those of the model before, which is stored
+    in `model_proven/`."""
 
 
 class ResolvedTraining(TrainingSpec):
@@ -157,6 +190,10 @@ class EvaluationSpec(Section):
     """`grouped` splits without leakage. `article` repeats the AWS article's method: random rows,
     relevance by row, no prompts. `both` is `grouped` and also scores its test rows by the
     article's rules."""
+    folds: Literal[0] | Annotated[int, Field(ge=3, le=10)] = 0
+    """Train so many times, each time tested on another part of the pairs, so that every pair is a
+    test row once; 0: one training and one test. `model/` is then the average of these models, or,
+    with `training.refit`, one more of all pairs."""
     retention: float = Field(0.99, gt=0.0, le=1.0)
     """Recommend the smallest vectors whose lower bound keeps this share of the nDCG@10 of float32
     vectors at full width."""
@@ -177,21 +214,22 @@ class EvaluationSpec(Section):
     `data.source` work here, `builtin:aws-docs` included."""
     out_of_domain_limit: int = Field(500, ge=1)
     """Random sample size of `evaluation.out_of_domain`, in pairs."""
+    keep_index: bool = False
+    """Also search the base model's document vectors, by the tuned model's queries and by a linear
+    adapter of the base model's: how much of the gain remains without encoding documents again."""
     permutations: int = Field(10_000, ge=100, le=1_000_000)
     """Random sign flips per permutation test; more give finer p-values."""
     # Checkpoints are few and differ by whole points: a small search ranks them like a large one.
     validation_corpus_limit: int = Field(1_000, ge=1)
     """Documents searched in validation; the test searches all of them."""
-    batch_size: Size = 64
-    """Texts encoded at once; lower it if memory runs out."""
+    batch_size: Size = 1_024
+    """Most texts encoded at once; their tokens decide how many are. Lower it if memory runs
+    out."""
 
     @field_validator("dimensions", "precisions")
     @classmethod
     def _are_distinct(cls, values: tuple[object, ...] | None) -> tuple[object, ...] | None:
-        if values and len(set(values)) < len(values):
-            msg = "lists a value twice"
-            raise ValueError(msg)
-        return values
+        return values and require_distinct(values)
 
     @field_validator("min_ndcg")
     @classmethod
@@ -212,15 +250,27 @@ class OutputSpec(Section):
     """KMS key that encrypts results in S3; `null` uses the bucket's default encryption."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Number format of the weights in `model/`, which are scored as stored; `auto`: float32, above
-    500 million parameters bfloat16."""
+    500 million parameters bfloat16. Static embeddings are always stored as float32."""
+    truncate: bool = False
+    """Let `model/` return the recommended dimension by default (`truncate_dim`), for
+    sentence-transformers; servers need `dimensions` in each request. `false`: full width."""
+    exports: tuple[ExportName, ...] = ()
+    """Exports of the tuned model, each scored on the test set and timed on the CPU: `onnx-float32`,
+    `onnx-int8`, `openvino-float32`, `openvino-float16`, `openvino-int8`."""
     hub: str | None = None
     """Hub repository (`owner/name`) to push the tuned model to."""
     hub_private: bool = True
     """Create the repository as private if it does not exist."""
     hub_strategy: Literal["end", "checkpoint"] = "end"
-    """Push only at the `end`, or also each `checkpoint`, to the branch `NAME-checkpoints`."""
+    """Push only at the `end`, or also each `checkpoint`, to the branch `NAME-checkpoints`, with
+    several trainings `NAME-seed-43-checkpoints`, of all pairs `NAME-refit-checkpoints`."""
     hub_always: bool = False
     """Push the model even if the verdict is "not improved"."""
+
+    @field_validator("exports")
+    @classmethod
+    def _are_distinct(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        return require_distinct(names)
 
     @field_validator("uri")
     @classmethod
@@ -251,6 +301,15 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
 }
 
 
+# Fields that `evaluation.folds` excludes, with the only value that it allows, and why.
+WITHOUT_FOLDS: tuple[tuple[str, object, str], ...] = (
+    ("data.test", None, "folds test every pair once"),
+    ("training.seeds", 1, "folds are several trainings already"),
+    ("evaluation.keep_index", False, "it compares the vectors of one tested model"),
+    ("evaluation.protocol", "grouped", "the article has one random test set"),
+)
+
+
 class JobSpec(Section):
     version: Literal[1] = 1
     """Version of the job file format."""
@@ -258,6 +317,7 @@ class JobSpec(Section):
     """Values of fields you do not set: `quick` takes minutes, `balanced` is the defaults, `best`
     adds mined negatives and takes longest."""
     data: DataSpec = DataSpec()
+    generation: GenerationSpec = GenerationSpec()
     model: ModelSpec = ModelSpec()
     training: TrainingSpec = TrainingSpec()
     evaluation: EvaluationSpec = EvaluationSpec()
@@ -274,6 +334,14 @@ class JobSpec(Section):
             if isinstance(own := given.get(section, {}), dict):
                 filled[section] = values | own
         return filled
+
+    @model_validator(mode="after")
+    def _folds_fit_the_rest(self) -> "JobSpec":
+        for name, allowed, why in WITHOUT_FOLDS if self.evaluation.folds else ():
+            if (found := attrgetter(name)(self)) != allowed:
+                msg = f"`evaluation.folds` excludes `{name}={found}`: {why}"
+                raise ValueError(msg)
+        return self
 
     def to_json(self) -> str:
         return json.dumps(self.model_dump(mode="json"), indent=2) + "\n"

@@ -6,7 +6,9 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 
 # Fields that may hold a path, and the lengths that file systems allow.
-PATH_FIELDS = ("source", "validation", "test", "corpus", "base", "out_of_domain", "uri")
+PATH_FIELDS = (
+    *("source", "documents", "validation", "test", "corpus", "base", "out_of_domain", "uri"),
+)
 PATH_BYTES, NAME_BYTES = 4095, 255
 
 

@@ -191,6 +191,8 @@ def _download(
             for file in files:
                 safe_join(Path(file.local_path).parent, file.filename)
             check_size(repository, sum(file.file_size or 0 for file in files), max_bytes, kind)
+            if missing := sum(file.file_size or 0 for file in files if file.will_download):
+                tell("fetch", f"`{repository}` from the Hub", gigabytes=round(missing / 1e9, 3))
         return Path(fetch(tqdm_class=_counted_download()))
 
 
@@ -265,7 +267,12 @@ class Push:
         from huggingface_hub import CommitOperationAdd, HfApi
 
         operations = [CommitOperationAdd(name, path) for name, path in files.items()]
+        counter = Counter("upload", "bytes", sum(file.upload_info.size for file in operations))
         with explained(self.repository, "model", StorageError):
+            # The client uploads silently. One file at a time, the log can tell how far it is.
+            for file in operations:
+                HfApi().preupload_lfs_files(self.repository, [file], free_memory=False)
+                counter.add(file.upload_info.size)
             title = f"embedtune run {run}"
             commit = HfApi().create_commit(self.repository, operations, commit_message=title)
             HfApi().create_tag(self.repository, tag=run, revision=commit.oid, exist_ok=True)

@@ -1,6 +1,7 @@
 """Publish the results to their destination and the Hub; the manifest is written last."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,15 +9,21 @@ from job.runtime.logs import tell, warn
 from job.spec.schema import JobSpec
 from job.storage.hub import Push
 from job.storage.stores import Store
-from job.storage.workspace import MANIFEST, Workspace, check_same_spec, sha256, write_atomically
+from job.storage.workspace import (
+    MANIFEST,
+    Workspace,
+    check_same_spec,
+    manifest_entries,
+    write_atomically,
+)
+
+# Parts of the results that a Hub repository gets.
+PUSHED = ("model/", "report/", "logs/", "exports/")
 
 
 def write_manifest(workspace: Workspace) -> None:
     """Write the size and SHA-256 of every result file; the manifest marks a complete result."""
-    entries = {
-        name: {"bytes": path.stat().st_size, "sha256": sha256(path)}
-        for name, path in result_files(workspace)
-    }
+    entries = manifest_entries(result_files(workspace))
     write_atomically(workspace.results / MANIFEST, json.dumps(entries, indent=2) + "\n")
 
 
@@ -45,6 +52,13 @@ def complete(workspace: Workspace, destination: Store) -> None:
     destination.write(MANIFEST, (workspace.results / MANIFEST).read_text("utf-8"))
 
 
+def delete_results(workspace: Workspace) -> None:
+    """Empty the folders of the results, and keep the folders, which may be mounts."""
+    for folder in (workspace.results, workspace.model):
+        for path in folder.iterdir() if folder.is_dir() else ():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
 def push_model(workspace: Workspace, push: Push, run: str, *, always: bool) -> None:
     """Push model, card, report and logs if the verdict is "improved" or `always` is set."""
     report = json.loads((workspace.report / "report.json").read_text("utf-8"))
@@ -52,7 +66,7 @@ def push_model(workspace: Workspace, push: Push, run: str, *, always: bool) -> N
         text = f"the model was not improved, so it was not pushed to `{push.repository}`; "
         warn("hub", text + "`output.hub_always=true` pushes it anyway")
         return
-    chosen = [f for f in result_files(workspace) if f[0].startswith(("model/", "report/", "logs/"))]
+    chosen = [f for f in result_files(workspace) if f[0].startswith(PUSHED)]
     files = {name.removeprefix("model/"): path for name, path in chosen}
     tell("hub", f"pushing the model to `{push.repository}`", files=len(files))
     commit = push.results(files, run)

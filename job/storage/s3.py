@@ -1,27 +1,38 @@
-"""The S3 client of this process; its errors become one line each."""
+"""The S3 client of the shared session; its errors become one line each."""
 
 import re
 from contextlib import AbstractContextManager
-from functools import cache, partial
+from functools import partial
+from threading import Lock
 from typing import Any
 
 from job.core.errors import EmbedtuneError, StorageError, translated
 from job.runtime.counter import Counter
+from job.storage.aws_session import shared_session
 from job.storage.workspace import explain_file_error
 
 # Concurrent requests; each part of a large object is a request.
 PARALLEL = 16
 # About half a minute of retries if the server is unreachable or throttles.
 ATTEMPTS = 8
+# A session must not make clients in two threads at once.
+_lock = Lock()
+_clients: dict[Any, Any] = {}
 
 
-@cache
 def s3_client() -> Any:  # noqa: ANN401  boto3 makes its clients' classes at run time
-    """Return this process's client, with boto3's usual credentials, region and endpoint."""
-    import boto3
+    """Return the client of the shared session; there is one for each profile and region."""
+    with explained("S3"):
+        session = shared_session()
+    with _lock:
+        if session not in _clients:
+            _clients[session] = _new_client(session)
+        return _clients[session]
+
+
+def _new_client(session: Any) -> Any:  # noqa: ANN401
     from botocore.config import Config
 
-    session = boto3.session.Session()
     # Settings in the environment or the user's profile win over ours.
     setting = session._session.get_config_variable
     config = Config(max_pool_connections=PARALLEL)
@@ -33,7 +44,7 @@ def s3_client() -> Any:  # noqa: ANN401  boto3 makes its clients' classes at run
         except ValueError as error:
             msg = f"The S3 endpoint is not a URL ({error}). Set AWS_ENDPOINT_URL to `http://…`."
             raise StorageError(msg) from None
-        if not re.search(r"\.amazonaws\.com(\.cn)?$", client.meta.endpoint_url):
+        if not re.search(r"\.amazonaws\.(com|com\.cn|eu)$", client.meta.endpoint_url):
             # Bucket names as host names work at AWS; MinIO and Ceph mostly need them in the path.
             by_path = Config(s3={"addressing_style": "path"})
             client = session.client("s3", config=config.merge(by_path))

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from copy import copy
 from functools import partial
@@ -18,12 +18,13 @@ from job.spec.parse import build_spec, differing_fields, parse_document, read_do
 from job.spec.schema import JobSpec
 
 DEFAULT_ROOT = Path("/opt/ml")
-# SageMaker shows only this many characters of output/failure.
-FAILURE_CHARACTERS = 1024
+# SageMaker cuts a failure's reason after 1,024 characters, of which it needs some itself: behind a
+# longer text, the exit code would be lost.
+FAILURE_CHARACTERS = 890
 # Hyperparameters that SageMaker adds: its automatic tuning, and its framework estimators.
 FOREIGN = ("_", "sagemaker_")
 MANIFEST = "manifest.json"
-DATA_CHANNELS = ("data", "validation", "test", "corpus", "out_of_domain")
+DATA_CHANNELS = ("data", "validation", "test", "corpus", "out_of_domain", "documents")
 
 
 class Workspace:
@@ -38,13 +39,20 @@ class Workspace:
         self.model = root / "model"
         self.checkpoints = root / "checkpoints"
         self.results = root / "output" / "data"
+        # The model that was tested, if `training.refit` has stored another one as `model`.
+        self.proven_model = self.results / "model_proven"
         self.failure = root / "output" / "failure"
         self.spec = self.results / "spec.json"
         self.report = self.results / "report"
         # The adapter of a model trained with LoRA, which is merged into that model.
         self.adapter = self.results / "adapter"
+        # The tuned model in other formats, each in a folder of its name.
+        self.exports = self.results / "exports"
+        # Of query vectors, for those who keep the base model's document vectors.
+        self.query_adapter = self.results / "query_adapter.npy"
         self.per_query = self.results / "per_query.parquet"
         self.splits = self.results / "data"
+        self.generated = self.results / "generation"
         self.logs = self.results / "logs"
         # A resumed run also needs: the values of `auto`, the spec and data that they came from, the
         # versions of its inputs; and some results, so that it need not compute them again.
@@ -54,6 +62,8 @@ class Workspace:
         self.baseline = self.checkpoints / "baseline.parquet"
         self.nearest_neighbors = self.checkpoints / "nearest_neighbors.parquet"
         self.seconds = self.checkpoints / "seconds.json"
+        # The journal of a language model's answers, and the pairs made of them.
+        self.generation = self.checkpoints / "generation"
         # Test scores of one of several trainings.
         self.seed_scores = self.checkpoints / "scores.parquet"
         # Inputs that the job itself downloads from S3 and the Hub, by role.
@@ -65,17 +75,50 @@ class Workspace:
 
     def for_seed(self, seed: int) -> "Workspace":
         """Return this workspace with the checkpoints of one of several trainings."""
+        return self._for_training(f"seed-{seed}")
+
+    def for_fold(self, number: int) -> "Workspace":
+        """Return this workspace with the checkpoints of the training of one fold, from 1."""
+        return self._for_pairs(f"fold-{number}")
+
+    def for_refit(self) -> "Workspace":
+        """Return this workspace with the checkpoints of the training on all pairs."""
+        return self._for_pairs("refit")
+
+    def _for_pairs(self, name: str) -> "Workspace":
+        part = self._for_training(name)
+        # Other pairs have other neighbors; and the adapter is a result only if the model is.
+        part.nearest_neighbors = part.checkpoints / "nearest_neighbors.parquet"
+        part.adapter = part.checkpoints / "adapter"
+        return part
+
+    def _for_training(self, name: str) -> "Workspace":
         part = copy(self)
-        part.checkpoints = self.checkpoints / f"seed-{seed}"
+        part.checkpoints = self.checkpoints / name
         part.hyperparameters = part.checkpoints / "hyperparameters.json"
         part.seed_scores = part.checkpoints / "scores.parquet"
-        part.logs = self.logs / f"seed-{seed}"
+        part.logs = self.logs / name
         return part
+
+    def training_folders(self) -> Iterator[Path]:
+        """Yield the folders of checkpoints of single trainings."""
+        for pattern in ("seed-*", "fold-*", "refit"):
+            yield from self.checkpoints.glob(pattern)
+
+    def trainings(self) -> Iterator["Workspace"]:
+        """Yield this workspace with the checkpoints of each single training."""
+        for folder in self.training_folders():
+            yield self._for_training(folder.name)
+
+    def training_suffix(self, checkpoint: Path) -> str:
+        """Return `-seed-43`, `-fold-2` or `-refit` for a checkpoint of a single training."""
+        folder = checkpoint.parent
+        return "" if folder == self.checkpoints else f"-{folder.name}"
 
     @property
     def has_checkpoints(self) -> bool:
-        found = (self.checkpoints.glob(f"{part}checkpoint-*") for part in ("", "seed-*/"))
-        return any(any(paths) for paths in found)
+        folders = (self.checkpoints, *self.training_folders())
+        return any(any(folder.glob("checkpoint-*")) for folder in folders)
 
     @property
     def is_complete(self) -> bool:
@@ -196,6 +239,11 @@ def write_atomically(path: Path, text: str) -> None:
 def sha256(path: Path) -> str:
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def manifest_entries(files: Iterable[tuple[str, Path]]) -> dict[str, dict[str, int | str]]:
+    """Return the size and SHA-256 of files, by the names given with them."""
+    return {name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for name, path in files}
 
 
 def link_or_copy(source: str | Path, target: str | Path) -> None:

@@ -1,8 +1,11 @@
 """`make test-docker` provides the image under test; containers are removed after each test."""
 
 import os
+import shutil
+import socket
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +13,13 @@ import pytest
 from containers import Mount, containers_of, docker
 from docker_desk import Desk
 from hub_server import Hub
+
+CONFIG = """\
+version: 0.1
+storage:
+  filesystem: {{rootdirectory: {folder}}}
+http: {{addr: "127.0.0.1:{port}"}}
+"""
 
 
 @pytest.fixture(scope="session")
@@ -83,3 +93,41 @@ def desk(tmp_path, image, pairs_file, tiny_encoder):
             docker("rm", "--force", *left)
         if left := each.networks():
             docker("network", "rm", *left)
+
+
+@pytest.fixture
+def registry(tmp_path):
+    """An empty docker-registry (CNCF's, packaged by Debian)."""
+    program = shutil.which("docker-registry")
+    if program is None:
+        pytest.skip("`docker-registry` is not installed; Debian has a package")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    config = tmp_path / "registry.yml"
+    config.write_text(CONFIG.format(folder=tmp_path / "registry", port=port))
+    with subprocess.Popen(
+        [program, "serve", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
+        for _ in range(600):
+            with socket.socket() as connection:
+                if connection.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.05)
+        yield f"127.0.0.1:{port}"
+        process.terminate()
+
+
+@pytest.fixture
+def client(monkeypatch):
+    """Put a client with BuildKit first in PATH: since version 23 it needs the plugin buildx."""
+    for folder in os.environ["PATH"].split(os.pathsep):
+        program = Path(folder, "docker")
+        if not program.is_file():
+            continue
+        version = ["version", "--format", "{{.Client.Version}}"]
+        found = subprocess.run([program, *version], capture_output=True, text=True, check=False)
+        plugin = subprocess.run([program, "buildx", "version"], capture_output=True, check=False)
+        if int(found.stdout.partition(".")[0]) < 23 or plugin.returncode == 0:
+            monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+            return
+    pytest.skip("no docker client has BuildKit; install buildx")

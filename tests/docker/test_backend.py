@@ -122,6 +122,8 @@ def test_a_job_outlives_its_launcher(desk):
     verdict, *publish = logs.stdout.splitlines()[-3:]
     assert "verdict: " in verdict
     assert all("publish: " in line for line in publish)
+    # `logs` removes the container only if it saw the job end.
+    cli.run("status")
     assert cli.containers() == []
     assert cli.run("report").returncode == 0
     assert cli.run("logs").stdout.splitlines()[-1] == logs.stdout.splitlines()[-1]

@@ -186,11 +186,12 @@ def test_two_hosts_reach_the_same_scores_as_one(desk):
 
 def test_a_killed_host_ends_the_other_and_the_run_can_be_resumed(desk):
     """The other ends within a minute and names the host; a relaunch resumes and finishes."""
-    cli = desk(epochs=20)
-    launched = cli.start("--hosts", "2")
+    cli, options = desk(epochs=6), ("--hosts", "2", "--set", "training.checkpoint_steps=3")
+    launched = cli.start(*options)
     until(launched, "train: step=")
-    # The checksums are the last file of a checkpoint.
-    wait_until(lambda: list(cli.results.glob(".work/checkpoints/checkpoint-*/digests.json")))
+    # The checksums are the last file of a checkpoint, and it needs the trainer's state.
+    written = ".work/checkpoints/checkpoint-*/digests.json"
+    wait_until(lambda: any("trainer_state" in p.read_text() for p in cli.results.glob(written)))
     docker("kill", max(cli.containers()))
     _, stderr = launched.communicate(timeout=300)
     # Checked by the constants, since elapsed time depends on the machine's load.
@@ -201,7 +202,7 @@ def test_a_killed_host_ends_the_other_and_the_run_can_be_resumed(desk):
     assert cli.receipt()["container_exit_codes"]["algo-2"] == 137
     assert nothing_is_left(cli)
 
-    done = cli.run(*cli.launch("--hosts", "2"))
+    done = cli.run(*cli.launch(*options))
     assert done.returncode == 0, done.stderr
     assert cli.report()["training"]["resumed_from_step"] > 0
 

@@ -1,8 +1,9 @@
 """moto's CloudFormation, patched where AWS behaves differently, and a local server for it.
 
 `with patched_stacks():` resources have events; a failed creation is rolled back, a failed update
-gets the status of a rollback; `AWS::NoValue` leaves no hole in a list; parameters are strings, with
-their defaults; a change set without changes is detected by its parameter values.
+gets the status of a rollback; `AWS::NoValue` leaves no hole; parameters are strings, with their
+defaults; CodeBuild projects are created; a change set without changes is detected by its
+parameter values.
 """
 
 import contextlib
@@ -12,7 +13,9 @@ from dataclasses import dataclass
 import pytest
 from moto.cloudformation import models, parsing
 from moto.cloudformation.responses import CloudFormationResponse
+from moto.codebuild.models import codebuild_backends
 from moto.core.responses import EmptyResult
+from moto.logs.models import LogGroup
 from moto.moto_api._internal import moto_api_backend
 from moto.server import DomainDispatcherApplication, create_backend_app
 from s3_server import HOST, Handler, environment_for
@@ -51,6 +54,7 @@ def patched_stacks():
             ("UPDATE", "parse_and_update_resource"),
         ):
             patch.setattr(parsing, function, _with_events(verb, getattr(parsing, function)))
+        patch.setattr(LogGroup, "get_cfn_attribute", lambda group, _: f"{group.arn}:*")
         patch.setattr(models.Stack, "parameter_list", property(_parameters))
         patch.setattr(models.Stack, "has_parameters", _has_same_values)
         patch.setattr(CloudFormationResponse, "execute_change_set", _execute)
@@ -75,9 +79,60 @@ class Unknown:
         """There is nothing to delete."""
 
 
+class Project:
+    """A CodeBuild project in moto, which lacks the resource but not the service."""
+
+    cf_resource_type = "AWS::CodeBuild::Project"
+
+    def __init__(self, name, properties, account_id, region, before):
+        self.logical_resource_id = name
+        self.physical_resource_id = before.physical_resource_id if before else f"{name}-1AB2C3"
+        self._projects = codebuild_backends[account_id][region]
+        given = _lower(properties)
+        self.arn = self._projects.create_project(
+            project_name=self.physical_resource_id,
+            description=given["description"],
+            project_source=given["source"] | {"buildspec": given["source"].pop("buildSpec")},
+            artifacts=given["artifacts"],
+            environment=given["environment"],
+            service_role=given["serviceRole"],
+            tags=[],
+            cache=None,
+            timeout=given["timeoutInMinutes"],
+            queued_timeout=given["queuedTimeoutInMinutes"],
+            source_version=None,
+            logs_config=given["logsConfig"],
+            vpc_config=None,
+        )["arn"]
+
+    @classmethod
+    def has_cfn_attr(cls, name):
+        return name == "Arn"
+
+    def get_cfn_attribute(self, _):
+        return self.arn
+
+    def is_created(self):
+        return True
+
+    def delete(self, *_):
+        self._projects.delete_project(self.physical_resource_id)
+
+
+def _lower(given):
+    """Convert CloudFormation's names of members to those of the service."""
+    if isinstance(given, dict):
+        return {name[0].lower() + name[1:]: _lower(value) for name, value in given.items()}
+    return given
+
+
 def _without_holes(clean_json):
+    """Leave out items and members whose value is `AWS::NoValue`."""
+
     def clean(given, resources):
         found = clean_json(given, resources)
+        if isinstance(given, dict) and isinstance(found, dict):
+            return {name: value for name, value in found.items() if value is not None}
         is_list = isinstance(given, list)
         return [each for each in found if each is not None] if is_list else found
 
@@ -100,6 +155,10 @@ def _with_events(verb, make):
         try:
             if json["Type"] in UNKNOWN:
                 found = Unknown(name, json["Type"])
+            elif json["Type"] == Project.cf_resource_type:
+                before = resources._parsed_resources.get(name)
+                given = parsing.clean_json(json["Properties"], resources)
+                found = Project(name, given, account_id, region_name, before)
             else:
                 found = make(name, json, resources, account_id, region_name)
             # A resource that moto cannot update stays unchanged, instead of disappearing.

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import pytest
 from s3_server import S3
 
-from job.storage.s3 import s3_client
+from job.storage.s3 import _clients
 
 
 @contextmanager
@@ -37,18 +37,18 @@ def emptied(server):
     server.bucket("box")
     for remains in (server.requests, server._faults, server._regions):
         remains.clear()
-    before = server._server, s3_client.cache_info().misses
+    before = server._server, dict(_clients)
     yield server
     server.start()
-    if (server._server, s3_client.cache_info().misses) != before:
+    if (server._server, _clients) != before:
         forget_client()
 
 
 def forget_client():
     """Make the next request create a new client from the environment."""
-    if s3_client.cache_info().currsize:
-        s3_client().close()
-    s3_client.cache_clear()
+    for client in _clients.values():
+        client.close()
+    _clients.clear()
 
 
 def in_client(environment, function, *arguments):

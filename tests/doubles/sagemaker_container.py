@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 # The only variables that a subprocess gets from this process's environment.
-PASSED_VARIABLES = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TMPDIR")
+PASSED_VARIABLES = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TMPDIR",
+                    # For the record of AWS calls.
+                    "PYTHONPATH", "RECORDED_AWS_CALLS", "PYTEST_CURRENT_TEST")  # fmt: skip
 NO_SERVER = "http://127.0.0.1:9"
 PIPES = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
 

@@ -35,6 +35,8 @@ class Settings:
     log_delay_seconds: float = 0.5
     # Instance types that are not available.
     without_capacity: set[str] = field(default_factory=set)
+    # Messages of jobs that wait for capacity, by name; each stays until a description shows it.
+    waiting: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 class Life(threading.Thread):
@@ -78,6 +80,11 @@ class Life(threading.Thread):
         )
 
     def _wait_for_hosts(self) -> None:
+        for message in self.settings.waiting.get(self.job.name, ()):
+            self.job.say(message)
+            while message not in self.job.shown and not self.job.stop_reason:
+                if self.job.abandoned.wait(0.02):
+                    return
         deadline = time.monotonic() + self.settings.starting_seconds
         while time.monotonic() < deadline and not self.job.stop_reason:
             if self.job.abandoned.wait(0.02):
@@ -100,7 +107,7 @@ class Life(threading.Thread):
             with executor.network(name, names, isolated=job.is_isolated) as network:
                 team.work(network)
             job.leave_host()
-            if job.interrupted.is_set() and job.ended is None:
+            if job.taken.is_set() and job.ended is None:
                 self._restart_on_another_host()
         finally:
             # The remaining lines arrive late, as on AWS.
@@ -108,13 +115,18 @@ class Life(threading.Thread):
             team.close()
 
     def _restart_on_another_host(self) -> None:
-        self.job.interrupted.clear()
-        if not self.job.is_spot:
+        job, is_interruption = self.job, self.job.interrupted.is_set()
+        for event in (job.interrupted, job.reclaimed, job.lost, job.taken):
+            event.clear()
+        if is_interruption:
+            job.move("InProgress", "Interrupted", "Training job interrupted")
+            job.move("InProgress", "Restarting", "Preparing the instances for training")
+        elif job.retries_left:
+            job.retries_left -= 1
+            job.move("InProgress", "Starting", "Preparing the instances for training")
+        else:
             internal = "We encountered an internal error. Please try again."
-            self.job.fail(f"InternalServerError: {internal}")
-            return
-        self.job.move("InProgress", "Interrupted", "Training job interrupted")
-        self.job.move("InProgress", "Restarting", "Preparing the instances for training")
+            job.fail(f"InternalServerError: {internal}")
 
 
 @dataclass(frozen=True)
@@ -136,7 +148,7 @@ class Team:
                 job.fail(missing)
                 return
         code = self._train(network) if not job.stop_reason else 0
-        if job.abandoned.is_set() or (job.interrupted.is_set() and not job.stop_reason):
+        if job.abandoned.is_set() or (job.taken.is_set() and not job.stop_reason):
             return
         self._upload(code)
         if job.stop_reason:
@@ -144,7 +156,7 @@ class Team:
         elif code == 0:
             job.end("Completed", "Completed", "Training job completed")
         else:
-            job.fail(f"AlgorithmError: {self._failed().failure()}, exit code: {code}")
+            job.fail(self._failed().failure())
 
     def close(self) -> None:
         """Send the last lines and delete the hosts' files."""
@@ -186,7 +198,11 @@ class Team:
                 for host in running:
                     host.send(signal.SIGTERM)
             overdue = time.monotonic() - terminated > self.settings.grace_seconds
-            if overdue or self.job.abandoned.is_set():
+            events = (self.job.reclaimed, self.job.lost, self.job.abandoned)
+            if overdue or any(event.is_set() for event in events):
+                # A container that ends by itself before this has failed or completed.
+                if running and (self.job.interrupted.is_set() or self.job.lost.is_set()):
+                    self.job.taken.set()
                 for host in running:
                     host.send(signal.SIGKILL)
 
@@ -201,7 +217,6 @@ class Team:
         variables = {
             "TRAINING_JOB_NAME": job.name,
             "TRAINING_JOB_ARN": job.arn,
-            "AWS_REGION": job.region,
             # The machine that runs the tests may have credentials.
             "AWS_EC2_METADATA_DISABLED": "true",
         }
@@ -222,9 +237,11 @@ class Team:
     def _upload_folder(self, name: str, prefix: str, archive_name: str) -> str | None:
         """Upload a folder's files, or an archive of them; return the URI."""
         folder, config = self._gathered(name), self.job.request["OutputDataConfig"]
-        if not any(folder.iterdir()):
+        files = [path for path in folder.rglob("*") if path.is_file()]
+        if not files:
             return None
         target = f"{config['S3OutputPath'].rstrip('/')}/{self.job.name}/output"
+        self.job.uploaded += [f"{target}/{path.relative_to(folder.parent)}" for path in files]
         if config.get("CompressionType") == "NONE":
             Mirror(self.storage, folder, f"{target}/{prefix}").push()
             return f"{target}/{prefix}"

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 DEFAULT_RUNTIME_SECONDS = 86_400
+# The length limit of `FailureReason`: with a long text, the exit code at its end is lost.
+FAILURE_CHARACTERS = 1024
 SWITCHES = (
     "EnableNetworkIsolation",
     "EnableInterContainerTrafficEncryption",
@@ -38,8 +40,22 @@ class Job:
         self.workspaces: list[Path] = []
         # The final secondary status of a stopping job: `Stopped`, `MaxRuntimeExceeded` …
         self.stop_reason: str | None = None
-        self.interrupted = threading.Event()
+        # A notice that spot capacity ends, and its end; the loss of a host without a notice.
+        self.interrupted, self.reclaimed = threading.Event(), threading.Event()
+        self.lost = threading.Event()
+        # Whether its containers were killed because of that.
+        self.taken = threading.Event()
         self.abandoned = threading.Event()
+        self.retries_left: int = self.request.get("RetryStrategy", {}).get(
+            "MaximumRetryAttempts", 0
+        )
+        # Status messages that a description has shown.
+        self.shown: set[str] = set()
+        # The URIs of the uploaded results.
+        self.uploaded: list[str] = []
+        # Whether the account's quota lets it keep machines, and when a user ended these.
+        self.keeps_pool = True
+        self.pool_ended: float = math.inf
         self._billed_seconds = 0.0
         self._on_host_since: float | None = None
         self._lock = threading.RLock()
@@ -90,6 +106,11 @@ class Job:
             self.transitions.append(entry)
             self.status, self.secondary, self.modified = status, secondary, now
 
+    def say(self, message: str) -> None:
+        """Change the message of the current stage."""
+        with self._lock:
+            self.transitions[-1]["StatusMessage"] = message
+
     def end(self, status: str, secondary: str, message: str) -> None:
         with self._lock:
             self.leave_host()
@@ -98,7 +119,7 @@ class Job:
 
     def fail(self, reason: str) -> None:
         with self._lock:
-            self.failure_reason = reason
+            self.failure_reason = reason[:FAILURE_CHARACTERS]
             self.end("Failed", "Failed", "Training job failed")
 
     def stop(self, reason: str) -> bool:
@@ -129,6 +150,7 @@ class Job:
             given = {name: value for name, value in self.request.items() if name != "Tags"}
             answer = dict.fromkeys(SWITCHES, False) | given | self.summary()
             answer["SecondaryStatusTransitions"] = [dict(entry) for entry in self.transitions]
+            self.shown.add(self.transitions[-1]["StatusMessage"])
             answer["StoppingCondition"] = self._limits
             if self.instance and "InstancePreferences" in self.request["ResourceConfig"]:
                 chosen = {
@@ -143,9 +165,24 @@ class Job:
                 answer["BillableTimeInSeconds"] = math.ceil(self._billed_seconds)
             if self.failure_reason:
                 answer["FailureReason"] = self.failure_reason
+            if pool := self.warm_pool:
+                answer["WarmPoolStatus"] = pool
             if self.artifacts:
                 answer["ModelArtifacts"] = {"S3ModelArtifacts": self.artifacts}
             return answer
+
+    @property
+    def warm_pool(self) -> dict[str, Any] | None:
+        """`WarmPoolStatus`: machines are billed until their time is over or a user ends them."""
+        seconds = self.request["ResourceConfig"].get("KeepAlivePeriodInSeconds")
+        if not seconds or not self.keeps_pool:
+            return None
+        if self.ended is None:
+            return {"Status": "InUse"}
+        end = min(self.ended + seconds, self.pool_ended)
+        billed = math.ceil(min(end, time.time()) - self.ended)
+        status = "Terminated" if time.time() >= end else "Available"
+        return {"Status": status, "ResourceRetainedBillableTimeInSeconds": billed}
 
     def summary(self) -> dict[str, Any]:
         """Return its entry in `ListTrainingJobs`."""

@@ -12,7 +12,13 @@ from typing import Any
 
 from sagemaker_container import Executor, Network, ended_within
 from sagemaker_job import Job
-from sagemaker_transfer import Log, Mirror, Storage, download, split
+from sagemaker_transfer import Log, Mirror, Storage, download, download_listed, split
+
+KILLED = 137
+OUT_OF_MEMORY = (
+    "Please use an instance type with more memory, or reduce the size of job data processed on an "
+    "instance."
+)
 
 
 class Host:
@@ -74,8 +80,12 @@ class Host:
         self._is_over = True
 
     def failure(self) -> str:
+        """Return AWS's failure reason: what the container wrote, and its exit code."""
         path = self.root / "output" / "failure"
-        return path.read_text("utf-8", "replace").strip()[:1024] if path.is_file() else ""
+        text = path.read_text("utf-8", "replace").strip()[:1024] if path.is_file() else ""
+        if self.code == KILLED and not text:
+            return f"ClientError: {OUT_OF_MEMORY}, exit code: {KILLED}"
+        return f"AlgorithmError: {text}, exit code: {self.code}"
 
     def close(self) -> None:
         if self._log:
@@ -86,10 +96,11 @@ class Host:
     def _download_channels(self) -> str | None:
         """Download all channels; return AWS's error message if one is empty."""
         for channel in self.job.request.get("InputDataConfig", []):
-            uri = channel["DataSource"]["S3DataSource"]["S3Uri"]
+            source = channel["DataSource"]["S3DataSource"]
+            uri, is_manifest = source["S3Uri"], source["S3DataType"] == "ManifestFile"
             folder = self.root / "input" / "data" / channel["ChannelName"]
             folder.mkdir()
-            if not download(self.storage, uri, folder):
+            if not (download_listed if is_manifest else download)(self.storage, uri, folder):
                 return (
                     f'ClientError: Data download failed:No S3 objects found under S3 URL "{uri}" '
                     "given in input data source. Please ensure that the bucket exists in the "

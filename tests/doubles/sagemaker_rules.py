@@ -5,8 +5,9 @@ boto3 itself checks little more than types. Messages are AWS's where we know the
 
 import json
 import re
+import zlib
 from collections.abc import Iterator
-from itertools import chain, product
+from itertools import chain
 from typing import Any
 from urllib.parse import unquote
 
@@ -21,7 +22,14 @@ CREATE = MODEL.operation_model("CreateTrainingJob").input_shape
 CLASSES = {r"\p{L}": r"\w", r"\p{N}": r"\d", r"\p{Z}": " \u00a0\u2003", r"\p{Alnum}": "a-zA-Z0-9"}
 # Instance families with local disks, which the hardware encrypts.
 LOCAL_STORAGE = {"g4dn", "g5", "g6", "g6e", "p4d", "p4de", "p5"}
+# Lists of manifests, such as an image with its provenance.
+INDEXES = (
+    "application/vnd.oci.image.index.v1+json",
+    "application/vnd.docker.distribution.manifest.list.v2+json",
+)
 DEFAULT_QUOTA = 4
+# As in AWS's console; the codes of other quotas are made up.
+QUOTA_CODES = {"ml.g5.2xlarge for training job usage": "L-2D6DEB3C"}
 ECR_IMAGE = re.compile(
     rf"{ACCOUNT}\.dkr\.ecr\.([a-z0-9-]+)\.amazonaws\.com/([^:@]+)(?::([^@]+))?(?:@(.+))?"
 )
@@ -105,6 +113,12 @@ def broken_rules(request: dict[str, Any]) -> Iterator[str]:
         yield "KeepAlivePeriodInSeconds is not supported with managed spot training."
     if spot and "InstancePreferences" in resources:
         yield "InstancePreferences is not supported with managed spot training."
+    default = request["AlgorithmSpecification"]["TrainingInputMode"]
+    for channel in request.get("InputDataConfig", []):
+        source = channel["DataSource"].get("S3DataSource", {})
+        is_prefix = source.get("S3DataType") == "S3Prefix"
+        if channel.get("InputMode", default) == "FastFile" and not is_prefix:
+            yield "FastFile supports the S3DataType S3Prefix only."
     if resources.get("VolumeKmsKeyId"):
         for instance in instance_types(request):
             if instance.split(".")[1] in LOCAL_STORAGE:
@@ -119,13 +133,11 @@ def unsupported(request: dict[str, Any]) -> Iterator[str]:
             yield f"The test server does not support {field}: it runs the image's entrypoint."
     if "InstanceGroups" in resources:
         yield "The test server does not support instance groups."
-    if "RetryStrategy" in request:
-        yield "The test server restarts spot jobs only."
     for channel in request.get("InputDataConfig", []):
         source = channel["DataSource"].get("S3DataSource", {})
         mode = channel.get("InputMode", algorithm["TrainingInputMode"])
-        if source.get("S3DataType") != "S3Prefix" or mode == "Pipe":
-            yield "The test server supports S3Prefix in the modes File and FastFile only."
+        if source.get("S3DataType") not in ("S3Prefix", "ManifestFile") or mode == "Pipe":
+            yield "The test server supports prefixes and manifests in File and FastFile mode only."
     local = request.get("CheckpointConfig", {}).get("LocalPath", "/opt/ml/checkpoints")
     if not local.startswith("/opt/ml/"):
         yield "The test server supports checkpoints below /opt/ml only."
@@ -157,13 +169,18 @@ class Quotas(dict[str, int]):
         pairs = [(instance, kind) for instance in types for kind in self.kinds]
         return {f"{instance} for {kind} usage": self.of(instance, kind) for instance, kind in pairs}
 
+    def described(self) -> list[dict[str, Any]]:
+        """Return all quotas as the service Service Quotas describes them."""
+        common = {"ServiceCode": "sagemaker", "Unit": "None", "Adjustable": True}
+        return [
+            common | {"QuotaName": name, "QuotaCode": quota_code(name), "Value": value}
+            for name, value in self.named().items()
+        ]
+
     def check(self, request: dict[str, Any], running: list[dict[str, Any]]) -> None:
         """Refuse a request for more instances than the account has left."""
-        kinds = [usage(request)]
-        if request["ResourceConfig"].get("KeepAlivePeriodInSeconds"):
-            kinds.append(self.kinds[2])
-        wanted = instance_count(request)
-        for instance, kind in product(instance_types(request), kinds):
+        wanted, kind = instance_count(request), usage(request)
+        for instance in instance_types(request):
             alike = [r for r in running if usage(r) == kind and instance in instance_types(r)]
             used, limit = sum(map(instance_count, alike)), self.of(instance, kind)
             if used + wanted > limit:
@@ -175,6 +192,18 @@ class Quotas(dict[str, int]):
                     "to request an increase for this quota."
                 )
                 raise Refusal(message, "ResourceLimitExceeded")
+
+    def allow_pool(self, request: dict[str, Any]) -> bool:
+        """Whether machines are kept; without the quota a job runs, and nothing is kept.
+
+        SageMaker Developer Guide, "Request a warm pool quota increase".
+        """
+        wanted = instance_count(request)
+        return all(self.of(each, self.kinds[2]) >= wanted for each in instance_types(request))
+
+
+def quota_code(name: str) -> str:
+    return QUOTA_CODES.get(name) or f"L-{zlib.crc32(name.encode()):08X}"
 
 
 def usage(request: dict[str, Any]) -> str:
@@ -202,7 +231,7 @@ def check_image(uri: str) -> None:
     region, repository, tag, digest = found.groups()
     wanted = {"imageTag": tag or (None if digest else "latest"), "imageDigest": digest}
     try:
-        get_backend("ecr")[ACCOUNT][region].describe_images(repository, image_ids=[wanted])
+        images = get_backend("ecr")[ACCOUNT][region].describe_images(repository, image_ids=[wanted])
     except RepositoryNotFoundException:
         message = (
             f"Cannot find repository: {repository} in registry ID: {ACCOUNT} Please check if "
@@ -212,6 +241,13 @@ def check_image(uri: str) -> None:
     except ImageNotFoundException:
         message = f"Requested image {uri} not found."
         raise Refusal(message) from None
+    for image in images:
+        if image.image_manifest_media_type in INDEXES:
+            message = (
+                f"Unsupported manifest media type {image.image_manifest_media_type} for image "
+                f"{uri}. Ensure that valid manifest media type is used for specified image."
+            )
+            raise Refusal(message)
 
 
 def _error(value: Any, path: str, must: str) -> str:

@@ -15,8 +15,8 @@ import json
 import os
 import re
 import tempfile
+import time
 import warnings
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,15 +30,15 @@ from s3_server import Reply
 from sagemaker_container import Process
 from sagemaker_host import Life, Settings
 from sagemaker_job import Job
-from sagemaker_rules import Quotas, Refusal, check, check_image, check_role
+from sagemaker_rules import INDEXES, Quotas, Refusal, check, check_image, check_role
 from sagemaker_transfer import Storage
 
 REGION = "us-east-1"
 JOB_KEY = "ASIAJOB"
 CREDENTIALS = "/credentials/"
 # moto's state of these services is reset between two servers.
-SERVICES = ("iam", "sts", "logs", "ecr", "cloudformation", "secretsmanager", "kms", "budgets",
-            "sagemaker")  # fmt: skip
+SERVICES = ("iam", "sts", "logs", "ecr", "cloudformation", "codebuild", "secretsmanager", "kms",
+            "budgets", "sagemaker")  # fmt: skip
 LISTED_BY = {"NameContains", "SortOrder", "MaxResults", "NextToken"}
 # Variables of the developer's own account and settings.
 REMOVED_PREFIXES = ("AWS_", "EMBEDTUNE_", "SAGEMAKER_")
@@ -108,6 +108,8 @@ class SageMaker:
             Call("sagemaker", "DescribeTrainingJob"): self._describe,
             Call("sagemaker", "ListTrainingJobs"): self._list,
             Call("sagemaker", "StopTrainingJob"): self._stop,
+            Call("sagemaker", "UpdateTrainingJob"): self._update,
+            Call("servicequotas", "GetServiceQuota"): self._get_quota,
             Call("servicequotas", "ListServiceQuotas"): self._list_quotas,
             Call("pricing", "GetProducts"): deny,
         }
@@ -143,12 +145,13 @@ class SageMaker:
         iam = get_backend("iam")[ACCOUNT]["aws"]
         return str(iam.create_role(name, document, "/", None, "", [], None).arn)
 
-    def add_image(self, repository: str, tag: str) -> str:
+    def add_image(self, repository: str, tag: str, media_type: str = MANIFEST_TYPE) -> str:
         """Add an image without layers to the registry; return its URI."""
         ecr = get_backend("ecr")[ACCOUNT][REGION]
         if repository not in ecr.repositories:
             ecr.create_repository(repository, None, None, None, "MUTABLE", [])
-        manifest = {"schemaVersion": 2, "mediaType": MANIFEST_TYPE, "config": {}, "layers": []}
+        parts = {"manifests": []} if media_type in INDEXES else {"config": {}, "layers": []}
+        manifest = {"schemaVersion": 2, "mediaType": media_type, **parts}
         ecr.put_image(repository, json.dumps(manifest | {"tag": tag}), tag)
         return f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/{repository}:{tag}"
 
@@ -157,8 +160,19 @@ class SageMaker:
         self._faults.append(Fault(operation, Refusal(message, code), times))
 
     def interrupt(self, name: str) -> None:
-        """Interrupt a job's host like spot capacity: SIGTERM, then another host resumes."""
+        """Announce the end of a job's spot capacity with SIGTERM; `reclaim` or the grace ends it.
+
+        Then another host resumes.
+        """
         self.jobs[name].interrupted.set()
+
+    def reclaim(self, name: str) -> None:
+        """Take a job's spot capacity away now, after `interrupt`."""
+        self.jobs[name].reclaimed.set()
+
+    def lose(self, name: str) -> None:
+        """Lose a job's host without a notice, which is an internal error of SageMaker."""
+        self.jobs[name].lost.set()
 
     def wait(self, name: str, timeout: float = 60) -> dict[str, Any]:
         """Wait for a job's end and its last log lines; return its description."""
@@ -202,7 +216,9 @@ class SageMaker:
         check_image(document["AlgorithmSpecification"]["TrainingImage"])
         running = [job.request for job in self.jobs.values() if job.ended is None]
         self.quota.check(document, running)
-        self.jobs[name] = self._start(Job(request.body, request.region, ACCOUNT))
+        job = Job(request.body, request.region, ACCOUNT)
+        job.keeps_pool = self.quota.allow_pool(document)
+        self.jobs[name] = self._start(job)
         return {"TrainingJobArn": self.jobs[name].arn}
 
     def _check_output(self, uri: str) -> None:
@@ -252,20 +268,28 @@ class SageMaker:
             raise Refusal(message)
         return {}
 
+    def _update(self, request: AwsRequest) -> dict[str, Any]:
+        """Change the time that a warm pool is kept; 0 ends it."""
+        job, changed = self._job(request), request.document["ResourceConfig"]
+        if changed.keys() != {"KeepAlivePeriodInSeconds"} or changed["KeepAlivePeriodInSeconds"]:
+            message = "The test server ends warm pools only."
+            raise Refusal(message)
+        if (job.warm_pool or {}).get("Status") != "Available":
+            message = f"The training job {job.name} has no available warm pool."
+            raise Refusal(message)
+        job.pool_ended = time.time()
+        return {"TrainingJobArn": job.arn}
+
+    def _get_quota(self, request: AwsRequest) -> dict[str, Any]:
+        code = request.document["QuotaCode"]
+        found = [quota for quota in self.quota.described() if quota["QuotaCode"] == code]
+        if not found:
+            message = f"There is no quota {code}."
+            raise Refusal(message, "NoSuchResourceException")
+        return {"Quota": found[0]}
+
     def _list_quotas(self, request: AwsRequest) -> dict[str, Any]:
-        quotas = [
-            {
-                "ServiceCode": "sagemaker",
-                "QuotaName": name,
-                "QuotaCode": f"L-{zlib.crc32(name.encode()):08X}",
-                "Value": value,
-                "Unit": "None",
-                "Adjustable": True,
-                "GlobalQuota": False,
-            }
-            for name, value in self.quota.named().items()
-        ]
-        return page("Quotas", quotas, request.document, size=100)
+        return page("Quotas", self.quota.described(), request.document, size=20)
 
 
 def read_request(environ: dict[str, Any], body: bytes, method: str, path: str) -> AwsRequest:

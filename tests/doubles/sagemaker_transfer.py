@@ -1,6 +1,7 @@
 """Transfers of a training host: S3 objects in both directions, and log lines to CloudWatch."""
 
 import io
+import json
 import os
 import tarfile
 import threading
@@ -47,14 +48,24 @@ class Storage(S3):
 
 
 class Mirror:
-    """Syncs a folder to S3 repeatedly: uploads changed files, deletes removed ones."""
+    """Syncs a folder to S3 repeatedly: uploads changed files, deletes removed ones.
+
+    The URI is a key prefix as it is given: `exp1` also restores, and later deletes, `exp10/…`.
+    """
 
     def __init__(self, storage: Storage, folder: Path, uri: str):
-        self.storage, self.folder, self.uri = storage, folder, uri.rstrip("/")
+        self.storage, self.folder = storage, folder
+        self.bucket, self.prefix = split(uri)
         self._known: dict[str, tuple[int, int]] = {}
+        # The keys of restored files whose names have another beginning.
+        self._keys: dict[str, str] = {}
 
     def restore(self) -> None:
-        download(self.storage, f"{self.uri}/", self.folder)
+        for key in self.storage.keys(self.bucket, self.prefix):
+            name = key.removeprefix(self.prefix).lstrip("/")
+            if name and not name.endswith("/"):
+                self._keys[name] = key
+                write(self.folder / name, self.storage.get(self.bucket, key))
         self._known = self._scan()
 
     def push(self) -> None:
@@ -64,10 +75,13 @@ class Mirror:
                 # A file that has just been deleted is removed at the next push.
                 with suppress(FileNotFoundError):
                     data = (self.folder / name).read_bytes()
-                    self.storage.put(*split(f"{self.uri}/{name}"), data)
+                    self.storage.put(self.bucket, self._key(name), data)
         for name in self._known.keys() - found.keys():
-            self.storage.delete(*split(f"{self.uri}/{name}"))
+            self.storage.delete(self.bucket, self._key(name))
         self._known = found
+
+    def _key(self, name: str) -> str:
+        return self._keys.get(name) or f"{self.prefix.rstrip('/')}/{name}"
 
     def _scan(self) -> dict[str, tuple[int, int]]:
         """Return size and time of each file, by name, without files deleted meanwhile."""
@@ -133,10 +147,29 @@ def download(storage: Storage, uri: str, folder: Path) -> int:
         base = f"{prefix.rstrip('/')}/" if prefix else ""
         if not key.startswith(base):
             base = prefix[: prefix.rfind("/") + 1]
-        path = folder / key.removeprefix(base)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(storage.get(bucket, key))
+        write(folder / key.removeprefix(base), storage.get(bucket, key))
     return len(files)
+
+
+def download_listed(storage: Storage, uri: str, folder: Path) -> int:
+    """Download the objects that a manifest names, and return their number; 0 if one is missing.
+
+    A manifest is a JSON list: `{"prefix": URI}`, then the rest of each object's URI.
+    """
+    bucket, key = split(uri)
+    if not storage.has_bucket(bucket) or key not in storage.keys(bucket, key):
+        return 0
+    head, *names = json.loads(storage.get(bucket, key))
+    bucket, prefix = split(head["prefix"])
+    missing = {prefix + name for name in names} - {*storage.keys(bucket, prefix)}
+    for name in () if missing else names:
+        write(folder / name, storage.get(bucket, prefix + name))
+    return 0 if missing else len(names)
+
+
+def write(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
 
 
 def archive(folder: Path) -> bytes:

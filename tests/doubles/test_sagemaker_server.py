@@ -18,6 +18,7 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 from remote import wait_until
+from sagemaker_rules import INDEXES
 from sagemaker_server import SageMaker
 from sagemaker_transfer import Mirror
 
@@ -101,8 +102,8 @@ def a_request(name="first"):
     }
 
 
-def a_channel(name, uri, **fields):
-    source = {"S3DataType": "S3Prefix", "S3Uri": uri}
+def a_channel(name, uri, kind="S3Prefix", **fields):
+    source = {"S3DataType": kind, "S3Uri": uri}
     return {"ChannelName": name, "DataSource": {"S3DataSource": source}} | fields
 
 
@@ -186,6 +187,8 @@ def test_a_job_gets_sagemakers_files_and_environment(server, run, monkeypatch, i
         "input/data/data/a.jsonl": {},
     }
     basics = {"PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR"}
+    # Those of `recorded_calls.py`.
+    basics |= {"PYTHONPATH", "RECORDED_AWS_CALLS", "PYTEST_CURRENT_TEST"}
     variables = {k: v for k, v in found["environment"].items() if k not in basics}
     home = variables.pop("HOME")
     reachable = {
@@ -198,7 +201,6 @@ def test_a_job_gets_sagemakers_files_and_environment(server, run, monkeypatch, i
         "OMP_NUM_THREADS": os.environ["OMP_NUM_THREADS"],
         "TRAINING_JOB_NAME": "first",
         "TRAINING_JOB_ARN": description["TrainingJobArn"],
-        "AWS_REGION": "us-east-1",
         "AWS_EC2_METADATA_DISABLED": "true",
         "EMBEDTUNE_DEVICE": "cpu",
     }
@@ -226,6 +228,36 @@ def test_a_channel_contains_all_objects_with_the_prefix(server, run, uri, files)
     assert found == files
 
 
+def test_a_prefix_of_one_file_also_matches_its_siblings(server, run):
+    """A manifest names the file alone.
+
+    Source: "S3DataSource" in the API reference.
+    """
+    for key in ("pairs.jsonl", "pairs.jsonl.gz", "deep/pairs.jsonl"):
+        server.s3.put("box", key, b"{}")
+    manifest = [{"prefix": "s3://box/"}, "pairs.jsonl", "deep/pairs.jsonl"]
+    server.s3.put("box", "lists/data.manifest", json.dumps(manifest).encode())
+    given = a_channel("listed", "s3://box/lists/data.manifest", "ManifestFile")
+    run(LOOK, InputDataConfig=[a_channel("data", "s3://box/pairs.jsonl"), given])
+    files = [name for name in seen(server)["files"] if name.startswith("input/data/")]
+    assert [name.removeprefix("input/data/") for name in files] == [
+        *("data/pairs.jsonl", "data/pairs.jsonl.gz"),
+        *("listed/deep/pairs.jsonl", "listed/pairs.jsonl"),
+    ]
+
+
+@pytest.mark.parametrize("names", [None, ["pairs"]])
+def test_a_manifest_whose_objects_are_missing_fails_the_job(server, run, names):
+    """Its names are whole keys, not prefixes."""
+    server.s3.put("box", "pairs.jsonl", b"{}")
+    if names:
+        manifest = json.dumps([{"prefix": "s3://box/"}, *names])
+        server.s3.put("box", "data.manifest", manifest.encode())
+    given = a_channel("data", "s3://box/data.manifest", "ManifestFile")
+    reason = run(InputDataConfig=[given])["FailureReason"]
+    assert reason.startswith("ClientError: Data download failed:No S3 objects found")
+
+
 @pytest.mark.parametrize("uri", ["s3://box/nothing/", "s3://no-such-bucket/pairs/"])
 def test_missing_data_fails_the_job_before_it_runs(server, run, uri):
     """Such a job has no exit code and no log."""
@@ -251,14 +283,70 @@ def test_results_are_uploaded_as_archives_by_default(server, run):
 
 
 def test_a_failure_leaves_data_but_no_model(server, run):
-    """AWS returns 1,024 characters of the reason."""
     description = run(
         "for name in ('model/a', 'output/data/b'): open(name, 'w')\n"
-        "open('output/failure', 'w').write('x' * 2000); raise SystemExit(4)"
+        "open('output/failure', 'w').write('It is broken.'); raise SystemExit(4)"
     )
-    assert description["FailureReason"] == f"AlgorithmError: {'x' * 1024}, exit code: 4"
+    assert description["FailureReason"] == "AlgorithmError: It is broken., exit code: 4"
     assert server.s3.keys("box", "runs/") == ["runs/first/output/data/b"]
+    assert server.jobs["first"].uploaded == ["s3://box/runs/first/output/data/b"]
     assert "ModelArtifacts" not in description
+
+
+def test_a_long_failure_loses_its_exit_code(run):
+    """The reason has at most 1,024 characters, with AWS's words before and after it.
+
+    Source: "DescribeTrainingJob" in the API reference.
+    """
+    reason = run(
+        "open('output/failure', 'w').write('x' * 1500); raise SystemExit(4)",
+    )["FailureReason"]
+    assert reason == f"AlgorithmError: {'x' * 1008}"
+    assert len(reason) == 1024
+
+
+def test_a_killed_container_is_reported_as_out_of_memory(run):
+    """Such a reason begins with `ClientError`, not with `AlgorithmError`.
+
+    Source: failure reasons that rse-grand-challenge and amazon-sagemaker-examples quote.
+    """
+    reason = run("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")["FailureReason"]
+    assert reason == (
+        "ClientError: Please use an instance type with more memory, or reduce the size of job data "
+        "processed on an instance., exit code: 137"
+    )
+
+
+def test_both_result_folders_are_uploaded_although_the_job_may_have_stored_them(server, run):
+    """Everything that is left in them; the upload is billed.
+
+    Sources: "How Amazon SageMaker AI Processes Training Output" and "Mapping of training storage
+    paths managed by Amazon SageMaker AI", in the developer guide.
+    """
+    program = "import os; os.mkdir('model/deep')\nfor n in {}: open(n, 'w')"
+    for name, files in (("full", ["model/deep/a", "output/data/b"]), ("empty", [])):
+        run(program.format(files), name=name)
+        found = [uri.removeprefix(f"s3://box/runs/{name}/") for uri in server.jobs[name].uploaded]
+        assert found == [f"output/{path.removeprefix('output/')}" for path in files]
+
+
+def test_the_message_of_a_waiting_job_changes_within_one_status(server, client, submit):
+    """Source: "SecondaryStatusTransition" in the API reference."""
+    messages = (
+        "Launching requested ML instances",
+        "Insufficient capacity error from EC2 while launching instances, retrying!",
+    )
+    server.settings.waiting["first"] = messages
+    submit()
+    seen = []
+    while (found := client.describe_training_job(TrainingJobName="first"))["TrainingJobStatus"] == (
+        "InProgress"
+    ):
+        last = found["SecondaryStatusTransitions"][-1]
+        if last["Status"] == "Starting" and last["StatusMessage"] not in seen:
+            seen.append(last["StatusMessage"])
+    assert seen[-2:] == [*messages]
+    assert stages(found).count("Starting") == 1
 
 
 def test_a_job_can_be_stopped_before_it_has_a_host(server, client, submit):
@@ -292,7 +380,10 @@ def test_a_spot_job_ends_after_its_maximum_wait_time(server, run):
 
 
 def test_checkpoints_are_restored_and_local_deletions_reach_s3(server, submit, client):
-    """Objects that others add to the prefix are kept."""
+    """Objects that others add to the prefix are kept.
+
+    Source: "Use checkpoints in Amazon SageMaker AI", in the developer guide.
+    """
     program = (
         "import os\n"
         "assert open('checkpoints/deep/old').read() == '1'\n"
@@ -300,7 +391,7 @@ def test_checkpoints_are_restored_and_local_deletions_reach_s3(server, submit, c
     )
     server.s3.put("box", "checkpoints/first/deep/old", b"1")
     server.s3.put("box", "checkpoints/first-2/other", b"1")
-    submit(program, CheckpointConfig={"S3Uri": "s3://box/checkpoints/first"})
+    submit(program, CheckpointConfig={"S3Uri": "s3://box/checkpoints/first/"})
     wait_for_object(server, "checkpoints/first/on")
     server.s3.put("box", "checkpoints/first/theirs", b"3")
     wait_until(lambda: "checkpoints/first/deep/old" not in server.s3.keys("box"))
@@ -309,6 +400,19 @@ def test_checkpoints_are_restored_and_local_deletions_reach_s3(server, submit, c
     assert server.s3.keys("box", "checkpoints/") == [
         *("checkpoints/first-2/other", "checkpoints/first/on", "checkpoints/first/theirs"),
     ]
+
+
+def test_a_checkpoint_uri_without_a_slash_also_matches_longer_names(server, run):
+    """The job gets the checkpoints of another one, and deletes them with its own.
+
+    Sources: "S3DataSource" in the API reference (a prefix matches all keys that begin so), and
+    "Fixing issue with checkpoint_s3_uri usage (must end on "/")", syne-tune pull request 363.
+    """
+    for name in ("a1", "a10"):
+        server.s3.put("box", f"checkpoints/{name}/step", name.encode())
+    program = "import shutil; shutil.rmtree('checkpoints')"
+    run(program, CheckpointConfig={"S3Uri": "s3://box/checkpoints/a1"})
+    assert server.s3.keys("box", "checkpoints/") == []
 
 
 def test_a_folder_may_be_deleted_during_the_upload(server, tmp_path, monkeypatch):
@@ -327,13 +431,40 @@ def test_a_folder_may_be_deleted_during_the_upload(server, tmp_path, monkeypatch
     assert server.s3.keys("box", "checkpoints/") == ["checkpoints/stays"]
 
 
-def test_a_job_without_spot_fails_when_its_host_is_lost(server, submit):
-    submit(WAIT, **KEPT)
+@pytest.mark.parametrize("attempts", [0, 1])
+def test_a_job_whose_host_is_lost_is_retried_only_as_requested(server, submit, attempts):
+    """An internal error starts it again; the runtimes of all attempts count together.
+
+    Sources: "RetryStrategy" and "StoppingCondition" in the API reference.
+    """
+    program = "import os, time; again = os.path.exists('checkpoints/on')\n"
+    program += f"if not again: {WAIT}"
+    retry = {"RetryStrategy": {"MaximumRetryAttempts": attempts}} if attempts else {}
+    submit(program, **KEPT, **retry)
+    wait_for_object(server)
+    server.lose("first")
+    description = server.wait("first")
+    assert stages(description).count("Starting") == 1 + attempts
+    if attempts:
+        assert description["TrainingJobStatus"] == "Completed"
+        assert server.jobs["first"].exit_codes == [137, 0]
+    else:
+        assert description["FailureReason"].startswith("InternalServerError: We encountered an")
+
+
+def test_a_spot_job_that_ends_by_itself_is_not_interrupted(server, submit):
+    """Its exit code counts, as that of any container; whether a signal comes is undocumented.
+
+    Sources: "How Amazon SageMaker AI Signals Algorithm Success or Failure" in the developer guide,
+    and "Saving checkpoints at interrupt", amazon-sagemaker-managed-spot-training issue 3.
+    """
+    end = "import signal, sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit(10)); "
+    submit(end + WAIT, **spot(), **KEPT)
     wait_for_object(server)
     server.interrupt("first")
     description = server.wait("first")
-    assert description["TrainingJobStatus"] == "Failed"
-    assert description["FailureReason"].startswith("InternalServerError: We encountered an")
+    assert description["FailureReason"] == "AlgorithmError: , exit code: 10"
+    assert "Interrupted" not in stages(description)
 
 
 def test_a_job_name_is_never_reused(run, submit):
@@ -382,7 +513,15 @@ def an_image(name):
         (an_image(f"{REGISTRY}/embedtune"), f"Requested image {REGISTRY}/embedtune not found."),
         (an_image(f"{REGISTRY}/embedtune@sha256:{'0' * 64}"), "Requested image "),
         # The server refuses features that it does not support.
-        ({"RetryStrategy": {"MaximumRetryAttempts": 1}}, "The test server "),
+        (
+            {
+                "InputDataConfig": [
+                    a_channel("d", "s3://box/a", "ManifestFile", InputMode="FastFile")
+                ]
+            },
+            "FastFile supports the S3DataType S3Prefix only",
+        ),
+        ({"ResourceConfig": {"InstanceGroups": []}}, "The test server "),
         ({"CheckpointConfig": {"S3Uri": "s3://box/", "LocalPath": "/tmp/a"}}, "The test server "),
     ],
 )
@@ -397,7 +536,7 @@ def test_a_faulty_request_is_refused(server, client, changes, text):
 
 
 def test_quotas_count_running_jobs(server, run, submit):
-    """On-demand instances, spot instances and warm pools have separate quotas, named as on AWS."""
+    """On-demand and spot instances have separate quotas, named as on AWS."""
     server.quota["ml.g5.2xlarge"] = 0
     code, text = refusal(submit)
     assert code == "ResourceLimitExceeded"
@@ -411,10 +550,35 @@ def test_quotas_count_running_jobs(server, run, submit):
     _, text = refusal(submit, name="second", **spot())
     assert "'ml.g5.2xlarge for spot training job usage' is 1 Instances, with current " in text
     assert "utilization of 1 Instances and a request delta of 1 Instances" in text
-    server.quota |= {"ml.g5.2xlarge": 1, "ml.g5.2xlarge for training warm pool usage": 0}
-    resources = G5 | {"KeepAlivePeriodInSeconds": 60}
-    code, text = refusal(submit, name="warm", ResourceConfig=resources)
-    assert "training warm pool usage' is 0" in text
+
+
+@pytest.mark.parametrize("media_type", INDEXES)
+def test_a_list_of_manifests_is_refused(server, submit, media_type):
+    """AWS answers so for CreateModel (amazon-sagemaker-feedback, issue 180)."""
+    image = server.add_image("indexed", media_type.split(".")[2], media_type)
+    algorithm = {"TrainingImage": image, "TrainingInputMode": "File"}
+    code, text = refusal(submit, AlgorithmSpecification=algorithm)
+    assert (code, "Unsupported manifest media type" in text) == ("ValidationException", True)
+
+
+def test_a_warm_pool_is_billed_until_it_is_ended(server, client, run):
+    """SageMaker Developer Guide, "Use SageMaker AI managed warm pools"; API reference,
+    "WarmPoolStatus". Without a quota the job runs, and no machine is kept, silently.
+    """
+    warm = {"ResourceConfig": G5 | {"KeepAlivePeriodInSeconds": 60}}
+    run(name="warm", **warm)
+    pool = client.describe_training_job(TrainingJobName="warm")["WarmPoolStatus"]
+    assert pool["Status"] == "Available"
+    update = {"TrainingJobName": "warm", "ResourceConfig": {"KeepAlivePeriodInSeconds": 0}}
+    client.update_training_job(**update)
+    ended = client.describe_training_job(TrainingJobName="warm")["WarmPoolStatus"]
+    assert ended["Status"] == "Terminated"
+    assert ended["ResourceRetainedBillableTimeInSeconds"] >= 1
+    with pytest.raises(ClientError, match="no available warm pool"):
+        client.update_training_job(**update)
+    server.quota["ml.g5.2xlarge for training warm pool usage"] = 0
+    run(name="cold", **warm)
+    assert "WarmPoolStatus" not in client.describe_training_job(TrainingJobName="cold")
 
 
 def test_jobs_are_listed(server, client, run):
@@ -470,17 +634,19 @@ def test_two_hosts_must_not_leave_a_file_of_the_same_name(server, run):
 def test_a_job_of_several_hosts_is_stopped_and_interrupted_as_a_whole(server, client, submit):
     """All hosts get the signal, and all start again on other machines."""
     wait = (
-        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(10)); "
-        "mark = Path('checkpoints', me); again = Path(f'{mark}-again'); "
-        "(again if mark.exists() else mark).touch(); time.sleep(600)"
+        "mark = Path('checkpoints', me); again = Path(f'{mark}-again'); has_begun = mark.exists(); "
+        "end = (lambda *_: sys.exit(10)) if has_begun else signal.SIG_IGN; "
+        "signal.signal(signal.SIGTERM, end); "
+        "(again if has_begun else mark).touch(); time.sleep(600)"
     )
     submit(MEMBER + wait, **several(), **spot(), **KEPT)
     job, hosts = server.jobs["first"], ("algo-1", "algo-2")
     for host in hosts:
         wait_for_object(server, f"checkpoints/{host}")
     server.interrupt("first")
+    server.reclaim("first")
     for host in hosts:
         wait_for_object(server, f"checkpoints/{host}-again")
     client.stop_training_job(TrainingJobName="first")
     assert server.wait("first")["SecondaryStatus"] == "Stopped"
-    assert job.host_codes == [dict.fromkeys(hosts, 10)] * 2
+    assert job.host_codes == [dict.fromkeys(hosts, 137), dict.fromkeys(hosts, 10)]

@@ -206,12 +206,22 @@ def read_beir_slowly(folder: Path) -> list[dict[str, Any]]:
         texts.append(dict(named))
     rows = []
     for file in sorted((folder / "qrels").glob("*.tsv")):
-        for row in table_rows(file.read_bytes().decode("utf-8-sig"), ".tsv"):
+        for row in judgement_rows(file.read_bytes().decode("utf-8-sig")):
             assert math.isfinite(float(row["score"]))
             if float(row["score"]) > 0:
                 answer = texts[1].get(row["corpus-id"])
                 rows.append({"question": texts[0].get(row["query-id"]), "context": [answer]})
     return rows
+
+
+def judgement_rows(text: str) -> list[dict[str, Any]]:
+    """Read qrels; without a header, as TREC has them, their first line is a judgement."""
+    lines = [line.strip("\r").split("\t") for line in text.split("\n") if line.strip()]
+    if lines and len(lines[0]) in (3, 4) and lines[0][-1].isdecimal():
+        assert {len(line) for line in lines} == {len(lines[0])}
+        names = ("query-id", "corpus-id", "score")
+        return [dict(zip(names, (line[0], *line[-2:]), strict=True)) for line in lines]
+    return table_rows(text, ".tsv")
 
 
 # Slow cleaning.

@@ -11,9 +11,9 @@ from fuzz.spec_fields import FIELDS, ODD_VALUES, bounds, members, sections
 from hypothesis import given
 from hypothesis import strategies as st
 
-from job.__main__ import exit_code
 from job.core.errors import SpecError
 from job.core.formatting import escape_to_one_line
+from job.outcome import exit_code
 from job.spec.parse import build_spec, parse_document
 from job.storage.workspace import Workspace
 from launcher.cli import main

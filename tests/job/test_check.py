@@ -110,6 +110,28 @@ def test_the_check_prints_the_facts_of_the_file():
     assert err.startswith("Error: `pairs.jsonl` has 3 test queries from 34 usable rows (38 read)")
 
 
+@pytest.mark.usefixtures("folder")
+def test_folds_test_all_rows_and_say_how_many_trainings_that_takes():
+    code, out, err = check("pairs.jsonl", evaluation__folds="3")
+    assert (code, err) == (0, "")
+    lines = {line[:10].strip(): line[11:] for line in out.splitlines()}
+    assert re.fullmatch(
+        r"3 folds, each trained on about 1\d rows, validated on [34] and tested on 12: 34 test "
+        r"rows; corpus 32 documents",
+        lines["Splits"],
+    )
+    assert lines["Test size"].startswith("34 queries in 31 groups ")
+    assert lines["Questions"].startswith("words: median 3, longest 3")
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_field_that_folds_exclude_is_an_error_of_the_spec():
+    code, out, err = check("pairs.jsonl", evaluation__folds="3", training__seeds="2")
+    assert (code, out) == (3, "")
+    message = "`evaluation.folds` excludes `training.seeds=2`: folds are several trainings already"
+    assert err.startswith(f"Error: {message}")
+
+
 def test_uneven_groups_count_as_fewer_queries(folder):
     """60 questions about one context and 20 others: 80² / (60² + 20) = 1.8 groups prove nothing."""
     rows = [{"question": f"What is {n}?", "context": words("same", 10)} for n in range(60)]
@@ -184,6 +206,19 @@ def test_the_length_of_a_long_model_is_that_of_the_data(tiny_encoder, tmp_path):
     assert truncation(encoder).endswith(
         "exceed the automatic `model.max_length` of 512 tokens\nReady to train.\n"
     )
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_tokenizer_below_the_models_folder_is_used(tiny_encoder, tmp_path):
+    """As version 2 of sentence-transformers saved it."""
+    encoder = shutil.copytree(tiny_encoder, tmp_path / "encoder")
+    modules = json.loads((encoder / "modules.json").read_text("utf-8"))
+    modules[0]["path"] = "0_Transformer"
+    (encoder / "0_Transformer").mkdir()
+    for path in (*encoder.glob("config.json"), *encoder.glob("*token*"), *encoder.glob("s*.json")):
+        path.rename(encoder / "0_Transformer" / path.name)
+    (encoder / "modules.json").write_text(json.dumps(modules), "utf-8")
+    assert truncation(encoder).endswith("exceed the model's limit of 64 tokens\nReady to train.\n")
 
 
 @pytest.mark.parametrize("model", ["empty", "./nowhere", "nobody/no-such-model"])

@@ -20,6 +20,7 @@ from job.inputs import (
     Inputs,
     fetch_data,
     fetch_inputs,
+    fetch_language_model,
     fetch_model,
     hub_reference,
     read_resolved_revisions,
@@ -685,6 +686,68 @@ def test_a_resumed_run_keeps_its_commits(hub, tmp_path):
     assert commits == {"resumed": [first, first_model], "fresh": [second, second_model]}
     assert found["fresh"]["data"] == {"data": {"train.jsonl": '{"n": 2}'}}
     assert found["fresh"]["model"]["model.safetensors"] == "2"
+
+
+def fetch_llms(root, names, version):
+    """Fetch local language models one after another; return what was fetched, or the error."""
+    import os
+    from pathlib import Path
+
+    from job.core.errors import EmbedtuneError
+    from job.inputs import fetch_language_model
+    from job.spec.parse import build_spec
+    from job.storage.workspace import Workspace
+
+    os.environ.pop("HF_TOKEN", None)
+
+    def fetch(name):
+        spec = build_spec({}, {"generation.llm": f"local:{name}"})
+        try:
+            found = fetch_language_model("llm", version, spec, Workspace(Path(root)))
+        except EmbedtuneError as error:
+            return {"code": error.exit_code, "line": str(error)}
+        files = {path.name: path.read_bytes().decode("latin-1") for path in found.folder.iterdir()}
+        return {"facts": found.facts, "base": found.spec.base, "files": files}
+
+    return {name: fetch(name) for name in names}
+
+
+def test_a_local_language_model_is_fetched_like_the_base_model(hub, tmp_path):
+    """At its revision, or at the commit that an interrupted start had."""
+    model = {"config.json": b"{}", "model.safetensors": b"1"}
+    first = hub.add("model", "me/llm", model | {"model.bin": b"pickle"})
+    hub.repos["model", "me/llm"].tags["v1"] = first
+    second = hub.add("model", "me/llm", model | {"model.safetensors": b"2"})
+    environment = hub.environment(tmp_path / "cache")
+    names = ("me/llm", "me/llm@v1", "me/private", "me/pickled", "me/llm@gone")
+    found = in_client(environment, fetch_llms, str(tmp_path), names, {})
+    assert [found[name]["code"] for name in names[2:]] == [5, 5, 5]
+    assert "HF_TOKEN" in found["me/private"]["line"]
+    assert "safetensors" in found["me/pickled"]["line"]
+    facts = {"uri": "me/llm"}
+    assert found["me/llm"]["facts"] == facts | {"commit": second}
+    assert found["me/llm"]["files"]["model.safetensors"] == "2"
+    old = {"config.json": "{}", "model.safetensors": "1"}
+    assert found["me/llm@v1"] == {
+        "facts": facts | {"commit": first},
+        "base": "me/llm",
+        "files": old,
+    }
+    pinned = in_client(
+        environment, fetch_llms, str(tmp_path), ["me/llm"], facts | {"commit": first}
+    )
+    assert pinned["me/llm"]["files"] == old
+
+
+def test_the_channel_of_a_local_language_model_wins(workspace, tmp_path):
+    spec = make_spec(generation__llm="local:me/gone", generation__judge=f"local:{tmp_path}")
+    channel = workspace.channel_folder("llm")
+    channel.mkdir(parents=True)
+    for name in ("config.json", "model.safetensors"):
+        (channel / name).write_bytes(b"{}")
+    found = fetch_language_model("llm", {}, spec, workspace)
+    assert (found.folder, found.facts) == (channel, {"uri": "me/gone"})
+    assert fetch_language_model("judge", {}, spec, workspace).folder == tmp_path
 
 
 def test_an_unreachable_or_failing_hub_is_a_storage_error_at_once(hub, tmp_path):

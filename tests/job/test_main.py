@@ -8,7 +8,9 @@ import subprocess
 import sys
 
 import pytest
+from click.testing import CliRunner
 
+import job.__main__ as entry
 from job.__main__ import exit_code
 from job.core.errors import EmbedtuneError
 from job.spec.schema import JobSpec
@@ -17,9 +19,9 @@ from job.storage.workspace import Workspace
 OURS = [pytest.param(e("What is wrong."), e.exit_code, "What is wrong.", id=e.__name__)
         for e in EmbedtuneError.__subclasses__()]  # fmt: skip
 MINI_BATCH = "Set a smaller `training.mini_batch_size`, such as 16."
-DISK_FULL = "The disk is full. Free some space and relaunch the run."
+DISK_FULL = "The disk is full. Free some space and start the same command again."
 MEMORY = f"Memory ran out ({{}}). {MINI_BATCH}"
-INTERRUPTED = "The run was interrupted; files already written are kept. Relaunch it to resume."
+INTERRUPTED = "Interrupted; files already written are kept. Start the same command again to go on."
 MISSING = "The package `bm25s` is missing: `pip install 'embedtune[train]'`."
 # Exceptions of Python, the system and libraries: exit code and line for each.
 THEIRS = [
@@ -160,7 +162,9 @@ def run_job(*arguments):
 
 def test_help_explains_the_mount_and_its_contents():
     shown = run_job("--help").stdout
-    assert 'docker run --gpus all --volume "$PWD/work":/opt/ml embedtune train' in shown
+    assert (
+        'docker run --gpus all --shm-size 1g --volume "$PWD/work":/opt/ml embedtune train' in shown
+    )
     # Click does not rewrap these lines.
     assert "\n    input/data/spec/job.json " in shown
     assert "\n    checkpoints/ " in shown
@@ -180,3 +184,32 @@ def test_report_prints_the_finished_runs_report(workspace):
     workspace.report.mkdir(parents=True)
     (workspace.report / "report.md").write_text("# It helped\n", "utf-8")
     assert run_job(*command).stdout.rstrip() == "# It helped"
+
+
+@pytest.mark.parametrize(
+    ("variables", "error", "waits"),
+    [
+        ({"EMBEDTUNE_SPOT": "1"}, KeyboardInterrupt(), True),
+        ({"EMBEDTUNE_SPOT": "1"}, MemoryError(), False),
+        ({}, KeyboardInterrupt(), False),
+    ],
+)
+def test_only_an_interrupted_spot_job_waits_for_the_kill(
+    tmp_path, monkeypatch, variables, error, waits
+):
+    """Then it exits with the code of an interruption, as without spot."""
+    waited = []
+    monkeypatch.setattr(entry, "_train", lambda *_: fail_with(error)())
+    monkeypatch.setattr("job.runtime.signals.wait_for_kill", lambda: waited.append(True))
+    monkeypatch.setattr("job.runtime.signals.StopSignal.install", lambda _: None)
+    command = ["train", "--workspace", str(tmp_path), "--device", "cpu"]
+    done = CliRunner().invoke(entry.main, command, env=variables)
+    assert done.exit_code == (10 if isinstance(error, KeyboardInterrupt) else 14)
+    assert bool(waited) == waits
+
+
+def test_a_long_failure_keeps_its_exit_code_on_sagemaker(workspace):
+    """Its reason has 1,024 characters, SageMaker's own words included."""
+    assert exit_code(fail_with(OURS[0].values[0].__class__("x" * 1500)), workspace) == 3
+    line = workspace.failure.read_text("utf-8").strip()
+    assert len(f"AlgorithmError: {line}, exit code: 3") < 1024

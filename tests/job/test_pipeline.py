@@ -106,10 +106,40 @@ def prompted(run_job, half_trained):
     return run_job(
         "prompted",
         training__epochs="1",
+        evaluation__keep_index="true",
         model__base=str(half_trained.model),
         model__query_prompt=json.dumps(PROMPTS["query"]),
         model__document_prompt=json.dumps(PROMPTS["document"]),
     )
+
+
+def test_the_kept_index_is_measured_with_the_base_models_documents(prompted, half_trained):
+    """The stored adapter and the stored model give the row's numbers again."""
+    import numpy as np
+    import torch
+    from sentence_transformers import SentenceTransformer
+
+    from job.evaluation.evaluate import Vectors, score_vectors
+    from job.evaluation.metrics import METRIC
+    from job.serving.test_set import read_test_set
+
+    queries, corpus = read_test_set(prompted.folder / "data")
+    base = SentenceTransformer(str(half_trained.model), device="cpu")
+    used = prompted.report["prompts"]["base"]
+    documents = base.encode(corpus.texts.to_pylist(), prompt=used["document"])
+    asked = base.encode(queries.texts.to_pylist(), prompt=used["query"], normalize_embeddings=True)
+    tuned = SentenceTransformer(str(prompted.model), device="cpu")
+    kinds = {
+        "adapter": asked @ np.load(prompted.folder / "query_adapter.npy"),
+        "tuned_queries": tuned.encode_query(queries.texts.to_pylist()),
+    }
+    found = prompted.report["keep_index"]
+    for name, vectors in kinds.items():
+        both = Vectors(torch.from_numpy(vectors), torch.from_numpy(documents))
+        scores = score_vectors(both, queries, [64])[64]["float32"]
+        assert found["rows"][name]["ndcg"] == pytest.approx(scores.mean(METRIC), abs=2e-3)
+    assert "Keep the index?" in (prompted.folder / "report" / "report.md").read_text("utf-8")
+    assert "Keep the index?" in (prompted.folder / "report" / "report.html").read_text("utf-8")
 
 
 def sha256(path):
@@ -261,6 +291,24 @@ def test_a_job_writes_all_promised_files(reference):
     assert not reference.workspace.checkpoints.exists()
 
 
+def test_the_stored_model_states_the_dimensions_of_the_report(reference):
+    config = json.loads((reference.model / "config.json").read_text("utf-8"))
+    assert config["matryoshka_dimensions"] == sorted(map(int, reference.report["scores"]["tuned"]))
+
+
+@pytest.mark.exhaustive
+def test_the_stored_model_truncates_by_default_if_asked(run_job, half_trained):
+    """To the recommended dimension; a job that starts from it trains and scores at full width."""
+    from sentence_transformers import SentenceTransformer
+
+    base = str(half_trained.model)
+    first = run_job("truncating", training__epochs="0", model__base=base, output__truncate="true")
+    recommended = first.report["recommendation"]["dimension"]
+    assert SentenceTransformer(str(first.model)).encode(["ask1"]).shape == (1, recommended)
+    second = run_job("from-truncating", training__epochs="0", model__base=str(first.model))
+    assert second.report["scores"] == first.report["scores"]
+
+
 PRECISIONS = {"float32", "int8", "int8_rescored", "binary", "binary_rescored"}
 # Keys whose content depends on data and settings.
 VARIED = ("columns", "dropped", "dropped_documents", "out_of_domain", "article", "hyperparameters")
@@ -309,6 +357,9 @@ def test_the_log_has_each_stage_and_score(reference):
     stages = [stage for stage in reference.report["seconds"] if stage != "start"]
     assert logged == [stage for stage in stages for _ in ("start", "done")]
     assert any("data: done " in line and "format=rows" in line for line in lines)
+    # SageMaker's automatic tuning reads this score.
+    tuned_by = [m[1] for line in lines if (m := re.search(r"best_validation=(\S+)", line))]
+    assert tuned_by == [str(round(reference.report["training"]["best_validation"], 4))]
     assert lines[-1].endswith(f"verdict: {reference.report['verdict']['sentence']}")
     scores, events = reference.report["scores"], {line.partition(" ")[2] for line in lines}
     assert f"bm25 ndcg@10: {scores['bm25']['ndcg@10']:.4f}" in events
@@ -516,7 +567,7 @@ def test_a_resumed_job_does_not_score_the_base_model_again(run_job, jobs_folder,
     def scored_again(*_):
         pytest.fail("the base model was scored a second time")
 
-    monkeypatch.setattr("job.pipeline.score_base", scored_again)
+    monkeypatch.setattr("job.scoring.score_base", scored_again)
     finished = run_job("cut", **fields)
 
     assert finished.report["training"]["resumed_from_step"] == 1
@@ -526,7 +577,9 @@ def test_a_resumed_job_does_not_score_the_base_model_again(run_job, jobs_folder,
     assert all(finished.report["seconds"][stage] >= seconds for stage, seconds in saved.items())
     log = (finished.folder / "logs" / "job.log").read_text("utf-8")
     assert "score base: reusing the scores from an earlier start of this run" in log
-    assert re.search(r"train: done seconds=\S+ steps=12 resumed_from_step=1\n", log)
+    assert re.search(
+        r"train: done seconds=\S+ steps=12 resumed_from_step=1 best_validation=\S+\n", log
+    )
 
 
 @pytest.mark.exhaustive

@@ -164,6 +164,49 @@ def test_two_processes_train_the_same_adapter(desk):
     assert_the_same_run(two, one)
 
 
+@pytest.mark.exhaustive
+def test_two_processes_train_the_same_seeds_also_if_they_are_interrupted(desk):
+    """The second start loads the first seed's scores on rank 0; the report has both lifts."""
+    several = {"training.seeds": "2", "training.epochs": "2"}
+    one = outcome(desk.on_one_host(desk("seeds-alone", **several), 1))
+    workspace = desk("seeds-pair", **several)
+    cut = desk.on_one_host(workspace)
+    cut.wait_for("seed: start seed=43 training=2 trainings=2")
+    cut.send(signal.SIGTERM)
+    assert cut.wait() == 10, cut.output
+
+    two = outcome(desk.on_one_host(workspace))
+
+    assert "seed: done seed=42" in cut.output
+    assert [each["seed"] for each in two.report["scope"]["seeds"]["seeds"]] == [42, 43]
+    assert_the_same_run(two, one)
+
+
+@pytest.mark.exhaustive
+def test_two_processes_train_the_same_folds_and_the_same_model_of_all_pairs(desk):
+    """They are interrupted while they train on all pairs; no fold is trained again.
+
+    With so many test queries, rounding exchanges neighbors in the ranking of some.
+    """
+    folds = {"evaluation.folds": "3", "training.refit": "true", "training.epochs": "2"}
+    one = outcome(desk.on_one_host(desk("folds-alone", **folds), 1))
+    workspace = desk("folds-pair", **folds)
+    cut = desk.on_one_host(workspace)
+    cut.wait_for("refit: start")
+    cut.send(signal.SIGTERM)
+    assert cut.wait() == 10, cut.output
+
+    two = outcome(desk.on_one_host(workspace))
+
+    assert two.report["stored"]["kind"] == "refit"
+    assert two.log.count("fold: start") == 3
+    assert "hyperparameters: " not in two.log
+    for found, expected in zip(*(run.report["scope"]["folds"] for run in (two, one)), strict=True):
+        assert found == pytest.approx(expected, abs=5e-3)
+    for name, values in one.weights.items():
+        assert two.weights[name] == pytest.approx(values, abs=1e-3), name
+
+
 def assert_really_tuned(run):
     training = run.report["training"]
     rows = run.report["data"]["splits"]["train"]

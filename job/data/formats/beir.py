@@ -188,17 +188,26 @@ def _judgements(record: Record) -> list[tuple[str, str, float]]:
 def _judgement_records(file: Path, encoding: str) -> Iterator[Record]:
     """Yield the lines of a TREC file, which has no header and may have spaces; others as tables."""
     is_table = file_format(file) in (".tsv", ".csv")
-    first = next(read_lines(file, encoding), "") if is_table else ""
-    count = len(parts := first.split())
+    lines = read_lines(file, encoding) if is_table else iter(())
+    # Blank lines before the first judgement make it no header.
+    first = next((line for line in lines if line.strip()), "")
+    count = len(parts := _cells(first))
     if count not in (3, 4) or not NUMBER.fullmatch(parts[-1]):
         yield from read_records(file, encoding)
         return
     for number, line in enumerate(read_lines(file, encoding), start=1):
-        if parts := line.split():
+        if line.strip():
+            parts = _cells(line)
             whole = len(parts) == count
             named = (parts[0], parts[-2], parts[-1]) if whole else (None, None, None)
             names = ("query-id", "corpus-id", "score")
             yield Record(str(file), number, dict(zip(names, named, strict=True)))
+
+
+def _cells(line: str) -> list[str]:
+    """Split at tabs, between which an id may be missing, else at spaces."""
+    cells = [cell.strip() for cell in line.split("\t")]
+    return cells if len(cells) in (3, 4) else line.split()
 
 
 def _first(fields: dict[str, Any], keys: Sequence[str]) -> str | None:

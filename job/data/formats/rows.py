@@ -103,9 +103,11 @@ def _unread(
     named = (choice.anchor, choice.positive, choice.group, choice.parent, choice.label)
     used = (*named, *choice.negatives)
     used += (*SPLIT_COLUMNS,) if not request.pooled else ()
-    told = {*QUERY_ID_KEYS, *CONTEXT_ID_KEYS} | {part for n in notes for part in n.split("`")[1::2]}
+    mentioned = {*QUERY_ID_KEYS, *CONTEXT_ID_KEYS} | {
+        part for n in notes for part in n.split("`")[1::2]
+    }
     parts = {part for name in used if name for part in PLACEHOLDER.findall(name)}
-    names = [name for name in column_names(fields) if name not in (*used, *told)]
+    names = [name for name in column_names(fields) if name not in (*used, *mentioned)]
     names = [name for name in names if name not in {field for field, _ in parts}]
     if request.columns is None or not names:
         return []

@@ -42,6 +42,11 @@ def identifier(given: object) -> str:
     return f"_{name}" if name[:1] in ("=", "+", "-", "@") else name
 
 
+def encodable(text: str) -> str:
+    """Replace lone surrogates, which some PDF files and JSON escapes have, by U+FFFD."""
+    return re.sub("[\ud800-\udfff]", "\N{REPLACEMENT CHARACTER}", text)
+
+
 def as_list(value: Any) -> list[Any]:  # noqa: ANN401  what a file holds
     return value if isinstance(value, list) else [value]
 

@@ -209,12 +209,14 @@ def test_any_rows_become_queries_and_a_corpus(rows, seed):
     assert ids == sorted(set(ids))
     assert sorted(normalize(text) for text in texts) == sorted(expected)
     assert len(dataset.corpus) == dataset.facts["corpus"] == len(ids)
-    train = dataset.train
-    pairs = normalized(train.table.to_pylist())
-    assert [normalize(texts[position]) for position in train.documents] == [c for _, c in pairs]
-    numbers = dict(zip((q for q, _ in pairs), train.questions.tolist(), strict=True))
-    assert train.questions.tolist() == [numbers[question] for question, _ in pairs]
-    assert sorted(numbers.values()) == list(range(len(numbers)))
+    assert dataset.all_pairs.table.to_pylist() == parts
+    for trained in (dataset.train, dataset.all_pairs):
+        pairs = normalized(trained.table.to_pylist())
+        contexts = [normalize(texts[position]) for position in trained.documents]
+        assert contexts == [context for _, context in pairs]
+        numbers = dict(zip((q for q, _ in pairs), trained.questions.tolist(), strict=True))
+        assert trained.questions.tolist() == [numbers[question] for question, _ in pairs]
+        assert sorted(numbers.values()) == list(range(len(numbers)))
     with tempfile.TemporaryDirectory() as folder:
         write_splits(dataset, Path(folder))
         files = {path.stem: read_jsonl(path) for path in Path(folder).glob("*.jsonl")}
@@ -372,6 +374,7 @@ def test_the_facts_of_a_small_data_set_are_complete(by_hand, tmp_path):
             "sentence": "Of 2 test queries: 1 with a context that is also in training.",
         },
         "queries": {"validation": 2, "test": 2},
+        "folds": [],
         "test_groups": {"groups": 2, "effective": 2.0, "largest": 1},
         "graded": False,
         "corpus": 9,

@@ -120,17 +120,17 @@ def test_differences_on_the_test_set_are_shown_with_the_number_of_tested_runs():
     runs["c"] = made_run({64: 0.1}, validation=0.4)
     worse, equal = Difference("a", -0.1, (-0.15, -0.05)), Difference("c", 0.01, (-0.02, 0.04))
     tested = ("a", "b", "c", "d", "e")
-    evidence = Evidence((worse, equal), 64, tested=tested, place="runs")
+    evidence = Evidence((worse, equal), 64, tested=tested, output="runs")
     group = Group("f1", runs, evidence)
-    *sentences, looks = group.sentences
+    *sentences, tested_runs = group.sentences
     assert sentences == [
         "Best on validation: b, nDCG@10 0.600; the test set does not rank.",
         "On the test set, a is worse than b at 64 dimensions.",
     ]
-    assert looks == (
+    assert tested_runs == (
         "5 runs in `runs` were tested on this test set. Of 5 runs without any gain, at least one "
-        "is called improved with a probability of up to 12%: confirm the run you choose on new "
-        "queries (`data.test`)."
+        "is called improved with a probability of up to about 12%: confirm the run you choose on "
+        "new queries (`data.test`)."
     )
     tables = tables_of(to_compare_html([group]))
     assert tables["Tuned models on the test set at 64 dimensions, minus that of b"] == [
@@ -138,10 +138,25 @@ def test_differences_on_the_test_set_are_shown_with_the_number_of_tested_runs():
         "a | -0.100 | [-0.150, -0.050]",
         "c | +0.010 | [-0.020, +0.040]",
     ]
-    alike = Group("f1", runs, Evidence((equal,), 64, tested=("a",), place="runs"))
+    alike = Group("f1", runs, Evidence((equal,), 64, tested=("a",), output="runs"))
     assert alike.sentences[1:] == [
         "On the test set, no run is shown to differ from b at 64 dimensions."
     ]
+
+
+def test_runs_are_compared_at_their_own_main_dimension():
+    """It is that of the selection of checkpoints, not the dimension that the verdict is about."""
+    runs = {name: made_run({64: 0.1, 32: 0.1}) for name in "ab"}
+    assert Group("f1", runs).common_dimension == "64"
+    at_32 = {}
+    for name, report in runs.items():
+        verdict = report.verdict.model_copy(update={"main_dimension": 32, "dimension": 64})
+        at_32[name] = report.model_copy(update={"verdict": verdict})
+    group = Group("f1", at_32)
+    assert (group.main, group.common_dimension) == ("32", "32")
+    assert group.shares_validation
+    # Validation scores at different main dimensions do not rank runs.
+    assert not Group("f1", {"a": runs["a"], "b": at_32["b"]}).shares_validation
 
 
 def test_only_different_settings_are_shown_with_auto_resolved():

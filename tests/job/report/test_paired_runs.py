@@ -20,7 +20,7 @@ def test_one_difference_has_the_interval_of_a_paired_t_test():
     draw = np.random.default_rng(1)
     first, gains = draw.random(80) / 2, draw.normal(0.05, 0.2, 80)
     (found,) = differences_from("a", {"a": run_of(first), "b": run_of(first + gains)})
-    half = t.ppf(0.975, 79) * gains.std(ddof=1) / 80**0.5
+    half = t.ppf(0.975, 79) * gains.std(ddof=1) / 79**0.5
     assert (found.run, found.lift) == ("b", pytest.approx(gains.mean()))
     low, high = found.ci
     assert high - found.lift == pytest.approx(found.lift - low)
@@ -64,10 +64,13 @@ def test_queries_of_one_group_count_as_one():
     assert differences_from("a", copied)[0].ci == pytest.approx(differences_from("a", alone)[0].ci)
 
 
-def test_equal_runs_differ_by_nothing_and_one_group_excludes_nothing():
+def test_equal_runs_may_differ_on_other_queries_and_one_group_excludes_nothing():
+    """Of equal runs: as if one more query had moved between rank 1 and rank 2."""
     values = np.random.default_rng(5).random(30)
     (equal,) = differences_from("a", {"a": run_of(values), "b": run_of(values)})
-    assert (equal.lift, equal.ci) == (0.0, (0.0, 0.0))
+    more = np.array([*[0.0] * 30, 1 - 1 / np.log2(3)])
+    high = more.mean() + t.ppf(0.975, 29) * more.std(ddof=1) / 30**0.5
+    assert (equal.lift, equal.ci) == (0.0, pytest.approx((-high, high)))
     one = np.zeros(30, dtype=int)
     (single,) = differences_from("a", {"a": run_of(values, one), "b": run_of(values / 2, one)})
     assert single.ci == (-1.0, 1.0)

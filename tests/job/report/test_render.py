@@ -42,6 +42,8 @@ def written(value):
         yield from (f"{value:.3f}", f"{value:+.3f}", f"{value:.1%}", f"{value / 1e9:.2f}")
         # The second is GB for ten million documents.
         yield from (f"{value:.4f}", f"{value:.1f}", f"{value:g}", f"{value / 100:.2f}")
+        # MB, of exports.
+        yield f"{value / 1e6:.1f}"
 
 
 @pytest.mark.parametrize("make", [reports.improved, reports.worse, reports.odd, reports.perfect])

@@ -51,9 +51,9 @@ def vectors(folder, dimension):
     )
 
 
-def snippets(precision="float32", dimension=16, *, pushed=False, **output):
+def snippets(precision="float32", dimension=16, stored="float32", *, pushed=False, **output):
     advice = Recommendation.model_construct(dimension=dimension, precision=precision)
-    return usage(spec_of(**output), "my-run", advice, pushed=pushed)
+    return usage(spec_of(**output), "my-run", advice, stored, pushed=pushed)
 
 
 @pytest.mark.parametrize("precision", ["float32", *PRECISIONS])
@@ -90,6 +90,29 @@ def test_a_recommendation_of_float32_has_no_snippet_for_quantized_vectors():
     assert snippets("float32").quantized is None
 
 
+@pytest.mark.parametrize("stored", ["bfloat16", "float16"])
+def test_the_snippet_computes_in_float32_whatever_the_file_has(model, stored, monkeypatch):
+    """The library would compute in the format of the file, unlike the report."""
+    target = model / "runs" / "my-run" / "model"
+    kept = {path: path.read_bytes() for path in target.rglob("*") if path.is_file()}
+    encoder = SentenceTransformer(str(target), device="cpu", model_kwargs={"dtype": stored})
+    encoder.save_pretrained(str(target), create_model_card=False)
+
+    found = run(snippets(stored=stored).python, model, monkeypatch)
+
+    for path, content in kept.items():
+        path.write_bytes(content)
+    assert {str(weights.dtype) for weights in found["model"].parameters()} == {"torch.float32"}
+
+
+def test_a_snippet_trusts_the_code_that_the_job_trusted():
+    """Without it, the model cannot be loaded."""
+    spec = build_spec({}, {"model.trust_remote_code": "true"})
+    advice = Recommendation.model_construct(dimension=8, precision="float32")
+    code = usage(spec, "my-run", advice, "float32", pushed=False).python
+    assert "truncate_dim=8, trust_remote_code=True)" in code
+
+
 def test_a_pushed_model_is_named_by_its_hub_id():
     """In Python and for the server, which then needs no volume."""
     found = snippets(dimension=8, pushed=True, hub="me/finance")
@@ -109,7 +132,8 @@ def test_a_local_model_is_mounted_into_the_server(uri, volume):
 
     assert f"-v {volume}:/model:ro " in serve
     assert '"prompt_name": "query"' in serve
-    assert "first 8 numbers" in serve
+    # The server cuts first and normalizes then.
+    assert '"dimensions": 8' in serve
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from job.core.log_lines import Line, parse_line, write_line
 from job.runtime.logs import Progress, log, log_scores, log_to_folder, memory, tell, warn
-from launcher.backends.sagemaker.training_job import _metric_definitions
+from launcher.backends.sagemaker.training_job import metric_definitions
 
 AT = "2026-11-23T16:23:56Z"
 SCORE = "dim_128_cosine_ndcg@10"
@@ -152,7 +152,7 @@ def test_memory_has_host_bytes_and_device_bytes(monkeypatch):
     assert memory().keys() == {"host_bytes"}
 
 
-def test_sagemakers_metric_definitions_match_the_lines(tmp_path):
+def test_sagemakersmetric_definitions_match_the_lines(tmp_path):
     """Their regular expressions extract the numbers of the events."""
 
     def work():
@@ -163,7 +163,7 @@ def test_sagemakers_metric_definitions_match_the_lines(tmp_path):
         tell("validate", step=2, steps=30, **{SCORE: 0.7})
 
     text = "\n".join(f"{AT} {line}" for line in logged(work, tmp_path)[0])
-    definitions = {each["Name"]: each["Regex"] for each in _metric_definitions()}
+    definitions = {each["Name"]: each["Regex"] for each in metric_definitions()}
     found = {name: re.findall(regex, text) for name, regex in definitions.items()}
 
     assert {name: numbers for name, numbers in found.items() if numbers} == {

@@ -43,6 +43,7 @@ def prepare(tiny_encoder, pairs_file, tiny_settings, tmp_path_factory):
             "training.epochs": "1",
             "training.mini_batch_size": str(mini_batch_size or "null"),
             "training.dropout": str(dropout),
+            "evaluation.batch_size": "16",
         }
         spec = build_spec({}, tiny_settings | given)
         trainer = tiny_training(spec, tmp_path_factory.mktemp("work")).trainer()
@@ -91,14 +92,40 @@ def test_training_retries_with_smaller_batches(prepare, known, lines, given):
 
     assert largest_difference(trainer, known) == 0.0
     assert trainer.state.global_step == known.state.global_step == 10
-    assert trainer.mini_batch_size == 8
-    halved = [(16, 32), (8, 16)] if given is None else [(8, 16)]
+    assert trainer.retries.mini_batch_size == 8
+    # Three batches are repeated before all are divided.
+    halved = 3 * ([(16, 32), (8, 16)] if given is None else [(8, 16)])
     assert [line for line in lines if line[0] == "train"] == [
         ("train", *pair, "CUDA out of memory. Tried to allocate 2.00 GiB") for pair in halved
     ]
     # Validation does not fit either, and retries too.
     assert ("encode", 8, 16) in {line[:3] for line in lines}
     assert trainer.state.best_metric == pytest.approx(known.state.best_metric, abs=1e-6)
+
+
+def test_one_batch_that_does_not_fit_changes_only_its_own_step(prepare):
+    """The next ones are whole again: gradient caching takes twice the time."""
+    trainer, gauge = prepare()
+    step, passes = trainer.training_step, []
+
+    def record(model, given):
+        if model.training:
+            passes[-1].append(len(given[0]["input_ids"]))
+
+    hook = trainer.model.register_forward_pre_hook(record)
+
+    def count(*given):
+        passes.append([])
+        gauge.limit = 8 if len(passes) in (2, 5) else 10_000
+        return step(*given)
+
+    trainer.training_step = count
+    trainer.train()
+    hook.remove()
+
+    cached = [number for number, rows in enumerate(passes, 1) if min(rows) < 8 or len(rows) > 4]
+    assert cached == [2, 5]
+    assert trainer.retries.mini_batch_size == 32
 
 
 @pytest.mark.exhaustive
@@ -118,14 +145,18 @@ def test_no_step_is_lost_or_repeated_if_memory_runs_out_midway(prepare):
     trainer.train()
 
     assert steps == list(range(1, 11))
-    assert trainer.mini_batch_size == 4
+    assert trainer.retries.mini_batch_size == 4
     assert 0.0 < largest_difference(trainer, plain) < 1e-5
 
 
 @pytest.mark.parametrize("given", [None, 16])
 @pytest.mark.exhaustive
-def test_a_failed_step_leaves_no_trace(prepare, known, given):
-    """Memory runs out in the backward pass, after some gradients and the dropout masks exist."""
+def test_a_failed_step_leaves_no_trace(prepare, known, given, monkeypatch):
+    """Memory runs out in the backward pass, after some gradients and the dropout masks exist.
+
+    One retry lowers the size for good, so that all steps equal those of a training with that size.
+    """
+    monkeypatch.setattr("job.training.retries.MAX_RETRIES", 1)
     trainer, _ = prepare(given)
     gradients = []
 
@@ -141,10 +172,10 @@ def test_a_failed_step_leaves_no_trace(prepare, known, given):
             output.register_hook(break_once)
 
     trainer.model[0].model.embeddings.register_forward_hook(break_late)
-    trainer.mini_batch_size = 16
+    trainer.retries.mini_batch_size = 16
     trainer.train()
 
-    assert trainer.mini_batch_size == 8
+    assert trainer.retries.mini_batch_size == 8
     assert largest_difference(trainer, known) == 0.0
 
 
@@ -156,6 +187,7 @@ def test_a_single_row_that_does_not_fit_is_an_out_of_memory_error(prepare):
     with pytest.raises(OutOfMemory, match=r"2\.00 GiB.*`model\.max_length`"):
         trainer.train()
 
+    # The documents, before the batch is divided; questions and documents are passes of their own.
     assert gauge.failures == [32, 16, 8, 4, 2, 1]
 
 

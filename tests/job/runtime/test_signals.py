@@ -2,11 +2,13 @@
 
 import signal
 import sys
+import time
 
 import pytest
 
+from job.runtime import signals
 from job.runtime.logs import Progress
-from job.runtime.signals import StopSignal
+from job.runtime.signals import StopSignal, wait_for_kill
 
 
 class Dying:
@@ -20,6 +22,7 @@ def stop():
     made = StopSignal()
     made.install()
     yield made
+    signal.set_wakeup_fd(-1)
     for number, handler in before.items():
         signal.signal(number, handler)
 
@@ -51,3 +54,34 @@ def test_a_stop_that_python_swallows_ends_a_training_after_its_step(stop, swallo
         assert stop.requested
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
+
+
+def test_the_wait_for_the_kill_ends_after_its_time_or_with_another_signal(stop, monkeypatch):
+    """On SageMaker the kill comes first, at most 120 s after the signal."""
+    slept = []
+    monkeypatch.setattr(signals.time, "sleep", slept.append)
+    wait_for_kill()
+    assert slept == [120]
+
+    def sleep(_):
+        signal.raise_signal(signal.SIGTERM)
+        pytest.fail("the signal did not end the wait")
+
+    monkeypatch.setattr(signals.time, "sleep", sleep)
+    wait_for_kill()
+    # As `run_workers` leaves it: its handler forwards signals to workers.
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    wait_for_kill()
+
+
+def test_a_signal_that_is_handled_does_not_end_the_process(stop, monkeypatch):
+    """The watching thread then waits for the next one."""
+    ended = []
+    monkeypatch.setattr(signals.os, "_exit", ended.append)
+    monkeypatch.setattr(signals, "UNHANDLED_SECONDS", 0.2)
+    stop.exit_if_unhandled()
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+    time.sleep(0.3)
+    assert ended == []

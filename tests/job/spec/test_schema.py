@@ -57,10 +57,9 @@ OTHERS = {
     for field in spec_fields.FIELDS
     if field.name not in ("version", "preset")
 }
-# All of them at once, except `min_ndcg`, which excludes `retention`.
-TOGETHER = {
-    field: json.dumps(value) for field, value in OTHERS.items() if field != "evaluation.min_ndcg"
-}
+# All of them at once, except `min_ndcg`, which excludes `retention`, and `folds`.
+EXCLUDING = ("evaluation.min_ndcg", "evaluation.folds")
+TOGETHER = {field: json.dumps(value) for field, value in OTHERS.items() if field not in EXCLUDING}
 JOB_YAML = resources.files("launcher").joinpath("job.yaml").read_text("utf-8")
 
 
@@ -227,10 +226,13 @@ BOOLEAN = "found true or false"
         ("training.scale", float("nan"), "nan"),
         ("data.max_download_gb", float("inf"), "inf"),
         ("data.columns.negatives", 7, "7"),
+        ("output.exports", "onnx-int8", "a list, in brackets: `[…]`"),
         ("data.split", None, "None"),
         ("output.uri", "", "''"),
         ("output.hub_private", None, "None"),
-        ("model.attention", "other", "'auto', 'sdpa', 'eager' or 'flash_attention_2'"),
+        ("model.attention", "other", "'auto', 'sdpa' or 'eager'"),
+        # Its package would flatten the texts, and training needs them padded.
+        ("model.attention", "flash_attention_2", "`sdpa` has fused attention"),
         ("training.epochs", "other", "'auto'"),
         # A comparison needs a dimension, and a duplicate would count twice.
         ("evaluation.dimensions", [], "[]"),

@@ -1,6 +1,7 @@
 """The tuned model is pushed to the Hub with its card, if it improved and we have permission."""
 
 import json
+import re
 
 import pytest
 from hub_server import Hub
@@ -43,6 +44,7 @@ def push(folder, steps):
     from pathlib import Path
 
     from job.core.errors import EmbedtuneError
+    from job.runtime import counter
     from job.storage.hub import Push
 
     log, results = logging.getLogger("embedtune"), []
@@ -53,6 +55,7 @@ def push(folder, steps):
         os.environ["HF_TOKEN"] = options.get("token", os.environ["HF_TOKEN"])
         target = Push(repository, private=options.get("private", True))
         if kind == "results":
+            counter.FIRST_SECONDS = options.get("pause", counter.FIRST_SECONDS)
             paths = [path for path in Path(folder).rglob("*") if path.is_file()]
             return target.results({str(path.relative_to(folder)): path for path in paths}, run)
         if kind == "checkpoint":
@@ -101,6 +104,15 @@ def test_results_become_one_tagged_commit(hub, tmp_path, write):
         del files[".gitattributes"]
         assert files == MODEL | {"logs/job.log": b"a line\n"}
     assert commits(hub, "me/new")[-2:] == ["embedtune run first", "initial commit"]
+
+
+def test_the_log_counts_the_bytes_of_a_push(hub, tmp_path, write):
+    """Without a pause between two lines, the first file has one."""
+    folder = write("model", MODEL)
+    steps = [("prepare", "me/counted"), ("results", "me/counted", "first", {"pause": 0})]
+    _, lines = pushed(hub, tmp_path, folder, *steps)
+    total = sum(map(len, MODEL.values()))
+    assert re.match(rf"upload: bytes done=\d+ total={total} per_second=", lines[0])
 
 
 def test_the_spec_can_make_a_new_repository_public(hub, tmp_path, write):
@@ -202,6 +214,7 @@ def test_a_model_is_pushed_if_it_improved(hub, tmp_path):
         "model.safetensors": b"weights",
         "report/report.md": b"# Report\n",
         "logs/job.log": b"a line\n",
+        "exports/onnx-int8/onnx/model.onnx": b"an export",
     }
     not_pushed = ("per_query.parquet", "data/train.jsonl", "manifest.json")
     reports = {

@@ -96,3 +96,14 @@ def test_a_destination_belongs_to_one_spec(store, tmp_path):
     (tmp_path / "file").write_text("in the way", "utf-8")
     with pytest.raises(StorageError, match=r"file/run/spec\.json"):
         publish.reserve(FolderStore(tmp_path / "file" / "run"), SPEC)
+
+
+def test_published_results_can_be_deleted_but_not_their_folders(workspace):
+    """SageMaker would upload, and bill, what is left in them; other folders keep their files."""
+    workspace.checkpoints.mkdir()
+    (workspace.checkpoints / "provenance.json").touch()
+    publish.delete_results(workspace)
+    for folder in (workspace.results, workspace.model):
+        assert list(folder.iterdir()) == []
+    assert (workspace.checkpoints / "provenance.json").is_file()
+    publish.delete_results(Workspace(workspace.root / "none"))

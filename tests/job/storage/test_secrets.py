@@ -11,7 +11,7 @@ from sagemaker_server import SageMaker
 
 from job.__main__ import main
 from job.core.errors import StorageError
-from job.storage.secrets import use_hub_token
+from job.storage.secrets import use_hub_token, use_llm_key
 
 TOKEN = "hf_PlantedToken"
 
@@ -48,6 +48,14 @@ def test_the_token_is_set_in_the_environment(make_secret, text):
     """Read in the region of the ARN, without surrounding whitespace."""
     use_hub_token(make_secret(SecretString=text))
     assert os.environ["HF_TOKEN"] == TOKEN
+
+
+def test_a_language_models_key_is_set_in_the_environment(make_secret, monkeypatch):
+    monkeypatch.setenv("EMBEDTUNE_LLM_KEY", "")
+    use_llm_key(make_secret(SecretString="sk-Planted/+=key\n"))
+    assert os.environ["EMBEDTUNE_LLM_KEY"] == "sk-Planted/+=key"
+    with pytest.raises(StorageError, match="is not a plain token"):
+        use_llm_key(make_secret(SecretString='{"key":"sk"}'))
 
 
 @pytest.mark.parametrize("text", [json.dumps({"HF_TOKEN": TOKEN}), f"{TOKEN} {TOKEN}", "", "ä"])

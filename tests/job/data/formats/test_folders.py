@@ -128,7 +128,7 @@ def test_beir_is_read_by_the_names_that_others_give_it(
 
 
 @pytest.mark.parametrize("separator", ["\t", " "])
-@pytest.mark.parametrize("line", ["{} {} {}", "{} 0 {} {}", "{} 2 {} {}"])
+@pytest.mark.parametrize("line", ["{} {} {}", "{} 0 {} {}", "{} 2 {} {}", "\n{} {} {}"])
 def test_judgements_of_trec_have_no_header(tmp_path, line, separator):
     """The first line is a judgement like the others."""
     write_table(tmp_path / "corpus.jsonl", [{"_id": k, "text": v} for k, v in CORPUS.items()])
