@@ -9,6 +9,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.data_collator import SentenceTransformerDataCollator
 
 from job.model.features import text_lengths
+from job.model.packing import PACKED
 
 
 class LengthCollator(SentenceTransformerDataCollator):
@@ -38,7 +39,7 @@ def count_tokens(encoder: SentenceTransformer) -> Iterator[dict[str, Any]]:
         mask = given[0].get("attention_mask")
         if module.training and mask is not None:
             tokens = tokens + mask.sum()
-            positions += mask.numel()
+            positions += mask.sum() if given[0].get(PACKED) else mask.numel()
 
     hook = encoder[0].register_forward_pre_hook(count)
     try:
