@@ -56,8 +56,8 @@ def _gives_equal_vectors(encoder: "SentenceTransformer", role: str) -> bool:
 
     features = batch_to_device(encoder.preprocess(TEXTS, task=role), encoder.device)
     mask = features.get("attention_mask")
-    # Padding on the left is left to the model.
-    if mask is None or not bool(mask[:, 0].all()):
+    # Packing is not for padding on the left, and nothing is tried without padding.
+    if mask is None or not bool(mask[:, 0].all()) or bool(mask.all()):
         return False
     was_training = encoder.training
     encoder.eval()
@@ -67,7 +67,7 @@ def _gives_equal_vectors(encoder: "SentenceTransformer", role: str) -> bool:
                 encoder(dict(each), task=role)["sentence_embedding"]
                 for each in (features, features | {PACKED: True})
             )
-    # What fails in a model that takes no packed texts is its own choice.
+    # How a model fails that takes no packed texts is its own choice.
     except Exception:  # noqa: BLE001
         return False
     finally:
@@ -139,6 +139,7 @@ def _attend(
     """Attend within each text; `runs` are the texts and tokens of neighbors of equal length.
 
     Takes (1, heads, tokens, head width), and returns (1, tokens, heads, head width).
+    Raises `NotImplementedError` if a layer asks for more than plain attention.
     """
     del module, attention_mask
     if any(others.get(name) is not None for name in EXTRAS):
@@ -156,7 +157,7 @@ def _attend(
 
 
 def _no_mask(*, mask_function: object, **_: object) -> None:
-    """Packed texts need no mask, unless a model asks for another than that of padding."""
+    """Return no mask; raise `NotImplementedError` if a model hides more than padding."""
     from transformers.masking_utils import bidirectional_mask_function
 
     if mask_function is not bidirectional_mask_function:
