@@ -20,6 +20,9 @@ PASS_COSTS = {
     "cpu float32": PassCost(128, 8, 4_096),
     "cuda": PassCost(512, 8),
 }
+# Where texts can do without padding, which was measured in float32 only: few passes, as they cost
+# the same per token, but each has a gradient of all words' embeddings.
+PACKED_COSTS = {"cpu float32": PassCost(2**40, 1, 4_096, packed=True)}
 # Constants of glibc's `mallopt`, from malloc.h.
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 # The driver's list of all GPUs, visible in every container, and the devices that we may open.
@@ -50,6 +53,11 @@ class Machine:
     def pass_cost(self) -> PassCost | None:
         """What decides how a batch is divided into passes; None where it is unknown."""
         return PASS_COSTS.get(f"{self.device} {self.precision}", PASS_COSTS.get(self.device))
+
+    @property
+    def packed_cost(self) -> PassCost | None:
+        """The same for models that take texts without padding; None where those are no faster."""
+        return PACKED_COSTS.get(f"{self.device} {self.precision}")
 
     def free_memory(self) -> int:
         """Return the free bytes on the device; MPS shares the host's memory."""

@@ -95,7 +95,7 @@ def _embed_block(
 
 def encoding_cost(model: Model, role: Role) -> PassCost:
     """Return what a pass costs the model's device, with the tokens that fit in its memory."""
-    cost, machine = model.machine.pass_cost or PASS_COSTS["cpu"], model.machine
+    cost, machine = model.pass_cost or PASS_COSTS["cpu"], model.machine
     size = size_of(model)
     if machine.device != "cuda":
         return replace(cost, max_tokens=CPU_TOKENS)

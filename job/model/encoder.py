@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from job.core.errors import MachineError, ModelError, SpecError
 from job.core.memory import ModelSize, model_size
 from job.model.device import Machine
+from job.model.packing import allow_packing
 from job.model.parts import (
     ROLES,
     Role,
@@ -23,6 +24,7 @@ from job.model.parts import (
     route,
     transformers_of,
 )
+from job.model.passes import PassCost
 from job.model.prompts import Prompts, documented_prompts
 from job.model.refusals import explain_load_error, refuse_other_kinds, require_sound
 from job.model.settings import require_valid_settings, stated_limit
@@ -51,12 +53,20 @@ class Model:
     prompts: Prompts
     # `model.attention` of the spec.
     attention: str = "auto"
+    # Whether texts can be embedded without padding.
+    packs: bool = False
 
     def with_prompts(self, prompts: Prompts) -> "Model":
         return replace(self, prompts=prompts)
 
     def prompt(self, role: Role) -> str:
         return self.prompts.query if role == "query" else self.prompts.document
+
+    @property
+    def pass_cost(self) -> PassCost | None:
+        """What decides how texts are divided into passes; None where it is unknown."""
+        packed = self.machine.packed_cost if self.packs and self.attention == "auto" else None
+        return packed or self.machine.pass_cost
 
     @property
     def encoding_attention(self) -> str:
@@ -76,11 +86,12 @@ class Model:
         Transformers without `sdpa` keep what they have.
         """
         replaced = []
-        if self.attention == "auto" and self.machine.training_attention != "sdpa":
+        attention = self.machine.training_attention
+        if self.attention == "auto" and not self.packs and attention != "sdpa":
             models = transformers_of(self.encoder)
             replaced = [m for m in models if m.config._attn_implementation == "sdpa"]
         for transformer in replaced:
-            transformer.set_attn_implementation(self.machine.training_attention)
+            transformer.set_attn_implementation(attention)
         try:
             yield
         finally:
@@ -93,7 +104,11 @@ def whole_model(encoder: "SentenceTransformer", machine: Machine) -> Model:
     encoder.truncate_dim = None
     prompts = Prompts(encoder.prompts.get("query") or "", encoder.prompts.get("document") or "")
     width = int(encoder.encode(["a"], show_progress_bar=False).shape[1])
-    return Model(encoder, machine, width, prompts)
+    return Model(encoder, machine, width, prompts, packs=_packs(encoder, machine))
+
+
+def _packs(encoder: "SentenceTransformer", machine: Machine) -> bool:
+    return machine.packed_cost is not None and allow_packing(encoder)
 
 
 def load_model(
@@ -131,7 +146,8 @@ def load_model(
         documented.query if spec.query_prompt == "auto" else spec.query_prompt,
         documented.document if spec.document_prompt == "auto" else spec.document_prompt,
     )
-    return Model(encoder, machine, width, prompts, spec.attention)
+    packs = _packs(encoder, machine)
+    return Model(encoder, machine, width, prompts, spec.attention, packs)
 
 
 def _require_room_for_text(base: str, encoder: "SentenceTransformer", folder: Path) -> None:

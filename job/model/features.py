@@ -10,6 +10,7 @@ from sentence_transformers import SentenceTransformer
 from torch import Tensor
 from torch.nn.functional import pad
 
+from job.model.packing import PACKED
 from job.model.parts import reads_tasks, route
 from job.model.passes import Cut, PassCost, cut
 
@@ -179,6 +180,8 @@ def _divide(
     for each, part in zip(passes, cuts, strict=True) if _lengths(columns[0]) else ():
         is_full = lengths[order[part.stop - 1]] == each["attention_mask"].shape[1]
         each["attention_mask"] = Mask.of(each["attention_mask"], is_full=bool(is_full))
+        if cost.packed:
+            each[PACKED] = True
     return Group(numbers, passes, rows, sizes)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
-    from torch.nn import Module
+    from torch.nn import Embedding, Module
     from transformers import PreTrainedModel
 
 Role = Literal["query", "document"]
@@ -80,19 +80,32 @@ def max_positions(module: "Module") -> float:
 
 
 def _positions(transformer: "Module") -> float:
-    from torch.nn import Embedding
-
-    tables = [
-        # In RoBERTa and its descendants, positions start after the padding index.
-        module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
-        for name, module in transformer.named_modules()
-        if name.endswith(POSITION_TABLES) and isinstance(module, Embedding)
-    ]
+    tables = [each.num_embeddings - _first(each) for each in _position_tables(transformer)]
     # BART's table has more rows than positions.
     stated = getattr(getattr(transformer, "config", None), "max_position_embeddings", None)
     if tables and isinstance(stated, int) and stated > 0:
         tables.append(stated)
     return min(tables, default=math.inf)
+
+
+def first_position(transformer: "Module") -> int:
+    """Return the position of a text's first token."""
+    return max(map(_first, _position_tables(transformer)), default=0)
+
+
+def _position_tables(transformer: "Module") -> "list[Embedding]":
+    from torch.nn import Embedding
+
+    return [
+        module
+        for name, module in transformer.named_modules()
+        if name.endswith(POSITION_TABLES) and isinstance(module, Embedding)
+    ]
+
+
+def _first(table: "Embedding") -> int:
+    # In RoBERTa and its descendants, positions start after the padding index.
+    return 0 if table.padding_idx is None else table.padding_idx + 1
 
 
 def limit_to_positions(encoder: "SentenceTransformer") -> None:

@@ -20,6 +20,8 @@ class PassCost:
     step: int
     # Tokens of a pass; more would only slow it down.
     max_tokens: int | None = None
+    # Whether texts are embedded without their padding (job/model/packing.py).
+    packed: bool = False
 
 
 # All texts in one pass, padded to the longest.

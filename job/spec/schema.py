@@ -75,7 +75,7 @@ class ModelSpec(Section):
     512, of longer models what 99.5 % of the texts need, at least 512."""
     attention: Literal["auto", "sdpa", "eager"] = "auto"
     """Attention implementation; `auto` is `sdpa` where the architecture has it, else `eager`, and
-    `eager` for training on a CPU."""
+    `eager` for training with padding on a CPU."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Number format for training and encoding; `auto` picks the best that the hardware supports."""
     trust_remote_code: bool = False

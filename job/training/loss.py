@@ -183,8 +183,10 @@ class RankingLoss(CachedLossMixin, torch.nn.Module):
         self.max_rows = None if has_static_embeddings(self._tuned.encoder) else rows
 
     def forward(self, sentence_features: Iterable[dict[str, Any]], labels: Tensor) -> Tensor:
-        tuned, cost = self._tuned, self._tuned.machine.pass_cost
-        self._passes = Passes(list(sentence_features), tuned.encoder, cost, self.max_rows)
+        tuned = self._tuned
+        self._passes = Passes(
+            list(sentence_features), tuned.encoder, tuned.pass_cost, self.max_rows
+        )
         if self.max_rows is not None:
             # The library caches the gradients of each of its mini-batches: one for each pass.
             self.mini_batch_size = max(2, self.max_rows)

@@ -9,6 +9,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.data_collator import SentenceTransformerDataCollator
 
 from job.model.features import text_lengths
+from job.model.packing import PACKED
 
 
 class LengthCollator(SentenceTransformerDataCollator):
@@ -29,16 +30,17 @@ def count_tokens(encoder: SentenceTransformer) -> Iterator[dict[str, Any]]:
     memory are counted again.
     """
     facts: dict[str, Any] = {}
-    positions = 0
-    # A tensor after the first pass: reading it at each pass would make the GPU wait.
+    # Tensors after the first pass: reading them at each pass would make the GPU wait.
     tokens: torch.Tensor | int = 0
+    positions: torch.Tensor | int = 0
 
     def count(module: torch.nn.Module, given: tuple[Mapping[str, Any], ...]) -> None:
         nonlocal positions, tokens
         mask = given[0].get("attention_mask")
         if module.training and mask is not None:
-            tokens = tokens + mask.sum()
-            positions += mask.numel()
+            read = mask.sum()
+            tokens = tokens + read
+            positions = positions + (read if given[0].get(PACKED) else mask.numel())
 
     hook = encoder[0].register_forward_pre_hook(count)
     try:
@@ -46,4 +48,4 @@ def count_tokens(encoder: SentenceTransformer) -> Iterator[dict[str, Any]]:
     finally:
         hook.remove()
     facts["read"] = int(tokens)
-    facts["padding_share"] = round(1 - int(tokens) / positions, 4) if positions else None
+    facts["padding_share"] = round(1 - int(tokens) / int(positions), 4) if positions else None

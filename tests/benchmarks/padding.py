@@ -1,4 +1,4 @@
-"""Measure how much sorting texts by length saves in a training step.
+"""Measure how much sorting texts by length, or leaving out padding, saves in a training step.
 
     python tests/benchmarks/padding.py
 
@@ -11,7 +11,7 @@ whole batches and in cached mini-batches. Tokens and the positions computed for 
 import argparse
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -28,9 +28,10 @@ from sentence_transformers.sentence_transformer.losses import (
 
 from job.data.dataset import load_dataset
 from job.evaluation.evaluate import choose_dimensions
-from job.model.device import PASS_COSTS, choose_machine
+from job.model.device import PACKED_COSTS, PASS_COSTS, choose_machine
 from job.model.encoder import load_model
 from job.model.features import Passes
+from job.model.packing import PACKED
 from job.spec.parse import build_spec
 from job.spec.schema import ResolvedTraining
 from job.training.loss import matryoshka_loss
@@ -51,7 +52,13 @@ class Side:
     def count(self, _module, inputs):
         mask = inputs[0]["attention_mask"]
         self.tokens += int(mask.sum())
-        self.positions += mask.numel()
+        self.positions += positions_of(inputs[0])
+
+
+def positions_of(features):
+    """Count the positions that a pass computes."""
+    mask = features["attention_mask"]
+    return int(mask.sum()) if features.get(PACKED) else mask.numel()
 
 
 def batches_of(model, pairs, size, count):
@@ -70,10 +77,12 @@ def count_passes(model, batches):
     """Print passes, tokens and padding of a step as each device divides it."""
     print("| device | passes/step | most | tokens/step | positions/step | positions ÷ tokens |")
     print("|---|---|---|---|---|---|")
-    for device, cost in [("one pass per column", None), *PASS_COSTS.items()]:
+    packed = {f"{name}, packed": cost for name, cost in PACKED_COSTS.items()}
+    for device, cost in [("one pass per column", None), *PASS_COSTS.items(), *packed.items()]:
         passes = [Passes(columns, model.encoder, cost).features for columns, _ in batches]
-        masks = [each["attention_mask"] for batch in passes for each in batch]
-        tokens, positions = (sum(map(f, masks)) for f in (lambda m: int(m.sum()), torch.numel))
+        features = [each for batch in passes for each in batch]
+        tokens = sum(int(each["attention_mask"].sum()) for each in features)
+        positions = sum(map(positions_of, features))
         counts = list(map(len, passes))
         print(
             f"| {device} | {sum(counts) / len(batches):.1f} | {max(counts)} "
@@ -104,7 +113,7 @@ def step(model, side, columns, labels):
 def sides_of(model, pairs, dimensions, mini):
     """Make the compared losses, by name."""
 
-    def ours(mini_batch_size):
+    def ours(mini_batch_size, model=model):
         given = {"batch_size": 128, "epochs": 1, "learning_rate": 1e-4}
         spec = ResolvedTraining.model_validate(given | {"mini_batch_size": mini_batch_size})
         return matryoshka_loss(model, pairs, dimensions, spec)
@@ -112,13 +121,17 @@ def sides_of(model, pairs, dimensions, mini):
     def library(loss):
         return MatryoshkaLoss(model.encoder, loss, list(dimensions))
 
+    padded = replace(model, packs=False)
     whole = MultipleNegativesRankingLoss(model.encoder)
     cached = CachedMultipleNegativesRankingLoss(model.encoder, mini_batch_size=mini)
     return {
         "library": Side("one pass per column, padded to its longest text", library(whole)),
-        "ours": Side("passes of rows of similar length", ours(None)),
+        "ours": Side("no padding" if model.packs else "rows of similar length", ours(None)),
+        "ours, padded": Side(
+            "the same with padding, as in other number formats", ours(None, padded)
+        ),
         "library, cached": Side("mini-batches in row order", library(cached)),
-        "ours, cached": Side("mini-batches of rows of similar length", ours(mini)),
+        "ours, cached": Side("mini-batches of such rows", ours(mini)),
     }
 
 
@@ -150,7 +163,7 @@ def main():
     print("|---|---|---|---|---|---|---|")
     for name, side in sides.items():
         # Speed is relative to the library's counterpart. The first step compiles, so skip it.
-        library = sides[name.replace("ours", "library")]
+        library = sides["library, cached" if "cached" in name else "library"]
         seconds, reference = median(side.seconds[1:]), median(library.seconds[1:])
         print(
             f"| {name} | {side.description} | {side.tokens / options.steps:,.0f} "

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +19,7 @@ from job.data.dataset import TrainingPairs
 from job.model.device import Machine
 from job.model.encoder import Model, Prompts
 from job.model.features import Passes
+from job.model.packing import allow_packing
 from job.model.passes import PassCost
 from job.spec.schema import ResolvedTraining
 from job.training.batching import Shards
@@ -237,6 +239,20 @@ def test_the_device_changes_the_forward_passes_but_not_the_loss(encoder, tokeniz
 
     assert passes == {"cpu": 3, "cuda": 2, "mps": 2}[device]
     assert_equal(found, expected)
+
+
+@pytest.mark.parametrize("rows", [None, 3])
+def test_packed_batches_have_the_loss_and_gradients_of_padded_ones(encoder, tokenize, shapes, rows):
+    """Questions and documents are one pass, or passes whose gradients are cached."""
+    columns, labels = tokenize(QUESTIONS, DOCUMENTS, NEGATIVES), torch.arange(7)
+    spec, pairs = resolved(mini_batch_size=rows, scale=SCALE), distinct(7, negatives=1)
+    assert allow_packing(encoder)
+    padded, packed = (
+        value_and_gradients(matryoshka_loss(model, pairs, (64, 32), spec), encoder, columns, labels)
+        for model in (on(encoder), replace(on(encoder), packs=True))
+    )
+    assert (shapes[-1][0] == 3 * 7) == (rows is None)
+    assert_equal(packed, padded)
 
 
 TABLES = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 5)), min_size=1, max_size=12)

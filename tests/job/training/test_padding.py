@@ -1,6 +1,6 @@
 """A training step asks the device for few values, so that the host can work ahead."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from statistics import median
 
@@ -13,6 +13,7 @@ from job.model.device import PASS_COSTS, Machine
 from job.model.encoder import load_model
 from job.model.features import Mask
 from job.model.passes import PassCost
+from job.storage.workspace import Workspace
 from job.training.padding import LengthCollator
 
 
@@ -27,6 +28,10 @@ class LikeGpu(Machine):
     @property
     def pass_cost(self):
         return PASS_COSTS["cuda"]
+
+    @property
+    def packed_cost(self):
+        return None
 
 
 @pytest.mark.slow
@@ -62,6 +67,23 @@ def test_a_training_step_reads_at_most_four_values_from_the_device(
     assert min(passes) >= 8
     per_step = [after - before for before, after in pairwise(seen)]
     assert median(per_step) <= 4, per_step
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mini_batch_size", ["auto", "8"])
+def test_a_training_without_padding_learns_the_same(tiny_spec, tmp_path, mini_batch_size):
+    """Only the share of padding changes, also with cached gradients."""
+    spec = tiny_spec(training__epochs="2", training__mini_batch_size=mini_batch_size)
+    prepared, found = tiny_training(spec, tmp_path), {}
+    for packs in (True, False):
+        workspace = Workspace(tmp_path / str(packs))
+        model = replace(prepared.load(), packs=packs)
+        found[packs] = prepared.train(model=model, workspace=workspace)
+    packed, padded = found[True], found[False]
+    assert packed.tokens["padding_share"] == 0 < padded.tokens["padding_share"]
+    assert packed.best_validation == pytest.approx(padded.best_validation, abs=0.01)
+    for one, other in zip(packed.history, padded.history, strict=True):
+        assert one == pytest.approx(other, rel=0.01)
 
 
 def test_a_mask_knows_whether_it_is_full_without_reading():
