@@ -20,8 +20,8 @@ PASS_COSTS = {
     "cpu float32": PassCost(128, 8, 4_096),
     "cuda": PassCost(512, 8),
 }
-# Where texts can do without padding, which was measured in float32 only: few passes, as they cost
-# the same per token, but each has a gradient of all words' embeddings.
+# Without padding (measured in float32 only, job/LOG.md): as few passes as possible, since each
+# computes a gradient of all words' embeddings.
 PACKED_COSTS = {"cpu float32": PassCost(2**40, 1, 4_096, packed=True)}
 # Constants of glibc's `mallopt`, from malloc.h.
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4

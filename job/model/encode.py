@@ -22,7 +22,7 @@ TEXTS_PER_BLOCK = 4_096
 TOKENS_PER_BLOCK = 2**21
 # The same where padding is on the left: it is not cut off, and shorter blocks have less of it.
 PADDED_TEXTS_PER_BLOCK = 64
-# Tokens of a pass on a CPU, which keeps nothing for a backward pass (measured, job/LOG.md).
+# Tokens of a padded pass on a CPU, which keeps nothing for a backward pass (measured, job/LOG.md).
 CPU_TOKENS = 8_192
 # Tokens that keep a GPU busy (estimated); more would only take memory.
 GPU_TOKENS = 65_536
@@ -98,7 +98,7 @@ def encoding_cost(model: Model, role: Role) -> PassCost:
     cost, machine = model.pass_cost or PASS_COSTS["cpu"], model.machine
     size = size_of(model)
     if machine.device != "cuda":
-        return replace(cost, max_tokens=CPU_TOKENS)
+        return cost if cost.packed else replace(cost, max_tokens=CPU_TOKENS)
     if size is None:
         return cost
     limit = max_tokens(model.encoder, role)

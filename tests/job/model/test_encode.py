@@ -149,6 +149,9 @@ def test_other_devices_embed_the_tokens_that_were_measured(model):
     for device, known in (("cpu", "cpu float32"), ("mps", "cpu")):
         other = replace(model, machine=Machine(device, "float32", ""))
         padded = replace(other, packs=False)
+        assert encoding_cost(other, "query") == (
+            other.machine.packed_cost or encoding_cost(padded, "query")
+        )
         assert encoding_cost(padded, "query") == replace(PASS_COSTS[known], max_tokens=8_192)
 
 
