@@ -3,19 +3,22 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
+# Modules are compiled when they are first imported: pip would compile thousands that nothing imports.
+INSTALL := $(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt
 PINS := pyproject.toml constraints.txt
+# Containers set this variable, and then each of the tests' many processes would compile every module.
+unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-fast test-all test-most test-pages-and-image image smoke test-docker test-sdk test-serve test-llm test-browser test-gpu bench-gpu chaos lint tree docs picture golden lock audit secrets bench clean
+.PHONY: demo test test-fast test-most test-all test-most-processes test-all-processes test-pages-and-image image smoke test-docker test-sdk test-serve test-llm test-browser test-gpu bench-gpu chaos lint tree docs picture golden lock audit secrets bench clean
 
 demo: $(VENV)/.demo
 	$(BIN)/embedtune launch --data builtin:aws-docs --model builtin:minilm \
 	  --set data.limit=1500 --set training.epochs=2 \
 	  --output demo --name demo-$$(date -u +%Y%m%d-%H%M%S)
 
-# Three test tiers (tests/tiers.py). test-fast: no training, no processes, no servers. test: everything
-# that the README promises. test-all: everything except SageMaker's SDK and a real account. Long files
-# run first, so that all workers finish at about the same time.
+# Test tiers (tests/tiers.py). test-fast: no training, no processes, no servers. test: everything that
+# the README promises. test-most: what CI runs at each change. test-all: everything except SageMaker's
+# SDK and a real account. Long files run first, so that all workers finish at about the same time.
 PYTEST := $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test: $(VENV)/.dev
@@ -25,11 +28,16 @@ test-fast: $(VENV)/.dev
 	$(PYTEST) -m 'not slow' --hypothesis-profile fast $(ARGS)
 
 # Building images is mostly waiting, so both parts run at the same time.
-test-all: $(VENV)/.dev
-	$(MAKE) --jobs=2 test-most test-pages-and-image
+test-most test-all: $(VENV)/.dev
+	$(MAKE) --jobs=2 $@-processes test-pages-and-image
 
-test-most: $(VENV)/.dev
-	$(PYTEST) -m 'not docker and not browser and not sdk and not aws and not gpu and not llm and not serve' $(ARGS)
+APART := docker or browser or sdk or aws or gpu or llm or serve
+
+test-most-processes: $(VENV)/.dev
+	$(PYTEST) -m 'not ($(APART) or nightly)' $(ARGS)
+
+test-all-processes: $(VENV)/.dev
+	$(PYTEST) -m 'not ($(APART))' $(ARGS)
 
 test-pages-and-image: $(VENV)/.dev
 	$(MAKE) test-browser

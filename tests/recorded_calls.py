@@ -11,10 +11,11 @@ from pathlib import Path
 
 import aws_calls
 import pytest
+from tiers import APART
 
 CALLS = Path(__file__).parent / "infra" / "calls.txt"
 # The marker expression of `make test-all`.
-COMPLETE = "not docker and not browser and not sdk and not aws and not gpu and not serve"
+COMPLETE = f"not ({' or '.join(APART)})"
 
 
 def pytest_configure(config):

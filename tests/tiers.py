@@ -1,9 +1,9 @@
-"""Assign each test to a tier: `make test-fast`, `make test` or only `make test-all`.
+"""Assign each test to a tier: `make test-fast`, `test`, `test-most` or only `test-all`.
 
 A test is `slow` if its code, its fixtures or a helper that they call starts a process or a server,
 or trains. This module detects that; a test that takes over a second for another reason needs the
 marker. `exhaustive` tests are many cases and long suites; README's statements are tested without
-them.
+them. The longest of these are `nightly`: there is no time for them at each change.
 """
 
 import inspect
@@ -41,6 +41,15 @@ EXHAUSTIVE_PATHS = (
     *("job/test_several_processes.py", "launcher/test_instances.py", "launcher/test_terminal.py"),
     "launcher/backends/sagemaker/test_sdk.py",
 )
+# Exhaustive tests in these places are nightly. At each change `make test-most` runs the others, and
+# shorter tests of the same things.
+NIGHTLY_PATHS = (
+    *("benchmarks", "chaos", "job/exports/test_architectures.py", "job/model"),
+    *("job/test_documents.py", "job/test_index.py", "job/test_several_processes.py"),
+    *("launcher/test_instances.py", "launcher/test_terminal.py"),
+    "launcher/backends/sagemaker/test_account_use.py",
+    "launcher/backends/sagemaker/test_documents.py",
+)
 EXHAUSTIVE_FIXTURES = {
     *("article", "denied", "endings", "from_hub", "killed", "launchers", "second", "wrong_token"),
 }
@@ -56,16 +65,18 @@ LONGEST = (
         "test_exit_codes.py",
     ),
 )
-# Run only by their marker, not in a tier.
-APART = {"aws", "browser", "docker", "gpu", "llm", "sdk", "serve"}
+# Run only by their marker, not in a tier. The Makefile has the same list.
+APART = ("docker", "browser", "sdk", "aws", "gpu", "llm", "serve")
 
 
 def pytest_collection_modifyitems(items):
-    """Mark every test with its tier; sort the longest files first."""
+    """Mark every test with its tiers; sort the longest files first."""
     for item in items:
         if is_below(item, EXHAUSTIVE_PATHS) or uses_long_runs(item):
             item.add_marker("exhaustive")
         own = {mark.name for mark in item.iter_markers()}
+        if "exhaustive" in own and is_below(item, NIGHTLY_PATHS):
+            item.add_marker("nightly")
         if own & {"exhaustive", *APART} or is_below(item, SLOW_PATHS) or is_costly(item):
             item.add_marker("slow")
     items.sort(key=rank)

@@ -491,7 +491,7 @@ PLACES = {
     "a folder that holds itself": (link(".", "data", {"data/b.jsonl": GOOD}), ALL),
     "a name that is no Unicode in a folder": (
         writer({f"data/{NO_UNICODE}": GOOD}, "data"),
-        r"The name `gr\xf6\xdfe.jsonl` is not UTF-8",
+        r"The name `data/gr\xf6\xdfe.jsonl` is not UTF-8",
     ),
     "a broken file in a folder": (
         writer({"data/a.jsonl": GOOD, "data/b.jsonl": GOOD + "oops\n"}, "data"),

@@ -1,5 +1,6 @@
 """A fake AWS account on loopback whose SageMaker runs jobs, and commands to launch them."""
 
+import os
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -11,6 +12,8 @@ from moto_stacks import patched_stacks
 from remote import wait_until
 from sagemaker_server import ACCOUNT, REGION, SageMaker
 from sagemaker_transfer import LOG_GROUP
+
+from job.storage.aws_session import KEYS
 
 COMMAND = [sys.executable, "-P", "-m", "launcher.cli"]
 # The image's entrypoint: runs the job, or the program in `--env PROGRAM=…` instead.
@@ -85,6 +88,18 @@ class Account:
     def finish(process: subprocess.Popen, seconds: float = 300) -> Done:
         out, err = process.communicate(timeout=seconds)
         return Done(process.returncode, out, err)
+
+
+@pytest.fixture(autouse=True)
+def account_of_this_test():
+    """Undo the profile and region that a command of this process has set for its clients."""
+    before = dict(os.environ)
+    yield
+    for name in ("AWS_PROFILE", "AWS_REGION", "AWS_DEFAULT_REGION", *KEYS):
+        if name in before:
+            os.environ[name] = before[name]
+        else:
+            os.environ.pop(name, None)
 
 
 @pytest.fixture(scope="module")
