@@ -5,8 +5,8 @@ split, the average of their weights, the refit on all pairs, and the average of 
 intervals of the lift that one split reports and that the pooled folds report, beside the lift on
 the outside rows. Every run searches the documents of all rows, so all lifts are of one task.
 
-With `--results FOLDER`, each finished seed is kept there, so that a long measurement can be
-continued: the same command runs only what is missing.
+With `--results FOLDER`, finished seeds are kept there, and the runs of one that was interrupted, so
+that a long measurement can be continued: the same command runs only what is missing.
 """
 
 import argparse
@@ -128,7 +128,7 @@ def average(models, target):
     """Save the average of the weights of saved models."""
     from safetensors.torch import load_file, save_file
 
-    shutil.copytree(models[0], target)
+    shutil.copytree(models[0], target, dirs_exist_ok=True)
     for path in target.rglob("*.safetensors"):
         parts = [load_file(model / path.relative_to(target)) for model in models]
         mean = {name: sum(part[name] for part in parts) / len(parts) for name in parts[0]}
@@ -136,22 +136,26 @@ def average(models, target):
     return target
 
 
-def outside_scores(model, dataset, device):
+def outside_scores(task, model, dataset):
     """Score a saved model on the outside rows: nDCG@10 of each query by dimension."""
     from job.evaluation.dimensions import dimensions_of
     from job.evaluation.evaluate import score
     from job.model.device import choose_machine
     from job.model.encoder import load_model
-    from job.spec.schema import EvaluationSpec, ModelSpec
+    from job.spec.parse import build_spec, parse_assignments
 
-    loaded = load_model(ModelSpec(base=str(model)), choose_machine(device, "auto"))
-    dimensions = dimensions_of(EvaluationSpec(), loaded.width).all
-    found = score(loaded, dataset.test, dataset.corpus, dimensions, 1024)
+    spec = build_spec({}, {"model.base": str(model)} | parse_assignments(task.fields))
+    loaded = load_model(spec.model, choose_machine(task.device, spec.model.precision))
+    dimensions = dimensions_of(spec.evaluation, loaded.width).all
+    found = score(loaded, dataset.test, dataset.corpus, dimensions, spec.evaluation.batch_size)
     return {dimension: scores.metrics[METRIC].tolist() for dimension, scores in found.items()}
 
 
 def measure(task, folder):
-    """Run the trainings of a task in an empty folder, and score their models outside."""
+    """Run the trainings of a task in a folder, and score their models outside.
+
+    Runs that are finished in this folder are not repeated, and others resume.
+    """
     dataset = divide(task, folder)
     names = [f"seed {number}" for number in range(TRAININGS)]
     runs = {
@@ -170,7 +174,7 @@ def measure(task, folder):
     models[names[0]] = models[REFIT].with_name("model_proven")
     models[SEEDS_AVERAGE] = average([models[name] for name in names], folder / "average")
     models[BASE] = task.model
-    scores = {name: outside_scores(model, dataset, task.device) for name, model in models.items()}
+    scores = {name: outside_scores(task, model, dataset) for name, model in models.items()}
     scores[TESTED] = scores[names[0]]
     scores[SINGLE] = {
         dimension: np.mean([scores[name][dimension] for name in names], axis=0).tolist()
@@ -194,7 +198,7 @@ def measure(task, folder):
 
 
 def kept(task, results):
-    """Return the outcome of a task, which is measured once and read from `results` then."""
+    """Return the outcome of a task, which is measured once, and then read from `results`."""
     from pydantic import TypeAdapter
 
     given = json.dumps(asdict(task), sort_keys=True)
@@ -203,12 +207,13 @@ def kept(task, results):
     outcomes = TypeAdapter(Outcome)
     if file.is_file():
         return outcomes.validate_json(file.read_bytes())
-    with tempfile.TemporaryDirectory() as folder:
-        outcome = measure(task, Path(folder))
-    results.mkdir(parents=True, exist_ok=True)
+    folder = file.with_suffix("")
+    folder.mkdir(parents=True, exist_ok=True)
+    outcome = measure(task, folder)
     whole = file.with_suffix(".part")
     whole.write_bytes(outcomes.dump_json(outcome))
     whole.rename(file)
+    shutil.rmtree(folder)
     return outcome
 
 

@@ -36,14 +36,24 @@ def test_every_model_is_scored_outside(tiny_encoder, pairs_file, tmp_path, monke
     assert all(low <= lift <= high for lift, low, high in found.reported.values())
 
 
-def test_a_finished_seed_is_measured_once(tmp_path, monkeypatch):
-    tasks, measured = [Task(seed, "data", "model", 9, 9, [], "cpu") for seed in (1, 2)], []
-    monkeypatch.setattr(all_pairs, "measure", lambda task, _: measured.append(task) or outcome())
+def test_a_finished_seed_is_measured_once_and_an_interrupted_one_continued(tmp_path, monkeypatch):
+    tasks, seen = [Task(seed, "data", "model", 9, 9, [], "cpu") for seed in (1, 2)], []
 
+    def measure(task, folder):
+        seen.append((task.seed, [path.name for path in folder.iterdir()]))
+        (folder / "run").touch()
+        if seen == [(1, [])]:
+            raise KeyboardInterrupt
+        return outcome()
+
+    monkeypatch.setattr(all_pairs, "measure", measure)
+    with pytest.raises(KeyboardInterrupt):
+        kept(tasks[0], tmp_path)
     found = [kept(task, tmp_path) for task in (*tasks, tasks[0])]
 
-    assert measured == tasks
+    assert seen == [(1, []), (1, ["run"]), (2, [])]
     assert found == [outcome()] * 3
+    assert all(path.suffix == ".json" for path in tmp_path.iterdir())
 
 
 def test_a_reported_interval_is_compared_with_the_outside_lift(capsys):
