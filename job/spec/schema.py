@@ -135,7 +135,7 @@ class TrainingSpec(Section):
     negative_margin: float = Field(0.95, gt=0.0, le=1.0)
     """Candidates above this fraction of the positive's score are skipped as likely false
     negatives, in mining and in grouping batches."""
-    # 64 of 384 dimensions gained two points of nDCG@10, and no dimension lost (job/LOG.md).
+    # 64 of 384 dimensions gained two points of nDCG@10 in the one screening so far (job/LOG.md).
     rotate: bool = False
     """Add a dense layer that rotates the vectors, before training, to the principal components of
     your documents' vectors: cosines at full width stay the same, shorter vectors keep more."""
