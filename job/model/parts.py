@@ -201,8 +201,12 @@ def keep_vectors_in_float32(encoder: "SentenceTransformer") -> None:
         if isinstance(module, Transformer):
             module.forward = _to_float32(module.forward)
         elif isinstance(module, Module) and not isinstance(module, Router):
-            outside = _outside_autocast(module.float().forward, encoder.device.type)
-            module.forward = outside  # type: ignore[method-assign]
+            compute_in_float32(module, encoder.device.type)
+
+
+def compute_in_float32(module: "Module", device: str) -> None:
+    """Compute a module that is no transformer in float32, also under autocast."""
+    module.forward = _outside_autocast(module.float().forward, device)  # type: ignore[method-assign]
 
 
 def _to_float32(forward: Any) -> Any:  # noqa: ANN401  a module's method

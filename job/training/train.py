@@ -37,6 +37,7 @@ from job.training.hard_negatives import add_negatives, find_nearest_neighbors
 from job.training.hyperparameters import Hyperparameters, read_hyperparameters, resolve
 from job.training.lora import Adapter
 from job.training.padding import count_tokens
+from job.training.rotation import rotate
 from job.training.trainer import PairTrainer, TrainingInputs, build_trainer
 
 # With fewer validations a rise to the end says little about overfitting.
@@ -172,13 +173,16 @@ def prepare_training(
     spec: ResolvedTraining,
     context: TrainingContext,
 ) -> TrainingInputs:
-    """Find the neighbors of the pairs, mine negatives, and add an adapter, as the values say."""
+    """Find the pairs' neighbors, mine negatives, add a rotation and an adapter, as values say."""
     neighbors = None
     if spec.mined_negatives or spec.hard_group_size > 1:
         neighbors = _nearest_neighbors(
             model, pairs, spec.negative_margin, validation.batch_size, context
         )
         pairs = add_negatives(pairs, neighbors, spec.mined_negatives)
+    if spec.rotate:
+        path, vectors = context.workspace.rotation, context.corpus_vectors
+        rotate(model, pairs, validation.batch_size, vectors, path)
     model, adapter = prepare_model(model, spec, context.base)
     return TrainingInputs(model, pairs, validation, spec, neighbors, adapter)
 
