@@ -57,8 +57,9 @@ OTHERS = {
     for field in spec_fields.FIELDS
     if field.name not in ("version", "preset")
 }
-# All of them at once, except `min_ndcg`, which excludes `retention`, and `folds`.
-EXCLUDING = ("evaluation.min_ndcg", "evaluation.folds")
+# All of them at once, except `min_ndcg`, which excludes `retention`, `rotate`, which excludes
+# `keep_index`, and `folds`.
+EXCLUDING = ("evaluation.min_ndcg", "training.rotate", "evaluation.folds")
 TOGETHER = {field: json.dumps(value) for field, value in OTHERS.items() if field not in EXCLUDING}
 JOB_YAML = resources.files("launcher").joinpath("job.yaml").read_text("utf-8")
 
