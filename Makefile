@@ -28,6 +28,7 @@ test-fast: $(VENV)/.dev
 	$(PYTEST) -m 'not slow' --hypothesis-profile fast $(ARGS)
 
 # Building images is mostly waiting, so both parts run at the same time.
+test-most: export IMAGE_TESTS := docker and not nightly
 test-most test-all: $(VENV)/.dev
 	$(MAKE) --jobs=2 $@-processes test-pages-and-image
 
@@ -55,7 +56,7 @@ smoke: $(VENV)/.demo
 
 # Uses a running Docker engine or, as root, starts one; without an engine it prints the reason.
 test-docker: $(VENV)/.dev
-	PYTHON=$(BIN)/python tests/docker/engine run $(BIN)/pytest -m docker tests/docker $(ARGS)
+	PYTHON=$(BIN)/python tests/docker/engine run $(BIN)/pytest -m '$(or $(IMAGE_TESTS),docker)' tests/docker $(ARGS)
 
 # Kill runs at random moments of every stage, and resume them.
 chaos: $(VENV)/.dev

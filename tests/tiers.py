@@ -41,10 +41,11 @@ EXHAUSTIVE_PATHS = (
     *("job/test_several_processes.py", "launcher/test_instances.py", "launcher/test_terminal.py"),
     "launcher/backends/sagemaker/test_sdk.py",
 )
-# Exhaustive tests in these places are nightly. At each change `make test-most` runs the others, and
-# shorter tests of the same things.
+# Exhaustive tests and tests of the image in these places are nightly. At each change `make test-most`
+# runs the others, and shorter tests of the same things.
 NIGHTLY_PATHS = (
-    *("benchmarks", "chaos", "job/exports/test_architectures.py", "job/model"),
+    *("benchmarks", "chaos", "docker/test_documents.py", "docker/test_hosts.py"),
+    *("job/exports/test_architectures.py", "job/model"),
     *("job/test_documents.py", "job/test_index.py", "job/test_several_processes.py"),
     *("launcher/test_instances.py", "launcher/test_terminal.py"),
     "launcher/backends/sagemaker/test_account_use.py",
@@ -75,7 +76,7 @@ def pytest_collection_modifyitems(items):
         if is_below(item, EXHAUSTIVE_PATHS) or uses_long_runs(item):
             item.add_marker("exhaustive")
         own = {mark.name for mark in item.iter_markers()}
-        if "exhaustive" in own and is_below(item, NIGHTLY_PATHS):
+        if own & {"exhaustive", "docker"} and is_below(item, NIGHTLY_PATHS):
             item.add_marker("nightly")
         if own & {"exhaustive", *APART} or is_below(item, SLOW_PATHS) or is_costly(item):
             item.add_marker("slow")

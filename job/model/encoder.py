@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Final
 from job.core.errors import MachineError, ModelError, SpecError
 from job.core.memory import ModelSize, model_size
 from job.model.device import Machine
-from job.model.packing import allow_packing
 from job.model.parts import (
     ROLES,
     Role,
@@ -108,6 +107,8 @@ def whole_model(encoder: "SentenceTransformer", machine: Machine) -> Model:
 
 
 def _packs(encoder: "SentenceTransformer", machine: Machine) -> bool:
+    from job.model.packing import allow_packing
+
     return machine.packed_cost is not None and allow_packing(encoder)
 
 

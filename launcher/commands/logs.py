@@ -33,4 +33,6 @@ def logs(name: str | None, output: str, style: "Style | None", *, follow: bool) 
         sys.exit(follow_to_end(run, job, sys.stdout, style or "auto", stop_on_interrupt=False))
     print_log(run)
     if follow:
-        sys.exit((run.receipt or {}).get("exit_code", 0))
+        # The launcher may still be writing the receipt of a job that has just ended.
+        code = job.outcome() if job and not run.receipt else (run.receipt or {}).get("exit_code", 0)
+        sys.exit(code)
