@@ -41,8 +41,8 @@ EXHAUSTIVE_PATHS = (
     *("job/test_several_processes.py", "launcher/test_instances.py", "launcher/test_terminal.py"),
     "launcher/backends/sagemaker/test_sdk.py",
 )
-# Exhaustive tests and tests of the image in these places are nightly. At each change `make test-most`
-# runs the others, and shorter tests of the same things.
+# Exhaustive tests and tests of the image in these places are nightly. At each change
+# `make test-most` runs the others, and shorter tests of the same things.
 NIGHTLY_PATHS = (
     *("benchmarks", "chaos", "docker/test_documents.py", "docker/test_hosts.py"),
     *("job/exports/test_architectures.py", "job/model"),

@@ -206,7 +206,7 @@ def keep_vectors_in_float32(encoder: "SentenceTransformer") -> None:
 
 def compute_in_float32(module: "Module", device: str) -> None:
     """Compute a module that is no transformer in float32, also under autocast."""
-    module.forward = _outside_autocast(module.float().forward, device)  # type: ignore[method-assign]
+    module.forward = _outside_autocast(module.float().forward, device)
 
 
 def _to_float32(forward: Any) -> Any:  # noqa: ANN401  a module's method

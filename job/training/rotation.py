@@ -56,7 +56,8 @@ def principal_rotation(vectors: Matrix) -> torch.Tensor:
     components = torch.linalg.eigh(moment).eigenvectors.flip(1)
     # Eigenvectors have no sign of their own, and another machine could choose the other one.
     largest = components.gather(0, components.abs().argmax(dim=0, keepdim=True))
-    return (components * largest.sign()).float()
+    rotation: torch.Tensor = (components * largest.sign()).float()
+    return rotation
 
 
 def append_rotation(model: Model, rotation: torch.Tensor) -> None:
