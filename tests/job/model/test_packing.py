@@ -42,6 +42,7 @@ def vectors_of(model, cost, texts=TEXTS):
     return passes.columns(vectors)[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PACKED)
 def test_packed_texts_have_the_vectors_and_gradients_of_padded_ones(name, tmp_path):
     """Whatever the pooling, and behind a prompt that it leaves out."""
@@ -61,6 +62,7 @@ def test_packed_texts_have_the_vectors_and_gradients_of_padded_ones(name, tmp_pa
         torch.testing.assert_close(packed, padded, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PADDED)
 def test_other_models_keep_their_padding(name, tmp_path):
     model = load(name, tmp_path)
