@@ -138,7 +138,8 @@ class TrainingSpec(Section):
     # 64 of 384 dimensions gained two points of nDCG@10 in the one screening so far (job/LOG.md).
     rotate: bool = False
     """Add a dense layer that rotates the vectors, before training, to the principal components of
-    your documents' vectors: cosines at full width stay the same, shorter vectors keep more."""
+    your documents' vectors: cosines at full width stay the same, shorter vectors keep more. Servers
+    must read dense layers (not tried yet)."""
     warmup_ratio: float = Field(0.1, ge=0.0, le=0.9)
     """Share of the steps in which the learning rate rises to its peak."""
     schedule: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
