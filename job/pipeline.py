@@ -131,7 +131,13 @@ def produce_results(
             push.checkpoint(folder, f"{context.name}{workspace.training_suffix(folder)}")
 
     training_context = TrainingContext(
-        workspace, stop, on_checkpoint, base.corpus_vectors, inputs.lora, spec.model.base
+        workspace,
+        stop,
+        on_checkpoint,
+        base.corpus_vectors,
+        keeps_index=spec.evaluation.keep_index,
+        lora=inputs.lora,
+        base=spec.model.base,
     )
     if spec.training.refit:
         pairs = len(dataset.train), len(dataset.all_pairs)

@@ -20,9 +20,9 @@ PASS_COSTS = {
     "cpu float32": PassCost(128, 8, 4_096),
     "cuda": PassCost(512, 8),
 }
-# Without padding (measured in float32 only, job/LOG.md): as few passes as possible, since each
+# Without padding (measured on CPUs only, job/LOG.md): as few passes as possible, since each one
 # computes a gradient of all words' embeddings.
-PACKED_COSTS = {"cpu float32": PassCost(2**40, 1, 4_096, packed=True)}
+PACKED_COSTS = {"cpu": PassCost(2**40, 1, 4_096, packed=True)}
 # Constants of glibc's `mallopt`, from malloc.h.
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 # The driver's list of all GPUs, visible in every container, and the devices that we may open.
@@ -57,7 +57,7 @@ class Machine:
     @property
     def packed_cost(self) -> PassCost | None:
         """The same for models that take texts without padding; None where those are no faster."""
-        return PACKED_COSTS.get(f"{self.device} {self.precision}")
+        return PACKED_COSTS.get(self.device)
 
     def free_memory(self) -> int:
         """Return the free bytes on the device; MPS shares the host's memory."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from torch.nn.functional import scaled_dot_product_attention
 
 from job.model.parts import ROLES, first_position, transformers_of
@@ -144,16 +145,25 @@ def _attend(
     del module, attention_mask
     if any(others.get(name) is not None for name in EXTRAS):
         raise NotImplementedError
+    is_trained = query.device.type == "cpu" and query.requires_grad
+    attend = _attend_in_steps if is_trained else scaled_dot_product_attention
     sizes = [texts * length for texts, length in runs]
     parts = [each[0].transpose(0, 1).split_with_sizes(sizes) for each in (query, key, value)]
     found = []
     for run, *part in zip(runs, *parts, strict=True):
         queries, keys, values = (each.unflatten(0, run).transpose(1, 2) for each in part)
-        attended = scaled_dot_product_attention(
-            queries, keys, values, dropout_p=dropout, scale=scaling
-        )
+        attended = attend(queries, keys, values, dropout_p=dropout, scale=scaling)
         found.append(attended.transpose(1, 2).flatten(0, 1))
     return torch.cat(found)[None], None
+
+
+def _attend_in_steps(
+    queries: Tensor, keys: Tensor, values: Tensor, dropout_p: float, scale: float | None
+) -> Tensor:
+    """Compute the same: on a CPU, the backward pass of these steps is faster (job/LOG.md)."""
+    scores = queries @ keys.transpose(-1, -2) * (scale or queries.shape[-1] ** -0.5)
+    weights = functional.softmax(scores, dim=-1, dtype=torch.float32).to(values.dtype)
+    return functional.dropout(weights, dropout_p) @ values
 
 
 def _no_mask(*, mask_function: object, **_: object) -> None:

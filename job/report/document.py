@@ -118,6 +118,9 @@ class Training(Part):
     stopped_early: str | None
     # `rank`, `alpha`, `parameters`, and the lowest cosine of a text before and after merging.
     lora: dict[str, int | float] | None = None
+    # nDCG@10 of the base model's shorter vectors on validation, as they are and rotated. None if
+    # the model's vectors were not rotated.
+    rotation: dict[str, float] | None = None
     mini_batch_size: dict[str, int] | None
     tokens: dict[str, int | float | None] | None
     pairs: int

@@ -60,7 +60,7 @@ class Workspace:
         self.provenance = self.checkpoints / "provenance.json"
         self.revisions = self.checkpoints / "inputs.json"
         self.baseline = self.checkpoints / "baseline.parquet"
-        self.rotation = self.checkpoints / "rotation.npy"
+        self.rotation = self.checkpoints / "rotation.npz"
         self.nearest_neighbors = self.checkpoints / "nearest_neighbors.parquet"
         self.seconds = self.checkpoints / "seconds.json"
         # The journal of a language model's answers, and the pairs made of them.

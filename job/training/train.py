@@ -37,7 +37,7 @@ from job.training.hard_negatives import add_negatives, find_nearest_neighbors
 from job.training.hyperparameters import Hyperparameters, read_hyperparameters, resolve
 from job.training.lora import Adapter
 from job.training.padding import count_tokens
-from job.training.rotation import rotate
+from job.training.rotation import Rotation, rotate
 from job.training.trainer import PairTrainer, TrainingInputs, build_trainer
 
 # With fewer validations a rise to the end says little about overfitting.
@@ -61,6 +61,8 @@ class Training:
     stopped_early: str | None = None
     # The merged adapter; None if all weights were trained, or no checkpoint was selected.
     lora: dict[str, Any] | None = None
+    # None if the vectors were not rotated, or no checkpoint was selected.
+    rotation: dict[str, Any] | None = None
     # The following fields describe this start only, so comparisons ignore them.
     # Pairs trained on, with repetitions.
     pairs: int = field(default=0, compare=False)
@@ -120,6 +122,8 @@ class TrainingContext:
     on_checkpoint: Callable[[Path], None] | None = None
     # The base model's embeddings of the whole corpus.
     corpus_vectors: torch.Tensor | None = None
+    # Whether the base model's document vectors are kept, so that queries must match them.
+    keeps_index: bool = False
     # Chosen before the model was loaded; None chooses by the loaded model.
     lora: LoraChoice | None = None
     # Name of the base model, for the adapter.
@@ -162,8 +166,9 @@ def train(
     if step < outcome.steps:
         checkpoint = checkpoint_at(workspace.checkpoints, step)
         restore(inputs.model, checkpoint, inputs.adapter)
+    rotation = inputs.rotation.facts() if inputs.rotation else None
     facts = merge_adapter(inputs, workspace)
-    return replace(outcome, best_step=step, best_validation=best, lora=facts)
+    return replace(outcome, best_step=step, best_validation=best, lora=facts, rotation=rotation)
 
 
 def prepare_training(
@@ -180,11 +185,23 @@ def prepare_training(
             model, pairs, spec.negative_margin, validation.batch_size, context
         )
         pairs = add_negatives(pairs, neighbors, spec.mined_negatives)
-    if spec.rotate:
-        path, vectors = context.workspace.rotation, context.corpus_vectors
-        rotate(model, pairs, validation.batch_size, vectors, path)
+    rotation = _rotate(model, pairs, validation, spec, context)
     model, adapter = prepare_model(model, spec, context.base)
-    return TrainingInputs(model, pairs, validation, spec, neighbors, adapter)
+    return TrainingInputs(model, pairs, validation, spec, neighbors, adapter, rotation=rotation)
+
+
+def _rotate(
+    model: Model,
+    pairs: TrainingPairs,
+    validation: Validation,
+    spec: ResolvedTraining,
+    context: TrainingContext,
+) -> Rotation | None:
+    if spec.rotate == "off" or (spec.rotate == "auto" and context.keeps_index):
+        return None
+    path, vectors = context.workspace.rotation, context.corpus_vectors
+    is_auto = spec.rotate == "auto"
+    return rotate(model, pairs, validation, vectors, path, only_if_better=is_auto)
 
 
 def prepare_model(model: Model, spec: ResolvedTraining, base: str) -> tuple[Model, Adapter | None]:

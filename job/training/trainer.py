@@ -42,6 +42,7 @@ from job.training.lora import Adapter
 from job.training.loss import matryoshka_loss
 from job.training.padding import LengthCollator
 from job.training.retries import Retries
+from job.training.rotation import Rotation
 from job.training.unused_weights import exclude_unused_weights
 
 
@@ -65,6 +66,8 @@ class TrainingInputs:
     neighbors: list[IntArray] | None = None
     # None trains all weights.
     adapter: Adapter | None = None
+    # What was added to the model; None if its vectors are not rotated.
+    rotation: Rotation | None = None
     # None trains to the end and selects the best checkpoint on validation.
     fixed: FixedSteps | None = None
 

@@ -1,7 +1,9 @@
 """A rotation moves what tells texts apart into the first dimensions, and changes nothing else."""
 
+from copy import deepcopy
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from sentence_transformers import SentenceTransformer
@@ -24,7 +26,7 @@ from job.training.rotation import append_rotation, principal_rotation, rotate
 def task(tiny_encoder, pairs_file, tiny_settings, tmp_path_factory):
     given = {"data.source": str(pairs_file), "model.base": str(tiny_encoder)}
     given |= tiny_settings | {"training.epochs": "1", "data.limit": "200"}
-    given |= {"data.min_test_queries": "5", "training.rotate": "true"}
+    given |= {"data.min_test_queries": "5", "training.rotate": "on"}
     return tiny_training(build_spec({}, given), tmp_path_factory.mktemp("rotated"))
 
 
@@ -68,16 +70,18 @@ def test_a_training_rotates_first_and_stores_the_rotation(task, tmp_path):
     assert names.count("Dense") == 1
     assert names[-1] != "Normalize" or names[-2] == "Dense"
     dense = next(m for m in found.model.encoder if type(m).__name__ == "Dense")
-    expected = principal_rotation(task.base.corpus_vectors)
+    expected = principal_rotation(task.base.corpus_vectors[np.unique(task.dataset.train.documents)])
     torch.testing.assert_close(dense.linear.weight.detach(), expected.T, atol=0, rtol=0)
 
 
 def test_all_trainings_of_a_run_share_one_rotation(task, tmp_path):
     """Only the first one computes it, also if a later start has no vectors of the corpus."""
     one, other = task.load(), task.load()
-    path, pairs = tmp_path / "rotation.npy", task.dataset.train
-    rotate(one, pairs, 64, task.base.corpus_vectors, path)
-    rotate(other, replace(pairs, table=pairs.table.slice(0, 0)), 64, None, path)
+    path, pairs = tmp_path / "rotation.npz", task.dataset.train
+    search = task.base.validation, task.base.corpus_vectors, path
+    rotate(one, pairs, *search, only_if_better=False)
+    without_texts = replace(pairs, table=pairs.table.slice(0, 0))
+    rotate(other, without_texts, task.base.validation, None, path, only_if_better=False)
     texts = task.dataset.corpus.take([0, 1, 2])
     assert torch.equal(encode_documents(one, texts, 64), encode_documents(other, texts, 64))
 
@@ -110,11 +114,67 @@ def test_static_embeddings_are_refused(tmp_path):
     tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
     static = StaticEmbedding(tokenizer, embedding_dim=8)
     model = Model(SentenceTransformer(modules=[static], device="cpu"), CPU, 8, Prompts())
+    rest = model, None, None, None, tmp_path / "rotation.npz"
+    assert rotate(*rest, only_if_better=True) is None
     with pytest.raises(SpecError, match="needs a transformer"):
-        rotate(model, None, 64, None, tmp_path / "rotation.npy")
+        rotate(*rest, only_if_better=False)
 
 
 def test_an_index_of_the_base_model_excludes_it():
-    given = {"training.rotate": "true", "evaluation.keep_index": "true"}
+    given = {"training.rotate": "on", "evaluation.keep_index": "true"}
     with pytest.raises(SpecError, match="not rotated"):
         build_spec({}, given)
+
+
+@pytest.fixture(scope="module")
+def tuned(task, tmp_path_factory):
+    """A model that ranks well, without a rotation."""
+    spec = task.spec.training.model_copy(update={"rotate": "off"})
+    found = task.train(workspace=Workspace(tmp_path_factory.mktemp("tuned")), spec=spec)
+    assert found.best_step > 0
+    return found.model
+
+
+def rotated(task, model, order):
+    """Return the model with its principal components in another order, and its documents."""
+    model = replace(model, encoder=deepcopy(model.encoder))
+    trained = np.unique(task.dataset.train.documents)
+    rotation = principal_rotation(encode_documents(model, task.dataset.corpus, 64)[trained])
+    append_rotation(model, order(rotation))
+    return model
+
+
+def test_auto_decides_by_the_base_models_shorter_vectors_on_validation(task, tuned, tmp_path):
+    """It moves to the front what a model has at the end, and adds nothing where it is in front."""
+    rest = task.dataset.train, task.base.validation, None
+    backward, forward = (
+        rotated(task, tuned, order) for order in (lambda r: r.flip(1), lambda r: r)
+    )
+    found = rotate(backward, *rest, tmp_path / "backward.npz", only_if_better=True)
+    assert found.after > found.before
+    assert dense_layers(backward) == 2
+    assert rotate(forward, *rest, tmp_path / "forward.npz", only_if_better=True) is None
+    assert dense_layers(forward) == 1
+
+
+def test_auto_keeps_the_base_models_vectors_for_its_index(task, tuned, tmp_path):
+    backward = rotated(task, tuned, lambda rotation: rotation.flip(1))
+    spec = task.spec.training.model_copy(update={"rotate": "auto"})
+    workspace = Workspace(tmp_path)
+    found = task.train(workspace=workspace, spec=spec, model=backward, keeps_index=True)
+    assert found.rotation is None
+    assert dense_layers(found.model) == 1
+
+
+def test_a_damaged_rotation_is_computed_again(task, tmp_path):
+    path = tmp_path / "rotation.npz"
+    rest = task.dataset.train, task.base.validation, task.base.corpus_vectors, path
+    first = rotate(task.load(), *rest, only_if_better=False)
+    for damaged in (path.read_bytes()[:100], b"", b"no archive"):
+        path.write_bytes(damaged)
+        again = rotate(task.load(), *rest, only_if_better=False)
+        assert torch.equal(again.matrix, first.matrix)
+
+
+def dense_layers(model):
+    return [type(module).__name__ for module in model.encoder].count("Dense")
