@@ -70,7 +70,7 @@ def train_and_count(rank, spec, folder):
 @pytest.mark.exhaustive
 def test_two_processes_exchange_weights_once(tiny_spec, tmp_path):
     """And gradients once a step, however often they validate."""
-    spec = tiny_spec(training__epochs="3")
+    spec = tiny_spec(training__epochs="4")
     found = together(2, train_and_count, spec, str(tmp_path))
     for calls, sent, size, steps, best in found:
         # Before the first step, and of the best checkpoint.
