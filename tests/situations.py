@@ -14,6 +14,7 @@ GOLDEN = Path(__file__).with_name("golden")
 DIMENSIONS = FULL, MAIN, SMALL = 64, 32, 16
 BEYOND = 0
 DOCUMENTS = 120
+ROTATION = {"base_truncated": 0.3571, "rotated": 0.3814}
 WORDS = ("refund", "invoice", "bucket", "policy", "region", "token", "quota", "alias", "shard")
 
 
@@ -196,7 +197,7 @@ def build(test, base, tuned, facts=None, **spec):
     made |= {name: before[name] for name in kept}
     # Fields that reports of the version before do not have.
     made["environment"] |= {name: environment[name] for name in ("formats", "attention")}
-    made["training"] |= {"lora": training["lora"]}
+    made["training"] |= {"lora": training["lora"], "rotation": ROTATION}
     return rounded(made)
 
 

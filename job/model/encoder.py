@@ -75,6 +75,9 @@ class Model:
 
     @property
     def training_attention(self) -> str:
+        """The same in training; that of texts without padding is computed like the machine's."""
+        if self.pass_cost is not None and self.pass_cost.packed:
+            return self.machine.training_attention
         with self.training():
             return self.encoding_attention
 

@@ -296,9 +296,15 @@ class OutputSpec(Section):
 # Values of fields that the spec does not set. job/README.md shows the trade-offs.
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     # Half an epoch has only one checkpoint, so a small search suffices to see whether it beats the
-    # base model. Small batches and a high learning rate make the most of the few steps.
+    # base model. Small batches and a high learning rate make the most of the few steps, in which
+    # batches of nearest neighbors are no better than random ones, and cost a search (job/LOG.md).
     "quick": {
-        "training": {"epochs": 0.5, "batch_size": 64, "learning_rate": 2e-4},
+        "training": {
+            "epochs": 0.5,
+            "batch_size": 64,
+            "learning_rate": 2e-4,
+            "hard_group_size": 1,
+        },
         "evaluation": {"validation_corpus_limit": 500},
     },
     "balanced": {},
