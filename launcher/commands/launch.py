@@ -67,7 +67,7 @@ All options: embedtune launch --help"""
 @click.option(
     "--preset",
     type=click.Choice(["quick", "balanced", "best"]),
-    help="quick takes minutes, balanced is the default, best also mines hard negatives.",
+    help="quick takes minutes, balanced is the default, best averages five trainings.",
 )
 @click.option("--name", help="Name of the run; the name of an unfinished run resumes it.")
 @click.option(

@@ -21,6 +21,7 @@ from job.model.encoder import load_model
 from job.pipeline import RunContext, run
 from job.report.build import Results
 from job.runtime.signals import StopSignal
+from job.spec.parse import build_spec
 from job.storage.workspace import Workspace
 from job.training.hyperparameters import resolve
 from job.training.refit import planned_steps
@@ -171,6 +172,13 @@ def test_what_makes_no_sense_with_folds_is_refused_in_one_sentence(tiny_spec, fi
         tiny_spec(**FIELDS | fields)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_the_preset_that_sets_folds_is_named():
+    with pytest.raises(SpecError, match=r"`best` sets it: add `evaluation\.folds=0`"):
+        build_spec({"preset": "best"}, {"data.test": "test.jsonl"})
+    given = {"data.test": "test.jsonl", "evaluation.folds": "0"}
+    assert build_spec({"preset": "best"}, given).evaluation.folds == 0
 
 
 @pytest.fixture

@@ -31,13 +31,14 @@ def trained(tiny_spec, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "preset",
+    "chosen",
     [
-        "balanced",
-        *(pytest.param(preset, marks=pytest.mark.exhaustive) for preset in ("quick", "best")),
+        {"preset": "balanced"},
+        pytest.param({"preset": "quick"}, marks=pytest.mark.exhaustive),
+        pytest.param({"training__mined_negatives": "3"}, marks=pytest.mark.exhaustive),
     ],
 )
-def test_a_test_set_with_wrong_labels_changes_only_the_scores(trained, preset):
+def test_a_test_set_with_wrong_labels_changes_only_the_scores(trained, chosen):
     """The model and all choices stay the same.
 
     Both test sets contain the same texts, so the corpus is the same too.
@@ -48,7 +49,7 @@ def test_a_test_set_with_wrong_labels_changes_only_the_scores(trained, preset):
         {**row, "context": context}
         for row, context in zip(rows, contexts[1:] + contexts[:1], strict=True)
     ]
-    fields = {"preset": preset, "model__query_prompt": "auto"}
+    fields = {**chosen, "model__query_prompt": "auto"}
 
     right, wrong = trained("right", rows, **fields), trained("wrong", moved, **fields)
 
