@@ -72,7 +72,7 @@ RUN --mount=type=bind,from=wheel,source=/wheels,target=/mnt \
 # Settings of the NVIDIA runtime; without that runtime they have no effect.
 ENV NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility \
-    OMP_WAIT_POLICY=PASSIVE \
+    GOMP_SPINCOUNT=1000 \
     PYTORCH_ALLOC_CONF=expandable_segments:True \
     PYTHONUNBUFFERED=1 \
     HOME=/tmp \

@@ -9,7 +9,7 @@ PINS := pyproject.toml constraints.txt
 # Containers set this variable, and then each of the tests' many processes would compile every module.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-fast test-most test-all test-most-processes test-all-processes test-pages-and-image image smoke test-docker test-sdk test-serve test-llm test-browser test-gpu bench-gpu chaos lint tree docs picture golden lock audit secrets bench clean
+.PHONY: demo test test-fast test-all test-all-processes test-pages-and-image image smoke test-docker test-sdk test-serve test-llm test-browser test-gpu bench-gpu chaos lint tree docs picture golden lock audit secrets bench clean
 
 demo: $(VENV)/.demo
 	$(BIN)/embedtune launch --data builtin:aws-docs --model builtin:minilm \
@@ -17,8 +17,8 @@ demo: $(VENV)/.demo
 	  --output demo --name demo-$$(date -u +%Y%m%d-%H%M%S)
 
 # Test tiers (tests/tiers.py). test-fast: no training, no processes, no servers. test: everything that
-# the README promises. test-most: what CI runs at each change. test-all: everything except SageMaker's
-# SDK and a real account. Long files run first, so that all workers finish at about the same time.
+# the README promises. test-all: everything except SageMaker's SDK and a real account. Long files run
+# first, so that all workers finish at about the same time.
 PYTEST := $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test: $(VENV)/.dev
@@ -28,14 +28,10 @@ test-fast: $(VENV)/.dev
 	$(PYTEST) -m 'not slow' --hypothesis-profile fast $(ARGS)
 
 # Building images is mostly waiting, so both parts run at the same time.
-test-most: export IMAGE_TESTS := docker and not nightly
-test-most test-all: $(VENV)/.dev
-	$(MAKE) --jobs=2 $@-processes test-pages-and-image
+test-all: $(VENV)/.dev
+	$(MAKE) --jobs=2 test-all-processes test-pages-and-image
 
 APART := docker or browser or sdk or aws or gpu or llm or serve
-
-test-most-processes: $(VENV)/.dev
-	$(PYTEST) -m 'not ($(APART) or nightly)' $(ARGS)
 
 test-all-processes: $(VENV)/.dev
 	$(PYTEST) -m 'not ($(APART))' $(ARGS)
@@ -55,6 +51,7 @@ smoke: $(VENV)/.demo
 	  --output smoke --name smoke-$$(date -u +%Y%m%d-%H%M%S) $(ARGS)
 
 # Uses a running Docker engine or, as root, starts one; without an engine it prints the reason.
+# CI leaves the exhaustive tests out: IMAGE_TESTS='docker and not exhaustive'.
 test-docker: $(VENV)/.dev
 	PYTHON=$(BIN)/python tests/docker/engine run $(BIN)/pytest -m '$(or $(IMAGE_TESTS),docker)' tests/docker $(ARGS)
 
@@ -123,8 +120,8 @@ picture: $(VENV)/.dev
 golden: $(VENV)/.dev
 	$(BIN)/python tests/reports.py
 
-# The job sets the same variable: waiting threads must not spin.
-bench: export OMP_WAIT_POLICY ?= PASSIVE
+# The job sets the same variable: waiting threads spin for microseconds only.
+bench: export GOMP_SPINCOUNT ?= 1000
 bench: $(VENV)/.demo
 	$(BIN)/python tests/benchmarks/versus_article.py $(ARGS)
 	$(BIN)/python tests/benchmarks/padding.py

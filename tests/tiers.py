@@ -1,9 +1,9 @@
-"""Assign each test to a tier: `make test-fast`, `test`, `test-most` or only `test-all`.
+"""Assign each test to a tier: `make test-fast`, `test` or only `test-all`.
 
 A test is `slow` if its code, its fixtures or a helper that they call starts a process or a server,
 or trains. This module detects that; a test that takes over a second for another reason needs the
-marker. `exhaustive` tests are many cases and long suites; README's statements are tested without
-them. The longest of these are `nightly`: there is no time for them at each change.
+marker. `exhaustive` tests are many cases and long suites, for which there is no time at each change;
+README's statements are tested without them.
 """
 
 import inspect
@@ -40,16 +40,9 @@ EXHAUSTIVE_PATHS = (
     *("job/distributed/test_heartbeat.py", "job/distributed/test_torchrun.py"),
     *("job/test_several_processes.py", "launcher/test_instances.py", "launcher/test_terminal.py"),
     "launcher/backends/sagemaker/test_sdk.py",
-)
-# Exhaustive tests and tests of the image in these places are nightly. At each change
-# `make test-most` runs the others, and shorter tests of the same things.
-NIGHTLY_PATHS = (
-    *("benchmarks", "chaos", "docker/test_documents.py", "docker/test_hosts.py"),
-    *("job/exports/test_architectures.py", "job/model"),
-    *("job/test_documents.py", "job/test_index.py", "job/test_several_processes.py"),
-    *("launcher/test_instances.py", "launcher/test_terminal.py"),
-    "launcher/backends/sagemaker/test_account_use.py",
-    "launcher/backends/sagemaker/test_documents.py",
+    # Of the image: several hosts, documents, builds on AWS and pushes.
+    *("docker/test_cloud_build.py", "docker/test_documents.py", "docker/test_hosts.py"),
+    "docker/test_push.py",
 )
 EXHAUSTIVE_FIXTURES = {
     *("article", "denied", "endings", "from_hub", "killed", "launchers", "second", "wrong_token"),
@@ -76,8 +69,6 @@ def pytest_collection_modifyitems(items):
         if is_below(item, EXHAUSTIVE_PATHS) or uses_long_runs(item):
             item.add_marker("exhaustive")
         own = {mark.name for mark in item.iter_markers()}
-        if own & {"exhaustive", "docker"} and is_below(item, NIGHTLY_PATHS):
-            item.add_marker("nightly")
         if own & {"exhaustive", *APART} or is_below(item, SLOW_PATHS) or is_costly(item):
             item.add_marker("slow")
     items.sort(key=rank)

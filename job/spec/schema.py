@@ -139,7 +139,8 @@ class TrainingSpec(Section):
     rotate: Switch = "auto"
     """Before training, rotate the vectors to the principal components of the training documents, by
     a dense layer: cosines at full width stay the same, shorter vectors keep more. Servers must read
-    dense layers. `auto`: `on` if the base model's shorter vectors score higher on validation."""
+    dense layers. `auto`: `on` if the base model's shorter vectors score higher on validation;
+    never with LoRA or `evaluation.keep_index`."""
     warmup_ratio: float = Field(0.1, ge=0.0, le=0.9)
     """Share of the steps in which the learning rate rises to its peak."""
     schedule: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"

@@ -197,10 +197,11 @@ def _rotate(
     spec: ResolvedTraining,
     context: TrainingContext,
 ) -> Rotation | None:
-    if spec.rotate == "off" or (spec.rotate == "auto" and context.keeps_index):
+    is_auto = spec.rotate == "auto"
+    # The base model's index would need other queries, and an adapter alone has no rotation.
+    if spec.rotate == "off" or (is_auto and (context.keeps_index or spec.lora == "on")):
         return None
     path, vectors = context.workspace.rotation, context.corpus_vectors
-    is_auto = spec.rotate == "auto"
     return rotate(model, pairs, validation, vectors, path, only_if_better=is_auto)
 
 

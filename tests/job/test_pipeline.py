@@ -90,8 +90,8 @@ def run_job(jobs_folder, tiny_encoder, tiny_settings, pairs):
 
 @pytest.fixture(scope="module")
 def reference(run_job):
-    """Run the job with default settings."""
-    return run_job("reference", price=3.6)
+    """Run the job with default settings, but rotated on every machine."""
+    return run_job("reference", price=3.6, training__rotate="on")
 
 
 @pytest.fixture(scope="module")

@@ -38,6 +38,7 @@ RESULT = {
     *("model/README.md", "model/config.json", "model/config_sentence_transformers.json"),
     *("model/model.safetensors", "model/modules.json", "model/sentence_bert_config.json"),
     *("model/tokenizer.json", "model/tokenizer_config.json", "model/1_Pooling/config.json"),
+    *("model/2_Dense/config.json", "model/2_Dense/model.safetensors"),
 }
 
 
