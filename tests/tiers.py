@@ -2,8 +2,8 @@
 
 A test is `slow` if its code, its fixtures or a helper that they call starts a process or a server,
 or trains. This module detects that; a test that takes over a second for another reason needs the
-marker. `exhaustive` tests are many cases and long suites, for which there is no time at each change;
-README's statements are tested without them.
+marker. `exhaustive` tests are many cases and long suites, for which there is no time at each
+change; README's statements are tested without them.
 """
 
 import inspect

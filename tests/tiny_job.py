@@ -10,6 +10,7 @@ training:
   epochs: {epochs}
   batch_size: 32
   learning_rate: 3e-3
+  rotate: on
 evaluation:
   dimensions: [64, 32, 16]
   main_dimension: 32

@@ -362,9 +362,7 @@ class JobSpec(Section):
             if (found := attrgetter(name)(self)) != allowed:
                 msg = f"`evaluation.folds` excludes `{name}={found}`: {why}"
                 if self.preset == "best":
-                    msg += (
-                        ". The preset `best` sets it; add `evaluation.folds=0`, or choose another"
-                    )
+                    msg += ". The preset `best` sets it: add `evaluation.folds=0`"
                 raise ValueError(msg)
         return self
 

@@ -421,7 +421,9 @@ def test_the_fields_that_the_init_file_comments_out_are_valid():
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-@pytest.mark.parametrize("given", [{}, TOGETHER, {"training.learning_rate": "1e-05"}])
+@pytest.mark.parametrize(
+    "given", [{}, TOGETHER | {"evaluation.folds": "0"}, {"training.learning_rate": "1e-05"}]
+)
 def test_a_spec_survives_writing_and_reading(preset, given):
     """A run's spec.json contains every value, so later changes of presets do not affect it."""
     spec = build_spec({"preset": preset}, given)
