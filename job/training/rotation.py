@@ -19,7 +19,7 @@ from job.data.dataset import TrainingPairs
 from job.distributed.process_group import from_rank_zero
 from job.evaluation.evaluate import Validation, Vectors, embed, encode, score_vectors
 from job.evaluation.exact_search import TILE_ROWS, Matrix, RowSubset
-from job.evaluation.metrics import METRIC
+from job.evaluation.metrics import METRIC, Scores
 from job.model.encoder import Model
 from job.model.parts import compute_in_float32, has_static_embeddings
 from job.runtime.logs import tell
@@ -29,7 +29,7 @@ from job.runtime.logs import tell
 class Rotation:
     """A rotation, (width, width), and what it does to the base model's truncated vectors.
 
-    The scores are means of nDCG@10 on validation over the dimensions below the width.
+    The scores are means of nDCG@10 on validation over the dimensions below the width, if any.
     """
 
     matrix: torch.Tensor
@@ -69,7 +69,7 @@ def rotate(
         return None
     found = from_rank_zero(lambda: _read(path))
     if found is None:
-        found = _measure(model, pairs, validation, smaller, corpus_vectors)
+        found = _measure(model, pairs, validation, smaller or [model.width], corpus_vectors)
         from_rank_zero(lambda: _write(path, found))
     if only_if_better and found.after <= found.before:
         tell("rotate", "no gain, left out", **found.facts())
@@ -83,9 +83,10 @@ def _measure(
     model: Model,
     pairs: TrainingPairs,
     validation: Validation,
-    smaller: list[int],
+    scored: list[int],
     corpus_vectors: torch.Tensor | None,
 ) -> Rotation:
+    """Score the base model's vectors on validation at the dimensions `scored`, and rotated."""
     documents, first = np.unique(pairs.documents, return_index=True)
     if corpus_vectors is None:
         texts = pairs.table["positive"].combine_chunks().take(first)
@@ -98,19 +99,15 @@ def _measure(
 
     def compare() -> Rotation:
         matrix = principal_rotation(own)
-        turned = Vectors(vectors.queries @ matrix, vectors.corpus @ matrix)
-        before, after = (
-            fmean(
-                found["float32"].mean(METRIC)
-                for found in score_vectors(each, search.queries, smaller).values()
-            )
-            if smaller
-            else 0.0
-            for each in (vectors, turned)
-        )
-        return Rotation(matrix, before, after)
+        turned = Vectors(vectors.queries @ matrix, vectors.corpus @ matrix, vectors.device)
+        before, after = (score_vectors(each, search.queries, scored) for each in (vectors, turned))
+        return Rotation(matrix, _mean(before), _mean(after))
 
     return from_rank_zero(compare)
+
+
+def _mean(scores: dict[int, dict[str, Scores]]) -> float:
+    return fmean(found["float32"].mean(METRIC) for found in scores.values())
 
 
 def principal_rotation(vectors: Matrix) -> torch.Tensor:
