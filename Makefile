@@ -75,7 +75,7 @@ test-gpu: .gpu-kit.tar.gz
 bench-gpu: .gpu-kit.tar.gz
 	rm -rf gpu-kit && tar xf $< && $(BIN)/python gpu-kit/run.py bench $(ARGS)
 
-.gpu-kit.tar.gz: $(VENV)/.dev $(shell find job tests/gpu -type f -not -name '*.pyc')
+.gpu-kit.tar.gz: $(VENV)/.dev $(shell find job tests/gpu tests/benchmarks -type f -not -name '*.pyc')
 	$(BIN)/python tests/gpu/kit $@ $(if $(DATA),--data $(DATA))
 
 # A server that we did not write, in a separate environment (several GB).

@@ -44,7 +44,7 @@ class Task:
     limit: int | None
     epochs: int
     device: str
-    dimensions: str | None
+    dimensions: str | None = None
 
 
 @dataclass
