@@ -17,9 +17,11 @@ from job.evaluation.evaluate import encode_documents
 from job.model.device import Machine
 from job.model.encoder import Model
 from job.model.prompts import Prompts
+from job.runtime.signals import StopSignal
 from job.spec.parse import build_spec
 from job.storage.workspace import Workspace
 from job.training.rotation import append_rotation, principal_rotation, rotate
+from job.training.train import TrainingContext, train
 
 
 @pytest.fixture(scope="module")
@@ -157,13 +159,20 @@ def test_auto_decides_by_the_base_models_shorter_vectors_on_validation(task, tun
     assert dense_layers(forward) == 1
 
 
-def test_auto_keeps_the_base_models_vectors_for_its_index(task, tuned, tmp_path):
+@pytest.mark.parametrize(("keeps_index", "lora"), [(True, "off"), (False, "on"), (False, "off")])
+def test_auto_leaves_vectors_for_an_index_and_for_an_adapter_alone(
+    task, tuned, keeps_index, lora, tmp_path
+):
+    """The base model's documents are not rotated, nor is what an adapter is loaded onto."""
     backward = rotated(task, tuned, lambda rotation: rotation.flip(1))
-    spec = task.spec.training.model_copy(update={"rotate": "auto"})
-    workspace = Workspace(tmp_path)
-    found = task.train(workspace=workspace, spec=spec, model=backward, keeps_index=True)
-    assert found.rotation is None
-    assert dense_layers(found.model) == 1
+    spec = task.spec.training.model_copy(update={"rotate": "auto", "lora": lora})
+    # Any checkpoint is better than this.
+    validation = replace(task.base.validation, base=0.0)
+    context = TrainingContext(Workspace(tmp_path), StopSignal(), keeps_index=keeps_index)
+    found = train(backward, task.dataset.training, validation, spec, context)
+    is_rotated = not keeps_index and lora == "off"
+    assert (found.rotation is not None) == is_rotated
+    assert dense_layers(found.model) == 1 + is_rotated
 
 
 def test_a_damaged_rotation_is_computed_again(task, tmp_path):
