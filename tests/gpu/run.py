@@ -29,14 +29,14 @@ def main():
         "EMBEDTUNE_KIT_ROWS": str(options.rows or ""),
         "HF_HUB_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",
-        "TORCH_CPP_LOG_LEVEL": "ERROR",
     }
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     # Behind the machine's own packages, which win.
     sys.path += [str(KIT / "site-packages"), str(KIT / f"site-packages-{version}")]
     sys.path[:0] = [str(KIT), str(KIT / "tests/benchmarks"), str(KIT / "tests/gpu")]
+    from job.runtime.libraries import set_library_variables
+
+    set_library_variables()
     if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
         sys.exit(f"Python {version} of this machine lacks: {', '.join(missing)}.")
     describe(options.device)
