@@ -94,6 +94,10 @@ def test_dropout_holds_for_packed_attention_too(tmp_path):
         whole = vectors_of(model, model.pass_cost)
         model.encoder.train()
         assert not torch.allclose(vectors_of(model, model.pass_cost), whole, atol=1e-3)
+        # Attention of a training step is computed in other operations.
+        with torch.enable_grad():
+            trained = vectors_of(model, model.pass_cost).detach()
+        assert not torch.allclose(trained, whole, atol=1e-3)
         model.encoder.eval()
         assert torch.equal(vectors_of(model, model.pass_cost), whole)
 
