@@ -1,9 +1,14 @@
 """The benchmark's article side behaves like the article's recipe."""
 
 import pytest
-from article import BATCH, build_trainer, evaluators, run_recipe
+import torch
+from article import BATCH, SCALE, RankingInPasses, build_trainer, evaluators, run_recipe, train_only
 from conftest import make_pairs, write_jsonl
 from metering import Meter
+from sentence_transformers.sentence_transformer.losses import (
+    MatryoshkaLoss,
+    MultipleNegativesRankingLoss,
+)
 
 from job.data.dataset import load_dataset
 from job.evaluation.evaluate import metric_key, sample_corpus, score
@@ -66,3 +71,35 @@ def test_each_evaluation_encodes_everything_once_per_dimension(model, pairs_file
     for dimension, scores in ours.items():
         key = metric_key(dimension)
         assert run.before[key] == pytest.approx(scores.mean(METRIC), abs=1e-6)
+
+
+def test_passes_of_similar_length_give_the_same_loss_and_gradients(model, pairs_file):
+    """Without padding, and with the losses of all dimensions."""
+    model.encoder.eval()
+    train = load_dataset(DataSpec(source=str(pairs_file)), {}).train.table
+    texts = [train[name].to_pylist()[:BATCH] for name in ("anchor", "positive")]
+    texts[1] = [text * (1 + number % 3) for number, text in enumerate(texts[1])]
+    found = []
+    library = MultipleNegativesRankingLoss(model.encoder, scale=SCALE)
+    for ranking in (library, RankingInPasses(model, SCALE)):
+        loss = MatryoshkaLoss(model.encoder, ranking, list(DIMENSIONS))
+        value = loss([model.encoder.preprocess(column) for column in texts], None)
+        parameters = [each for each in model.encoder.parameters() if each.requires_grad]
+        gradients = torch.autograd.grad(value, parameters, allow_unused=True)
+        found.append((value, [each for each in gradients if each is not None]))
+
+    (value, gradients), (same_value, same_gradients) = found
+    torch.testing.assert_close(same_value, value)
+    torch.testing.assert_close(same_gradients, gradients, atol=1e-4, rtol=1e-3)
+
+
+def test_training_only_selects_with_one_evaluator(model, pairs_file, tmp_path):
+    dataset, meter = load_dataset(DataSpec(source=str(pairs_file)), {}), Meter()
+
+    with meter.watching():
+        run = train_only(model, dataset, DIMENSIONS, 2, 42, tmp_path / "run", meter)
+
+    texts = len(dataset.test) + len(dataset.corpus)
+    assert meter.encoded == 2 * texts + 2 * CARD
+    assert len(run.checkpoints) == 2
+    assert run.chosen in run.checkpoints

@@ -45,6 +45,8 @@ class Task:
     epochs: int
     device: str
     dimensions: str | None = None
+    # Whether the article's side leaves out what does not change its model.
+    scores_only: bool = False
 
 
 @dataclass
@@ -86,7 +88,7 @@ def spec_of(task: Task, **settings: str):
 
 
 def as_article(task: Task, folder: Path, started: float) -> Outcome:
-    from article import run_recipe
+    from article import run_recipe, train_only
     from metering import Meter, peak_mib
     from sentence_transformers import SentenceTransformer
 
@@ -99,19 +101,21 @@ def as_article(task: Task, folder: Path, started: float) -> Outcome:
         score,
     )
     from job.model.device import choose_machine
-    from job.model.encoder import Prompts, load_model
+    from job.model.encoder import Model, Prompts, load_model
     from job.runtime.logs import disable_progress_bars
 
     disable_progress_bars()
     precision = "float32" if task.side == FLOAT32 else "auto"
-    spec = spec_of(task, **{"model.precision": precision, "model.attention": "sdpa"})
+    attention = "auto" if task.scores_only else "sdpa"
+    spec = spec_of(task, **{"model.precision": precision, "model.attention": attention})
     dataset = load_dataset(spec.data, {})
     model = load_model(spec.model, choose_machine(task.device, precision)).with_prompts(Prompts())
     dimensions = choose_dimensions(spec.evaluation, model.width)
     meter = Meter()
     meter.seconds["start"] = time.perf_counter() - started
     with meter.watching():
-        run = run_recipe(model, dataset, dimensions.all, task.epochs, task.seed, folder, meter)
+        train = train_only if task.scores_only else run_recipe
+        run = train(model, dataset, dimensions.all, task.epochs, task.seed, folder, meter)
     outcome = Outcome(
         dict(meter.seconds),
         counts_of(meter, run.updates, peak_mib()),
@@ -125,17 +129,27 @@ def as_article(task: Task, folder: Path, started: float) -> Outcome:
         dataset.validation, dataset.corpus, spec.evaluation.validation_corpus_limit, spec.data.seed
     )
     validation = Validation(search, dimensions, batch, 0.0)
-    validated, tested = {}, {}
-    for checkpoint in run.checkpoints:
+
+    def load(checkpoint: Path) -> Model:
         saved = SentenceTransformer(str(checkpoint), device="cpu")
         model.encoder.load_state_dict(saved.state_dict())
-        validated[checkpoint] = validation.score(model)[metric_key(dimensions.main)]
-        scores = score(model, dataset.test, dataset.corpus, dimensions.all, batch)
-        tested[checkpoint] = {d: s.metrics[METRIC].tolist() for d, s in scores.items()}
-    outcome.scores[task.side] = tested[run.chosen]
+        return model
+
+    validated = {
+        checkpoint: validation.score(load(checkpoint))[metric_key(dimensions.main)]
+        for checkpoint in run.checkpoints
+    }
     outcome.validated = [(sum(meter.seconds.values()), validated[run.chosen])]
+    rows = {task.side: run.chosen}
     if task.side == ARTICLE:
-        outcome.scores[ON_VALIDATION] = tested[max(validated, key=validated.get)]
+        rows[ON_VALIDATION] = max(validated, key=validated.get)
+    tested = {
+        checkpoint: score(load(checkpoint), dataset.test, dataset.corpus, dimensions.all, batch)
+        for checkpoint in set(rows.values())
+    }
+    for row, checkpoint in rows.items():
+        scores = tested[checkpoint].items()
+        outcome.scores[row] = {d: found.metrics[METRIC].tolist() for d, found in scores}
     return outcome
 
 
@@ -234,7 +248,7 @@ def table(head: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def report_on(found: dict[str, list[Outcome]]) -> None:
+def report_on(found: dict[str, list[Outcome]], *, with_times: bool) -> None:
     """Print the quality, the costs and the ratios; `found[side]` has one outcome per seed."""
     rows = {row: side for side, outcomes in found.items() for row in outcomes[0].scores}
     dimensions = sorted(next(iter(found.values()))[0].scores[next(iter(rows))], reverse=True)
@@ -260,12 +274,14 @@ def report_on(found: dict[str, list[Outcome]]) -> None:
                 cells = [f"{x.lift:+.3f} [{x.ci[0]:+.3f}, {x.ci[1]:+.3f}]" for x in lifts]
                 lines.append([f"{side} − {reference}", *cells])
         print(table(["difference", *map(str, dimensions)], lines))
-    totals = print_costs(found)
-    for reference in theirs:
-        for side in ours:
-            print(f"{reference}: {totals[reference] / totals[side]:.1f} times as long as {side}")
-    for side in ours if ARTICLE in found else ():
-        print(as_good_as(found[ARTICLE], found[side], side))
+    if with_times:
+        totals = print_costs(found)
+        for reference in theirs:
+            for side in ours:
+                ratio = totals[reference] / totals[side]
+                print(f"{reference}: {ratio:.1f} times as long as {side}")
+        for side in ours if ARTICLE in found else ():
+            print(as_good_as(found[ARTICLE], found[side], side))
     for side in ours if 64 in dimensions else ():
         share = median(side, 64) / median(side, dimensions[0])
         print(f"{side}: 64 dimensions keep {share:.1%} of the {METRIC} at {dimensions[0]}")
@@ -339,6 +355,11 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dims", help="dimensions, comma-separated; default: those of a run")
     parser.add_argument("--results", type=Path, help="folder to keep finished sides in")
+    parser.add_argument(
+        "--scores-only",
+        action="store_true",
+        help="train the article's side in less time than the article does; print no times",
+    )
     options = parser.parse_args()
 
     sides = options.sides.split(",") + [FLOAT32] * options.float32
@@ -347,13 +368,13 @@ def main() -> None:
         for side in sides[::-1] if number % 2 else sides:
             seed = options.first_seed + number
             given = (options.data, options.model, options.limit, options.epochs, options.device)
-            task = Task(side, seed, *given, options.dims)
+            task = Task(side, seed, *given, options.dims, options.scores_only)
             found[side].append(kept(task, options.results) if options.results else measured(task))
             seconds = sum(found[side][-1].seconds.values())
             print(f"{side}, seed {task.seed}: {seconds:.1f} s", file=sys.stderr, flush=True)
     seeds = f"{options.first_seed} to {options.first_seed + options.seeds - 1}"
     print(f"{options.model} on {options.data}: limit {options.limit}, seeds {seeds}")
-    report_on(found)
+    report_on(found, with_times=not options.scores_only)
 
 
 if __name__ == "__main__":
