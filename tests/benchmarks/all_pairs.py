@@ -22,7 +22,9 @@ from types import SimpleNamespace
 from unittest.mock import patch
 
 import numpy as np
-from versus_article import METRIC, lift, table  # makes `job` importable, too
+from outcomes import METRIC, lift, table
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 FOLDS, TRAININGS = 5, 3
 BASE, TESTED, SINGLE, CHOSEN = "base", "tested", "single training", "best seed on validation"

@@ -2,7 +2,8 @@
 
 import pytest
 import versus_article
-from versus_article import Outcome, Task, as_good_as, kept, validations
+from outcomes import ARTICLE, ON_VALIDATION, PHASES, Outcome, as_good_as, report_on
+from versus_article import Task, kept, validations
 
 TASK = Task("same epochs", 52, "pairs.jsonl", "model", 100, 3, "cpu", "64,32")
 
@@ -43,3 +44,35 @@ def test_a_side_is_as_good_from_its_first_validation_that_reaches_the_articles_e
     ours = outcome([(20.0, 0.82), (40.0, 0.9), (60.0, 0.88)])
 
     assert share in as_good_as([outcome([(200.0, quality)])], [ours], "same epochs")
+
+
+def test_times_are_printed_unless_only_scores_were_measured(capsys):
+    """The article's side takes less time then than the article does."""
+    found = {
+        side: [
+            Outcome(
+                dict.fromkeys(PHASES, seconds),
+                {"updates": 3},
+                ["q1", "q2"],
+                [0, 1],
+                {row: {64: [score, score]} for row in rows},
+                [(seconds, score)],
+            )
+        ]
+        for side, seconds, score, rows in (
+            (ARTICLE, 10.0, 0.5, (ARTICLE, ON_VALIDATION)),
+            ("quick", 2.0, 0.75, ("base", "quick")),
+        )
+    }
+
+    report_on(found)
+    timed = capsys.readouterr().out
+    report_on(found, with_times=False)
+    untimed = capsys.readouterr().out
+
+    assert "article: 5.0 times as long as quick" in timed
+    assert "quick: as good as the article's end after 5.0% of its time" in timed
+    for words in ("whole run", "times as long", "of its time"):
+        assert words in timed
+        assert words not in untimed
+    assert "+0.250" in untimed

@@ -21,7 +21,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from versus_article import table
+from outcomes import table
 
 from job.generation.round_trip import ELSEWHERE, NOT_FOUND
 
