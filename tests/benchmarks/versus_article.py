@@ -42,7 +42,7 @@ class Task:
     epochs: int
     device: str
     dimensions: str | None = None
-    # Whether the article's side leaves out what does not change its model.
+    # Whether the article's side leaves out padding and the evaluators that select nothing.
     scores_only: bool = False
 
 
